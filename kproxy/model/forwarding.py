@@ -1,0 +1,63 @@
+"""The seam between control plane and data plane: forwarding rules as plain frozen data.
+
+The proxier computes a rule per service port and hands a data plane the difference between two
+tables. Everything here can cross a process boundary: no sockets, no callables.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kproxy.model import endpoints, names, services
+
+
+class FrontendKind(StrEnum):
+    """What sort of address a frontend is; the words of `kproxy get services -o json`."""
+
+    CLUSTER_IP = "cluster-ip"
+    NODE_PORT = "node-port"
+    EXTERNAL_IP = "external-ip"
+    LOAD_BALANCER = "load-balancer"
+
+
+class Scope(StrEnum):
+    """Which endpoints a frontend's connections may reach, after the traffic policies."""
+
+    CLUSTER = "cluster"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Frontend:
+    """One virtual address of a service port. `address` is "" for a node port: every node's."""
+
+    kind: FrontendKind
+    address: str
+    port: int
+    scope: Scope = Scope.CLUSTER
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How endpoints are chosen. `affinity_seconds` is None without ClientIP affinity."""
+
+    strategy: services.Strategy = services.Strategy.ROUND_ROBIN
+    affinity_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Everything a data plane needs to serve one service port.
+
+    `cluster` and `local` are the backends of the two scopes, after readiness, the terminating
+    fallback and the address filter. A frontend whose scope has no backends does not listen.
+    """
+
+    name: names.ServicePortName
+    frontends: tuple[Frontend, ...]
+    policy: Policy
+    cluster: tuple[endpoints.Backend, ...]
+    local: tuple[endpoints.Backend, ...] = ()
+
+    def backends(self, scope: Scope) -> tuple[endpoints.Backend, ...]:
+        """The backends that a frontend of `scope` balances over."""
+        return self.local if scope is Scope.LOCAL else self.cluster

@@ -1,0 +1,39 @@
+"""Names that identify what is proxied, in the words of kube-proxy's `pkg/proxy/types.go`."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Protocol(StrEnum):
+    """Transport protocol of a Service port, spelled as the API spells it."""
+
+    TCP = "TCP"
+    UDP = "UDP"
+    SCTP = "SCTP"
+
+
+class NamespacedName(NamedTuple):
+    """Identity of a namespaced object. `str()` gives `namespace/name`."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServicePortName:
+    """The unit that is balanced: one port of one Service, known by its port *name*.
+
+    Balancer state is per port (service-behaviour row 3). The name of a Service's only port may
+    be empty; `str()` then omits the colon, as kube-proxy has done since 1.20 (`fmtPortName`).
+    """
+
+    service: NamespacedName
+    port: str = ""
+    protocol: Protocol = Protocol.TCP
+
+    def __str__(self) -> str:
+        return f"{self.service}:{self.port}" if self.port else str(self.service)

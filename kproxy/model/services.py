@@ -1,0 +1,70 @@
+"""Services as a proxy needs them: defaulted, validated, free of what it never reads."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kproxy.model import names
+
+DEFAULT_AFFINITY_SECONDS = 10800
+MAX_AFFINITY_SECONDS = 86400
+
+
+class ServiceType(StrEnum):
+    """`spec.type`."""
+
+    CLUSTER_IP = "ClusterIP"
+    NODE_PORT = "NodePort"
+    LOAD_BALANCER = "LoadBalancer"
+    EXTERNAL_NAME = "ExternalName"
+
+
+class TrafficPolicy(StrEnum):
+    """`spec.internalTrafficPolicy` and `spec.externalTrafficPolicy`."""
+
+    CLUSTER = "Cluster"
+    LOCAL = "Local"
+
+
+class Strategy(StrEnum):
+    """How an endpoint is chosen for a connection that no affinity entry decides."""
+
+    ROUND_ROBIN = "round-robin"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """One entry of `spec.ports`. `node_port` is 0 when there is none."""
+
+    name: str
+    protocol: names.Protocol
+    port: int
+    node_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service after API defaulting and validation (see `kproxy.model.objects`).
+
+    `cluster_ip` is "" when the Service is headless or an ExternalName: it is then not proxied
+    (service-behaviour rows 7 and 8). `affinity_seconds` is None without ClientIP affinity,
+    else 1..86400. `strategy` is None unless the annotation `kproxy.io/strategy` names one.
+    """
+
+    name: names.NamespacedName
+    type: ServiceType
+    cluster_ip: str
+    ports: tuple[ServicePort, ...]
+    external_ips: tuple[str, ...] = ()
+    load_balancer_ips: tuple[str, ...] = ()
+    affinity_seconds: int | None = None
+    internal_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    external_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    strategy: Strategy | None = None
+    proxied_elsewhere: bool = False
+    """Carries `service.kubernetes.io/service-proxy-name`: another proxy's (row 10)."""
+
+    @property
+    def is_proxied(self) -> bool:
+        """Whether this proxy serves it: it has a ClusterIP and no other proxy claims it."""
+        return bool(self.cluster_ip) and not self.proxied_elsewhere
