@@ -1,0 +1,173 @@
+"""One proxied connection from accept to end, and what all connections of a data path share."""
+
+import _socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from kproxy import metrics
+from kproxy.datapath import halfclose, poller, relay, splice, syscalls
+from kproxy.model import endpoints
+
+if TYPE_CHECKING:
+    from kproxy.datapath import dial
+
+
+class Picker(Protocol):
+    """Chooses backends for one service port. The balancer satisfies it; it must not block."""
+
+    def pick(self, client: str, now: float, /) -> endpoints.Backend | None:
+        """The first choice for a new connection from `client`; None when there is no backend."""
+
+    def repick(
+        self, client: str, tried: Sequence[endpoints.Backend], now: float, /
+    ) -> endpoints.Backend | None:
+        """Another choice after the dials in `tried` failed, untried ones first."""
+
+    def has_alternative(self, tried: Sequence[endpoints.Backend], /) -> bool:
+        """Whether a backend is left that is neither in `tried` nor known to be failing."""
+
+
+class Target:
+    """Where a listener's connections go: a picker, and the counters of its service port."""
+
+    __slots__ = ("counters", "name", "picker")
+
+    def __init__(self, name: str, picker: Picker, counters: metrics.ServicePortCounters) -> None:
+        self.name = name
+        self.picker = picker
+        self.counters = counters
+
+
+class Shared:
+    """What every connection of one data path shares."""
+
+    __slots__ = ("connections", "counters", "kernel", "on_room", "pipes", "poller")
+
+    def __init__(
+        self, kernel: syscalls.Kernel, event_poller: poller.Poller, pipes: splice.PipePool
+    ) -> None:
+        self.kernel = kernel
+        self.poller = event_poller
+        self.pipes = pipes
+        self.counters = metrics.DataPathCounters()
+        self.connections = 0
+        """Connections open now, dialling ones included."""
+        self.on_room = nothing
+        """Called when a connection has ended."""
+
+
+_SOL_SOCKET = _socket.SOL_SOCKET
+_SO_LINGER = _socket.SO_LINGER
+
+
+def nothing() -> None:
+    """Nobody waits for room."""
+
+
+class Connection:
+    """A client's connection and the backend leg it is relayed to.
+
+    Owns both sockets through its legs; `close` and `abort` are the only ways they are closed.
+    """
+
+    __slots__ = (
+        "address",
+        "armed",
+        "backend",
+        "client",
+        "dial",
+        "progress_at",
+        "reason",
+        "seen_moved",
+        "server",
+        "shared",
+        "target",
+    )
+
+    def __init__(
+        self,
+        shared: Shared,
+        target: Target,
+        sock: syscalls.StreamSocket,
+        address: str,
+    ) -> None:
+        self.shared = shared
+        self.target = target
+        self.address = address
+        """The client's IP address."""
+        self.client = relay.Leg(self, sock)
+        self.server: relay.Leg | None = None
+        self.backend: endpoints.Backend | None = None
+        self.dial: dial.Dial | None = None
+        """The dial under way, if it did not complete at once."""
+        self.reason: halfclose.Reason | None = None
+        """Set when the end has begun: by the first half-close, or at the end itself."""
+        self.armed = False
+        self.seen_moved = 0
+        self.progress_at = shared.poller.now
+        shared.connections += 1
+        target.counters.accepted += 1
+        target.counters.active += 1
+
+    @property
+    def is_open(self) -> bool:
+        """False once the connection has ended."""
+        return self.client.fd >= 0
+
+    def link(self, server: relay.Leg, backend: endpoints.Backend) -> None:
+        """The backend is connected: from now on bytes flow between the two legs."""
+        self.server = server
+        self.backend = backend
+        server.peer = self.client
+        self.client.peer = server
+
+    def note_progress(self) -> None:
+        """Start the inactivity clock anew."""
+        self.progress_at = self.shared.poller.now
+
+    def half_closed_by(self, leg: relay.Leg) -> None:
+        """`leg` has ended first, in order. The half-closed timeout runs from here."""
+        self.progress_at = self.shared.poller.now
+        self.reason = halfclose.CLIENT_CLOSED if leg is self.client else halfclose.BACKEND_CLOSED
+
+    def reset_by(self, leg: relay.Leg) -> halfclose.Reason:
+        """The reason for an end that `leg`'s failure brought about."""
+        return halfclose.CLIENT_RESET if leg is self.client else halfclose.BACKEND_RESET
+
+    def close(self) -> None:
+        """Both directions have ended in order: close both sockets."""
+        server = self.server
+        assert server is not None
+        assert self.reason is not None
+        if self.armed:
+            server.sock.setsockopt(_SOL_SOCKET, _SO_LINGER, syscalls.ORDERLY_CLOSE)
+        self._end(self.reason)
+
+    def abort(self, reason: halfclose.Reason) -> None:
+        """Reset both sides, whatever is under way. Does nothing when already ended."""
+        if not self.is_open:
+            return
+        if self.dial is not None:
+            self.dial.cancel()
+            self.dial = None
+        self.client.reset()
+        if self.server is not None:
+            self.server.reset()
+        self._end(reason)
+
+    def _end(self, reason: halfclose.Reason) -> None:
+        """Let go of the sockets and settle the counts."""
+        shared = self.shared
+        counters = self.target.counters
+        counters.active -= 1
+        counters.ended[reason] += 1
+        self.reason = reason
+        client = self.client
+        counters.bytes_from_clients += client.moved
+        client.release(shared.poller)
+        server = self.server
+        if server is not None:
+            counters.bytes_from_backends += server.moved
+            server.release(shared.poller)
+        shared.connections -= 1
+        shared.on_room()

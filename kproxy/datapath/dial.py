@@ -1,0 +1,336 @@
+"""Dial a backend for an accepted client, without ever holding up anyone else.
+
+A dial is a non-blocking connect with a timeout. The ladder is kube-proxy's
+(`proxysocket.go`: 250 ms, 500 ms, 1 s, 2 s), but over distinct endpoints, and never inside the
+accept loop, where one dead endpoint used to block every new client of its service port.
+
+Most dials never wait at all: on loopback and on a fast network the handshake is over when
+connect(2) returns, so the client's first bytes are read and sent at once. Only a dial that did
+not complete becomes a `Dial`, with a place in a timeout queue.
+
+A failed endpoint goes to the penalty box (`Health`). The dials still waiting on it move on as
+soon as it is marked, if they have somewhere better to go: nobody waits out a timeout that
+another client has already paid for.
+"""
+
+import _socket
+import asyncio
+import errno
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from kproxy.datapath import connection, halfclose, poller, relay, syscalls
+from kproxy.model import endpoints
+
+LADDER = (0.25, 0.5, 1.0, 2.0)
+"""Seconds each successive attempt may take."""
+
+_IN_PROGRESS = frozenset({0, errno.EINPROGRESS})
+_OUR_OWN_FAULT = frozenset(
+    {"EADDRNOTAVAIL", "EAGAIN", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EPERM", "EACCES"}
+)
+"""Failures that say nothing about the endpoint: ports, descriptors or memory ran out here."""
+
+Attempts = tuple[tuple[endpoints.Backend, str], ...]
+"""Failed attempts in order: the backend, and why (an errno name, or "timeout")."""
+
+
+class Health(Protocol):
+    """What is known of backends that fail. The balancer's penalty box satisfies it."""
+
+    def __bool__(self) -> bool:
+        """Whether any backend is boxed at all."""
+
+    def fail(self, backend: endpoints.Backend, now: float, /) -> bool:
+        """A dial failed. True when the backend was thought healthy until now."""
+
+    def succeed(self, backend: endpoints.Backend, /) -> None:
+        """A dial succeeded."""
+
+
+class Dial:
+    """One dial that is waiting for its handshake. Owns its socket until connected."""
+
+    __slots__ = ("attempts", "backend", "conn", "deadline", "dialer", "fd", "sock")
+
+    def __init__(
+        self,
+        dialer: "Dialer",
+        conn: connection.Connection,
+        sock: syscalls.StreamSocket,
+        backend: endpoints.Backend,
+        attempts: Attempts,
+    ) -> None:
+        self.dialer = dialer
+        self.conn: connection.Connection | None = conn
+        """None once the dial is over."""
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.backend = backend
+        self.attempts = attempts
+        """The failed attempts before this one."""
+        self.deadline = dialer.poller.now + LADDER[len(attempts)]
+
+    def on_events(self, mask: int) -> None:
+        """The handshake is over, one way or the other."""
+        code = self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        if code:
+            self.dialer.on_failed(self, _reason(code))
+        elif mask & poller.WRITABLE:
+            self.dialer.on_connected(self, mask)
+
+    def on_bug(self) -> None:
+        """An exception escaped: end the connection this dial was for."""
+        if self.conn is not None:
+            self.conn.abort(halfclose.BUG)
+
+    def cancel(self) -> None:
+        """The client is gone, or the dial failed: drop the socket.
+
+        Closing it answers a late SYN-ACK with a reset, so an abandoned handshake can never
+        serve anyone else.
+        """
+        if self.conn is not None:
+            self.conn = None
+            self.dialer.forget(self)
+            self.dialer.poller.close_later(self.fd, self.sock)
+
+
+class Dialer:
+    """Dials for all connections of one data path. Owns its timer, and no connection.
+
+    `on_unreachable(conn, attempts)` is told of every client that had to be turned away.
+    `on_boxed()` is told when a dial has put a backend in the penalty box.
+    """
+
+    def __init__(
+        self,
+        shared: connection.Shared,
+        health: Health,
+        *,
+        on_unreachable: Callable[[connection.Connection, Attempts], None],
+        on_boxed: Callable[[], None],
+        ephemeral_ports: range = range(32768, 61000),
+    ) -> None:
+        self._shared = shared
+        self.poller = shared.poller
+        self._health = health
+        self._on_unreachable = on_unreachable
+        self._on_boxed = on_boxed
+        self._ephemeral_ports = ephemeral_ports
+        self._waiting: dict[endpoints.Backend, set[Dial]] = {}
+        self._queues: tuple[deque[Dial], ...] = tuple(deque() for _ in LADDER)
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    @property
+    def pending(self) -> int:
+        """Dials that wait for their handshake."""
+        return sum(map(len, self._waiting.values()))
+
+    def close(self) -> None:
+        """Stop the timer. Every connection must have ended by now."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def start(self, conn: connection.Connection) -> None:
+        """Dial for a connection that has just been accepted."""
+        backend = conn.target.picker.pick(conn.address, self.poller.now)
+        if backend is None:
+            self._turn_away(conn, halfclose.NO_ENDPOINTS, ())
+        else:
+            self._attempt(conn, backend, ())
+
+    def on_connected(self, dial: Dial, mask: int) -> None:
+        """A waiting dial has its handshake: hand its socket to the relay."""
+        conn = dial.conn
+        assert conn is not None
+        if self._met_itself(dial):
+            self.on_failed(dial, "ECONNREFUSED")
+            return
+        self.forget(dial)
+        dial.conn = conn.dial = None
+        server = relay.Leg(conn, dial.sock)
+        server.watches_writable = True
+        self.poller.replace(dial.fd, server)
+        self._link(conn, server, dial.backend)
+        if server.peer is not None:
+            server.on_events(mask)
+
+    def on_failed(self, dial: Dial, reason: str) -> None:
+        """A waiting dial failed or timed out: its client moves on to another endpoint."""
+        conn = dial.conn
+        assert conn is not None
+        dial.cancel()
+        conn.dial = None
+        self._next(conn, (*dial.attempts, (dial.backend, reason)))
+
+    def forget(self, dial: Dial) -> None:
+        """`dial` waits no longer. Its place in the timeout queue empties by itself."""
+        waiting = self._waiting[dial.backend]
+        waiting.discard(dial)
+        if not waiting:
+            del self._waiting[dial.backend]
+
+    def _attempt(
+        self, conn: connection.Connection, backend: endpoints.Backend, attempts: Attempts
+    ) -> None:
+        """Start a connect, and finish it here when the handshake is already over."""
+        try:
+            sock = self._shared.kernel.stream_socket(backend)
+        except OSError as error:
+            reason = _reason(error.errno or 0)
+            conn.target.counters.dial_failures[reason] += 1
+            self._turn_away(conn, halfclose.NO_RESOURCES, (*attempts, (backend, reason)))
+            return
+        # In line, or a read would skip the urgent byte. Accepted sockets inherit it.
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
+        code = sock.connect_ex(backend)
+        if code in _IN_PROGRESS:
+            if attempts or backend.port in self._ephemeral_ports:
+                self._wait(conn, sock, backend, attempts)
+                return
+            code = conn.client.send_first(sock)
+            if not code:
+                self._relay(conn, sock, backend)
+                return
+            if code == errno.EAGAIN:
+                self._wait(conn, sock, backend, attempts)
+                return
+        sock.close()
+        if conn.client.failed:
+            conn.abort(halfclose.CLIENT_LEFT_DIAL)
+        else:
+            self._next(conn, (*attempts, (backend, _reason(code))))
+
+    def _relay(
+        self, conn: connection.Connection, sock: syscalls.StreamSocket, backend: endpoints.Backend
+    ) -> None:
+        """The handshake was over when connect returned: hand the socket to the relay."""
+        server = relay.Leg(conn, sock)
+        event_poller = self.poller
+        event_poller.register(server.fd, server, poller.RELAY)
+        event_poller.register(conn.client.fd, conn.client, poller.RELAY)
+        self._link(conn, server, backend)
+
+    def _link(
+        self, conn: connection.Connection, server: relay.Leg, backend: endpoints.Backend
+    ) -> None:
+        """Let bytes flow, beginning with those that came from the client during the dial."""
+        if self._health:
+            self._health.succeed(backend)
+        conn.link(server, backend)
+        client = conn.client
+        if client.unsent is not None or client.eof or client.readable:
+            client.pump()
+
+    def _wait(
+        self,
+        conn: connection.Connection,
+        sock: syscalls.StreamSocket,
+        backend: endpoints.Backend,
+        attempts: Attempts,
+    ) -> None:
+        """The handshake takes time: wait for its event or its timeout.
+
+        The client is watched meanwhile, so that a reset of its own ends the dial.
+        """
+        dial = Dial(self, conn, sock, backend, attempts)
+        conn.dial = dial
+        self._waiting.setdefault(backend, set()).add(dial)
+        self._queues[len(attempts)].append(dial)
+        event_poller = self.poller
+        event_poller.register(dial.fd, dial, poller.RELAY_BOTH)
+        if not event_poller.is_registered(conn.client.fd, conn.client):
+            event_poller.register(conn.client.fd, conn.client, poller.RELAY)
+        if self._timer is None or dial.deadline < self._timer_at:
+            self._schedule(dial.deadline)
+
+    def _next(self, conn: connection.Connection, attempts: Attempts) -> None:
+        """The last of `attempts` has just failed: try another endpoint while rungs are left."""
+        backend, reason = attempts[-1]
+        now = self.poller.now
+        conn.target.counters.dial_failures[reason] += 1
+        is_news = reason not in _OUR_OWN_FAULT and self._health.fail(backend, now)
+        tried = [attempt[0] for attempt in attempts]
+        if len(attempts) == len(LADDER):
+            self._turn_away(conn, halfclose.DIAL_FAILED, attempts)
+        else:
+            choice = conn.target.picker.repick(conn.address, tried, now)
+            if choice is None:
+                self._turn_away(conn, halfclose.NO_ENDPOINTS, attempts)
+            else:
+                self._attempt(conn, choice, attempts)
+        if is_news:
+            self._on_boxed()
+            self._move_on(backend)
+
+    def _move_on(self, backend: endpoints.Backend) -> None:
+        """`backend` was just found to fail: whoever waits on it and has a better place leaves.
+
+        They leave without marking the endpoint again: they have learnt nothing of their own.
+        """
+        for dial in list(self._waiting.get(backend, ())):
+            conn = dial.conn
+            if conn is None:
+                continue
+            attempts = (*dial.attempts, (backend, "moved-on"))
+            tried = [attempt[0] for attempt in attempts]
+            if len(attempts) == len(LADDER) or not conn.target.picker.has_alternative(tried):
+                continue
+            dial.cancel()
+            conn.dial = None
+            choice = conn.target.picker.repick(conn.address, tried, self.poller.now)
+            assert choice is not None
+            self._attempt(conn, choice, attempts)
+
+    def _turn_away(
+        self, conn: connection.Connection, reason: halfclose.Reason, attempts: Attempts
+    ) -> None:
+        """Nobody can serve this client: it gets a reset, and the log says why."""
+        self._on_unreachable(conn, attempts)
+        conn.abort(reason)
+
+    def _met_itself(self, dial: Dial) -> bool:
+        """Whether the kernel connected the socket to itself.
+
+        A dial to an ephemeral port that nobody listens on can be given that very port as its
+        own, and TCP's simultaneous open then succeeds: an echo of the client's own bytes.
+        """
+        return (
+            dial.backend.port in self._ephemeral_ports
+            and dial.sock.getsockname()[:2] == dial.backend[:2]
+        )
+
+    def _schedule(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        delay = max(deadline - self.poller.now, 0.001)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
+
+    def _expire(self) -> None:
+        """Fail the dials whose time is up.
+
+        Events come first: after a pause of the whole process (SIGSTOP, a suspended machine) the
+        handshake may have completed long ago.
+        """
+        self._timer = None
+        self.poller.turn()
+        now = self.poller.now
+        heads = []
+        for queue in self._queues:
+            while queue and (queue[0].conn is None or queue[0].deadline <= now):
+                dial = queue.popleft()
+                if dial.conn is not None:
+                    self.on_failed(dial, "timeout")
+            if queue:
+                heads.append(queue[0].deadline)
+        if heads:
+            self._schedule(min(heads))
+
+
+def _reason(code: int) -> str:
+    """An errno as the label of a counter."""
+    return errno.errorcode.get(code, str(code))

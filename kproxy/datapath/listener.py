@@ -1,0 +1,174 @@
+"""Accept clients: one level-triggered listening socket per bound address.
+
+Level-triggered, unlike everything else: an edge-triggered listener that met EMFILE would hear
+nothing until the *next* client came. Accepting never waits for a dial, and never dies: when
+descriptors or memory run out the listener is paused for a moment, and clients wait in the
+kernel's queue.
+"""
+
+import errno
+from collections.abc import Callable
+
+import structlog
+
+from kproxy.datapath import connection, dial, poller, syscalls
+from kproxy.model import endpoints
+
+_ACCEPT_BUDGET = 16
+"""Clients accepted per event, so that a flood of new ones cannot starve the relays."""
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_log = structlog.get_logger(__name__)
+
+
+class Gate:
+    """The connection limit of a data path, and the listeners that wait for it or for resources.
+
+    A listener that may not accept is taken out of the epoll, so a full proxy costs no CPU.
+    """
+
+    def __init__(self, shared: connection.Shared, limit: int) -> None:
+        self._shared = shared
+        self.limit = limit
+        self._waiting: list[Listener] = []
+        self._reopen_below = max(limit - limit // 50, 1)
+
+    def is_full(self) -> bool:
+        """Whether one more connection would exceed the limit."""
+        return self._shared.connections >= self.limit
+
+    def wait(self, listener: "Listener") -> None:
+        """Keep `listener` until there is room; it must be paused."""
+        if not self._waiting:
+            self._shared.counters.accept_pauses += 1
+            self._shared.on_room = self._on_room
+            _log.warning("connection limit reached, clients wait in the queue", limit=self.limit)
+        self._waiting.append(listener)
+
+    def forget(self, listener: "Listener") -> None:
+        """`listener` is being closed."""
+        if listener in self._waiting:
+            self._waiting.remove(listener)
+
+    def _on_room(self) -> None:
+        """A connection has ended: let the waiting listeners accept again."""
+        if self._shared.connections < self._reopen_below:
+            waiting, self._waiting = self._waiting, []
+            self._shared.on_room = connection.nothing
+            for listener in waiting:
+                listener.resume_accepting()
+
+
+class Listener:
+    """A listening socket in the poller. Owns its socket until `close`."""
+
+    __slots__ = (
+        "_accept",
+        "_call_later",
+        "_dialer",
+        "_gate",
+        "_shared",
+        "_target",
+        "address",
+        "fd",
+        "is_paused",
+        "sock",
+    )
+
+    def __init__(
+        self,
+        sock: syscalls.StreamSocket,
+        target: connection.Target,
+        shared: connection.Shared,
+        dialer: dial.Dialer,
+        gate: Gate,
+        call_later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        name = sock.getsockname()
+        self.address = endpoints.Backend(name[0], name[1])
+        self.is_paused = True
+        self._target = target
+        self._shared = shared
+        self._dialer = dialer
+        self._gate = gate
+        self._accept = shared.kernel.accept
+        self._call_later = call_later
+        self.resume_accepting()
+
+    def on_events(self, mask: int) -> None:  # noqa: ARG002  # a listener has one sort of event
+        """Clients wait in the queue: accept some and start their dials."""
+        shared = self._shared
+        target = self._target
+        accept = self._accept
+        sock = self.sock
+        start = self._dialer.start
+        gate = self._gate
+        for _ in range(_ACCEPT_BUDGET):
+            if shared.connections >= gate.limit:
+                self._pause()
+                gate.wait(self)
+                return
+            try:
+                client, address = accept(sock)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if self._on_accept_error(error.errno or 0):
+                    return
+                continue
+            start(connection.Connection(shared, target, client, address[0]))
+
+    def on_bug(self) -> None:
+        """Nothing is owned beyond the socket: the next client gets its chance."""
+
+    def resume_accepting(self) -> None:
+        """Watch for clients again, if paused and not closed."""
+        if self.is_paused and self.fd >= 0:
+            self.is_paused = False
+            self._shared.poller.register(self.fd, self, poller.READABLE)
+
+    def close(self) -> None:
+        """Stop accepting. Clients already in the kernel's queue are served first.
+
+        Closing a listener resets its queue, so it is emptied up to the connection limit.
+        """
+        if self.fd < 0:
+            return
+        for _ in range(4096):
+            before = self._shared.connections
+            if self.is_paused:
+                break
+            self.on_events(poller.READABLE)
+            if self._shared.connections == before:
+                break
+        self._gate.forget(self)
+        self._pause()
+        self.fd = -1
+        self.sock.close()
+
+    def _pause(self) -> None:
+        if not self.is_paused:
+            self.is_paused = True
+            self._shared.poller.unregister(self.fd)
+
+    def _on_accept_error(self, code: int) -> bool:
+        """Count a failed accept(2). True when the listener has to pause.
+
+        Everything but exhaustion belongs to the client that was being accepted
+        (ECONNABORTED, EPROTO...): the next one is tried.
+        """
+        self._shared.counters.accept_errors += 1
+        if code not in _EXHAUSTED:
+            return False
+        if not self.is_paused:
+            self._shared.counters.accept_pauses += 1
+            _log.warning(
+                "cannot accept for want of resources, will retry",
+                service=self._target.name,
+                reason=errno.errorcode[code],
+            )
+            self._pause()
+            self._call_later(0.1, self.resume_accepting)
+        return True

@@ -1,0 +1,458 @@
+"""Relay bytes between a client and a backend: the hot path.
+
+A `Connection` has two `Leg`s, one socket each. A leg is also the *direction* that starts at it:
+bytes read from a leg are written to its `peer`. `Leg.on_events` is where every byte passes.
+
+What keeps it both fast and faithful:
+
+- *Try first, wait second.* Bytes are read into one shared buffer and sent at once. Only what the
+  peer's socket would not take is kept (`unsent`), and then nothing more is read from the source:
+  a connection holds at most one buffer, and the kernel's windows do the rest.
+- *A short read means drained*, which saves the read that would say EAGAIN. Except after the
+  source announced its end (EPOLLRDHUP) or urgent data (EPOLLPRI): then read until the kernel
+  says there is no more, because no further edge will come, or because a read stops short at the
+  urgent mark with data behind it.
+- *Splice for bulk.* A read that fills the buffer switches its direction to splice(2) through a
+  borrowed pipe. The pipe is filled only when it is empty: EAGAIN from splice then can only mean
+  an empty socket, never a full pipe (sozu 1323 lost that edge in production).
+- *End of stream is what recv(2) says*, never what splice or an event says: at an urgent mark
+  splice returns 0 with data still queued.
+- *FIN rides on the last bytes.* When the end is known before the bytes are sent, they go out
+  with MSG_MORE and shutdown(2) pushes them with the FIN in one segment: one packet less, and
+  the peer wakes once.
+"""
+
+import _socket
+import errno
+from typing import TYPE_CHECKING
+
+from kproxy.datapath import halfclose, poller, splice, syscalls
+
+if TYPE_CHECKING:
+    from kproxy.datapath import connection
+
+READ_SIZE = 65536
+_BUDGET = 16
+"""Steps (a read, a write or a splice) per event before other connections get their turn."""
+_BULK = 16384
+"""A direction whose splices move less than this goes back to copying."""
+
+# One buffer for the whole process: the data path is single-threaded, and bytes never stay in it
+# beyond the call that read them.
+_buffer = bytearray(READ_SIZE)
+_view = memoryview(_buffer)
+
+_SOL_SOCKET = _socket.SOL_SOCKET
+_SO_LINGER = _socket.SO_LINGER
+_MSG_MORE = 0x8000
+_SHUT_WR = _socket.SHUT_WR
+_CLOSE = halfclose.Action.CLOSE
+_HALF_CLOSE = halfclose.Action.HALF_CLOSE
+_INPUT = poller.READABLE | poller.PEER_CLOSED | poller.URGENT | poller.BROKEN
+_TELLTALE = poller.PEER_CLOSED | poller.URGENT | poller.BROKEN
+_WRITABLE = poller.WRITABLE
+_BROKEN = poller.BROKEN
+_URGENT = poller.URGENT
+
+
+class Leg:
+    """One socket of a connection, and the direction of bytes that starts at it.
+
+    Owns `sock` from construction until the connection ends; nothing else may close it.
+    """
+
+    __slots__ = (
+        "blocked",
+        "conn",
+        "ended",
+        "eof",
+        "failed",
+        "fd",
+        "moved",
+        "peer",
+        "pipe",
+        "readable",
+        "sock",
+        "telltale",
+        "unsent",
+        "watches_writable",
+    )
+
+    def __init__(self, conn: "connection.Connection", sock: syscalls.StreamSocket) -> None:
+        self.conn = conn
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer: Leg | None = None
+        """The leg that bytes read here are written to; None while dialling and once closed."""
+        self.unsent: bytes | None = None
+        """Bytes read here that the peer's socket has not taken yet."""
+        self.pipe: splice.Pipe | None = None
+        """The pipe this direction is spliced through, while it moves bulk."""
+        self.moved = 0
+        """Bytes read from this socket."""
+        self.telltale = 0
+        """Events seen here that forbid taking a short read for a drained socket."""
+        self.readable = False
+        """There may be unread bytes whose edge has been used up."""
+        self.blocked = False
+        """The last write to this socket found its buffer full; EPOLLOUT will come."""
+        self.watches_writable = False
+        self.eof = False
+        """Nothing more will be read here: FIN or a failure was met."""
+        self.failed = False
+        """The socket was reset: no FIN may be sent on behalf of what was read here."""
+        self.ended = False
+        """This direction is over: its last byte and its FIN have been passed on."""
+
+    def on_events(self, mask: int) -> None:
+        """An edge on this socket: read what came, write what was waiting."""
+        peer = self.peer
+        if peer is None:
+            self._note_while_dialling(mask)
+            return
+        if mask & _WRITABLE and self.blocked:
+            self.blocked = False
+            peer.pump()
+            if self.peer is None:
+                return
+        if not mask & _INPUT:
+            return
+        if mask & _TELLTALE:
+            self.telltale |= mask & _TELLTALE
+        if self.eof or peer.blocked or self.unsent is not None or self.pipe is not None:
+            self._on_input_while_busy(mask)
+            return
+        try:
+            count = self.sock.recv_into(_buffer)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._source_failed()
+            return
+        if count == READ_SIZE or self.telltale or not count:
+            self._pass_on(count)
+            return
+        self.moved += count
+        try:
+            sent = peer.sock.send(_view[:count])
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            peer.destination_failed()
+            return
+        if sent != count:
+            self.unsent = bytes(_view[sent:count])
+            peer.wait_writable()
+
+    def send_first(self, server: syscalls.StreamSocket) -> int:
+        """Read the client's first bytes, if any came yet, and try them on a dialled socket.
+
+        Returns 0 when `server` took some: so it is connected. EAGAIN: the client is silent so
+        far, or the handshake is not over; what was read waits in `unsent`. Otherwise the errno
+        that ended the dial, or, with `failed` set, the client.
+        """
+        try:
+            count = self.sock.recv_into(_buffer)
+        except BlockingIOError:
+            return errno.EAGAIN
+        except OSError as error:
+            self.eof = self.failed = True
+            return error.errno or errno.ECONNRESET
+        if not count:
+            self.eof = True
+            return errno.EAGAIN
+        self.moved += count
+        self.readable = count == READ_SIZE
+        try:
+            sent = server.send(_view[:count])
+        except OSError as error:
+            self.unsent = bytes(_view[:count])
+            return error.errno or errno.ECONNREFUSED
+        if sent != count:
+            self.unsent = bytes(_view[sent:count])
+        return 0
+
+    def resume(self) -> None:
+        """The budget was spent; go on."""
+        if self.peer is not None:
+            self.pump()
+
+    def on_bug(self) -> None:
+        """An exception escaped: end the connection, as a reset."""
+        conn = getattr(self, "conn", None)
+        if conn is not None:
+            conn.abort(halfclose.BUG)
+
+    def reset(self) -> None:
+        """Make the coming close a reset: the peer is not to take this for a clean end."""
+        self.sock.setsockopt(_SOL_SOCKET, _SO_LINGER, syscalls.RESET_ON_CLOSE)
+
+    def release(self, event_poller: poller.Poller) -> None:
+        """Give the socket up to be closed after this batch, and break the links.
+
+        With the links broken no cycle is left for the garbage collector.
+        """
+        if self.unsent is not None or self.pipe is not None:
+            self.discard()
+        event_poller.close_later(self.fd, self.sock)
+        self.fd = -1
+        self.peer = None
+        del self.conn
+
+    def pump(self) -> None:
+        """Move bytes until a socket blocks, the stream ends, or the budget is spent."""
+        for _ in range(_BUDGET):
+            peer = self.peer
+            if peer is None or peer.blocked:
+                return
+            if self.unsent is not None:
+                self._send_unsent(peer)
+            elif self.pipe is not None and self.pipe.filled:
+                self._drain_pipe(peer, self.pipe)
+            elif self.eof:
+                if not self.ended:
+                    self._finish(peer)
+                return
+            elif not self.readable:
+                return
+            elif self.pipe is not None:
+                self._fill_pipe(self.pipe)
+            else:
+                self._read()
+        if self.peer is not None:
+            self.conn.shared.poller.resume_later(self)
+
+    def wait_writable(self) -> None:
+        """The socket is full: nothing is written to it until its EPOLLOUT edge."""
+        self.blocked = True
+        if not self.watches_writable:
+            self.watches_writable = True
+            self.conn.shared.poller.rearm(self.fd, poller.RELAY_BOTH)
+
+    def destination_failed(self) -> None:
+        """A write to this socket failed: its peer is gone, what it would have read is lost.
+
+        What it sent before it went may still be unread here (a server that answers and closes
+        without reading the whole request): pass that on, then reset both sides.
+        """
+        source = self.peer
+        assert source is not None
+        self.failed = True
+        source.discard()
+        source.eof = source.ended = True
+        if self.ended:
+            self.conn.abort(self.conn.reset_by(self))
+            return
+        self.telltale |= _BROKEN
+        self.readable = True
+        self.conn.note_progress()
+        self.pump()
+
+    def discard(self) -> None:
+        """Drop bytes that were read here and will not be passed on."""
+        self.unsent = None
+        if self.pipe is not None:
+            self._release_pipe(self.pipe)
+
+    def release_idle_pipe(self) -> None:
+        """Give back a pipe that holds nothing; the next full read borrows one again."""
+        if self.pipe is not None and not self.pipe.filled:
+            self._release_pipe(self.pipe)
+
+    def _note_while_dialling(self, mask: int) -> None:
+        """Remember edges until the backend is connected. A FIN is no abort; a reset is."""
+        self.readable = True
+        self.telltale |= mask & _TELLTALE
+        if mask & _BROKEN:
+            self.conn.abort(halfclose.CLIENT_LEFT_DIAL)
+
+    def _on_input_while_busy(self, mask: int) -> None:
+        """An edge that the fast path cannot serve: the peer is full, or a pipe is in use.
+
+        A leg that is not being read would never meet a reset in a system call, so an error
+        event is looked up here (the silent-reset leak).
+        """
+        peer = self.peer
+        assert peer is not None
+        self.readable = True
+        if mask & _BROKEN and self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
+            # Reading SO_ERROR clears it: from here on recv would report a clean end.
+            self.failed = True
+            if self.ended:
+                self.conn.abort(self.conn.reset_by(self))
+                return
+            self.conn.note_progress()
+        if not peer.blocked:
+            self.pump()
+
+    def _pass_on(self, count: int) -> None:
+        """Send `count` bytes of the buffer when they are not, or may not be, all there is."""
+        self.readable = True
+        if not count:
+            self.eof = True
+            self.pump()
+            return
+        self.moved += count
+        if count < READ_SIZE:
+            count = self._read_to_end(count)
+        self._send_buffer(count)
+        peer = self.peer
+        if peer is not None and not peer.blocked:
+            self.pump()
+
+    def _read(self) -> None:
+        """One read into the buffer and one send of it."""
+        try:
+            count = self.sock.recv_into(_buffer)
+        except BlockingIOError:
+            self.readable = False
+            return
+        except OSError:
+            self._source_failed()
+            return
+        if not count:
+            self.eof = True
+            return
+        self.moved += count
+        if count < READ_SIZE:
+            if self.telltale:
+                count = self._read_to_end(count)
+            else:
+                self.readable = False
+        self._send_buffer(count)
+
+    def _read_to_end(self, count: int) -> int:
+        """Fill the buffer after its first `count` bytes until it is full or the source is empty.
+
+        Finding the end before sending lets the FIN travel with the last bytes.
+        """
+        recv_into = self.sock.recv_into
+        while count < READ_SIZE:
+            try:
+                more = recv_into(_view[count:])
+            except BlockingIOError:
+                self.readable = False
+                break
+            except OSError:
+                self.eof = self.failed = True
+                break
+            if not more:
+                self.eof = True
+                break
+            self.moved += more
+            count += more
+        return count
+
+    def _send_buffer(self, count: int) -> None:
+        """Send the buffer's first `count` bytes; keep what the peer does not take.
+
+        A read that filled the buffer is bulk: the direction changes over to splice.
+        """
+        peer = self.peer
+        assert peer is not None
+        last = self.eof and not self.failed
+        try:
+            sent = peer.sock.send(_view[:count], _MSG_MORE if last else 0)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            peer.destination_failed()
+            return
+        if sent != count:
+            self.unsent = bytes(_view[sent:count])
+            peer.wait_writable()
+        if count == READ_SIZE and not self.eof and not self.telltale & _URGENT:
+            self._start_splicing()
+
+    def _send_unsent(self, peer: "Leg") -> None:
+        """Offer the kept bytes again."""
+        unsent = self.unsent
+        assert unsent is not None
+        try:
+            sent = peer.sock.send(unsent)
+        except BlockingIOError:
+            peer.wait_writable()
+            return
+        except OSError:
+            peer.destination_failed()
+            return
+        if sent == len(unsent):
+            self.unsent = None
+        else:
+            self.unsent = unsent[sent:]
+            peer.wait_writable()
+
+    def _start_splicing(self) -> None:
+        shared = self.conn.shared
+        self.pipe = shared.pipes.borrow()
+        if self.pipe is None:
+            shared.counters.splice_fallbacks += 1
+        else:
+            shared.counters.splices += 1
+
+    def _fill_pipe(self, pipe: splice.Pipe) -> None:
+        """Move bytes from the socket into the empty pipe.
+
+        Anything but bytes is doubt, and recv(2) settles it: 0 may be the urgent mark instead of
+        the end, EINVAL a socket that cannot splice. Only EAGAIN without a telltale is sure.
+        """
+        try:
+            count = self.conn.shared.kernel.splice(self.fd, pipe.write_end, pipe.size)
+        except BlockingIOError:
+            if self.telltale:
+                self._release_pipe(pipe)
+                return
+            self.readable = False
+            if pipe.last_fill < _BULK:
+                self._release_pipe(pipe)
+            return
+        except OSError as error:
+            self._release_pipe(pipe)
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                self._source_failed()
+            return
+        if not count:
+            self._release_pipe(pipe)
+            return
+        pipe.filled = pipe.last_fill = count
+        self.moved += count
+
+    def _drain_pipe(self, peer: "Leg", pipe: splice.Pipe) -> None:
+        """Move the pipe's bytes into the peer's socket; urgent data sends us back to copying."""
+        try:
+            pipe.filled -= self.conn.shared.kernel.splice(pipe.read_end, peer.fd, pipe.filled)
+        except BlockingIOError:
+            peer.wait_writable()
+            return
+        except OSError:
+            peer.destination_failed()
+            return
+        if not pipe.filled and self.telltale & _URGENT:
+            self._release_pipe(pipe)
+
+    def _release_pipe(self, pipe: splice.Pipe) -> None:
+        self.pipe = None
+        self.conn.shared.pipes.give_back(pipe)
+
+    def _source_failed(self) -> None:
+        """A read failed: the source was reset. Pass on what is kept, then relay the reset."""
+        self.eof = self.failed = True
+        peer = self.peer
+        if peer is not None and not peer.blocked:
+            self.pump()
+
+    def _finish(self, peer: "Leg") -> None:
+        """The direction's last byte has been passed on: relay how it ended."""
+        self.ended = True
+        action = halfclose.after_end(self.failed, peer.failed, peer.ended)
+        conn = self.conn
+        if action is _CLOSE:
+            conn.close()
+        elif action is _HALF_CLOSE:
+            conn.half_closed_by(self)
+            try:
+                peer.sock.shutdown(_SHUT_WR)
+            except OSError:
+                peer.destination_failed()
+        else:
+            conn.abort(conn.reset_by(self if self.failed else peer))

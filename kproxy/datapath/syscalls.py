@@ -1,0 +1,139 @@
+"""The kernel as the data path sees it: every system call that can fail goes through here.
+
+`Kernel` is the real thing. Tests put a seeded faulty one in its place (short reads and writes,
+spurious EAGAIN, EMFILE, ECONNABORTED...), wrapping the sockets it hands out; so the hot path
+calls socket methods directly and pays nothing for the seam.
+"""
+
+import _socket
+import fcntl
+import os
+import resource
+import select
+import struct
+import termios
+from typing import Protocol
+
+from kproxy.model import endpoints
+
+STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+ORDERLY_CLOSE = struct.pack("ii", 0, 0)
+SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+_F_SETPIPE_SZ = 1031
+_SOL_SOCKET = _socket.SOL_SOCKET
+_IPPROTO_TCP = _socket.IPPROTO_TCP
+
+
+class StreamSocket(Protocol):
+    """The methods of a TCP socket that the data path uses. Whoever holds one closes it."""
+
+    def fileno(self) -> int: ...
+    def recv_into(self, buffer: bytearray | memoryview, /) -> int: ...
+    def send(self, data: bytes | memoryview, flags: int = ..., /) -> int: ...
+    def connect_ex(self, address: tuple[str, int], /) -> int: ...
+    def shutdown(self, how: int, /) -> None: ...
+    def setsockopt(self, level: int, option: int, value: int | bytes, /) -> None: ...
+    def getsockopt(self, level: int, option: int, /) -> int: ...
+    def getsockname(self) -> tuple[str, int]: ...
+    def close(self) -> None: ...
+
+
+def arm_keepalive(sock: StreamSocket) -> None:
+    """Notice a peer that vanished: after 60 s of silence 3 probes, 20 s apart.
+
+    Keepalive does not act while data is unacknowledged; TCP_USER_TIMEOUT does, and is given the
+    same two minutes. Neither ends a connection to a live peer whose window is closed.
+    """
+    sock.setsockopt(_SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(_IPPROTO_TCP, _socket.TCP_KEEPIDLE, 60)
+    sock.setsockopt(_IPPROTO_TCP, _socket.TCP_KEEPINTVL, 20)
+    sock.setsockopt(_IPPROTO_TCP, _socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(_IPPROTO_TCP, _socket.TCP_USER_TIMEOUT, 120_000)
+
+
+class Kernel:
+    """The real system calls.
+
+    Sockets are `_socket.socket`, the C type under `socket.socket`: its Python subclass costs a
+    microsecond per connection and adds nothing a data path uses.
+    """
+
+    def listen(self, address: endpoints.Backend, backlog: int) -> StreamSocket:
+        """A bound, listening, non-blocking socket. The caller owns it.
+
+        Every option that accepted sockets inherit is set here, once, instead of on each of them:
+        no Nagle delay, urgent data in line, keepalive, and a reset on close until an orderly
+        end disarms it, so that a killed proxy shows its clients a reset and never a clean end.
+        """
+        family = _socket.AF_INET6 if ":" in address.address else _socket.AF_INET
+        sock = _socket.socket(family, STREAM, 0)
+        try:
+            if family == _socket.AF_INET6:
+                sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(_SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+            sock.setsockopt(_SOL_SOCKET, _socket.SO_OOBINLINE, 1)
+            sock.setsockopt(_IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            arm_keepalive(sock)
+            sock.bind(address)
+            sock.listen(backlog)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def accept(self, listener: StreamSocket) -> tuple[StreamSocket, tuple[str, int]]:
+        """Accept one connection. Returns its non-blocking socket, owned by the caller."""
+        fd, address = listener._accept()  # type: ignore[attr-defined]
+        try:
+            os.set_blocking(fd, False)
+            return _socket.socket(_socket.AF_INET, STREAM, 0, fd), address
+        except OSError:
+            os.close(fd)
+            raise
+
+    def stream_socket(self, backend: endpoints.Backend) -> StreamSocket:
+        """An unconnected non-blocking socket of the backend's family, owned by the caller."""
+        family = _socket.AF_INET6 if ":" in backend.address else _socket.AF_INET
+        return _socket.socket(family, STREAM, 0)
+
+    def epoll(self) -> select.epoll:
+        """A new epoll instance, owned by the caller."""
+        return select.epoll()
+
+    def pipe(self, size: int) -> tuple[int, int, int]:
+        """A non-blocking pipe: read end, write end, and the capacity the kernel granted.
+
+        An unprivileged user past `pipe-user-pages-soft` gets EPERM from F_SETPIPE_SZ; the pipe
+        then keeps its default size, which is smaller and as correct.
+        """
+        read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            size = fcntl.fcntl(write_end, _F_SETPIPE_SZ, size)
+        except OSError:
+            size = 65536
+        return read_end, write_end, size
+
+    def splice(self, source: int, destination: int, count: int) -> int:
+        """Move up to `count` bytes between a socket and a pipe; 0 may be end of stream.
+
+        SPLICE_F_MORE is never passed: it corks, and was seen as a second of latency.
+        """
+        return os.splice(source, destination, count, flags=SPLICE_FLAGS)
+
+    def close_fd(self, fd: int) -> None:
+        """Close a pipe end."""
+        os.close(fd)
+
+    def unread(self, fd: int) -> int:
+        """Bytes waiting to be read from a socket (FIONREAD)."""
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), "little")
+
+    def unsent(self, fd: int) -> int:
+        """Bytes written to a socket and not yet acknowledged by its peer (SIOCOUTQ)."""
+        return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), "little")
+
+
+def open_files_limit() -> int:
+    """The soft RLIMIT_NOFILE of this process."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
