@@ -121,6 +121,28 @@ class Connection:
         server.peer = self.client
         self.client.peer = server
 
+    @property
+    def state(self) -> str:
+        """In a word, for people."""
+        if self.server is None:
+            return "dialling"
+        return "half-closed" if self.reason is not None else "open"
+
+    def arm(self) -> None:
+        """Prepare a connection that lasts for what may happen to it. Done by the sweep.
+
+        The backend leg gets the keepalive that the client's inherited from its listener. Both
+        legs get a reset on close, which `close` takes back: should this process be killed, its
+        peers see a reset, and no cut transfer passes for a complete one. Doing this for every
+        short connection would cost seven system calls each.
+        """
+        server = self.server
+        assert server is not None
+        self.armed = True
+        syscalls.arm_keepalive(server.sock)
+        server.reset()
+        self.client.reset()
+
     def note_progress(self) -> None:
         """Start the inactivity clock anew."""
         self.progress_at = self.shared.poller.now
@@ -141,6 +163,7 @@ class Connection:
         assert self.reason is not None
         if self.armed:
             server.sock.setsockopt(_SOL_SOCKET, _SO_LINGER, syscalls.ORDERLY_CLOSE)
+            self.client.sock.setsockopt(_SOL_SOCKET, _SO_LINGER, syscalls.ORDERLY_CLOSE)
         self._end(self.reason)
 
     def abort(self, reason: halfclose.Reason) -> None:

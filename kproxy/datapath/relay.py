@@ -259,6 +259,14 @@ class Leg:
         if self.pipe is not None and not self.pipe.filled:
             self._release_pipe(self.pipe)
 
+    def describe(self) -> str:
+        """The direction's state, for the log of a bug."""
+        return (
+            f"fd={self.fd} moved={self.moved} blocked={self.blocked} readable={self.readable} "
+            f"telltale={self.telltale:#x} eof={self.eof} failed={self.failed} ended={self.ended} "
+            f"unsent={len(self.unsent or b'')} pipe={self.pipe.filled if self.pipe else None}"
+        )
+
     def _note_while_dialling(self, mask: int) -> None:
         """Remember edges until the backend is connected. A FIN is no abort; a reset is."""
         self.readable = True

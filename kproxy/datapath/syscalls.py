@@ -63,8 +63,7 @@ class Kernel:
         """A bound, listening, non-blocking socket. The caller owns it.
 
         Every option that accepted sockets inherit is set here, once, instead of on each of them:
-        no Nagle delay, urgent data in line, keepalive, and a reset on close until an orderly
-        end disarms it, so that a killed proxy shows its clients a reset and never a clean end.
+        no Nagle delay, urgent data in line, and keepalive.
         """
         family = _socket.AF_INET6 if ":" in address.address else _socket.AF_INET
         sock = _socket.socket(family, STREAM, 0)

@@ -61,3 +61,39 @@ class Rule:
     def backends(self, scope: Scope) -> tuple[endpoints.Backend, ...]:
         """The backends that a frontend of `scope` balances over."""
         return self.local if scope is Scope.LOCAL else self.cluster
+
+
+@dataclass(frozen=True, slots=True)
+class SetBackends:
+    """Balance `name` over these backends by this policy; keeps what did not change."""
+
+    name: names.ServicePortName
+    policy: Policy
+    cluster: tuple[endpoints.Backend, ...]
+    local: tuple[endpoints.Backend, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFrontend:
+    """Listen on `address` for connections to `frontend` of `name`, whose backends are set."""
+
+    name: names.ServicePortName
+    frontend: Frontend
+    address: endpoints.Backend
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFrontend:
+    """Stop listening on `address`; connections it accepted go on."""
+
+    address: endpoints.Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop all that is remembered of `name`; its frontends are closed already."""
+
+    name: names.ServicePortName
+
+
+Message = SetBackends | OpenFrontend | CloseFrontend | Forget

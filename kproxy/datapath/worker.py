@@ -1,0 +1,264 @@
+"""The data path as one object: open and close listeners, drain, count.
+
+`Worker` wires poller, listeners, dialler, prober and sweep together; a process has one. It is
+all that the layers above see of the data path.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from kproxy import errors, metrics
+from kproxy.datapath import (
+    connection,
+    dial,
+    halfclose,
+    listener,
+    poller,
+    probe,
+    relay,
+    splice,
+    sweep,
+    syscalls,
+)
+from kproxy.model import endpoints
+
+_RESERVED_FILES = 64
+"""Descriptors kept for everything that is not a client: logs, control, watches, probes."""
+_LOG_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of a data path. Seconds and counts."""
+
+    half_closed_timeout: float = 300.0
+    """A half-closed connection on which no byte moves for this long is reset."""
+    idle_timeout: float | None = None
+    """An open connection on which no byte moves for this long is reset; None: never."""
+    backlog: int = 4096
+    max_connections: int | None = None
+    """None: computed from RLIMIT_NOFILE. More than that computes to is a ConfigError."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionView:
+    """One open connection as `kproxy get connections` shows it."""
+
+    service: str
+    client: str
+    backend: endpoints.Backend | None
+    bytes_from_client: int
+    bytes_from_backend: int
+    state: str
+
+
+def connection_limit(open_files: int, listeners: int) -> int:
+    """How many connections `open_files` descriptors carry: two each, pipes for one in sixteen.
+
+    The limit is what keeps accept(2) from ever meeting EMFILE (HAProxy's `maxconn`).
+    """
+    free = open_files - listeners - _RESERVED_FILES - 2 * pipe_limit(open_files)
+    return max(free // 2, 1)
+
+
+def check_limit(asked: int | None, open_files: int) -> None:
+    """Refuse a connection limit that the open files cannot carry, rather than fail under load.
+
+    Raises ConfigError (HAProxy's `strict-limits`).
+    """
+    possible = connection_limit(open_files, 0)
+    if asked is not None and asked > possible:
+        raise errors.ConfigError(
+            f"{asked} connections need more than the {open_files} files this process may open, "
+            f"which carry {possible}: raise the limit (ulimit -n) or ask for fewer"
+        )
+
+
+def pipe_limit(open_files: int) -> int:
+    """How many pipes (two descriptors each) splice may hold at once."""
+    return max(min(open_files // 64, 256), 1)
+
+
+class Worker:
+    """One data path on the running event loop.
+
+    Owns its listeners, every connection accepted by them, and its epoll. Must be made on the
+    event loop that will run it, and ended with `close`.
+    """
+
+    def __init__(
+        self, box: probe.Box, limits: Limits | None = None, kernel: syscalls.Kernel | None = None
+    ) -> None:
+        self._limits = limits or Limits()
+        self._kernel = kernel or syscalls.Kernel()
+        # splice(2) has no MSG_NOSIGNAL: with SIGPIPE at its default a reset peer would kill us.
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        open_files = syscalls.open_files_limit()
+        check_limit(self._limits.max_connections, open_files)
+        self._poller = poller.Poller(self._kernel)
+        self._pipes = splice.PipePool(self._kernel, limit=pipe_limit(open_files))
+        self._shared = connection.Shared(self._kernel, self._poller, self._pipes)
+        self._open_files = open_files
+        self._listeners: set[listener.Listener] = set()
+        self._gate = listener.Gate(self._shared, self._connection_limit())
+        self._prober = probe.Prober(self._shared, box)
+        self._dialer = dial.Dialer(
+            self._shared,
+            box,
+            on_unreachable=self._on_unreachable,
+            on_boxed=self._prober.schedule,
+            ephemeral_ports=_ephemeral_ports(),
+        )
+        self._sweep = sweep.Sweep(
+            self._shared,
+            half_closed_timeout=self._limits.half_closed_timeout,
+            idle_timeout=self._limits.idle_timeout,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._last_report = 0.0
+        self._unreported = 0
+        self._poller.attach(self._loop)
+        self._sweep.start()
+
+    @property
+    def connections(self) -> int:
+        """Connections open now, dialling ones included."""
+        return self._shared.connections
+
+    @property
+    def max_connections(self) -> int:
+        """Connections that may be open at once; clients beyond wait in the kernel's queues."""
+        return self._gate.limit
+
+    @property
+    def counters(self) -> metrics.DataPathCounters:
+        """Counters of the whole data path, live."""
+        counters = self._shared.counters
+        counters.stale_events = self._poller.stale_events
+        counters.bugs = self._poller.bugs
+        return counters
+
+    @property
+    def idle_pipes(self) -> int:
+        """Empty pipes kept for the next bulk transfer."""
+        return self._pipes.idle
+
+    def open(self, address: endpoints.Backend, target: connection.Target) -> listener.Listener:
+        """Listen on `address` and relay its clients to backends of `target`'s picker.
+
+        Raises OSError as bind(2) and listen(2) do. The listener is the worker's; end it with
+        `shut`. Port 0 lets the kernel pick; `Listener.address` tells.
+        """
+        sock = self._kernel.listen(address, self._limits.backlog)
+        try:
+            opened = listener.Listener(
+                sock, target, self._shared, self._dialer, self._gate, self._loop.call_later
+            )
+        except OSError:
+            sock.close()
+            raise
+        self._listeners.add(opened)
+        self._gate.limit = self._connection_limit()
+        return opened
+
+    def shut(self, opened: listener.Listener) -> None:
+        """Stop listening: new clients are refused, existing connections go on to their end."""
+        opened.close()
+        self._listeners.discard(opened)
+        self._gate.limit = self._connection_limit()
+
+    async def drain(self, grace: float) -> int:
+        """Stop accepting and let connections finish for `grace` seconds.
+
+        Returns how many were left and reset. Cancelling it leaves them to `close`.
+        """
+        for opened in list(self._listeners):
+            self.shut(opened)
+        if self._shared.connections:
+            finished = asyncio.Event()
+
+            def on_room() -> None:
+                if not self._shared.connections:
+                    finished.set()
+
+            self._shared.on_room = on_room
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await finished.wait()
+        return self.abort_all()
+
+    def abort_all(self) -> int:
+        """Reset every open connection; returns how many there were."""
+        open_now = list(self._open_connections())
+        for conn in open_now:
+            conn.abort(halfclose.KILLED)
+        return len(open_now)
+
+    def close(self) -> None:
+        """Reset what is left and give every descriptor back."""
+        for opened in list(self._listeners):
+            self.shut(opened)
+        self.abort_all()
+        self._sweep.close()
+        self._dialer.close()
+        self._prober.close()
+        self._poller.close()
+        self._pipes.close()
+
+    def connection_views(self) -> list[ConnectionView]:
+        """A snapshot of the open connections."""
+        return [
+            ConnectionView(
+                service=conn.target.name,
+                client=conn.address,
+                backend=conn.backend,
+                bytes_from_client=conn.client.moved,
+                bytes_from_backend=conn.server.moved if conn.server else 0,
+                state=conn.state,
+            )
+            for conn in self._open_connections()
+        ]
+
+    def _open_connections(self) -> Iterator[connection.Connection]:
+        for handler in self._poller.handlers():
+            if type(handler) is relay.Leg and handler.conn.client is handler:
+                yield handler.conn
+
+    def _connection_limit(self) -> int:
+        """The limit for the present number of listeners."""
+        possible = connection_limit(self._open_files, len(self._listeners))
+        return min(possible, self._limits.max_connections or possible)
+
+    def _on_unreachable(self, conn: connection.Connection, attempts: dial.Attempts) -> None:
+        """Say why a client was turned away; at most once a second, counting the others."""
+        now = self._poller.now
+        if now - self._last_report < _LOG_SECONDS:
+            self._unreported += 1
+            return
+        _log.warning(
+            "no endpoint reachable, client reset",
+            service=conn.target.name,
+            client=conn.address,
+            attempts=[f"{backend}: {reason}" for backend, reason in attempts],
+            **({"unreported": self._unreported} if self._unreported else {}),
+        )
+        self._last_report = now
+        self._unreported = 0
+
+
+def _ephemeral_ports() -> range:
+    """The ports the kernel gives to outgoing connections."""
+    try:
+        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+        low, high = map(int, text.split())
+    except (OSError, ValueError):
+        return range(1024, 65536)
+    return range(low, high + 1)

@@ -1,0 +1,293 @@
+"""The Proxier: one function, `sync`, makes what is open equal to what the objects say.
+
+Level-triggered. What is pending is a set of dirty Service names and nothing else; their rules are
+computed from the objects of the moment, so an add and a delete in between cancel by themselves,
+and any history of events ends in the same state as a fresh start from the final objects.
+
+The order of effects, over everything that is dirty at once:
+
+1. close the frontends that are not wanted, or wanted by someone else;
+2. set backends and policies;
+3. open the frontends that are wanted;
+4. forget the service ports that are gone.
+
+Backends come before the portal opens, so that no client is accepted with nowhere to go
+(kube-proxy's `mergeService` had it the other way round), and the portal closes before the
+balancer forgets. All closing comes before any opening, so that two ports can swap their numbers
+and an address can change hands in one sync.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from kproxy import errors
+from kproxy.model import endpoints, forwarding, names, services
+from kproxy.portal import claims
+from kproxy.reconcile import dataplane, rules
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendStatus:
+    """Where a frontend is, for people and for `kproxy get services`.
+
+    `state` is "bound", "no-endpoints", "collision", or "unavailable"; `detail` says more in a
+    clause. `bound` is the address it has or would have, None when it cannot have any.
+    """
+
+    frontend: forwarding.Frontend
+    bound: endpoints.Backend | None
+    state: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What the proxier remembers of a service port: its rule, and what it claims where."""
+
+    rule: forwarding.Rule
+    claims: tuple[tuple[endpoints.Backend, claims.Claim], ...]
+
+
+@dataclass(slots=True)
+class _Plan:
+    """The effects of one sync, in order."""
+
+    close: list[endpoints.Backend]
+    set_backends: list[forwarding.SetBackends]
+    open: list[tuple[endpoints.Backend, claims.Claim]]
+    forget: list[names.ServicePortName]
+
+
+class Proxier:
+    """Keeps a data plane equal to the objects that `reader` shows.
+
+    `locate` is the portal's: the address that a frontend is bound to, or PortalUnavailableError.
+    `node` and `default_strategy` are as in `rules.rules_for`.
+    """
+
+    def __init__(
+        self,
+        reader: rules.ObjectReader,
+        plane: dataplane.DataPlane,
+        locate: Callable[[forwarding.Frontend], endpoints.Backend],
+        *,
+        node: str = "",
+        default_strategy: services.Strategy = services.Strategy.ROUND_ROBIN,
+    ) -> None:
+        self._reader = reader
+        self._plane = plane
+        self._locate = locate
+        self._node = node
+        self._default_strategy = default_strategy
+        self._dirty: set[names.NamespacedName] = set()
+        self._ports_of: dict[names.NamespacedName, tuple[names.ServicePortName, ...]] = {}
+        self._entries: dict[names.ServicePortName, _Entry] = {}
+        self._claims = claims.Claims()
+        self._open: dict[endpoints.Backend, claims.Claim] = {}
+        self._failed: dict[endpoints.Backend, str] = {}
+        self._collisions: set[tuple[endpoints.Backend, claims.Claim]] = set()
+        self.quarantined = 0
+        """Services whose rules could not be computed: bugs, contained."""
+
+    def mark(self, changed: Iterable[names.NamespacedName]) -> None:
+        """These Services, or their endpoints, are not what they were."""
+        self._dirty.update(changed)
+
+    def mark_all(self) -> None:
+        """Look at everything again at the next sync, and retry what could not be opened."""
+        self._dirty.update(self._reader.service_names())
+        self._dirty.update(self._ports_of)
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether some frontend could not be opened and should be retried."""
+        return bool(self._failed)
+
+    def sync(self) -> None:
+        """Carry out what the dirty Services require. Must not run before the first lists are in.
+
+        A frontend that cannot be opened is reported and left for a later sync; it never keeps
+        another one from being served.
+        """
+        dirty, self._dirty = self._dirty, set()
+        plan = self._plan(dirty)
+        for address in plan.close:
+            del self._open[address]
+            self._plane.apply(forwarding.CloseFrontend(address))
+        for message in plan.set_backends:
+            self._plane.apply(message)
+        for address, claim in plan.open:
+            self._open_frontend(address, claim)
+        for name in plan.forget:
+            self._plane.apply(forwarding.Forget(name))
+
+    def rules(self) -> dict[names.ServicePortName, forwarding.Rule]:
+        """The rules in force, by service port."""
+        return {name: entry.rule for name, entry in self._entries.items()}
+
+    def frontends(self, name: names.ServicePortName) -> list[FrontendStatus]:
+        """Where the frontends of a service port are."""
+        entry = self._entries.get(name)
+        return [self._status(entry.rule, f) for f in entry.rule.frontends] if entry else []
+
+    def _plan(self, dirty: Iterable[names.NamespacedName]) -> _Plan:
+        plan = _Plan([], [], [], [])
+        touched: dict[endpoints.Backend, None] = {}
+        for service in sorted(dirty):
+            try:
+                self._plan_service(service, plan, touched)
+            except Exception:
+                self.quarantined += 1
+                _log.exception("a bug keeps this Service as it was", service=str(service))
+        for address in touched:
+            winner = self._claims.winner(address)
+            self._report_collisions(address, winner)
+            if winner is not None and not self._has_backends(winner):
+                winner = None
+            current = self._open.get(address)
+            if current is not None and current != winner:
+                plan.close.append(address)
+            if winner is None:
+                self._failed.pop(address, None)
+            elif current != winner:
+                plan.open.append((address, winner))
+        return plan
+
+    def _has_backends(self, claim: claims.Claim) -> bool:
+        """Without backends nobody listens: connections are refused, never accepted and closed."""
+        return bool(self._entries[claim.name].rule.backends(claim.frontend.scope))
+
+    def _plan_service(
+        self,
+        service: names.NamespacedName,
+        plan: _Plan,
+        touched: dict[endpoints.Backend, None],
+    ) -> None:
+        """Compute one Service anew: its claims at once, its effects into `plan`."""
+        found = self._reader.service(service)
+        desired = rules.rules_for(
+            found, self._reader, node=self._node, default_strategy=self._default_strategy
+        )
+        for name in self._ports_of.get(service, ()):
+            for address, claim in self._entries[name].claims:
+                self._claims.withdraw(address, claim)
+                touched[address] = None
+            if name not in desired:
+                del self._entries[name]
+                plan.forget.append(name)
+        created = found.created if found else ""
+        for name, raw in desired.items():
+            rule = self._without_loops(raw)
+            wanted = tuple(self._wanted(rule, created))
+            for address, claim in wanted:
+                self._claims.add(address, claim)
+                touched[address] = None
+            old = self._entries.get(name)
+            self._entries[name] = _Entry(rule, wanted)
+            if old is None or _backends(old.rule) != _backends(rule):
+                plan.set_backends.append(_backends(rule))
+        if desired:
+            self._ports_of[service] = tuple(desired)
+        else:
+            self._ports_of.pop(service, None)
+
+    def _wanted(
+        self, rule: forwarding.Rule, created: str
+    ) -> Iterable[tuple[endpoints.Backend, claims.Claim]]:
+        """The addresses a rule claims, with backends or without."""
+        for frontend in rule.frontends:
+            try:
+                address = self._locate(frontend)
+            except errors.PortalUnavailableError as error:
+                self._report_unavailable(rule.name, frontend, str(error))
+            else:
+                yield address, claims.Claim(created, rule.name, frontend)
+
+    def _without_loops(self, rule: forwarding.Rule) -> forwarding.Rule:
+        """Drop backends that are the service port's own frontends: they would dial themselves."""
+        own: set[endpoints.Backend] = set()
+        for frontend in rule.frontends:
+            own.add(endpoints.Backend(frontend.address, frontend.port))
+            try:
+                own.add(self._locate(frontend))
+            except errors.PortalUnavailableError:
+                continue
+        if own.isdisjoint(rule.cluster):
+            return rule
+        looping = sorted(own.intersection(rule.cluster))
+        known = self._entries.get(rule.name)
+        clean = replace(
+            rule,
+            cluster=tuple(b for b in rule.cluster if b not in own),
+            local=tuple(b for b in rule.local if b not in own),
+        )
+        if known is None or known.rule != clean:
+            _log.warning(
+                "endpoint is the Service's own address and was left out",
+                service=str(rule.name),
+                endpoints=[str(backend) for backend in looping],
+            )
+        return clean
+
+    def _open_frontend(self, address: endpoints.Backend, claim: claims.Claim) -> None:
+        message = forwarding.OpenFrontend(claim.name, claim.frontend, address)
+        try:
+            self._plane.apply(message)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if self._failed.get(address) != reason:
+                _log.error(
+                    "cannot listen, will retry",
+                    service=str(claim.name),
+                    address=str(address),
+                    reason=reason,
+                )
+            self._failed[address] = reason
+        else:
+            self._failed.pop(address, None)
+            self._open[address] = claim
+
+    def _report_collisions(self, address: endpoints.Backend, winner: claims.Claim | None) -> None:
+        """Say once who does not get an address, and who has it."""
+        losers = {(address, claim) for claim in self._claims.losers(address)}
+        for _, claim in sorted(losers - self._collisions):
+            assert winner is not None
+            _log.error(
+                "address is taken by another Service, this one is not served on it",
+                service=str(claim.name),
+                address=f"{claim.frontend.address}:{claim.frontend.port}",
+                bound=str(address),
+                owner=str(winner.name),
+            )
+        self._collisions = {c for c in self._collisions if c[0] != address} | losers
+
+    def _report_unavailable(
+        self, name: names.ServicePortName, frontend: forwarding.Frontend, reason: str
+    ) -> None:
+        known = self._entries.get(name)
+        if known is None or frontend not in known.rule.frontends:
+            _log.error("frontend is not served", service=str(name), reason=reason)
+
+    def _status(self, rule: forwarding.Rule, frontend: forwarding.Frontend) -> FrontendStatus:
+        try:
+            address = self._locate(frontend)
+        except errors.PortalUnavailableError as error:
+            return FrontendStatus(frontend, None, "unavailable", str(error))
+        winner = self._claims.winner(address)
+        if winner is not None and (winner.name, winner.frontend) != (rule.name, frontend):
+            return FrontendStatus(
+                frontend, address, "collision", f"{address} belongs to {winner.name}"
+            )
+        if not rule.backends(frontend.scope):
+            return FrontendStatus(frontend, address, "no-endpoints", "connections are refused")
+        if address in self._open:
+            return FrontendStatus(frontend, address, "bound")
+        return FrontendStatus(frontend, address, "unavailable", self._failed.get(address, ""))
+
+
+def _backends(rule: forwarding.Rule) -> forwarding.SetBackends:
+    return forwarding.SetBackends(rule.name, rule.policy, rule.cluster, rule.local)
