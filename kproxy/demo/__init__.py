@@ -1,0 +1,1 @@
+"""Something to watch: the proxy at work on one machine, without a cluster and without root."""

@@ -44,6 +44,10 @@ class Claims:
         wanted = self._claims.get(address)
         return min(wanted) if wanted else None
 
+    def all(self, address: endpoints.Backend) -> frozenset[Claim]:
+        """Everyone who wants `address`."""
+        return frozenset(self._claims.get(address, ()))
+
     def losers(self, address: endpoints.Backend) -> list[Claim]:
         """Who wants `address` in vain, in order of precedence."""
         return sorted(self._claims.get(address, ()))[1:]

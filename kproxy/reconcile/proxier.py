@@ -60,13 +60,15 @@ class _Plan:
     set_backends: list[forwarding.SetBackends]
     open: list[tuple[endpoints.Backend, claims.Claim]]
     forget: list[names.ServicePortName]
+    looked_at: set[names.ServicePortName]
 
 
 class Proxier:
     """Keeps a data plane equal to the objects that `reader` shows.
 
     `locate` is the portal's: the address that a frontend is bound to, or PortalUnavailableError.
-    `node` and `default_strategy` are as in `rules.rules_for`.
+    `node` and `default_strategy` are as in `rules.rules_for`. Only Services in `namespaces` are
+    served, or all when that is empty.
     """
 
     def __init__(
@@ -77,12 +79,14 @@ class Proxier:
         *,
         node: str = "",
         default_strategy: services.Strategy = services.Strategy.ROUND_ROBIN,
+        namespaces: frozenset[str] = frozenset(),
     ) -> None:
         self._reader = reader
         self._plane = plane
         self._locate = locate
         self._node = node
         self._default_strategy = default_strategy
+        self._namespaces = namespaces
         self._dirty: set[names.NamespacedName] = set()
         self._ports_of: dict[names.NamespacedName, tuple[names.ServicePortName, ...]] = {}
         self._entries: dict[names.ServicePortName, _Entry] = {}
@@ -95,20 +99,24 @@ class Proxier:
 
     def mark(self, changed: Iterable[names.NamespacedName]) -> None:
         """These Services, or their endpoints, are not what they were."""
-        self._dirty.update(changed)
+        self._dirty.update(
+            name for name in changed if not self._namespaces or name.namespace in self._namespaces
+        )
 
     def mark_all(self) -> None:
         """Look at everything again at the next sync, and retry what could not be opened."""
-        self._dirty.update(self._reader.service_names())
-        self._dirty.update(self._ports_of)
+        self.mark(self._reader.service_names())
+        self.mark(self._ports_of)
 
     @property
     def has_failures(self) -> bool:
         """Whether some frontend could not be opened and should be retried."""
         return bool(self._failed)
 
-    def sync(self) -> None:
+    def sync(self) -> list[names.ServicePortName]:
         """Carry out what the dirty Services require. Must not run before the first lists are in.
+
+        Returns the service ports whose frontends may be in another state than before.
 
         A frontend that cannot be opened is reported and left for a later sync; it never keeps
         another one from being served.
@@ -124,6 +132,7 @@ class Proxier:
             self._open_frontend(address, claim)
         for name in plan.forget:
             self._plane.apply(forwarding.Forget(name))
+        return sorted({*plan.looked_at, *plan.forget})
 
     def rules(self) -> dict[names.ServicePortName, forwarding.Rule]:
         """The rules in force, by service port."""
@@ -135,7 +144,7 @@ class Proxier:
         return [self._status(entry.rule, f) for f in entry.rule.frontends] if entry else []
 
     def _plan(self, dirty: Iterable[names.NamespacedName]) -> _Plan:
-        plan = _Plan([], [], [], [])
+        plan = _Plan([], [], [], [], set())
         touched: dict[endpoints.Backend, None] = {}
         for service in sorted(dirty):
             try:
@@ -146,6 +155,7 @@ class Proxier:
         for address in touched:
             winner = self._claims.winner(address)
             self._report_collisions(address, winner)
+            plan.looked_at.update(claim.name for claim in self._claims.all(address))
             if winner is not None and not self._has_backends(winner):
                 winner = None
             current = self._open.get(address)
@@ -188,6 +198,7 @@ class Proxier:
                 touched[address] = None
             old = self._entries.get(name)
             self._entries[name] = _Entry(rule, wanted)
+            plan.looked_at.add(name)
             if old is None or _backends(old.rule) != _backends(rule):
                 plan.set_backends.append(_backends(rule))
         if desired:

@@ -1,0 +1,238 @@
+"""START HERE: builds the pipeline, runs it, and stops it.
+
+    where objects come from      what should be true    make it so           which, and how bytes move
+
+    cluster.ManifestSource   →   cluster.Store      →   reconcile.Proxier →  portal     where to listen
+      files, followed live       model.Service          .sync()              balancer   which endpoint
+                                 model.Endpoint                              datapath   client ↔ backend
+
+`Server` is the composition root. Nothing below it reads `Config`: values arrive as arguments.
+"""  # noqa: E501  # a picture
+
+import asyncio
+import gc
+import json
+import os
+import random
+import resource
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+
+from kproxy import config, errors
+from kproxy.balancer import penalty
+from kproxy.cluster import manifests, source
+from kproxy.datapath import worker
+from kproxy.model import admission, names
+from kproxy.ops import status
+from kproxy.portal import loopback
+from kproxy.reconcile import dataplane, proxier, runner
+
+_log = structlog.get_logger(__name__)
+
+
+class Server:
+    """One proxy: a source of objects, a proxier, a data plane. Lives on the running event loop.
+
+    Raises ConfigError when the configuration cannot work. `run` serves until `stop`.
+    """
+
+    def __init__(self, cfg: config.Config) -> None:
+        self._config = cfg
+        self._source = manifests.ManifestSource(
+            cfg.manifests,
+            on_change=self._on_change,
+            on_problem=_report_problem,
+            allow_loopback=cfg.allow_loopback_endpoints,
+        )
+        box = penalty.PenaltyBox()
+        self._worker = worker.Worker(
+            box,
+            worker.Limits(
+                half_closed_timeout=cfg.half_closed_timeout,
+                idle_timeout=cfg.idle_timeout,
+                max_connections=cfg.max_connections,
+            ),
+        )
+        self._plane = dataplane.WorkerDataPlane(
+            self._worker, box, random.Random(), max_affinity_clients=cfg.max_affinity_clients
+        )
+        self._proxier = proxier.Proxier(
+            self._source.store,
+            self._plane,
+            loopback.LoopbackPortal(loopback.first_bindable_port()).locate,
+            node=cfg.node,
+            default_strategy=cfg.strategy,
+            namespaces=cfg.namespaces,
+        )
+        self._runner = runner.Runner(
+            self._sync, self._full_sync, lambda: self._proxier.has_failures
+        )
+        self._reported: dict[names.ServicePortName, list[proxier.FrontendStatus]] = {}
+        self._is_ready = False
+        self._stop_requests = 0
+        self._stopping = asyncio.Event()
+        self._killed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until `stop`, then let connections finish, and leave nothing behind."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._source.run(), name="source"),
+                    group.create_task(self._runner.run(), name="runner"),
+                ]
+                await self._stopping.wait()
+                for task in tasks:
+                    task.cancel()
+            await self._drain()
+        finally:
+            self._worker.close()
+            if self._config.ready_file is not None and self._is_ready:
+                self._config.ready_file.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """First call: stop accepting, let connections finish. Second call: end at once."""
+        self._stop_requests += 1
+        self._stopping.set()
+        if self._stop_requests > 1:
+            self._killed.set()
+
+    def service_views(self) -> list[dict[str, object]]:
+        """As `kproxy get services -o json` shows them."""
+        return status.service_views(self._source.store, self._proxier, self._plane)
+
+    def _on_change(self, changed: frozenset[names.NamespacedName]) -> None:
+        """The source's Store has changed. Nothing is opened before it is complete once."""
+        if not self._source.has_synced:
+            return
+        if self._is_ready:
+            self._proxier.mark(changed)
+        else:
+            self._proxier.mark_all()
+        self._runner.request()
+
+    def _full_sync(self) -> None:
+        if self._source.has_synced:
+            self._proxier.mark_all()
+            self._sync()
+
+    def _sync(self) -> None:
+        self._report(self._proxier.sync())
+        if not self._is_ready:
+            self._is_ready = True
+            self._announce()
+
+    def _report(self, changed: Iterable[names.ServicePortName]) -> None:
+        """One line for each frontend whose state is new: at start all of them."""
+        for name in changed:
+            now = self._proxier.frontends(name)
+            for old in self._reported.get(name, ()):
+                if old.state == "bound" and old not in now:
+                    _log.info("no longer listening", service=str(name), bound=str(old.bound))
+            for new in now:
+                if new not in self._reported.get(name, ()):
+                    _log.info("frontend", service=str(name), **_described(new))
+            if now:
+                self._reported[name] = now
+            else:
+                self._reported.pop(name, None)
+
+    def _announce(self) -> None:
+        """The first sync is done: tell the log and the ready file."""
+        # What exists now lives as long as the process: keep the collector from walking it.
+        gc.collect()
+        gc.freeze()
+        bound = sum(s.state == "bound" for views in self._reported.values() for s in views)
+        if self._config.ready_file is not None:
+            _write_atomically(
+                self._config.ready_file,
+                {
+                    "pid": os.getpid(),
+                    "control": None,
+                    "healthz": None,
+                    "metrics": None,
+                    "services": self.service_views(),
+                },
+            )
+        _log.info(
+            "ready",
+            source=self._source.describe(),
+            listening=bound,
+            max_connections=self._worker.max_connections,
+        )
+
+    async def _drain(self) -> None:
+        open_now = self._worker.connections
+        grace = self._config.grace_period
+        _log.info("stopping", open_connections=open_now, grace_seconds=grace)
+        async with asyncio.TaskGroup() as group:
+            draining = group.create_task(self._worker.drain(grace))
+            killed = group.create_task(self._killed.wait())
+            await asyncio.wait({draining, killed}, return_when=asyncio.FIRST_COMPLETED)
+            left = draining.result() if draining.done() else self._worker.abort_all()
+            draining.cancel()
+            killed.cancel()
+        _log.info("stopped", connections_reset=left)
+
+
+async def serve(cfg: config.Config) -> None:
+    """Run a Server until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Raises ConfigError before anything is opened, KproxyError when serving is impossible.
+    """
+    _raise_open_files_limit()
+    gc.set_threshold(50_000, 20, 50)
+    server = Server(cfg)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    try:
+        await server.run()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _described(frontend: proxier.FrontendStatus) -> dict[str, str]:
+    """A frontend for the log."""
+    where = f"{frontend.frontend.address or 'node'}:{frontend.frontend.port}"
+    described = {"kind": frontend.frontend.kind.value, "address": where}
+    if frontend.bound is not None:
+        described["bound"] = str(frontend.bound)
+    described["state"] = frontend.state
+    if frontend.detail:
+        described["detail"] = frontend.detail
+    return described
+
+
+def _report_problem(problem: source.Problem) -> None:
+    """Tell the user once what is wrong with an input."""
+    if problem.severity is admission.Severity.ERROR:
+        _log.error(str(problem))
+    elif problem.severity is admission.Severity.WARNING:
+        _log.warning(str(problem))
+    else:
+        _log.info(str(problem))
+
+
+def _raise_open_files_limit() -> None:
+    """Use all the descriptors this process is allowed to have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _write_atomically(path: Path, content: object) -> None:
+    """Write JSON so that a reader sees all of it or nothing. Raises KproxyError."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_text(json.dumps(content, indent=2) + "\n")
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise errors.KproxyError(
+            f"cannot write the ready file {path}: {error.strerror}; choose another place"
+        ) from error
