@@ -1,0 +1,22 @@
+"""A backend's membership in one balancer, from the update that adds it to the one without it."""
+
+from kproxy.model import endpoints
+
+
+class Member:
+    """One stay of a backend in a balancer's set.
+
+    A backend that leaves and returns is a new member. So whatever still points to the old one
+    is known to be out of date by `alive` alone, without being looked for (fault-catalogue A05).
+    """
+
+    __slots__ = ("alive", "backend", "boxed", "clients")
+
+    def __init__(self, backend: endpoints.Backend, *, boxed: bool = False) -> None:
+        self.backend = backend
+        self.alive = True
+        """Whether the backend is in the set. Once False, never True again."""
+        self.boxed = boxed
+        """Whether the backend is in the penalty box."""
+        self.clients = 0
+        """How many entries of the balancer's affinity table point here."""

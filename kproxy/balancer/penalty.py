@@ -1,0 +1,164 @@
+"""The penalty box: backends that failed a dial, kept away from clients until a probe succeeds.
+
+kube-proxy's userspace mode let every client find out about a dead endpoint for itself, at up to
+3.75 s each (service-behaviour section 2, item 18). Here the first failed dial boxes the backend
+for all service ports of the data plane, and it comes out when a dial succeeds: no client pays
+for finding out. The box is a bookkeeper; whoever owns it makes the probe dials.
+
+A penalty is a wait before the next probe: 1 s, doubled by each probe that fails, at most 30 s.
+"""
+
+import bisect
+from typing import NamedTuple, Protocol
+
+from kproxy.model import endpoints
+
+FIRST_PENALTY = 1.0
+LONGEST_PENALTY = 30.0
+
+
+class Watcher(Protocol):
+    """Told when a backend that it watches goes into the box or comes out."""
+
+    def penalty_changed(self, backend: endpoints.Backend, *, boxed: bool) -> None:
+        """`backend` has just been boxed or freed. Must not watch or unwatch anything."""
+
+
+class Penalty(NamedTuple):
+    """A boxed backend, for status. `until` is when it is probed next, on the monotonic clock."""
+
+    backend: endpoints.Backend
+    until: float
+    failures: int
+    probing: bool
+
+
+class _Term:
+    __slots__ = ("failures", "penalty", "probing", "until")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.penalty = FIRST_PENALTY
+        self.probing = False
+        self.until = 0.0
+
+
+class PenaltyBox:
+    """Which backends are being avoided, and when each is due for a probe. One per data plane.
+
+    Only watched backends are known: a failure of any other changes nothing, and the last
+    watcher takes the backend's record along, so it is never probed again.
+
+    True while any backend is boxed. `succeed` is for every successful dial: with nothing to free
+    it costs one failed look-up.
+    """
+
+    __slots__ = ("_boxed", "_due", "_watchers")
+
+    def __init__(self) -> None:
+        self._watchers: dict[endpoints.Backend, dict[Watcher, None]] = {}
+        self._boxed: dict[endpoints.Backend, _Term] = {}
+        self._due: list[tuple[float, endpoints.Backend]] = []  # sorted; not those being probed
+
+    def __bool__(self) -> bool:
+        return bool(self._boxed)
+
+    def __len__(self) -> int:
+        return len(self._boxed)
+
+    def __contains__(self, backend: endpoints.Backend) -> bool:
+        return backend in self._boxed
+
+    def watch(self, backend: endpoints.Backend, watcher: Watcher) -> bool:
+        """Tell `watcher` of every change from now on. Returns whether `backend` is boxed now."""
+        self._watchers.setdefault(backend, {})[watcher] = None
+        return backend in self._boxed
+
+    def unwatch(self, backend: endpoints.Backend, watcher: Watcher) -> None:
+        """`watcher` no longer uses `backend`. Forgets the backend when nobody does."""
+        watchers = self._watchers.get(backend)
+        if watchers is None:
+            return
+        watchers.pop(watcher, None)
+        if not watchers:
+            del self._watchers[backend]
+            term = self._boxed.pop(backend, None)
+            if term is not None:
+                self._unschedule(backend, term)
+
+    def fail(self, backend: endpoints.Backend, now: float) -> bool:
+        """A dial to `backend` failed, a client's or the probe's. True if this boxed it.
+
+        Of a boxed backend only failures during its probe count, the first one of them. Clients
+        that have to use it because everything is boxed would otherwise double the penalty with
+        each dial, and push the next probe away for as long as they keep trying.
+        """
+        term = self._boxed.get(backend)
+        if term is not None:
+            if term.probing:
+                self._sentence(backend, term, now)
+            return False
+        if backend not in self._watchers:
+            return False
+        term = self._boxed[backend] = _Term()
+        self._sentence(backend, term, now)
+        self._tell(backend, boxed=True)
+        return True
+
+    def succeed(self, backend: endpoints.Backend) -> None:
+        """A dial to `backend` succeeded: it is free, and its next penalty is the first again."""
+        term = self._boxed.pop(backend, None)
+        if term is not None:
+            self._unschedule(backend, term)
+            self._tell(backend, boxed=False)
+
+    def next_due(self) -> float | None:
+        """When the next probe is due: maybe in the past; None when there is none to make."""
+        return self._due[0][0] if self._due else None
+
+    def due_probes(self, now: float) -> list[endpoints.Backend]:
+        """Boxed backends whose penalty has run out, longest overdue first.
+
+        Each is named again until `probe_started` is called for it, so a caller may start only
+        some of them.
+        """
+        due = self._due
+        count = 0
+        while count < len(due) and due[count][0] <= now:
+            count += 1
+        return [backend for _, backend in due[:count]]
+
+    def probe_started(self, backend: endpoints.Backend) -> None:
+        """A probe dial is under way. However it ends, `fail` or `succeed` must follow."""
+        term = self._boxed.get(backend)
+        if term is not None:
+            self._unschedule(backend, term)
+            term.probing = True
+
+    def until(self, backend: endpoints.Backend) -> float | None:
+        """When `backend` is probed next; None when it is not boxed."""
+        term = self._boxed.get(backend)
+        return None if term is None else term.until
+
+    def snapshot(self) -> list[Penalty]:
+        """All boxed backends, in the order in which they were boxed."""
+        return [
+            Penalty(backend, term.until, term.failures, term.probing)
+            for backend, term in self._boxed.items()
+        ]
+
+    def _sentence(self, backend: endpoints.Backend, term: _Term, now: float) -> None:
+        """Start the next penalty. `backend` has no place in the schedule yet."""
+        term.failures += 1
+        term.probing = False
+        term.until = now + term.penalty
+        term.penalty = min(2 * term.penalty, LONGEST_PENALTY)
+        bisect.insort(self._due, (term.until, backend))
+
+    def _unschedule(self, backend: endpoints.Backend, term: _Term) -> None:
+        if not term.probing:
+            del self._due[bisect.bisect_left(self._due, (term.until, backend))]
+
+    def _tell(self, backend: endpoints.Backend, *, boxed: bool) -> None:
+        for watcher in tuple(self._watchers[backend]):
+            watcher.penalty_changed(backend, boxed=boxed)

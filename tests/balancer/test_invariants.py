@@ -1,0 +1,212 @@
+"""Any interleaving of picks, retries, updates, policies, failures and time, against a model."""
+
+import collections
+import dataclasses
+import random
+from collections.abc import Sequence
+
+import hypothesis
+from hypothesis import stateful
+from hypothesis import strategies as st
+
+from kproxy.balancer import balancer, penalty
+from kproxy.model import endpoints, forwarding, services
+
+BACKENDS = [endpoints.Backend(f"10.0.0.{i}", 80) for i in range(1, 6)]
+CLIENTS = [f"192.0.2.{i}" for i in range(1, 7)]
+MAX_CLIENTS = 4
+
+
+@dataclasses.dataclass
+class Bound:
+    """What the model knows of a client: a plain record, looked through in full each time."""
+
+    backend: endpoints.Backend
+    used: float
+    lapsed: bool = False
+    """Outlived a window once. Under a longer one it may hold again, or have been removed."""
+    gone: bool = False
+    """Its backend left once: it never holds again, but takes up room for a while."""
+
+
+class BalancerMachine(stateful.RuleBasedStateMachine):
+    """One balancer beside a naive model of what it must do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.policy = forwarding.Policy()
+        self.box = penalty.PenaltyBox()
+        self.balancer = balancer.ServicePortBalancer(
+            self.policy, self.box, random.Random(5), MAX_CLIENTS
+        )
+        self.present: set[endpoints.Backend] = set()
+        self.boxed: set[endpoints.Backend] = set()
+        self.bound: dict[str, Bound] = {}  # the most recently used last
+        self.shares: collections.Counter[endpoints.Backend] = collections.Counter()
+
+    # What the model says.
+
+    def active(self) -> set[endpoints.Backend]:
+        return (self.present - self.boxed) or self.present
+
+    def holds(self, client: str) -> bool:
+        """Whether `client` must get the backend that it had."""
+        bound = self.bound.get(client)
+        recent = list(self.bound)[-MAX_CLIENTS:]
+        return (
+            bound is not None
+            and client in recent
+            and not bound.lapsed
+            and not bound.gone
+            and bound.backend in self.active()
+        )
+
+    def may_hold(self, client: str) -> bool:
+        bound = self.bound.get(client)
+        ttl = self.policy.affinity_seconds
+        return (
+            bound is not None
+            and ttl is not None
+            and not bound.gone
+            and int(self.now - bound.used) < ttl
+            and bound.backend in self.active()
+        )
+
+    def note(self, client: str, backend: endpoints.Backend) -> None:
+        if self.policy.affinity_seconds is not None:
+            self.bound.pop(client, None)
+            self.bound[client] = Bound(backend, self.now)
+
+    def expire(self) -> None:
+        ttl = self.policy.affinity_seconds
+        for bound in self.bound.values():
+            bound.lapsed |= ttl is not None and int(self.now - bound.used) >= ttl
+
+    # What happens.
+
+    @stateful.initialize(members=st.lists(st.sampled_from(BACKENDS), unique=True))
+    def start(self, members: list[endpoints.Backend]) -> None:
+        self.update(members)
+
+    @stateful.rule(client=st.sampled_from(CLIENTS))
+    def pick(self, client: str) -> None:
+        picked = self.balancer.pick(client, self.now)
+        if not self.present:
+            assert picked is None
+            return
+        assert picked in self.active()
+        if self.holds(client):
+            assert picked == self.bound[client].backend
+        elif self.may_hold(client):
+            self.shares.clear()
+        else:
+            self.shares[picked] += 1
+        self.note(client, picked)
+
+    @stateful.rule(
+        client=st.sampled_from(CLIENTS), tried=st.lists(st.sampled_from(BACKENDS), max_size=5)
+    )
+    def repick(self, client: str, tried: list[endpoints.Backend]) -> None:
+        free = self.present - self.boxed
+        assert self.balancer.has_alternative(tried) is bool(free - set(tried))
+        picked = self.balancer.repick(client, tried, self.now)
+        if not self.present:
+            assert picked is None
+            return
+        untried = self.present - set(tried)
+        assert picked in ((untried & free) or untried or self.active())
+        self.shares.clear()
+        self.note(client, picked)
+
+    @stateful.rule(members=st.lists(st.sampled_from(BACKENDS)))
+    def update(self, members: Sequence[endpoints.Backend]) -> None:
+        if set(members) != self.present:
+            self.shares.clear()
+        self.balancer.update(members)
+        self.present = set(members)
+        self.boxed &= self.present
+        for bound in self.bound.values():
+            bound.gone |= bound.backend not in self.present
+
+    @stateful.rule(backend=st.sampled_from(BACKENDS))
+    def fail(self, backend: endpoints.Backend) -> None:
+        newly = backend in self.present - self.boxed
+        assert self.box.fail(backend, self.now) is newly
+        if newly:
+            self.boxed.add(backend)
+            self.shares.clear()
+
+    @stateful.rule(backend=st.sampled_from(BACKENDS))
+    def succeed(self, backend: endpoints.Backend) -> None:
+        self.box.succeed(backend)
+        if backend in self.boxed:
+            self.boxed.discard(backend)
+            self.shares.clear()
+
+    @stateful.rule()
+    def fail_every_due_probe(self) -> None:
+        for backend in self.box.due_probes(self.now):
+            self.box.probe_started(backend)
+            assert self.box.fail(backend, self.now) is False
+
+    @stateful.rule(seconds=st.sampled_from([0.25, 1.0, 4.5, 10.0, 11.0, 60.0]))
+    def let_time_pass(self, seconds: float) -> None:
+        self.now += seconds
+        self.expire()
+
+    @stateful.rule(
+        strategy=st.sampled_from(services.Strategy),
+        seconds=st.sampled_from([None, 1, 10, 11, 60]),
+    )
+    def configure(self, strategy: services.Strategy, seconds: int | None) -> None:
+        if strategy is not self.policy.strategy:
+            self.shares.clear()
+        self.policy = forwarding.Policy(strategy, seconds)
+        self.balancer.configure(self.policy)
+        if seconds is None:
+            self.bound.clear()
+        self.expire()
+
+    # What is always so.
+
+    @stateful.invariant()
+    def the_sets_are_as_the_model_says(self) -> None:
+        assert set(self.balancer.backends) == self.present
+        assert len(self.balancer.backends) == len(self.present)
+        assert set(self.balancer.active) == self.active()
+        assert {p.backend for p in self.box.snapshot()} == self.boxed
+        assert bool(self.box) is bool(self.boxed)
+
+    @stateful.invariant()
+    def round_robin_shares_are_at_most_one_apart(self) -> None:
+        if self.policy.strategy is services.Strategy.ROUND_ROBIN and self.present:
+            shares = [self.shares[backend] for backend in self.active()]
+            assert max(shares) - min(shares) <= 1
+
+    @stateful.invariant()
+    def the_affinity_table_is_bounded_and_names_only_what_is_there(self) -> None:
+        table = self.balancer.affinity_table
+        assert (table is None) is (self.policy.affinity_seconds is None)
+        if table is not None:
+            shown = table.snapshot(self.now, limit=100)
+            assert len(shown) <= len(table) <= table.held <= MAX_CLIENTS
+            assert {binding.backend for binding in shown} <= self.present
+            assert all(binding.seconds_left > 0 for binding in shown)
+
+    @stateful.invariant()
+    def every_boxed_backend_has_a_probe_to_come(self) -> None:
+        due = self.box.next_due()
+        assert (due is None) is (not self.boxed)
+        assert all(p.until <= self.now + penalty.LONGEST_PENALTY for p in self.box.snapshot())
+
+    def teardown(self) -> None:
+        self.balancer.close()
+        assert not self.box
+        assert self.box.next_due() is None
+
+
+TestBalancerMachine = BalancerMachine.TestCase
+TestBalancerMachine.settings = hypothesis.settings(
+    max_examples=120, stateful_step_count=50, deadline=None, derandomize=True, database=None
+)
