@@ -1,7 +1,7 @@
 """One proxied connection from accept to end, and what all connections of a data path share."""
 
 import _socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from kproxy import metrics
@@ -52,16 +52,12 @@ class Shared:
         self.counters = metrics.DataPathCounters()
         self.connections = 0
         """Connections open now, dialling ones included."""
-        self.on_room = nothing
-        """Called when a connection has ended."""
+        self.on_room: Callable[[], None] | None = None
+        """Called when a connection has ended, if anyone waits for that."""
 
 
 _SOL_SOCKET = _socket.SOL_SOCKET
 _SO_LINGER = _socket.SO_LINGER
-
-
-def nothing() -> None:
-    """Nobody waits for room."""
 
 
 class Connection:
@@ -118,8 +114,10 @@ class Connection:
         """The backend is connected: from now on bytes flow between the two legs."""
         self.server = server
         self.backend = backend
-        server.peer = self.client
-        self.client.peer = server
+        client = self.client
+        server.peer = client
+        client.peer = server
+        client.quick = server.quick = not client.telltale
 
     @property
     def state(self) -> str:
@@ -179,12 +177,15 @@ class Connection:
         self._end(reason)
 
     def _end(self, reason: halfclose.Reason) -> None:
-        """Let go of the sockets and settle the counts."""
+        """Settle the counts, give the sockets up, and break the links.
+
+        With the links broken no cycle is left for the garbage collector.
+        """
+        self.reason = reason
         shared = self.shared
         counters = self.target.counters
         counters.active -= 1
         counters.ended[reason] += 1
-        self.reason = reason
         client = self.client
         counters.bytes_from_clients += client.moved
         client.release(shared.poller)
@@ -193,4 +194,5 @@ class Connection:
             counters.bytes_from_backends += server.moved
             server.release(shared.poller)
         shared.connections -= 1
-        shared.on_room()
+        if shared.on_room is not None:
+            shared.on_room()

@@ -39,9 +39,6 @@ Attempts = tuple[tuple[endpoints.Backend, str], ...]
 class Health(Protocol):
     """What is known of backends that fail. The balancer's penalty box satisfies it."""
 
-    def __bool__(self) -> bool:
-        """Whether any backend is boxed at all."""
-
     def fail(self, backend: endpoints.Backend, now: float, /) -> bool:
         """A dial failed. True when the backend was thought healthy until now."""
 
@@ -218,8 +215,7 @@ class Dialer:
         self, conn: connection.Connection, server: relay.Leg, backend: endpoints.Backend
     ) -> None:
         """Let bytes flow, beginning with those that came from the client during the dial."""
-        if self._health:
-            self._health.succeed(backend)
+        self._health.succeed(backend)
         conn.link(server, backend)
         client = conn.client
         if client.unsent is not None or client.eof or client.readable:

@@ -54,7 +54,7 @@ class Gate:
         """A connection has ended: let the waiting listeners accept again."""
         if self._shared.connections < self._reopen_below:
             waiting, self._waiting = self._waiting, []
-            self._shared.on_room = connection.nothing
+            self._shared.on_room = None
             for listener in waiting:
                 listener.resume_accepting()
 

@@ -135,8 +135,9 @@ class Poller:
         Closing removes it from the epoll too, since nothing else shares its file description
         (every socket is close-on-exec, and no process is forked after the epoll exists).
         """
-        if fd < len(self._handlers):
-            self._handlers[fd] = None
+        handlers = self._handlers
+        if fd < len(handlers):
+            handlers[fd] = None
         self._closing.append(sock)
         if not self._turning:
             self._schedule()

@@ -8,10 +8,11 @@ What keeps it both fast and faithful:
 - *Try first, wait second.* Bytes are read into one shared buffer and sent at once. Only what the
   peer's socket would not take is kept (`unsent`), and then nothing more is read from the source:
   a connection holds at most one buffer, and the kernel's windows do the rest.
-- *A short read means drained*, which saves the read that would say EAGAIN. Except after the
-  source announced its end (EPOLLRDHUP) or urgent data (EPOLLPRI): then read until the kernel
-  says there is no more, because no further edge will come, or because a read stops short at the
-  urgent mark with data behind it.
+- *A short read means drained*, which saves the read that would say EAGAIN; and after an event
+  that announced the FIN (EPOLLRDHUP) it means the end, because the kernel sets that flag only
+  when everything before the FIN is in the receive queue. Two things put a short read in doubt,
+  urgent data (a read stops at the urgent mark with data behind it) and an error: then read
+  until the kernel says there is no more.
 - *Splice for bulk.* A read that fills the buffer switches its direction to splice(2) through a
   borrowed pipe. The pipe is filled only when it is empty: EAGAIN from splice then can only mean
   an empty socket, never a full pipe (sozu 1323 lost that edge in production).
@@ -24,6 +25,7 @@ What keeps it both fast and faithful:
 
 import _socket
 import errno
+import select
 from typing import TYPE_CHECKING
 
 from kproxy.datapath import halfclose, poller, splice, syscalls
@@ -48,10 +50,13 @@ _MSG_MORE = 0x8000
 _SHUT_WR = _socket.SHUT_WR
 _CLOSE = halfclose.Action.CLOSE
 _HALF_CLOSE = halfclose.Action.HALF_CLOSE
+_IN_DOUBT = poller.URGENT | select.EPOLLERR
 _INPUT = poller.READABLE | poller.PEER_CLOSED | poller.URGENT | poller.BROKEN
 _TELLTALE = poller.PEER_CLOSED | poller.URGENT | poller.BROKEN
 _WRITABLE = poller.WRITABLE
 _BROKEN = poller.BROKEN
+_PEER_CLOSED = poller.PEER_CLOSED
+_SO_ERROR = _socket.SO_ERROR
 _URGENT = poller.URGENT
 
 
@@ -71,6 +76,7 @@ class Leg:
         "moved",
         "peer",
         "pipe",
+        "quick",
         "readable",
         "sock",
         "telltale",
@@ -92,6 +98,8 @@ class Leg:
         """Bytes read from this socket."""
         self.telltale = 0
         """Events seen here that forbid taking a short read for a drained socket."""
+        self.quick = False
+        """Nothing is special about this leg: an event without telltales means bytes to pass on."""
         self.readable = False
         """There may be unread bytes whose edge has been used up."""
         self.blocked = False
@@ -106,21 +114,8 @@ class Leg:
 
     def on_events(self, mask: int) -> None:
         """An edge on this socket: read what came, write what was waiting."""
-        peer = self.peer
-        if peer is None:
-            self._note_while_dialling(mask)
-            return
-        if mask & _WRITABLE and self.blocked:
-            self.blocked = False
-            peer.pump()
-            if self.peer is None:
-                return
-        if not mask & _INPUT:
-            return
-        if mask & _TELLTALE:
-            self.telltale |= mask & _TELLTALE
-        if self.eof or peer.blocked or self.unsent is not None or self.pipe is not None:
-            self._on_input_while_busy(mask)
+        if not self.quick or mask & _TELLTALE:
+            self._on_change(mask)
             return
         try:
             count = self.sock.recv_into(_buffer)
@@ -129,20 +124,36 @@ class Leg:
         except OSError:
             self._source_failed()
             return
-        if count == READ_SIZE or self.telltale or not count:
+        if count == READ_SIZE or not count:
             self._pass_on(count)
             return
         self.moved += count
+        peer = self.peer
         try:
-            sent = peer.sock.send(_view[:count])
+            sent = peer.sock.send(_view[:count])  # type: ignore[union-attr]  # quick legs have one
         except BlockingIOError:
             sent = 0
         except OSError:
-            peer.destination_failed()
+            peer.destination_failed()  # type: ignore[union-attr]
             return
         if sent != count:
             self.unsent = bytes(_view[sent:count])
-            peer.wait_writable()
+            peer.wait_writable()  # type: ignore[union-attr]
+
+    def resume(self) -> None:
+        """The budget was spent; go on."""
+        if self.peer is not None:
+            self.pump()
+            self._settle()
+
+    def on_bug(self) -> None:
+        """An exception escaped: end the connection, as a reset."""
+        if self.fd >= 0:
+            self.conn.abort(halfclose.BUG)
+
+    def reset(self) -> None:
+        """Make the coming close a reset: the peer is not to take this for a clean end."""
+        self.sock.setsockopt(_SOL_SOCKET, _SO_LINGER, syscalls.RESET_ON_CLOSE)
 
     def send_first(self, server: syscalls.StreamSocket) -> int:
         """Read the client's first bytes, if any came yet, and try them on a dialled socket.
@@ -172,33 +183,6 @@ class Leg:
             self.unsent = bytes(_view[sent:count])
         return 0
 
-    def resume(self) -> None:
-        """The budget was spent; go on."""
-        if self.peer is not None:
-            self.pump()
-
-    def on_bug(self) -> None:
-        """An exception escaped: end the connection, as a reset."""
-        conn = getattr(self, "conn", None)
-        if conn is not None:
-            conn.abort(halfclose.BUG)
-
-    def reset(self) -> None:
-        """Make the coming close a reset: the peer is not to take this for a clean end."""
-        self.sock.setsockopt(_SOL_SOCKET, _SO_LINGER, syscalls.RESET_ON_CLOSE)
-
-    def release(self, event_poller: poller.Poller) -> None:
-        """Give the socket up to be closed after this batch, and break the links.
-
-        With the links broken no cycle is left for the garbage collector.
-        """
-        if self.unsent is not None or self.pipe is not None:
-            self.discard()
-        event_poller.close_later(self.fd, self.sock)
-        self.fd = -1
-        self.peer = None
-        del self.conn
-
     def pump(self) -> None:
         """Move bytes until a socket blocks, the stream ends, or the budget is spent."""
         for _ in range(_BUDGET):
@@ -225,6 +209,9 @@ class Leg:
     def wait_writable(self) -> None:
         """The socket is full: nothing is written to it until its EPOLLOUT edge."""
         self.blocked = True
+        self.quick = False
+        assert self.peer is not None
+        self.peer.quick = False
         if not self.watches_writable:
             self.watches_writable = True
             self.conn.shared.poller.rearm(self.fd, poller.RELAY_BOTH)
@@ -254,6 +241,16 @@ class Leg:
         if self.pipe is not None:
             self._release_pipe(self.pipe)
 
+    def release(self, event_poller: poller.Poller) -> None:
+        """Give the socket up to be closed after this batch, and break the links."""
+        if self.unsent is not None or self.pipe is not None:
+            self.discard()
+        event_poller.close_later(self.fd, self.sock)
+        self.fd = -1
+        self.quick = False
+        self.peer = None
+        del self.conn
+
     def release_idle_pipe(self) -> None:
         """Give back a pipe that holds nothing; the next full read borrows one again."""
         if self.pipe is not None and not self.pipe.filled:
@@ -267,6 +264,40 @@ class Leg:
             f"unsent={len(self.unsent or b'')} pipe={self.pipe.filled if self.pipe else None}"
         )
 
+    def _on_change(self, mask: int) -> None:
+        """An edge that is more than some bytes to pass on, or that meets a leg that is not idle."""
+        peer = self.peer
+        if peer is None:
+            self._note_while_dialling(mask)
+            return
+        if mask & _WRITABLE and self.blocked:
+            self.blocked = False
+            peer.pump()
+            self._settle()
+            if self.peer is None:
+                return
+        if mask & _INPUT:
+            if mask & _TELLTALE:
+                self.telltale |= mask & _TELLTALE
+                self.quick = False
+            if self.eof or peer.blocked or self.unsent is not None or self.pipe is not None:
+                self._on_input_while_busy(mask)
+                self._settle()
+            else:
+                self._read_in_full(peer)
+
+    def _settle(self) -> None:
+        """Find out whether the fast path is good for the next event, on either leg."""
+        peer = self.peer
+        if peer is not None:
+            is_clear = not self.blocked and not peer.blocked
+            self.quick = is_clear and self._is_plain()
+            peer.quick = is_clear and peer._is_plain()
+
+    def _is_plain(self) -> bool:
+        """Nothing waits in this direction, and a short read here means drained."""
+        return not self.telltale and not self.eof and self.unsent is None and self.pipe is None
+
     def _note_while_dialling(self, mask: int) -> None:
         """Remember edges until the backend is connected. A FIN is no abort; a reset is."""
         self.readable = True
@@ -275,7 +306,7 @@ class Leg:
             self.conn.abort(halfclose.CLIENT_LEFT_DIAL)
 
     def _on_input_while_busy(self, mask: int) -> None:
-        """An edge that the fast path cannot serve: the peer is full, or a pipe is in use.
+        """An edge while the peer is full, a pipe is in use, or reading is over.
 
         A leg that is not being read would never meet a reset in a system call, so an error
         event is looked up here (the silent-reset leak).
@@ -283,7 +314,7 @@ class Leg:
         peer = self.peer
         assert peer is not None
         self.readable = True
-        if mask & _BROKEN and self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
+        if mask & _BROKEN and self.sock.getsockopt(_SOL_SOCKET, _SO_ERROR):
             # Reading SO_ERROR clears it: from here on recv would report a clean end.
             self.failed = True
             if self.ended:
@@ -293,8 +324,28 @@ class Leg:
         if not peer.blocked:
             self.pump()
 
+    def _read_in_full(self, peer: "Leg") -> None:
+        """Read and pass on; the FIN's event lets a short read be the last one."""
+        try:
+            count = self.sock.recv_into(_buffer)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._source_failed()
+            return
+        telltale = self.telltale
+        if count == READ_SIZE or not telltale & _PEER_CLOSED or telltale & _IN_DOUBT:
+            self._pass_on(count)
+            return
+        self.moved += count
+        self.eof = True
+        if count:
+            self._send_buffer(count)
+        if self.peer is not None and self.unsent is None:
+            self._finish(peer)
+
     def _pass_on(self, count: int) -> None:
-        """Send `count` bytes of the buffer when they are not, or may not be, all there is."""
+        """Pass on `count` bytes just read, and then whatever else there may be."""
         self.readable = True
         if not count:
             self.eof = True
@@ -392,6 +443,7 @@ class Leg:
 
     def _start_splicing(self) -> None:
         shared = self.conn.shared
+        self.quick = False
         self.pipe = shared.pipes.borrow()
         if self.pipe is None:
             shared.counters.splice_fallbacks += 1
