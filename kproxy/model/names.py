@@ -13,6 +13,14 @@ class Protocol(StrEnum):
     SCTP = "SCTP"
 
 
+class Kind(StrEnum):
+    """The kinds of object a proxy reads, in the order in which they are listed."""
+
+    SERVICE = "Service"
+    ENDPOINTS = "Endpoints"
+    ENDPOINT_SLICE = "EndpointSlice"
+
+
 class NamespacedName(NamedTuple):
     """Identity of a namespaced object. `str()` gives `namespace/name`."""
 

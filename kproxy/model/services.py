@@ -61,6 +61,8 @@ class Service:
     internal_policy: TrafficPolicy = TrafficPolicy.CLUSTER
     external_policy: TrafficPolicy = TrafficPolicy.CLUSTER
     strategy: Strategy | None = None
+    created: str = ""
+    """`metadata.creationTimestamp` (RFC 3339, UTC); "" when the source gives none."""
     proxied_elsewhere: bool = False
     """Carries `service.kubernetes.io/service-proxy-name`: another proxy's (row 10)."""
 

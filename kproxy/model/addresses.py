@@ -1,0 +1,87 @@
+"""IP addresses of API objects: parsed strictly, and judged on what was parsed.
+
+`ipaddress` is the only parser. It refuses the spellings by which a filter and a dial can come to
+mean different places ("0177.0.0.1", "127.1", "2130706433", "10.0.0.01", surrounding whitespace);
+zone ids, which it accepts, are refused here. An IPv4-mapped IPv6 address is carried as the IPv4
+address that a dial to it would reach, so that no rule has to know two spellings of one place.
+"""
+
+import functools
+import ipaddress
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Use(StrEnum):
+    """What an address is for, in words that follow "must not be"."""
+
+    ORDINARY = "an ordinary address"
+    LOOPBACK = "a loopback address"
+    LINK_LOCAL = "a link-local address"
+    MULTICAST = "a multicast address"
+    UNSPECIFIED = "an unspecified address"
+    BROADCAST = "the broadcast address"
+
+    @property
+    def is_one_host(self) -> bool:
+        """Whether such an address can stand for one host, be it this one."""
+        return self in {Use.ORDINARY, Use.LOOPBACK, Use.LINK_LOCAL}
+
+
+class Address(NamedTuple):
+    """An address in canonical text, which is what gets bound and dialled, and its use.
+
+    Kubernetes refuses all uses but the ordinary one for endpoints and external addresses
+    (`ValidateNonSpecialIP`): a proxy that dials them reaches itself, its node or a whole network
+    instead of a pod (CVE-2021-25737; decision 9 of service-behaviour).
+    """
+
+    text: str
+    use: Use
+
+
+LONGEST_TEXT = len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255")
+
+
+def parse(text: str) -> Address | None:
+    """The address that `text` spells, or None if it is no address in the strict sense."""
+    return _parsed(text) if len(text) <= LONGEST_TEXT else None
+
+
+@functools.lru_cache(maxsize=16384)
+def _parsed(text: str) -> Address | None:
+    """Cached because an address comes many times: by port, by slice, by update."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if address.version == 6:
+        if address.scope_id is not None:
+            return None
+        if address.ipv4_mapped is None:
+            return Address(str(address), _use_of_ipv6(address))
+        address = address.ipv4_mapped
+    return Address(str(address), _use_of_ipv4(address))
+
+
+def _use_of_ipv4(address: ipaddress.IPv4Address) -> Use:
+    octets = address.packed
+    if octets[0] == 0:
+        return Use.UNSPECIFIED
+    if octets[0] == 127:
+        return Use.LOOPBACK
+    if octets[:2] == b"\xa9\xfe":
+        return Use.LINK_LOCAL
+    if 224 <= octets[0] <= 239:
+        return Use.MULTICAST
+    return Use.BROADCAST if octets == b"\xff\xff\xff\xff" else Use.ORDINARY
+
+
+def _use_of_ipv6(address: ipaddress.IPv6Address) -> Use:
+    if address.is_unspecified:
+        return Use.UNSPECIFIED
+    if address.is_loopback:
+        return Use.LOOPBACK
+    if address.is_link_local:
+        return Use.LINK_LOCAL
+    return Use.MULTICAST if address.is_multicast else Use.ORDINARY

@@ -1,0 +1,217 @@
+"""The front door: one raw document in, accepted objects and findings out.
+
+`admit` never raises for what a document says. It opens lists, skips kinds that a proxy does not
+read, and judges every object by itself, so that a bad one costs its siblings nothing
+(fault-catalogue K19).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from kproxy.model import (
+    endpoint_validation,
+    endpoints,
+    names,
+    objects,
+    services,
+    validation,
+)
+
+Accepted: TypeAlias = services.Service | endpoints.EndpointsObject
+Key: TypeAlias = tuple[names.Kind, names.NamespacedName]
+
+MAX_STATEMENTS = 5
+"""How many broken rules or refused addresses one finding spells out; the rest are counted."""
+
+_READ: Mapping[tuple[str, str], names.Kind] = {
+    ("v1", "Service"): names.Kind.SERVICE,
+    ("v1", "Endpoints"): names.Kind.ENDPOINTS,
+    ("discovery.k8s.io/v1", "EndpointSlice"): names.Kind.ENDPOINT_SLICE,
+    ("discovery.k8s.io/v1beta1", "EndpointSlice"): names.Kind.ENDPOINT_SLICE,
+}
+_LISTS: Mapping[tuple[str, str], names.Kind | None] = {
+    ("v1", "List"): None,
+    **{(version, f"{kind}List"): read for (version, kind), read in _READ.items()},
+}
+
+
+class Severity(StrEnum):
+    """What a finding means for the object it is about."""
+
+    ERROR = "error"
+    """It is not used."""
+    WARNING = "warning"
+    """It is used, without some part of it."""
+    NOTE = "note"
+    """Nothing is wrong, and yet it may surprise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is to be said about one object: clauses without a full stop, joined by semicolons."""
+
+    severity: Severity
+    text: str
+    violations: tuple[validation.Violation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What became of one object.
+
+    `subject` is its kind and name, as far as they can be told; `key` identifies it when both
+    can. `accepted` is None when the object is invalid, and also when it is valid and not for a
+    proxy: a consumer forgets an earlier version of the latter, and keeps one of the former.
+    `position` is where in a list it stands ("items[3]"), "" outside lists.
+    """
+
+    subject: str
+    key: Key | None = None
+    accepted: Accepted | None = None
+    finding: Finding | None = None
+    position: str = ""
+
+    @property
+    def is_invalid(self) -> bool:
+        """Whether the object breaks a rule of its API type, or cannot be read at all."""
+        return self.finding is not None and self.finding.severity is Severity.ERROR
+
+    @property
+    def is_nameless(self) -> bool:
+        """Whether it is invalid and cannot even be told apart from others."""
+        return self.is_invalid and self.key is None
+
+
+def admit(raw: objects.RawObject, *, allow_loopback: bool = False) -> list[Admission]:
+    """What becomes of the object `raw`, or of every item if it is a list.
+
+    `allow_loopback` lifts the address policy for 127/8 and ::1, and for nothing else
+    (decision 9 of service-behaviour).
+    """
+    try:
+        envelope = objects.envelope(raw)
+        group_kind = (envelope.api_version, envelope.kind)
+        if group_kind not in _LISTS:
+            return [_admit_object(raw, "", allow_loopback=allow_loopback)]
+        items = objects.items(envelope.items)
+    except objects.ShapeError as error:
+        return [_unreadable(error, "")]
+    of_kind = _LISTS[group_kind]
+    made = []
+    for index, item in enumerate(items):
+        position = f"items[{index}]"
+        if of_kind is None:
+            made.append(_admit_object(item, position, allow_loopback=allow_loopback))
+        else:
+            made.append(_admit_as(of_kind, item, position, allow_loopback=allow_loopback))
+    return made
+
+
+def reject(raw: objects.RawObject, text: str) -> Admission:
+    """The object `raw`, refused because of `text`; named as far as it can be."""
+    finding = Finding(Severity.ERROR, text)
+    try:
+        envelope = objects.envelope(raw)
+    except objects.ShapeError:
+        return Admission("", finding=finding)
+    kind = _READ.get((envelope.api_version, envelope.kind))
+    subject, key = _named(raw, kind, kind or f"{envelope.api_version} {envelope.kind}")
+    return Admission(subject, key, finding=finding)
+
+
+def _admit_object(raw: objects.RawObject, position: str, *, allow_loopback: bool) -> Admission:
+    """One object that says itself what it is."""
+    try:
+        envelope = objects.envelope(raw)
+    except objects.ShapeError as error:
+        return _unreadable(error, position)
+    group_kind = (envelope.api_version, envelope.kind)
+    kind = _READ.get(group_kind)
+    if kind is not None:
+        return _admit_as(kind, raw, position, allow_loopback=allow_loopback)
+    subject, _ = _named(raw, None, _readable(" ".join(group_kind)))
+    if group_kind in _LISTS:
+        finding = Finding(Severity.ERROR, "a list inside a list is not opened")
+    else:
+        finding = Finding(Severity.NOTE, "not a kind a proxy reads")
+    return Admission(subject, None, None, finding, position)
+
+
+def _admit_as(
+    kind: names.Kind, raw: objects.RawObject, position: str, *, allow_loopback: bool
+) -> Admission:
+    """One object of a kind that is known."""
+    found = validation.Findings()
+    try:
+        accepted = _judge(kind, raw, found, allow_loopback=allow_loopback)
+    except objects.ShapeError as error:
+        accepted = None
+        where = error.field or "the object"
+        found.violations.append(
+            validation.Violation(where, error.found, f"must be {error.expected}")
+        )
+    finding = _finding(found)
+    if accepted is not None:
+        key = (kind, accepted.name)
+        return Admission(f"{kind} {accepted.name}", key, accepted, finding, position)
+    subject, known = _named(raw, kind, kind)
+    return Admission(subject, known, None, finding, position)
+
+
+def _judge(
+    kind: names.Kind,
+    raw: objects.RawObject,
+    found: validation.Findings,
+    *,
+    allow_loopback: bool,
+) -> Accepted | None:
+    if kind is names.Kind.SERVICE:
+        return validation.service(objects.decode(raw, objects.Service), found)
+    if kind is names.Kind.ENDPOINTS:
+        shape = objects.decode(raw, objects.Endpoints)
+        return endpoint_validation.endpoints_object(shape, found, allow_loopback=allow_loopback)
+    sliced = objects.decode(raw, objects.EndpointSlice)
+    return endpoint_validation.endpoint_slice(sliced, found, allow_loopback=allow_loopback)
+
+
+def _finding(found: validation.Findings) -> Finding | None:
+    """One finding for one object: what makes it invalid, else what was left out and noted."""
+    if found.violations:
+        text = _joined(found.violations)
+        return Finding(Severity.ERROR, text, tuple(found.violations))
+    if found.refused:
+        text = _joined([f"address left out: {refused}" for refused in found.refused])
+        text = "; ".join([text, *found.notes])
+        return Finding(Severity.WARNING, text, tuple(found.refused))
+    return Finding(Severity.NOTE, _joined(found.notes)) if found.notes else None
+
+
+def _joined(statements: Sequence[object]) -> str:
+    spelled = [str(statement) for statement in statements[:MAX_STATEMENTS]]
+    if len(statements) > MAX_STATEMENTS:
+        spelled.append(f"and {len(statements) - MAX_STATEMENTS} more")
+    return "; ".join(spelled)
+
+
+def _unreadable(error: objects.ShapeError, position: str) -> Admission:
+    return Admission("", None, None, Finding(Severity.ERROR, str(error)), position)
+
+
+def _named(raw: objects.RawObject, kind: names.Kind | None, label: str) -> tuple[str, Key | None]:
+    """How to call an object that was not accepted, and its key if that can be told."""
+    metadata = objects.field_or_none(raw, "metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(name, str) or not name:
+        return f"{label} without a name", None
+    namespace = metadata.get("namespace") or validation.DEFAULT_NAMESPACE
+    if not isinstance(namespace, str):
+        return f"{label} {_readable(name)}", None
+    key = names.NamespacedName(namespace, name)
+    return f"{label} {_readable(str(key))}", (kind, key) if kind else None
+
+
+def _readable(text: str) -> str:
+    """`text` where it is fit for a sentence, else quoted and cut."""
+    return text if text.isprintable() and len(text) <= 200 else objects.shown(text)

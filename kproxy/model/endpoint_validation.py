@@ -1,0 +1,183 @@
+"""Endpoints and EndpointSlices: kube-apiserver's rules, and the address policy.
+
+A broken rule makes the object invalid. An address that is well-formed but must not be dialled
+(decision 9 of service-behaviour: loopback, link-local, multicast, unspecified, broadcast) is
+left out and reported, and the object's other addresses are kept: one bad pod address must not
+cost a Service the good ones.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
+
+from kproxy.model import addresses, endpoints, names, objects, validation
+
+LABEL_SERVICE_NAME = "kubernetes.io/service-name"
+LABEL_HEADLESS = "service.kubernetes.io/headless"
+TOPOLOGY_HOSTNAME = "kubernetes.io/hostname"
+
+_Groups: TypeAlias = dict[tuple[str, names.Protocol], list[endpoints.Endpoint]]
+
+
+class _Port(NamedTuple):
+    name: str
+    protocol: names.Protocol
+    number: int
+
+
+def is_headless(metadata: objects.ObjectMeta | None) -> bool:
+    """Whether the label says that these endpoints are not for proxies.
+
+    As in today's kube-proxy the label counts on endpoints only: a Service that carries it and
+    has a cluster IP keeps its address, finds no endpoints, and refuses (row 11, modern).
+    """
+    return bool(metadata and metadata.labels and LABEL_HEADLESS in metadata.labels)
+
+
+def endpoints_object(
+    shape: objects.Endpoints, found: validation.Findings, *, allow_loopback: bool
+) -> endpoints.EndpointsObject | None:
+    """What an Endpoints object says, or None when it is invalid or not for a proxy.
+
+    Its notReadyAddresses become endpoints that are neither ready nor serving (row 21).
+    """
+    if is_headless(shape.metadata):
+        return None
+    key = validation.identity(shape.metadata, validation.DNS_SUBDOMAIN, found)
+    groups: _Groups = {}
+    for index, subset in enumerate(shape.subsets or ()):
+        where = f"subsets[{index}]"
+        if not subset.addresses and not subset.not_ready_addresses:
+            found.violate(f"{where}.addresses", None, "must be given, or notReadyAddresses")
+        ports = _subset_ports(subset.ports or (), where, found)
+        for ready in (True, False):
+            listed = subset.addresses if ready else subset.not_ready_addresses
+            path = f"{where}.{'addresses' if ready else 'notReadyAddresses'}"
+            for position, entry in enumerate(listed or ()):
+                place = f"{path}[{position}].ip"
+                address = _dialable(entry.ip, place, found, allow_loopback=allow_loopback)
+                if address:
+                    node = entry.node_name or ""
+                    conditions = _Conditions(ready, ready, terminating=False, node=node)
+                    _add(groups, ports, address, conditions)
+    if found.violations:
+        return None
+    return endpoints.EndpointsObject(key, key, names.Kind.ENDPOINTS, _merged(groups))
+
+
+def endpoint_slice(
+    shape: objects.EndpointSlice, found: validation.Findings, *, allow_loopback: bool
+) -> endpoints.EndpointsObject | None:
+    """What an EndpointSlice says, or None when it is invalid or not for a proxy.
+
+    Not for a proxy are slices that name no Service, and those of type FQDN (rows 36, 37).
+    The Service is looked for in the slice's own namespace only (fault-catalogue S09), and of
+    every endpoint only the first address counts (row 36).
+    """
+    if is_headless(shape.metadata):
+        return None
+    key = validation.identity(shape.metadata, validation.DNS_SUBDOMAIN, found)
+    ports = _slice_ports(shape.ports or (), found)
+    if shape.address_type not in {"IPv4", "IPv6", "FQDN"}:
+        found.violate("addressType", shape.address_type, "must be IPv4, IPv6 or FQDN")
+    if shape.address_type == "FQDN":
+        found.notes.append("addressType is FQDN, which a proxy cannot dial")
+        return None
+    groups: _Groups = {(port.name, port.protocol): [] for port in ports}
+    for index, entry in enumerate(shape.endpoints or ()):
+        text = entry.addresses[0] if entry.addresses else None
+        place = f"endpoints[{index}].addresses[0]"
+        address = _dialable(text, place, found, allow_loopback=allow_loopback)
+        if address and text and (":" in text) != (shape.address_type == "IPv6"):
+            found.violate(place, text, f"must be of addressType {shape.address_type}")
+        if address:
+            _add(groups, ports, address, _conditions(entry))
+    service = (shape.metadata.labels or {}).get(LABEL_SERVICE_NAME) if shape.metadata else None
+    if not service:
+        found.notes.append(f"no label {LABEL_SERVICE_NAME} says which Service it belongs to")
+    if found.violations or not service:
+        return None
+    owner = names.NamespacedName(key.namespace, service)
+    return endpoints.EndpointsObject(key, owner, names.Kind.ENDPOINT_SLICE, _merged(groups))
+
+
+class _Conditions(NamedTuple):
+    ready: bool
+    serving: bool
+    terminating: bool
+    node: str
+
+
+def _conditions(entry: objects.SliceEndpoint) -> _Conditions:
+    """Absent means ready, serving and not terminating (row 35); v1beta1 had topology (29)."""
+    node = entry.node_name or (entry.topology or {}).get(TOPOLOGY_HOSTNAME, "")
+    given = entry.conditions
+    if given is None:
+        return _Conditions(ready=True, serving=True, terminating=False, node=node)
+    return _Conditions(
+        ready=given.ready is not False,
+        serving=given.serving is not False,
+        terminating=given.terminating is True,
+        node=node,
+    )
+
+
+def _subset_ports(
+    ports: Sequence[objects.EndpointPort], where: str, found: validation.Findings
+) -> list[_Port]:
+    return [
+        _port(port, f"{where}.ports[{index}]", found, required=len(ports) > 1)
+        for index, port in enumerate(ports)
+    ]
+
+
+def _slice_ports(ports: Sequence[objects.EndpointPort], found: validation.Findings) -> list[_Port]:
+    """The ports a proxy can serve: one without a number means "every port", so it is not one."""
+    made: dict[str, _Port] = {}
+    for index, port in enumerate(ports):
+        if port.port is None:
+            found.notes.append(f"ports[{index}].port is absent, which a proxy cannot serve")
+            continue
+        read = _port(port, f"ports[{index}]", found, required=False)
+        if made.setdefault(read.name, read) is not read:
+            found.violate(f"ports[{index}].name", read.name, "must be unique")
+    return list(made.values())
+
+
+def _port(
+    port: objects.EndpointPort, where: str, found: validation.Findings, *, required: bool
+) -> _Port:
+    return _Port(
+        validation.port_name(port.name, f"{where}.name", found, required=required),
+        validation.protocol(port.protocol, f"{where}.protocol", found),
+        validation.port_number(port.port, f"{where}.port", found),
+    )
+
+
+def _dialable(
+    text: str | None, where: str, found: validation.Findings, *, allow_loopback: bool
+) -> str:
+    """The canonical text of an address that may be dialled, else "" with the reason recorded."""
+    address = addresses.parse(text) if text else None
+    if address is None:
+        found.violate(where, text, "must be an IP address")
+        return ""
+    if address.use is addresses.Use.ORDINARY:
+        return address.text
+    if allow_loopback and address.use is addresses.Use.LOOPBACK:
+        return address.text
+    found.refuse(where, text, f"must not be {address.use}")
+    return ""
+
+
+def _add(groups: _Groups, ports: Iterable[_Port], address: str, conditions: _Conditions) -> None:
+    for port in ports:
+        backend = endpoints.Backend(address, port.number)
+        group = groups.setdefault((port.name, port.protocol), [])
+        group.append(endpoints.Endpoint(backend, *conditions))
+
+
+def _merged(groups: _Groups) -> tuple[endpoints.EndpointPort, ...]:
+    return tuple(
+        endpoints.EndpointPort(name, protocol, endpoints.merged(group))
+        for (name, protocol), group in sorted(groups.items())
+    )

@@ -1,0 +1,318 @@
+"""API objects as the wire spells them: the only place where raw JSON and YAML are read.
+
+The structs mirror the JSON of `core/v1` and `discovery.k8s.io/v1` and `v1beta1`, reduced to what
+a proxy reads; unknown fields are ignored, and null means absent, as for kube-apiserver. A value
+of the wrong JSON type is a `ShapeError` that names the field. What values are *allowed* is the
+business of `kproxy.model.validation`; what becomes of a whole document, of `admission`.
+"""
+
+import json
+import re
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+
+RawObject: TypeAlias = Any
+"""One object before it is understood: `msgspec.Raw` from JSON, plain Python values from YAML."""
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+DISCOVERY_GROUP = "discovery.k8s.io"
+
+
+class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
+    """`metadata`."""
+
+    name: str | None = None
+    namespace: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class ServicePort(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`spec.ports[]`. targetPort is the endpoints controller's business (row 5)."""
+
+    port: int | None = None
+    name: str | None = None
+    protocol: str | None = None
+    node_port: int | None = None
+
+
+class ClientIPConfig(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`spec.sessionAffinityConfig.clientIP`."""
+
+    timeout_seconds: int | None = None
+
+
+class SessionAffinityConfig(msgspec.Struct, frozen=True, gc=False):
+    """`spec.sessionAffinityConfig`."""
+
+    client_ip: ClientIPConfig | None = msgspec.field(default=None, name="clientIP")
+
+
+class ServiceSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`spec` of a Service."""
+
+    type: str | None = None
+    cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
+    ports: tuple[ServicePort, ...] | None = None
+    external_ips: tuple[str, ...] | None = msgspec.field(default=None, name="externalIPs")
+    session_affinity: str | None = None
+    session_affinity_config: SessionAffinityConfig | None = None
+    internal_traffic_policy: str | None = None
+    external_traffic_policy: str | None = None
+
+
+class LoadBalancerIngress(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`status.loadBalancer.ingress[]`."""
+
+    ip: str | None = None
+    ip_mode: str | None = None
+
+
+class LoadBalancerStatus(msgspec.Struct, frozen=True, gc=False):
+    """`status.loadBalancer`."""
+
+    ingress: tuple[LoadBalancerIngress, ...] | None = None
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`status` of a Service."""
+
+    load_balancer: LoadBalancerStatus | None = None
+
+
+class Service(msgspec.Struct, frozen=True, gc=False):
+    """`v1` Service."""
+
+    metadata: ObjectMeta | None = None
+    spec: ServiceSpec | None = None
+    status: ServiceStatus | None = None
+
+
+class EndpointPort(msgspec.Struct, frozen=True, gc=False):
+    """A port of an Endpoints subset or of an EndpointSlice."""
+
+    port: int | None = None
+    name: str | None = None
+    protocol: str | None = None
+
+
+class EndpointAddress(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`subsets[].addresses[]` of Endpoints."""
+
+    ip: str | None = None
+    node_name: str | None = None
+
+
+class EndpointSubset(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`subsets[]` of Endpoints: every address with every port."""
+
+    addresses: tuple[EndpointAddress, ...] | None = None
+    not_ready_addresses: tuple[EndpointAddress, ...] | None = None
+    ports: tuple[EndpointPort, ...] | None = None
+
+
+class Endpoints(msgspec.Struct, frozen=True, gc=False):
+    """`v1` Endpoints."""
+
+    metadata: ObjectMeta | None = None
+    subsets: tuple[EndpointSubset, ...] | None = None
+
+
+class EndpointConditions(msgspec.Struct, frozen=True, gc=False):
+    """`endpoints[].conditions` of an EndpointSlice; what absence means is row 35's."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class SliceEndpoint(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`endpoints[]` of an EndpointSlice. `topology` is v1beta1's, before it had nodeName."""
+
+    addresses: tuple[str, ...] | None = None
+    conditions: EndpointConditions | None = None
+    node_name: str | None = None
+    topology: dict[str, str] | None = None
+
+
+class EndpointSlice(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`discovery.k8s.io/v1` and `v1beta1` EndpointSlice."""
+
+    metadata: ObjectMeta | None = None
+    address_type: str | None = None
+    endpoints: tuple[SliceEndpoint, ...] | None = None
+    ports: tuple[EndpointPort, ...] | None = None
+
+
+class Envelope(NamedTuple):
+    """What is read of any object before its kind is known; `items` is a list object's, unread."""
+
+    api_version: str
+    kind: str
+    items: RawObject
+
+
+class ShapeError(ValueError):
+    """A value has the wrong JSON type. `field` is "" for the object itself.
+
+    `found` is the value in words (see `shown`), `expected` what must stand there.
+    """
+
+    def __init__(self, field: str, found: str, expected: str) -> None:
+        super().__init__(f"{field or 'the object'} is {found} but must be {expected}")
+        self.field = field
+        self.found = found
+        self.expected = expected
+
+
+class _JSONEnvelope(msgspec.Struct, frozen=True, rename="camel"):
+    api_version: msgspec.Raw = msgspec.Raw(b"null")
+    kind: msgspec.Raw = msgspec.Raw(b"null")
+    items: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_A_MAPPING = "a mapping with apiVersion and kind"
+_json_envelope = msgspec.json.Decoder(_JSONEnvelope)
+_json_items = msgspec.json.Decoder(list[msgspec.Raw] | None)
+_json_decoders: dict[type[msgspec.Struct], msgspec.json.Decoder[Any]] = {
+    shape: msgspec.json.Decoder(shape) for shape in (Service, Endpoints, EndpointSlice)
+}
+
+
+def json_object(data: bytes) -> msgspec.Raw:
+    """One JSON value, its syntax checked, to be read by the functions below.
+
+    Raises `msgspec.DecodeError` for what is not one JSON value, and RecursionError when it is
+    nested too deeply to read.
+    """
+    return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=msgspec.Raw)
+
+
+def envelope(raw: RawObject) -> Envelope:
+    """The type of `raw` and, for a list, its items. Raises ShapeError if they cannot be told."""
+    if isinstance(raw, msgspec.Raw):
+        try:
+            parts = _json_envelope.decode(raw)
+            version, kind = plain(parts.api_version), plain(parts.kind)
+            items: RawObject = parts.items
+        except msgspec.ValidationError:
+            raise ShapeError("", shown(_any(raw)), _A_MAPPING) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _unreadable(error) from None
+    elif isinstance(raw, dict):
+        version, kind, items = raw.get("apiVersion"), raw.get("kind"), raw.get("items")
+    else:
+        raise ShapeError("", shown(raw), _A_MAPPING)
+    for field, value in (("apiVersion", version), ("kind", kind)):
+        if not isinstance(value, str) or not value:
+            raise ShapeError(field, shown(value), "a string that says what this object is")
+    return Envelope(version, kind, items)
+
+
+def items(raw: RawObject) -> list[RawObject]:
+    """The items of a list object, from `Envelope.items`. Raises ShapeError."""
+    found = raw
+    if isinstance(raw, msgspec.Raw):
+        try:
+            found = _json_items.decode(raw)
+        except msgspec.ValidationError:
+            found = _any(raw)
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise ShapeError("items", shown(found), "a list")
+    return found
+
+
+def decode(raw: RawObject, shape: type[Shape]) -> Shape:
+    """`raw` as `shape`. Raises ShapeError naming the first field of a wrong type."""
+    try:
+        if isinstance(raw, msgspec.Raw):
+            decoded: Shape = _json_decoders[shape].decode(raw)
+            return decoded
+        return msgspec.convert(raw, shape)
+    except msgspec.ValidationError as error:
+        raise _shape_error(_any(raw), str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _unreadable(error) from None
+
+
+def plain(raw: RawObject) -> Any:
+    """`raw` as plain Python values."""
+    return msgspec.json.decode(raw) if isinstance(raw, msgspec.Raw) else raw
+
+
+def field_or_none(raw: RawObject, name: str) -> Any:
+    """The top-level field `name` as plain values, or None if it is not there or not readable."""
+    found = _any(raw)
+    return found.get(name) if isinstance(found, dict) else None
+
+
+def shown(value: object) -> str:
+    """`value` as an error message shows it: one line, at most some 70 characters."""
+    if value is None:
+        return "absent"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple | set):
+        return "a list"
+    if isinstance(value, int) and abs(value) > 10**30:
+        return "a huge number"
+    text = json.dumps(value[:80] if isinstance(value, str) else value, default=repr)
+    return text if len(text) <= 70 else f"{text[:66]}..."
+
+
+def _any(raw: RawObject) -> Any:
+    """`raw` as plain values, for an error message; "..." where it cannot be read."""
+    try:
+        return plain(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "..."
+
+
+def _unreadable(error: Exception) -> ShapeError:
+    if isinstance(error, RecursionError):
+        return ShapeError("", "nested too deeply", "shallow enough to read")
+    return ShapeError("", "not UTF-8", "JSON in UTF-8")
+
+
+_STEP = re.compile(r"\[\d+\]|[^.\[]+")
+_TYPE_WORDS = {
+    "array": "a list",
+    "bool": "true or false",
+    "int": "an integer",
+    "object": "a mapping",
+    "str": "a string",
+}
+
+
+def _shape_error(raw: Any, message: str) -> ShapeError:
+    """msgspec's "Expected `int | null`, got `str` - at `$.spec.ports[0].port`", in our words."""
+    what, _, where = message.partition(" - at ")
+    expected = what.partition("`")[2].partition("`")[0].removesuffix(" | null")
+    path = where.removeprefix("`key` in ").strip("`").removeprefix("$").removeprefix(".")
+    field, value = _located(raw, path)
+    if where.startswith("`key`"):
+        return ShapeError(field, value, "a mapping whose keys are strings")
+    return ShapeError(field, value, _TYPE_WORDS.get(expected, expected))
+
+
+def _located(raw: Any, path: str) -> tuple[str, str]:
+    """The field at msgspec's `path` and the value there, both in words.
+
+    msgspec does not say which key of a mapping is meant ("labels[...]"): it is the first whose
+    value is no string, since strings are all that the structs above map to. And the value need
+    not be found: where JSON gives a key twice, msgspec's complaint can be about the first.
+    """
+    field, value = path.removesuffix("[...]"), raw
+    try:
+        for step in _STEP.findall(field):
+            value = value[int(step[1:-1]) if step.startswith("[") else step]
+        if not path.endswith("[...]"):
+            return field, shown(value)
+        key = next(key for key, entry in value.items() if not isinstance(entry, str))
+        return f"{field}[{shown(key)}]", shown(value[key])
+    except (LookupError, TypeError, AttributeError, StopIteration):
+        return field, "something else"
