@@ -1,5 +1,6 @@
 """The configuration of one kproxy process: a frozen value, checked before anything starts."""
 
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +35,44 @@ class Config:
             raise errors.ConfigError(
                 "nothing says which Services to serve: give a file or directory with --manifests"
             )
-        if self.ready_file is not None and not self.ready_file.parent.is_dir():
-            raise errors.ConfigError(
-                f"--ready-file {self.ready_file}: its directory does not exist, create it first"
-            )
+        for path in self.manifests:
+            _check_readable(path)
+        if self.ready_file is not None:
+            _check_ready_file(self.ready_file, self.manifests)
+
+
+def _check_readable(path: Path) -> None:
+    """Refuse what exists and may not be read; that it exists is for the source of objects to say.
+
+    Raises ConfigError.
+    """
+    wanted = os.R_OK | os.X_OK if path.is_dir() else os.R_OK
+    if os.access(path, os.F_OK) and not os.access(path, wanted):
+        raise errors.ConfigError(
+            f"cannot read manifests from {path}: permission denied; allow this user to read it"
+        )
+
+
+def _check_ready_file(path: Path, manifests: tuple[Path, ...]) -> None:
+    """Refuse a place that the ready file cannot have, or must not take. Raises ConfigError."""
+    if not path.parent.is_dir():
+        raise errors.ConfigError(
+            f"--ready-file {path}: its directory does not exist, create it first"
+        )
+    # It is put in place by a rename and removed at exit: a device would be lost to everyone.
+    if os.path.lexists(path) and not path.is_file():
+        raise errors.ConfigError(
+            f"--ready-file {path}: something other than a regular file is there, name another path"
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise errors.ConfigError(
+            f"--ready-file {path}: this user may not write to its directory, name another path"
+        )
+    taken = {each.resolve() for each in manifests}
+    if path.resolve() in taken or path.parent.resolve() in taken:
+        raise errors.ConfigError(
+            f"--ready-file {path}: manifests are read from there, name a path elsewhere"
+        )
 
 
 def node_name(override: str | None) -> str:

@@ -5,13 +5,17 @@ a collector, at scrape time.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 
 class ServicePortCounters:
-    """What happened on one service port. Bytes are payload bytes relayed, by direction."""
+    """What happened on one service port.
+
+    Bytes are payload bytes of connections that have ended, by direction. `ended` counts them by
+    reason (`datapath.halfclose.Reason`), `dial_failures` failed dials by errno name.
+    """
 
     __slots__ = (
-        "accepted",
         "active",
         "bytes_from_backends",
         "bytes_from_clients",
@@ -19,13 +23,18 @@ class ServicePortCounters:
         "ended",
     )
 
-    def __init__(self) -> None:
-        self.accepted = 0
+    def __init__(self, reasons: Iterable[str]) -> None:
         self.active = 0
         self.bytes_from_clients = 0
         self.bytes_from_backends = 0
         self.dial_failures: Counter[str] = Counter()
-        self.ended: Counter[str] = Counter()
+        # A plain dict: assigning to a Counter's item costs a Python-level call.
+        self.ended: dict[str, int] = dict.fromkeys(reasons, 0)
+
+    @property
+    def accepted(self) -> int:
+        """Connections accepted so far."""
+        return self.active + sum(self.ended.values())
 
 
 class DataPathCounters:

@@ -72,13 +72,19 @@ class Server:
         )
         self._reported: dict[names.ServicePortName, list[proxier.FrontendStatus]] = {}
         self._is_ready = False
+        self._failure: errors.KproxyError | None = None
         self._stop_requests = 0
         self._stopping = asyncio.Event()
         self._killed = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until `stop`, then let connections finish, and leave nothing behind."""
+        """Serve until `stop`, then let connections finish, and leave nothing behind.
+
+        Raises KproxyError, after all that, when the ready file could not be written.
+        """
         try:
+            if self._config.ready_file is not None:
+                _remove_stale(self._config.ready_file)
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._source.run(), name="source"),
@@ -88,6 +94,8 @@ class Server:
                 for task in tasks:
                     task.cancel()
             await self._drain()
+            if self._failure is not None:
+                raise self._failure
         finally:
             self._worker.close()
             if self._config.ready_file is not None and self._is_ready:
@@ -146,23 +154,31 @@ class Server:
         gc.collect()
         gc.freeze()
         bound = sum(s.state == "bound" for views in self._reported.values() for s in views)
-        if self._config.ready_file is not None:
-            _write_atomically(
-                self._config.ready_file,
-                {
-                    "pid": os.getpid(),
-                    "control": None,
-                    "healthz": None,
-                    "metrics": None,
-                    "services": self.service_views(),
-                },
-            )
+        try:
+            self._write_ready_file()
+        except errors.KproxyError as error:
+            # Whoever waits for the file would wait for ever: better to end and say why.
+            self._failure = error
+            self.stop()
+            return
         _log.info(
             "ready",
             source=self._source.describe(),
             listening=bound,
             max_connections=self._worker.max_connections,
         )
+
+    def _write_ready_file(self) -> None:
+        if self._config.ready_file is None:
+            return
+        content = {
+            "pid": os.getpid(),
+            "control": None,
+            "healthz": None,
+            "metrics": None,
+            "services": self.service_views(),
+        }
+        _write_atomically(self._config.ready_file, content)
 
     async def _drain(self) -> None:
         open_now = self._worker.connections
@@ -223,6 +239,16 @@ def _raise_open_files_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the ready file of an earlier life, which would mislead. Raises ConfigError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise errors.ConfigError(
+            f"cannot replace the ready file {path}: {error.strerror}; choose another place"
+        ) from error
 
 
 def _write_atomically(path: Path, content: object) -> None:

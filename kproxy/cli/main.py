@@ -8,6 +8,7 @@ import asyncio
 import json
 import platform
 import sys
+import traceback
 from collections.abc import Coroutine
 from enum import StrEnum
 from pathlib import Path
@@ -25,8 +26,8 @@ from kproxy.ops import log
 app = typer.Typer(
     name="kproxy",
     help="A userspace Kubernetes service proxy: Services in, virtual ClusterIPs out.",
-    no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # it cuts the names of options, and eats what stands in brackets
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -45,20 +46,23 @@ class OutputFormat(StrEnum):
     JSON = "json"
 
 
-@app.command()
+@app.command(short_help="Serve Services on virtual ClusterIPs.")
 def run(
     manifests: Annotated[
         list[Path] | None,
         typer.Option(
             "--manifests",
             "-f",
+            metavar="PATH",
             help="File or directory of Services and endpoints, followed live; repeatable.",
             show_default=False,
         ),
     ] = None,
     namespace: Annotated[
         list[str] | None,
-        typer.Option("--namespace", "-n", help="Serve only this namespace; repeatable."),
+        typer.Option(
+            "--namespace", "-n", metavar="NS", help="Serve only this namespace; repeatable."
+        ),
     ] = None,
     portal: Annotated[  # noqa: ARG001  # one portal so far
         PortalName, typer.Option(help="How a ClusterIP becomes connectable.")
@@ -69,7 +73,9 @@ def run(
     ] = services.Strategy.ROUND_ROBIN,
     hostname_override: Annotated[
         str | None,
-        typer.Option(help="This node's name, for Local traffic policies [default: hostname]."),
+        typer.Option(
+            metavar="NAME", help="This node's name, for Local policies.", show_default="hostname"
+        ),
     ] = None,
     allow_loopback_endpoints: Annotated[  # noqa: FBT002  # a flag
         bool,
@@ -77,28 +83,40 @@ def run(
     ] = False,
     ready_file: Annotated[
         Path | None,
-        typer.Option(help="Written as JSON when the first sync is done, removed at exit."),
+        typer.Option(
+            metavar="PATH", help="Written as JSON when the first sync is done, removed at exit."
+        ),
     ] = None,
     grace_period: Annotated[
         float,
-        typer.Option(min=0, help="Seconds that connections may take to finish at exit."),
+        typer.Option(
+            min=0, metavar="SECONDS", help="How long connections may take to finish at exit."
+        ),
     ] = 30.0,
     half_closed_timeout: Annotated[
         float,
-        typer.Option(min=0.1, help="Seconds a half-closed connection may be silent."),
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="How long a half-closed connection may be silent."
+        ),
     ] = 300.0,
     idle_timeout: Annotated[
         float | None,
         typer.Option(
-            min=0.1, help="Seconds an open connection may be silent.", show_default="no limit"
+            min=0.1,
+            metavar="SECONDS",
+            help="How long an open connection may be silent.",
+            show_default="no limit",
         ),
     ] = None,
     max_connections: Annotated[
         int | None,
-        typer.Option(min=1, help="Open connections at once.", show_default="from ulimit -n"),
+        typer.Option(
+            min=1, metavar="N", help="Open connections at once.", show_default="from ulimit -n"
+        ),
     ] = None,
     max_affinity_clients: Annotated[
-        int, typer.Option(min=1, help="Clients remembered per service port for affinity.")
+        int,
+        typer.Option(min=1, metavar="N", help="Clients remembered per service port for affinity."),
     ] = 65536,
     log_format: Annotated[log.LogFormat, typer.Option(help="Log lines as text or JSON.")] = (
         log.LogFormat.TEXT
@@ -137,7 +155,7 @@ def run(
         writer.close()
 
 
-@app.command()
+@app.command(short_help="Watch the proxy at work on this machine.")
 def demo() -> None:
     """Start a few pods and the proxy on this machine, and show connections being balanced."""
     run_async(tour.show(console.Console(highlight=False)))
@@ -170,24 +188,49 @@ def run_async(main_task: Coroutine[Any, Any, None]) -> None:
 
 
 def main() -> None:
-    """Entry point: turns every expected failure into one sentence and an exit code."""
+    """Entry point: turns every failure into one sentence and an exit code."""
+    sys.exit(_run(sys.argv[1:] or ["--help"]))
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit code of `kproxy ARGUMENTS`; what went wrong is on stderr."""
     try:
-        app()
-    except errors.KproxyError as error:
-        sys.exit(_fail(str(error), error.exit_code))
-    except ExceptionGroup as group:
-        expected, rest = group.split(errors.KproxyError)
-        if rest is not None or expected is None:
+        return app(arguments, standalone_mode=False) or 0
+    except typer.TyperException as error:
+        return _fail(_usage_sentence(error), errors.ConfigError.exit_code)
+    except Exception as error:
+        first = _first_leaf(error)
+        if isinstance(first, errors.KproxyError):
+            return _fail(str(first), first.exit_code)
+        if sys.flags.dev_mode:
             raise
-        first = next(iter(_leaves(expected)))
-        sys.exit(_fail(str(first), first.exit_code))
+        return _fail(_bug_sentence(first), errors.KproxyError.exit_code)
 
 
-def _leaves(group: ExceptionGroup[errors.KproxyError]) -> list[errors.KproxyError]:
-    found: list[errors.KproxyError] = []
-    for each in group.exceptions:
-        found += _leaves(each) if isinstance(each, ExceptionGroup) else [each]
-    return found
+def _usage_sentence(error: typer.TyperException) -> str:
+    """What typer has against the arguments, as one sentence in our own manner."""
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    message = message.replace("Input should be", "it must be")
+    context: typer.Context | None = getattr(error, "ctx", None)
+    command = context.command_path if context else "kproxy"
+    return f"{message[:1].lower()}{message[1:]}; see {command} --help"
+
+
+def _bug_sentence(error: Exception) -> str:
+    """An error nobody foresaw: no traceback, but enough to report it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    told = " ".join(traceback.format_exception_only(error)[-1].split())
+    return f"a bug{where}: {told}; please report it, with what python -X dev -m kproxy prints"
+
+
+def _first_leaf(error: Exception) -> Exception:
+    """The failure itself, out of the groups that tasks wrap it in: an expected one if there is."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    expected = error.subgroup(errors.KproxyError)
+    first: Exception = (expected or error).exceptions[0]
+    return _first_leaf(first)
 
 
 def _fail(sentence: str, code: int) -> int:

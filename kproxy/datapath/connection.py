@@ -32,10 +32,12 @@ class Target:
 
     __slots__ = ("counters", "name", "picker")
 
-    def __init__(self, name: str, picker: Picker, counters: metrics.ServicePortCounters) -> None:
+    def __init__(
+        self, name: str, picker: Picker, counters: metrics.ServicePortCounters | None = None
+    ) -> None:
         self.name = name
         self.picker = picker
-        self.counters = counters
+        self.counters = counters or metrics.ServicePortCounters(halfclose.REASONS)
 
 
 class Shared:
@@ -85,13 +87,14 @@ class Connection:
         shared: Shared,
         target: Target,
         sock: syscalls.StreamSocket,
+        fd: int,
         address: str,
     ) -> None:
         self.shared = shared
         self.target = target
         self.address = address
         """The client's IP address."""
-        self.client = relay.Leg(self, sock)
+        self.client = relay.Leg(self, sock, fd)
         self.server: relay.Leg | None = None
         self.backend: endpoints.Backend | None = None
         self.dial: dial.Dial | None = None
@@ -102,7 +105,6 @@ class Connection:
         self.seen_moved = 0
         self.progress_at = shared.poller.now
         shared.connections += 1
-        target.counters.accepted += 1
         target.counters.active += 1
 
     @property
@@ -145,11 +147,6 @@ class Connection:
         """Start the inactivity clock anew."""
         self.progress_at = self.shared.poller.now
 
-    def half_closed_by(self, leg: relay.Leg) -> None:
-        """`leg` has ended first, in order. The half-closed timeout runs from here."""
-        self.progress_at = self.shared.poller.now
-        self.reason = halfclose.CLIENT_CLOSED if leg is self.client else halfclose.BACKEND_CLOSED
-
     def reset_by(self, leg: relay.Leg) -> halfclose.Reason:
         """The reason for an end that `leg`'s failure brought about."""
         return halfclose.CLIENT_RESET if leg is self.client else halfclose.BACKEND_RESET
@@ -186,13 +183,16 @@ class Connection:
         counters = self.target.counters
         counters.active -= 1
         counters.ended[reason] += 1
+        close_later = shared.poller.close_later
         client = self.client
         counters.bytes_from_clients += client.moved
-        client.release(shared.poller)
+        close_later(client.fd, client.sock)
+        client.release()
         server = self.server
         if server is not None:
             counters.bytes_from_backends += server.moved
-            server.release(shared.poller)
+            close_later(server.fd, server.sock)
+            server.release()
         shared.connections -= 1
         if shared.on_room is not None:
             shared.on_room()

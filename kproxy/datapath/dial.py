@@ -26,6 +26,7 @@ from kproxy.model import endpoints
 LADDER = (0.25, 0.5, 1.0, 2.0)
 """Seconds each successive attempt may take."""
 
+_RELAY = poller.RELAY
 _IN_PROGRESS = frozenset({0, errno.EINPROGRESS})
 _OUR_OWN_FAULT = frozenset(
     {"EADDRNOTAVAIL", "EAGAIN", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EPERM", "EACCES"}
@@ -148,7 +149,7 @@ class Dialer:
             return
         self.forget(dial)
         dial.conn = conn.dial = None
-        server = relay.Leg(conn, dial.sock)
+        server = relay.Leg(conn, dial.sock, dial.fd)
         server.watches_writable = True
         self.poller.replace(dial.fd, server)
         self._link(conn, server, dial.backend)
@@ -205,10 +206,12 @@ class Dialer:
         self, conn: connection.Connection, sock: syscalls.StreamSocket, backend: endpoints.Backend
     ) -> None:
         """The handshake was over when connect returned: hand the socket to the relay."""
-        server = relay.Leg(conn, sock)
-        event_poller = self.poller
-        event_poller.register(server.fd, server, poller.RELAY)
-        event_poller.register(conn.client.fd, conn.client, poller.RELAY)
+        fd = sock.fileno()
+        server = relay.Leg(conn, sock, fd)
+        client = conn.client
+        register = self.poller.register
+        register(fd, server, _RELAY)
+        register(client.fd, client, _RELAY)
         self._link(conn, server, backend)
 
     def _link(

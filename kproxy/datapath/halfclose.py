@@ -6,8 +6,7 @@ finding 1) is that a peer sees a clean FIN only if everything arrived; so an EOF
 shutdown(SHUT_WR), a reset as a reset, and neither ever as the other.
 """
 
-from enum import Enum
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Reason = Literal["C/H", "B/H", "C/X", "B/X", "C/D", "B/D", "P/D", "T/H", "T/X", "R/D", "K/X", "P/X"]
 """Who ended a connection, and in which phase; two letters, after HAProxy's idea.
@@ -15,6 +14,8 @@ Reason = Literal["C/H", "B/H", "C/X", "B/X", "C/D", "B/D", "P/D", "T/H", "T/X", 
 First: C client, B backend, P proxy policy, T timeout, R resource, K killed at exit.
 Second: D while dialling, X while data could flow both ways, H half-closed.
 """
+
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 CLIENT_CLOSED: Final = "C/H"
 BACKEND_CLOSED: Final = "B/H"
@@ -30,23 +31,23 @@ KILLED: Final = "K/X"
 BUG: Final = "P/X"
 
 
-class Action(Enum):
-    """What the relay does when a direction has ended."""
+Action = Literal["half-close", "close", "abort"]
+"""What the relay does when a direction has ended."""
 
-    HALF_CLOSE = 1
-    """Send FIN to its destination; the opposite direction goes on."""
-    CLOSE = 2
-    """Both directions have ended in order: close both sockets; close(2) sends the last FIN."""
-    ABORT = 3
-    """Reset both sockets."""
+HALF_CLOSE: Final = "half-close"
+"""Send FIN to its destination; the opposite direction goes on."""
+CLOSE: Final = "close"
+"""Both directions have ended in order: close both sockets; close(2) sends the last FIN."""
+ABORT: Final = "abort"
+"""Reset both sockets."""
 
 
-def after_end(source_failed: bool, destination_failed: bool, opposite_ended: bool) -> Action:  # noqa: FBT001  # positional: called once or twice per connection on the hot path
+def after_end(source_failed: bool, destination_failed: bool, opposite_ended: bool) -> Action:  # noqa: FBT001  # positional: called twice per connection on the hot path
     """The action when a direction has ended and all its bytes have been passed on.
 
     `source_failed`: the source was reset, rather than having sent FIN. `destination_failed`: the
     destination has been reset meanwhile, so what the source sent last never arrived.
     """
     if source_failed or destination_failed:
-        return Action.ABORT
-    return Action.CLOSE if opposite_ended else Action.HALF_CLOSE
+        return ABORT
+    return CLOSE if opposite_ended else HALF_CLOSE

@@ -111,14 +111,14 @@ class Listener:
                 gate.wait(self)
                 return
             try:
-                client, address = accept(sock)
+                client, fd, address = accept(sock)
             except BlockingIOError:
                 return
             except OSError as error:
                 if self._on_accept_error(error.errno or 0):
                     return
                 continue
-            start(connection.Connection(shared, target, client, address[0]))
+            start(connection.Connection(shared, target, client, fd, address))
 
     def on_bug(self) -> None:
         """Nothing is owned beyond the socket: the next client gets its chance."""

@@ -48,8 +48,11 @@ _SOL_SOCKET = _socket.SOL_SOCKET
 _SO_LINGER = _socket.SO_LINGER
 _MSG_MORE = 0x8000
 _SHUT_WR = _socket.SHUT_WR
-_CLOSE = halfclose.Action.CLOSE
-_HALF_CLOSE = halfclose.Action.HALF_CLOSE
+_after_end = halfclose.after_end
+_CLOSE = halfclose.CLOSE
+_HALF_CLOSE = halfclose.HALF_CLOSE
+_CLIENT_CLOSED: halfclose.Reason = halfclose.CLIENT_CLOSED
+_BACKEND_CLOSED: halfclose.Reason = halfclose.BACKEND_CLOSED
 _IN_DOUBT = poller.URGENT | select.EPOLLERR
 _INPUT = poller.READABLE | poller.PEER_CLOSED | poller.URGENT | poller.BROKEN
 _TELLTALE = poller.PEER_CLOSED | poller.URGENT | poller.BROKEN
@@ -84,10 +87,11 @@ class Leg:
         "watches_writable",
     )
 
-    def __init__(self, conn: "connection.Connection", sock: syscalls.StreamSocket) -> None:
+    def __init__(self, conn: "connection.Connection", sock: syscalls.StreamSocket, fd: int) -> None:
         self.conn = conn
         self.sock = sock
-        self.fd = sock.fileno()
+        self.fd = fd
+        """The socket's descriptor; -1 once the connection has ended."""
         self.peer: Leg | None = None
         """The leg that bytes read here are written to; None while dialling and once closed."""
         self.unsent: bytes | None = None
@@ -114,8 +118,11 @@ class Leg:
 
     def on_events(self, mask: int) -> None:
         """An edge on this socket: read what came, write what was waiting."""
-        if not self.quick or mask & _TELLTALE:
+        if not self.quick:
             self._on_change(mask)
+            return
+        if mask & _TELLTALE:
+            self._read_announced(mask)
             return
         try:
             count = self.sock.recv_into(_buffer)
@@ -241,11 +248,10 @@ class Leg:
         if self.pipe is not None:
             self._release_pipe(self.pipe)
 
-    def release(self, event_poller: poller.Poller) -> None:
-        """Give the socket up to be closed after this batch, and break the links."""
+    def release(self) -> None:
+        """The socket has been given up: break the links, and give back what was borrowed."""
         if self.unsent is not None or self.pipe is not None:
             self.discard()
-        event_poller.close_later(self.fd, self.sock)
         self.fd = -1
         self.quick = False
         self.peer = None
@@ -277,14 +283,12 @@ class Leg:
             if self.peer is None:
                 return
         if mask & _INPUT:
-            if mask & _TELLTALE:
-                self.telltale |= mask & _TELLTALE
-                self.quick = False
             if self.eof or peer.blocked or self.unsent is not None or self.pipe is not None:
+                self.telltale |= mask & _TELLTALE
                 self._on_input_while_busy(mask)
                 self._settle()
             else:
-                self._read_in_full(peer)
+                self._read_announced(mask)
 
     def _settle(self) -> None:
         """Find out whether the fast path is good for the next event, on either leg."""
@@ -324,8 +328,15 @@ class Leg:
         if not peer.blocked:
             self.pump()
 
-    def _read_in_full(self, peer: "Leg") -> None:
-        """Read and pass on; the FIN's event lets a short read be the last one."""
+    def _read_announced(self, mask: int) -> None:
+        """Read what an event with a telltale brought: in most cases the last bytes, or none.
+
+        After the FIN's event a short read is the end, and the FIN rides on the last bytes.
+        """
+        self.quick = False
+        self.telltale = telltale = self.telltale | mask & _TELLTALE
+        peer = self.peer
+        assert peer is not None
         try:
             count = self.sock.recv_into(_buffer)
         except BlockingIOError:
@@ -333,16 +344,16 @@ class Leg:
         except OSError:
             self._source_failed()
             return
-        telltale = self.telltale
         if count == READ_SIZE or not telltale & _PEER_CLOSED or telltale & _IN_DOUBT:
             self._pass_on(count)
             return
-        self.moved += count
         self.eof = True
         if count:
+            self.moved += count
             self._send_buffer(count)
-        if self.peer is not None and self.unsent is None:
-            self._finish(peer)
+            if self.peer is None or self.unsent is not None:
+                return
+        self._finish(peer)
 
     def _pass_on(self, count: int) -> None:
         """Pass on `count` bytes just read, and then whatever else there may be."""
@@ -504,12 +515,14 @@ class Leg:
     def _finish(self, peer: "Leg") -> None:
         """The direction's last byte has been passed on: relay how it ended."""
         self.ended = True
-        action = halfclose.after_end(self.failed, peer.failed, peer.ended)
         conn = self.conn
-        if action is _CLOSE:
+        action = _after_end(self.failed, peer.failed, peer.ended)
+        if action == _CLOSE:
             conn.close()
-        elif action is _HALF_CLOSE:
-            conn.half_closed_by(self)
+        elif action == _HALF_CLOSE:
+            # The half-closed timeout runs from here.
+            conn.progress_at = conn.shared.poller.now
+            conn.reason = _CLIENT_CLOSED if self is conn.client else _BACKEND_CLOSED
             try:
                 peer.sock.shutdown(_SHUT_WR)
             except OSError:

@@ -81,12 +81,13 @@ class Kernel:
             raise
         return sock
 
-    def accept(self, listener: StreamSocket) -> tuple[StreamSocket, tuple[str, int]]:
-        """Accept one connection. Returns its non-blocking socket, owned by the caller."""
+    def accept(self, listener: StreamSocket) -> tuple[StreamSocket, int, str]:
+        """Accept one connection: its non-blocking socket, owned by the caller, its descriptor,
+        and the client's IP address."""
         fd, address = listener._accept()  # type: ignore[attr-defined]
         try:
             os.set_blocking(fd, False)
-            return _socket.socket(_socket.AF_INET, STREAM, 0, fd), address
+            return _socket.socket(_socket.AF_INET, STREAM, 0, fd), fd, address[0]
         except OSError:
             os.close(fd)
             raise

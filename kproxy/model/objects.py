@@ -20,13 +20,14 @@ Shape = TypeVar("Shape", bound=msgspec.Struct)
 DISCOVERY_GROUP = "discovery.k8s.io"
 
 
-class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
+class ObjectMeta(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """`metadata`."""
 
     name: str | None = None
     namespace: str | None = None
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
+    creation_timestamp: str | None = None
 
 
 class ServicePort(msgspec.Struct, frozen=True, gc=False, rename="camel"):

@@ -154,6 +154,7 @@ def service(shape: objects.Service, found: Findings) -> services.Service | None:
         internal_policy=policies[0],
         external_policy=policies[1],
         strategy=_strategy(metadata, found) if metadata.annotations else None,
+        created=metadata.creation_timestamp or "",
         proxied_elsewhere=LABEL_SERVICE_PROXY_NAME in (metadata.labels or ()),
     )
     return None if found.violations else made

@@ -5,15 +5,22 @@ bounded queue to a thread; when the queue is full they are dropped and the numbe
 (fault-catalogue X13).
 """
 
+import io
+import json
+import os
 import queue
+import select
 import sys
 import threading
+from collections.abc import Callable
 from enum import StrEnum
 from typing import IO
 
 import structlog
 
 _QUEUE_LINES = 4096
+_LONGEST_VALUE = 4096
+"""Characters of one value that are written; names and messages come from outside."""
 
 
 class LogFormat(StrEnum):
@@ -36,12 +43,18 @@ _LEVELS = {LogLevel.DEBUG: 10, LogLevel.INFO: 20, LogLevel.WARNING: 30, LogLevel
 
 
 class Writer:
-    """A file-like object whose writes never block. Owns its thread; the stream stays open."""
+    """A file-like object whose writes never block. Owns its thread; the stream stays open.
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
+    `tell_drops` renders the line that says how many lines were lost.
+    """
+
+    def __init__(self, stream: IO[str], tell_drops: Callable[[int], str] | None = None) -> None:
+        self._put = _sink(stream)
+        self._tell_drops = tell_drops or _drops_as_text
         self._lines: queue.Queue[str | None] = queue.Queue(_QUEUE_LINES)
         self.dropped = 0
+        """Lines that were not written, since the start."""
+        self._told = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
@@ -65,39 +78,107 @@ class Writer:
         self._thread.join(patience)
 
     def _run(self) -> None:
-        reported = 0
         while (text := self._lines.get()) is not None:
-            if self.dropped != reported:
-                text = f"{self.dropped - reported} log lines dropped: the sink was full\n{text}"
-                reported = self.dropped
+            self._write(self._drops() + text)
+        self._write(self._drops())
+
+    def _drops(self) -> str:
+        """The line about what was dropped since the last one, if anything was."""
+        lost, self._told = self.dropped - self._told, self.dropped
+        return self._tell_drops(lost) if lost else ""
+
+    def _write(self, text: str) -> None:
+        try:
+            self._put(text)
+        except (OSError, ValueError):
+            # The sink is gone for good; the process has more important things to do.
+            self.dropped += 1
+
+
+def _sink(stream: IO[str]) -> Callable[[str], object]:
+    """How to write to `stream`: past its buffer where it has a descriptor.
+
+    A thread that is stuck in a buffered write holds the buffer's lock, and the interpreter
+    aborts at exit when it cannot have it.
+    """
+    try:
+        fd = stream.fileno()
+    except (OSError, io.UnsupportedOperation):
+        return lambda text: (stream.write(text), stream.flush())
+
+    def put(text: str) -> None:
+        left = memoryview(text.encode(errors="backslashreplace"))
+        while left:
             try:
-                self._stream.write(text)
-                self._stream.flush()
-            except (OSError, ValueError):
-                # The sink is gone for good; the process has more important things to do.
-                self.dropped += 1
+                left = left[os.write(fd, left) :]
+            except BlockingIOError:  # whoever shares the sink has made it non-blocking
+                select.select((), (fd,), ())
+
+    return put
+
+
+def _drops_as_text(count: int) -> str:
+    return f"{count} log lines dropped: the sink was full\n"
+
+
+def _drops_as_json(count: int) -> str:
+    event = "log lines dropped: the sink was full"
+    return json.dumps({"event": event, "dropped": count, "level": "warning"}) + "\n"
 
 
 def configure(fmt: LogFormat, level: LogLevel, stream: IO[str] | None = None) -> Writer:
     """Send all of kproxy's log events to `stream` (stderr). Close the writer at exit."""
     sink = stream or sys.stderr
-    writer = Writer(sink)
-    renderer: structlog.typing.Processor
+    rendering: list[structlog.typing.Processor]
     if fmt is LogFormat.JSON:
-        renderer = structlog.processors.JSONRenderer()
-        traceback: list[structlog.typing.Processor] = [structlog.processors.dict_tracebacks]
+        writer = Writer(sink, _drops_as_json)
+        rendering = [
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ]
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sink.isatty(), pad_event_to=0)
-        traceback = []
+        writer = Writer(sink)
+        rendering = [
+            _escape,
+            structlog.dev.ConsoleRenderer(
+                colors=sink.isatty(),
+                pad_event_to=0,
+                exception_formatter=structlog.dev.plain_traceback,
+            ),
+        ]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *traceback,
-            renderer,
+            _shorten,
+            *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=writer),  # type: ignore[arg-type]  # it only writes and flushes
         cache_logger_on_first_use=False,
     )
     return writer
+
+
+def _shorten(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Nobody's name fills a disk (fault-catalogue S17)."""
+    for key, value in event.items():
+        if isinstance(value, str) and len(value) > _LONGEST_VALUE:
+            more = len(value) - _LONGEST_VALUE
+            event[key] = f"{value[:_LONGEST_VALUE]}... ({more} more characters)"
+    return event
+
+
+def _escape(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """A value cannot end its line or drive the terminal; JSON escapes by itself (S17)."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = "".join(
+                each if each.isprintable() else each.encode("unicode_escape").decode()
+                for each in value
+            )
+    return event

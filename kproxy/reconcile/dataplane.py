@@ -9,7 +9,7 @@ from typing import Protocol
 
 from kproxy import metrics
 from kproxy.balancer import affinity, balancer, penalty
-from kproxy.datapath import connection, listener, worker
+from kproxy.datapath import connection, halfclose, listener, worker
 from kproxy.model import endpoints, forwarding, names
 
 
@@ -33,7 +33,7 @@ class ServicePortState:
         rng: random.Random,
         max_affinity_clients: int,
     ) -> None:
-        self.counters = metrics.ServicePortCounters()
+        self.counters = metrics.ServicePortCounters(halfclose.REASONS)
         self.balancers = {
             scope: balancer.ServicePortBalancer(policy, box, rng, max_affinity_clients)
             for scope in forwarding.Scope

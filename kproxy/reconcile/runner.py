@@ -91,8 +91,9 @@ class Runner:
                 self._run(self._sync)
                 full_at = min(full_at, now + self._patience())
             else:
+                if self._wants_retry():
+                    self._retry = min(2 * self._retry, LONGEST_RETRY)
                 self._run(self._full_sync)
-                self._retry = min(2 * self._retry, LONGEST_RETRY)
                 full_at = now + self._patience()
 
     def _patience(self) -> float:
