@@ -103,22 +103,23 @@ class Listener:
         target = self._target
         accept = self._accept
         sock = self.sock
-        start = self._dialer.start
-        gate = self._gate
+        limit = self._gate.limit
+        accepted = []
         for _ in range(_ACCEPT_BUDGET):
-            if shared.connections >= gate.limit:
+            if shared.connections >= limit:
                 self._pause()
-                gate.wait(self)
-                return
+                self._gate.wait(self)
+                break
             try:
                 client, fd, address = accept(sock)
             except BlockingIOError:
-                return
+                break
             except OSError as error:
                 if self._on_accept_error(error.errno or 0):
-                    return
+                    break
                 continue
-            start(connection.Connection(shared, target, client, fd, address))
+            accepted.append(connection.Connection(shared, target, client, fd, address))
+        self._dialer.start(accepted)
 
     def on_bug(self) -> None:
         """Nothing is owned beyond the socket: the next client gets its chance."""

@@ -46,10 +46,14 @@ class FrontendStatus:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What the proxier remembers of a service port: its rule, and what it claims where."""
+    """What the proxier remembers of a service port: its rule, and what it claims where.
+
+    `loops` are the endpoints that were left out because they are its own addresses.
+    """
 
     rule: forwarding.Rule
     claims: tuple[tuple[endpoints.Backend, claims.Claim], ...]
+    loops: frozenset[endpoints.Backend]
 
 
 @dataclass(slots=True)
@@ -93,7 +97,7 @@ class Proxier:
         self._claims = claims.Claims()
         self._open: dict[endpoints.Backend, claims.Claim] = {}
         self._failed: dict[endpoints.Backend, str] = {}
-        self._collisions: set[tuple[endpoints.Backend, claims.Claim]] = set()
+        self._collisions: dict[endpoints.Backend, frozenset[claims.Claim]] = {}
         self.quarantined = 0
         """Services whose rules could not be computed: bugs, contained."""
 
@@ -177,11 +181,16 @@ class Proxier:
         plan: _Plan,
         touched: dict[endpoints.Backend, None],
     ) -> None:
-        """Compute one Service anew: its claims at once, its effects into `plan`."""
+        """Compute one Service anew: its claims at once, its effects into `plan`.
+
+        Whatever may meet a bug comes first, so that a Service is changed as a whole or not at all.
+        """
         found = self._reader.service(service)
-        desired = rules.rules_for(
+        ruled = rules.rules_for(
             found, self._reader, node=self._node, default_strategy=self._default_strategy
         )
+        created = found.created if found else ""
+        desired = {name: self._entry(rule, created) for name, rule in ruled.items()}
         for name in self._ports_of.get(service, ()):
             for address, claim in self._entries[name].claims:
                 self._claims.withdraw(address, claim)
@@ -189,22 +198,36 @@ class Proxier:
             if name not in desired:
                 del self._entries[name]
                 plan.forget.append(name)
-        created = found.created if found else ""
-        for name, raw in desired.items():
-            rule = self._without_loops(raw)
-            wanted = tuple(self._wanted(rule, created))
-            for address, claim in wanted:
+        for name, entry in desired.items():
+            for address, claim in entry.claims:
                 self._claims.add(address, claim)
                 touched[address] = None
             old = self._entries.get(name)
-            self._entries[name] = _Entry(rule, wanted)
+            self._entries[name] = entry
             plan.looked_at.add(name)
-            if old is None or _backends(old.rule) != _backends(rule):
-                plan.set_backends.append(_backends(rule))
+            if old is None or _backends(old.rule) != _backends(entry.rule):
+                plan.set_backends.append(_backends(entry.rule))
         if desired:
             self._ports_of[service] = tuple(desired)
         else:
             self._ports_of.pop(service, None)
+
+    def _entry(self, raw: forwarding.Rule, created: str) -> _Entry:
+        """The entry for a rule of the objects: without loops, and with its claims."""
+        loops = self._loops(raw)
+        known = self._entries.get(raw.name)
+        if loops - (known.loops if known else frozenset()):
+            _log.warning(
+                "endpoint is the Service's own address and was left out",
+                service=str(raw.name),
+                endpoints=[str(backend) for backend in sorted(loops)],
+            )
+        rule = replace(
+            raw,
+            cluster=tuple(b for b in raw.cluster if b not in loops),
+            local=tuple(b for b in raw.local if b not in loops),
+        )
+        return _Entry(rule, tuple(self._wanted(rule, created)), loops)
 
     def _wanted(
         self, rule: forwarding.Rule, created: str
@@ -218,8 +241,8 @@ class Proxier:
             else:
                 yield address, claims.Claim(created, rule.name, frontend)
 
-    def _without_loops(self, rule: forwarding.Rule) -> forwarding.Rule:
-        """Drop backends that are the service port's own frontends: they would dial themselves."""
+    def _loops(self, rule: forwarding.Rule) -> frozenset[endpoints.Backend]:
+        """Backends that are the service port's own frontends: they would dial themselves."""
         own: set[endpoints.Backend] = set()
         for frontend in rule.frontends:
             own.add(endpoints.Backend(frontend.address, frontend.port))
@@ -227,22 +250,7 @@ class Proxier:
                 own.add(self._locate(frontend))
             except errors.PortalUnavailableError:
                 continue
-        if own.isdisjoint(rule.cluster):
-            return rule
-        looping = sorted(own.intersection(rule.cluster))
-        known = self._entries.get(rule.name)
-        clean = replace(
-            rule,
-            cluster=tuple(b for b in rule.cluster if b not in own),
-            local=tuple(b for b in rule.local if b not in own),
-        )
-        if known is None or known.rule != clean:
-            _log.warning(
-                "endpoint is the Service's own address and was left out",
-                service=str(rule.name),
-                endpoints=[str(backend) for backend in looping],
-            )
-        return clean
+        return frozenset(own.intersection((*rule.cluster, *rule.local)))
 
     def _open_frontend(self, address: endpoints.Backend, claim: claims.Claim) -> None:
         message = forwarding.OpenFrontend(claim.name, claim.frontend, address)
@@ -264,17 +272,25 @@ class Proxier:
 
     def _report_collisions(self, address: endpoints.Backend, winner: claims.Claim | None) -> None:
         """Say once who does not get an address, and who has it."""
-        losers = {(address, claim) for claim in self._claims.losers(address)}
-        for _, claim in sorted(losers - self._collisions):
-            assert winner is not None
-            _log.error(
-                "address is taken by another Service, this one is not served on it",
-                service=str(claim.name),
-                address=f"{claim.frontend.address}:{claim.frontend.port}",
-                bound=str(address),
-                owner=str(winner.name),
-            )
-        self._collisions = {c for c in self._collisions if c[0] != address} | losers
+        known = self._collisions.pop(address, frozenset())
+        if winner is None:
+            return
+        losers = [
+            claim
+            for claim in self._claims.losers(address)
+            if not _is_served(claim.name, claim.frontend, winner)
+        ]
+        for claim in losers:
+            if claim not in known:
+                _log.error(
+                    "address is taken by another Service, this one is not served on it",
+                    service=str(claim.name),
+                    address=f"{claim.frontend.address}:{claim.frontend.port}",
+                    bound=str(address),
+                    owner=str(winner.name),
+                )
+        if losers:
+            self._collisions[address] = frozenset(losers)
 
     def _report_unavailable(
         self, name: names.ServicePortName, frontend: forwarding.Frontend, reason: str
@@ -289,7 +305,7 @@ class Proxier:
         except errors.PortalUnavailableError as error:
             return FrontendStatus(frontend, None, "unavailable", str(error))
         winner = self._claims.winner(address)
-        if winner is not None and (winner.name, winner.frontend) != (rule.name, frontend):
+        if winner is not None and not _is_served(rule.name, frontend, winner):
             return FrontendStatus(
                 frontend, address, "collision", f"{address} belongs to {winner.name}"
             )
@@ -302,3 +318,13 @@ class Proxier:
 
 def _backends(rule: forwarding.Rule) -> forwarding.SetBackends:
     return forwarding.SetBackends(rule.name, rule.policy, rule.cluster, rule.local)
+
+
+def _is_served(
+    name: names.ServicePortName, frontend: forwarding.Frontend, winner: claims.Claim
+) -> bool:
+    """Whether `frontend` of `name` is served by who has its address: itself or its like.
+
+    A Service may have one address twice, as an external IP and from its load balancer.
+    """
+    return winner.name == name and winner.frontend.scope is frontend.scope
