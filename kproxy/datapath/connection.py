@@ -112,15 +112,6 @@ class Connection:
         """False once the connection has ended."""
         return self.client.fd >= 0
 
-    def link(self, server: relay.Leg, backend: endpoints.Backend) -> None:
-        """The backend is connected: from now on bytes flow between the two legs."""
-        self.server = server
-        self.backend = backend
-        client = self.client
-        server.peer = client
-        client.peer = server
-        client.quick = server.quick = not client.telltale
-
     @property
     def state(self) -> str:
         """In a word, for people."""

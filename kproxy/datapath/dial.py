@@ -167,7 +167,7 @@ class Dialer:
         server = relay.Leg(conn, dial.sock, dial.fd)
         server.watches_writable = True
         self.poller.replace(dial.fd, server)
-        self._link(conn, server, dial.backend)
+        self._link(conn, conn.client, server, dial.backend)
         if server.peer is not None:
             server.on_events(mask)
 
@@ -237,23 +237,31 @@ class Dialer:
         self, conn: connection.Connection, sock: syscalls.StreamSocket, backend: endpoints.Backend
     ) -> None:
         """The handshake was over when connect returned: hand the socket to the relay."""
-        fd = sock.fileno()
-        server = relay.Leg(conn, sock, fd)
+        server = relay.Leg(conn, sock, sock.fileno())
         client = conn.client
         register = self.poller.register
-        register(fd, server, _RELAY)
+        register(server.fd, server, _RELAY)
         register(client.fd, client, _RELAY)
-        self._link(conn, server, backend)
+        self._link(conn, client, server, backend)
 
     def _link(
-        self, conn: connection.Connection, server: relay.Leg, backend: endpoints.Backend
+        self,
+        conn: connection.Connection,
+        client: relay.Leg,
+        server: relay.Leg,
+        backend: endpoints.Backend,
     ) -> None:
         """Let bytes flow, beginning with those that came from the client during the dial."""
         self._health.succeed(backend)
-        conn.link(server, backend)
-        client = conn.client
-        if client.unsent is not None or client.eof or client.readable:
+        conn.server = server
+        conn.backend = backend
+        server.peer = client
+        client.peer = server
+        if client.unsent is None and not client.eof and not client.readable:
+            client.quick = server.quick = True
+        else:
             client.pump()
+            client.settle()
 
     def _wait(
         self,

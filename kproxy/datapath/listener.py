@@ -14,7 +14,7 @@ import structlog
 from kproxy.datapath import connection, dial, poller, syscalls
 from kproxy.model import endpoints
 
-_ACCEPT_BUDGET = 16
+_ACCEPT_BUDGET = 32
 """Clients accepted per event, so that a flood of new ones cannot starve the relays."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 

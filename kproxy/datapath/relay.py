@@ -151,7 +151,7 @@ class Leg:
         """The budget was spent; go on."""
         if self.peer is not None:
             self.pump()
-            self._settle()
+            self.settle()
 
     def on_bug(self) -> None:
         """An exception escaped: end the connection, as a reset."""
@@ -234,6 +234,7 @@ class Leg:
         self.failed = True
         source.discard()
         source.eof = source.ended = True
+        self.quick = source.quick = False
         if self.ended:
             self.conn.abort(self.conn.reset_by(self))
             return
@@ -279,18 +280,18 @@ class Leg:
         if mask & _WRITABLE and self.blocked:
             self.blocked = False
             peer.pump()
-            self._settle()
+            self.settle()
             if self.peer is None:
                 return
         if mask & _INPUT:
             if self.eof or peer.blocked or self.unsent is not None or self.pipe is not None:
                 self.telltale |= mask & _TELLTALE
                 self._on_input_while_busy(mask)
-                self._settle()
+                self.settle()
             else:
                 self._read_announced(mask)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Find out whether the fast path is good for the next event, on either leg."""
         peer = self.peer
         if peer is not None:
@@ -360,6 +361,7 @@ class Leg:
         self.readable = True
         if not count:
             self.eof = True
+            self.quick = False
             self.pump()
             return
         self.moved += count
@@ -382,6 +384,7 @@ class Leg:
             return
         if not count:
             self.eof = True
+            self.quick = False
             return
         self.moved += count
         if count < READ_SIZE:
@@ -508,6 +511,7 @@ class Leg:
     def _source_failed(self) -> None:
         """A read failed: the source was reset. Pass on what is kept, then relay the reset."""
         self.eof = self.failed = True
+        self.quick = False
         peer = self.peer
         if peer is not None and not peer.blocked:
             self.pump()
