@@ -1,0 +1,170 @@
+"""Cases that need a network of their own: lost hosts, dropped SYNs, counted segments, delay."""
+
+import asyncio
+import collections.abc
+import functools
+import json
+import os
+import shutil
+import statistics
+import subprocess
+
+import pytest
+
+from tests.relay import actor, cases, conftest, netns, registry, rig, stream
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
+    pytest.mark.skipif(
+        not (shutil.which("ip") and shutil.which("nft")),
+        reason="needs the packages iproute2 and nftables",
+    ),
+]
+
+MIB = 1024 * 1024
+_BY_ID = {case.id: case for case in cases.ALL}
+
+
+@pytest.fixture
+def network() -> collections.abc.Iterator[netns.Network]:
+    with netns.network() as made:
+        yield made
+
+
+@pytest.fixture
+async def bench(network: netns.Network) -> collections.abc.AsyncIterator[rig.Rig]:
+    """Yield a rig with the proxy between its namespaces; the thread stays in the proxy's."""
+    with netns.inside(network.backend):
+        listener = rig.listen((netns.BACKEND, 0))
+    with listener, netns.inside(network.proxy):
+        address, aclose = await conftest.start_proxy(listener.getsockname(), netns.PROXY_TO_CLIENT)
+        target = rig.Target(
+            address,
+            listener,
+            conftest.proxy_pid(),
+            conftest.HALF_CLOSE_TIMEOUT,
+            functools.partial(netns.inside, network.client),
+            functools.partial(netns.inside, network.backend),
+        )
+        made = rig.Rig(target)
+        await made.begin()
+        try:
+            yield made
+        finally:
+            await made.sweep()
+            await aclose()
+
+
+def _count(network: netns.Network) -> dict[str, int]:
+    """Return how many segments with each flag the proxy's namespace has seen."""
+    listed = json.loads(network.tool(network.proxy, "nft", "-j", "list", "counters"))
+    counters = [entry["counter"] for entry in listed["nftables"] if "counter" in entry]
+    return {counter["name"]: counter["packets"] for counter in counters}
+
+
+_COUNTERS = """
+table inet seen {
+    counter fin_in {} ; counter fin_out {} ; counter rst_in {} ; counter rst_out {}
+    chain i { type filter hook input priority 0; tcp flags & fin == fin counter name fin_in
+              tcp flags & rst == rst counter name rst_in; }
+    chain o { type filter hook output priority 0; tcp flags & fin == fin counter name fin_out
+              tcp flags & rst == rst counter name rst_out; }
+}
+"""
+
+
+async def test_r01_sends_one_fin_each_way_on_both_legs_and_no_reset(
+    network: netns.Network, bench: rig.Rig
+) -> None:
+    network.tool(network.proxy, "nft", _COUNTERS)
+    await _passes("R01", bench)
+    assert _count(network) == {"fin_in": 2, "fin_out": 2, "rst_in": 0, "rst_out": 0}
+
+
+@pytest.mark.parametrize("name", ["R04", "R12", "R18", "R33"])
+async def test_a_loopback_case_holds_over_veth(name: str, bench: rig.Rig) -> None:
+    await _passes(name, bench)
+
+
+async def test_r22_single_segments_end_without_a_stalled_tail(
+    network: netns.Network, bench: rig.Rig
+) -> None:
+    network.tool(network.backend, "ip", "link", "set", "eth0", "gso_max_segs", "1")
+    await _passes("R22", bench)
+
+
+async def test_r17_half_close_while_the_backends_host_drops_the_syn(
+    network: netns.Network, bench: rig.Rig
+) -> None:
+    up = stream.Stream(1, stream.TO_BACKEND)
+    _drop(network, network.backend, "tcp flags & (syn|ack) == syn")
+    client = await bench.connect()
+    await client.send_stream(up, 10_240)
+    client.shut_write()
+    async with bench.within("the proxy's SYN is dropped"):
+        await actor.until(bench.dials)
+    network.tool(network.backend, "nft", "flush", "ruleset")
+    async with bench.within("the proxy connects once its SYN gets through", 8.0):
+        backend = await bench.accept()
+    assert await backend.receive_to_end(stream.Checker(up)) is actor.End.FIN
+    assert backend.received == 10_240
+
+
+@pytest.mark.parametrize("direction", ["download", "upload"])
+async def test_r25_client_sees_a_reset_when_the_backends_host_dies(
+    direction: str, network: netns.Network, bench: rig.Rig
+) -> None:
+    client, backend = await bench.pair()
+    sender, reader = (backend, client) if direction == "download" else (client, backend)
+    await sender.send(bytes(MIB // 16))
+    await reader.receive_exactly(MIB // 16)
+    network.tool(network.backend, "ip", "link", "set", "eth0", "down")
+    if direction == "upload":
+        await client.send(bytes(MIB // 16))
+    async with bench.within("the client is told of the dead host", conftest.DEAD_PEER_LIMIT):
+        assert await client.receive_to_end() is actor.End.RESET
+
+
+async def test_r26_backend_is_told_when_the_clients_host_has_vanished(
+    network: netns.Network, bench: rig.Rig
+) -> None:
+    _, backend = await bench.pair()
+    _drop(network, network.client, "tcp dport != 0")
+    async with bench.within("the backend is released", conftest.DEAD_PEER_LIMIT):
+        assert await backend.receive_to_end() is actor.End.RESET
+
+
+async def test_r14_small_requests_add_no_timer_steps_to_a_40_ms_delay(
+    network: netns.Network, bench: rig.Rig
+) -> None:
+    for place in (network.client, network.backend):
+        try:
+            network.tool(
+                place, "tc", "qdisc", "add", "dev", "eth0", "root", "netem", "delay", "40ms"
+            )
+        except subprocess.CalledProcessError:
+            pytest.skip("this kernel has no netem")
+    client, backend = await bench.pair()
+    loop = asyncio.get_running_loop()
+    times = []
+    for _ in range(50):
+        start = loop.time()
+        await client.send(b"?")
+        await backend.receive_exactly(1)
+        await backend.send(b"!")
+        await client.receive_exactly(1)
+        times.append(loop.time() - start)
+    step = statistics.median(times) - 2 * 0.040
+    assert step < 0.040, "each round trip pays a delayed-ACK or Nagle timer"
+
+
+async def _passes(name: str, bench: rig.Rig) -> None:
+    outcome = await registry.run(_BY_ID[name], bench)
+    assert outcome.result is registry.Result.PASS, outcome.seen
+
+
+def _drop(network: netns.Network, place: str, match: str) -> None:
+    """Drop what arrives in `place` and matches."""
+    rule = f"chain i {{ type filter hook input priority 0; {match} drop; }}"
+    network.tool(place, "nft", f"table inet lost {{\n {rule}\n}}")
