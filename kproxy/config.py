@@ -26,6 +26,7 @@ class Config:
     grace_period: float = 30.0
     half_closed_timeout: float = 300.0
     idle_timeout: float | None = None
+    keepalive_idle: int = 60
     max_connections: int | None = None
     max_affinity_clients: int = 65536
 
@@ -34,6 +35,10 @@ class Config:
         if not self.manifests:
             raise errors.ConfigError(
                 "nothing says which Services to serve: give a file or directory with --manifests"
+            )
+        if "" in self.namespaces:
+            raise errors.ConfigError(
+                "--namespace is empty: name a namespace, or leave it out to serve all of them"
             )
         for path in self.manifests:
             _check_readable(path)
@@ -46,8 +51,10 @@ def _check_readable(path: Path) -> None:
 
     Raises ConfigError.
     """
+    if not os.access(path, os.F_OK):
+        return
     wanted = os.R_OK | os.X_OK if path.is_dir() else os.R_OK
-    if os.access(path, os.F_OK) and not os.access(path, wanted):
+    if not os.access(path, wanted):
         raise errors.ConfigError(
             f"cannot read manifests from {path}: permission denied; allow this user to read it"
         )

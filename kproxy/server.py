@@ -53,6 +53,7 @@ class Server:
             worker.Limits(
                 half_closed_timeout=cfg.half_closed_timeout,
                 idle_timeout=cfg.idle_timeout,
+                keepalive_idle=cfg.keepalive_idle,
                 max_connections=cfg.max_connections,
             ),
         )

@@ -49,7 +49,7 @@ class OutputFormat(StrEnum):
 @app.command(short_help="Serve Services on virtual ClusterIPs.")
 def run(
     manifests: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--manifests",
             "-f",
@@ -82,7 +82,7 @@ def run(
         typer.Option("--allow-loopback-endpoints", help="Accept endpoints in 127.0.0.0/8 and ::1."),
     ] = False,
     ready_file: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="PATH", help="Written as JSON when the first sync is done, removed at exit."
         ),
@@ -108,6 +108,10 @@ def run(
             show_default="no limit",
         ),
     ] = None,
+    keepalive_idle: Annotated[
+        int,
+        typer.Option(min=1, help="Seconds of silence before TCP keepalive probes a peer."),
+    ] = 60,
     max_connections: Annotated[
         int | None,
         typer.Option(
@@ -137,15 +141,16 @@ def run(
         run_async(
             server.serve(
                 config.Config(
-                    manifests=tuple(manifests or ()),
+                    manifests=tuple(_path("--manifests", each) for each in manifests or ()),
                     namespaces=frozenset(namespace or ()),
                     strategy=strategy,
                     node=config.node_name(hostname_override),
                     allow_loopback_endpoints=allow_loopback_endpoints,
-                    ready_file=ready_file,
+                    ready_file=None if ready_file is None else _path("--ready-file", ready_file),
                     grace_period=grace_period,
                     half_closed_timeout=half_closed_timeout,
                     idle_timeout=idle_timeout,
+                    keepalive_idle=keepalive_idle,
                     max_connections=max_connections,
                     max_affinity_clients=max_affinity_clients,
                 )
@@ -175,6 +180,13 @@ def version(
         typer.echo(json.dumps(facts))
     else:
         typer.echo(f"kproxy {kproxy.__version__}")
+
+
+def _path(flag: str, value: str) -> Path:
+    """A path as given. Raises ConfigError for an empty one, which would mean this directory."""
+    if not value:
+        raise errors.ConfigError(f"{flag} is empty: give it a path, for instance ./manifests")
+    return Path(value)
 
 
 def run_async(main_task: Coroutine[Any, Any, None]) -> None:

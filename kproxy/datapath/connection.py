@@ -1,6 +1,5 @@
 """One proxied connection from accept to end, and what all connections of a data path share."""
 
-import _socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -56,10 +55,6 @@ class Shared:
         """Connections open now, dialling ones included."""
         self.on_room: Callable[[], None] | None = None
         """Called when a connection has ended, if anyone waits for that."""
-
-
-_SOL_SOCKET = _socket.SOL_SOCKET
-_SO_LINGER = _socket.SO_LINGER
 
 
 class Connection:
@@ -119,7 +114,7 @@ class Connection:
             return "dialling"
         return "half-closed" if self.reason is not None else "open"
 
-    def arm(self) -> None:
+    def arm(self, keepalive_idle: int) -> None:
         """Prepare a connection that lasts for what may happen to it. Done by the sweep.
 
         The backend leg gets the keepalive that the client's inherited from its listener. Both
@@ -130,9 +125,9 @@ class Connection:
         server = self.server
         assert server is not None
         self.armed = True
-        syscalls.arm_keepalive(server.sock)
-        server.reset()
-        self.client.reset()
+        syscalls.arm_keepalive(server.sock, keepalive_idle)
+        syscalls.reset_on_close(server.sock)
+        syscalls.reset_on_close(self.client.sock)
 
     def note_progress(self) -> None:
         """Start the inactivity clock anew."""
@@ -148,8 +143,8 @@ class Connection:
         assert server is not None
         assert self.reason is not None
         if self.armed:
-            server.sock.setsockopt(_SOL_SOCKET, _SO_LINGER, syscalls.ORDERLY_CLOSE)
-            self.client.sock.setsockopt(_SOL_SOCKET, _SO_LINGER, syscalls.ORDERLY_CLOSE)
+            syscalls.close_in_order(server.sock)
+            syscalls.close_in_order(self.client.sock)
         self._end(self.reason)
 
     def abort(self, reason: halfclose.Reason) -> None:
@@ -159,9 +154,9 @@ class Connection:
         if self.dial is not None:
             self.dial.cancel()
             self.dial = None
-        self.client.reset()
+        syscalls.reset_on_close(self.client.sock)
         if self.server is not None:
-            self.server.reset()
+            syscalls.reset_on_close(self.server.sock)
         self._end(reason)
 
     def _end(self, reason: halfclose.Reason) -> None:

@@ -30,6 +30,9 @@ _RELAY = poller.RELAY
 _SOL_SOCKET = _socket.SOL_SOCKET
 _SO_OOBINLINE = _socket.SO_OOBINLINE
 _IN_PROGRESS = frozenset({0, errno.EINPROGRESS})
+_RESET_AFTERWARDS = frozenset({errno.ECONNRESET, errno.EPIPE})
+"""The handshake had completed, and then the backend reset the connection. Nobody else is tried:
+the backend accepted this client, and the client is to hear what it said."""
 _OUR_OWN_FAULT = frozenset(
     {"EADDRNOTAVAIL", "EAGAIN", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EPERM", "EACCES"}
 )
@@ -75,7 +78,10 @@ class Dial:
     def on_events(self, mask: int) -> None:
         """The handshake is over, one way or the other."""
         code = self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-        if code:
+        if code in _RESET_AFTERWARDS:
+            assert self.conn is not None
+            self.conn.abort(halfclose.BACKEND_RESET)
+        elif code:
             self.dialer.on_failed(self, _reason(code))
         elif mask & poller.WRITABLE:
             self.dialer.on_connected(self, mask)
@@ -88,12 +94,13 @@ class Dial:
     def cancel(self) -> None:
         """The client is gone, or the dial failed: drop the socket.
 
-        Closing it answers a late SYN-ACK with a reset, so an abandoned handshake can never
-        serve anyone else.
+        By a reset, should the handshake have completed meanwhile. A late SYN-ACK is answered
+        with one too, so an abandoned handshake can never serve anyone else.
         """
         if self.conn is not None:
             self.conn = None
             self.dialer.forget(self)
+            syscalls.reset_on_close(self.sock)
             self.dialer.poller.close_later(self.fd, self.sock)
 
 
@@ -219,9 +226,12 @@ class Dialer:
         elif code == errno.EAGAIN:
             self._wait(conn, sock, backend, ())
         else:
+            syscalls.reset_on_close(sock)
             sock.close()
             if conn.client.failed:
                 conn.abort(halfclose.CLIENT_LEFT_DIAL)
+            elif code in _RESET_AFTERWARDS:
+                conn.abort(halfclose.BACKEND_RESET)
             else:
                 self._next(conn, ((backend, _reason(code)),))
 

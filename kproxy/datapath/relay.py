@@ -45,7 +45,6 @@ _buffer = bytearray(READ_SIZE)
 _view = memoryview(_buffer)
 
 _SOL_SOCKET = _socket.SOL_SOCKET
-_SO_LINGER = _socket.SO_LINGER
 _MSG_MORE = 0x8000
 _SHUT_WR = _socket.SHUT_WR
 _after_end = halfclose.after_end
@@ -157,10 +156,6 @@ class Leg:
         """An exception escaped: end the connection, as a reset."""
         if self.fd >= 0:
             self.conn.abort(halfclose.BUG)
-
-    def reset(self) -> None:
-        """Make the coming close a reset: the peer is not to take this for a clean end."""
-        self.sock.setsockopt(_SOL_SOCKET, _SO_LINGER, syscalls.RESET_ON_CLOSE)
 
     def send_first(self, server: syscalls.StreamSocket) -> int:
         """Read the client's first bytes, if any came yet, and try them on a dialled socket.

@@ -34,12 +34,14 @@ class Sweep:
         *,
         half_closed_timeout: float,
         idle_timeout: float | None,
+        keepalive_idle: int,
         period: float = 10.0,
     ) -> None:
         self._shared = shared
         self._half_closed_timeout = half_closed_timeout
         self._idle_timeout = idle_timeout
-        shortest = min(half_closed_timeout, idle_timeout or math.inf, period * 4)
+        self._keepalive_idle = keepalive_idle
+        shortest = min(half_closed_timeout, idle_timeout or math.inf, keepalive_idle, period * 4)
         self._period = min(period, shortest / 4)
         self._tick = min(_TICK_SECONDS, self._period)
         self._position = 0
@@ -79,7 +81,7 @@ class Sweep:
             return
         client = conn.client
         if not conn.armed:
-            conn.arm()
+            conn.arm(self._keepalive_idle)
         moved = client.moved + server.moved
         if moved != conn.seen_moved:
             conn.seen_moved = moved

@@ -17,8 +17,8 @@ from typing import Protocol
 from kproxy.model import endpoints
 
 STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-ORDERLY_CLOSE = struct.pack("ii", 0, 0)
+_LINGER_ZERO = struct.pack("ii", 1, 0)
+_NO_LINGER = struct.pack("ii", 0, 0)
 SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _F_SETPIPE_SZ = 1031
 _SOL_SOCKET = _socket.SOL_SOCKET
@@ -39,17 +39,28 @@ class StreamSocket(Protocol):
     def close(self) -> None: ...
 
 
-def arm_keepalive(sock: StreamSocket) -> None:
-    """Notice a peer that vanished: after 60 s of silence 3 probes, 20 s apart.
+def arm_keepalive(sock: StreamSocket, idle: int) -> None:
+    """Notice a peer that vanished within twice `idle` seconds.
 
-    Keepalive does not act while data is unacknowledged; TCP_USER_TIMEOUT does, and is given the
-    same two minutes. Neither ends a connection to a live peer whose window is closed.
+    After `idle` seconds of silence three probes follow, a third of that apart. Keepalive does
+    not act while data is unacknowledged; TCP_USER_TIMEOUT does. Neither ends a connection to a
+    live peer whose window is closed.
     """
     sock.setsockopt(_SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(_IPPROTO_TCP, _socket.TCP_KEEPIDLE, 60)
-    sock.setsockopt(_IPPROTO_TCP, _socket.TCP_KEEPINTVL, 20)
+    sock.setsockopt(_IPPROTO_TCP, _socket.TCP_KEEPIDLE, idle)
+    sock.setsockopt(_IPPROTO_TCP, _socket.TCP_KEEPINTVL, max(idle // 3, 1))
     sock.setsockopt(_IPPROTO_TCP, _socket.TCP_KEEPCNT, 3)
-    sock.setsockopt(_IPPROTO_TCP, _socket.TCP_USER_TIMEOUT, 120_000)
+    sock.setsockopt(_IPPROTO_TCP, _socket.TCP_USER_TIMEOUT, 2000 * idle)
+
+
+def reset_on_close(sock: StreamSocket) -> None:
+    """Make the coming close a reset: the peer is not to take it for a clean end."""
+    sock.setsockopt(_SOL_SOCKET, _socket.SO_LINGER, _LINGER_ZERO)
+
+
+def close_in_order(sock: StreamSocket) -> None:
+    """Take `reset_on_close` back: the coming close sends what is queued, and then FIN."""
+    sock.setsockopt(_SOL_SOCKET, _socket.SO_LINGER, _NO_LINGER)
 
 
 class Kernel:
@@ -59,7 +70,7 @@ class Kernel:
     microsecond per connection and adds nothing a data path uses.
     """
 
-    def listen(self, address: endpoints.Backend, backlog: int) -> StreamSocket:
+    def listen(self, address: endpoints.Backend, backlog: int, keepalive_idle: int) -> StreamSocket:
         """A bound, listening, non-blocking socket. The caller owns it.
 
         Every option that accepted sockets inherit is set here, once, instead of on each of them:
@@ -73,7 +84,7 @@ class Kernel:
             sock.setsockopt(_SOL_SOCKET, _socket.SO_REUSEADDR, 1)
             sock.setsockopt(_SOL_SOCKET, _socket.SO_OOBINLINE, 1)
             sock.setsockopt(_IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-            arm_keepalive(sock)
+            arm_keepalive(sock, keepalive_idle)
             sock.bind(address)
             sock.listen(backlog)
         except OSError:

@@ -43,6 +43,9 @@ class Limits:
     """A half-closed connection on which no byte moves for this long is reset."""
     idle_timeout: float | None = None
     """An open connection on which no byte moves for this long is reset; None: never."""
+    keepalive_idle: int = 60
+    """Silence after which TCP keepalive asks whether a peer is still there; twice as much ends a
+    connection to one that is not."""
     backlog: int = 4096
     max_connections: int | None = None
     """None: computed from RLIMIT_NOFILE. More than that computes to is a ConfigError."""
@@ -121,6 +124,7 @@ class Worker:
             self._shared,
             half_closed_timeout=self._limits.half_closed_timeout,
             idle_timeout=self._limits.idle_timeout,
+            keepalive_idle=self._limits.keepalive_idle,
         )
         self._loop = asyncio.get_running_loop()
         self._last_report = 0.0
@@ -157,7 +161,7 @@ class Worker:
         Raises OSError as bind(2) and listen(2) do. The listener is the worker's; end it with
         `shut`. Port 0 lets the kernel pick; `Listener.address` tells.
         """
-        sock = self._kernel.listen(address, self._limits.backlog)
+        sock = self._kernel.listen(address, self._limits.backlog, self._limits.keepalive_idle)
         try:
             opened = listener.Listener(
                 sock, target, self._shared, self._dialer, self._gate, self._loop.call_later

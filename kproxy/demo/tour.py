@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import sys
@@ -29,9 +30,9 @@ Ready = dict[str, list[dict[str, object]]]
 async def show(console: Console) -> None:
     """Run the whole demonstration; ends by itself, and leaves nothing behind.
 
-    Raises KproxyError when a port it needs is taken.
+    Raises KproxyError when a port it needs is taken, and after a SIGTERM.
     """
-    async with AsyncExitStack() as stack:
+    async with _ended_by_sigterm(), AsyncExitStack() as stack:
         pods = {name: await stack.enter_async_context(_pod(name)) for name in _PODS}
         folder = Path(tempfile.mkdtemp(prefix="kproxy-demo-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -40,6 +41,29 @@ async def show(console: Console) -> None:
         frontends = await stack.enter_async_context(_proxy(manifest, folder / "ready.json"))
         _print_frontends(console, frontends)
         await _lessons(console, frontends, pods, manifest)
+
+
+@asynccontextmanager
+async def _ended_by_sigterm() -> AsyncIterator[None]:
+    """A SIGTERM unwinds like Ctrl-C does: the proxy is a process that would live on."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    received = asyncio.Event()
+
+    def end() -> None:
+        received.set()
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, end)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not received.is_set():
+            raise
+        raise errors.KproxyError("the demonstration was ended by SIGTERM, before its end") from None
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
 
 
 async def _lessons(
@@ -78,12 +102,17 @@ async def _pod(name: str) -> AsyncIterator[asyncio.Server]:
     try:
         server = await asyncio.start_server(answer, _PODS[name], _PORT)
     except OSError as error:
-        raise errors.KproxyError(
-            f"the demonstration needs {_PODS[name]}:{_PORT}: {error.strerror}; "
-            "stop what is listening there and try again"
-        ) from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise errors.KproxyError(_taken(_PODS[name], _PORT, reason)) from error
     async with server:
         yield server
+
+
+def _taken(address: str, port: int, reason: str) -> str:
+    return (
+        f"the demonstration needs {address}:{port}, but {reason[:1].lower()}{reason[1:]}; "
+        "stop what is listening there and try again"
+    )
 
 
 @asynccontextmanager
@@ -94,12 +123,15 @@ async def _proxy(manifest: Path, ready_file: Path) -> AsyncIterator[Frontends]:
         *("--allow-loopback-endpoints", "--ready-file", str(ready_file)),
         *("--log-level", "error", "--grace-period", "1"),
     ]
-    process = await asyncio.create_subprocess_exec(*command)
+    log = ready_file.with_name("proxy.log")
+    with log.open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(*command, stderr=stderr)
     try:
         async with asyncio.timeout(_START_SECONDS):
             while (ready := _read_ready(ready_file)) is None:
                 if process.returncode is not None:
-                    raise errors.KproxyError("the proxy did not start; its last words are above")
+                    said = log.read_text().splitlines() or ["it said nothing"]
+                    raise errors.KproxyError(f"the proxy did not start: {said[-1]}")
                 await asyncio.sleep(0.02)
         yield _frontends(ready)
     finally:
@@ -123,15 +155,18 @@ def _read_ready(path: Path) -> Ready | None:
 
 
 def _frontends(ready: Ready) -> Frontends:
-    """Where each Service's ClusterIP is bound, from the ready file."""
+    """Where each Service's ClusterIP is bound, from the ready file.
+
+    Raises KproxyError when one could not be: whoever has its port would be shown in its place.
+    """
     found: Frontends = {}
     for service in ready["services"]:
         frontends = service["frontends"]
         assert isinstance(frontends, list)
-        found[str(service["name"])] = (
-            str(frontends[0]["bound_address"]),
-            int(frontends[0]["bound_port"]),
-        )
+        address, port = str(frontends[0]["bound_address"]), int(frontends[0]["bound_port"])
+        if frontends[0]["state"] == "unavailable":
+            raise errors.KproxyError(_taken(address, port, str(frontends[0]["detail"])))
+        found[str(service["name"])] = address, port
     return found
 
 

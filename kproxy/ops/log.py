@@ -133,7 +133,9 @@ def configure(fmt: LogFormat, level: LogLevel, stream: IO[str] | None = None) ->
     if fmt is LogFormat.JSON:
         writer = Writer(sink, _drops_as_json)
         rendering = [
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
             structlog.processors.JSONRenderer(),
         ]
     else:
