@@ -69,6 +69,7 @@ class Connection:
         "backend",
         "client",
         "dial",
+        "is_prompt",
         "progress_at",
         "reason",
         "seen_moved",
@@ -97,6 +98,8 @@ class Connection:
         self.reason: halfclose.Reason | None = None
         """Set when the end has begun: by the first half-close, or at the end itself."""
         self.armed = False
+        self.is_prompt = False
+        """TCP_NODELAY is set on the backend leg."""
         self.seen_moved = 0
         self.progress_at = shared.poller.now
         shared.connections += 1
@@ -128,6 +131,16 @@ class Connection:
         syscalls.arm_keepalive(server.sock, keepalive_idle)
         syscalls.reset_on_close(server.sock)
         syscalls.reset_on_close(self.client.sock)
+
+    def make_prompt(self) -> None:
+        """Switch Nagle's algorithm off on the backend leg, before a second message is sent.
+
+        A connection of one message never needs it, and is spared the system call. The client
+        leg has inherited TCP_NODELAY from its listener.
+        """
+        assert self.server is not None
+        self.is_prompt = True
+        syscalls.send_at_once(self.server.sock)
 
     def note_progress(self) -> None:
         """Start the inactivity clock anew."""

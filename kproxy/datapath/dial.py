@@ -268,8 +268,10 @@ class Dialer:
         server.peer = client
         client.peer = server
         if client.unsent is None and not client.eof and not client.readable:
-            client.quick = server.quick = True
+            # The client leg's next event is not for the fast path: see Connection.make_prompt.
+            server.quick = True
         else:
+            conn.make_prompt()
             client.pump()
             client.settle()
 

@@ -135,9 +135,10 @@ class Poller:
         Closing removes it from the epoll too, since nothing else shares its file description
         (every socket is close-on-exec, and no process is forked after the epoll exists).
         """
-        handlers = self._handlers
-        if fd < len(handlers):
-            handlers[fd] = None
+        try:  # noqa: SIM105  # twice per connection: suppress() would be a call
+            self._handlers[fd] = None
+        except IndexError:
+            pass  # it was never registered
         self._closing.append(sock)
         if not self._turning:
             self._schedule()

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 READ_SIZE = 65536
 _BUDGET = 16
 """Steps (a read, a write or a splice) per event before other connections get their turn."""
+_CANNOT_SPLICE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOMEM, errno.ENOBUFS})
+"""Failures of splice(2) that say nothing about the socket: copy instead."""
 _BULK = 16384
 """A direction whose splices move less than this goes back to copying."""
 
@@ -249,7 +251,6 @@ class Leg:
         if self.unsent is not None or self.pipe is not None:
             self.discard()
         self.fd = -1
-        self.quick = False
         self.peer = None
         del self.conn
 
@@ -272,6 +273,13 @@ class Leg:
         if peer is None:
             self._note_while_dialling(mask)
             return
+        if not self.conn.is_prompt and not mask & _PEER_CLOSED:
+            # The client's second message: from now on Nagle's algorithm would hold it back.
+            self.conn.make_prompt()
+            self.settle()
+            if self.quick:
+                self.on_events(mask)
+                return
         if mask & _WRITABLE and self.blocked:
             self.blocked = False
             peer.pump()
@@ -477,7 +485,7 @@ class Leg:
             return
         except OSError as error:
             self._release_pipe(pipe)
-            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            if error.errno not in _CANNOT_SPLICE:
                 self._source_failed()
             return
         if not count:
@@ -488,13 +496,18 @@ class Leg:
 
     def _drain_pipe(self, peer: "Leg", pipe: splice.Pipe) -> None:
         """Move the pipe's bytes into the peer's socket; urgent data sends us back to copying."""
+        kernel = self.conn.shared.kernel
         try:
-            pipe.filled -= self.conn.shared.kernel.splice(pipe.read_end, peer.fd, pipe.filled)
+            pipe.filled -= kernel.splice(pipe.read_end, peer.fd, pipe.filled)
         except BlockingIOError:
             peer.wait_writable()
             return
-        except OSError:
-            peer.destination_failed()
+        except OSError as error:
+            if error.errno in _CANNOT_SPLICE:
+                self.unsent = kernel.read_pipe(pipe.read_end, READ_SIZE)
+                pipe.filled -= len(self.unsent)
+            else:
+                peer.destination_failed()
             return
         if not pipe.filled and self.telltale & _URGENT:
             self._release_pipe(pipe)

@@ -62,6 +62,7 @@ class PipePool:
         if pipe.filled or len(self._idle) >= self._keep:
             self._destroy(pipe)
         else:
+            pipe.last_fill = 0
             self._idle.append(pipe)
 
     def close(self) -> None:

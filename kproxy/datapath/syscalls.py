@@ -58,6 +58,11 @@ def reset_on_close(sock: StreamSocket) -> None:
     sock.setsockopt(_SOL_SOCKET, _socket.SO_LINGER, _LINGER_ZERO)
 
 
+def send_at_once(sock: StreamSocket) -> None:
+    """Switch Nagle's algorithm off: small segments do not wait for an acknowledgement."""
+    sock.setsockopt(_IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+
+
 def close_in_order(sock: StreamSocket) -> None:
     """Take `reset_on_close` back: the coming close sends what is queued, and then FIN."""
     sock.setsockopt(_SOL_SOCKET, _socket.SO_LINGER, _NO_LINGER)
@@ -83,7 +88,7 @@ class Kernel:
                 sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
             sock.setsockopt(_SOL_SOCKET, _socket.SO_REUSEADDR, 1)
             sock.setsockopt(_SOL_SOCKET, _socket.SO_OOBINLINE, 1)
-            sock.setsockopt(_IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            send_at_once(sock)
             arm_keepalive(sock, keepalive_idle)
             sock.bind(address)
             sock.listen(backlog)
@@ -131,6 +136,10 @@ class Kernel:
         SPLICE_F_MORE is never passed: it corks, and was seen as a second of latency.
         """
         return os.splice(source, destination, count, flags=SPLICE_FLAGS)
+
+    def read_pipe(self, fd: int, count: int) -> bytes:
+        """Take up to `count` bytes out of a pipe that holds some."""
+        return os.read(fd, count)
 
     def close_fd(self, fd: int) -> None:
         """Close a pipe end."""
