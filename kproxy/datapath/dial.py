@@ -34,9 +34,21 @@ _RESET_AFTERWARDS = frozenset({errno.ECONNRESET, errno.EPIPE})
 """The handshake had completed, and then the backend reset the connection. Nobody else is tried:
 the backend accepted this client, and the client is to hear what it said."""
 _OUR_OWN_FAULT = frozenset(
-    {"EADDRNOTAVAIL", "EAGAIN", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EPERM", "EACCES"}
+    {
+        errno.EACCES,
+        errno.EADDRNOTAVAIL,
+        errno.EAGAIN,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EPERM,
+    }
 )
 """Failures that say nothing about the endpoint: ports, descriptors or memory ran out here."""
+
+_OUR_OWN_FAULT_NAMES = frozenset(errno.errorcode[code] for code in _OUR_OWN_FAULT)
 
 Attempts = tuple[tuple[endpoints.Backend, str], ...]
 """Failed attempts in order: the backend, and why (an errno name, or "timeout")."""
@@ -152,26 +164,33 @@ class Dialer:
         now = self.poller.now
         dialled = []
         for conn in accepted:
-            backend = conn.target.picker.pick(conn.address, now)
-            if backend is None:
-                self._turn_away(conn, halfclose.NO_ENDPOINTS, ())
+            try:
+                backend = conn.target.picker.pick(conn.address, now)
+                if backend is None:
+                    self._turn_away(conn, halfclose.NO_ENDPOINTS, ())
+                    continue
+                sock = self._connect(conn, backend, ())
+            except Exception:
+                self._contain(conn)
                 continue
-            sock = self._connect(conn, backend, ())
             if sock is not None:
                 dialled.append((conn, sock, backend))
         for conn, sock, backend in dialled:
-            self._follow_up(conn, sock, backend)
+            try:
+                self._follow_up(conn, sock, backend)
+            except Exception:
+                self._contain(conn)
 
     def on_connected(self, dial: Dial, mask: int) -> None:
         """A waiting dial has its handshake: hand its socket to the relay."""
         conn = dial.conn
         assert conn is not None
-        if self._met_itself(dial):
+        if dial.backend.port in self._ephemeral_ports and met_itself(dial.sock, dial.backend):
             self.on_failed(dial, "ECONNREFUSED")
             return
         self.forget(dial)
         dial.conn = conn.dial = None
-        server = relay.Leg(conn, dial.sock, dial.fd)
+        conn.server = server = relay.Leg(conn, dial.sock, dial.fd)
         server.watches_writable = True
         self.poller.replace(dial.fd, server)
         self._link(conn, conn.client, server, dial.backend)
@@ -184,7 +203,10 @@ class Dialer:
         assert conn is not None
         dial.cancel()
         conn.dial = None
-        self._next(conn, (*dial.attempts, (dial.backend, reason)))
+        try:
+            self._next(conn, (*dial.attempts, (dial.backend, reason)))
+        except Exception:
+            self._contain(conn)
 
     def forget(self, dial: Dial) -> None:
         """`dial` waits no longer. Its place in the timeout queue empties by itself."""
@@ -243,16 +265,25 @@ class Dialer:
         if sock is not None:
             self._wait(conn, sock, backend, attempts)
 
+    def _contain(self, conn: connection.Connection) -> None:
+        """An exception is being handled that belongs to this client: nobody else is to suffer."""
+        self.poller.note_bug()
+        conn.abort(halfclose.BUG)
+
     def _relay(
         self, conn: connection.Connection, sock: syscalls.StreamSocket, backend: endpoints.Backend
     ) -> None:
         """The handshake was over when connect returned: hand the socket to the relay."""
-        server = relay.Leg(conn, sock, sock.fileno())
+        conn.server = server = relay.Leg(conn, sock, sock.fileno())
         client = conn.client
         register = self.poller.register
-        register(server.fd, server, _RELAY)
-        register(client.fd, client, _RELAY)
-        self._link(conn, client, server, backend)
+        try:
+            register(server.fd, server, _RELAY)
+            register(client.fd, client, _RELAY)
+        except OSError:
+            conn.abort(halfclose.NO_RESOURCES)
+        else:
+            self._link(conn, client, server, backend)
 
     def _link(
         self,
@@ -263,7 +294,6 @@ class Dialer:
     ) -> None:
         """Let bytes flow, beginning with those that came from the client during the dial."""
         self._health.succeed(backend)
-        conn.server = server
         conn.backend = backend
         server.peer = client
         client.peer = server
@@ -291,9 +321,13 @@ class Dialer:
         self._waiting.setdefault(backend, set()).add(dial)
         self._queues[len(attempts)].append(dial)
         event_poller = self.poller
-        event_poller.register(dial.fd, dial, poller.RELAY_BOTH)
-        if not event_poller.is_registered(conn.client.fd, conn.client):
-            event_poller.register(conn.client.fd, conn.client, poller.RELAY)
+        try:
+            event_poller.register(dial.fd, dial, poller.RELAY_BOTH)
+            if not event_poller.is_registered(conn.client.fd, conn.client):
+                event_poller.register(conn.client.fd, conn.client, poller.RELAY)
+        except OSError:
+            conn.abort(halfclose.NO_RESOURCES)
+            return
         if self._timer is None or dial.deadline < self._timer_at:
             self._schedule(dial.deadline)
 
@@ -302,7 +336,7 @@ class Dialer:
         backend, reason = attempts[-1]
         now = self.poller.now
         conn.target.counters.dial_failures[reason] += 1
-        is_news = reason not in _OUR_OWN_FAULT and self._health.fail(backend, now)
+        is_news = not is_our_own_fault(reason) and self._health.fail(backend, now)
         tried = [attempt[0] for attempt in attempts]
         if len(attempts) == len(LADDER):
             self._turn_away(conn, halfclose.DIAL_FAILED, attempts)
@@ -331,9 +365,12 @@ class Dialer:
                 continue
             dial.cancel()
             conn.dial = None
-            choice = conn.target.picker.repick(conn.address, tried, self.poller.now)
-            assert choice is not None
-            self._attempt(conn, choice, attempts)
+            try:
+                choice = conn.target.picker.repick(conn.address, tried, self.poller.now)
+                assert choice is not None
+                self._attempt(conn, choice, attempts)
+            except Exception:
+                self._contain(conn)
 
     def _turn_away(
         self, conn: connection.Connection, reason: halfclose.Reason, attempts: Attempts
@@ -341,17 +378,6 @@ class Dialer:
         """Nobody can serve this client: it gets a reset, and the log says why."""
         self._on_unreachable(conn, attempts)
         conn.abort(reason)
-
-    def _met_itself(self, dial: Dial) -> bool:
-        """Whether the kernel connected the socket to itself.
-
-        A dial to an ephemeral port that nobody listens on can be given that very port as its
-        own, and TCP's simultaneous open then succeeds: an echo of the client's own bytes.
-        """
-        return (
-            dial.backend.port in self._ephemeral_ports
-            and dial.sock.getsockname()[:2] == dial.backend[:2]
-        )
 
     def _schedule(self, deadline: float) -> None:
         if self._timer is not None:
@@ -379,6 +405,20 @@ class Dialer:
                 heads.append(queue[0].deadline)
         if heads:
             self._schedule(min(heads))
+
+
+def met_itself(sock: syscalls.StreamSocket, backend: endpoints.Backend) -> bool:
+    """Whether the kernel connected a socket to itself.
+
+    A dial to an ephemeral port that nobody listens on can be given that very port as its own,
+    and TCP's simultaneous open then succeeds: an echo of the client's own bytes.
+    """
+    return sock.getsockname()[:2] == backend
+
+
+def is_our_own_fault(error: int | str) -> bool:
+    """Whether a failure, an errno or its name, says nothing about the endpoint."""
+    return error in _OUR_OWN_FAULT or error in _OUR_OWN_FAULT_NAMES
 
 
 def _reason(code: int) -> str:

@@ -16,6 +16,7 @@ from kproxy.model import endpoints
 
 _ACCEPT_BUDGET = 32
 """Clients accepted per event, so that a flood of new ones cannot starve the relays."""
+_RETRY_SECONDS = 0.1
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = structlog.get_logger(__name__)
@@ -127,8 +128,12 @@ class Listener:
     def resume_accepting(self) -> None:
         """Watch for clients again, if paused and not closed."""
         if self.is_paused and self.fd >= 0:
-            self.is_paused = False
-            self._shared.poller.register(self.fd, self, poller.READABLE)
+            try:
+                self._shared.poller.register(self.fd, self, poller.READABLE)
+            except OSError:
+                self._call_later(_RETRY_SECONDS, self.resume_accepting)
+            else:
+                self.is_paused = False
 
     def close(self) -> None:
         """Stop accepting. Clients already in the kernel's queue are served first.
@@ -171,5 +176,5 @@ class Listener:
                 reason=errno.errorcode[code],
             )
             self._pause()
-            self._call_later(0.1, self.resume_accepting)
+            self._call_later(_RETRY_SECONDS, self.resume_accepting)
         return True

@@ -18,11 +18,11 @@ again at once. Two rules keep one connection's event from reaching another:
 """
 
 import asyncio
-import logging
 import select
 import time
-from collections import deque
 from typing import Protocol
+
+import structlog
 
 from kproxy.datapath import syscalls
 
@@ -40,7 +40,7 @@ _MAX_EVENTS = 512
 _TURN_SECONDS = 0.002
 """How long one turn may hold the event loop before the control plane gets its chance."""
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class EventHandler(Protocol):
@@ -80,7 +80,7 @@ class Poller:
         self._poll = self._epoll.poll
         self._handlers: list[EventHandler | None] = [None] * 1024
         self._closing: list[Closable] = []
-        self._ready: deque[Resumable] = deque()
+        self._ready: dict[Resumable, None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._again: asyncio.Handle | None = None
         self._turning = False
@@ -148,14 +148,27 @@ class Poller:
         return self._handlers
 
     def resume_later(self, target: Resumable) -> None:
-        """Call `target.resume()` in the next turn, after everyone else has had theirs."""
-        self._ready.append(target)
+        """Call `target.resume()` once, after everyone else has had their turn."""
+        self._ready[target] = None
         if not self._turning:
             self._schedule()
 
     def _schedule(self) -> None:
         if self._again is None and self._loop is not None:
             self._again = self._loop.call_soon(self.turn)
+
+    def is_waiting(self, target: Resumable) -> bool:
+        """Whether `target` is yet to be resumed."""
+        return target in self._ready
+
+    def note_bug(self) -> None:
+        """Count the exception being handled, and log it, ever more rarely.
+
+        A bug in one connection ends that connection and no other; its handler sees to that.
+        """
+        self.bugs += 1
+        if self.bugs & (self.bugs - 1) == 0:
+            _log.exception("a bug ended one connection", bugs_so_far=self.bugs)
 
     def turn(self) -> None:
         """Handle batches of events until there are none, or until the turn's time is up."""
@@ -176,7 +189,8 @@ class Poller:
                 try:
                     handler.on_events(mask)
                 except Exception:
-                    self._contain(handler)
+                    self.note_bug()
+                    handler.on_bug()
             if self._ready:
                 self._resume_ready()
             if self._closing:
@@ -190,19 +204,13 @@ class Poller:
 
     def _resume_ready(self) -> None:
         """Give each waiting target one budget; those that want more queue up again."""
-        for _ in range(len(self._ready)):
-            target = self._ready.popleft()
+        ready, self._ready = self._ready, {}
+        for target in ready:
             try:
                 target.resume()
             except Exception:
-                self._contain(target)
-
-    def _contain(self, culprit: EventHandler | Resumable) -> None:
-        """A bug in one connection ends that connection and no other."""
-        self.bugs += 1
-        if self.bugs & (self.bugs - 1) == 0:
-            _log.exception("a bug ended one connection (number %d of its kind)", self.bugs)
-        culprit.on_bug()
+                self.note_bug()
+                target.on_bug()
 
     def _flush_closing(self) -> None:
         closing = self._closing

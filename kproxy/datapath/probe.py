@@ -14,6 +14,9 @@ from typing import Protocol
 from kproxy.datapath import connection, dial, poller, syscalls
 from kproxy.model import endpoints
 
+_RETRY_SECONDS = 1.0
+"""Wait before probing again when descriptors or memory had run out here."""
+
 
 class Box(dial.Health, Protocol):
     """The part of a penalty box that a prober needs."""
@@ -50,7 +53,8 @@ class Probe:
         """The handshake is over, one way or the other."""
         failed = self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
         if failed or mask & poller.WRITABLE:
-            self._prober.settle(self, succeeded=not failed)
+            succeeded = not failed and not dial.met_itself(self.sock, self.backend)
+            self._prober.settle(self, succeeded=succeeded)
 
     def on_bug(self) -> None:
         """An exception escaped: the probe counts as failed."""
@@ -66,6 +70,7 @@ class Prober:
         self._box = box
         self._probes: set[Probe] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._not_before = 0.0
         self._is_closed = False
 
     def close(self) -> None:
@@ -85,7 +90,7 @@ class Prober:
         due = self._box.next_due()
         moments = [probe.deadline for probe in self._probes]
         if due is not None:
-            moments.append(due)
+            moments.append(max(due, self._not_before))
         if moments and not self._is_closed:
             delay = max(min(moments) - self._poller.now, 0.001)
             self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
@@ -111,21 +116,29 @@ class Prober:
         now = self._poller.now
         for probe in [probe for probe in self._probes if probe.deadline <= now]:
             self.settle(probe, succeeded=False)
-        for backend in self._box.due_probes(now):
-            self._start(backend, now)
+        if now >= self._not_before:
+            for backend in self._box.due_probes(now):
+                self._start(backend, now)
         self.schedule()
 
     def _start(self, backend: endpoints.Backend, now: float) -> None:
-        self._box.probe_started(backend)
+        """Dial. When that fails for want of something here, the backend is not to blame."""
+        sock = None
         try:
             sock = self._kernel.stream_socket(backend)
-        except OSError:
-            self._tell(backend, succeeded=False)
-            return
-        if sock.connect_ex(backend) not in {0, errno.EINPROGRESS}:
+            code = sock.connect_ex(backend)
+            if code in {0, errno.EINPROGRESS}:
+                probe = Probe(self, backend, sock, now + dial.LADDER[0])
+                self._poller.register(probe.fd, probe, poller.RELAY_BOTH)
+                self._probes.add(probe)
+                self._box.probe_started(backend)
+                return
+        except OSError as error:
+            code = error.errno or 0
+        if sock is not None:
             sock.close()
+        if dial.is_our_own_fault(code):
+            self._not_before = now + _RETRY_SECONDS
+        else:
+            self._box.probe_started(backend)
             self._tell(backend, succeeded=False)
-            return
-        probe = Probe(self, backend, sock, now + dial.LADDER[0])
-        self._probes.add(probe)
-        self._poller.register(probe.fd, probe, poller.RELAY_BOTH)

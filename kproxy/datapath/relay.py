@@ -188,7 +188,12 @@ class Leg:
         return 0
 
     def pump(self) -> None:
-        """Move bytes until a socket blocks, the stream ends, or the budget is spent."""
+        """Move bytes until a socket blocks, the stream ends, or the budget is spent.
+
+        Does nothing while the direction waits for its next budget.
+        """
+        if self.fd < 0 or self.conn.shared.poller.is_waiting(self):
+            return
         for _ in range(_BUDGET):
             peer = self.peer
             if peer is None or peer.blocked:
