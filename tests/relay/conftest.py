@@ -1,42 +1,114 @@
-"""Puts the proxy under test behind the fixture `proxied`."""
+"""Puts the proxy under test behind the fixture `proxied`: `kproxy run`, and on a faulty kernel.
+
+Both run in a process of their own, one for the whole session, since a case leaves nothing behind.
+"""
 
 import collections.abc
-import os
+import contextlib
+import dataclasses
+import json
+import pathlib
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from tests.relay import forwarder, rig
+from tests.e2e import daemon
+from tests.relay import rig
 
 HALF_CLOSE_TIMEOUT = 1.0
-"""Seconds; what `start_proxy` configures and R27 judges."""
+"""Seconds; what the proxies are configured with and R27 judges."""
+
+KEEPALIVE_IDLE = 3
+"""Seconds; a peer that vanished is given up after twice that."""
 
 DEAD_PEER_LIMIT = 8.0
-"""Seconds within which the proxy, as `start_proxy` configures its keepalive and user timeout, must
-have given up a peer that vanished; R25 and R26 judge it."""
+"""Seconds within which the proxy must have given up a peer that vanished; R25 and R26 judge it."""
 
-AClose = collections.abc.Callable[[], collections.abc.Awaitable[None]]
+_MANIFEST = """
+apiVersion: v1
+kind: Service
+metadata: {{name: relay}}
+spec: {{clusterIP: 127.97.0.1, ports: [{{port: 9000}}]}}
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {{name: relay}}
+subsets: [{{addresses: [{{ip: {host}}}], ports: [{{port: {port}}}]}}]
+"""
 
 
-async def start_proxy(backend: rig.Address, host: str = "127.0.0.1") -> tuple[rig.Address, AClose]:
-    """Start a proxy on a free port of `host` that forwards to `backend`, in this namespace.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Running:
+    """A proxy in a process of its own."""
 
-    The caller awaits what is returned to end it.
-    """
-    proxy = forwarder.Forwarder(backend, HALF_CLOSE_TIMEOUT, host=host)
-    return proxy.address, proxy.aclose
+    address: rig.Address
+    pid: int
 
 
-def proxy_pid() -> int | None:
-    """Return the process `start_proxy` put the proxy in: this one. None: memory is not judged."""
-    return os.getpid()
+@contextlib.contextmanager
+def kproxy_run(backend: rig.Address, folder: pathlib.Path) -> collections.abc.Iterator[Running]:
+    """`kproxy run`, as users start it. At its end nothing may have gone wrong unseen."""
+    manifest = folder / "relay.yaml"
+    manifest.write_text(_MANIFEST.format(host=backend[0], port=backend[1]))
+    flags = (
+        *("--half-closed-timeout", str(HALF_CLOSE_TIMEOUT)),
+        *("--keepalive-idle", str(KEEPALIVE_IDLE)),
+    )
+    with daemon.running(folder, manifest, *flags) as proxy:
+        yield Running(proxy.address("relay"), proxy.pid)
+        assert proxy.stop() == 0
+        assert not proxy.log_lines("error"), proxy.log()
+        assert not proxy.log_lines("Traceback"), proxy.log()
+
+
+@contextlib.contextmanager
+def data_path(
+    backend: rig.Address, *flags: str, host: str = "127.0.0.1"
+) -> collections.abc.Iterator[Running]:
+    """The data path alone, on a kernel that may be faulty. At its end it holds nothing."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tests.datapath.faulty_proxy"),
+            *(f"{host}:0", f"{backend[0]}:{backend[1]}"),
+            *("--half-close-timeout", str(HALF_CLOSE_TIMEOUT)),
+            *("--keepalive-idle", str(KEEPALIVE_IDLE), *flags),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            word, _, address = process.stdout.readline().strip().partition(" ")
+            assert word == "ready", word
+            yield Running((host, int(address.rpartition(":")[2])), process.pid)
+            process.send_signal(signal.SIGTERM)
+            counters = json.loads(process.stdout.read().splitlines()[-1])
+            for name in ("bugs", "connections", "left_at_end", "lent_pipes", "stalls_recovered"):
+                assert counters[name] == 0, counters
+        finally:
+            daemon.end(process)
+
+
+@pytest.fixture(scope="session", params=["kproxy run", "faulty kernel"])
+def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> collections.abc.Iterator[rig.Target]:
+    """Yield a proxy in front of a backend listener, both for the whole session."""
+    with rig.listen(("127.0.0.1", 0)) as listener:
+        backend = listener.getsockname()
+        if request.param == "kproxy run":
+            started = kproxy_run(backend, tmp_path_factory.mktemp("relay"))
+        else:
+            started = data_path(backend, "--kernel", "rough")
+        with started as proxy:
+            yield rig.Target(proxy.address, listener, proxy.pid, HALF_CLOSE_TIMEOUT)
 
 
 @pytest.fixture
-async def proxied() -> collections.abc.AsyncIterator[rig.Target]:
-    """Yield a fresh proxy in front of a fresh backend listener."""
-    with rig.listen(("127.0.0.1", 0)) as listener:
-        address, aclose = await start_proxy(listener.getsockname())
-        try:
-            yield rig.Target(address, listener, proxy_pid(), HALF_CLOSE_TIMEOUT)
-        finally:
-            await aclose()
+async def proxied(running: rig.Target) -> rig.Target:
+    """Yield the proxy under test."""
+    return running

@@ -37,12 +37,16 @@ async def bench(network: netns.Network) -> collections.abc.AsyncIterator[rig.Rig
     """Yield a rig with the proxy between its namespaces; the thread stays in the proxy's."""
     with netns.inside(network.backend):
         listener = rig.listen((netns.BACKEND, 0))
-    with listener, netns.inside(network.proxy):
-        address, aclose = await conftest.start_proxy(listener.getsockname(), netns.PROXY_TO_CLIENT)
+    backend = listener.getsockname()
+    with (
+        listener,
+        netns.inside(network.proxy),
+        conftest.data_path(backend, "--kernel", "real", host=netns.PROXY_TO_CLIENT) as proxy,
+    ):
         target = rig.Target(
-            address,
+            proxy.address,
             listener,
-            conftest.proxy_pid(),
+            proxy.pid,
             conftest.HALF_CLOSE_TIMEOUT,
             functools.partial(netns.inside, network.client),
             functools.partial(netns.inside, network.backend),
@@ -53,7 +57,6 @@ async def bench(network: netns.Network) -> collections.abc.AsyncIterator[rig.Rig
             yield made
         finally:
             await made.sweep()
-            await aclose()
 
 
 def _count(network: netns.Network) -> dict[str, int]:

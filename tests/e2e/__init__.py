@@ -1,0 +1,1 @@
+"""kproxy as users run it: processes, real programs, real sockets on loopback."""

@@ -1,0 +1,176 @@
+"""`kproxy run` in a process of its own, as seen from outside."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+DEADLINE = 20.0
+"""Seconds in which anything that is waited for must happen; a bound, not an expectation."""
+
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+"""What users have: with unbuffered standard streams, some hangs at exit do not show."""
+
+Address = tuple[str, int]
+
+
+class NotInTimeError(AssertionError):
+    """What was waited for did not happen."""
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
+    """Return as soon as `condition` holds. Raises NotInTimeError after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise NotInTimeError(f"after {seconds:g} s still not so: {what}")
+        time.sleep(0.01)
+
+
+class Daemon:
+    """A running `kproxy run`. The process belongs to `running`, which ends it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], ready_file: Path, log_file: Path) -> None:
+        self.process = process
+        self.ready_file = ready_file
+        self._log_file = log_file
+        self.ready: dict[str, Any] = {}
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def log(self) -> str:
+        """Everything it has said on stderr so far."""
+        return self._log_file.read_text()
+
+    def log_lines(self, *parts: str) -> list[str]:
+        """The lines of the log that contain all `parts`."""
+        return [line for line in self.log().splitlines() if all(part in line for part in parts)]
+
+    def wait_ready(self) -> None:
+        """Return when the ready file is there. NotInTimeError carries the log."""
+        wait_until(
+            lambda: self.ready_file.exists() or self.process.poll() is not None, "a ready file"
+        )
+        if not self.ready_file.exists():
+            raise NotInTimeError(f"exit code {self.process.returncode} before ready:\n{self.log()}")
+        self.ready = json.loads(self.ready_file.read_text())
+
+    def service(self, name: str, port_name: str = "") -> dict[str, Any]:
+        """What the ready file says about a service port. Raises KeyError when it is not listed."""
+        for view in self.ready["services"]:
+            if (view["name"], view["port_name"]) == (name, port_name):
+                found: dict[str, Any] = view
+                return found
+        raise KeyError(name)
+
+    def address(self, name: str, kind: str = "cluster-ip") -> Address:
+        """Where the frontend of `kind` of a Service's only port is bound, or would be."""
+        frontends = self.service(name)["frontends"]
+        return next(
+            (each["bound_address"], each["bound_port"])
+            for each in frontends
+            if each["kind"] == kind
+        )
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = DEADLINE) -> int:
+        """Its exit code, once it has ended."""
+        return self.process.wait(seconds)
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def listening(self) -> set[Address]:
+        """Where its sockets listen, as the kernel says."""
+        return listening(self.pid)
+
+
+def listening(pid: int) -> set[Address]:
+    """Where the sockets of a process listen, as the kernel says."""
+    own = set(_socket_inodes(pid))
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    rows = (line.split() for line in lines)
+    return {_parse(row[1]) for row in rows if row[3] == "0A" and row[9] in own}
+
+
+def _socket_inodes(pid: int) -> Iterator[str]:
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            target = str(entry.readlink())
+            if target.startswith("socket:["):
+                yield target[len("socket:[") : -1]
+
+
+def _parse(text: str) -> Address:
+    """An address as /proc/net/tcp writes it, on this machine's byte order."""
+    address, port = text.split(":")
+    packed = int(address, 16).to_bytes(4, sys.byteorder)
+    return socket.inet_ntoa(packed), int(port, 16)
+
+
+@contextlib.contextmanager
+def running(
+    folder: Path,
+    manifests: Path,
+    *flags: str,
+    wrapper: Sequence[str] = (),
+    stderr: int | None = None,
+    await_ready: bool = True,
+    allow_loopback: bool = True,
+) -> Iterator[Daemon]:
+    """Start `kproxy run` on `manifests`, in a process group of its own, and end it at the end.
+
+    Endpoints on loopback are allowed unless told otherwise. `wrapper` is a command to start it
+    through; `stderr` a descriptor to log to in place of a file in `folder`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ready_file, log_file = folder / "ready.json", folder / "stderr.log"
+    command = [
+        *(*wrapper, sys.executable, "-m", "kproxy", "run", "--manifests", str(manifests)),
+        *("--ready-file", str(ready_file), *flags),
+        *(["--allow-loopback-endpoints"] if allow_loopback else []),
+    ]
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log if stderr is None else stderr,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+    daemon = Daemon(process, ready_file, log_file)
+    try:
+        if await_ready:
+            daemon.wait_ready()
+        yield daemon
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+    """End a process that leads its own group: politely, then with all it started."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(5)
