@@ -98,8 +98,8 @@ class Writer:
 def _sink(stream: IO[str]) -> Callable[[str], object]:
     """How to write to `stream`: past its buffer where it has a descriptor.
 
-    A thread that is stuck in a buffered write holds the buffer's lock, and the interpreter
-    aborts at exit when it cannot have it.
+    A thread that is stuck in a buffered write holds the buffer's lock, and the interpreter waits
+    for that at exit, for ever.
     """
     try:
         fd = stream.fileno()

@@ -15,12 +15,14 @@ import os
 import random
 import select
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from kproxy.datapath import syscalls
 from kproxy.model import endpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _LOST_CLIENT = (errno.ECONNABORTED, errno.EPROTO)
