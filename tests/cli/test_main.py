@@ -1,0 +1,295 @@
+"""The command line as a user meets it: help, versions, and one sentence for every mistake."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kproxy
+from tests.e2e import programs
+
+COMMANDS = ["run", "demo", "version"]
+
+MANIFEST = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: 10.232.0.1, ports: [{port: 8080}]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "web.yaml").write_text(MANIFEST)
+    (tmp_path / "conf.d").mkdir()
+    shutil.copy(tmp_path / "web.yaml", tmp_path / "conf.d")
+    return tmp_path
+
+
+def call(
+    arguments: list[str], folder: Path, *, wrapper: list[str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`kproxy ARGUMENTS`, which must end by itself."""
+    command = [*(wrapper or []), sys.executable, "-m", "kproxy", *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=20, check=False
+    )
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+WRONG_USAGE = [
+    pytest.param(["run"], ["--manifests"], id="nothing to serve"),
+    pytest.param(["run", "--manifests", "nope.yaml"], ["nope.yaml", "no such"], id="no such file"),
+    pytest.param(["run", "--manifests", ""], ["--manifests is empty"], id="an empty path"),
+    pytest.param(["run", "--manifests", "x" * 300], ["too long"], id="a path that is too long"),
+    pytest.param(["run", "--manifests"], ["--manifests", "requires"], id="a flag without value"),
+    pytest.param(["run", "--nope"], ["no such option", "--nope", "--help"], id="unknown flag"),
+    pytest.param(["run", "--manifest", "x"], ["--manifests"], id="a flag almost right"),
+    pytest.param(["frob"], ["no such command", "frob", "--help"], id="unknown command"),
+    pytest.param(["run", "web.yaml"], ["unexpected", "web.yaml"], id="an argument too many"),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--strategy", "fastest"],
+        ["--strategy", "fastest", "round-robin", "random"],
+        id="unknown strategy",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--portal", "tunnel"],
+        ["--portal", "tunnel", "loopback"],
+        id="unknown portal",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--idle-timeout", "0"],
+        ["--idle-timeout", "greater than or equal to 0.1"],
+        id="a timeout of nothing",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--half-closed-timeout", "0"],
+        ["--half-closed-timeout", "greater than or equal to 0.1"],
+        id="a half-closed timeout of nothing",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--grace-period", "-1"],
+        ["--grace-period", "greater than or equal to 0"],
+        id="a negative grace period",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--grace-period", "soon"],
+        ["--grace-period", "number"],
+        id="a grace period in words",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--max-connections", "100000000"],
+        ["100000000", "ulimit -n"],
+        id="more connections than files",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--max-connections", "0"],
+        ["--max-connections", "greater than or equal to 1"],
+        id="no connections",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--ready-file", "nowhere/ready.json"],
+        ["--ready-file", "nowhere/ready.json", "does not exist"],
+        id="a ready file in a missing directory",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--ready-file", "conf.d"],
+        ["--ready-file", "conf.d", "regular file"],
+        id="a ready file where a directory is",
+    ),
+    pytest.param(
+        ["run", "-f", "conf.d", "--ready-file", "conf.d/ready.json"],
+        ["--ready-file", "conf.d/ready.json", "manifests"],
+        id="a ready file among the manifests",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--ready-file", "web.yaml"],
+        ["--ready-file", "web.yaml", "manifests"],
+        id="a ready file in the place of a manifest",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--hostname-override", " "],
+        ["--hostname-override", "empty"],
+        id="a node without name",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--namespace", ""],
+        ["--namespace", "empty"],
+        id="a namespace without name",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--log-level", "loud"],
+        ["--log-level", "loud", "debug"],
+        id="unknown log level",
+    ),
+    pytest.param(["version", "-o", "yaml"], ["--output", "yaml", "json"], id="unknown output"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG_USAGE)
+def test_wrong_usage_is_one_sentence_and_exit_code_2_and_starts_nothing(
+    folder: Path, arguments: list[str], said: list[str]
+) -> None:
+    before = files(folder)
+
+    done = call(arguments, folder)
+
+    assert done.returncode == 2
+    assert_one_sentence(done, said)
+    assert files(folder) == before
+
+
+def assert_one_sentence(done: subprocess.CompletedProcess[str], said: list[str]) -> None:
+    """One line on stderr, from us, with these words in it; nothing on stdout."""
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("kproxy: ")
+    assert [word for word in said if word not in done.stderr] == []
+
+
+@pytest.mark.parametrize("path", ["web.yaml", "conf.d"])
+def test_manifests_that_may_not_be_read_are_named(folder: Path, path: str) -> None:
+    (folder / path).chmod(0)
+    try:
+        done = call(["run", "--manifests", path], folder, wrapper=unprivileged())
+    finally:
+        (folder / path).chmod(0o755)
+
+    assert done.returncode == 2
+    assert_one_sentence(done, [f"cannot read manifests from {path}", "permission denied"])
+
+
+def test_a_ready_file_in_a_directory_that_may_not_be_written_is_refused(folder: Path) -> None:
+    (folder / "conf.d").chmod(0o555)
+    arguments = ["run", "--manifests", "web.yaml", "--ready-file", "conf.d/ready"]
+
+    done = call(arguments, folder, wrapper=unprivileged())
+
+    assert done.returncode == 2
+    assert_one_sentence(done, ["--ready-file conf.d/ready", "may not write"])
+
+
+def unprivileged() -> list[str]:
+    """A command that starts another without root's right to ignore permissions."""
+    if os.geteuid() != 0:
+        return []
+    return [programs.need("setpriv"), "--bounding-set", "-dac_override,-dac_read_search"]
+
+
+def test_a_special_file_is_never_replaced_by_a_ready_file(folder: Path) -> None:
+    special = folder / "special"
+    os.mkfifo(special)
+
+    done = call(["run", "--manifests", "web.yaml", "--ready-file", "special"], folder)
+
+    assert done.returncode == 2
+    assert_one_sentence(done, ["--ready-file special", "regular file"])
+    assert special.is_fifo()
+
+
+def test_a_ready_file_that_cannot_be_written_ends_the_proxy_with_one_sentence(
+    folder: Path,
+) -> None:
+    flags = ["--ready-file", "/proc/ready", "--log-level", "error"]
+
+    done = call(["run", "--manifests", "web.yaml", *flags], folder)
+
+    assert done.returncode in (1, 2)
+    assert_one_sentence(done, ["/proc/ready"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]], ids=["nothing", "--help", "-h"])
+def test_help_lists_the_commands(folder: Path, arguments: list[str]) -> None:
+    done = call(arguments, folder)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    described = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    listed = [words[0] for words in described if len(words) == 2 and words[0] in COMMANDS]
+    assert listed == COMMANDS
+    assert "..." not in done.stdout.replace("[ARGS]...", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(folder: Path, command: str) -> None:
+    done = call([command, "--help"], folder)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0].endswith(f"{command} [OPTIONS]")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_help_of_run_names_every_flag_in_full_and_its_default(folder: Path) -> None:
+    shown = " ".join(call(["run", "--help"], folder).stdout.split())
+
+    for flag in (
+        "--manifests PATH",
+        "--namespace NS",
+        "--portal <loopback>",
+        "--strategy <round-robin|random>",
+        "--hostname-override NAME",
+        "--allow-loopback-endpoints",
+        "--ready-file PATH",
+        "--grace-period SECONDS",
+        "--half-closed-timeout SECONDS",
+        "--idle-timeout SECONDS",
+        "--max-connections N",
+        "--max-affinity-clients N",
+        "--log-format <text|json>",
+        "--log-level <debug|info|warning|error>",
+        "--verbose",
+    ):
+        assert flag in shown
+    for default in ("default: loopback", "default: round-robin", "(hostname)", "default: 30.0"):
+        assert default in shown
+
+
+def test_version_prints_the_version(folder: Path) -> None:
+    done = call(["version"], folder)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"kproxy {kproxy.__version__}\n"
+
+
+def test_version_as_json_is_one_object(folder: Path) -> None:
+    done = call(["version", "-o", "json"], folder)
+
+    told = json.loads(done.stdout)
+    assert told.keys() == {"version", "python", "platform"}
+    assert told["version"] == kproxy.__version__
+
+
+BUG = """
+import sys
+from kproxy import server
+from kproxy.cli import main
+
+async def serve(cfg):
+    raise ValueError("two\\nlines")
+
+server.serve = serve
+sys.argv[1:] = ["run", "--manifests", "web.yaml"]
+main.main()
+"""
+
+
+def test_a_bug_is_told_in_one_sentence_and_with_a_traceback_only_to_developers(
+    folder: Path,
+) -> None:
+    def provoke(*flags: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *flags, "-c", BUG]
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=20, check=False
+        )
+
+    done = provoke()
+
+    assert done.returncode == 1
+    assert_one_sentence(done, ["a bug", "ValueError: two lines", "report"])
+    assert "Traceback" in provoke("-X", "dev").stderr

@@ -1,0 +1,75 @@
+"""What a user without rights gets: everything, with low ports moved up."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import conftest, manifests, programs, sockets
+
+_FIRST_UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+def _unprivileged() -> list[str]:
+    """A command that starts another without the right to bind low ports."""
+    if os.geteuid() != 0:
+        return []
+    setpriv = programs.need("setpriv")
+    return [setpriv, "--bounding-set", "-net_bind_service", "--inh-caps", "-net_bind_service"]
+
+
+def test_without_the_right_to_bind_it_port_80_is_served_at_10080(
+    tmp_path: Path, run: conftest.Run
+) -> None:
+    if int(_FIRST_UNPRIVILEGED.read_text()) <= 80:
+        pytest.skip("port 80 is nobody's privilege here: see net.ipv4.ip_unprivileged_port_start")
+    cluster_ip = manifests.fresh_ip()
+    with sockets.namers((manifests.fresh_ip(127), "pod")) as (pod,):
+        path = manifests.write(
+            tmp_path / "web.yaml",
+            manifests.service("web", cluster_ip, 80),
+            manifests.endpoints("web", [pod.address]),
+        )
+        proxy = run(path, wrapper=_unprivileged())
+
+        assert proxy.address("web") == (manifests.bound(cluster_ip), 10080)
+        assert sockets.ask(proxy.address("web")) == "pod"
+        assert len(proxy.log_lines(f"{cluster_ip}:80", ":10080")) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who may bind every port")
+def test_with_the_right_to_bind_it_port_80_is_served_at_80(
+    tmp_path: Path, run: conftest.Run
+) -> None:
+    cluster_ip = manifests.fresh_ip()
+    with sockets.namers((manifests.fresh_ip(127), "pod")) as (pod,):
+        path = manifests.write(
+            tmp_path / "web.yaml",
+            manifests.service("web", cluster_ip, 80),
+            manifests.endpoints("web", [pod.address]),
+        )
+        proxy = run(path)
+
+        assert proxy.address("web") == (manifests.bound(cluster_ip), 80)
+        assert sockets.ask(proxy.address("web")) == "pod"
+
+
+def test_nothing_listens_outside_loopback_whatever_a_service_asks_for(
+    tmp_path: Path, run: conftest.Run
+) -> None:
+    asked = ["8.8.8.8", "127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1", "169.254.1.1"]
+    port = manifests.free_port("127.0.0.1")
+    with sockets.namers((manifests.fresh_ip(127), "pod")) as (pod,):
+        documents = [
+            each
+            for number, cluster_ip in enumerate(asked)
+            for each in (
+                manifests.service(f"s{number}", cluster_ip, port, externalIPs=["192.0.2.7"]),
+                manifests.endpoints(f"s{number}", [pod.address]),
+            )
+        ]
+        proxy = run(manifests.write(tmp_path / "odd.yaml", *documents))
+        listening = proxy.listening()
+
+    assert ("127.8.8.8", port) in listening
+    assert [ip for ip, _ in listening if not ip.startswith("127.")] == []

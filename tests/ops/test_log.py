@@ -1,0 +1,205 @@
+"""The log never blocks, never loses count, and never lets a name break out of its line."""
+
+import io
+import json
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from kproxy.ops import log
+
+
+@pytest.fixture(autouse=True)
+def _own_configuration() -> Iterator[None]:
+    """What a test configures ends with it."""
+    yield
+    structlog.reset_defaults()
+
+
+class StuckSink(io.StringIO):
+    """A sink that takes nothing until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.released = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.entered.set()
+        assert self.released.wait(10)
+        return super().write(text)
+
+
+class GoneSink(io.StringIO):
+    """A sink whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def written(fmt: log.LogFormat, event: str, **values: object) -> str:
+    """What one warning looks like in the sink."""
+    sink = io.StringIO()
+    writer = log.configure(fmt, log.LogLevel.INFO, sink)
+    structlog.get_logger().warning(event, **values)
+    writer.close()
+    return sink.getvalue()
+
+
+def test_a_stuck_sink_blocks_nobody_and_what_is_dropped_is_counted_and_told() -> None:
+    sink = StuckSink()
+    writer = log.Writer(sink)
+    writer.write("first\n")
+    assert sink.entered.wait(10)
+
+    for number in range(10_000):
+        writer.write(f"{number}\n")
+
+    assert writer.dropped > 0
+    sink.released.set()
+    writer.close(10)
+    lines = sink.getvalue().splitlines()
+    told = [line for line in lines if "dropped" in line]
+    assert told == [f"{writer.dropped} log lines dropped: the sink was full"]
+    assert len(lines) - len(told) + writer.dropped == 10_001
+
+
+def test_dropped_lines_are_told_as_json_among_json() -> None:
+    sink = StuckSink()
+    writer = log.configure(log.LogFormat.JSON, log.LogLevel.INFO, sink)
+    logger = structlog.get_logger()
+    logger.info("first")
+    assert sink.entered.wait(10)
+    for number in range(10_000):
+        logger.info("flood", number=number)
+    sink.released.set()
+    writer.close(10)
+
+    events = [json.loads(line) for line in sink.getvalue().splitlines()]
+
+    assert [event["dropped"] for event in events if "dropped" in event] == [writer.dropped]
+
+
+def test_closing_waits_for_a_stuck_sink_only_as_long_as_told() -> None:
+    sink = StuckSink()
+    writer = log.Writer(sink)
+    writer.write("first\n")
+    assert sink.entered.wait(10)
+    closing = threading.Thread(target=writer.close, args=(0.01,))
+    closing.start()
+
+    closing.join(10)
+
+    assert not closing.is_alive()
+    assert not sink.released.is_set()
+    sink.released.set()
+
+
+def test_a_sink_that_is_gone_is_survived_and_counted() -> None:
+    writer = log.Writer(GoneSink())
+
+    writer.write("one\n")
+    writer.write("two\n")
+    writer.close(10)
+
+    assert writer.dropped >= 2
+
+
+def test_a_sink_that_someone_made_non_blocking_gets_every_line() -> None:
+    reader, sink = os.pipe()
+    os.set_blocking(sink, False)
+    lines = [f"{number:0100}\n" for number in range(2000)]
+    with os.fdopen(sink, "w") as stream:
+        writer = log.Writer(stream)
+        for line in lines:
+            writer.write(line)
+        size = sum(map(len, lines))
+        received = b""
+        while len(received) < size:
+            received += os.read(reader, 65536)
+        writer.close(10)
+    os.close(reader)
+
+    assert received.decode() == "".join(lines)
+    assert writer.dropped == 0
+
+
+@pytest.mark.parametrize("fmt", log.LogFormat)
+@pytest.mark.parametrize(
+    "evil",
+    [
+        pytest.param("web\n2026-01-01T00:00:00Z [info] forged", id="a new line"),
+        pytest.param("web\r\x1b[2K\x1b[31mred", id="escape codes"),
+        pytest.param("\x9b31m\u202egnp.exe\u2028next", id="C1 codes and direction changes"),
+        pytest.param('web" level="error', id="quotes"),
+        pytest.param("\ud800", id="a lone surrogate"),
+    ],
+)
+def test_a_name_cannot_break_out_of_its_line(fmt: log.LogFormat, evil: str) -> None:
+    line = written(fmt, f"Service {evil} is odd", service=evil, several=[evil])
+
+    assert line.endswith("\n")
+    assert len(line.splitlines()) == 1
+    assert line[:-1].isprintable()
+    assert "Service " in line
+
+
+@pytest.mark.parametrize("fmt", log.LogFormat)
+def test_a_name_of_a_megabyte_is_cut(fmt: log.LogFormat) -> None:
+    line = written(fmt, "odd", service="x" * 1_000_000)
+
+    assert len(line) < 10_000
+    assert "more characters" in line
+
+
+def test_json_lines_carry_event_level_time_and_values() -> None:
+    event = json.loads(written(log.LogFormat.JSON, 'a "b"\n', service="default/web", count=2))
+
+    assert event.keys() == {"event", "level", "timestamp", "service", "count"}
+    assert event["event"] == 'a "b"\n'
+    assert (event["level"], event["service"], event["count"]) == ("warning", "default/web", 2)
+
+
+def test_text_has_no_colours_when_nobody_is_looking() -> None:
+    line = written(log.LogFormat.TEXT, "frontend", service="default/web")
+
+    assert "\x1b" not in line
+    assert "[warning" in line
+    assert "service=default/web" in line
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        pytest.param(log.LogLevel.DEBUG, ["debug", "info", "warning", "error"], id="debug"),
+        pytest.param(log.LogLevel.INFO, ["info", "warning", "error"], id="info"),
+        pytest.param(log.LogLevel.WARNING, ["warning", "error"], id="warning"),
+        pytest.param(log.LogLevel.ERROR, ["error"], id="error"),
+    ],
+)
+def test_only_what_is_important_enough_is_written(level: log.LogLevel, expected: list[str]) -> None:
+    sink = io.StringIO()
+    writer = log.configure(log.LogFormat.JSON, level, sink)
+    for name in log.LogLevel:
+        getattr(structlog.get_logger(), name)("event")
+    writer.close()
+
+    assert [json.loads(line)["level"] for line in sink.getvalue().splitlines()] == expected
+
+
+@pytest.mark.parametrize("fmt", log.LogFormat)
+def test_an_exception_in_the_log_does_not_show_the_values_of_variables(fmt: log.LogFormat) -> None:
+    sink = io.StringIO()
+    writer = log.configure(fmt, log.LogLevel.INFO, sink)
+    secret = "".join(["hun", "ter2"])
+    try:
+        int(f"{len(secret)}?")
+    except ValueError:
+        structlog.get_logger().exception("a bug")
+    writer.close()
+
+    assert "ValueError" in sink.getvalue()
+    assert "hunter2" not in sink.getvalue()

@@ -1,0 +1,92 @@
+"""Values that cannot work are refused before anything starts."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kproxy import config, errors
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    path = tmp_path / "web.yaml"
+    path.touch()
+    return path
+
+
+def refused(**values: Any) -> str:
+    """The sentence with which a configuration is refused."""
+    with pytest.raises(errors.ConfigError) as caught:
+        config.Config(**values)
+    return str(caught.value)
+
+
+def test_the_defaults_work(manifest: Path) -> None:
+    made = config.Config(manifests=(manifest,))
+
+    assert (made.grace_period, made.half_closed_timeout, made.idle_timeout) == (30.0, 300.0, None)
+    assert made.strategy == "round-robin"
+    assert not made.allow_loopback_endpoints
+    assert made.namespaces == frozenset()
+
+
+def test_nothing_to_serve_is_refused() -> None:
+    assert "--manifests" in refused(manifests=())
+
+
+def test_an_empty_namespace_is_refused(manifest: Path) -> None:
+    assert "--namespace is empty" in refused(manifests=(manifest,), namespaces=frozenset({""}))
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        pytest.param("missing/ready.json", "does not exist", id="no such directory"),
+        pytest.param("web.yaml/ready.json", "does not exist", id="a file for a directory"),
+        pytest.param(".", "something other than a regular file", id="a directory"),
+        pytest.param("dangling", "something other than a regular file", id="a broken link"),
+        pytest.param("web.yaml", "manifests are read from there", id="a manifest"),
+    ],
+)
+def test_a_place_that_a_ready_file_cannot_have_is_refused(
+    manifest: Path, place: str, reason: str
+) -> None:
+    (manifest.parent / "dangling").symlink_to("nowhere")
+    path = manifest.parent / place
+
+    sentence = refused(manifests=(manifest,), ready_file=path)
+
+    assert sentence.startswith(f"--ready-file {path}: ")
+    assert reason in sentence
+
+
+def test_a_ready_file_of_an_earlier_life_may_be_replaced(manifest: Path) -> None:
+    path = manifest.with_name("ready.json")
+    path.write_text("{}")
+
+    assert config.Config(manifests=(manifest,), ready_file=path).ready_file == path
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        pytest.param("node-a", "node-a", id="as given"),
+        pytest.param("  Node-A\n", "node-a", id="trimmed, in lower case"),
+    ],
+)
+def test_the_node_is_named_as_kube_proxy_would(override: str, expected: str) -> None:
+    assert config.node_name(override) == expected
+
+
+def test_the_node_is_named_after_the_host_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Host.Example ")
+
+    assert config.node_name(None) == "host.example"
+
+
+@pytest.mark.parametrize("override", ["", " ", "\t\n"])
+def test_a_node_without_a_name_is_refused(override: str) -> None:
+    with pytest.raises(errors.ConfigError, match="--hostname-override is empty"):
+        config.node_name(override)
