@@ -282,11 +282,23 @@ def _absorbed(
     lost = {key: good for key, good in old.given.items() if key not in given}
     given.update((key, good) for key, good in lost.items() if key in invalid)
     nameless = sum(entry.admission.is_nameless for entry in reading.entries)
-    if nameless > old.nameless and not lost.keys() <= given.keys():
+    is_suspect = nameless > old.nameless or _ends_in_the_middle(reading, old)
+    if is_suspect and not lost.keys() <= given.keys():
         given.update(lost)
-        nameless = old.nameless
+        nameless = min(nameless, old.nameless)
         problems.append(_withheld(file, sorted(lost.keys() - invalid)))
     return _FileState(file, reading.signature, given, tuple(problems), nameless)
+
+
+def _ends_in_the_middle(reading: manifest_files.Reading, old: _FileState) -> bool:
+    """Whether the file may have been cut: its last document was good before and is not now.
+
+    YAML that ends after `spec:` is still YAML; what came behind it is not gone, but unwritten.
+    """
+    if not reading.entries:
+        return False
+    last = reading.entries[-1].admission
+    return last.is_invalid and last.key in old.given
 
 
 def _unchanged(old: _Given | None, new: admission.Accepted) -> admission.Accepted:

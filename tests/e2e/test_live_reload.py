@@ -98,10 +98,6 @@ def test_a_service_that_loses_its_endpoints_refuses_until_it_has_some(
         pytest.param(
             "",
             id="YAML, but no Service, and the endpoints are missing",
-            marks=pytest.mark.xfail(
-                reason="an invalid last document does not yet keep what would have followed it",
-                strict=True,
-            ),
         ),
     ],
 )
