@@ -1,0 +1,117 @@
+"""The loopback portal: where in 127/8 each virtual address is bound."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kproxy import errors
+from kproxy.model import endpoints, forwarding
+from kproxy.portal import loopback
+
+KINDS = forwarding.FrontendKind
+CLUSTER_IP = KINDS.CLUSTER_IP
+UNPRIVILEGED = 1024
+ANY_PORT = 1
+
+
+def located(
+    kind: forwarding.FrontendKind, address: str, port: int, shift_below: int = UNPRIVILEGED
+) -> str:
+    frontend = forwarding.Frontend(kind, address, port)
+    return str(loopback.LoopbackPortal(shift_below).locate(frontend))
+
+
+@pytest.mark.parametrize(
+    ("kind", "address", "port", "bound"),
+    [
+        pytest.param(CLUSTER_IP, "10.96.0.10", 5353, "127.96.0.10:5353", id="cluster IP"),
+        pytest.param(CLUSTER_IP, "192.168.7.9", 5353, "127.168.7.9:5353", id="any first octet"),
+        pytest.param(CLUSTER_IP, "127.96.0.10", 5353, "127.96.0.10:5353", id="127/8 as it is"),
+        pytest.param(KINDS.EXTERNAL_IP, "203.0.113.7", 8080, "127.0.113.7:8080", id="external IP"),
+        pytest.param(KINDS.LOAD_BALANCER, "198.51.100.9", 8080, "127.51.100.9:8080", id="LB IP"),
+        pytest.param(KINDS.NODE_PORT, "", 30080, "127.0.0.1:30080", id="node port"),
+        pytest.param(KINDS.NODE_PORT, "", 80, "127.0.0.1:10080", id="low node port"),
+        pytest.param(CLUSTER_IP, "10.96.0.10", 53, "127.96.0.10:10053", id="low port"),
+        pytest.param(CLUSTER_IP, "10.96.0.10", 1023, "127.96.0.10:11023", id="highest low port"),
+        pytest.param(CLUSTER_IP, "10.96.0.10", 1024, "127.96.0.10:1024", id="lowest free port"),
+        pytest.param(CLUSTER_IP, "10.96.0.10", 65535, "127.96.0.10:65535", id="highest port"),
+    ],
+)
+def test_a_frontend_is_bound_in_127_8(
+    kind: forwarding.FrontendKind, address: str, port: int, bound: str
+) -> None:
+    assert located(kind, address, port) == bound
+
+
+def test_low_ports_stay_where_they_are_when_they_may_be_bound() -> None:
+    assert located(CLUSTER_IP, "10.96.0.10", 53, ANY_PORT) == "127.96.0.10:53"
+    assert located(CLUSTER_IP, "10.96.0.10", 1, ANY_PORT) == "127.96.0.10:1"
+
+
+def test_two_virtual_addresses_may_meet_and_are_not_told_apart_here() -> None:
+    assert located(CLUSTER_IP, "10.0.0.1", 80) == located(CLUSTER_IP, "11.0.0.1", 80)
+
+
+@pytest.mark.parametrize("address", ["fd00:10:96::a", "::1", "2001:db8::1"])
+def test_ipv6_is_refused_with_one_sentence_that_says_what_to_do(address: str) -> None:
+    with pytest.raises(errors.PortalUnavailableError) as refused:
+        located(CLUSTER_IP, address, 80)
+    sentence = str(refused.value)
+    assert sentence.startswith(f"{address} cannot be mapped into 127.0.0.0/8: ")
+    assert "IPv4" in sentence
+    assert "\n" not in sentence
+
+
+@given(st.ip_addresses(v=4), st.integers(1, 65535), st.integers(0, 1025))
+def test_every_ipv4_frontend_gets_a_loopback_address_and_a_port_that_may_be_bound(
+    address: object, port: int, shift_below: int
+) -> None:
+    frontend = forwarding.Frontend(CLUSTER_IP, str(address), port)
+    bound = loopback.LoopbackPortal(shift_below).locate(frontend)
+    assert isinstance(bound, endpoints.Backend)
+    assert bound.address.split(".") == ["127", *str(address).split(".")[1:]]
+    assert shift_below <= bound.port <= 65535
+
+
+def fake_proc(root: Path, status: str | None, sysctl: str | None) -> Path:
+    (root / "self").mkdir()
+    (root / "sys/net/ipv4").mkdir(parents=True)
+    if status is not None:
+        (root / "self/status").write_text(status)
+    if sysctl is not None:
+        (root / "sys/net/ipv4/ip_unprivileged_port_start").write_text(sysctl)
+    return root
+
+
+def status(capabilities: int) -> str:
+    return f"Name:\tkproxy\nCapPrm:\t{0:016x}\nCapEff:\t{capabilities:016x}\nCapBnd:\t{0:016x}\n"
+
+
+NET_BIND_SERVICE = 1 << 10
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "sysctl", "first"),
+    [
+        pytest.param(status(0), "1024\n", 1024, id="unprivileged"),
+        pytest.param(status(0), "80\n", 80, id="unprivileged, lowered sysctl"),
+        pytest.param(status(0), "0\n", 0, id="unprivileged, sysctl that reserves nothing"),
+        pytest.param(status(NET_BIND_SERVICE), "1024\n", 1, id="may bind low ports"),
+        pytest.param(status((1 << 41) - 1), "1024\n", 1, id="all capabilities"),
+        pytest.param(status(~NET_BIND_SERVICE & 0xFFFF), "1024\n", 1024, id="all but that one"),
+        pytest.param(status(0), None, 1024, id="no sysctl"),
+        pytest.param(status(0), "?", 1024, id="sysctl unreadable"),
+        pytest.param(None, "80\n", 1024, id="no status"),
+        pytest.param("Name:\tkproxy\n", "80\n", 1024, id="status without capabilities"),
+    ],
+)
+def test_the_first_port_this_process_may_bind(
+    tmp_path: Path, capabilities: str | None, sysctl: str | None, first: int
+) -> None:
+    assert loopback.first_bindable_port(fake_proc(tmp_path, capabilities, sysctl)) == first
+
+
+def test_this_very_process_is_told_a_port_it_can_believe() -> None:
+    assert 0 <= loopback.first_bindable_port() <= 65535

@@ -1,0 +1,68 @@
+"""Services and endpoints for the tests of this folder, with defaults for what does not matter."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from kproxy.model import endpoints, names, services
+
+TCP = names.Protocol.TCP
+NAMESPACE = "default"
+
+
+def named(name: str, namespace: str = NAMESPACE) -> names.NamespacedName:
+    return names.NamespacedName(namespace, name)
+
+
+def port_of(service: str, port: str = "http", namespace: str = NAMESPACE) -> names.ServicePortName:
+    return names.ServicePortName(named(service, namespace), port)
+
+
+def service(
+    name: str = "web",
+    ip: str = "10.0.0.1",
+    ports: dict[str, int] | tuple[services.ServicePort, ...] | None = None,
+    *,
+    namespace: str = NAMESPACE,
+    **fields: Any,
+) -> services.Service:
+    """A Service; `ports` are numbers by name, {"http": 80} unless given, or whole ports."""
+    if ports is None:
+        ports = {"http": 80}
+    if isinstance(ports, dict):
+        ports = tuple(services.ServicePort(port, TCP, number) for port, number in ports.items())
+    fields = {"type": services.ServiceType.CLUSTER_IP, **fields}
+    return services.Service(name=named(name, namespace), cluster_ip=ip, ports=ports, **fields)
+
+
+def backend(text: str) -> endpoints.Backend:
+    """From "10.1.0.1" or "10.1.0.1:8080"; the port is 8080 unless given."""
+    address, _, port = text.partition(":")
+    return endpoints.Backend(address, int(port or 8080))
+
+
+def backends(texts: str) -> tuple[endpoints.Backend, ...]:
+    """From several, separated by spaces."""
+    return tuple(backend(text) for text in texts.split())
+
+
+def endpoint(text: str, **conditions: Any) -> endpoints.Endpoint:
+    return endpoints.Endpoint(backend(text), **conditions)
+
+
+def sliced(
+    of: str,
+    found: str | Iterable[endpoints.Endpoint] = "10.1.0.1",
+    *,
+    ports: Iterable[str] = ("http",),
+    suffix: str = "1",
+    namespace: str = NAMESPACE,
+) -> endpoints.EndpointsObject:
+    """An EndpointSlice of the Service `of`, with the same endpoints at each of `ports`."""
+    listed = [endpoint(text) for text in found.split()] if isinstance(found, str) else found
+    merged = endpoints.merged(listed)
+    return endpoints.EndpointsObject(
+        named(f"{of}-{suffix}", namespace),
+        named(of, namespace),
+        names.Kind.ENDPOINT_SLICE,
+        tuple(endpoints.EndpointPort(port, TCP, merged) for port in ports),
+    )

@@ -1,0 +1,234 @@
+"""From a Service and its endpoints to forwarding rules: pure tables."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from kproxy.cluster import store
+from kproxy.model import admission, endpoints, forwarding, names, services
+from kproxy.reconcile import rules
+from tests.reconcile import builders
+
+WEB = builders.named("web")
+HTTP = builders.port_of("web")
+ROUND_ROBIN, RANDOM = services.Strategy.ROUND_ROBIN, services.Strategy.RANDOM
+LOCAL = services.TrafficPolicy.LOCAL
+KINDS = forwarding.FrontendKind
+SCOPE = forwarding.Scope
+
+
+def rules_of(
+    *objects: admission.Accepted, node: str = "n1", strategy: services.Strategy = ROUND_ROBIN
+) -> dict[names.ServicePortName, forwarding.Rule]:
+    kept = store.Store()
+    for each in objects:
+        kept.apply(each)
+    return rules.rules_for(kept.service(WEB), kept, node=node, default_strategy=strategy)
+
+
+def rule_of(*objects: admission.Accepted, node: str = "n1") -> forwarding.Rule:
+    (rule,) = rules_of(*objects, node=node).values()
+    return rule
+
+
+def test_a_cluster_ip_service_has_one_rule_per_port_with_its_own_endpoints() -> None:
+    assert rules_of(
+        builders.service(ports={"http": 80, "admin": 9000}),
+        builders.sliced("web", "10.1.0.1:8080 10.1.0.2:8080"),
+        builders.sliced("web", "10.1.0.1:9001", ports=["admin"], suffix="2"),
+    ) == {
+        HTTP: forwarding.Rule(
+            HTTP,
+            (forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.0.1", 80),),
+            forwarding.Policy(ROUND_ROBIN, None),
+            builders.backends("10.1.0.1:8080 10.1.0.2:8080"),
+        ),
+        builders.port_of("web", "admin"): forwarding.Rule(
+            builders.port_of("web", "admin"),
+            (forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.0.1", 9000),),
+            forwarding.Policy(ROUND_ROBIN, None),
+            builders.backends("10.1.0.1:9001"),
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        pytest.param([], id="no Service, endpoints alone"),
+        pytest.param([builders.service(ip="")], id="headless"),
+        pytest.param(
+            [builders.service(ip="", type=services.ServiceType.EXTERNAL_NAME)], id="ExternalName"
+        ),
+        pytest.param([builders.service(proxied_elsewhere=True)], id="proxied elsewhere"),
+        pytest.param([builders.service(ports={})], id="no ports"),
+        pytest.param([builders.service("other")], id="another Service"),
+        pytest.param(
+            [builders.service(namespace="other")], id="of the same name in another namespace"
+        ),
+    ],
+)
+def test_nothing_is_proxied_for(objects: Sequence[admission.Accepted]) -> None:
+    assert rules_of(*objects, builders.sliced("web")) == {}
+
+
+def test_only_tcp_ports_have_rules() -> None:
+    protocols = {"tcp": names.Protocol.TCP, "udp": names.Protocol.UDP, "sctp": names.Protocol.SCTP}
+    ports = tuple(services.ServicePort(name, each, 53) for name, each in protocols.items())
+    assert list(rules_of(builders.service(ports=ports))) == [builders.port_of("web", "tcp")]
+
+
+def test_without_endpoints_there_is_a_rule_without_backends() -> None:
+    rule = rule_of(builders.service())
+    assert (rule.cluster, rule.local) == ((), ())
+    assert rule.frontends == (forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.0.1", 80),)
+
+
+def test_endpoints_are_joined_by_port_name_and_never_by_number() -> None:
+    service = builders.service(ports={"http": 80, "admin": 8080})
+    found = rules_of(service, builders.sliced("web", "10.1.0.1:8080"))
+    assert found[HTTP].cluster == builders.backends("10.1.0.1:8080")
+    assert found[builders.port_of("web", "admin")].cluster == ()
+
+
+def test_an_unnamed_port_is_joined_with_an_unnamed_port() -> None:
+    found = rules_of(builders.service(ports={"": 80}), builders.sliced("web", ports=[""]))
+    assert found[builders.port_of("web", "")].cluster == builders.backends("10.1.0.1")
+
+
+@pytest.mark.parametrize(
+    ("annotated", "default", "effective"),
+    [
+        pytest.param(None, ROUND_ROBIN, ROUND_ROBIN, id="default"),
+        pytest.param(None, RANDOM, RANDOM, id="another default"),
+        pytest.param(RANDOM, ROUND_ROBIN, RANDOM, id="the annotation wins"),
+        pytest.param(ROUND_ROBIN, RANDOM, ROUND_ROBIN, id="whatever the default"),
+    ],
+)
+def test_the_strategy_is_the_annotation_or_else_the_default(
+    annotated: services.Strategy | None,
+    default: services.Strategy,
+    effective: services.Strategy,
+) -> None:
+    found = rules_of(builders.service(strategy=annotated), strategy=default)
+    assert found[HTTP].policy == forwarding.Policy(effective, None)
+
+
+def test_affinity_is_the_services_and_the_same_for_all_its_ports() -> None:
+    service = builders.service(ports={"http": 80, "admin": 90}, affinity_seconds=60)
+    assert [rule.policy.affinity_seconds for rule in rules_of(service).values()] == [60, 60]
+
+
+@pytest.mark.parametrize(
+    ("internal", "external", "scopes"),
+    [
+        pytest.param({}, {}, [SCOPE.CLUSTER] * 4, id="Cluster"),
+        pytest.param(
+            {"internal_policy": LOCAL},
+            {},
+            [SCOPE.LOCAL, *[SCOPE.CLUSTER] * 3],
+            id="internal Local concerns the cluster IP",
+        ),
+        pytest.param(
+            {},
+            {"external_policy": LOCAL},
+            [SCOPE.CLUSTER, *[SCOPE.LOCAL] * 3],
+            id="external Local concerns everything else",
+        ),
+        pytest.param(
+            {"internal_policy": LOCAL}, {"external_policy": LOCAL}, [SCOPE.LOCAL] * 4, id="both"
+        ),
+    ],
+)
+def test_every_virtual_address_is_a_frontend_in_the_scope_of_its_policy(
+    internal: dict[str, Any], external: dict[str, Any], scopes: list[forwarding.Scope]
+) -> None:
+    service = builders.service(
+        type=services.ServiceType.LOAD_BALANCER,
+        ports=(services.ServicePort("http", names.Protocol.TCP, 80, 30080),),
+        external_ips=("203.0.113.1",),
+        load_balancer_ips=("198.51.100.1",),
+        **internal,
+        **external,
+    )
+    assert rule_of(service).frontends == (
+        forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.0.1", 80, scopes[0]),
+        forwarding.Frontend(KINDS.NODE_PORT, "", 30080, scopes[1]),
+        forwarding.Frontend(KINDS.EXTERNAL_IP, "203.0.113.1", 80, scopes[2]),
+        forwarding.Frontend(KINDS.LOAD_BALANCER, "198.51.100.1", 80, scopes[3]),
+    )
+
+
+def ready(text: str, node: str = "") -> endpoints.Endpoint:
+    return builders.endpoint(text, node=node)
+
+
+def draining(text: str, node: str = "") -> endpoints.Endpoint:
+    return builders.endpoint(text, ready=False, serving=True, terminating=True, node=node)
+
+
+def unready(text: str, node: str = "") -> endpoints.Endpoint:
+    return builders.endpoint(text, ready=False, serving=False, node=node)
+
+
+def ended(text: str, node: str = "") -> endpoints.Endpoint:
+    return builders.endpoint(text, ready=False, serving=False, terminating=True, node=node)
+
+
+@pytest.mark.parametrize(
+    ("found", "cluster", "local"),
+    [
+        pytest.param([ready("1.1.1.1"), unready("1.1.1.2")], "1.1.1.1", "", id="ready only"),
+        pytest.param([ready("1.1.1.1"), draining("1.1.1.2")], "1.1.1.1", "", id="not draining"),
+        pytest.param([draining("1.1.1.1"), unready("1.1.1.2")], "1.1.1.1", "", id="else draining"),
+        pytest.param([ended("1.1.1.1"), unready("1.1.1.2")], "", "", id="else none"),
+        pytest.param(
+            [ready("1.1.1.1", "n1"), ready("1.1.1.2", "n2")],
+            "1.1.1.1 1.1.1.2",
+            "1.1.1.1",
+            id="local are those of this node",
+        ),
+        pytest.param(
+            [draining("1.1.1.1", "n1"), ready("1.1.1.2", "n2")],
+            "1.1.1.2",
+            "1.1.1.1",
+            id="the fallback is local where nothing local is ready",
+        ),
+        pytest.param(
+            [unready("1.1.1.1", "n1"), draining("1.1.1.2", "n2")],
+            "1.1.1.2",
+            "",
+            id="and cluster-wide where nothing is ready",
+        ),
+        pytest.param(
+            [ready("1.1.1.1", "n1"), draining("1.1.1.2", "n1"), draining("1.1.1.3", "n2")],
+            "1.1.1.1",
+            "1.1.1.1",
+            id="no fallback beside a ready one",
+        ),
+        pytest.param([ready("1.1.1.1", "N1")], "1.1.1.1", "", id="node names are case-sensitive"),
+    ],
+)
+def test_ready_endpoints_or_else_those_that_drain_in_each_scope_by_itself(
+    found: list[endpoints.Endpoint], cluster: str, local: str
+) -> None:
+    rule = rule_of(builders.service(), builders.sliced("web", found))
+    assert rule.cluster == builders.backends(cluster)
+    assert rule.local == builders.backends(local)
+    assert rule.backends(SCOPE.CLUSTER) == rule.cluster
+    assert rule.backends(SCOPE.LOCAL) == rule.local
+
+
+@pytest.mark.parametrize("node", ["", "n1"])
+def test_a_node_without_a_name_has_no_local_endpoints(node: str) -> None:
+    rule = rule_of(builders.service(), builders.sliced("web", [ready("1.1.1.1", "")]), node=node)
+    assert rule.local == ()
+
+
+def test_the_rule_is_the_same_whatever_order_the_slices_came_in() -> None:
+    one = builders.sliced("web", "10.1.0.3 10.1.0.1")
+    two = builders.sliced("web", "10.1.0.2 10.1.0.1", suffix="2")
+    service = builders.service()
+    assert rule_of(service, one, two) == rule_of(two, one, service)
+    assert rule_of(service, one, two).cluster == builders.backends("10.1.0.1 10.1.0.2 10.1.0.3")
