@@ -72,7 +72,7 @@ class Connection:
         "is_prompt",
         "progress_at",
         "reason",
-        "seen_moved",
+        "seen",
         "server",
         "shared",
         "target",
@@ -100,7 +100,8 @@ class Connection:
         self.armed = False
         self.is_prompt = False
         """TCP_NODELAY is set on the backend leg."""
-        self.seen_moved = 0
+        self.seen: tuple[int, int, int] | None = None
+        """What the sweep saw at its last visit."""
         self.progress_at = shared.poller.now
         shared.connections += 1
         target.counters.active += 1

@@ -6,6 +6,7 @@ descriptors or memory run out the listener is paused for a moment, and clients w
 kernel's queue.
 """
 
+import asyncio
 import errno
 from collections.abc import Callable
 
@@ -32,7 +33,6 @@ class Gate:
         self._shared = shared
         self.limit = limit
         self._waiting: list[Listener] = []
-        self._reopen_below = max(limit - limit // 50, 1)
 
     def is_full(self) -> bool:
         """Whether one more connection would exceed the limit."""
@@ -53,7 +53,7 @@ class Gate:
 
     def _on_room(self) -> None:
         """A connection has ended: let the waiting listeners accept again."""
-        if self._shared.connections < self._reopen_below:
+        if self._shared.connections < max(self.limit - self.limit // 50, 1):
             waiting, self._waiting = self._waiting, []
             self._shared.on_room = None
             for listener in waiting:
@@ -68,6 +68,8 @@ class Listener:
         "_call_later",
         "_dialer",
         "_gate",
+        "_is_exhausted",
+        "_retry",
         "_shared",
         "_target",
         "address",
@@ -83,13 +85,15 @@ class Listener:
         shared: connection.Shared,
         dialer: dial.Dialer,
         gate: Gate,
-        call_later: Callable[[float, Callable[[], None]], object],
+        call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
     ) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         name = sock.getsockname()
         self.address = endpoints.Backend(name[0], name[1])
         self.is_paused = True
+        self._is_exhausted = False
+        self._retry: asyncio.TimerHandle | None = None
         self._target = target
         self._shared = shared
         self._dialer = dialer
@@ -120,6 +124,8 @@ class Listener:
                     break
                 continue
             accepted.append(connection.Connection(shared, target, client, fd, address))
+        if accepted and self._is_exhausted:
+            self._is_exhausted = False
         self._dialer.start(accepted)
 
     def on_bug(self) -> None:
@@ -131,7 +137,7 @@ class Listener:
             try:
                 self._shared.poller.register(self.fd, self, poller.READABLE)
             except OSError:
-                self._call_later(_RETRY_SECONDS, self.resume_accepting)
+                self._retry_later()
             else:
                 self.is_paused = False
 
@@ -150,6 +156,8 @@ class Listener:
             if self._shared.connections == before:
                 break
         self._gate.forget(self)
+        if self._retry is not None:
+            self._retry.cancel()
         self._pause()
         self.fd = -1
         self.sock.close()
@@ -168,13 +176,17 @@ class Listener:
         self._shared.counters.accept_errors += 1
         if code not in _EXHAUSTED:
             return False
-        if not self.is_paused:
+        if not self._is_exhausted:
+            self._is_exhausted = True
             self._shared.counters.accept_pauses += 1
             _log.warning(
                 "cannot accept for want of resources, will retry",
                 service=self._target.name,
                 reason=errno.errorcode[code],
             )
-            self._pause()
-            self._call_later(_RETRY_SECONDS, self.resume_accepting)
+        self._pause()
+        self._retry_later()
         return True
+
+    def _retry_later(self) -> None:
+        self._retry = self._call_later(_RETRY_SECONDS, self.resume_accepting)

@@ -20,6 +20,7 @@ again at once. Two rules keep one connection's event from reaching another:
 import asyncio
 import select
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
@@ -69,6 +70,26 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
+class Nobody:
+    """Whose descriptors are those that nobody watches. Counts the events that come for them."""
+
+    __slots__ = ("events",)
+
+    def __init__(self) -> None:
+        self.events = 0
+
+    def __bool__(self) -> bool:
+        """An empty place in the table is false, as None would be."""
+        return False
+
+    def on_events(self, mask: int) -> None:  # noqa: ARG002  # as an EventHandler's
+        """A stale event: its connection ended earlier in this batch."""
+        self.events += 1
+
+    def on_bug(self) -> None:
+        """Nothing is owned."""
+
+
 class Poller:
     """The data path's event loop: one per process, driven by the asyncio loop it is nested in.
 
@@ -78,7 +99,8 @@ class Poller:
     def __init__(self, kernel: syscalls.Kernel) -> None:
         self._epoll = kernel.epoll()
         self._poll = self._epoll.poll
-        self._handlers: list[EventHandler | None] = [None] * 1024
+        self._nobody = Nobody()
+        self._handlers: list[EventHandler] = [self._nobody] * 1024
         self._closing: list[Closable] = []
         self._ready: dict[Resumable, None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,8 +108,12 @@ class Poller:
         self._turning = False
         self.now = time.monotonic()
         """Monotonic seconds, read once per batch."""
-        self.stale_events = 0
         self.bugs = 0
+
+    @property
+    def stale_events(self) -> int:
+        """Events that came for a descriptor that nobody watches any more."""
+        return self._nobody.events
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let `loop` drive this poller until `close`."""
@@ -109,7 +135,7 @@ class Poller:
         try:
             self._handlers[fd] = handler
         except IndexError:
-            self._handlers.extend([None] * (fd + 1024 - len(self._handlers)))
+            self._handlers.extend([self._nobody] * (fd + 1024 - len(self._handlers)))
             self._handlers[fd] = handler
 
     def rearm(self, fd: int, events: int) -> None:
@@ -126,7 +152,7 @@ class Poller:
 
     def unregister(self, fd: int) -> None:
         """Stop watching `fd`, which stays open."""
-        self._handlers[fd] = None
+        self._handlers[fd] = self._nobody
         self._epoll.unregister(fd)
 
     def close_later(self, fd: int, sock: Closable) -> None:
@@ -136,14 +162,14 @@ class Poller:
         (every socket is close-on-exec, and no process is forked after the epoll exists).
         """
         try:  # noqa: SIM105  # twice per connection: suppress() would be a call
-            self._handlers[fd] = None
+            self._handlers[fd] = self._nobody
         except IndexError:
             pass  # it was never registered
         self._closing.append(sock)
         if not self._turning:
             self._schedule()
 
-    def handlers(self) -> list[EventHandler | None]:
+    def handlers(self) -> Sequence[EventHandler]:
         """The table itself, by descriptor number, for sweeps; not to be changed."""
         return self._handlers
 
@@ -183,9 +209,6 @@ class Poller:
             events = poll(0, _MAX_EVENTS)
             for fd, mask in events:
                 handler = handlers[fd]
-                if handler is None:
-                    self.stale_events += 1
-                    continue
                 try:
                     handler.on_events(mask)
                 except Exception:

@@ -45,6 +45,9 @@ _BULK = 16384
 # beyond the call that read them.
 _buffer = bytearray(READ_SIZE)
 _view = memoryview(_buffer)
+_SMALL = 2048
+# Its beginnings, ready-made: slicing a memoryview costs as much as parsing a call's arguments.
+_starts = [_view[:count] for count in range(_SMALL)]
 
 _SOL_SOCKET = _socket.SOL_SOCKET
 _MSG_MORE = 0x8000
@@ -138,7 +141,9 @@ class Leg:
         self.moved += count
         peer = self.peer
         try:
-            sent = peer.sock.send(_view[:count])  # type: ignore[union-attr]  # quick legs have one
+            sent = peer.sock.send(  # type: ignore[union-attr]  # quick legs have one
+                _starts[count] if count < _SMALL else _view[:count]
+            )
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -179,7 +184,7 @@ class Leg:
         self.moved += count
         self.readable = count == READ_SIZE
         try:
-            sent = server.send(_view[:count])
+            sent = server.send(_starts[count] if count < _SMALL else _view[:count])
         except OSError as error:
             self.unsent = bytes(_view[:count])
             return error.errno or errno.ECONNREFUSED
@@ -433,7 +438,9 @@ class Leg:
         assert peer is not None
         last = self.eof and not self.failed
         try:
-            sent = peer.sock.send(_view[:count], _MSG_MORE if last else 0)
+            sent = peer.sock.send(
+                _starts[count] if count < _SMALL else _view[:count], _MSG_MORE if last else 0
+            )
         except BlockingIOError:
             sent = 0
         except OSError:

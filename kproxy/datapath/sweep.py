@@ -3,14 +3,18 @@
 Timers per connection would cost each one of thousands of short connections something; a sweep
 costs the long-lived ones a visit every few seconds. A visit
 
-- arms keepalive and the reset-on-crash of the backend leg, once a connection has proved to live
-  longer than a moment;
+- arms the backend leg's keepalive, and the reset of both legs should this process be killed, once
+  a connection has proved to live longer than a moment;
 - ends a connection that has been half-closed without a byte moving for too long (kube-proxy
   tried half-close without such a limit, leaked sockets, and gave it up: kubernetes 18354);
+- ends a connection whose peer has vanished with data unacknowledged, when keepalive is silent;
 - gives back the pipe of a direction that has gone quiet;
-- is the stall watchdog: bytes wait to be read and their destination has room, yet nothing has
-  moved since the last visit. That is a lost edge, which must never happen; it is counted, logged
-  and healed instead of becoming an outage.
+- is the stall watchdog: bytes wait and their destination has room, yet nothing has moved for a
+  while. That is a lost edge, which must never happen; it is counted, logged and healed instead of
+  becoming an outage.
+
+Bytes have moved when some were read from either socket, or when a peer has acknowledged some: a
+slow reader makes progress too.
 """
 
 import asyncio
@@ -18,9 +22,11 @@ import math
 
 import structlog
 
-from kproxy.datapath import connection, halfclose, relay
+from kproxy.datapath import connection, halfclose, relay, syscalls
 
 _TICK_SECONDS = 0.5
+_STALL_SECONDS = 1.0
+"""Quiet time before waiting bytes count as a stall: their event may be on its way."""
 
 _log = structlog.get_logger(__name__)
 
@@ -69,7 +75,7 @@ class Sweep:
                 try:
                     self.visit(handler.conn, self._shared.poller.now)
                 except Exception:
-                    _log.exception("a bug ended one connection")
+                    self._shared.poller.note_bug()
                     handler.on_bug()
         self._position = (self._position + share) if self._position + share < size else 0
         self.start()
@@ -82,34 +88,57 @@ class Sweep:
         client = conn.client
         if not conn.armed:
             conn.arm(self._keepalive_idle)
-        moved = client.moved + server.moved
-        if moved != conn.seen_moved:
-            conn.seen_moved = moved
+            conn.note_progress()
+            return
+        waiting = self._waiting(client) + self._waiting(server)
+        seen = (client.moved, server.moved, waiting)
+        if seen != conn.seen:
+            conn.seen = seen
             conn.progress_at = now
             return
         client.release_idle_pipe()
         server.release_idle_pipe()
         quiet = now - conn.progress_at
-        if conn.reason is not None or client.failed or server.failed:
-            if quiet >= self._half_closed_timeout:
-                conn.abort(halfclose.HALF_CLOSE_TIMEOUT)
-                return
-        elif self._idle_timeout is not None and quiet >= self._idle_timeout:
-            conn.abort(halfclose.IDLE_TIMEOUT)
-            return
-        if self._is_stalled(client, server) or self._is_stalled(server, client):
+        if reason := self._overdue(conn, quiet):
+            conn.abort(reason)
+        elif waiting and (vanished := self._vanished(client) or self._vanished(server)):
+            conn.abort(conn.reset_by(vanished))
+        elif quiet >= _STALL_SECONDS and (
+            self._is_stalled(client, server) or self._is_stalled(server, client)
+        ):
             self._recover(conn, client, server)
 
+    def _waiting(self, leg: relay.Leg) -> int:
+        """Bytes on their way out through a leg, and in the pipe that leads away from it."""
+        piped = leg.pipe.filled if leg.pipe is not None else 0
+        return self._shared.kernel.unsent(leg.fd) + piped
+
+    def _overdue(self, conn: connection.Connection, quiet: float) -> halfclose.Reason | None:
+        """The reason to end a connection that has been quiet for too long, if it has."""
+        server = conn.server
+        if conn.reason is not None or conn.client.failed or (server and server.failed):
+            return halfclose.HALF_CLOSE_TIMEOUT if quiet >= self._half_closed_timeout else None
+        if self._idle_timeout is not None and quiet >= self._idle_timeout:
+            return halfclose.IDLE_TIMEOUT
+        return None
+
+    def _vanished(self, leg: relay.Leg) -> relay.Leg | None:
+        """`leg`, if its peer has not answered for as long as keepalive would wait.
+
+        Keepalive does not act while data is unacknowledged. A live peer whose window is closed
+        answers each window probe.
+        """
+        silent = syscalls.unanswered_for(leg.sock)
+        return leg if silent >= 2 * self._keepalive_idle else None
+
     def _is_stalled(self, source: relay.Leg, destination: relay.Leg) -> bool:
-        """Whether bytes wait in `source` although `destination` has room for them."""
+        """Whether bytes wait in or behind `source` although `destination` has room for them."""
         kernel = self._shared.kernel
-        return (
-            not source.eof
-            and not destination.failed
-            and kernel.unread(source.fd) > 0
-            and kernel.unsent(destination.fd) == 0
-            and source.conn is destination.conn
-        )
+        if destination.failed or kernel.unsent(destination.fd):
+            return False
+        if source.unsent is not None or (source.pipe is not None and source.pipe.filled):
+            return True
+        return not source.eof and kernel.unread(source.fd) > 0
 
     def _recover(self, conn: connection.Connection, client: relay.Leg, server: relay.Leg) -> None:
         self._shared.counters.stalls_recovered += 1

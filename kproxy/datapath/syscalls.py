@@ -11,8 +11,9 @@ import os
 import resource
 import select
 import struct
+import sys
 import termios
-from typing import Protocol
+from typing import Protocol, overload
 
 from kproxy.model import endpoints
 
@@ -21,6 +22,7 @@ _LINGER_ZERO = struct.pack("ii", 1, 0)
 _NO_LINGER = struct.pack("ii", 0, 0)
 SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _F_SETPIPE_SZ = 1031
+_F_GETPIPE_SZ = 1032
 _SOL_SOCKET = _socket.SOL_SOCKET
 _IPPROTO_TCP = _socket.IPPROTO_TCP
 
@@ -34,23 +36,25 @@ class StreamSocket(Protocol):
     def connect_ex(self, address: tuple[str, int], /) -> int: ...
     def shutdown(self, how: int, /) -> None: ...
     def setsockopt(self, level: int, option: int, value: int | bytes, /) -> None: ...
+    @overload
     def getsockopt(self, level: int, option: int, /) -> int: ...
+    @overload
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
     def getsockname(self) -> tuple[str, int]: ...
     def close(self) -> None: ...
 
 
 def arm_keepalive(sock: StreamSocket, idle: int) -> None:
-    """Notice a peer that vanished within twice `idle` seconds.
+    """Notice an idle peer that vanished within twice `idle` seconds.
 
     After `idle` seconds of silence three probes follow, a third of that apart. Keepalive does
-    not act while data is unacknowledged; TCP_USER_TIMEOUT does. Neither ends a connection to a
-    live peer whose window is closed.
+    not act while data is unacknowledged: the sweep does then. TCP_USER_TIMEOUT is not used: it
+    counts answered window probes too, and resets a live peer that has only stopped reading.
     """
     sock.setsockopt(_SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     sock.setsockopt(_IPPROTO_TCP, _socket.TCP_KEEPIDLE, idle)
     sock.setsockopt(_IPPROTO_TCP, _socket.TCP_KEEPINTVL, max(idle // 3, 1))
     sock.setsockopt(_IPPROTO_TCP, _socket.TCP_KEEPCNT, 3)
-    sock.setsockopt(_IPPROTO_TCP, _socket.TCP_USER_TIMEOUT, 2000 * idle)
 
 
 def reset_on_close(sock: StreamSocket) -> None:
@@ -121,13 +125,13 @@ class Kernel:
         """A non-blocking pipe: read end, write end, and the capacity the kernel granted.
 
         An unprivileged user past `pipe-user-pages-soft` gets EPERM from F_SETPIPE_SZ; the pipe
-        then keeps its default size, which is smaller and as correct.
+        then keeps the size it has, which is smaller and as correct.
         """
         read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             size = fcntl.fcntl(write_end, _F_SETPIPE_SZ, size)
         except OSError:
-            size = 65536
+            size = fcntl.fcntl(write_end, _F_GETPIPE_SZ)
         return read_end, write_end, size
 
     def splice(self, source: int, destination: int, count: int) -> int:
@@ -147,11 +151,23 @@ class Kernel:
 
     def unread(self, fd: int) -> int:
         """Bytes waiting to be read from a socket (FIONREAD)."""
-        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), "little")
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def unsent(self, fd: int) -> int:
         """Bytes written to a socket and not yet acknowledged by its peer (SIOCOUTQ)."""
-        return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), "little")
+        return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+def unanswered_for(sock: StreamSocket) -> float:
+    """Seconds for which a peer has left retransmissions or window probes unanswered; 0 if none.
+
+    One alone proves nothing: it may just have been sent. From TCP_INFO: `tcpi_retransmits`,
+    `tcpi_probes` and `tcpi_last_ack_recv`.
+    """
+    info = sock.getsockopt(_IPPROTO_TCP, _socket.TCP_INFO, 60)
+    if max(info[2], info[3]) < 2:
+        return 0.0
+    return int.from_bytes(info[56:60], sys.byteorder) / 1000
 
 
 def open_files_limit() -> int:

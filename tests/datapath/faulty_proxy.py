@@ -56,7 +56,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("listen", metavar="LISTEN", type=_address, help="HOST:PORT; port 0: any")
     parser.add_argument("backend", metavar="BACKEND", type=_address)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--honest", dest="kernel", action="store_const", const="honest")
     parser.add_argument("--kernel", choices=sorted(_KERNELS), default="rough")
     parser.add_argument("--asyncio", action="store_true", help="the stock loop, not uvloop")
     parser.add_argument("--half-close-timeout", type=float, default=300.0, metavar="SECONDS")

@@ -1,0 +1,223 @@
+"""The data path as one object: its limits, its draining, and that closing leaves nothing."""
+
+import asyncio
+import errno
+import signal
+import socket
+
+import pytest
+
+from kproxy import errors
+from kproxy.balancer import penalty
+from kproxy.datapath import halfclose, syscalls, worker
+from tests.datapath import harness
+from tests.relay import actor
+
+
+@pytest.mark.parametrize(
+    ("open_files", "listeners"),
+    [
+        pytest.param(256, 1, id="a small limit"),
+        pytest.param(1024, 10, id="the usual limit"),
+        pytest.param(20_000, 0, id="no listener yet"),
+        pytest.param(20_000, 5_000, id="many listeners"),
+        pytest.param(1_048_576, 10_000, id="a big limit"),
+    ],
+)
+def test_all_connections_with_all_pipes_fit_into_the_open_files(
+    open_files: int, listeners: int
+) -> None:
+    limit = worker.connection_limit(open_files, listeners)
+    needed = 2 * limit + 2 * worker.pipe_limit(open_files) + listeners
+    assert needed + 32 <= open_files, "and some for logs, control and probes"
+    assert needed + 128 >= open_files, "and not many are wasted"
+
+
+@pytest.mark.parametrize("open_files", [1, 64])
+def test_a_hopeless_limit_still_serves_one_connection(open_files: int) -> None:
+    assert worker.connection_limit(open_files, 10) == 1
+    assert worker.pipe_limit(open_files) == 1
+
+
+def test_a_limit_that_open_files_cannot_carry_is_refused() -> None:
+    possible = worker.connection_limit(1024, 0)
+    worker.check_limit(None, 1024)
+    worker.check_limit(possible, 1024)
+    with pytest.raises(errors.ConfigError, match=rf"1024 files.* carry {possible}:") as caught:
+        worker.check_limit(possible + 1, 1024)
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_worker_refuses_to_start_with_an_impossible_limit(
+    bench: harness.Harness,
+) -> None:
+    impossible = worker.Limits(max_connections=syscalls.open_files_limit())
+    with pytest.raises(errors.ConfigError):
+        worker.Worker(penalty.PenaltyBox(), impossible)
+
+
+async def test_each_listener_costs_a_descriptor(bench: harness.Harness) -> None:
+    path = bench.start()
+    before = path.worker.max_connections
+    services = [path.serve() for _ in range(10)]
+    assert path.worker.max_connections == before - 5
+    for service in services:
+        path.worker.shut(service.listener)
+    assert path.worker.max_connections == before
+
+
+async def test_a_worker_at_its_computed_limit_never_meets_emfile(bench: harness.Harness) -> None:
+    """X01 with a real limit. More clients come than fit; all of them are served in the end."""
+    place = bench.backend()
+    room = 300
+    with harness.open_files_limit(room):
+        path = bench.start()
+        limit = path.worker.max_connections
+        assert limit < room / 2
+    service = path.serve(place)
+    clients = [await bench.connect(service) for _ in range(limit + 20)]
+    full = path.worker.max_connections
+    await harness.until(lambda: path.worker.connections == full, "the limit is reached")
+    for client in clients:
+        await client.send(b"x")
+        client.close()
+    for _ in clients:
+        backend = await bench.accept(place)
+        async with harness.within("a byte arrives"):
+            assert await backend.receive_exactly(1) == b"x"
+        backend.close()
+    await harness.until(path.is_quiet, "all have ended")
+    assert path.worker.counters.accept_errors == 0
+    assert set(service.ended) <= {halfclose.CLIENT_CLOSED, halfclose.BACKEND_CLOSED}
+
+
+async def test_sigpipe_is_ignored(bench: harness.Harness) -> None:
+    """splice(2) into a socket that was reset would kill the process."""
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        bench.start()
+        assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+
+
+async def test_draining_lets_connections_finish(bench: harness.Harness) -> None:
+    path, place = bench.start(), bench.backend()
+    service = path.serve(place)
+    client, backend = await bench.pair(service, place)
+    async with asyncio.TaskGroup() as group:
+        drain = group.create_task(path.worker.drain(30.0))
+        await asyncio.sleep(0)
+        with pytest.raises(ConnectionRefusedError):
+            await bench.connect(service)
+        await client.send(b"last words")
+        client.shut_write()
+        async with harness.within("the last words arrive"):
+            assert await backend.receive_exactly(10) == b"last words"
+        assert not drain.done()
+        backend.close()
+        async with harness.within("draining ends with the last connection"):
+            assert await drain == 0
+    assert service.ended == {halfclose.CLIENT_CLOSED: 1}
+
+
+async def test_draining_resets_what_is_left_after_its_grace(bench: harness.Harness) -> None:
+    path, place = bench.start(), bench.backend()
+    service = path.serve(place)
+    client, backend = await bench.pair(service, place)
+    async with harness.within("draining ends with its grace"):
+        assert await path.worker.drain(0.05) == 1
+        assert await client.receive_to_end() is actor.End.RESET
+        assert await backend.receive_to_end() is actor.End.RESET
+    assert service.ended == {halfclose.KILLED: 1}
+
+
+async def test_draining_an_idle_data_path_takes_no_time(bench: harness.Harness) -> None:
+    path = bench.start()
+    path.serve()
+    async with harness.within("draining ends at once"):
+        assert await path.worker.drain(3600.0) == 0
+
+
+async def test_draining_that_is_cancelled_leaves_connections_to_close(
+    bench: harness.Harness,
+) -> None:
+    path, place = bench.start(), bench.backend()
+    service = path.serve(place)
+    client, _ = await bench.pair(service, place)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await path.worker.drain(3600.0)
+    assert path.worker.connections == 1
+    path.worker.abort_all()
+    async with harness.within("the client is reset"):
+        assert await client.receive_to_end() is actor.End.RESET
+
+
+async def test_aborting_resets_every_connection_in_whatever_state(
+    bench: harness.Harness,
+) -> None:
+    path, place, hole = bench.start(), bench.backend(), await bench.black_hole()
+    service, dead = path.serve(place), path.serve(hole)
+    idle, _ = await bench.pair(service, place)
+    half_closed, half_backend = await bench.pair(service, place)
+    half_closed.shut_write()
+    dialling = await bench.connect(dead)
+    full, full_backend = await bench.pair(service, place, rcvbuf=4096)
+    async with harness.within("they reach their states"):
+        assert await half_backend.receive_to_end() is actor.End.FIN
+        sending = asyncio.ensure_future(full_backend.send(b"x" * (16 << 20)))
+        await full_backend.until_blocked()
+        await actor.until(lambda: path.dials == 1)
+    states = sorted(view.state for view in path.worker.connection_views())
+    assert states == ["dialling", "half-closed", "open", "open"]
+    assert path.worker.abort_all() == 4
+    assert path.worker.connections == path.dials == path.lent_pipes == 0
+    assert path.worker.abort_all() == 0
+    for client in (idle, half_closed, dialling, full):
+        async with harness.within("each client is reset"):
+            assert await client.receive_to_end() is actor.End.RESET
+    with pytest.raises(ConnectionError):
+        await sending
+
+
+async def test_closing_in_the_midst_of_everything_leaves_nothing(
+    bench: harness.Harness,
+) -> None:
+    """The harness looks for what is left: descriptors, timers, tasks, table entries."""
+    path, place = bench.start(), bench.backend()
+    hole, refusing = await bench.black_hole(), bench.place()
+    services = [path.serve(place), path.serve(hole, place), path.serve(refusing, place)]
+    for service in services:
+        for _ in range(10):
+            client = await bench.connect(service)
+            await client.send(b"x" * 1000)
+    queued = bench.hold(actor.Actor(socket.socket(), "the client"))
+    queued.sock.connect_ex(services[0].listener.address)
+    path.close()
+    assert path.worker.connections == 0
+
+
+async def test_connections_can_be_viewed(bench: harness.Harness) -> None:
+    path, place = bench.start(), bench.backend()
+    service = path.serve(place)
+    client, backend = await bench.pair(service, place)
+    await client.send(b"12345")
+    await backend.send(b"123")
+    async with harness.within("bytes arrive"):
+        await backend.receive_exactly(5)
+        await client.receive_exactly(3)
+    assert path.worker.connection_views() == [
+        worker.ConnectionView(service.target.name, "127.0.0.1", place.address, 5, 3, "open")
+    ]
+
+
+async def test_a_listener_that_cannot_be_watched_yet_serves_its_clients_later(
+    bench: harness.Harness,
+) -> None:
+    path, place = bench.start(), bench.backend()
+    path.kernel.fail("register", errno.ENOSPC)
+    service = path.serve(place)
+    client = await bench.connect(service)
+    await client.send(b"x")
+    await harness.until(place.waiting, "the client is served")
