@@ -183,16 +183,23 @@ class Connection:
         counters = self.target.counters
         counters.active -= 1
         counters.ended[reason] += 1
-        close_later = shared.poller.close_later
         client = self.client
-        counters.bytes_from_clients += client.moved
-        close_later(client.fd, client.sock)
-        client.release()
         server = self.server
-        if server is not None:
+        counters.bytes_from_clients += client.moved
+        if client.unsent is not None or client.pipe is not None:
+            client.discard()
+        if server is None:
+            shared.poller.close_later(client.fd, client.sock)
+        else:
             counters.bytes_from_backends += server.moved
-            close_later(server.fd, server.sock)
-            server.release()
+            if server.unsent is not None or server.pipe is not None:
+                server.discard()
+            shared.poller.close_pair_later(client.fd, client.sock, server.fd, server.sock)
+            server.fd = -1
+            client.peer = server.peer = None
+            del server.conn
+        client.fd = -1
+        del client.conn
         shared.connections -= 1
         if shared.on_room is not None:
             shared.on_room()

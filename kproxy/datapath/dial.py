@@ -26,7 +26,6 @@ from kproxy.model import endpoints
 LADDER = (0.25, 0.5, 1.0, 2.0)
 """Seconds each successive attempt may take."""
 
-_RELAY = poller.RELAY
 _SOL_SOCKET = _socket.SOL_SOCKET
 _SO_OOBINLINE = _socket.SO_OOBINLINE
 _IN_PROGRESS = frozenset({0, errno.EINPROGRESS})
@@ -276,10 +275,8 @@ class Dialer:
         """The handshake was over when connect returned: hand the socket to the relay."""
         conn.server = server = relay.Leg(conn, sock, sock.fileno())
         client = conn.client
-        register = self.poller.register
         try:
-            register(server.fd, server, _RELAY)
-            register(client.fd, client, _RELAY)
+            self.poller.register_pair(server.fd, server, client.fd, client)
         except OSError:
             conn.abort(halfclose.NO_RESOURCES)
         else:

@@ -42,12 +42,13 @@ ABORT: Final = "abort"
 """Reset both sockets."""
 
 
-def after_end(source_failed: bool, destination_failed: bool, opposite_ended: bool) -> Action:  # noqa: FBT001  # positional: called twice per connection on the hot path
-    """The action when a direction has ended and all its bytes have been passed on.
+AFTER_END: Final[tuple[tuple[Action, Action], tuple[Action, Action]]] = (
+    (HALF_CLOSE, CLOSE),
+    (ABORT, ABORT),
+)
+"""The action when a direction has ended and all its bytes have been passed on.
 
-    `source_failed`: the source was reset, rather than having sent FIN. `destination_failed`: the
-    destination has been reset meanwhile, so what the source sent last never arrived.
-    """
-    if source_failed or destination_failed:
-        return ABORT
-    return CLOSE if opposite_ended else HALF_CLOSE
+`AFTER_END[failed][opposite]`: whether either socket has been reset (the source, so that its end
+is not in order; or the destination, so that what was sent last never arrived), and whether the
+opposite direction has ended before. A table, because it is asked twice in every connection.
+"""

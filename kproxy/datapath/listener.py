@@ -15,7 +15,7 @@ import structlog
 from kproxy.datapath import connection, dial, poller, syscalls
 from kproxy.model import endpoints
 
-_ACCEPT_BUDGET = 32
+_ACCEPT_BUDGET = 16
 """Clients accepted per event, so that a flood of new ones cannot starve the relays."""
 _RETRY_SECONDS = 0.1
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

@@ -99,6 +99,7 @@ class Poller:
     def __init__(self, kernel: syscalls.Kernel) -> None:
         self._epoll = kernel.epoll()
         self._poll = self._epoll.poll
+        self._watch = self._epoll.register
         self._nobody = Nobody()
         self._handlers: list[EventHandler] = [self._nobody] * 1024
         self._closing: list[Closable] = []
@@ -131,12 +132,32 @@ class Poller:
 
     def register(self, fd: int, handler: EventHandler, events: int) -> None:
         """Watch `fd`; raises OSError as epoll_ctl(2) does. `fd` stays the caller's."""
-        self._epoll.register(fd, events)
+        self._watch(fd, events)
         try:
             self._handlers[fd] = handler
         except IndexError:
-            self._handlers.extend([self._nobody] * (fd + 1024 - len(self._handlers)))
+            self._grow(fd)
             self._handlers[fd] = handler
+
+    def register_pair(
+        self, fd: int, handler: EventHandler, fd2: int, handler2: EventHandler
+    ) -> None:
+        """`register` both for RELAY, in one call."""
+        watch = self._watch
+        watch(fd, RELAY)
+        watch(fd2, RELAY)
+        handlers = self._handlers
+        try:
+            handlers[fd] = handler
+            handlers[fd2] = handler2
+        except IndexError:
+            self._grow(max(fd, fd2))
+            handlers[fd] = handler
+            handlers[fd2] = handler2
+
+    def _grow(self, fd: int) -> None:
+        """Make room in the table for `fd`."""
+        self._handlers.extend([self._nobody] * (fd + 1024 - len(self._handlers)))
 
     def rearm(self, fd: int, events: int) -> None:
         """Change what `fd` is watched for; the kernel reports its present readiness anew."""
@@ -161,11 +182,20 @@ class Poller:
         Closing removes it from the epoll too, since nothing else shares its file description
         (every socket is close-on-exec, and no process is forked after the epoll exists).
         """
-        try:  # noqa: SIM105  # twice per connection: suppress() would be a call
+        if fd < len(self._handlers):
             self._handlers[fd] = self._nobody
-        except IndexError:
-            pass  # it was never registered
         self._closing.append(sock)
+        if not self._turning:
+            self._schedule()
+
+    def close_pair_later(self, fd: int, sock: Closable, fd2: int, sock2: Closable) -> None:
+        """`close_later` for both sockets of a connection, in one call."""
+        handlers = self._handlers
+        try:  # noqa: SIM105  # once per connection: suppress() would be a call
+            handlers[fd] = handlers[fd2] = self._nobody
+        except IndexError:
+            pass  # registering them had failed
+        self._closing += (sock, sock2)
         if not self._turning:
             self._schedule()
 

@@ -52,7 +52,7 @@ _starts = [_view[:count] for count in range(_SMALL)]
 _SOL_SOCKET = _socket.SOL_SOCKET
 _MSG_MORE = 0x8000
 _SHUT_WR = _socket.SHUT_WR
-_after_end = halfclose.after_end
+_AFTER_END = halfclose.AFTER_END
 _CLOSE = halfclose.CLOSE
 _HALF_CLOSE = halfclose.HALF_CLOSE
 _CLIENT_CLOSED: halfclose.Reason = halfclose.CLIENT_CLOSED
@@ -256,14 +256,6 @@ class Leg:
         if self.pipe is not None:
             self._release_pipe(self.pipe)
 
-    def release(self) -> None:
-        """The socket has been given up: break the links, and give back what was borrowed."""
-        if self.unsent is not None or self.pipe is not None:
-            self.discard()
-        self.fd = -1
-        self.peer = None
-        del self.conn
-
     def release_idle_pipe(self) -> None:
         """Give back a pipe that holds nothing; the next full read borrows one again."""
         if self.pipe is not None and not self.pipe.filled:
@@ -364,8 +356,18 @@ class Leg:
         self.eof = True
         if count:
             self.moved += count
-            self._send_buffer(count)
-            if self.peer is None or self.unsent is not None:
+            try:
+                sent = peer.sock.send(
+                    _starts[count] if count < _SMALL else _view[:count], _MSG_MORE
+                )
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                peer.destination_failed()
+                return
+            if sent != count:
+                self.unsent = bytes(_view[sent:count])
+                peer.wait_writable()
                 return
         self._finish(peer)
 
@@ -540,7 +542,7 @@ class Leg:
         """The direction's last byte has been passed on: relay how it ended."""
         self.ended = True
         conn = self.conn
-        action = _after_end(self.failed, peer.failed, peer.ended)
+        action = _AFTER_END[self.failed or peer.failed][peer.ended]
         if action == _CLOSE:
             conn.close()
         elif action == _HALF_CLOSE:

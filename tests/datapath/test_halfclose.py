@@ -21,7 +21,8 @@ from kproxy.datapath import halfclose
 def test_a_reset_is_never_passed_on_as_a_fin_nor_a_fin_as_a_reset(
     source_failed: bool, destination_failed: bool, opposite_ended: bool, action: halfclose.Action
 ) -> None:
-    assert halfclose.after_end(source_failed, destination_failed, opposite_ended) == action
+    failed = source_failed or destination_failed
+    assert halfclose.AFTER_END[failed][opposite_ended] == action
 
 
 def test_reasons_are_distinct_pairs_of_who_and_when() -> None:
