@@ -1,19 +1,22 @@
 # Everything sets itself up: the first `make demo` or `make test` builds .venv, later ones are fast.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long lint format bench lock clean
+.PHONY: demo test coverage test-long lint format bench lock clean
 
 demo: $(STAMP) ## Run the proxy on a sample manifest and show what it does
 	@$(BIN)/kproxy demo
 
 test: $(STAMP) ## The default test lane
+	$(BIN)/python -m pytest
+
+coverage: $(STAMP) ## The same, and which lines it did not reach
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
-	@$(BIN)/coverage combine -q
-	@$(BIN)/coverage report --format=total | sed 's/^/coverage, percent: /'
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 test-long: $(STAMP) ## Soaks and sizes that take minutes
 	$(BIN)/python -m pytest -m long

@@ -6,6 +6,7 @@ it, and compares with what was there before: descriptors, tasks, timers.
 """
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import errno
@@ -60,6 +61,20 @@ async def until(condition: Callable[[], object], what: str, seconds: float = PRO
 def open_files() -> int:
     """How many descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # iterdir() may stay open
+
+
+def is_still_watching() -> bool:
+    """Whether a file watch of an earlier test is about to close its descriptors, from a thread."""
+    kinds: collections.Counter[str] = collections.Counter()
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # iterdir() may stay open
+        with contextlib.suppress(FileNotFoundError):
+            kinds[os.readlink(f"/proc/self/fd/{name}")] += 1  # noqa: PTH115  # as above
+    own_epoll = 1
+    return (
+        kinds["anon_inode:inotify"] > 0
+        or kinds["anon_inode:[eventfd]"] > 0
+        or kinds["anon_inode:[eventpoll]"] > own_epoll
+    )
 
 
 class Scripted:
