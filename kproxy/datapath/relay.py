@@ -135,15 +135,13 @@ class Leg:
         except OSError:
             self._source_failed()
             return
-        if count == READ_SIZE or not count:
-            self._pass_on(count)
+        if not count or count >= _SMALL:
+            self._pass_on_much(count)
             return
         self.moved += count
         peer = self.peer
         try:
-            sent = peer.sock.send(  # type: ignore[union-attr]  # quick legs have one
-                _starts[count] if count < _SMALL else _view[:count]
-            )
+            sent = peer.sock.send(_starts[count])  # type: ignore[union-attr]  # quick legs have one
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -370,6 +368,14 @@ class Leg:
                 peer.wait_writable()
                 return
         self._finish(peer)
+
+    def _pass_on_much(self, count: int) -> None:
+        """Pass on what the fast path leaves alone: nothing, or a good deal."""
+        if not count or count == READ_SIZE:
+            self._pass_on(count)
+        else:
+            self.moved += count
+            self._send_buffer(count)
 
     def _pass_on(self, count: int) -> None:
         """Pass on `count` bytes just read, and then whatever else there may be."""
