@@ -5,8 +5,9 @@ A dial is a non-blocking connect with a timeout. The ladder is kube-proxy's
 accept loop, where one dead endpoint used to block every new client of its service port.
 
 Most dials never wait at all: on loopback and on a fast network the handshake is over when
-connect(2) returns, so the client's first bytes are read and sent at once. Only a dial that did
-not complete becomes a `Dial`, with a place in a timeout queue.
+connect(2) returns, so the client's first bytes are sent at once. Only a dial that did not
+complete becomes a `Dial`, with a place in a timeout queue. When those bytes are there before the
+dial, the handshake's last ACK travels with them: the server wakes once, for both.
 
 A failed endpoint goes to the penalty box (`Health`). The dials still waiting on it move on as
 soon as it is marked, if they have somewhere better to go: nobody waits out a timeout that
@@ -164,6 +165,10 @@ class Dialer:
         dialled = []
         for conn in accepted:
             try:
+                conn.client.read_first()
+                if conn.client.failed:
+                    conn.abort(halfclose.CLIENT_LEFT_DIAL)
+                    continue
                 backend = conn.target.picker.pick(conn.address, now)
                 if backend is None:
                     self._turn_away(conn, halfclose.NO_ENDPOINTS, ())
@@ -227,6 +232,8 @@ class Dialer:
             return None
         # In line, or a read would skip the urgent byte. Accepted sockets inherit it.
         sock.setsockopt(_SOL_SOCKET, _SO_OOBINLINE, 1)
+        if conn.client.unsent is not None:
+            syscalls.join_ack_and_data(sock)
         code = sock.connect_ex(backend)
         if code in _IN_PROGRESS:
             return sock

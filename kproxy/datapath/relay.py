@@ -162,32 +162,41 @@ class Leg:
         if self.fd >= 0:
             self.conn.abort(halfclose.BUG)
 
-    def send_first(self, server: syscalls.StreamSocket) -> int:
-        """Read the client's first bytes, if any came yet, and try them on a dialled socket.
-
-        Returns 0 when `server` took some: so it is connected. EAGAIN: the client is silent so
-        far, or the handshake is not over; what was read waits in `unsent`. Otherwise the errno
-        that ended the dial, or, with `failed` set, the client.
-        """
+    def read_first(self) -> None:
+        """Read the client's first bytes into `unsent`, if any came yet. May set eof or failed."""
         try:
             count = self.sock.recv_into(_buffer)
         except BlockingIOError:
-            return errno.EAGAIN
-        except OSError as error:
+            return
+        except OSError:
             self.eof = self.failed = True
-            return error.errno or errno.ECONNRESET
+            return
         if not count:
             self.eof = True
-            return errno.EAGAIN
+            return
         self.moved += count
         self.readable = count == READ_SIZE
+        self.unsent = bytes(_starts[count] if count < _SMALL else _view[:count])
+
+    def send_first(self, server: syscalls.StreamSocket) -> int:
+        """Try the client's first bytes on a dialled socket.
+
+        Returns 0 when `server` took some: so it is connected. EAGAIN: the client is silent so
+        far, or the handshake is not over. Otherwise the errno that ended the dial, or, with
+        `failed` set, the client.
+        """
+        if self.unsent is None and not self.eof:
+            self.read_first()
+        if self.failed:
+            return errno.ECONNRESET
+        unsent = self.unsent
+        if unsent is None:
+            return errno.EAGAIN
         try:
-            sent = server.send(_starts[count] if count < _SMALL else _view[:count])
+            sent = server.send(unsent)
         except OSError as error:
-            self.unsent = bytes(_view[:count])
             return error.errno or errno.ECONNREFUSED
-        if sent != count:
-            self.unsent = bytes(_view[sent:count])
+        self.unsent = None if sent == len(unsent) else unsent[sent:]
         return 0
 
     def pump(self) -> None:

@@ -67,6 +67,16 @@ def send_at_once(sock: StreamSocket) -> None:
     sock.setsockopt(_IPPROTO_TCP, _socket.TCP_NODELAY, 1)
 
 
+def join_ack_and_data(sock: StreamSocket) -> None:
+    """Before a connect that data will follow at once: let the handshake's last ACK wait for it.
+
+    One packet less, and the server's accept and first read are one wake-up instead of two
+    (HAProxy's `tcp-smart-connect`). Only for a client that has spoken already: a server that
+    speaks first would otherwise learn of its client up to 200 ms late.
+    """
+    sock.setsockopt(_IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
+
+
 def close_in_order(sock: StreamSocket) -> None:
     """Take `reset_on_close` back: the coming close sends what is queued, and then FIN."""
     sock.setsockopt(_SOL_SOCKET, _socket.SO_LINGER, _NO_LINGER)
