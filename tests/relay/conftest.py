@@ -20,6 +20,9 @@ from tests.relay import rig
 HALF_CLOSE_TIMEOUT = 1.0
 """Seconds; what the proxies are configured with and R27 judges."""
 
+LONG_HALF_CLOSE_TIMEOUT = 8.0
+"""The same in the long lane, where a half-closed peer may be silent for 5 s (R02)."""
+
 KEEPALIVE_IDLE = 3
 """Seconds; a peer that vanished is given up after twice that."""
 
@@ -48,12 +51,14 @@ class Running:
 
 
 @contextlib.contextmanager
-def kproxy_run(backend: rig.Address, folder: pathlib.Path) -> collections.abc.Iterator[Running]:
+def kproxy_run(
+    backend: rig.Address, folder: pathlib.Path, half_close_timeout: float = HALF_CLOSE_TIMEOUT
+) -> collections.abc.Iterator[Running]:
     """`kproxy run`, as users start it. At its end nothing may have gone wrong unseen."""
     manifest = folder / "relay.yaml"
     manifest.write_text(_MANIFEST.format(host=backend[0], port=backend[1]))
     flags = (
-        *("--half-closed-timeout", str(HALF_CLOSE_TIMEOUT)),
+        *("--half-closed-timeout", str(half_close_timeout)),
         *("--keepalive-idle", str(KEEPALIVE_IDLE)),
     )
     with daemon.running(folder, manifest, *flags) as proxy:
@@ -65,14 +70,17 @@ def kproxy_run(backend: rig.Address, folder: pathlib.Path) -> collections.abc.It
 
 @contextlib.contextmanager
 def data_path(
-    backend: rig.Address, *flags: str, host: str = "127.0.0.1"
+    backend: rig.Address,
+    *flags: str,
+    host: str = "127.0.0.1",
+    half_close_timeout: float = HALF_CLOSE_TIMEOUT,
 ) -> collections.abc.Iterator[Running]:
     """The data path alone, on a kernel that may be faulty. At its end it holds nothing."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "tests.datapath.faulty_proxy"),
             *(f"{host}:0", f"{backend[0]}:{backend[1]}"),
-            *("--half-close-timeout", str(HALF_CLOSE_TIMEOUT)),
+            *("--half-close-timeout", str(half_close_timeout)),
             *("--keepalive-idle", str(KEEPALIVE_IDLE), *flags),
         ],
         stdout=subprocess.PIPE,
@@ -100,12 +108,14 @@ def running(
     """Yield a proxy in front of a backend listener, both for the whole session."""
     with rig.listen(("127.0.0.1", 0)) as listener:
         backend = listener.getsockname()
+        is_long = request.config.getoption("markexpr") == "long"
+        timeout = LONG_HALF_CLOSE_TIMEOUT if is_long else HALF_CLOSE_TIMEOUT
         if request.param == "kproxy run":
-            started = kproxy_run(backend, tmp_path_factory.mktemp("relay"))
+            started = kproxy_run(backend, tmp_path_factory.mktemp("relay"), timeout)
         else:
-            started = data_path(backend, "--kernel", "rough")
+            started = data_path(backend, "--kernel", "rough", half_close_timeout=timeout)
         with started as proxy:
-            yield rig.Target(proxy.address, listener, proxy.pid, HALF_CLOSE_TIMEOUT)
+            yield rig.Target(proxy.address, listener, proxy.pid, timeout)
 
 
 @pytest.fixture
