@@ -34,10 +34,6 @@ class Gate:
         self.limit = limit
         self._waiting: list[Listener] = []
 
-    def is_full(self) -> bool:
-        """Whether one more connection would exceed the limit."""
-        return self._shared.connections >= self.limit
-
     def wait(self, listener: "Listener") -> None:
         """Keep `listener` until there is room; it must be paused."""
         if not self._waiting:

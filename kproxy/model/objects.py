@@ -17,8 +17,6 @@ RawObject: TypeAlias = Any
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
-DISCOVERY_GROUP = "discovery.k8s.io"
-
 
 class ObjectMeta(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """`metadata`."""
