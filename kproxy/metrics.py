@@ -1,4 +1,4 @@
-"""Counters of the data path: plain integers, read by whoever shows them.
+"""Counters: plain integers, read by whoever shows them.
 
 The hot path only ever adds to an attribute. Turning these into Prometheus samples is the work of
 a collector, at scrape time.
@@ -58,3 +58,34 @@ class DataPathCounters:
         self.splice_fallbacks = 0
         self.stale_events = 0
         self.stalls_recovered = 0
+
+
+class ReflectorCounters:
+    """What happened to one list-and-watch of the API, named after its `resource` (a plural).
+
+    Moments are on the monotonic clock. `last_contact` is when the server last sent a byte that
+    made sense (an event, a bookmark, a list), None before the first; `failing_since` is when
+    contact was lost, None while all is well. `relists` counts lists by cause, `events` watch
+    events by type, `failures` what broke a list or a watch, by reason.
+    """
+
+    __slots__ = (
+        "events",
+        "failing_since",
+        "failures",
+        "last_contact",
+        "malformed",
+        "relists",
+        "resource",
+        "watches",
+    )
+
+    def __init__(self, resource: str) -> None:
+        self.resource = resource
+        self.relists: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.watches = 0
+        self.malformed = 0
+        self.last_contact: float | None = None
+        self.failing_since: float | None = None
