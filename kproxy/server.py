@@ -11,14 +11,14 @@
 
 import asyncio
 import gc
-import json
 import os
 import random
 import resource
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from kproxy import config, errors
@@ -72,6 +72,7 @@ class Server:
             self._sync, self._full_sync, lambda: self._proxier.has_failures
         )
         self._reported: dict[names.ServicePortName, list[proxier.FrontendStatus]] = {}
+        self._has_looked = False
         self._is_ready = False
         self._failure: errors.KproxyError | None = None
         self._stop_requests = 0
@@ -111,30 +112,33 @@ class Server:
 
     def service_views(self) -> list[dict[str, object]]:
         """As `kproxy get services -o json` shows them."""
-        return status.service_views(self._source.store, self._proxier, self._plane)
+        return list(status.service_views(self._source.store, self._proxier, self._plane))
 
     def _on_change(self, changed: frozenset[names.NamespacedName]) -> None:
         """The source's Store has changed. Nothing is opened before it is complete once."""
         if not self._source.has_synced:
             return
-        if self._is_ready:
+        if self._has_looked:
             self._proxier.mark(changed)
         else:
             self._proxier.mark_all()
+            self._has_looked = True
         self._runner.request()
 
-    def _full_sync(self) -> None:
+    def _full_sync(self) -> Iterator[None]:
         if self._source.has_synced:
             self._proxier.mark_all()
-            self._sync()
+            yield
+            yield from self._sync()
 
-    def _sync(self) -> None:
-        self._report(self._proxier.sync())
+    def _sync(self) -> Iterator[None]:
+        changed = yield from self._proxier.sync_steps()
+        yield from self._report(changed)
         if not self._is_ready:
+            yield from self._announce()
             self._is_ready = True
-            self._announce()
 
-    def _report(self, changed: Iterable[names.ServicePortName]) -> None:
+    def _report(self, changed: Iterable[names.ServicePortName]) -> Iterator[None]:
         """One line for each frontend whose state is new: at start all of them."""
         for name in changed:
             now = self._proxier.frontends(name)
@@ -148,20 +152,23 @@ class Server:
                 self._reported[name] = now
             else:
                 self._reported.pop(name, None)
+            yield
 
-    def _announce(self) -> None:
+    def _announce(self) -> Iterator[None]:
         """The first sync is done: tell the log and the ready file."""
-        # What exists now lives as long as the process: keep the collector from walking it.
-        gc.collect()
+        # What exists now lives as long as the process: keep the collector from walking it. It is
+        # not asked to clean up first, which at 10,000 Services would hold every relay up.
         gc.freeze()
-        bound = sum(s.state == "bound" for views in self._reported.values() for s in views)
+        gc.enable()
+        yield
         try:
-            self._write_ready_file()
+            yield from self._write_ready_file()
         except errors.KproxyError as error:
             # Whoever waits for the file would wait for ever: better to end and say why.
             self._failure = error
             self.stop()
             return
+        bound = sum(s.state == "bound" for views in self._reported.values() for s in views)
         _log.info(
             "ready",
             source=self._source.describe(),
@@ -169,17 +176,11 @@ class Server:
             max_connections=self._worker.max_connections,
         )
 
-    def _write_ready_file(self) -> None:
-        if self._config.ready_file is None:
-            return
-        content = {
-            "pid": os.getpid(),
-            "control": None,
-            "healthz": None,
-            "metrics": None,
-            "services": self.service_views(),
-        }
-        _write_atomically(self._config.ready_file, content)
+    def _write_ready_file(self) -> Iterator[None]:
+        if self._config.ready_file is not None:
+            head = {"pid": os.getpid(), "control": None, "healthz": None, "metrics": None}
+            views = status.service_views(self._source.store, self._proxier, self._plane)
+            yield from _write_atomically(self._config.ready_file, _json(head, "services", views))
 
     async def _drain(self) -> None:
         open_now = self._worker.connections
@@ -201,6 +202,8 @@ async def serve(cfg: config.Config) -> None:
     Raises ConfigError before anything is opened, KproxyError when serving is impossible.
     """
     _raise_open_files_limit()
+    # Until the first sync is done, everything that is made stays: there is nothing to collect.
+    gc.disable()
     gc.set_threshold(50_000, 20, 50)
     server = Server(cfg)
     loop = asyncio.get_running_loop()
@@ -209,6 +212,7 @@ async def serve(cfg: config.Config) -> None:
     try:
         await server.run()
     finally:
+        gc.enable()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
@@ -252,14 +256,29 @@ def _remove_stale(path: Path) -> None:
         ) from error
 
 
-def _write_atomically(path: Path, content: object) -> None:
-    """Write JSON so that a reader sees all of it or nothing. Raises KproxyError."""
+def _json(head: Mapping[str, object], key: str, items: Iterable[object]) -> Iterator[bytes]:
+    """The JSON object `head` with a list of `items` as its last member, a piece for each item."""
+    yield msgspec.json.format(msgspec.json.encode(head), indent=2).removesuffix(b"\n}")
+    yield b',\n  "%s": [' % key.encode()
+    separator = b"\n"
+    for item in items:
+        yield separator + msgspec.json.encode(item)
+        separator = b",\n"
+    yield b"\n]\n}\n"
+
+
+def _write_atomically(path: Path, pieces: Iterable[bytes]) -> Iterator[None]:
+    """Write so that a reader sees all of it or nothing. Raises KproxyError."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        scratch.write_text(json.dumps(content, indent=2) + "\n")
+        with scratch.open("wb") as file:
+            for piece in pieces:
+                file.write(piece)
+                yield
         scratch.replace(path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise errors.KproxyError(
             f"cannot write the ready file {path}: {error.strerror}; choose another place"
         ) from error
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """What the proxy is doing, as the plain data of `kproxy get services -o json`."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from kproxy.model import endpoints, forwarding
@@ -10,9 +10,10 @@ from kproxy.reconcile import dataplane, proxier, rules
 
 def service_views(
     reader: rules.ObjectReader, served: proxier.Proxier, plane: dataplane.WorkerDataPlane
-) -> list[dict[str, object]]:
-    """Every service port that is served, sorted by name."""
-    return [service_view(rule, reader, served, plane) for _, rule in sorted(served.rules().items())]
+) -> Iterator[dict[str, object]]:
+    """Every service port that is served, sorted by name; each is looked at when it is asked for."""
+    for _, rule in sorted(served.rules().items()):
+        yield service_view(rule, reader, served, plane)
 
 
 def service_view(

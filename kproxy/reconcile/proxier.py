@@ -15,10 +15,14 @@ Backends come before the portal opens, so that no client is accepted with nowher
 (kube-proxy's `mergeService` had it the other way round), and the portal closes before the
 balancer forgets. All closing comes before any opening, so that two ports can swap their numbers
 and an address can change hands in one sync.
+
+A sync of thousands of Services is a long computation on a thread that also relays bytes. It can
+therefore be taken in steps (`sync_steps`), between which others run. Objects that change in the
+meantime are dirty again, and the next sync looks at them once more.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -60,11 +64,11 @@ class _Entry:
 class _Plan:
     """The effects of one sync, in order."""
 
-    close: list[endpoints.Backend]
-    set_backends: list[forwarding.SetBackends]
-    open: list[tuple[endpoints.Backend, claims.Claim]]
-    forget: list[names.ServicePortName]
-    looked_at: set[names.ServicePortName]
+    close: list[endpoints.Backend] = field(default_factory=list)
+    set_backends: list[forwarding.SetBackends] = field(default_factory=list)
+    open: list[tuple[endpoints.Backend, claims.Claim]] = field(default_factory=list)
+    forget: list[names.ServicePortName] = field(default_factory=list)
+    looked_at: dict[names.ServicePortName, None] = field(default_factory=dict)
 
 
 class Proxier:
@@ -103,9 +107,9 @@ class Proxier:
 
     def mark(self, changed: Iterable[names.NamespacedName]) -> None:
         """These Services, or their endpoints, are not what they were."""
-        self._dirty.update(
-            name for name in changed if not self._namespaces or name.namespace in self._namespaces
-        )
+        if self._namespaces:
+            changed = [name for name in changed if name.namespace in self._namespaces]
+        self._dirty.update(changed)
 
     def mark_all(self) -> None:
         """Look at everything again at the next sync, and retry what could not be opened."""
@@ -118,25 +122,41 @@ class Proxier:
         return bool(self._failed)
 
     def sync(self) -> list[names.ServicePortName]:
+        """`sync_steps`, all at once."""
+        steps = self.sync_steps()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                changed: list[names.ServicePortName] = done.value
+                return changed
+
+    def sync_steps(self) -> Generator[None, None, list[names.ServicePortName]]:
         """Carry out what the dirty Services require. Must not run before the first lists are in.
 
-        Returns the service ports whose frontends may be in another state than before.
+        Yields between pieces of work of some 100 us; only one sync may be under way. Returns the
+        service ports whose frontends may be in another state than before.
 
         A frontend that cannot be opened is reported and left for a later sync; it never keeps
         another one from being served.
         """
         dirty, self._dirty = self._dirty, set()
-        plan = self._plan(dirty)
+        plan = _Plan()
+        yield from self._plan(dirty, plan)
         for address in plan.close:
             del self._open[address]
             self._plane.apply(forwarding.CloseFrontend(address))
+            yield
         for message in plan.set_backends:
             self._plane.apply(message)
+            yield
         for address, claim in plan.open:
             self._open_frontend(address, claim)
+            yield
         for name in plan.forget:
             self._plane.apply(forwarding.Forget(name))
-        return sorted({*plan.looked_at, *plan.forget})
+            yield
+        return sorted(plan.looked_at | dict.fromkeys(plan.forget))
 
     def rules(self) -> dict[names.ServicePortName, forwarding.Rule]:
         """The rules in force, by service port."""
@@ -147,8 +167,10 @@ class Proxier:
         entry = self._entries.get(name)
         return [self._status(entry.rule, f) for f in entry.rule.frontends] if entry else []
 
-    def _plan(self, dirty: Iterable[names.NamespacedName]) -> _Plan:
-        plan = _Plan([], [], [], [], set())
+    def _plan(
+        self, dirty: Iterable[names.NamespacedName], plan: _Plan
+    ) -> Generator[None, None, None]:
+        """Fill in `plan`, the effects by which `dirty` are made true."""
         touched: dict[endpoints.Backend, None] = {}
         for service in sorted(dirty):
             try:
@@ -156,10 +178,11 @@ class Proxier:
             except Exception:
                 self.quarantined += 1
                 _log.exception("a bug keeps this Service as it was", service=str(service))
+            yield
         for address in touched:
             winner = self._claims.winner(address)
             self._report_collisions(address, winner)
-            plan.looked_at.update(claim.name for claim in self._claims.all(address))
+            plan.looked_at.update((claim.name, None) for claim in self._claims.all(address))
             if winner is not None and not self._has_backends(winner):
                 winner = None
             current = self._open.get(address)
@@ -169,7 +192,7 @@ class Proxier:
                 self._failed.pop(address, None)
             elif current != winner:
                 plan.open.append((address, winner))
-        return plan
+            yield
 
     def _has_backends(self, claim: claims.Claim) -> bool:
         """Without backends nobody listens: connections are refused, never accepted and closed."""
@@ -191,7 +214,13 @@ class Proxier:
         )
         created = found.created if found else ""
         desired = {name: self._entry(rule, created) for name, rule in ruled.items()}
-        for name in self._ports_of.get(service, ()):
+        known = {name: self._entries[name] for name in self._ports_of.get(service, ())}
+        if desired == known:
+            # A full sync meets little else: what is there stays, what is not open is tried.
+            plan.looked_at.update(dict.fromkeys(known))
+            touched.update(self._not_open(known.values()))
+            return
+        for name in known:
             for address, claim in self._entries[name].claims:
                 self._claims.withdraw(address, claim)
                 touched[address] = None
@@ -204,13 +233,20 @@ class Proxier:
                 touched[address] = None
             old = self._entries.get(name)
             self._entries[name] = entry
-            plan.looked_at.add(name)
+            plan.looked_at[name] = None
             if old is None or _backends(old.rule) != _backends(entry.rule):
                 plan.set_backends.append(_backends(entry.rule))
         if desired:
             self._ports_of[service] = tuple(desired)
         else:
             self._ports_of.pop(service, None)
+
+    def _not_open(self, entries: Iterable[_Entry]) -> Iterable[tuple[endpoints.Backend, None]]:
+        """The addresses that `entries` claim and do not have, whatever the reason."""
+        for entry in entries:
+            for address, claim in entry.claims:
+                if self._open.get(address) != claim:
+                    yield address, None
 
     def _entry(self, raw: forwarding.Rule, created: str) -> _Entry:
         """The entry for a rule of the objects: without loops, and with its claims."""
@@ -313,7 +349,8 @@ class Proxier:
             return FrontendStatus(frontend, address, "no-endpoints", "connections are refused")
         if address in self._open:
             return FrontendStatus(frontend, address, "bound")
-        return FrontendStatus(frontend, address, "unavailable", self._failed.get(address, ""))
+        detail = self._failed.get(address, "about to be opened")
+        return FrontendStatus(frontend, address, "unavailable", detail)
 
 
 def _backends(rule: forwarding.Rule) -> forwarding.SetBackends:

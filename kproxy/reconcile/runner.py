@@ -4,10 +4,15 @@ The rule is that of kube-proxy's BoundedFrequencyRunner (`pkg/util/async`): a mi
 with a burst of 2, and a periodic full sync. Its minimum is 1 s because each sync rewrites
 netfilter; ours touches only what changed, and an edit is to be in force within 200 ms, so the
 default minimum is 50 ms.
+
+A sync of everything at 10,000 Services takes longer than a relay may be kept waiting. So a sync
+is an iterator, and the runner lets the event loop turn between its steps.
 """
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 import structlog
 
@@ -15,6 +20,11 @@ _log = structlog.get_logger(__name__)
 
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 30.0
+SLICE = 0.005
+"""How many seconds of syncing may pass before everything else on the event loop has its turn."""
+
+Sync: TypeAlias = Callable[[], Iterable[object]]
+"""A sync in steps: each should take less than a millisecond. Whatever it yields is dropped."""
 
 
 class Pacing:
@@ -54,19 +64,21 @@ class Runner:
 
     def __init__(
         self,
-        sync: Callable[[], None],
-        full_sync: Callable[[], None],
+        sync: Sync,
+        full_sync: Sync,
         wants_retry: Callable[[], bool],
         *,
         interval: float = 0.05,
         burst: int = 2,
         period: float = 30.0,
+        stopwatch: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sync = sync
         self._full_sync = full_sync
         self._wants_retry = wants_retry
         self._pacing = Pacing(interval, burst)
         self._period = period
+        self._stopwatch = stopwatch
         self._requested = asyncio.Event()
         self._retry = FIRST_RETRY
         self.failures = 0
@@ -88,12 +100,12 @@ class Runner:
             now = clock()
             self._pacing.spend(now)
             if is_requested and now < full_at:
-                self._run(self._sync)
+                await self._run(self._sync)
                 full_at = min(full_at, now + self._patience())
             else:
                 if self._wants_retry():
                     self._retry = min(2 * self._retry, LONGEST_RETRY)
-                self._run(self._full_sync)
+                await self._run(self._full_sync)
                 full_at = now + self._patience()
 
     def _patience(self) -> float:
@@ -112,10 +124,15 @@ class Runner:
             return False
         return True
 
-    def _run(self, sync: Callable[[], None]) -> None:
+    async def _run(self, sync: Sync) -> None:
         """A sync that raises is a bug; the next one, which looks at everything, may heal it."""
+        # Not the loop's clock: uvloop reads it once per turn, and a turn is what is measured.
+        slice_ends = self._stopwatch() + SLICE
         try:
-            sync()
+            for _ in sync():
+                if self._stopwatch() >= slice_ends:
+                    await asyncio.sleep(0)
+                    slice_ends = self._stopwatch() + SLICE
         except Exception:
             self.failures += 1
             _log.exception("sync failed, will retry at the next full sync")

@@ -1,7 +1,8 @@
 """When the runner syncs: pacing by a pure clock, the rest on a loop whose clock jumps."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import structlog.testing
@@ -49,17 +50,24 @@ class Rig:
         self.ran: list[tuple[str, float]] = []
         self.wants_retry = False
         self.on_sync: Callable[[], None] = lambda: None
+        self.steps = 0
+        self.worked = 0.0
+        """Seconds that steps have taken: each claims a millisecond."""
         self.runner = runner.Runner(
             lambda: self._record("sync"),
             lambda: self._record("full"),
             lambda: self.wants_retry,
             interval=interval,
             period=period,
+            stopwatch=lambda: self.worked,
         )
 
-    def _record(self, kind: str) -> None:
+    def _record(self, kind: str) -> Iterator[None]:
         self.ran.append((kind, round(asyncio.get_running_loop().time(), 6)))
         self.on_sync()
+        for _ in range(self.steps):
+            self.worked += 0.001
+            yield
 
     def times(self, kind: str) -> list[float]:
         return [at for each, at in self.ran if each == kind]
@@ -131,6 +139,22 @@ def test_a_request_while_a_sync_runs_is_not_lost() -> None:
         await asyncio.sleep(1)
 
     assert play(rig, script) == [("sync", 0), ("sync", 0), ("sync", 0.05)]
+
+
+def test_others_have_their_turn_while_a_long_sync_runs() -> None:
+    rig = Rig()
+    rig.steps = 100
+    seen: list[float] = []
+
+    async def script() -> None:
+        rig.runner.request()
+        while rig.worked < 0.1:
+            await asyncio.sleep(0)
+            seen.append(rig.worked)
+
+    play(rig, script)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(seen)]
+    assert max(gaps) <= runner.SLICE + 0.001
 
 
 def test_without_a_request_everything_is_looked_at_periodically() -> None:

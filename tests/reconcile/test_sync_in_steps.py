@@ -1,0 +1,80 @@
+"""Objects that change while a sync is under way: the next sync makes up for it."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kproxy.cluster import store
+from kproxy.model import admission, names, services
+from kproxy.portal import loopback
+from kproxy.reconcile import proxier
+from tests.reconcile import builders, recording
+
+OBJECTS: list[admission.Accepted] = [
+    builders.service("a", "10.0.0.1"),
+    builders.service("a", "10.0.0.2"),
+    builders.service("b", "10.0.0.1"),
+    builders.service("b", "10.0.0.2", {"http": 80, "admin": 81}),
+    builders.service("c", "10.0.0.3"),
+    builders.sliced("a", "10.1.0.1"),
+    builders.sliced("a", ""),
+    builders.sliced("b", "10.1.0.2 10.1.0.3", ports=("http", "admin")),
+    builders.sliced("b", "10.1.0.4"),
+    builders.sliced("c", "10.1.0.5"),
+]
+
+Change = tuple[bool, admission.Accepted, int]
+"""Whether to delete or to apply, what, and how many steps of a sync to take after it."""
+
+changes = st.tuples(st.booleans(), st.sampled_from(OBJECTS), st.integers(0, 12))
+
+
+class World:
+    """A proxier over a Store, with at most one sync under way."""
+
+    def __init__(self) -> None:
+        self.store = store.Store()
+        self.plane = recording.RecordingPlane()
+        self.proxier = proxier.Proxier(self.store, self.plane, loopback.LoopbackPortal(1).locate)
+        self.steps = self.proxier.sync_steps()
+
+    def change(self, *, gone: bool, what: admission.Accepted) -> None:
+        kind = names.Kind.SERVICE if isinstance(what, services.Service) else what.origin
+        dirty = self.store.delete(kind, what.name) if gone else self.store.apply(what)
+        self.proxier.mark(dirty)
+
+    def advance(self, count: int) -> None:
+        for _ in range(count):
+            if next(self.steps, "done") == "done":
+                self.steps = self.proxier.sync_steps()
+
+    def settle(self) -> None:
+        for _ in self.steps:
+            pass
+        self.proxier.sync()
+
+    def state(self) -> tuple[object, ...]:
+        return self.plane.open, self.plane.backends, self.proxier.rules()
+
+
+@given(st.lists(changes, max_size=30))
+def test_any_interleaving_ends_where_a_fresh_start_does(history: list[Change]) -> None:
+    live, fresh = World(), World()
+    for gone, what, steps in history:
+        live.change(gone=gone, what=what)
+        live.advance(steps)
+    live.settle()
+    fresh.proxier = proxier.Proxier(live.store, fresh.plane, loopback.LoopbackPortal(1).locate)
+    fresh.proxier.mark_all()
+    fresh.proxier.sync()
+    assert live.state() == fresh.state()
+
+
+def test_what_changes_while_it_is_being_opened_is_put_right_by_the_next_sync() -> None:
+    world = World()
+    world.change(gone=False, what=OBJECTS[0])
+    world.change(gone=False, what=OBJECTS[5])
+    world.advance(2)
+    world.change(gone=True, what=OBJECTS[0])
+    world.settle()
+    assert world.plane.open == {}
+    assert world.proxier.rules() == {}
