@@ -49,30 +49,27 @@ class PenaltyBox:
     Only watched backends are known: a failure of any other changes nothing, and the last
     watcher takes the backend's record along, so it is never probed again.
 
-    True while any backend is boxed. `succeed` is for every successful dial: with nothing to free
-    it costs one failed look-up.
+    `boxed` is the box itself, to look into and not to change: while it is empty, as it nearly
+    always is, nobody needs to tell of a success.
     """
 
-    __slots__ = ("_boxed", "_due", "_watchers")
+    __slots__ = ("_due", "_watchers", "boxed")
 
     def __init__(self) -> None:
         self._watchers: dict[endpoints.Backend, dict[Watcher, None]] = {}
-        self._boxed: dict[endpoints.Backend, _Term] = {}
+        self.boxed: dict[endpoints.Backend, _Term] = {}
         self._due: list[tuple[float, endpoints.Backend]] = []  # sorted; not those being probed
 
-    def __bool__(self) -> bool:
-        return bool(self._boxed)
-
     def __len__(self) -> int:
-        return len(self._boxed)
+        return len(self.boxed)
 
     def __contains__(self, backend: endpoints.Backend) -> bool:
-        return backend in self._boxed
+        return backend in self.boxed
 
     def watch(self, backend: endpoints.Backend, watcher: Watcher) -> bool:
         """Tell `watcher` of every change from now on. Returns whether `backend` is boxed now."""
         self._watchers.setdefault(backend, {})[watcher] = None
-        return backend in self._boxed
+        return backend in self.boxed
 
     def unwatch(self, backend: endpoints.Backend, watcher: Watcher) -> None:
         """`watcher` no longer uses `backend`. Forgets the backend when nobody does."""
@@ -82,7 +79,7 @@ class PenaltyBox:
         watchers.pop(watcher, None)
         if not watchers:
             del self._watchers[backend]
-            term = self._boxed.pop(backend, None)
+            term = self.boxed.pop(backend, None)
             if term is not None:
                 self._unschedule(backend, term)
 
@@ -93,21 +90,21 @@ class PenaltyBox:
         that have to use it because everything is boxed would otherwise double the penalty with
         each dial, and push the next probe away for as long as they keep trying.
         """
-        term = self._boxed.get(backend)
+        term = self.boxed.get(backend)
         if term is not None:
             if term.probing:
                 self._sentence(backend, term, now)
             return False
         if backend not in self._watchers:
             return False
-        term = self._boxed[backend] = _Term()
+        term = self.boxed[backend] = _Term()
         self._sentence(backend, term, now)
         self._tell(backend, boxed=True)
         return True
 
     def succeed(self, backend: endpoints.Backend) -> None:
-        """A dial to `backend` succeeded: it is free, and its next penalty is the first again."""
-        term = self._boxed.pop(backend, None)
+        """A dial to `backend` succeeded in time: free, its next penalty the first again."""
+        term = self.boxed.pop(backend, None)
         if term is not None:
             self._unschedule(backend, term)
             self._tell(backend, boxed=False)
@@ -130,21 +127,21 @@ class PenaltyBox:
 
     def probe_started(self, backend: endpoints.Backend) -> None:
         """A probe dial is under way. However it ends, `fail` or `succeed` must follow."""
-        term = self._boxed.get(backend)
+        term = self.boxed.get(backend)
         if term is not None:
             self._unschedule(backend, term)
             term.probing = True
 
     def until(self, backend: endpoints.Backend) -> float | None:
         """When `backend` is probed next; None when it is not boxed."""
-        term = self._boxed.get(backend)
+        term = self.boxed.get(backend)
         return None if term is None else term.until
 
     def snapshot(self) -> list[Penalty]:
         """All boxed backends, in the order in which they were boxed."""
         return [
             Penalty(backend, term.until, term.failures, term.probing)
-            for backend, term in self._boxed.items()
+            for backend, term in self.boxed.items()
         ]
 
     def _sentence(self, backend: endpoints.Backend, term: _Term, now: float) -> None:

@@ -9,16 +9,17 @@ connect(2) returns, so the client's first bytes are sent at once. Only a dial th
 complete becomes a `Dial`, with a place in a timeout queue. When those bytes are there before the
 dial, the handshake's last ACK travels with them: the server wakes once, for both.
 
-A failed endpoint goes to the penalty box (`Health`). The dials still waiting on it move on as
-soon as it is marked, if they have somewhere better to go: nobody waits out a timeout that
-another client has already paid for.
+A failed endpoint goes to the penalty box (`Health`). A success takes it out, a client's or a
+probe's, if it came within the first rung: an endpoint slower than that would otherwise go in and
+out at its clients' cost. The dials still waiting on one move on as soon as it is marked, if they
+have somewhere better to go: nobody waits out a timeout that another client has already paid for.
 """
 
 import _socket
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Protocol
 
 from kproxy.datapath import connection, halfclose, poller, relay, syscalls
@@ -61,7 +62,11 @@ class Health(Protocol):
         """A dial failed. True when the backend was thought healthy until now."""
 
     def succeed(self, backend: endpoints.Backend, /) -> None:
-        """A dial succeeded."""
+        """A dial succeeded within the first rung: the backend is well."""
+
+    @property
+    def boxed(self) -> Sized:
+        """The backends thought ill: always the same collection, whose emptiness is cheap to see."""
 
 
 class Dial:
@@ -103,6 +108,10 @@ class Dial:
         if self.conn is not None:
             self.conn.abort(halfclose.BUG)
 
+    def waited(self, now: float) -> float:
+        """Seconds since this attempt began."""
+        return now - self.deadline + LADDER[len(self.attempts)]
+
     def cancel(self) -> None:
         """The client is gone, or the dial failed: drop the socket.
 
@@ -135,6 +144,7 @@ class Dialer:
         self._shared = shared
         self.poller = shared.poller
         self._health = health
+        self._boxed = health.boxed
         self._on_unreachable = on_unreachable
         self._on_boxed = on_boxed
         self._ephemeral_ports = ephemeral_ports
@@ -194,6 +204,8 @@ class Dialer:
             return
         self.forget(dial)
         dial.conn = conn.dial = None
+        if self._boxed and dial.waited(self.poller.now) <= LADDER[0]:
+            self._health.succeed(dial.backend)
         conn.server = server = relay.Leg(conn, dial.sock, dial.fd)
         server.watches_writable = True
         self.poller.replace(dial.fd, server)
@@ -287,6 +299,8 @@ class Dialer:
         except OSError:
             conn.abort(halfclose.NO_RESOURCES)
         else:
+            if self._boxed:
+                self._health.succeed(backend)
             self._link(conn, client, server, backend)
 
     def _link(
@@ -297,7 +311,6 @@ class Dialer:
         backend: endpoints.Backend,
     ) -> None:
         """Let bytes flow, beginning with those that came from the client during the dial."""
-        self._health.succeed(backend)
         conn.backend = backend
         server.peer = client
         client.peer = server

@@ -140,6 +140,20 @@ async def test_an_endpoint_is_used_although_it_is_boxed_when_all_are(
     assert place.address not in path.box, "a success sets it free"
 
 
+async def test_a_success_that_took_longer_than_the_first_rung_proves_nothing(
+    bench: harness.Harness,
+) -> None:
+    """The kernel repeats the last attempt's SYN after 1 s, and then it is answered."""
+    path, slow = bench.start(), await bench.black_hole()
+    service = path.serve(slow)
+    client = await bench.connect(service)
+    await harness.until(lambda: service.dial_failures == {"timeout": 3}, "the last rung")
+    path.box.probe_started(slow.address)  # no probe of the proxy's own is to come in between
+    slow.wake()
+    await clients.exchanges(bench, client, slow)
+    assert slow.address in path.box
+
+
 async def test_a_late_answer_to_an_abandoned_dial_serves_nobody(bench: harness.Harness) -> None:
     """D06. The first attempt is over after 250 ms; its SYN is repeated after 1 s by the kernel."""
     path, slow, alive = bench.start(), await bench.black_hole(), bench.backend()
