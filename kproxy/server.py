@@ -15,7 +15,7 @@ import os
 import random
 import resource
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -23,10 +23,10 @@ import structlog
 
 from kproxy import config, errors
 from kproxy.balancer import penalty
-from kproxy.cluster import manifests, source
+from kproxy.cluster import informer, manifests, source
 from kproxy.datapath import worker
 from kproxy.model import admission, names
-from kproxy.ops import status
+from kproxy.ops import durations, health, observed, status, surface
 from kproxy.portal import loopback
 from kproxy.reconcile import dataplane, proxier, runner
 
@@ -37,16 +37,14 @@ class Server:
     """One proxy: a source of objects, a proxier, a data plane. Lives on the running event loop.
 
     Raises ConfigError when the configuration cannot work. `run` serves until `stop`.
+    `dropped_log_lines` is for the metrics.
     """
 
-    def __init__(self, cfg: config.Config) -> None:
+    def __init__(
+        self, cfg: config.Config, dropped_log_lines: Callable[[], int] = lambda: 0
+    ) -> None:
         self._config = cfg
-        self._source = manifests.ManifestSource(
-            cfg.manifests,
-            on_change=self._on_change,
-            on_problem=_report_problem,
-            allow_loopback=cfg.allow_loopback_endpoints,
-        )
+        self._source = self._make_source(cfg)
         box = penalty.PenaltyBox()
         self._worker = worker.Worker(
             box,
@@ -71,6 +69,20 @@ class Server:
         self._runner = runner.Runner(
             self._sync, self._full_sync, lambda: self._proxier.has_failures
         )
+        self._syncs = health.SyncRecord()
+        self._observed = observed.Observed(
+            source=self._source,
+            proxier=self._proxier,
+            plane=self._plane,
+            worker=self._worker,
+            runner=self._runner,
+            syncs=self._syncs,
+            lag=durations.Histogram(durations.LAG_BUCKETS),
+            dropped_log_lines=dropped_log_lines,
+        )
+        self._surface = surface.Surface(
+            self._observed, healthz=cfg.healthz, metrics=cfg.metrics, control_socket=cfg.control
+        )
         self._reported: dict[names.ServicePortName, list[proxier.FrontendStatus]] = {}
         self._has_looked = False
         self._is_ready = False
@@ -79,40 +91,75 @@ class Server:
         self._stopping = asyncio.Event()
         self._killed = asyncio.Event()
 
+    def _make_source(self, cfg: config.Config) -> source.Source:
+        if cfg.cluster is not None:
+            return informer.InformerSource(
+                cfg.cluster,
+                on_change=self._on_change,
+                on_problem=_report_problem,
+                namespaces=cfg.namespaces,
+                allow_loopback=cfg.allow_loopback_endpoints,
+            )
+        return manifests.ManifestSource(
+            cfg.manifests,
+            on_change=self._on_change,
+            on_problem=_report_problem,
+            allow_loopback=cfg.allow_loopback_endpoints,
+        )
+
     async def run(self) -> None:
         """Serve until `stop`, then let connections finish, and leave nothing behind.
 
-        Raises KproxyError, after all that, when the ready file could not be written.
+        Raises KproxyError when an address for the outside view cannot be had, and, after all
+        that, when the ready file could not be written.
         """
         try:
             if self._config.ready_file is not None:
                 _remove_stale(self._config.ready_file)
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._source.run(), name="source"),
-                    group.create_task(self._runner.run(), name="runner"),
-                ]
-                await self._stopping.wait()
-                for task in tasks:
-                    task.cancel()
-            await self._drain()
+            self._surface.bind()
+            async with asyncio.TaskGroup() as seen:
+                watching = seen.create_task(self._surface.run(), name="ops")
+                await self._follow()
+                await self._drain()
+                watching.cancel()
             if self._failure is not None:
                 raise self._failure
         finally:
+            self._surface.close()
             self._worker.close()
             if self._config.ready_file is not None and self._is_ready:
                 self._config.ready_file.unlink(missing_ok=True)
 
+    async def _follow(self) -> None:
+        """Make true what the source says, until `stop`."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._source.run(), name="source"),
+                group.create_task(self._runner.run(), name="runner"),
+            ]
+            await self._stopping.wait()
+            for task in tasks:
+                task.cancel()
+
     def stop(self) -> None:
         """First call: stop accepting, let connections finish. Second call: end at once."""
+        self._syncs.stop()
         self._stop_requests += 1
         self._stopping.set()
         if self._stop_requests > 1:
             self._killed.set()
 
+    def addresses(self) -> dict[str, str | None]:
+        """Where "control", "healthz" and "metrics" are, None for one that is not there (yet)."""
+        return self._surface.addresses()
+
     def service_views(self) -> list[dict[str, object]]:
         """As `kproxy get services -o json` shows them."""
-        return list(status.service_views(self._source.store, self._proxier, self._plane))
+        return list(self._service_views())
+
+    def _service_views(self) -> Iterator[dict[str, object]]:
+        rules = sorted(status.select(self._observed), key=status.by_name)
+        return status.service_views(self._observed, rules)
 
     def _on_change(self, changed: frozenset[names.NamespacedName]) -> None:
         """The source's Store has changed. Nothing is opened before it is complete once."""
@@ -123,6 +170,7 @@ class Server:
         else:
             self._proxier.mark_all()
             self._has_looked = True
+        self._syncs.queue()
         self._runner.request()
 
     def _full_sync(self) -> Iterator[None]:
@@ -132,7 +180,8 @@ class Server:
             yield from self._sync()
 
     def _sync(self) -> Iterator[None]:
-        changed = yield from self._proxier.sync_steps()
+        with self._syncs.sync():
+            changed = yield from self._proxier.sync_steps()
         yield from self._report(changed)
         if not self._is_ready:
             yield from self._announce()
@@ -174,13 +223,14 @@ class Server:
             source=self._source.describe(),
             listening=bound,
             max_connections=self._worker.max_connections,
+            **{name: address for name, address in self.addresses().items() if address},
         )
 
     def _write_ready_file(self) -> Iterator[None]:
         if self._config.ready_file is not None:
-            head = {"pid": os.getpid(), "control": None, "healthz": None, "metrics": None}
-            views = status.service_views(self._source.store, self._proxier, self._plane)
-            yield from _write_atomically(self._config.ready_file, _json(head, "services", views))
+            head = {"pid": os.getpid(), **self.addresses()}
+            content = _json(head, "services", self._service_views())
+            yield from _write_atomically(self._config.ready_file, content)
 
     async def _drain(self) -> None:
         open_now = self._worker.connections
@@ -196,7 +246,7 @@ class Server:
         _log.info("stopped", connections_reset=left)
 
 
-async def serve(cfg: config.Config) -> None:
+async def serve(cfg: config.Config, dropped_log_lines: Callable[[], int] = lambda: 0) -> None:
     """Run a Server until SIGTERM or SIGINT; a second signal ends it at once.
 
     Raises ConfigError before anything is opened, KproxyError when serving is impossible.
@@ -205,7 +255,7 @@ async def serve(cfg: config.Config) -> None:
     # Until the first sync is done, everything that is made stays: there is nothing to collect.
     gc.disable()
     gc.set_threshold(50_000, 20, 50)
-    server = Server(cfg)
+    server = Server(cfg, dropped_log_lines)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)

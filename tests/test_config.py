@@ -90,3 +90,58 @@ def test_the_node_is_named_after_the_host_unless_told(monkeypatch: pytest.Monkey
 def test_a_node_without_a_name_is_refused(override: str) -> None:
     with pytest.raises(errors.ConfigError, match="--hostname-override is empty"):
         config.node_name(override)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param("127.0.0.1:80", ("127.0.0.1", 80), id="address and port"),
+        pytest.param("127.0.0.1", ("127.0.0.1", 10256), id="an address alone"),
+        pytest.param("127.0.0.1:0", ("127.0.0.1", 0), id="any port"),
+        pytest.param("[::1]:80", ("::1", 80), id="IPv6 with a port"),
+        pytest.param("[::]", ("::", 10256), id="IPv6 in brackets"),
+        pytest.param("::1", ("::1", 10256), id="IPv6 alone"),
+    ],
+)
+def test_an_address_is_read_as_kube_proxy_reads_it(given: str, expected: tuple[str, int]) -> None:
+    place = config.bind_address("--flag", given, config.DEFAULT_HEALTHZ)
+
+    assert place is not None
+    assert ((place.host, place.port), place.is_required) == (expected, True)
+
+
+def test_an_address_that_is_not_given_is_the_default_and_may_be_taken() -> None:
+    place = config.bind_address("--flag", None, config.DEFAULT_HEALTHZ)
+
+    assert place is not None
+    assert (place.host, place.port, place.is_required) == ("0.0.0.0", 10256, False)
+
+
+def test_an_empty_address_means_none() -> None:
+    assert config.bind_address("--flag", "", config.DEFAULT_HEALTHZ) is None
+    assert config.control_socket("") is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("localhost:80", ":80", "80", "1.2.3:80", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:99999"),
+        *("[x]", "[::1", "::1]:80", "127.0.0.1:80:80", " ", "127.0.0.1:-1"),
+    ],
+)
+def test_what_is_no_address_is_refused(given: str) -> None:
+    with pytest.raises(errors.ConfigError, match="--flag"):
+        config.bind_address("--flag", given, config.DEFAULT_HEALTHZ)
+
+
+def test_the_control_socket_is_required_where_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    default, given = config.control_socket(None), config.control_socket("here.sock")
+
+    assert default is not None
+    assert given is not None
+    assert (default.path, default.is_required) == (Path("/run/user/7/kproxy.sock"), False)
+    assert default.is_private
+    assert (given.path, given.is_required, given.is_private) == (Path("here.sock"), True, False)

@@ -19,6 +19,8 @@ from rich import console
 
 import kproxy
 from kproxy import config, errors, server
+from kproxy.cli import bench, get
+from kproxy.cli import simulate as simulate_command
 from kproxy.demo import tour
 from kproxy.model import services
 from kproxy.ops import log
@@ -58,6 +60,19 @@ def run(
             show_default=False,
         ),
     ] = None,
+    kubeconfig: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Follow the cluster that this names. Without it and --manifests: KUBECONFIG, "
+            "~/.kube/config, or the pod's service account.",
+            show_default=False,
+        ),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The kubeconfig's context.", show_default="current"),
+    ] = None,
     namespace: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,6 +100,30 @@ def run(
         str | None,
         typer.Option(
             metavar="PATH", help="Written as JSON when the first sync is done, removed at exit."
+        ),
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help='Unix socket for kproxy get; "" for none.',
+            show_default="a path of this user's own",
+        ),
+    ] = None,
+    healthz_bind_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IP:PORT",
+            help='Where /healthz and /livez are; "" for nowhere.',
+            show_default=config.DEFAULT_HEALTHZ,
+        ),
+    ] = None,
+    metrics_bind_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IP:PORT",
+            help='Where /metrics and /proxyMode are; "" for nowhere.',
+            show_default=config.DEFAULT_METRICS,
         ),
     ] = None,
     grace_period: Annotated[
@@ -132,7 +171,7 @@ def run(
         bool, typer.Option("--verbose", "-v", help="Short for --log-level debug.")
     ] = False,
 ) -> None:
-    """Serve the Services of manifests on virtual ClusterIPs until stopped.
+    """Serve the Services of a cluster, or of manifests, on virtual ClusterIPs until stopped.
 
     Ctrl-C or SIGTERM stops accepting and lets connections finish; a second one ends at once.
     """
@@ -142,6 +181,9 @@ def run(
             server.serve(
                 config.Config(
                     manifests=tuple(_path("--manifests", each) for each in manifests or ()),
+                    cluster=config.cluster_access(
+                        kubeconfig, context, has_manifests=bool(manifests)
+                    ),
                     namespaces=frozenset(namespace or ()),
                     strategy=strategy,
                     node=config.node_name(hostname_override),
@@ -153,11 +195,26 @@ def run(
                     keepalive_idle=keepalive_idle,
                     max_connections=max_connections,
                     max_affinity_clients=max_affinity_clients,
-                )
+                    healthz=config.bind_address(
+                        "--healthz-bind-address", healthz_bind_address, config.DEFAULT_HEALTHZ
+                    ),
+                    metrics=config.bind_address(
+                        "--metrics-bind-address", metrics_bind_address, config.DEFAULT_METRICS
+                    ),
+                    control=config.control_socket(control),
+                ),
+                lambda: writer.dropped,
             )
         )
     finally:
         writer.close()
+
+
+app.command("get", short_help="Show what a running proxy is doing.")(get.get)
+app.command("simulate", short_help="Run a simulated cluster, for kubectl and for the proxy.")(
+    simulate_command.simulate
+)
+app.add_typer(bench.app)
 
 
 @app.command(short_help="Watch the proxy at work on this machine.")

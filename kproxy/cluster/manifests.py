@@ -17,7 +17,7 @@ from pathlib import Path
 
 import watchfiles
 
-from kproxy import errors
+from kproxy import errors, metrics
 from kproxy.cluster import manifest_files, source, store
 from kproxy.model import admission, names
 
@@ -116,6 +116,10 @@ class ManifestSource:
     def problems(self) -> tuple[source.Problem, ...]:
         """What is wrong at the moment, sorted by file and document."""
         return self._problems
+
+    def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
+        """None: nothing is listed or watched by API."""
+        return ()
 
     def describe(self) -> str:
         """For instance "manifests from web.yaml, conf.d: 3 files, 12 objects, 1 problem"."""

@@ -36,6 +36,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from kproxy import metrics
 from kproxy.cluster import store
 from kproxy.model import admission, names
 
@@ -80,6 +81,10 @@ class Source(Protocol):
 
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong at the moment, in the order of the input."""
+        ...
+
+    def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
+        """What happened so far, of each list-and-watch; manifests have none."""
         ...
 
     def describe(self) -> str:

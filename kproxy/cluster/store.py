@@ -5,7 +5,7 @@ callbacks. Every write returns the *dirty* Services: those of which a reader cou
 something else. Writing an object that equals the stored one dirties nothing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 from kproxy.model import admission, endpoints, names, services
@@ -48,6 +48,10 @@ class Store:
             return found[0]
         return endpoints.merged(endpoint for each in found for endpoint in each)
 
+    def has(self, kind: names.Kind, name: names.NamespacedName) -> bool:
+        """Whether an object of this kind and name is stored."""
+        return name in self._table(kind)
+
     def apply(self, accepted: admission.Accepted) -> Dirty:
         """Store an object in place of the one of its kind and name."""
         if isinstance(accepted, services.Service):
@@ -77,7 +81,7 @@ class Store:
         changes += [self.delete(kind, name) for name in gone]
         return _NOTHING.union(*changes)
 
-    def _table(self, kind: names.Kind) -> Iterable[names.NamespacedName]:
+    def _table(self, kind: names.Kind) -> Collection[names.NamespacedName]:
         if kind is names.Kind.SERVICE:
             return self._services
         return self._endpoints if kind is names.Kind.ENDPOINTS else self._slices

@@ -64,6 +64,7 @@ class Connection:
     """
 
     __slots__ = (
+        "accepted_at",
         "address",
         "armed",
         "backend",
@@ -102,7 +103,7 @@ class Connection:
         """TCP_NODELAY is set on the backend leg."""
         self.seen: tuple[int, int, int] | None = None
         """What the sweep saw at its last visit."""
-        self.progress_at = shared.poller.now
+        self.accepted_at = self.progress_at = shared.poller.now
         shared.connections += 1
         target.counters.active += 1
 

@@ -41,6 +41,7 @@ class StreamSocket(Protocol):
     @overload
     def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
     def getsockname(self) -> tuple[str, int]: ...
+    def getpeername(self) -> tuple[str, int]: ...
     def close(self) -> None: ...
 
 
@@ -178,6 +179,14 @@ def unanswered_for(sock: StreamSocket) -> float:
     if max(info[2], info[3]) < 2:
         return 0.0
     return int.from_bytes(info[56:60], sys.byteorder) / 1000
+
+
+def peer_port(sock: StreamSocket) -> int | None:
+    """The port at the other end; None when the connection has been reset."""
+    try:
+        return sock.getpeername()[1]
+    except OSError:
+        return None
 
 
 def open_files_limit() -> int:

@@ -53,14 +53,20 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionView:
-    """One open connection as `kproxy get connections` shows it."""
+    """One open connection as `kproxy get connections` shows it.
+
+    `client_port` is None once the client is gone; `age` is in seconds.
+    """
 
     service: str
     client: str
+    client_port: int | None
+    frontend: endpoints.Backend
     backend: endpoints.Backend | None
     bytes_from_client: int
     bytes_from_backend: int
     state: str
+    age: float
 
 
 def connection_limit(open_files: int, listeners: int) -> int:
@@ -223,10 +229,13 @@ class Worker:
             ConnectionView(
                 service=conn.target.name,
                 client=conn.address,
+                client_port=syscalls.peer_port(conn.client.sock),
+                frontend=endpoints.Backend(*conn.client.sock.getsockname()[:2]),
                 backend=conn.backend,
                 bytes_from_client=conn.client.moved,
                 bytes_from_backend=conn.server.moved if conn.server else 0,
                 state=conn.state,
+                age=self._poller.now - conn.accepted_at,
             )
             for conn in self._open_connections()
         ]

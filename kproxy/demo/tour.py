@@ -1,51 +1,67 @@
-"""`kproxy demo`: start pods and the proxy, ask the Services, and show who answers."""
+"""`kproxy demo`: a simulated cluster and the proxy; ask the Services, and show who answers."""
 
 import asyncio
-import json
-import os
-import shutil
+import contextlib
+import shlex
 import signal
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib import resources
+from importlib import resources as package_files
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
 from kproxy import errors
+from kproxy.cluster import documents
+from kproxy.demo import stage
+from kproxy.simulator import cluster, pods, resources
+from kproxy.simulator.storage import Object
 
-_PODS = {"pod-1": "127.244.0.11", "pod-2": "127.244.0.12", "pod-3": "127.244.0.13"}
-_PORT = 8080
-_START_SECONDS = 20.0
 _REQUEST_SECONDS = 5.0
-
-Frontends = dict[str, tuple[str, int]]
-Ready = dict[str, list[dict[str, object]]]
+_WAIT_SECONDS = 15.0
+_NAMESPACE = "default"
+KUBECONFIG = "kubeconfig"
+"""The cluster's kubeconfig, in the folder of the demonstration's files."""
 
 
 async def show(console: Console) -> None:
-    """Run the whole demonstration; ends by itself, and leaves nothing behind.
+    """Run the whole demonstration, and leave nothing behind.
 
-    Raises KproxyError when a port it needs is taken, and after a SIGTERM.
+    On a terminal it stays up after the lessons until Ctrl-C. Raises KproxyError when a port it
+    needs is taken, and after a SIGTERM.
     """
     async with _ended_by_sigterm(), AsyncExitStack() as stack:
-        pods = {name: await stack.enter_async_context(_pod(name)) for name in _PODS}
-        folder = Path(tempfile.mkdtemp(prefix="kproxy-demo-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        manifest = folder / "sample.yaml"
-        manifest.write_text(resources.files("kproxy.demo").joinpath("sample.yaml").read_text())
-        frontends = await stack.enter_async_context(_proxy(manifest, folder / "ready.json"))
-        _print_frontends(console, frontends)
-        await _lessons(console, frontends, pods, manifest)
+        ranges = stack.enter_context(stage.claimed_ranges())
+        options = cluster.Options(
+            service_cidr=ranges.services,
+            pod_cidr=ranges.pods,
+            load_balancer_cidr=ranges.load_balancers,
+        )
+        simulated = await stack.enter_async_context(cluster.Cluster(options))
+        simulated.apply(_manifests())
+        lessons = _Lessons(console, simulated)
+        await lessons.wait_for_pods(3)
+        folder = Path(
+            stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="kproxy-demo-", ignore_cleanup_errors=True)
+            )
+        )
+        kubeconfig = folder / KUBECONFIG
+        kubeconfig.touch(mode=0o600)
+        kubeconfig.write_text(yaml.safe_dump(simulated.kubeconfig))
+        await stack.enter_async_context(stage.proxy(kubeconfig, folder))
+        await lessons.show()
+        if console.is_terminal:
+            await _stay(console, lessons.address("web"), folder)
 
 
 @asynccontextmanager
 async def _ended_by_sigterm() -> AsyncIterator[None]:
-    """A SIGTERM unwinds like Ctrl-C does: the proxy is a process that would live on."""
+    """A SIGTERM unwinds like Ctrl-C does, so that everything is put away."""
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
@@ -66,148 +82,174 @@ async def _ended_by_sigterm() -> AsyncIterator[None]:
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-async def _lessons(
-    console: Console, frontends: Frontends, pods: dict[str, asyncio.Server], manifest: Path
-) -> None:
-    web, sticky = frontends["web"], frontends["sticky"]
-    console.print("\n[bold]1. A Service rotates over its endpoints.[/] 9 connections to web:")
-    _print_answers(console, [await _ask(web) for _ in range(9)])
-
-    console.print("\n[bold]2. ClientIP affinity.[/] 6 connections to sticky, from one client:")
-    _print_answers(console, [await _ask(sticky) for _ in range(6)])
-
-    console.print("\n[bold]3. No endpoints.[/] A connection to empty:")
-    console.print(f"   {await _ask(frontends['empty'])}")
-
-    console.print("\n[bold]4. A pod dies.[/] pod-2 stops listening; 9 more connections to web:")
-    pods["pod-2"].close()
-    _print_answers(console, [await _ask(web) for _ in range(9)])
-    console.print("   Nobody met the dead pod for long: a failed dial moves on to the next one.")
-
-    console.print("\n[bold]5. The manifest is edited.[/] pod-2 and pod-3 leave web:")
-    _edit(manifest, ", {ip: 127.244.0.12}, {ip: 127.244.0.13}", "")
-    answers = await _ask_until_only(web, "pod-1")
-    _print_answers(console, answers)
-
-
-@asynccontextmanager
-async def _pod(name: str) -> AsyncIterator[asyncio.Server]:
-    """A pod: answers each connection with its name. Closed on exit."""
-
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(name.encode())
-        writer.close()
-        await writer.wait_closed()
-
+async def _stay(console: Console, web: tuple[str, int], folder: Path) -> None:
+    """Leave the cluster and the proxy up for the user to play with, until Ctrl-C."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    console.print("\n[bold]It stays up until Ctrl-C.[/] Have a look, from another terminal:\n")
+    for command in (
+        f"export KUBECONFIG={shlex.quote(str(folder / KUBECONFIG))}",
+        "kubectl get svc,pods --output wide",
+        "kubectl scale deployment web --replicas 8",
+        f"curl http://{web[0]}:{web[1]}/",
+        f"kproxy get services --control {shlex.quote(str(folder / stage.CONTROL))}",
+    ):
+        console.print(f"   {command}", soft_wrap=True)
     try:
-        server = await asyncio.start_server(answer, _PODS[name], _PORT)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise errors.KproxyError(_taken(_PODS[name], _PORT, reason)) from error
-    async with server:
-        yield server
-
-
-def _taken(address: str, port: int, reason: str) -> str:
-    return (
-        f"the demonstration needs {address}:{port}, but {reason[:1].lower()}{reason[1:]}; "
-        "stop what is listening there and try again"
-    )
-
-
-@asynccontextmanager
-async def _proxy(manifest: Path, ready_file: Path) -> AsyncIterator[Frontends]:
-    """`kproxy run` in a process of its own, as a user would start it. Stopped on exit."""
-    command = [
-        *(sys.executable, "-m", "kproxy", "run", "--manifests", str(manifest)),
-        *("--allow-loopback-endpoints", "--ready-file", str(ready_file)),
-        *("--log-level", "error", "--grace-period", "1"),
-    ]
-    log = ready_file.with_name("proxy.log")
-    with log.open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(*command, stderr=stderr)
-    try:
-        async with asyncio.timeout(_START_SECONDS):
-            while (ready := _read_ready(ready_file)) is None:
-                if process.returncode is not None:
-                    said = log.read_text().splitlines() or ["it said nothing"]
-                    raise errors.KproxyError(f"the proxy did not start: {said[-1]}")
-                await asyncio.sleep(0.02)
-        yield _frontends(ready)
+        await stop.wait()
     finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        await process.wait()
+        loop.remove_signal_handler(signal.SIGINT)
 
 
-def _edit(manifest: Path, old: str, new: str) -> None:
-    """Replace a piece of the file, as an editor would."""
-    manifest.write_text(manifest.read_text().replace(old, new))
+def _manifests() -> list[Object]:
+    text = package_files.files("kproxy.demo").joinpath("sample.yaml").read_bytes()
+    return [document.value for document in documents.read_yaml(text)]
 
 
-def _read_ready(path: Path) -> Ready | None:
-    """The ready file's content; None as long as there is none."""
+class _Lessons:
+    """What is shown, in order."""
+
+    def __init__(self, console: Console, simulated: cluster.Cluster) -> None:
+        self._console = console
+        self._registry = simulated.registry
+
+    async def show(self) -> None:
+        """All of them."""
+        self._services()
+        await self._rotation()
+        await self._deleted_pod()
+        await self._scaling()
+        await self._affinity()
+        await self._nobody()
+
+    def address(self, service: str) -> tuple[str, int]:
+        """Where a Service is reached: what kubectl prints."""
+        spec = self._registry.get(resources.SERVICES, service, _NAMESPACE)["spec"]
+        return spec["clusterIP"], spec["ports"][0]["port"]
+
+    async def wait_for_pods(self, count: int) -> None:
+        """Return when `count` pods are ready."""
+        await self._until(lambda: len(self._ready()) == count, f"{count} pods to be ready")
+
+    def _services(self) -> None:
+        self._title("1. Services come up.", "The cluster has 3 nodes and a Deployment of 3 pods:")
+        table = Table("Service", "ClusterIP", "Endpoints", box=None, pad_edge=False)
+        for name in ("web", "sticky", "empty"):
+            address, port = self.address(name)
+            found = self._registry.get(resources.ENDPOINTS, name, _NAMESPACE)["subsets"]
+            ips = [each["ip"] for subset in found for each in subset.get("addresses", ())]
+            table.add_row(name, f"{address}:{port}", " ".join(ips) or "none")
+        self._console.print(table)
+
+    async def _rotation(self) -> None:
+        self._title("2. Rotation.", "9 requests to web, each on a connection of its own:")
+        self._print_answers([await _ask(self.address("web")) for _ in range(9)])
+
+    async def _deleted_pod(self) -> None:
+        gone, known = self._ready()[0], self._names()
+        self._title("3. A pod is deleted.", f"{gone['metadata']['name']} goes; its successor:")
+        self._registry.delete(resources.PODS, gone["metadata"]["name"], _NAMESPACE)
+        await self._until(lambda: self._names() - known, "a successor")
+        new = (self._names() - known).pop()
+        await self._until(lambda: new in map(_name, self._ready()), f"{new} to be ready")
+        addresses = {_name(pod): pod["status"]["podIP"] for pod in (gone, *self._ready())}
+        self._console.print(
+            f"   {new} has joined at {addresses[new]}; its forerunner had {addresses[_name(gone)]}",
+            soft_wrap=True,
+        )
+        await self._until_answering(3)
+        self._print_answers([await _ask(self.address("web")) for _ in range(9)])
+
+    async def _scaling(self) -> None:
+        self._title("4. Scaling.", "kubectl scale deployment web --replicas 5:")
+        patch = {"spec": {"replicas": 5}}
+        self._registry.patch(resources.DEPLOYMENTS, _NAMESPACE, "web", "merge", patch)
+        await self.wait_for_pods(5)
+        await self._until_answering(5)
+        self._print_answers([await _ask(self.address("web")) for _ in range(10)])
+
+    async def _affinity(self) -> None:
+        self._title("5. ClientIP affinity.", "6 requests to sticky, from one client:")
+        self._print_answers([await _ask(self.address("sticky")) for _ in range(6)])
+
+    async def _nobody(self) -> None:
+        self._title("6. No endpoints.", "A request to empty:")
+        self._print_answers([await _ask(self.address("empty"))])
+
+    async def _until_answering(self, count: int) -> None:
+        """Return when the proxy sends a round of requests to `count` different pods, all ready."""
+
+        async with _patience(f"{count} pods to answer"):
+            while True:
+                answers = {await _ask(self.address("web")) for _ in range(count)}
+                if answers == set(map(_name, self._ready())):
+                    return
+                await asyncio.sleep(0.02)
+
+    async def _until(self, condition: Callable[[], object], what: str) -> None:
+        """Return when `condition` holds, which only a change in the cluster can make true."""
+        changed = asyncio.Event()
+        unsubscribe = self._registry.storage.subscribe(lambda _: changed.set())
+        try:
+            async with _patience(what):
+                while not condition():
+                    changed.clear()
+                    await changed.wait()
+        finally:
+            unsubscribe()
+
+    def _ready(self) -> list[Object]:
+        """Pods that take new connections."""
+        listed = self._registry.list(resources.PODS, _NAMESPACE)
+        return [pod for pod in listed if pods.is_ready(pod) and not pods.is_terminating(pod)]
+
+    def _names(self) -> set[str]:
+        return set(map(_name, self._registry.list(resources.PODS, _NAMESPACE)))
+
+    def _title(self, title: str, what: str) -> None:
+        self._console.print(f"\n[bold]{title}[/] {what}", soft_wrap=True)
+
+    def _print_answers(self, answers: Sequence[str]) -> None:
+        in_order = " ".join(answer.rpartition("-")[2] for answer in answers)
+        self._console.print(f"   {in_order}", soft_wrap=True)
+        for answer, count in sorted(Counter(answers).items()):
+            self._console.print(f"   [dim]{answer}: {count}[/]", soft_wrap=True)
+
+
+def _name(pod: Object) -> str:
+    return str(pod["metadata"]["name"])
+
+
+@asynccontextmanager
+async def _patience(what: str) -> AsyncIterator[None]:
+    """Raise KproxyError when the body takes too long."""
     try:
-        content: Ready = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    return content
-
-
-def _frontends(ready: Ready) -> Frontends:
-    """Where each Service's ClusterIP is bound, from the ready file.
-
-    Raises KproxyError when one could not be: whoever has its port would be shown in its place.
-    """
-    found: Frontends = {}
-    for service in ready["services"]:
-        frontends = service["frontends"]
-        assert isinstance(frontends, list)
-        address, port = str(frontends[0]["bound_address"]), int(frontends[0]["bound_port"])
-        if frontends[0]["state"] == "unavailable":
-            raise errors.KproxyError(_taken(address, port, str(frontends[0]["detail"])))
-        found[str(service["name"])] = address, port
-    return found
+        async with asyncio.timeout(_WAIT_SECONDS):
+            yield
+    except TimeoutError:
+        raise errors.KproxyError(
+            f"the demonstration waited {_WAIT_SECONDS:g} s for {what}, in vain; "
+            "is this machine very busy?"
+        ) from None
 
 
 async def _ask(address: tuple[str, int]) -> str:
-    """One connection; who answered, or why nobody did."""
+    """One request on a connection of its own; the pod that answered, or why nobody did."""
     try:
         async with asyncio.timeout(_REQUEST_SECONDS):
             reader, writer = await asyncio.open_connection(*address)
-            answer = await reader.read()
-            writer.close()
-            await writer.wait_closed()
+            with contextlib.closing(writer):
+                host = f"{address[0]}:{address[1]}"
+                writer.write(
+                    f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+                )
+                answer = (await reader.read()).decode()
     except ConnectionRefusedError:
         return "connection refused"
     except TimeoutError:
         return "no answer"
     except OSError as error:
         return f"failed: {error.strerror}"
-    return answer.decode() or "closed without an answer"
-
-
-async def _ask_until_only(address: tuple[str, int], name: str) -> list[str]:
-    """Answers once the edit is in force: six in a row from `name`, or what came instead."""
-    answers: list[str] = []
-    for _ in range(200):
-        answers.append(await _ask(address))
-        if len(answers) >= 6 and set(answers[-6:]) == {name}:
-            break
-        await asyncio.sleep(0.02)
-    return answers[-6:]
-
-
-def _print_frontends(console: Console, frontends: Frontends) -> None:
-    table = Table("Service", "ClusterIP", "is bound to", box=None, pad_edge=False)
-    for name, (address, port) in frontends.items():
-        virtual = address.replace("127.", "10.", 1)
-        table.add_row(name, f"{virtual}:{_PORT}", f"{address}:{port}")
-    console.print("The proxy is up; 3 pods listen in 127.244.0.0/24.\n")
-    console.print(table)
-
-
-def _print_answers(console: Console, answers: list[str]) -> None:
-    console.print("   " + " ".join(answers))
-    counts = ", ".join(f"{name}: {count}" for name, count in sorted(Counter(answers).items()))
-    console.print(f"   [dim]{counts}[/]")
+    pod = [line for line in answer.splitlines() if line.startswith("pod: ")]
+    return pod[0].removeprefix("pod: ") if pod else "closed without an answer"

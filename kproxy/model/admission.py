@@ -105,7 +105,7 @@ def admit(raw: objects.RawObject, *, allow_loopback: bool = False) -> list[Admis
         if of_kind is None:
             made.append(_admit_object(item, position, allow_loopback=allow_loopback))
         else:
-            made.append(_admit_as(of_kind, item, position, allow_loopback=allow_loopback))
+            made.append(admit_as(of_kind, item, position, allow_loopback=allow_loopback))
     return made
 
 
@@ -121,6 +121,12 @@ def reject(raw: objects.RawObject, text: str) -> Admission:
     return Admission(subject, key, finding=finding)
 
 
+def reject_as(kind: names.Kind, raw: objects.RawObject, text: str) -> Admission:
+    """The object `raw` of a kind that is known, refused because of `text`."""
+    subject, key = _named(raw, kind, kind)
+    return Admission(subject, key, finding=Finding(Severity.ERROR, text))
+
+
 def _admit_object(raw: objects.RawObject, position: str, *, allow_loopback: bool) -> Admission:
     """One object that says itself what it is."""
     try:
@@ -130,7 +136,7 @@ def _admit_object(raw: objects.RawObject, position: str, *, allow_loopback: bool
     group_kind = (envelope.api_version, envelope.kind)
     kind = _READ.get(group_kind)
     if kind is not None:
-        return _admit_as(kind, raw, position, allow_loopback=allow_loopback)
+        return admit_as(kind, raw, position, allow_loopback=allow_loopback)
     subject, _ = _named(raw, None, _readable(" ".join(group_kind)))
     if group_kind in _LISTS:
         finding = Finding(Severity.ERROR, "a list inside a list is not opened")
@@ -139,10 +145,13 @@ def _admit_object(raw: objects.RawObject, position: str, *, allow_loopback: bool
     return Admission(subject, None, None, finding, position)
 
 
-def _admit_as(
-    kind: names.Kind, raw: objects.RawObject, position: str, *, allow_loopback: bool
+def admit_as(
+    kind: names.Kind, raw: objects.RawObject, position: str = "", *, allow_loopback: bool = False
 ) -> Admission:
-    """One object of a kind that is known."""
+    """What becomes of one object of a kind that is known, as in a list of one kind.
+
+    `position` is where in that list it stands; the rest is as for `admit`.
+    """
     found = validation.Findings()
     try:
         accepted = _judge(kind, raw, found, allow_loopback=allow_loopback)

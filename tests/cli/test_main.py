@@ -270,7 +270,7 @@ import sys
 from kproxy import server
 from kproxy.cli import main
 
-async def serve(cfg):
+async def serve(*_):
     raise ValueError("two\\nlines")
 
 server.serve = serve

@@ -138,11 +138,12 @@ def running(
     Endpoints on loopback are allowed unless told otherwise. `wrapper` is a command to start it
     through; `stderr` a descriptor to log to in place of a file in `folder`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     ready_file, log_file = folder / "ready.json", folder / "stderr.log"
     command = [
         *(*wrapper, sys.executable, "-m", "kproxy", "run", "--manifests", str(manifests)),
-        *("--ready-file", str(ready_file), *flags),
+        *("--ready-file", str(ready_file)),
+        *("--healthz-bind-address", "", "--metrics-bind-address", "", *flags),
         *(["--allow-loopback-endpoints"] if allow_loopback else []),
     ]
     with log_file.open("wb") as log:

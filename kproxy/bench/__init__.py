@@ -1,0 +1,1 @@
+"""What a userspace proxy costs, measured on the reader's machine beside its peers."""

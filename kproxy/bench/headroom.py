@@ -1,0 +1,79 @@
+"""How near a generator or a backend is to its own limit: the share of time it does not wait.
+
+A loop that finds work ready whenever it looks is what limits the figure, whatever it measures.
+Time in which it was ready and another process had the processor counts as busy: on a full
+machine nobody has headroom, and that is to be said.
+"""
+
+import select
+import time
+from typing import Final
+
+LIMIT: Final = 0.9
+"""A generator or backend busier than this has nothing left to give."""
+
+_SATURATED: Final = 0.8
+"""A subject with one thread that used more of one processor than this is the limit itself."""
+
+
+def busy(elapsed: float, waited: float) -> float:
+    """The share of time not spent waiting, from 0 to 1."""
+    return max(0.0, 1.0 - waited / max(elapsed, 1e-9))
+
+
+def bottleneck(generator: float, backend: float, subject: float) -> str | None:
+    """Who, if not the subject, limits a closed loop; None when the subject does.
+
+    `generator` and `backend` are shares of time not spent waiting, `subject` is the CPU seconds
+    per second that the subject used.
+    """
+    if subject > _SATURATED or max(generator, backend) <= LIMIT:
+        return None
+    who, share = max(("the load generator", generator), ("the backend", backend), key=_share)
+    return (
+        f"{who} is the bottleneck (busy {share:.0%} of the time, the subject used {subject:.0%} "
+        "of a core): it can do more than this figure says"
+    )
+
+
+def _share(pair: tuple[str, float]) -> float:
+    return pair[1]
+
+
+class Poll:
+    """An epoll that knows how long it has waited. Whoever makes it closes it."""
+
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        self.waited = 0.0
+        self._began = time.perf_counter()
+
+    def events(self, timeout: float | None = None) -> list[tuple[int, int]]:
+        """What is ready, after at most `timeout` seconds (None: wait for ever)."""
+        began = time.perf_counter()
+        if timeout is None:
+            ready = self.epoll.poll()
+        else:
+            if timeout > 0:
+                # epoll_wait(2) counts in milliseconds, and rounds up; select(2) in microseconds.
+                select.select([self.epoll], [], [], timeout)
+            ready = self.epoll.poll(0)
+        self.waited += time.perf_counter() - began
+        return ready
+
+    def restart(self) -> None:
+        """Forget what was: `busy` counts from now."""
+        self.waited = 0.0
+        self._began = time.perf_counter()
+
+    @property
+    def elapsed(self) -> float:
+        return time.perf_counter() - self._began
+
+    @property
+    def busy(self) -> float:
+        """See the function."""
+        return busy(self.elapsed, self.waited)
+
+    def close(self) -> None:
+        self.epoll.close()

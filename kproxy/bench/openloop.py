@@ -1,0 +1,237 @@
+"""Open loops: requests at fixed moments, whatever became of those before.
+
+Latency counts from the moment a request was *due*, not from when it was sent. A server that
+stalls for a second is met by every user who comes in that second; a generator that waits for it
+sends one request and hides the others ("coordinated omission", Gil Tene). A connection that still
+awaits an answer is sent the next request all the same: the answers come in order.
+"""
+
+import contextlib
+import ctypes
+import heapq
+import select
+import socket
+import time
+from collections import Counter, deque
+
+from kproxy.bench import closedloop, headroom, http, messages
+
+_READ = 65536
+_PR_SET_TIMERSLACK = 29  # linux/prctl.h
+_NANOSECOND = 1
+
+
+def wake_precisely() -> None:
+    """Ask the kernel to wake this thread on time instead of within 50 µs (PR_SET_TIMERSLACK)."""
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, _NANOSECOND, 0, 0, 0)
+
+
+class _Line:
+    """A connection kept open, the moments its unanswered requests were due, and unsent bytes."""
+
+    __slots__ = ("due", "received", "size", "socket", "unsent")
+
+    def __init__(self, client: socket.socket, size: int) -> None:
+        self.socket = client
+        self.size = size
+        self.due: deque[float] = deque()
+        self.received = 0
+        self.unsent = b""
+
+
+def rate(plan: messages.Plan) -> messages.Outcome:
+    """`plan.rate` requests per second over connections kept open, each in its turn."""
+    wake_precisely()
+    lines = {client.fileno(): _Line(client, size) for client, size in closedloop.opened(plan)}
+    with contextlib.closing(headroom.Poll()) as poll:
+        for line in lines.values():
+            poll.epoll.register(line.socket, select.EPOLLIN)
+        try:
+            return _rate(plan, poll, lines)
+        finally:
+            for line in lines.values():
+                line.socket.close()
+
+
+def _rate(plan: messages.Plan, poll: headroom.Poll, lines: dict[int, _Line]) -> messages.Outcome:
+    times: list[float] = []
+    failures: Counter[str] = Counter()
+    order = list(lines.values())
+    total = round(plan.rate * plan.seconds)
+    begin = plan.begin or time.monotonic()
+    poll.restart()
+    sent = 0
+    end = begin + plan.seconds + plan.patience
+    while len(times) + failures.total() < total:
+        now = time.monotonic()
+        if now >= end:
+            break
+        while sent < total and (due := begin + sent / plan.rate) <= now:
+            _send(order[sent % len(order)], due, poll, failures)
+            sent += 1
+        next_due = begin + sent / plan.rate if sent < total else end
+        for fd, mask in poll.events(max(0.0, next_due - time.monotonic())):
+            if mask & select.EPOLLOUT:
+                _send_rest(lines[fd], poll)
+            if mask & ~select.EPOLLOUT:
+                _receive(lines[fd], times, poll, failures)
+    missing = total - len(times) - failures.total()
+    if missing:
+        failures["no answer"] += missing
+    return messages.Outcome(
+        seconds=plan.seconds,
+        done=len(times),
+        times=times,
+        failures=dict(failures),
+        busy=poll.busy,
+    )
+
+
+def _send(line: _Line, due: float, poll: headroom.Poll, failures: Counter[str]) -> None:
+    if line.socket.fileno() < 0:
+        failures["connection lost"] += 1
+        return
+    line.due.append(due)
+    if line.unsent:
+        line.unsent += http.GET
+        return
+    try:
+        sent = line.socket.send(http.GET)
+    except BlockingIOError:
+        sent = 0
+    except OSError:
+        return  # what has arrived is still to be read; then the end is seen
+    if sent < len(http.GET):
+        line.unsent = http.GET[sent:]
+        poll.epoll.modify(line.socket, select.EPOLLIN | select.EPOLLOUT)
+
+
+def _send_rest(line: _Line, poll: headroom.Poll) -> None:
+    with contextlib.suppress(OSError):  # its end is seen when reading
+        line.unsent = line.unsent[line.socket.send(line.unsent) :]
+    if not line.unsent:
+        poll.epoll.modify(line.socket, select.EPOLLIN)
+
+
+def _receive(line: _Line, times: list[float], poll: headroom.Poll, failures: Counter[str]) -> None:
+    try:
+        count = len(line.socket.recv(_READ))
+    except OSError:
+        count = 0
+    now = time.monotonic()
+    if not count:
+        failures["connection lost"] += len(line.due)
+        line.due.clear()
+        poll.epoll.unregister(line.socket)
+        line.socket.close()
+        return
+    line.received += count
+    while line.received >= line.size and line.due:
+        line.received -= line.size
+        times.append(now - line.due.popleft())
+
+
+class _Arrival:
+    """A new connection on its way to an answer."""
+
+    __slots__ = ("due", "received", "sent", "socket")
+
+    def __init__(self, client: socket.socket, due: float) -> None:
+        self.socket = client
+        self.due = due
+        self.received = b""
+        self.sent = False
+
+
+def arrivals(plan: messages.Plan) -> messages.Outcome:
+    """`plan.rate` new connections per second, one request each; closed once answered."""
+    wake_precisely()
+    loop = _Arrivals(plan)
+    try:
+        return loop.run()
+    finally:
+        loop.close()
+
+
+class _Arrivals:
+    def __init__(self, plan: messages.Plan) -> None:
+        self._plan = plan
+        self._poll = headroom.Poll()
+        self._pending: dict[int, _Arrival] = {}
+        self._deadlines: list[tuple[float, int, _Arrival]] = []
+        self._times: list[float] = []
+        self._failures: Counter[str] = Counter()
+
+    def run(self) -> messages.Outcome:
+        plan = self._plan
+        total = round(plan.rate * plan.seconds)
+        begin = plan.begin or time.monotonic()
+        self._poll.restart()
+        begun = 0
+        while begun < total or self._pending:
+            now = time.monotonic()
+            while begun < total and (due := begin + begun / plan.rate) <= now:
+                begun += 1
+                self._begin(due, begun)
+            self._expire(now)
+            wake = begin + begun / plan.rate if begun < total else now + plan.patience
+            if self._deadlines:
+                wake = min(wake, self._deadlines[0][0])
+            for fd, _ in self._poll.events(max(0.0, wake - time.monotonic())):
+                if fd in self._pending:
+                    self._follow(self._pending[fd])
+        return messages.Outcome(
+            seconds=plan.seconds,
+            done=len(self._times),
+            times=self._times,
+            failures=dict(self._failures),
+            busy=self._poll.busy,
+        )
+
+    def close(self) -> None:
+        for arrival in self._pending.values():
+            arrival.socket.close()
+        self._poll.close()
+
+    def _begin(self, due: float, number: int) -> None:
+        client = socket.socket()
+        arrival = _Arrival(client, due)
+        self._pending[client.fileno()] = arrival
+        heapq.heappush(self._deadlines, (due + self._plan.patience, number, arrival))
+        try:
+            closedloop.begin_connect(client, self._plan.target)
+        except OSError as error:
+            self._end(arrival, type(error).__name__)
+            return
+        self._poll.epoll.register(client, select.EPOLLOUT)
+
+    def _follow(self, arrival: _Arrival) -> None:
+        try:
+            if not arrival.sent:
+                arrival.socket.send(http.GET_AND_CLOSE)
+                arrival.sent = True
+                self._poll.epoll.modify(arrival.socket, select.EPOLLIN)
+                return
+            data = arrival.socket.recv(_READ)
+            arrival.received += data
+            size = http.answer_size(arrival.received)
+        except (OSError, ValueError) as error:
+            self._end(arrival, type(error).__name__)
+            return
+        if size is not None and len(arrival.received) >= size:
+            self._times.append(time.monotonic() - arrival.due)
+            self._end(arrival)
+        elif not data:
+            self._end(arrival, "closed without an answer")
+
+    def _expire(self, now: float) -> None:
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, _, arrival = heapq.heappop(self._deadlines)
+            if arrival.socket.fileno() >= 0:
+                self._end(arrival, "no answer")
+
+    def _end(self, arrival: _Arrival, failure: str = "") -> None:
+        if failure:
+            self._failures[failure] += 1
+        del self._pending[arrival.socket.fileno()]
+        arrival.socket.close()

@@ -1,0 +1,1 @@
+"""The kinds of load. Each module has one or more; `catalogue` lists them all."""

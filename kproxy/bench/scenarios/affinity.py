@@ -1,0 +1,88 @@
+"""affinity: finding where a client was last sent, among up to a million. And over the wire."""
+
+import random
+import time
+
+from kproxy.balancer import affinity as tables
+from kproxy.balancer import member
+from kproxy.bench import closedloop, http, messages, recording, rig, rounds
+from kproxy.bench.subjects import kproxy_run
+from kproxy.model import endpoints
+
+_NANOSECONDS = 1e9
+_TTL = 10800  # Kubernetes' default
+_X_LABEL = "clients in the table"
+_WIRE_CLIENTS = 50
+_SUBJECT = "kproxy"
+
+HIT = recording.CurveKind("lookup", "finding a client that is bound", _X_LABEL, "ns")
+BIND = recording.CurveKind("bind", "binding a new client in a full table", _X_LABEL, "ns")
+MOVED = recording.FigureKind("moved", f"of {_WIRE_CLIENTS} clients, moved elsewhere", "clients")
+RATE = recording.FigureKind(
+    "connections_per_second", "short connections with affinity", "connections/s", "higher"
+)
+
+
+def affinity(lab: rig.Rig, into: recording.Recording) -> None:
+    """The table alone, in this process; then a Service with ClientIP affinity, from 50 clients."""
+    for count in lab.size.affinity_clients:
+        with lab.shown.stage(f"{into.name}: {count:,} clients", table_seconds(count)):
+            hit, bind = costs(count, lab.size.affinity_lookups)
+            into.point(HIT, _SUBJECT, count, 0, hit)
+            into.point(BIND, _SUBJECT, count, 0, bind)
+            lab.shown.figure(hit, "ns per lookup")
+    with (
+        lab.shown.stage(f"{into.name}: over the wire", wire_seconds(lab.size.connect_s)),
+        rounds.warning(lab, f"{into.name}: not measured over the wire"),
+    ):
+        lab.shown.figure(_over_the_wire(lab, into), "connections/s")
+
+
+def table_seconds(count: int) -> float:
+    """What it takes to fill and ask a table of that size, as planned."""
+    return 0.1 + count / 400_000
+
+
+def wire_seconds(connect_s: float) -> float:
+    """What the part over the wire takes, as planned."""
+    return rounds.START_S + connect_s + 0.5
+
+
+def costs(clients: int, lookups: int, seed: int = 1) -> tuple[float, float]:
+    """Nanoseconds per hit, and per new client when the table is full; clients in random order."""
+    table = tables.AffinityTable(_TTL, clients)
+    bound = member.Member(endpoints.Backend("10.0.0.1", 80))
+    names = [f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}" for i in range(clients)]
+    for name in names:
+        table.bind(name, bound, 0.0)
+    asked = random.Random(seed).choices(names, k=lookups)
+    began = time.perf_counter()
+    for name in asked:
+        table.lookup(name, 1.0)
+    hit = time.perf_counter() - began
+    new = [f"172.{i >> 16}.{i >> 8 & 255}.{i & 255}" for i in range(lookups)]
+    began = time.perf_counter()
+    for name in new:
+        table.bind(name, bound, 1.0)
+    bind = time.perf_counter() - began
+    return hit / lookups * _NANOSECONDS, bind / lookups * _NANOSECONDS
+
+
+def _over_the_wire(lab: rig.Rig, into: recording.Recording) -> float:
+    subject = kproxy_run.Kproxy(affinity=True)
+    with subject.start([lab.endpoints], lab.place) as running:
+        clients = [closedloop.client_address(number) for number in range(_WIRE_CLIENTS)]
+        before = [http.ask(running.target, client=client) for client in clients]
+        plan = messages.Plan(
+            kind="connect",
+            target=running.target,
+            seconds=lab.size.connect_s,
+            clients=_WIRE_CLIENTS,
+        )
+        outcome, _ = rounds.load(lab, into.name, _SUBJECT, running, plan)
+        after = [http.ask(running.target, client=client) for client in clients]
+    moved = sum(one != other for one, other in zip(before, after, strict=True))
+    into.figure(MOVED, _SUBJECT, 0, moved)
+    rate = outcome.done / outcome.seconds
+    into.figure(RATE, _SUBJECT, 0, rate)
+    return rate

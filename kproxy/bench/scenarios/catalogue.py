@@ -1,0 +1,95 @@
+"""All scenarios by name, in the order of a run, with the seconds that each is planned to take."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kproxy.bench import budget, recording, rig, rounds
+from kproxy.bench.scenarios import (
+    affinity,
+    faults,
+    idle,
+    latency,
+    services,
+    strategies,
+    throughput,
+)
+from kproxy.bench.subjects import subject
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`run` measures into a recording; `seconds` plans for a budget and a number of subjects."""
+
+    name: str
+    title: str
+    run: Callable[[rig.Rig, recording.Recording], None]
+    seconds: Callable[[budget.Budget, int], float]
+
+    def planned(self, size: budget.Budget, subjects: Sequence[subject.Subject]) -> float:
+        """Seconds that it is planned to take."""
+        return self.seconds(size, sum(each.measures(self.name) for each in subjects))
+
+
+def _rounds(size: budget.Budget, count: int, turn: float) -> float:
+    return count * (rounds.START_S + size.rounds * turn)
+
+
+def _latency(size: budget.Budget, count: int) -> float:
+    return _rounds(size, count, len(size.latency_loads) * (size.latency_s + 0.1))
+
+
+def _idle(size: budget.Budget, count: int) -> float:
+    return count * size.idle_rounds * idle.seconds(idle.connections(size.idle_connections))
+
+
+def _services(size: budget.Budget, count: int) -> float:
+    return count * size.services_rounds * sum(map(services.seconds, size.services))
+
+
+def _affinity(size: budget.Budget, count: int) -> float:  # noqa: ARG001 (kproxy's own)
+    table = sum(map(affinity.table_seconds, size.affinity_clients))
+    return table + affinity.wire_seconds(size.connect_s)
+
+
+SCENARIOS = {
+    each.name: each
+    for each in (
+        Scenario(
+            "connect",
+            "short connections",
+            throughput.connect,
+            lambda size, count: _rounds(size, count, size.connect_s + 0.1),
+        ),
+        Scenario(
+            "request",
+            "requests over open connections",
+            throughput.request,
+            lambda size, count: _rounds(size, count, size.request_s + 0.1),
+        ),
+        Scenario(
+            "bulk",
+            "bulk streams",
+            throughput.bulk,
+            lambda size, count: _rounds(size, count, throughput.bulk_seconds(size.bulk_mib)),
+        ),
+        Scenario("latency", "latency at fixed rates", latency.latency, _latency),
+        Scenario("idle", "idle connections", idle.idle, _idle),
+        Scenario("services", "many Services", services.services, _services),
+        Scenario("affinity", "ClientIP affinity", affinity.affinity, _affinity),
+        Scenario(
+            "faults",
+            "one of four endpoints at fault",
+            faults.faults,
+            lambda size, count: len(faults.FAULTS) * faults.seconds(size.faults_s, count),
+        ),
+        Scenario(
+            "strategies",
+            "spread over endpoints",
+            strategies.strategies,
+            lambda size, count: (count + 1) * strategies.seconds(size.strategies_connections),
+        ),
+    )
+}
+
+IN_THE_KERNELS_COMPANY = ("connect", "request", "latency")
+"""Those that are repeated in network namespaces, beside the kernel's own forwarding."""

@@ -1,0 +1,1 @@
+"""What is compared: kproxy, its peers, the kernel, and nothing at all."""

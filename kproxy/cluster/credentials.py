@@ -1,0 +1,249 @@
+"""Credentials that outlive their tokens: token files that are rotated, plugins that are re-run.
+
+A failure to get credentials is a failure: no request is ever sent anonymously instead
+(fault-catalogue K20). No message and no log has a token in it.
+"""
+
+import asyncio
+import base64
+import contextlib
+import datetime as dt
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from kproxy import errors
+from kproxy.cluster import kubeconfig
+
+TOKEN_FILE_SECONDS = 60.0
+"""A token file is read again after this; kubelet replaces it long before the old one ends."""
+
+PLUGIN_SECONDS = 60.0
+"""A plugin that has not answered by then is killed."""
+
+EXPIRY_MARGIN_SECONDS = 30.0
+"""A plugin is run again this long before its credentials expire."""
+
+MAX_PLUGIN_BYTES = 1024 * 1024
+"""Of a plugin's output. A token has some kilobytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a request is authenticated with. A certificate comes with its key, both PEM."""
+
+    authorization: str = field(default="", repr=False)
+    certificate: kubeconfig.Pem = field(default=None, repr=False)
+    key: kubeconfig.Pem = field(default=None, repr=False)
+
+
+class CredentialsError(Exception):
+    """Credentials cannot be had at the moment; the message says why, and has none in it."""
+
+
+class Credentials(Protocol):
+    """Where credentials come from."""
+
+    async def get(self) -> Credential:
+        """What is believed to be good now. Raises CredentialsError."""
+        ...
+
+    def discard(self, rejected: Credential) -> None:
+        """The server has refused `rejected` with 401: do not give it again without a look."""
+        ...
+
+
+def for_user(
+    user: kubeconfig.User, monotonic: Callable[[], float], wall: Callable[[], float]
+) -> Credentials:
+    """The credentials of a kubeconfig's user. `wall` is Unix time: plugins tell expiry in it."""
+    if user.exec_plugin is not None:
+        return _FromPlugin(user, user.exec_plugin, wall)
+    if user.token_file is not None:
+        return _FromFile(user, user.token_file, monotonic)
+    authorization = ""
+    if user.token:
+        authorization = f"Bearer {user.token}"
+    elif user.basic is not None:
+        pair = ":".join(user.basic).encode()
+        authorization = f"Basic {base64.b64encode(pair).decode()}"
+    return _Fixed(Credential(authorization, user.certificate, user.key))
+
+
+class _Fixed:
+    def __init__(self, credential: Credential) -> None:
+        self._credential = credential
+
+    async def get(self) -> Credential:
+        return self._credential
+
+    def discard(self, rejected: Credential) -> None:
+        """There is no other."""
+
+
+class _FromFile:
+    """A token in a file, such as a mounted service account's."""
+
+    def __init__(self, user: kubeconfig.User, path: Path, clock: Callable[[], float]) -> None:
+        self._user = user
+        self._path = path
+        self._clock = clock
+        self._held: Credential | None = None
+        self._read_at = 0.0
+
+    async def get(self) -> Credential:
+        now = self._clock()
+        if self._held is None or now - self._read_at >= TOKEN_FILE_SECONDS:
+            try:
+                token = kubeconfig.readable_file(self._path, "token file").decode().strip()
+            except (errors.ConfigError, UnicodeDecodeError) as error:
+                raise CredentialsError(f"no token: {error}") from None
+            if not token:
+                raise CredentialsError(f"no token: {self._path} is empty")
+            self._held = Credential(f"Bearer {token}", self._user.certificate, self._user.key)
+            self._read_at = now
+        return self._held
+
+    def discard(self, rejected: Credential) -> None:
+        if rejected == self._held:
+            self._held = None
+
+
+class _ExecStatus(msgspec.Struct, frozen=True, rename="camel"):
+    token: str = ""
+    client_certificate_data: str = ""
+    client_key_data: str = ""
+    expiration_timestamp: dt.datetime | None = None
+
+
+class _ExecCredential(msgspec.Struct, frozen=True, rename="camel"):
+    kind: str
+    api_version: str
+    status: _ExecStatus
+
+
+class _FromPlugin:
+    """client-go's exec plugin protocol (`plugin/pkg/client/auth/exec/exec.go`, KEP-541).
+
+    What a plugin gave is good until it expires or is refused; without an expiry, until refused.
+    """
+
+    def __init__(
+        self, user: kubeconfig.User, plugin: kubeconfig.ExecPlugin, wall: Callable[[], float]
+    ) -> None:
+        self._user = user
+        self._plugin = plugin
+        self._wall = wall
+        self._held: Credential | None = None
+        self._expires_at: float | None = None
+        self._lock = asyncio.Lock()
+
+    async def get(self) -> Credential:
+        async with self._lock:
+            if self._held is None or self._is_expired():
+                status = _exec_status(self._plugin, await _output(self._plugin))
+                self._held = _credential(self._plugin, status, self._user)
+                expiry = status.expiration_timestamp
+                self._expires_at = expiry.timestamp() if expiry else None
+            return self._held
+
+    def discard(self, rejected: Credential) -> None:
+        if rejected == self._held:
+            self._held = None
+
+    def _is_expired(self) -> bool:
+        margin = EXPIRY_MARGIN_SECONDS
+        return self._expires_at is not None and self._wall() >= self._expires_at - margin
+
+
+def _exec_status(plugin: kubeconfig.ExecPlugin, output: bytes) -> _ExecStatus:
+    try:
+        answer = msgspec.json.decode(output, type=_ExecCredential)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # msgspec names the place and the type of what is wrong, never its value.
+        raise CredentialsError(f"{_told(plugin)} printed no ExecCredential: {error}") from None
+    if answer.kind != "ExecCredential" or answer.api_version != plugin.api_version:
+        raise CredentialsError(
+            f"{_told(plugin)} printed {answer.api_version} {answer.kind}, not the "
+            f"{plugin.api_version} ExecCredential it was asked for"
+        )
+    return answer.status
+
+
+def _credential(
+    plugin: kubeconfig.ExecPlugin, status: _ExecStatus, user: kubeconfig.User
+) -> Credential:
+    certificate, key = status.client_certificate_data, status.client_key_data
+    if bool(certificate) != bool(key):
+        raise CredentialsError(f"{_told(plugin)} gave a client certificate without its key")
+    if not status.token and not certificate:
+        raise CredentialsError(f"{_told(plugin)} gave neither a token nor a client certificate")
+    return Credential(
+        f"Bearer {status.token}" if status.token else "",
+        certificate.encode() if certificate else user.certificate,
+        key.encode() if key else user.key,
+    )
+
+
+async def _output(plugin: kubeconfig.ExecPlugin) -> bytes:
+    """What the plugin prints. Raises CredentialsError. The plugin does not outlive the call."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            plugin.command,
+            *plugin.args,
+            env=_environment(plugin),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        hint = f"; {plugin.install_hint.strip()}" if plugin.install_hint else ""
+        reason = (error.strerror or str(error)).lower()
+        raise CredentialsError(f"cannot run {_told(plugin)}: {reason}{hint}") from None
+    try:
+        async with asyncio.timeout(PLUGIN_SECONDS):
+            output, complaint = await asyncio.gather(
+                _bounded(process.stdout), _bounded(process.stderr)
+            )
+            code = await process.wait()
+    except TimeoutError:
+        raise CredentialsError(
+            f"{_told(plugin)} gave no answer within {PLUGIN_SECONDS:g} s"
+        ) from None
+    finally:
+        # Its children too: a plugin is often a script, and they would hold the pipes open.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    if code != 0:
+        lines = complaint.decode(errors="replace").strip().splitlines()
+        said = f": {lines[-1][:200]}" if lines else ""
+        raise CredentialsError(f"{_told(plugin)} failed with exit code {code}{said}")
+    return output
+
+
+async def _bounded(stream: asyncio.StreamReader | None) -> bytes:
+    """All of a stream, of which no more than MAX_PLUGIN_BYTES are kept."""
+    kept = bytearray()
+    while stream is not None and (chunk := await stream.read(65536)):
+        kept += chunk[: MAX_PLUGIN_BYTES - len(kept)]
+    return bytes(kept)
+
+
+def _environment(plugin: kubeconfig.ExecPlugin) -> dict[str, str]:
+    spec: dict[str, object] = {"interactive": False}
+    if plugin.cluster_info:
+        spec["cluster"] = msgspec.Raw(plugin.cluster_info.encode())
+    info = {"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec}
+    asked = {"KUBERNETES_EXEC_INFO": msgspec.json.encode(info).decode()}
+    return {**os.environ, **dict(plugin.env), **asked}
+
+
+def _told(plugin: kubeconfig.ExecPlugin) -> str:
+    return f"credential plugin {plugin.command}"

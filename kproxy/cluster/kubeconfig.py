@@ -1,0 +1,329 @@
+"""kubeconfig files: several merged into one, one context chosen, and what it says of a cluster.
+
+As kubectl does it (client-go `tools/clientcmd/loader.go`): files are merged in order, the first
+to name an entry or a current context wins, relative paths belong to the file that states them,
+and files that do not exist are passed over. Reading is bounded: no tag makes an object, and
+neither size nor aliases cost more than the text that spells them.
+
+Nothing here connects, runs a plugin or reads a token file: that belongs to `credentials`.
+"""
+
+import base64
+import binascii
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from kproxy import errors
+from kproxy.cluster import documents
+
+MAX_BYTES = 8 * 1024 * 1024
+"""A kubeconfig larger than this is none."""
+
+DEFAULT_PATH = Path(".kube") / "config"
+"""In the home directory."""
+
+Pem: TypeAlias = bytes | Path | None
+"""A certificate or a key: itself, or the file it is in."""
+
+_Mapping: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecPlugin:
+    """`users[].user.exec`: a program that prints credentials (KEP-541)."""
+
+    command: str
+    api_version: str
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    install_hint: str = ""
+    cluster_info: str = ""
+    """JSON of what the plugin is told of the cluster, if it asked; "" if not."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """How to authenticate. At most one of `token`, `token_file`, `basic` and `exec_plugin`."""
+
+    token: str = field(default="", repr=False)
+    token_file: Path | None = None
+    basic: tuple[str, str] | None = field(default=None, repr=False)
+    exec_plugin: ExecPlugin | None = None
+    certificate: Pem = field(default=None, repr=False)
+    key: Pem = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAccess:
+    """Where an API server is and how to reach it. PEM is bytes when given in the file itself.
+
+    `context` is what users call it; `proxy_url` is the kubeconfig's, "" if it has none.
+    """
+
+    server: str
+    context: str
+    user: User = User()
+    authority: Pem = None
+    verifies: bool = True
+    tls_server_name: str = ""
+    proxy_url: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.server} ({self.context})"
+
+
+def paths(given: str | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """The files to read: `given`, else KUBECONFIG's, else the default in the home directory."""
+    listed = given if given is not None else environment.get("KUBECONFIG", "")
+    named = tuple(Path(part).expanduser() for part in listed.split(os.pathsep) if part)
+    if named:
+        return named
+    home = environment.get("HOME")
+    return (Path(home) / DEFAULT_PATH,) if home else ()
+
+
+def read(files: Sequence[Path], context: str | None) -> ClusterAccess:
+    """What `files` say of `context`, or of their current context. Raises ConfigError.
+
+    At least one of the files must exist.
+    """
+    merged = _Merged()
+    for path in files:
+        if path.exists():
+            merged.add(path, _document(path))
+    if not merged.sources:
+        told = ", ".join(map(str, files))
+        raise errors.ConfigError(f"no kubeconfig at {told}; name an existing file by --kubeconfig")
+    chosen = context or merged.current
+    if not chosen:
+        raise errors.ConfigError(
+            f"kubeconfig {merged.told} has no current-context; choose one by --context"
+            f"{merged.known('contexts')}"
+        )
+    where, entry, _ = merged.entry("contexts", "context", chosen)
+    cluster_name = _text(entry, "cluster", where)
+    if not cluster_name:
+        raise errors.ConfigError(f"{where} names no cluster; add one")
+    cluster = _Section(*merged.entry("clusters", "cluster", cluster_name))
+    user_name = _text(entry, "user", where)
+    user = _Section(*merged.entry("users", "user", user_name)) if user_name else None
+    server = cluster.text("server").rstrip("/")
+    if not server.startswith(("http://", "https://")):
+        raise errors.ConfigError(
+            f"{cluster.where}: server is {server or 'absent'!r} but must be an http(s) URL"
+        )
+    return ClusterAccess(
+        server=server,
+        context=chosen,
+        user=_user(user, cluster) if user else User(),
+        authority=cluster.pem("certificate-authority"),
+        verifies=cluster.values.get("insecure-skip-tls-verify") is not True,
+        tls_server_name=cluster.text("tls-server-name"),
+        proxy_url=cluster.text("proxy-url"),
+    )
+
+
+class _Merged:
+    """Entries of several files by section and name, the first of each, with their file."""
+
+    def __init__(self) -> None:
+        self.sources: list[Path] = []
+        self.current = ""
+        self._entries: dict[str, dict[str, tuple[Path, _Mapping]]] = {
+            section: {} for section in ("clusters", "contexts", "users")
+        }
+
+    @property
+    def told(self) -> str:
+        return ", ".join(map(str, self.sources))
+
+    def add(self, path: Path, document: _Mapping) -> None:
+        self.sources.append(path)
+        self.current = self.current or _text(document, "current-context", f"kubeconfig {path}")
+        for section, entries in self._entries.items():
+            listed = document.get(section) or []
+            if not isinstance(listed, list):
+                raise errors.ConfigError(f"kubeconfig {path}: {section} must be a list")
+            for entry in listed:
+                name = entry.get("name") if isinstance(entry, dict) else None
+                if not isinstance(name, str):
+                    raise errors.ConfigError(
+                        f"kubeconfig {path}: every entry of {section} must be a mapping with a name"
+                    )
+                entries.setdefault(name, (path, entry))
+
+    def entry(self, section: str, key: str, name: str) -> tuple[str, _Mapping, Path]:
+        """Where the entry stands, in words; what it holds; and the directory of its file."""
+        found = self._entries[section].get(name)
+        if found is None:
+            raise errors.ConfigError(
+                f"kubeconfig {self.told} has no {key} {name!r}{self.known(section)}"
+            )
+        path, entry = found
+        where = f"kubeconfig {path}, {key} {name!r}"
+        held = entry.get(key) or {}
+        if not isinstance(held, dict):
+            raise errors.ConfigError(f"{where} must be a mapping")
+        return where, held, path.absolute().parent
+
+    def known(self, section: str) -> str:
+        known = ", ".join(sorted(self._entries[section])[:10])
+        return f"; it has {known}" if known else f"; it has no {section}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """One entry's values, with what error messages and relative paths need."""
+
+    where: str
+    values: _Mapping
+    directory: Path
+
+    def text(self, key: str) -> str:
+        return _text(self.values, key, self.where)
+
+    def path(self, key: str) -> Path | None:
+        text = self.text(key)
+        return self.directory / Path(text).expanduser() if text else None
+
+    def pem(self, key: str) -> Pem:
+        """`<key>-data` decoded, else the file `<key>`, which must be readable."""
+        data = self.text(f"{key}-data")
+        if data:
+            try:
+                return base64.b64decode("".join(data.split()), validate=True)
+            except (binascii.Error, ValueError):
+                raise errors.ConfigError(f"{self.where}: {key}-data is not base64") from None
+        path = self.path(key)
+        if path is not None:
+            readable_file(path, f"{self.where}: {key}")
+        return path
+
+
+def readable_file(path: Path, what: str) -> bytes:
+    """The bytes of a small file. Raises ConfigError, which begins with `what`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise errors.ConfigError(f"{what}: cannot read {path}: {reason}") from None
+    if len(data) > MAX_BYTES:
+        raise errors.ConfigError(f"{what}: {path} is larger than {MAX_BYTES} bytes")
+    return data
+
+
+def _document(path: Path) -> _Mapping:
+    data = readable_file(path, "kubeconfig")
+    try:
+        found = list(documents.read_yaml(data))
+    except documents.MalformedError as error:
+        raise errors.ConfigError(f"kubeconfig {path}: {error}") from None
+    if not found:
+        return {}
+    first = found[0]
+    if first.flaw:
+        raise errors.ConfigError(f"kubeconfig {path}: {first.flaw}")
+    if not isinstance(first.value, dict) or len(found) > 1:
+        raise errors.ConfigError(f"kubeconfig {path} must be one mapping")
+    return first.value
+
+
+def _text(values: _Mapping, key: str, where: str) -> str:
+    value = values.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise errors.ConfigError(f"{where}: {key} must be a string; put it in quotes")
+    return value
+
+
+def _user(user: _Section, cluster: _Section) -> User:
+    """In client-go's order: a token before a token file would win, so the file is asked first."""
+    if "auth-provider" in user.values:
+        raise errors.ConfigError(
+            f"{user.where}: auth-provider is not supported; use its exec plugin instead "
+            "(for example kubelogin or gke-gcloud-auth-plugin)"
+        )
+    certificate, key = user.pem("client-certificate"), user.pem("client-key")
+    if (certificate is None) != (key is None):
+        raise errors.ConfigError(
+            f"{user.where}: client-certificate and client-key must be given together"
+        )
+    token_file = user.path("tokenFile")
+    if token_file is not None:
+        return User(token_file=token_file, certificate=certificate, key=key)
+    if user.text("token"):
+        return User(token=user.text("token"), certificate=certificate, key=key)
+    if user.text("username"):
+        basic = user.text("username"), user.text("password")
+        return User(basic=basic, certificate=certificate, key=key)
+    if user.values.get("exec") is not None:
+        return User(exec_plugin=_exec(user, cluster), certificate=certificate, key=key)
+    return User(certificate=certificate, key=key)
+
+
+def _exec(user: _Section, cluster: _Section) -> ExecPlugin:
+    values = user.values["exec"]
+    if not isinstance(values, dict):
+        raise errors.ConfigError(f"{user.where}: exec must be a mapping")
+    section = _Section(f"{user.where}, exec", values, user.directory)
+    command, version = section.text("command"), section.text("apiVersion")
+    if not command or not version.startswith("client.authentication.k8s.io/"):
+        raise errors.ConfigError(
+            f"{section.where}: command must be given, and apiVersion, as "
+            "client.authentication.k8s.io/v1"
+        )
+    if values.get("interactiveMode") == "Always":
+        raise errors.ConfigError(
+            f"{section.where}: interactiveMode is Always, and a proxy has nobody to ask"
+        )
+    args, env = values.get("args") or [], values.get("env") or []
+    try:
+        variables = tuple((each["name"], each["value"]) for each in env)
+        words = (*args, *(text for pair in variables for text in pair))
+        well_formed = isinstance(args, list) and all(isinstance(word, str) for word in words)
+    except (TypeError, KeyError):
+        well_formed = False
+    if not well_formed:
+        raise errors.ConfigError(
+            f"{section.where}: args must be strings, and env a list of name and value strings"
+        )
+    if os.sep in command:
+        command = str(section.directory / command)
+    return ExecPlugin(
+        command=command,
+        api_version=version,
+        args=tuple(args),
+        env=variables,
+        install_hint=section.text("installHint"),
+        cluster_info=_cluster_info(cluster) if values.get("provideClusterInfo") is True else "",
+    )
+
+
+def _cluster_info(cluster: _Section) -> str:
+    """`spec.cluster` of an ExecCredential (client-go `tools/clientcmd/api/helpers.go`)."""
+    authority = cluster.pem("certificate-authority")
+    pem = authority.read_bytes() if isinstance(authority, Path) else authority
+    told = {
+        "server": cluster.text("server"),
+        "tls-server-name": cluster.text("tls-server-name"),
+        "insecure-skip-tls-verify": cluster.values.get("insecure-skip-tls-verify") is True,
+        "certificate-authority-data": base64.b64encode(pem).decode() if pem else "",
+        "proxy-url": cluster.text("proxy-url"),
+        "config": _extension(cluster.values.get("extensions")),
+    }
+    return msgspec.json.encode({key: value for key, value in told.items() if value}).decode()
+
+
+def _extension(extensions: object) -> object:
+    """What a cluster's entry holds for exec plugins."""
+    for each in extensions if isinstance(extensions, list) else []:
+        if isinstance(each, dict) and each.get("name") == "client.authentication.k8s.io/exec":
+            return each.get("extension")
+    return None

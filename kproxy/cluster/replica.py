@@ -1,0 +1,87 @@
+"""Replica: what one list-and-watch knows of its collection, object by object.
+
+It gives objects to the intake only when they are news, so that a list that repeats what is known
+costs little, and keeps account of what a list did *not* have, which is how deletions that nobody
+watched are noticed (fault-catalogue K06).
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from kproxy import metrics
+from kproxy.cluster import intake, versions, wire
+from kproxy.model import admission, names
+
+
+class Replica:
+    """No I/O; on the event loop's thread. `where` is the collection in the user's words."""
+
+    def __init__(self, taking: intake.Intake, counters: metrics.ReflectorCounters) -> None:
+        self._intake = taking
+        self._counters = counters
+        self._versions = versions.Versions()
+        self._seen: set[admission.Key] | None = None
+        self._is_epoch = False
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether a list has begun that has not ended."""
+        return self._seen is not None
+
+    def begin_list(self, *, is_epoch: bool) -> None:
+        """All objects follow. `is_epoch`: they are the truth even where they are older."""
+        self._seen = set()
+        self._is_epoch = is_epoch
+
+    def unlisted(self) -> Iterator[None]:
+        """All objects have come: forget the others, one a step, so that a caller may pause."""
+        for key in self._versions.missing_from(self._seen or ()):
+            self._forget(key, "")
+            yield
+        self._seen = None
+
+    def abandon_list(self) -> None:
+        """The list was never finished: what it did not have may be there all the same."""
+        self._seen = None
+
+    def begin_watch(self, version: str) -> None:
+        """Events follow, all newer than `version`."""
+        self._versions.begin_watch(version)
+
+    def put(self, kind: names.Kind, raw: msgspec.Raw, where: str) -> str:
+        """An object as it is now, of a list or of a watch; its version, "" if it has none."""
+        identity = wire.identity(raw)
+        if identity is None:
+            self._counters.malformed += 1
+            self._intake.take(kind, raw, where)
+            return ""
+        key = (kind, identity.name)
+        if self._seen is not None:
+            self._seen.add(key)
+        if self._is_news(key, identity.version):
+            self._intake.take(kind, raw, where)
+            self._versions.put(key, identity.version)
+        return identity.version
+
+    def delete(self, kind: names.Kind, raw: msgspec.Raw) -> str:
+        """An object that is gone, as it was; the version of the deletion, "" if it has none."""
+        identity = wire.identity(raw)
+        if identity is None:
+            self._counters.malformed += 1
+            return ""
+        key = (kind, identity.name)
+        if self._versions.is_end(key, identity.version):
+            self._forget(key, identity.version)
+        return identity.version
+
+    def _is_news(self, key: admission.Key, version: str) -> bool:
+        if self._seen is None:
+            return self._versions.is_news(key, version)
+        return self._is_epoch or not self._versions.is_current(key, version)
+
+    def _forget(self, key: admission.Key, version: str) -> None:
+        if self._seen is not None:
+            self._seen.discard(key)
+        self._versions.drop(key, version)
+        self._intake.forget(key)

@@ -1,0 +1,128 @@
+"""Health as kube-proxy tells it: /healthz and /livez (`pkg/proxy/healthcheck/proxy_health.go`).
+
+The rule is the modern one: unhealthy is who has had something to do for a minute and has not
+done it. It is judged by the *oldest* pending change, so that a steady stream of changes cannot
+hide a sync that hangs or fails. /livez says just that, and is for liveness probes. /healthz is
+for whoever sends traffic here: it also fails before the first sync, when nothing is served yet
+(kube-proxy says 200 then), and from the moment the proxy is told to stop, while connections
+finish and /livez stays well (fault-catalogue K01 and P01).
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from kproxy.ops import durations
+
+TIMEOUT = 60.0
+"""Seconds a change may be pending: twice the period of full syncs."""
+SYNC_BUCKETS = tuple(0.001 * 2**power for power in range(15))
+"""kube-proxy's, for `kubeproxy_sync_proxy_rules_duration_seconds`."""
+
+_NEVER = "0001-01-01 00:00:00 +0000 UTC"
+
+
+class SyncRecord:
+    """When syncs were asked for, and when they were done. Written by the server.
+
+    `last_queued` and `last_done` are Unix times for metrics, None before the first. `clock` is
+    monotonic, in seconds; `wall` is Unix time in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._born = clock()
+        self._waiting_since: float | None = None
+        self._working_since: float | None = None
+        self._done_at = _NEVER
+        self._is_stopping = False
+        self.durations = durations.Histogram(SYNC_BUCKETS)
+        self.last_queued: float | None = None
+        self.last_done: float | None = None
+
+    def queue(self) -> None:
+        """Something has changed, and a sync is to follow."""
+        self.last_queued = self._wall() / 1e9
+        if self._waiting_since is None:
+            self._waiting_since = self._clock()
+
+    @contextlib.contextmanager
+    def sync(self) -> Iterator[None]:
+        """A sync. If it raises, what it was to do stays pending.
+
+        What is queued while it runs is for the next one.
+        """
+        started = self._clock()
+        if self._working_since is None:
+            self._working_since = started if self._waiting_since is None else self._waiting_since
+        self._waiting_since = None
+        yield
+        self._working_since = None
+        self.durations.observe(self._clock() - started)
+        self.last_done = self._wall() / 1e9
+        self._done_at = self.now()
+
+    def stop(self) -> None:
+        """The proxy has been told to end: no new traffic, please."""
+        self._is_stopping = True
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether no change has been pending for too long."""
+        pending = self._working_since if self._working_since is not None else self._waiting_since
+        return pending is None or self._clock() - pending < TIMEOUT
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether traffic should come here."""
+        return self.is_alive and self.last_done is not None and not self._is_stopping
+
+    def now(self) -> str:
+        """The time as Go prints it."""
+        return go_time(self._wall(), self._clock() - self._born)
+
+    def report(self, *, is_well: bool) -> str:
+        """kube-proxy's body, to the byte. Who is well was, by definition, updated just now."""
+        now = self.now()
+        return f'{{"lastUpdated": "{now if is_well else self._done_at}","currentTime": "{now}"}}'
+
+
+def go_time(wall: int, since_start: float) -> str:
+    """What Go's `Time.String` gives: nanoseconds without trailing zeros, and the monotonic clock.
+
+    `wall` is Unix time in nanoseconds, `since_start` the seconds this process has lived.
+    """
+    seconds, nanoseconds = divmod(wall, 10**9)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    fraction = f".{nanoseconds:09}".rstrip("0").rstrip(".")
+    return f"{moment:%Y-%m-%d %H:%M:%S}{fraction} +0000 UTC m={since_start:+.9f}"
+
+
+def make_app(syncs: SyncRecord) -> web.Application:
+    """What is served on port 10256."""
+
+    def answer(*, is_well: bool) -> web.Response:
+        return web.Response(
+            status=200 if is_well else 503,
+            body=syncs.report(is_well=is_well).encode(),
+            content_type="application/json",
+        )
+
+    async def healthz(_request: web.Request) -> web.Response:
+        return answer(is_well=syncs.is_ready)
+
+    async def livez(_request: web.Request) -> web.Response:
+        return answer(is_well=syncs.is_alive)
+
+    app = web.Application()
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/livez", livez)
+    return app

@@ -1,0 +1,199 @@
+"""Where the ops surface listens: TCP addresses, and a unix socket that only its owner may use."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from kproxy import errors
+
+_BACKLOG = 64
+_PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A listening socket, and `address`: where it really is, as a user would write it.
+
+    `file` is what it has put into the file system: the path, and the file's device and inode.
+    """
+
+    socket: socket.socket
+    address: str
+    file: tuple[Path, int, int] | None = None
+
+    def close(self) -> None:
+        """Stop listening, and remove the file unless another one is there by now."""
+        self.socket.close()
+        if self.file is None:
+            return
+        path, device, inode = self.file
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            if (found.st_dev, found.st_ino) == (device, inode):
+                path.unlink()
+
+
+class Place(Protocol):
+    """Somewhere to listen."""
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a user has named it: the proxy then ends rather than run without it."""
+        ...
+
+    def bind(self) -> Bound:
+        """Listen; the caller closes it. Raises KproxyError, which names what is in the way."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TcpPlace:
+    """An IP address and a port; with port 0 the kernel picks one. `flag` is how to change it."""
+
+    host: str
+    port: int
+    flag: str
+    is_required: bool = True
+
+    def bind(self) -> Bound:
+        """Listen. `::` takes IPv4 as well where the system can, as Go's listeners do."""
+        try:
+            sock = socket.create_server(
+                (self.host, self.port),
+                family=socket.AF_INET6 if ":" in self.host else socket.AF_INET,
+                backlog=_BACKLOG,
+                dualstack_ipv6=self.host == "::" and socket.has_dualstack_ipv6(),
+            )
+        except OSError as error:
+            raise errors.KproxyError(
+                f"cannot listen on {_join(self.host, self.port)}: {_reason(error)}; "
+                f'give {self.flag} an address that is free, or "" for none'
+            ) from error
+        return Bound(sock, _join(*sock.getsockname()[:2]))
+
+
+@dataclass(frozen=True, slots=True)
+class UnixPlace:
+    """A unix socket of mode 0600, in a directory that is made with mode 0700 if it is missing.
+
+    What a dead process has left there is replaced; a socket that someone answers on never is.
+    With `is_private` the directory must be this user's alone. The default ones have names that
+    anyone can guess, in places where anyone may be first to take them.
+    """
+
+    path: Path
+    is_required: bool = True
+    is_private: bool = False
+
+    def bind(self) -> Bound:
+        """Listen. Raises KproxyError."""
+        try:
+            with _locked(self._open_directory()):
+                self._clear()
+                return self._listen()
+        except OSError as error:
+            raise self._refusal(_reason(error)) from error
+
+    def _open_directory(self) -> int:
+        """A descriptor of the directory. Raises KproxyError for one that others can get at."""
+        directory = self.path.parent
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+        flags = os.O_RDONLY | os.O_DIRECTORY | (os.O_NOFOLLOW if self.is_private else 0)
+        opened = os.open(directory, flags)
+        found = os.fstat(opened)
+        is_own = found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o077
+        if self.is_private and not is_own:
+            os.close(opened)
+            raise self._refusal(f"{directory} is open to other users")
+        return opened
+
+    def _clear(self) -> None:
+        """Remove the socket of a dead process. Raises KproxyError for anything else there."""
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(found.st_mode):
+            raise self._refusal("something other than a socket is there")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(0)  # a full queue is an answer too
+            try:
+                probe.connect(str(self.path))
+            except ConnectionRefusedError:
+                self.path.unlink()
+            except BlockingIOError:
+                raise self._refusal("another process listens there") from None
+            else:
+                raise self._refusal(f"process {peer(probe).pid} listens there")
+
+    def _listen(self) -> Bound:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            # The file gets the descriptor's mode: there is no moment in which others may connect.
+            os.fchmod(sock.fileno(), 0o600)
+            sock.bind(str(self.path))
+            found = self.path.lstat()
+            sock.listen(_BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+        return Bound(sock, str(self.path), (self.path, found.st_dev, found.st_ino))
+
+    def _refusal(self, reason: str) -> errors.KproxyError:
+        return errors.KproxyError(
+            f"cannot have the control socket {self.path}: {reason}; "
+            'name another path with --control, or "" for none'
+        )
+
+
+@contextlib.contextmanager
+def _locked(directory: int) -> Iterator[None]:
+    """Keep other kproxies from clearing the way in this directory; closes the descriptor.
+
+    Two that start at once would both find a dead socket, and the slower one would remove the
+    other's living one. Whoever finds the lock taken is told so at once (EWOULDBLOCK).
+    """
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(directory)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a unix socket, as of connect(2)."""
+
+    pid: int
+    uid: int
+
+
+def peer(sock: socket.socket) -> Peer:
+    """SO_PEERCRED."""
+    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    pid, uid, _gid = _PEER.unpack(packed)
+    return Peer(pid, uid)
+
+
+def default_control_path(environment: Mapping[str, str], uid: int) -> Path:
+    """Where the control socket is when nobody says where: in a directory of this user's own."""
+    runtime = environment.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/"):  # the specification has relative paths ignored
+        return Path(runtime, "kproxy.sock")
+    return Path(f"/tmp/kproxy-{uid}/kproxy.sock")  # noqa: S108  # checked to be private
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)

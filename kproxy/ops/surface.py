@@ -1,0 +1,61 @@
+"""The ops surface as one object: health, metrics and the control socket of one proxy."""
+
+import asyncio
+
+from kproxy.ops import control, durations, health, http, observed, places, scrape, turns
+
+
+class Surface:
+    """Three small servers over what is observed of a proxy; each may be absent (None).
+
+    `bind` first, so that addresses are known and taken before anything else happens; then `run`,
+    for longer than the proxy serves, because a proxy that drains is still to be seen; `close`
+    at the end, also without the others.
+    """
+
+    def __init__(
+        self,
+        seen: observed.Observed,
+        *,
+        healthz: places.Place | None,
+        metrics: places.Place | None,
+        control_socket: places.Place | None,
+    ) -> None:
+        self._seen = seen
+        shared = turns.Turns()
+        servers = {
+            "control": (control_socket, lambda: control.make_app(seen, shared)),
+            "healthz": (healthz, lambda: health.make_app(seen.syncs)),
+            "metrics": (metrics, lambda: scrape.make_app(seen, shared)),
+        }
+        self._listeners = {
+            name: http.Listener(name, place, make_app) if place else None
+            for name, (place, make_app) in servers.items()
+        }
+
+    def addresses(self) -> dict[str, str | None]:
+        """Where each of them listens now: "control", "healthz" and "metrics"."""
+        return {
+            name: listener.address if listener else None
+            for name, listener in self._listeners.items()
+        }
+
+    def bind(self) -> None:
+        """Take the addresses. Raises KproxyError when one that a user has named cannot be had."""
+        for listener in self._present():
+            listener.bind()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(durations.watch_lag(self._seen.lag), name="lag")
+            for listener in self._present():
+                group.create_task(listener.run())
+
+    def close(self) -> None:
+        """Give every address back."""
+        for listener in self._present():
+            listener.close()
+
+    def _present(self) -> list[http.Listener]:
+        return [each for each in self._listeners.values() if each is not None]

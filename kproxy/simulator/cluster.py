@@ -1,0 +1,291 @@
+"""The simulated cluster put together: storage, rules, controllers, pods and the API server."""
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import random
+import secrets
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from kproxy import errors
+from kproxy.model import endpoint_validation, names
+from kproxy.portal import loopback
+from kproxy.simulator import (
+    allocation,
+    apiserver,
+    controller,
+    deployment_controller,
+    deployments,
+    endpoints_controllers,
+    events,
+    faults,
+    kubelet,
+    load_balancers,
+    nodes,
+    pods,
+    resources,
+    services,
+    shifting,
+    status,
+    storage,
+)
+from kproxy.simulator.resources import Resource
+from kproxy.simulator.storage import Object
+
+DEFAULT_SERVICE_CIDR = "127.96.0.0/16"
+DEFAULT_POD_CIDR = "127.244.0.0/16"
+DEFAULT_LOAD_BALANCER_CIDR = "127.112.0.0/24"
+_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_API_PORT_NAME = "https"
+
+Follower = Callable[[storage.Event], Iterable[names.NamespacedName]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What kind of cluster. Ranges are IPv4 CIDRs; `port` 0 means any free one.
+
+    Ports below `shift_below` cannot be bound and are moved; None: what this process may bind.
+    `token` is what clients authenticate with; None: a random one.
+    """
+
+    service_cidr: str = DEFAULT_SERVICE_CIDR
+    pod_cidr: str = DEFAULT_POD_CIDR
+    load_balancer_cidr: str = DEFAULT_LOAD_BALANCER_CIDR
+    nodes: int = 3
+    address: str = "127.0.0.1"
+    port: int = 0
+    token: str | None = None
+    shift_below: int | None = None
+
+
+class Cluster:
+    """A cluster that runs while its async context is entered.
+
+    `now` gives the API's time and `rng` all that is chosen at random. Raises ConfigError for
+    ranges that cannot work; entering it raises KproxyError when the port is taken.
+    """
+
+    def __init__(
+        self,
+        options: Options | None = None,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        rng: random.Random | None = None,
+    ) -> None:
+        self.options = options or Options()
+        rng = rng or random.Random()
+        ranges = _Ranges(self.options)
+        below = self.options.shift_below
+        self.shift_below = loopback.first_bindable_port() if below is None else below
+        stored = storage.Storage(
+            now=now, new_uid=lambda: str(uuid.UUID(int=rng.getrandbits(128), version=4))
+        )
+        self.registry = shifting.ShiftingRegistry(
+            stored,
+            {
+                resources.SERVICES: services.ServiceStrategy(
+                    stored, allocation.ClusterIPs(ranges.services, rng), allocation.NodePorts(rng)
+                ),
+                resources.PODS: pods.PodStrategy(stored),
+                resources.DEPLOYMENTS: deployments.DeploymentStrategy(),
+            },
+            below=self.shift_below,
+            choose=rng.choice,
+        )
+        self.server = apiserver.ApiServer(
+            self.registry,
+            address=self.options.address,
+            port=self.options.port,
+            tokens={self.options.token or secrets.token_hex(16): "admin"},
+        )
+        recorder = events.Recorder(self.registry)
+        cidrs = nodes.pod_cidrs(ranges.pods, self.options.nodes)
+        by_node = {f"node-{number}": cidr for number, cidr in enumerate(cidrs, 1)}
+        self._kubelet = kubelet.Kubelet(self.registry, recorder, by_node)
+        self._controllers = self._connect(recorder, ranges, rng)
+        self._first_service_ip = str(ranges.services[1])
+        self._running = contextlib.AsyncExitStack()
+        for namespace in _NAMESPACES:
+            self.registry.create(resources.NAMESPACES, {"metadata": {"name": namespace}})
+        nodes.create_nodes(self.registry, by_node)
+
+    @property
+    def url(self) -> str:
+        """Where the API server listens, once entered."""
+        return self.server.url
+
+    @property
+    def kubeconfig(self) -> dict[str, Any]:
+        """What leads a client here, once entered."""
+        return self.server.kubeconfig()
+
+    @property
+    def faults(self) -> faults.Faults:
+        """What can be made to go wrong with the API."""
+        return self.server.faults
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self.server)
+            self._publish_api_server()
+            await stack.enter_async_context(self._run())
+            self._running = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # Not handed on: the task group would wrap the exception of the body that it is not part of.
+        await self._running.aclose()
+
+    def apply(self, documents: Iterable[Mapping[str, Any]]) -> list[Object]:
+        """Create what is not there and patch what is, as `kubectl apply` would.
+
+        Returns the objects as stored. Raises KproxyError at the first that is refused.
+        """
+        return [self._apply(each) for document in documents for each in _items(document)]
+
+    def _apply(self, document: Mapping[str, Any]) -> Object:
+        resource = _resource_of(document)
+        metadata = dict(document.get("metadata") or {})
+        name = metadata.get("name", "")
+        if resource.namespaced:
+            metadata.setdefault("namespace", "default")
+        applied = json.dumps({**document, "metadata": metadata}, separators=(",", ":"))
+        annotations = {**(metadata.get("annotations") or {}), _LAST_APPLIED: f"{applied}\n"}
+        new = {**document, "metadata": {**metadata, "annotations": annotations}}
+        namespace = metadata.get("namespace", "") if resource.namespaced else ""
+        try:
+            if self.registry.find(resource, name, namespace) is None:
+                return self.registry.create(resource, new)
+            return self.registry.patch(resource, namespace, name, "strategic", new)
+        except status.StatusError as error:
+            raise errors.KproxyError(f"{error}; correct the manifest") from error
+
+    @contextlib.asynccontextmanager
+    async def _run(self) -> AsyncIterator[None]:
+        """Controllers and pods. Should one of them fail, so does whoever runs the cluster."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._kubelet.run(), name="kubelet")]
+            tasks += [group.create_task(each.run(), name=each.name) for each in self._controllers]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    def _connect(
+        self, recorder: events.Recorder, ranges: "_Ranges", rng: random.Random
+    ) -> Sequence[controller.Controller]:
+        """The controllers, told by the storage of what may concern them."""
+        scheduler = nodes.Scheduler(self.registry, recorder)
+        deployment = deployment_controller.DeploymentController(self.registry, recorder)
+        endpoints = endpoints_controllers.EndpointsController(self.registry)
+        slices = endpoints_controllers.EndpointSliceController(self.registry)
+        mirrors = endpoints_controllers.EndpointSliceMirroringController(self.registry)
+        balancers = load_balancers.LoadBalancerController(
+            self.registry, recorder, ranges.load_balancers, rng
+        )
+        return [
+            self._controller("deployment", deployment.reconcile, deployment.concerned),
+            self._controller("scheduler", scheduler.reconcile, scheduler.concerned),
+            self._controller("endpoints", endpoints.reconcile, endpoints.concerned),
+            self._controller("endpointslice", slices.reconcile, slices.concerned),
+            self._controller("endpointslicemirroring", mirrors.reconcile, mirrors.concerned),
+            self._controller("service-lb", balancers.reconcile, balancers.concerned),
+        ]
+
+    def _controller(
+        self,
+        name: str,
+        reconcile: Callable[[names.NamespacedName], float | None],
+        concerned: Follower,
+    ) -> controller.Controller:
+        made = controller.Controller(name, reconcile)
+
+        def follow(event: storage.Event) -> None:
+            for key in concerned(event):
+                made.enqueue(key)
+
+        self.registry.storage.subscribe(follow)
+        return made
+
+    def _publish_api_server(self) -> None:
+        """The Service `default/kubernetes` and its endpoint, which kube-apiserver keeps itself."""
+        port = self.server.port
+        identity = {"name": "kubernetes", "namespace": "default"}
+        labels = {"component": "apiserver", "provider": "kubernetes"}
+        served = {"name": _API_PORT_NAME, "port": 443, "protocol": "TCP", "targetPort": port}
+        spec = {"clusterIP": self._first_service_ip, "ports": [served]}
+        service = {"metadata": {**identity, "labels": labels}, "spec": spec}
+        self.registry.create(resources.SERVICES, service)
+        ports = [{"name": _API_PORT_NAME, "port": port, "protocol": "TCP"}]
+        skip = {endpoints_controllers.LABEL_SKIP_MIRROR: "true"}
+        subset = {"addresses": [{"ip": self.options.address}], "ports": ports}
+        made = {"metadata": {**identity, "labels": skip}, "subsets": [subset]}
+        self.registry.create(resources.ENDPOINTS, made)
+        endpoint = {"addresses": [self.options.address], "conditions": {"ready": True}}
+        label = {endpoint_validation.LABEL_SERVICE_NAME: "kubernetes"}
+        self.registry.create(
+            resources.ENDPOINT_SLICES,
+            {
+                "metadata": {**identity, "labels": label},
+                "addressType": "IPv4",
+                "endpoints": [endpoint],
+                "ports": ports,
+            },
+        )
+
+
+class _Ranges:
+    """The address ranges of the options. Raises ConfigError for those that cannot work."""
+
+    def __init__(self, options: Options) -> None:
+        self.services = _network("service CIDR", options.service_cidr, longest=29)
+        self.pods = _network("pod CIDR", options.pod_cidr, longest=23)
+        self.load_balancers = _network("load-balancer CIDR", options.load_balancer_cidr, longest=29)
+        every = (self.services, self.pods, self.load_balancers)
+        for index, one in enumerate(every):
+            for other in every[index + 1 :]:
+                if one.overlaps(other):
+                    raise errors.ConfigError(
+                        f"the ranges {one} and {other} overlap: give Services, pods and load "
+                        "balancers ranges of their own"
+                    )
+
+
+def _network(what: str, text: str, *, longest: int) -> ipaddress.IPv4Network:
+    try:
+        made = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise errors.ConfigError(
+            f"the {what} {text!r} is not usable, {error}: give an IPv4 range such as 127.96.0.0/16"
+        ) from error
+    if made.prefixlen > longest:
+        raise errors.ConfigError(f"the {what} {text} is too small: give a /{longest} or larger")
+    return made
+
+
+def _items(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The objects of a List, or the one that the document is."""
+    if document.get("kind") == "List":
+        found: Sequence[Mapping[str, Any]] = document.get("items") or ()
+        return found
+    return (document,)
+
+
+def _resource_of(document: Mapping[str, Any]) -> Resource:
+    """The resource that a document is one of. Raises KproxyError."""
+    kind, version = document.get("kind"), document.get("apiVersion")
+    for resource in resources.ALL:
+        if (resource.kind, resource.api_version) == (kind, version):
+            return resource
+    known = ", ".join(f"{each.kind} ({each.api_version})" for each in resources.ALL)
+    raise errors.KproxyError(
+        f"the simulated cluster has no {kind} of {version}; it knows {known}: remove the rest"
+    )

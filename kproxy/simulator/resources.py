@@ -1,0 +1,75 @@
+"""The resource types that the API server has: what discovery tells, and what URLs are made of."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource type, as in a discovery document.
+
+    `has_generation` says whether `metadata.generation` counts the changes that its controller
+    must act on; Services, Pods and Nodes have none.
+    """
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    singular: str
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    namespaced: bool = True
+    has_status: bool = False
+    has_scale: bool = False
+    has_generation: bool = False
+
+    @property
+    def api_version(self) -> str:
+        """What an object's `apiVersion` says: "v1", "apps/v1"."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def qualified(self) -> str:
+        """The name that error messages use (schema.GroupResource): "pods", "deployments.apps"."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """What can be done with it. There is no `deletecollection` of namespaces."""
+        collection = () if self.kind == "Namespace" else ("deletecollection",)
+        return ("create", "delete", *collection, "get", "list", "patch", "update", "watch")
+
+    def __str__(self) -> str:
+        return self.qualified
+
+
+NAMESPACES = Resource(
+    "", "v1", "Namespace", "namespaces", "namespace", ("ns",), namespaced=False, has_status=True
+)
+NODES = Resource("", "v1", "Node", "nodes", "node", ("no",), namespaced=False, has_status=True)
+PODS = Resource("", "v1", "Pod", "pods", "pod", ("po",), ("all",), has_status=True)
+SERVICES = Resource("", "v1", "Service", "services", "service", ("svc",), ("all",), has_status=True)
+ENDPOINTS = Resource("", "v1", "Endpoints", "endpoints", "endpoints", ("ep",))
+EVENTS = Resource("", "v1", "Event", "events", "event", ("ev",))
+DEPLOYMENTS = Resource(
+    "apps",
+    "v1",
+    "Deployment",
+    "deployments",
+    "deployment",
+    ("deploy",),
+    ("all",),
+    has_status=True,
+    has_scale=True,
+    has_generation=True,
+)
+ENDPOINT_SLICES = Resource(
+    "discovery.k8s.io",
+    "v1",
+    "EndpointSlice",
+    "endpointslices",
+    "endpointslice",
+    has_generation=True,
+)
+
+ALL = (NAMESPACES, NODES, PODS, SERVICES, ENDPOINTS, EVENTS, DEPLOYMENTS, ENDPOINT_SLICES)

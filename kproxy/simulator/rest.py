@@ -1,0 +1,359 @@
+"""The verbs of the API on resources, as HTTP: what apiserver's `pkg/endpoints/handlers` does."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from aiohttp import web
+
+from kproxy.simulator import (
+    encoding,
+    faults,
+    lists,
+    media,
+    patch,
+    resources,
+    scale,
+    status,
+    tables,
+    versions,
+    watch_stream,
+    watches,
+)
+from kproxy.simulator.registry import Propagation, Registry
+from kproxy.simulator.request_info import RequestInfo
+from kproxy.simulator.resources import Resource
+from kproxy.simulator.storage import Object
+
+_BATCH = 200
+"""How many items of a list are encoded before everything else on the event loop has its turn."""
+
+
+class Rest:
+    """Answers requests for resources. Its methods raise `status.StatusError`."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        switches: faults.Faults,
+        streams: watch_stream.WatchStreams,
+        *,
+        streaming_lists: bool,
+    ) -> None:
+        self._registry = registry
+        self._faults = switches
+        self._streams = streams
+        self._streaming_lists = streaming_lists
+        self._encodings = encoding.Encodings(registry.storage)
+
+    async def answer(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+        """The answer to a request."""
+        answers = {
+            "get": self._get,
+            "list": self._list,
+            "watch": self._watch,
+            "create": self._create,
+            "update": self._update,
+            "patch": self._patch,
+            "delete": self._delete,
+            "deletecollection": self._delete_collection,
+        }
+        return await answers[info.verb](request, info)
+
+    async def _get(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+        found = self._registry.get(_stored(info), info.name, info.namespace or "")
+        return self._object(request, info, found)
+
+    async def _list(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+        accepted = _accepted(request, info)
+        fault = self._faults.take(faults.LISTS, info.resource.plural, "list")
+        await self._fail(request, fault)
+        options = lists.options(info.resource, request.query)
+        page = lists.page(self._registry.storage, _stored(info), info.namespace or None, options)
+        if accepted.form == "table":
+            return _json(self._table(request, info, page.items, accepted, page.metadata))
+        return await self._write_list(request, info, page)
+
+    async def _fail(self, request: web.Request, fault: faults.Fault | None) -> None:
+        if fault is None:
+            return
+        current = self._registry.storage.resource_version
+        match fault.kind:
+            case faults.Kind.SLOW_LIST:
+                await asyncio.sleep(fault.seconds)
+            case faults.Kind.TOO_LARGE_VERSION:
+                raise status.too_large_resource_version(current + 1, current)
+            case faults.Kind.GONE:
+                raise status.too_old(0, current)
+            case _:
+                response = web.StreamResponse(headers={"Content-Type": "application/json"})
+                await response.prepare(request)
+                await response.write(b'{"kind":"')
+                if request.transport is not None:
+                    request.transport.abort()
+                raise ConnectionResetError("closed in the middle, as ordered")
+
+    async def _write_list(
+        self, request: web.Request, info: RequestInfo, page: lists.Page
+    ) -> web.StreamResponse:
+        resource = info.resource
+        metadata = encoding.encode(page.metadata).decode()
+        head = (
+            f'{{"kind":"{resource.kind}List","apiVersion":"{resource.api_version}",'
+            f'"metadata":{metadata},"items":['
+        ).encode()
+        render = self._padded(info, "list") or (lambda item: self._encodings.item(resource, item))
+        if len(page.items) <= _BATCH:
+            body = head + b",".join(map(render, page.items)) + b"]}\n"
+            return web.Response(body=body, content_type="application/json")
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        for start in range(0, len(page.items), _BATCH):
+            batch = b",".join(map(render, page.items[start : start + _BATCH]))
+            await response.write((b"," if start else head) + batch)
+            await asyncio.sleep(0)
+        await response.write(b"]}\n")
+        return response
+
+    def _padded(self, info: RequestInfo, verb: str) -> Callable[[Object], bytes] | None:
+        kinds = (faults.Kind.OVERSIZED_OBJECTS,)
+        fault = self._faults.take(kinds, info.resource.plural, verb)
+        if fault is None:
+            return None
+        padding = "x" * fault.size
+
+        def render(item: Object) -> bytes:
+            shown = versions.to_served(info.resource, item)
+            metadata = shown["metadata"]
+            annotations = {**(metadata.get("annotations") or {}), faults.PADDING: padding}
+            return encoding.encode({**shown, "metadata": {**metadata, "annotations": annotations}})
+
+        return render
+
+    async def _watch(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+        accepted = _accepted(request, info)
+        query = dict(request.query)
+        if info.name:
+            query["fieldSelector"] = f"metadata.name={info.name}"
+        options = watches.options(info.resource, query, streaming_lists=self._streaming_lists)
+        if accepted.form == "table":
+            render = self._table_rows(request, info, accepted)
+        else:
+            render = self._events(info)
+        return await self._streams.serve(request, info, options, render)
+
+    def _events(self, info: RequestInfo) -> Callable[[watches.Change], bytes]:
+        def render(change: watches.Change) -> bytes:
+            padded = self._padded(info, "watch")
+            if padded is not None:
+                return padded(change.object)
+            return self._encodings.whole(info.resource, change.object)
+
+        return render
+
+    def _table_rows(
+        self, request: web.Request, info: RequestInfo, accepted: media.Accepted
+    ) -> Callable[[watches.Change], bytes]:
+        is_first = True
+
+        def render(change: watches.Change) -> bytes:
+            nonlocal is_first
+            item = change.object
+            metadata = {"resourceVersion": item["metadata"]["resourceVersion"]}
+            table = self._table(request, info, [item], accepted, metadata, with_columns=is_first)
+            is_first = False
+            return encoding.encode(table)
+
+        return render
+
+    async def _create(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+        new = await self._body(request, info)
+        if info.resource.has_status and info.resource != resources.NODES:
+            new.pop("status", None)
+        created = self._registry.create(_stored(info), new, dry_run=_is_dry_run(request))
+        return self._object(request, info, created, code=201)
+
+    async def _update(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+        dry_run = _is_dry_run(request)
+        if info.subresource == "scale":
+            body = media.body(request.content_type, await request.read())
+            return self._scale(info, body, dry_run=dry_run)
+        new = await self._body(request, info)
+        if info.subresource == "status":
+            updated = self._registry.update_status(_stored(info), new, dry_run=dry_run)
+        else:
+            updated = self._registry.update(_stored(info), new, dry_run=dry_run)
+        return self._object(request, info, updated)
+
+    async def _patch(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+        patch_type, body = media.patch_body(request.content_type, await request.read())
+        dry_run = _is_dry_run(request)
+        if info.subresource == "scale":
+            found = self._registry.get(_stored(info), info.name, info.namespace or "")
+            shown = patch.apply("Scale", scale.scale_of(found), patch_type, body)
+            return self._scale(info, shown, dry_run=dry_run)
+        patched = self._registry.patch(
+            _stored(info),
+            info.namespace or "",
+            info.name,
+            patch_type,
+            body,
+            "status" if info.subresource == "status" else "",
+            dry_run=dry_run,
+        )
+        return self._object(request, info, patched)
+
+    def _scale(self, info: RequestInfo, wanted: Any, *, dry_run: bool) -> web.StreamResponse:
+        found = self._registry.get(_stored(info), info.name, info.namespace or "")
+        updated = self._registry.update(_stored(info), scale.scaled(found, wanted), dry_run=dry_run)
+        return _json(scale.scale_of(updated))
+
+    async def _delete(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+        options = await _delete_options(request)
+        deleted = self._delete_one(info, info.name, info.namespace or "", options)
+        metadata = deleted["metadata"]
+        still_there = self._registry.find(_stored(info), info.name, info.namespace or "")
+        if still_there is not None:
+            return self._object(request, info, still_there)
+        return _json(status.success(info.resource, info.name, metadata["uid"]))
+
+    async def _delete_collection(
+        self, request: web.Request, info: RequestInfo
+    ) -> web.StreamResponse:
+        options = await _delete_options(request)
+        wanted = lists.options(info.resource, request.query)
+        page = lists.page(self._registry.storage, _stored(info), info.namespace or None, wanted)
+        for item in page.items:
+            metadata = item["metadata"]
+            name, namespace = metadata["name"], metadata.get("namespace", "")
+            if self._registry.find(_stored(info), name, namespace) is not None:
+                self._delete_one(info, name, namespace, options)
+        return await self._write_list(request, info, page)
+
+    def _delete_one(self, info: RequestInfo, name: str, namespace: str, options: Object) -> Object:
+        grace = options.get("gracePeriodSeconds")
+        return self._registry.delete(
+            _stored(info),
+            name,
+            namespace,
+            grace_seconds=None if grace is None else int(grace),
+            propagation=cast(Propagation, options.get("propagationPolicy") or "Background"),
+            preconditions=options.get("preconditions"),
+            dry_run=bool(options.get("dryRun")),
+        )
+
+    async def _body(self, request: web.Request, info: RequestInfo) -> Object:
+        body = media.body(request.content_type, await request.read())
+        return versions.to_stored(info.resource, checked(info, body))
+
+    def _object(
+        self, request: web.Request, info: RequestInfo, stored: Object, *, code: int = 200
+    ) -> web.StreamResponse:
+        if info.subresource == "scale":
+            return _json(scale.scale_of(stored))
+        accepted = _accepted(request, info)
+        if accepted.form == "table":
+            metadata = {"resourceVersion": stored["metadata"].get("resourceVersion", "")}
+            return _json(self._table(request, info, [stored], accepted, metadata), code)
+        body = self._encodings.whole(info.resource, stored) + b"\n"
+        return web.Response(body=body, status=code, content_type="application/json")
+
+    def _table(
+        self,
+        request: web.Request,
+        info: RequestInfo,
+        items: Sequence[Object],
+        accepted: media.Accepted,
+        metadata: Any,
+        *,
+        with_columns: bool = True,
+    ) -> Object:
+        return tables.table(
+            info.resource,
+            items,
+            version=accepted.version,
+            metadata=metadata,
+            now=self._registry.storage.now(),
+            include_object=request.query.get("includeObject") or "Metadata",
+            with_columns=with_columns,
+        )
+
+
+def checked(info: RequestInfo, body: Any) -> Object:
+    """The object in a request's body, if it fits the request's URL. Raises BadRequest."""
+    if not isinstance(body, dict):
+        raise status.bad_request("the body of the request is not an object")
+    new = cast(Object, without_nulls(body))
+    for field, expected in (
+        ("kind", info.resource.kind),
+        ("apiVersion", info.resource.api_version),
+    ):
+        if new.get(field, expected) != expected:
+            raise status.bad_request(
+                f"the {field} in the data ({new[field]}) does not match the expected {field} "
+                f"({expected})"
+            )
+    metadata = new.setdefault("metadata", {})
+    if not isinstance(metadata, dict):
+        raise status.bad_request("metadata is not an object")
+    namespace = info.namespace or ""
+    if metadata.setdefault("namespace", namespace) != namespace:
+        raise status.bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+    if not namespace:
+        del metadata["namespace"]
+    if info.name and metadata.setdefault("name", info.name) != info.name:
+        raise status.bad_request(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL "
+            f"({info.name})"
+        )
+    return new
+
+
+def without_nulls(value: Any) -> Any:
+    """Without the fields that are null: to an API of Go structs they are not there."""
+    if isinstance(value, dict):
+        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [without_nulls(inner) for inner in value]
+    return value
+
+
+def _stored(info: RequestInfo) -> Resource:
+    return versions.stored_as(info.resource)
+
+
+def _accepted(request: web.Request, info: RequestInfo) -> media.Accepted:
+    can_be_table = not info.subresource
+    return media.accepted(request.headers.get("Accept", ""), can_be_table=can_be_table)
+
+
+def _is_dry_run(request: web.Request) -> bool:
+    values = request.query.getall("dryRun", [])
+    if any(value != "All" for value in values):
+        causes = [status.not_supported_value("dryRun", values, ["All"])]
+        raise status.invalid(lists.LIST_OPTIONS, "", causes)
+    return bool(values)
+
+
+async def _delete_options(request: web.Request) -> Object:
+    """DeleteOptions of the body and the query; the query is what is looked at without a body."""
+    raw = await request.read()
+    body = media.body(request.content_type, raw) if raw else {}
+    if not isinstance(body, dict):
+        raise status.bad_request("the body of a deletion is a DeleteOptions object")
+    fields = ("gracePeriodSeconds", "propagationPolicy", "dryRun")
+    options: Object = {name: request.query[name] for name in fields if name in request.query}
+    options |= without_nulls(body)
+    grace = options.get("gracePeriodSeconds")
+    if grace is not None and not str(grace).isdigit():
+        raise status.bad_request(f"gracePeriodSeconds is {grace}; it must be a whole number")
+    if options.get("propagationPolicy") not in (None, "Background", "Foreground", "Orphan"):
+        raise status.bad_request(f"invalid propagationPolicy: {options['propagationPolicy']}")
+    return options
+
+
+def _json(value: Any, code: int = 200) -> web.Response:
+    body = encoding.encode(value) + b"\n"
+    return web.Response(body=body, status=code, content_type="application/json")

@@ -1,0 +1,162 @@
+"""The generator: its counts are exact, and its latencies hide nothing."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kproxy import errors
+from kproxy.bench import http, load, messages, network
+from tests.bench import servers
+
+
+def _carry_out(plan: messages.Plan) -> messages.Outcome:
+    return load.Generator().carry_out(plan)
+
+
+def test_short_connections_are_counted_exactly() -> None:
+    with servers.plain() as server:
+        outcome = _carry_out(
+            messages.Plan(
+                kind="connect", target=server.address, connections=4, count=50, seconds=20
+            )
+        )
+    assert outcome.failures == {}
+    assert 50 <= outcome.done <= 53  # three more may have ended in the same look
+    assert outcome.done <= server.answered <= outcome.done + 4
+    assert len(outcome.times) >= outcome.done
+
+
+def test_requests_are_counted_exactly_and_share_their_connections() -> None:
+    with servers.plain() as server:
+        outcome = _carry_out(
+            messages.Plan(
+                kind="request", target=server.address, connections=4, count=100, seconds=20
+            )
+        )
+    assert outcome.failures == {}
+    assert outcome.done == len(outcome.times)
+    assert 0 <= server.answered - outcome.done - 4 <= 4  # one each before the clock started
+    assert server.accepted == 4
+
+
+def test_an_open_loop_sends_every_request_that_is_due() -> None:
+    with servers.plain() as server:
+        outcome = _carry_out(
+            messages.Plan(kind="rate", target=server.address, connections=3, rate=500, seconds=0.2)
+        )
+    assert (outcome.done, len(outcome.times), outcome.failures) == (100, 100, {})
+    assert server.answered == 103
+
+
+def test_a_stall_is_seen_by_every_request_that_was_due_meanwhile() -> None:
+    # 100 requests, one each 5 ms; the 20th answer takes 250 ms, in which 50 others are due. A
+    # generator that waited would see one slow request (coordinated omission).
+    with servers.plain(stall_at=22, stall_s=0.25) as server:
+        outcome = _carry_out(
+            messages.Plan(kind="rate", target=server.address, connections=2, rate=200, seconds=0.5)
+        )
+    assert outcome.done == 100
+    assert sum(time > 0.125 for time in outcome.times) >= 24  # half of those due in the stall
+    assert max(outcome.times) >= 0.24
+
+
+def test_arrivals_come_at_their_rate_through_a_stall() -> None:
+    with servers.plain(stall_at=10, stall_s=0.25) as server:
+        outcome = _carry_out(
+            messages.Plan(kind="arrivals", target=server.address, rate=200, seconds=0.4)
+        )
+    assert outcome.done == 80
+    assert server.accepted == 80
+    assert sum(time > 0.125 for time in outcome.times) >= 24
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        pytest.param(b"", "closed without an answer", id="no-answer"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", "ValueError", id="an-answer-without-length"),
+    ],
+)
+def test_what_is_no_answer_is_a_failure(answer: bytes, reason: str) -> None:
+    with servers.plain(answer) as server:
+        outcome = _carry_out(
+            messages.Plan(kind="arrivals", target=server.address, rate=500, seconds=0.02)
+        )
+    assert outcome.done == 0
+    assert outcome.failures == {reason: 10}
+
+
+def test_an_answer_that_does_not_come_in_time_is_a_failure() -> None:
+    with servers.plain(stall_at=1, stall_s=0.5) as server:
+        outcome = _carry_out(
+            messages.Plan(
+                kind="arrivals", target=server.address, rate=100, seconds=0.05, patience=0.1
+            )
+        )
+    assert outcome.failures == {"no answer": 5}
+
+
+def test_a_refused_connection_is_a_failure_of_an_open_loop() -> None:
+    [nobody] = network.free_addresses(1)
+    outcome = _carry_out(messages.Plan(kind="arrivals", target=nobody, rate=500, seconds=0.01))
+    assert outcome.failures == {"ConnectionRefusedError": 5}
+
+
+def test_a_closed_loop_ends_when_everybody_is_refused() -> None:
+    [nobody] = network.free_addresses(1)
+    outcome = _carry_out(messages.Plan(kind="connect", target=nobody, connections=3, seconds=60))
+    assert outcome.failures == {"ConnectionRefusedError": 3}
+
+
+def test_a_truncated_answer_is_a_failure_of_a_short_connection() -> None:
+    with servers.plain(http.answer(80)[:-1]) as server:
+        outcome = _carry_out(
+            messages.Plan(kind="connect", target=server.address, connections=1, seconds=0.05)
+        )
+    assert outcome.done == 0
+    assert set(outcome.failures) == {"closed without a whole answer"}
+
+
+def test_held_connections_stay_until_the_next_plan() -> None:
+    generator = load.Generator()
+    with servers.plain() as server:
+        plan = messages.Plan(kind="hold", target=server.address, connections=5)
+        assert generator.carry_out(plan).done == 5
+        assert server.accepted == 5
+        generator.release()
+
+
+def test_a_pool_divides_a_plan_and_adds_up_what_came_of_it(tmp_path: Path) -> None:
+    with servers.plain() as server, load.start(2, tmp_path) as pool:
+        outcome = pool.run(
+            messages.Plan(kind="rate", target=server.address, connections=4, rate=500, seconds=0.2)
+        )
+        assert outcome.done == 100
+        assert server.accepted == 4
+
+
+def test_a_pool_goes_on_after_a_target_that_does_not_answer(tmp_path: Path) -> None:
+    [nobody] = network.free_addresses(1)
+    with servers.plain() as server, load.start(2, tmp_path) as pool:
+        with pytest.raises(errors.KproxyError, match="does not answer: Connection refused"):
+            pool.run(messages.Plan(kind="hold", target=nobody, connections=4))
+        plan = messages.Plan(kind="hold", target=server.address, connections=4)
+        assert pool.run(plan).done == 4
+
+
+@given(
+    st.integers(1, 2000), st.integers(1, 16), st.sampled_from(["connect", "rate", "hold", "bulk"])
+)
+def test_the_parts_of_a_plan_together_are_the_plan(
+    connections: int, count: int, kind: messages.Kind
+) -> None:
+    plan = messages.Plan(
+        kind=kind, target=network.Address("127.0.0.1", 1), connections=connections, rate=1000.0
+    )
+    parts = load.divided(plan, count)
+    assert len(parts) == min(count, connections)
+    assert sum(part.connections for part in parts) == connections
+    assert sum(part.rate for part in parts) == pytest.approx(1000)
+    assert min(part.connections for part in parts) >= 1

@@ -1,0 +1,80 @@
+"""Choosing peers on the command line, and what they take part in."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from kproxy import errors
+from kproxy.bench import backend, http, messages, network
+from kproxy.bench.scenarios import catalogue
+from kproxy.bench.subjects import kproxy_run, peers, subject
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("haproxy", ["haproxy"], id="one"),
+        pytest.param("haproxy, nginx,socat", ["haproxy", "nginx", "socat"], id="several"),
+        pytest.param("mine=prog -l {listen},x {backend}", ["mine"], id="a-command-with-a-comma"),
+    ],
+)
+def test_peers_are_named_or_given_as_a_command(text: str, expected: list[str]) -> None:
+    assert [peer.name for peer in peers.parse(text)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        pytest.param("haproxy,squid", "unknown peer 'squid'", id="unknown-name"),
+        pytest.param("mine=prog {listen}", "needs", id="no-backend"),
+        pytest.param("my/own=p {listen} {backend}", "no name for a peer", id="unusable-name"),
+        pytest.param("mine=prog {backend}", "needs", id="no-listen"),
+    ],
+)
+def test_an_unusable_peer_is_refused_in_a_sentence(text: str, complaint: str) -> None:
+    with pytest.raises(errors.ConfigError, match=complaint):
+        peers.parse(text)
+
+
+def test_a_custom_peer_balances_only_when_it_takes_several_backends() -> None:
+    assert not peers.Custom("one", "p {listen} {backend}").measures("faults")
+    assert peers.Custom("many", "p {listen} {backends}").measures("faults")
+
+
+def test_kproxy_takes_part_in_everything() -> None:
+    assert all(map(kproxy_run.Kproxy().measures, catalogue.SCENARIOS))
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        pytest.param(kproxy_run.Kproxy(), id="kproxy"),
+        pytest.param(peers.Streams("asyncio"), id="asyncio"),
+        pytest.param(peers.Streams("uvloop"), id="uvloop"),
+    ],
+)
+def test_each_service_has_a_frontend_of_its_own(proxy: subject.Subject, tmp_path: Path) -> None:
+    one, other = network.free_addresses(2)
+    spec = messages.Backend((messages.Listen(one), messages.Listen(other)))
+    with (
+        backend.start(spec, 1, tmp_path),
+        proxy.start([[one], [other], [one, other]], subject.Place(tmp_path)) as running,
+    ):
+        first, second, both = running.frontends
+        assert http.ask(first) == one.port
+        assert http.ask(second) == other.port
+        assert {http.ask(both), http.ask(both)} == {one.port, other.port}
+        assert running.usage().total > 0
+    assert not any(map(network.is_listening, running.frontends))
+
+
+def test_a_custom_peer_leads_to_its_backend(tmp_path: Path) -> None:
+    [address] = network.free_addresses(1)
+    naive = f"{sys.executable} -m kproxy.bench.subjects.streams_proxy asyncio"
+    proxy = peers.Custom("naive", f"{naive} {{listen}}={{backend}}")
+    with (
+        backend.start(messages.Backend((messages.Listen(address),)), 1, tmp_path),
+        proxy.start([[address]], subject.Place(tmp_path)) as running,
+    ):
+        assert http.ask(running.target) == address.port

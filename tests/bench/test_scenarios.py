@@ -1,0 +1,163 @@
+"""Every scenario in a form that takes seconds: mechanics, not figures."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kproxy.bench import budget, messages, recording, results, rig, rounds
+from kproxy.bench.scenarios import catalogue, faults
+from kproxy.bench.subjects import kproxy_run, peers, subject
+
+TINY = budget.Budget(
+    rounds=1,
+    connect_s=0.1,
+    request_s=0.1,
+    bulk_mib=4,
+    bulk_streams=(1, 2),
+    latency_s=0.1,
+    latency_loads=((1, 200), (4, 400)),
+    idle_connections=20,
+    idle_rounds=1,
+    services=(1, 3),
+    services_connections=5,
+    services_rounds=1,
+    affinity_clients=(10, 100),
+    affinity_lookups=100,
+    faults_s=0.4,
+    faults_rate=50.0,
+    strategies_connections=40,
+)
+
+
+class Silent:
+    """A progress display that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.notes: list[str] = []
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total_seconds: float) -> Iterator[None]:
+        assert total_seconds > 0
+        self.stages.append(name)
+        yield
+
+    def figure(self, value: float, unit: str) -> None:
+        assert value >= 0
+        assert unit
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@contextlib.contextmanager
+def _rig(folder: Path, *subjects: subject.Subject) -> Iterator[rig.Rig]:
+    with rig.start(subjects, TINY, folder, Silent(), []) as lab:
+        yield lab
+
+
+def run_in(lab: rig.Rig, name: str) -> results.Scenario:
+    into = recording.Recording(name, "tried")
+    catalogue.SCENARIOS[name].run(lab, into)
+    assert lab.warnings == []
+    return into.result([])
+
+
+EXPECTED = {
+    "connect": {"connections_per_second", "p50", "p99", "cpu_user", "cpu_system"},
+    "request": {"requests_per_second", "p50", "p99", "cpu_user", "cpu_system"},
+    "bulk": {"down_1", "up_1", "both_1", "down_2", "cpu_user", "cpu_system"},
+    "latency": {"p50_1", "p99_1", "p50_4", "p99_4"},
+    "idle": {"memory", "resident"},
+    "services": set(),
+    "affinity": {"moved", "connections_per_second"},
+    "strategies": {"chi_square", "p_value", "largest_share", "skew"},
+}
+
+
+def test_every_scenario_is_tried_here() -> None:
+    assert set(catalogue.SCENARIOS) == {*EXPECTED, "faults"}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_scenario_measures_every_subject_that_it_concerns(name: str, tmp_path: Path) -> None:
+    subjects = (peers.Direct(), kproxy_run.Kproxy())
+    with _rig(tmp_path, *subjects) as lab:
+        measured = run_in(lab, name)
+    assert {figure.name for figure in measured.figures} == EXPECTED[name]
+    for figure in measured.figures:
+        assert all(value is not None for each in figure.series for value in each.rounds)
+        concerned = {each.name for each in subjects if each.measures(name)}
+        if figure.stack or name in {"idle", "affinity"}:
+            concerned.discard("direct")  # nothing to weigh
+        assert concerned <= {each.subject for each in figure.series}
+
+
+def test_services_have_a_curve_each_for_start_change_latency_and_memory(tmp_path: Path) -> None:
+    with _rig(tmp_path, kproxy_run.Kproxy()) as lab:
+        measured = run_in(lab, "services")
+    assert {curve.name for curve in measured.curves} == {
+        "start_up",
+        "change",
+        "connect_p50",
+        "resident",
+    }
+    for curve in measured.curves:
+        assert [point.x for point in curve.series[0].points] == [1, 3]
+
+
+def test_affinity_keeps_every_client_where_it_was(tmp_path: Path) -> None:
+    with _rig(tmp_path) as lab:
+        measured = run_in(lab, "affinity")
+    [moved] = [figure for figure in measured.figures if figure.name == "moved"]
+    assert moved.series[0].rounds == (0.0,)
+
+
+def test_rotation_is_even_by_every_measure(tmp_path: Path) -> None:
+    with _rig(tmp_path, peers.Streams("asyncio")) as lab:
+        measured = run_in(lab, "strategies")
+    by_name = {figure.name: figure.series[0].rounds[0] for figure in measured.figures}
+    assert by_name["largest_share"] == pytest.approx(25, abs=5)
+    assert by_name["skew"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_faults_cost_kproxy_no_connection_and_the_naive_proxy_some(tmp_path: Path) -> None:
+    with _rig(tmp_path, kproxy_run.Kproxy(), peers.Streams("asyncio")) as lab:
+        measured = run_in(lab, "faults")
+    failed = {
+        (figure.name, each.subject): each.rounds[0]
+        for figure in measured.figures
+        if figure.name.endswith("_failed")
+        for each in figure.series
+    }
+    assert {failed[f"{fault}_failed", "kproxy"] for fault in faults.FAULTS} == {0}
+    assert failed["healthy_failed", "asyncio"] == 0
+    assert (failed["refused_failed", "asyncio"] or 0) > 0
+    assert ("churn_failed", "asyncio") not in failed  # its endpoints cannot change
+
+
+def test_a_subject_that_does_not_start_is_named_and_the_others_are_measured(
+    tmp_path: Path,
+) -> None:
+    broken = peers.Custom("broken", "false {listen} {backend}")
+    with _rig(tmp_path, broken, peers.Direct()) as lab:
+        into = recording.Recording("connect", "tried")
+        catalogue.SCENARIOS["connect"].run(lab, into)
+        assert [w for w in lab.warnings if "broken was left out" in w]
+    assert {each.subject for each in into.result([]).figures[0].series} == {"direct"}
+
+
+@pytest.mark.parametrize("name", ["haproxy", "nginx", "socat"])
+def test_a_peer_leads_to_its_backend(name: str, tmp_path: Path) -> None:
+    peer = peers.KNOWN[name]
+    try:
+        peer.version()
+    except Exception as error:
+        pytest.skip(str(error))
+    with _rig(tmp_path) as lab, peer.start([lab.endpoints[:1]], lab.place) as running:
+        plan = messages.Plan(kind="connect", target=running.target, seconds=0.2)
+        outcome, usage = rounds.load(lab, "tried", name, running, plan)
+    assert outcome.done > 0
+    assert usage.total > 0

@@ -1,0 +1,257 @@
+"""`kproxy get` against a proxy in a process of its own."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import daemon, manifests, sockets
+
+
+class Lab:
+    """A proxy that serves `default/web` on two endpoints, one dead, and `prod/empty` on none."""
+
+    def __init__(
+        self, served: daemon.Daemon, pod: manifests.Address, clients: list[socket.socket]
+    ) -> None:
+        self.daemon = served
+        self.pod = pod
+        self.clients = clients
+        self.control = served.ready["control"]
+
+    def get(self, *arguments: str, control: str | None = None) -> subprocess.CompletedProcess[str]:
+        """`kproxy get ARGUMENTS`."""
+        return call(*arguments, "--control", control or self.control)
+
+    def table(self, *arguments: str) -> list[list[str]]:
+        """The cells of what it prints. No cell has a space in it here, unless -o wide."""
+        done = self.get(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        return [line.split() for line in done.stdout.splitlines()]
+
+
+def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`kproxy get ARGUMENTS` in an environment of these variables."""
+    return subprocess.run(
+        [sys.executable, "-m", "kproxy", "get", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+def odd() -> list[dict[str, Any]]:
+    """A Service whose endpoint is on a node with a name that would colour the terminal."""
+    endpoints = manifests.endpoints("odd", [("10.9.9.9", 80)])
+    endpoints["subsets"][0]["addresses"][0]["nodeName"] = "\x1b[31mnode"
+    objects = [manifests.service("odd", manifests.fresh_ip(), 8080), endpoints]
+    for each in objects:
+        each["metadata"]["namespace"] = "odd"
+    return objects
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("get")
+    empty = manifests.service("empty", manifests.fresh_ip(), 8080)
+    empty["metadata"]["namespace"] = "prod"
+    with sockets.backend(manifests.fresh_ip(127)) as pod:
+        dead = manifests.fresh_ip(127)
+        path = manifests.write(
+            folder / "objects.yaml",
+            manifests.service("web", manifests.fresh_ip(), 8080, sessionAffinity="ClientIP"),
+            manifests.endpoints("web", [pod.getsockname(), (dead, manifests.free_port(dead))]),
+            empty,
+            *odd(),
+        )
+        places = ("--healthz-bind-address", "", "--metrics-bind-address", "")
+        control = ("--control", str(folder / "control.sock"))
+        with (
+            daemon.running(folder, path, *places, *control) as served,
+            contextlib.ExitStack() as ends,
+        ):
+            clients = []
+            for _ in range(2):
+                client = sockets.connect(served.address("web"))
+                clients.append(ends.enter_context(contextlib.closing(client)))
+                ends.enter_context(contextlib.closing(sockets.accept(pod)))
+            yield Lab(served, pod.getsockname(), clients)
+
+
+def test_services_of_namespace_default_are_tabulated(lab: Lab) -> None:
+    heading, row = lab.table("services")
+
+    shown = dict(zip(heading, row, strict=True))
+    bound = ":".join(map(str, lab.daemon.address("web")))
+    assert (shown["NAME"], shown["PORT"], shown["BOUND"]) == ("web", "8080/TCP", bound)
+    assert (shown["STATE"], shown["ENDPOINTS"], shown["ACTIVE"]) == ("bound", "2/2", "2")
+
+
+def test_all_namespaces_come_with_their_names(lab: Lab) -> None:
+    heading, *rows = lab.table("svc", "-A")
+
+    assert heading[:2] == ["NAMESPACE", "NAME"]
+    assert [row[:2] for row in rows] == [["default", "web"], ["odd", "odd"], ["prod", "empty"]]
+    assert lab.table("svc", "-n", "prod")[1][0] == "empty"
+
+
+def test_wide_tells_more(lab: Lab) -> None:
+    done = lab.get("services", "-A", "-o", "wide")
+
+    assert "ClientIP 3h" in done.stdout
+    assert "round-robin" in done.stdout
+    assert "connections are refused" in done.stdout
+
+
+def test_json_is_what_the_ready_file_says(lab: Lab) -> None:
+    told = json.loads(lab.get("services", "-A", "-o", "json").stdout)
+
+    ready = lab.daemon.ready["services"]
+    assert [list(view) for view in told] == [list(view) for view in ready]
+    assert [view["frontends"] for view in told] == [view["frontends"] for view in ready]
+    assert told[0]["connections"] == {"active": 2, "total": 2}
+
+
+def test_endpoints_tell_which_one_is_avoided(lab: Lab) -> None:
+    heading, *rows = lab.table("endpoints", "web")
+
+    assert heading == ["SERVICE", "PORT-NAME", "ADDRESS", "READY", "IN-USE", "PENALIZED"]
+    address = ":".join(map(str, lab.pod))
+    assert ["web", "<none>", address, "true", "true", "<none>"] in rows
+    assert len(rows) == 2
+    (view, _) = json.loads(lab.get("ep", "-o", "json").stdout)
+    assert list(view) == [
+        *("namespace", "service", "port_name", "protocol", "address", "port"),
+        *("ready", "serving", "terminating", "node", "in_use", "penalized_until"),
+    ]
+
+
+def test_a_name_cannot_drive_the_terminal(lab: Lab) -> None:
+    done = lab.get("endpoints", "-n", "odd", "-o", "wide")
+
+    assert "\\x1b[31mnode" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_affinity_tells_where_a_client_goes(lab: Lab) -> None:
+    _, row = lab.table("affinity")
+
+    assert row[:4] == ["web", "<none>", "127.0.0.1", ":".join(map(str, lab.pod))]
+
+
+def test_connections_are_listed_one_by_one(lab: Lab) -> None:
+    _, *rows = lab.table("connections", "-A")
+
+    address = ":".join(map(str, lab.pod))
+    for row in rows:
+        assert row[:3] + row[4:6] + row[7:] == [
+            "default",
+            "web",
+            "<none>",
+            address,
+            "open",
+            "0",
+            "0",
+        ]
+    clients = {":".join(map(str, each.getsockname())) for each in lab.clients}
+    assert {row[3] for row in rows} == clients
+    assert all(row[6].endswith("s") for row in rows), "an age"
+
+
+def test_a_reader_that_leaves_ends_it_in_silence(lab: Lab) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "kproxy", "get", "svc", "--control", lab.control]
+    with os.fdopen(writer, "wb") as gone:
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, timeout=20, check=False)
+
+    assert done.returncode == -signal.SIGPIPE
+    assert done.stderr == b""
+
+
+def test_a_service_that_is_not_there_is_one_sentence(lab: Lab) -> None:
+    done = lab.get("services", "nope")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("kproxy: no Service nope is served in namespace default")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_nothing_to_show_is_no_failure(lab: Lab) -> None:
+    done = lab.get("services", "-n", "empty")
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "no services in namespace empty\n"
+    assert lab.get("services", "-n", "empty", "-o", "json").stdout == "[]\n"
+
+
+def test_without_a_proxy_it_says_where_it_looked(tmp_path: Path) -> None:
+    done = call("services", XDG_RUNTIME_DIR=str(tmp_path))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{tmp_path}/kproxy.sock" in done.stderr
+    assert "--control" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param([], ["RESOURCE"], id="nothing to get"),
+        pytest.param(["pods"], ["pods", "services", "endpoints", "affinity"], id="no resource"),
+        pytest.param(["svc", "-o", "yaml"], ["yaml", "table", "wide", "json"], id="no format"),
+        pytest.param(["svc", "--control", ""], ["--control", "empty"], id="an empty path"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(arguments: list[str], said: list[str]) -> None:
+    done = call(*arguments)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert [word for word in said if word not in done.stderr] == []
+
+
+def test_a_second_proxy_does_not_take_the_first_ones_socket(lab: Lab, tmp_path: Path) -> None:
+    path = manifests.write(tmp_path / "none.yaml", manifests.service("x", manifests.fresh_ip(), 80))
+    flags = ("--control", lab.control, "--healthz-bind-address", "", "--metrics-bind-address", "")
+
+    with daemon.running(tmp_path, path, *flags, await_ready=False) as second:
+        assert second.wait() == 1
+
+        (told,) = second.log_lines("kproxy: ")
+        assert lab.control in told
+        assert f"process {lab.daemon.pid} listens there" in told
+    assert lab.get("services").returncode == 0
+
+
+def test_of_two_proxies_on_the_default_socket_both_serve_and_the_first_answers(
+    tmp_path: Path,
+) -> None:
+    first_ip, second_ip = manifests.fresh_ip(), manifests.fresh_ip()
+    path = manifests.write(tmp_path / "1.yaml", manifests.service("first", first_ip, 8080))
+    other = manifests.write(tmp_path / "2.yaml", manifests.service("second", second_ip, 8080))
+    private = tmp_path / "runtime"
+    private.mkdir(mode=0o700)
+    wrapper = ("/usr/bin/env", f"XDG_RUNTIME_DIR={private}")
+    flags = ("--healthz-bind-address", "", "--metrics-bind-address", "")
+
+    with (
+        daemon.running(tmp_path / "a", path, *flags, wrapper=wrapper) as first,
+        daemon.running(tmp_path / "b", other, *flags, wrapper=wrapper) as second,
+    ):
+        assert first.ready["control"] == f"{private}/kproxy.sock"
+        assert second.ready["control"] is None
+        assert second.log_lines("warning", "no control", f"process {first.pid}")
+        shown = call("svc", "-o", "json", XDG_RUNTIME_DIR=str(private))
+        assert [view["name"] for view in json.loads(shown.stdout)] == ["first"]
+    assert list(private.iterdir()) == []

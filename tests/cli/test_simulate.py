@@ -1,0 +1,206 @@
+"""`kproxy simulate` as users meet it: what it prints, the file it leaves with, and its end."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kproxy import errors
+from kproxy.cli import simulate
+from kproxy.demo import stage
+from kproxy.simulator import kubeconfig
+from tests.e2e import daemon
+
+# Until `simulate` is one of them, this stands for the command line with it.
+_PROGRAM = """
+from kproxy.cli import main, simulate
+if "simulate" not in {each.name or each.callback.__name__ for each in main.app.registered_commands}:
+    main.app.command()(simulate.simulate)
+main.main()
+"""
+
+
+class Simulation:
+    """A running `kproxy simulate` with a folder for what it writes."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.process = process
+        self.folder = folder
+        self.kubeconfig = folder / "kubeconfig"
+
+    def out(self) -> str:
+        """What it has written on stdout."""
+        return (self.folder / "out").read_text()
+
+    def err(self) -> str:
+        """What it has written on stderr."""
+        return (self.folder / "err").read_text()
+
+    def wait_up(self) -> None:
+        """Return when it has said how to reach it."""
+        daemon.wait_until(lambda: "Ctrl-C" in self.out() or self.process.poll() is not None, "up")
+        assert self.process.poll() is None, self.err()
+
+    def get(self, path: str) -> dict[str, object]:
+        """An object of its API, by way of the kubeconfig."""
+        found = yaml.safe_load(self.kubeconfig.read_text())
+        server = urllib.parse.urlsplit(found["clusters"][0]["cluster"]["server"])
+        url = f"http://{server.hostname}:{server.port}{path}"
+        headers = {"Authorization": f"Bearer {server.password}", "Accept": "application/json"}
+        request = urllib.request.Request(url, headers=headers)
+        with urllib.request.urlopen(request, timeout=daemon.DEADLINE) as answer:
+            read: dict[str, object] = json.load(answer)
+        return read
+
+
+@contextlib.contextmanager
+def started(folder: Path, *flags: str) -> Iterator[Simulation]:
+    """Start it in a process group and in ranges of its own; end it at the end."""
+    (folder / "tmp").mkdir(exist_ok=True)
+    with (
+        stage.claimed_ranges() as ranges,
+        (folder / "out").open("wb") as out,
+        (folder / "err").open("wb") as err,
+    ):
+        ours = ["--service-cidr", ranges.services, "--pod-cidr", ranges.pods]
+        out_flag = ["--kubeconfig-out", str(folder / "kubeconfig")]
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, "simulate", *ours, *out_flag, *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env={**os.environ, "TMPDIR": str(folder / "tmp")},
+            start_new_session=True,
+        )
+        try:
+            yield Simulation(process, folder)
+        finally:
+            daemon.end(process)
+
+
+MANIFEST = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: c, image: "web:1", ports: [{containerPort: 8080}]}]}
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_what_was_applied_and_ends_clean(tmp_path: Path, number: signal.Signals) -> None:
+    manifest = tmp_path / "web.yaml"
+    manifest.write_text(MANIFEST)
+    with started(tmp_path, "--apply", str(manifest)) as simulation:
+        simulation.wait_up()
+        found = simulation.get("/apis/apps/v1/namespaces/default/deployments/web")
+        assert found["kind"] == "Deployment"
+        assert stat.S_IMODE(simulation.kubeconfig.stat().st_mode) == 0o600
+        for words in (
+            f"export KUBECONFIG={simulation.kubeconfig}",
+            "kubectl get svc,pods",
+            f"kproxy run --kubeconfig {simulation.kubeconfig} --allow-loopback-endpoints",
+        ):
+            assert words in simulation.out()
+
+        simulation.process.send_signal(number)
+        assert simulation.process.wait(daemon.DEADLINE) == 0
+        assert simulation.err() == ""
+        assert not simulation.kubeconfig.exists()
+        assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def failure(folder: Path, *flags: str) -> tuple[int, str]:
+    """The exit code and the only line on stderr of a run that fails."""
+    with started(folder, *flags) as simulation:
+        code = simulation.process.wait(daemon.DEADLINE)
+        (line,) = simulation.err().splitlines()
+        assert not simulation.kubeconfig.exists()
+        return code, line
+
+
+def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, line = failure(tmp_path, "--port", str(port))
+    assert code == 1
+    assert f"127.0.0.1:{port}" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "words"),
+    [
+        pytest.param(None, 2, "no such file", id="missing"),
+        pytest.param("a: [", 2, "not valid YAML", id="malformed"),
+        pytest.param("- a\n", 2, "document 1: it is not an object", id="a list"),
+        pytest.param("{kind: Ingress, apiVersion: networking.k8s.io/v1}", 1, "no Ingress", id="?"),
+        pytest.param(
+            "{kind: Service, apiVersion: v1, metadata: {name: web}}",
+            1,
+            'Service "web" is invalid: spec.ports: Required value; correct the manifest',
+            id="invalid",
+        ),
+    ],
+)
+def test_a_manifest_that_cannot_be_used_is_one_sentence(
+    tmp_path: Path, text: str | None, expected: int, words: str
+) -> None:
+    manifest = tmp_path / "web.yaml"
+    if text is not None:
+        manifest.write_text(text)
+    code, line = failure(tmp_path, "--apply", str(manifest))
+    assert code == expected
+    assert words in line
+
+
+CONTENT = kubeconfig.kubeconfig("http://127.0.0.1:1")
+
+
+def test_what_is_not_ours_is_not_overwritten(tmp_path: Path) -> None:
+    for name, text in (("mine", "current-context: prod\n"), ("notes", "hello")):
+        (tmp_path / name).write_text(text)
+        with (
+            pytest.raises(errors.ConfigError, match="name another path"),
+            simulate.written_kubeconfig(CONTENT, tmp_path / name),
+        ):
+            pass
+        assert (tmp_path / name).read_text() == text
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with (
+        pytest.raises(errors.ConfigError),
+        simulate.written_kubeconfig(CONTENT, tmp_path / "link"),
+    ):
+        pass
+
+
+def test_what_an_earlier_run_left_is_replaced_and_what_came_later_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(CONTENT))
+    path.chmod(0o644)
+    with simulate.written_kubeconfig(CONTENT, path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        path.write_text("somebody else's")
+    assert path.read_text() == "somebody else's"
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with (
+        pytest.raises(errors.ConfigError, match="no such file or directory"),
+        simulate.written_kubeconfig(CONTENT, tmp_path / "missing" / "kubeconfig"),
+    ):
+        pass

@@ -1,0 +1,70 @@
+"""The kubectls of this machine, and how tests run them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ENVIRONMENT_VARIABLE = "KPROXY_TEST_KUBECTL_DIR"
+"""Names a directory with one more kubectl."""
+
+
+class Kubectl(NamedTuple):
+    """A kubectl with a home, a cache and a kubeconfig of its own."""
+
+    program: Path
+    home: Path
+
+    def run(
+        self, *arguments: str, stdin: str = "", editor: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it and return how that ended."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "KUBECONFIG": str(self.home / "kubeconfig"),
+            "KUBE_EDITOR": editor,
+        }
+        return subprocess.run(
+            [self.program, f"--cache-dir={self.home / 'cache'}", *arguments],
+            input=stdin,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def __call__(self, *arguments: str, stdin: str = "", editor: str = "") -> str:
+        """What it prints; it must succeed."""
+        done = self.run(*arguments, stdin=stdin, editor=editor)
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr or done.stdout}"
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        """What it prints with `-o json`, decoded."""
+        return json.loads(self(*arguments, "-o", "json"))
+
+
+def programs() -> list[Path]:
+    """Every kubectl on PATH, the oldest and the newest of the versions beside it, and the one in
+    the directory that the environment names."""
+    found: dict[Path, None] = {}
+    for directory in os.environ.get("PATH", "").split(os.pathsep):
+        if program := shutil.which("kubectl", path=directory or "."):
+            versions = sorted(Path(program).resolve().parent.glob("kubectl.1.*"), key=_minor)
+            # Beside versions of its own, a plain kubectl is only what chooses among them.
+            for each in (versions[0], versions[-1]) if versions else (Path(program),):
+                found[each.resolve()] = None
+    extra = Path(os.environ.get(ENVIRONMENT_VARIABLE, "/nonexistent")) / "kubectl"
+    if extra.exists():
+        found[extra.resolve()] = None
+    return list(found)
+
+
+def _minor(program: Path) -> int:
+    match = re.search(r"1\.(\d+)$", program.name)
+    return int(match[1]) if match else 0

@@ -1,0 +1,100 @@
+"""The parts of a proxy without a source that runs: what they show is in the test's hands."""
+
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
+
+from kproxy import metrics
+from kproxy.balancer import penalty
+from kproxy.cluster import source, store
+from kproxy.datapath import worker
+from kproxy.model import endpoints, forwarding, names, services
+from kproxy.ops import durations, health, observed
+from kproxy.reconcile import dataplane, proxier, runner
+
+
+class StillSource:
+    """A source whose Store is written by the test. Satisfies `source.Source`."""
+
+    def __init__(self, reflectors: Sequence[metrics.ReflectorCounters]) -> None:
+        self.store = store.Store()
+        self.has_synced = True
+        self._reflectors = tuple(reflectors)
+
+    def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
+        """What the test gave."""
+        return self._reflectors
+
+    def problems(self) -> tuple[source.Problem, ...]:
+        """None."""
+        return ()
+
+    def describe(self) -> str:
+        """A word."""
+        return "still"
+
+    async def run(self) -> None:
+        """Nothing."""
+
+
+class Proxy:
+    """The parts of a proxy; nothing is really bound. `seen` is what is observed of them."""
+
+    def __init__(
+        self, data_path: worker.Worker, reflectors: Sequence[metrics.ReflectorCounters] = ()
+    ) -> None:
+        self.box = penalty.PenaltyBox()
+        self.source = StillSource(reflectors)
+        self.plane = dataplane.WorkerDataPlane(data_path, self.box, random.Random(1))
+        self.proxier = proxier.Proxier(
+            self.source.store, self.plane, lambda _: endpoints.Backend("127.0.0.1", 0)
+        )
+        self.syncs = health.SyncRecord()
+        self.seen = observed.Observed(
+            source=self.source,
+            proxier=self.proxier,
+            plane=self.plane,
+            worker=data_path,
+            runner=runner.Runner(tuple, tuple, lambda: False),
+            syncs=self.syncs,
+            lag=durations.Histogram(durations.LAG_BUCKETS),
+            dropped_log_lines=lambda: 7,
+        )
+
+    def serve(self, *service_names: str, affinity: int | None = None) -> None:
+        """Make these Services of namespace `default`, each with one port "http", all there is."""
+        made = {
+            names.NamespacedName("default", name): services.Service(
+                names.NamespacedName("default", name),
+                services.ServiceType.CLUSTER_IP,
+                f"10.0.{number // 250}.{number % 250 + 1}",
+                (services.ServicePort("http", names.Protocol.TCP, 80),),
+                affinity_seconds=affinity,
+            )
+            for number, name in enumerate(service_names)
+        }
+        self.proxier.mark(self.source.store.replace(names.Kind.SERVICE, made))
+        with self.syncs.sync():
+            self.proxier.sync()
+
+    def port(self, name: str) -> dataplane.ServicePortState:
+        """What the data plane holds of a Service's port."""
+        service = names.NamespacedName("default", name)
+        state = self.plane.port(names.ServicePortName(service, "http"))
+        assert state is not None
+        return state
+
+    def give(self, name: str, *backends: endpoints.Backend) -> None:
+        """Set the backends that a Service is balanced over."""
+        for scope in forwarding.Scope:
+            self.port(name).balancers[scope].update(backends)
+
+
+@contextlib.contextmanager
+def proxy(reflectors: Sequence[metrics.ReflectorCounters] = ()) -> Iterator[Proxy]:
+    """A Proxy on the running event loop."""
+    data_path = worker.Worker(penalty.PenaltyBox())
+    try:
+        yield Proxy(data_path, reflectors)
+    finally:
+        data_path.close()

@@ -1,0 +1,164 @@
+"""What the control socket answers, and to whom."""
+
+import asyncio
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kproxy import errors
+from kproxy.model import endpoints, forwarding
+from kproxy.ops import client, control, http, places, turns
+from tests.e2e import programs
+from tests.ops import observing, serving
+
+
+class Asked:
+    """A proxy with a control socket."""
+
+    def __init__(self, proxy: observing.Proxy, path: Path) -> None:
+        self.proxy = proxy
+        self.path = path
+
+    async def fetch(self, resource: str, **chosen: str) -> list[dict[str, Any]]:
+        """As `kproxy get` does."""
+        return await asyncio.to_thread(client.fetch, self.path, resource, **chosen)
+
+
+@contextlib.asynccontextmanager
+async def listening(proxy: observing.Proxy, path: Path) -> AsyncIterator[None]:
+    """The control server of `proxy` at `path`."""
+    listener = http.Listener(
+        "control", places.UnixPlace(path), lambda: control.make_app(proxy.seen, turns.Turns())
+    )
+    listener.bind()
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(listener.run())
+            yield
+            running.cancel()
+    finally:
+        listener.close()
+
+
+@pytest.fixture
+async def asked(tmp_path: Path) -> AsyncIterator[Asked]:
+    path = tmp_path / "control.sock"
+    with observing.proxy() as proxy:
+        async with listening(proxy, path):
+            yield Asked(proxy, path)
+
+
+async def test_services_are_sorted_and_narrowed(asked: Asked) -> None:
+    asked.proxy.serve("web")
+    asked.proxy.serve("web", "db", "app")
+
+    assert [view["name"] for view in await asked.fetch("services")] == ["app", "db", "web"]
+    (view,) = await asked.fetch("services", namespace="default", name="db")
+    assert (view["name"], view["port_name"], view["cluster_ip"]) == ("db", "http", "10.0.0.2")
+    assert await asked.fetch("services", namespace="other") == []
+
+
+async def test_a_service_that_is_not_served_is_an_error_of_its_own(asked: Asked) -> None:
+    asked.proxy.serve("web")
+
+    for resource in control.RESOURCES:
+        with pytest.raises(errors.KproxyError, match="no Service nope is served in any namespace"):
+            await asked.fetch(resource, name="nope")
+        with pytest.raises(errors.KproxyError, match="no Service web is served in namespace other"):
+            await asked.fetch(resource, name="web", namespace="other")
+
+
+async def test_affinity_tells_who_is_bound_where_and_for_how_long(asked: Asked) -> None:
+    asked.proxy.serve("web", "db", affinity=100)
+    asked.proxy.give("web", endpoints.Backend("10.1.0.1", 8080))
+    cluster = asked.proxy.port("web").balancers[forwarding.Scope.CLUSTER]
+    cluster.pick("192.0.2.1", asyncio.get_running_loop().time())
+
+    (view,) = await asked.fetch("affinity")
+
+    assert 0 < view.pop("expires_in_seconds") <= 100
+    assert view == {
+        "namespace": "default",
+        "service": "web",
+        "port_name": "http",
+        "protocol": "TCP",
+        "scope": "cluster",
+        "client": "192.0.2.1",
+        "backend_address": "10.1.0.1",
+        "backend_port": 8080,
+    }
+
+
+async def test_a_great_many_come_whole(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    asked.proxy.serve(*(f"web-{number}" for number in range(500)))
+
+    assert len({view["name"] for view in await asked.fetch("services")}) == 500
+
+
+async def test_nothing_else_is_there(asked: Asked) -> None:
+    assert (await serving.get(str(asked.path), "/v1/secrets"))[0] == 404
+    assert (await serving.get(str(asked.path), "/v1/services", verb="POST"))[0] == 405
+    status, _, body = await serving.get(str(asked.path), "/v1/services", verb="HEAD")
+    assert (status, body) == (200, b"")
+    _, headers, body = await serving.get(str(asked.path), "/v1/services")
+    assert headers["Content-Type"] == "application/json"
+    assert json.loads(body) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become someone else")
+async def test_another_user_is_not_answered_whatever_the_mode_of_the_socket() -> None:
+    someone = ("--reuid", "65534", "--regid", "65534", "--clear-groups")
+    with tempfile.TemporaryDirectory() as folder, observing.proxy() as proxy:
+        path = Path(folder, "control.sock")
+        command = [
+            *(programs.need("setpriv"), *someone, programs.need("curl"), "-s"),
+            *("--unix-socket", str(path), "http://kproxy/v1/services"),
+        ]
+        async with listening(proxy, path):
+            _open_to_all(Path(folder))
+            closed = await _output(command)
+            _open_to_all(path)
+            opened = await _output(command)
+
+    assert closed == ""
+    assert "another user" in opened
+
+
+def _open_to_all(path: Path) -> None:
+    path.chmod(0o777)
+
+
+async def _output(command: list[str]) -> str:
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(serving.SECONDS):
+        output, _ = await process.communicate()
+    return output.decode()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"SSH-2.0-OpenSSH\r\n", id="another protocol"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[{", id="half an answer"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[{", id="half a document"),
+        pytest.param(b"HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\noh", id="a failure"),
+    ],
+)
+async def test_whoever_answers_something_else_is_named(tmp_path: Path, answer: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    path = tmp_path / "control.sock"
+    async with await asyncio.start_unix_server(talk, path):
+        with pytest.raises(errors.KproxyError, match=rf"{path}.*--control"):
+            await asyncio.to_thread(client.fetch, path, "services")

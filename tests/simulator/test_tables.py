@@ -1,0 +1,91 @@
+"""Cells as kubectl prints them."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from kproxy.simulator import resources, storage, tables
+from kproxy.simulator.resources import Resource
+from tests.simulator.objects import NOW
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (150, "2m30s"),
+        (700, "11m"),
+        (3 * 3600, "3h"),
+        (3 * 3600 + 60, "3h1m"),
+        (9 * 3600, "9h"),
+        (49 * 3600, "2d1h"),
+        (30 * 86400, "30d"),
+        (800 * 86400, "2y70d"),
+        (9 * 365 * 86400, "9y"),
+    ],
+)
+def test_ages(seconds: int, text: str) -> None:
+    assert tables.age(storage.timestamp(NOW - timedelta(seconds=seconds)), NOW) == text
+
+
+PORT = {"port": 80, "nodePort": 30001, "protocol": "TCP"}
+ADDRESSES = [{"ip": f"10.0.0.{n}"} for n in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("resource", "item", "cells"),
+    [
+        (
+            resources.SERVICES,
+            {"spec": {"type": "NodePort", "clusterIP": "10.96.0.1", "ports": [PORT]}},
+            ["x", "NodePort", "10.96.0.1", "<none>", "80:30001/TCP", "0s", "<none>"],
+        ),
+        (
+            resources.SERVICES,
+            {"spec": {"type": "LoadBalancer", "selector": {"b": "2", "a": "1"}}},
+            ["x", "LoadBalancer", "<none>", "<pending>", "<none>", "0s", "a=1,b=2"],
+        ),
+        (
+            resources.SERVICES,
+            {"spec": {"type": "ExternalName", "externalName": "example.org"}},
+            ["x", "ExternalName", "<none>", "example.org", "<none>", "0s", "<none>"],
+        ),
+        (
+            resources.ENDPOINTS,
+            {"subsets": [{"addresses": ADDRESSES, "ports": [{"port": 80}]}]},
+            ["x", "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80 + 2 more...", "0s"],
+        ),
+        (resources.ENDPOINTS, {}, ["x", "<none>", "0s"]),
+        (
+            resources.ENDPOINT_SLICES,
+            {"addressType": "IPv4"},
+            ["x", "IPv4", "<unset>", "<unset>", "0s"],
+        ),
+        (
+            resources.PODS,
+            {
+                "spec": {"containers": [{}, {}], "nodeName": "n"},
+                "status": {
+                    "phase": "Running",
+                    "podIP": "10.0.0.1",
+                    "containerStatuses": [
+                        {"ready": True, "restartCount": 2},
+                        {"state": {"waiting": {"reason": "CrashLoopBackOff"}}},
+                    ],
+                },
+            },
+            ["x", "1/2", "CrashLoopBackOff", "2", "0s", "10.0.0.1", "n", "<none>", "<none>"],
+        ),
+        (resources.NAMESPACES, {"status": {"phase": "Active"}}, ["x", "Active", "0s"]),
+    ],
+)
+def test_cells(resource: Resource, item: dict[str, Any], cells: list[Any]) -> None:
+    metadata = {"name": "x", "creationTimestamp": storage.timestamp(NOW)}
+    table = tables.table(
+        resource, [{"metadata": metadata, **item}], version="v1", metadata={}, now=NOW
+    )
+    assert table["rows"][0]["cells"] == cells
+    assert len(table["columnDefinitions"]) == len(cells)
