@@ -15,6 +15,7 @@ import typer
 import yaml
 
 from kproxy import errors
+from kproxy.cli import event_loop
 from kproxy.cluster import documents
 from kproxy.ops import log
 from kproxy.portal import loopback
@@ -64,7 +65,7 @@ def simulate(
     writer = log.configure(log_format, log_level)
     options = cluster.Options(service_cidr=service_cidr, pod_cidr=pod_cidr, nodes=nodes, port=port)
     try:
-        asyncio.run(_serve(options, apply or (), kubeconfig_out))
+        event_loop.run(_serve(options, apply or (), kubeconfig_out))
     finally:
         writer.close()
 

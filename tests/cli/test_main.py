@@ -12,7 +12,7 @@ import pytest
 import kproxy
 from tests.e2e import programs
 
-COMMANDS = ["run", "demo", "version"]
+COMMANDS = ["run", "get", "simulate", "demo", "bench", "version"]
 
 MANIFEST = """
 apiVersion: v1
@@ -221,7 +221,7 @@ def test_each_command_has_help(folder: Path, command: str) -> None:
     done = call([command, "--help"], folder)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[0].endswith(f"{command} [OPTIONS]")
+    assert f"{command} [OPTIONS]" in done.stdout.splitlines()[0]
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
@@ -230,6 +230,11 @@ def test_help_of_run_names_every_flag_in_full_and_its_default(folder: Path) -> N
 
     for flag in (
         "--manifests PATH",
+        "--kubeconfig PATH",
+        "--context NAME",
+        "--control PATH",
+        "--healthz-bind-address",
+        "--metrics-bind-address",
         "--namespace NS",
         "--portal <loopback>",
         "--strategy <round-robin|random>",
@@ -263,6 +268,50 @@ def test_version_as_json_is_one_object(folder: Path) -> None:
     told = json.loads(done.stdout)
     assert told.keys() == {"version", "python", "platform"}
     assert told["version"] == kproxy.__version__
+
+
+INTERRUPTED = """
+import importlib.abc, sys
+from kproxy.cli import main
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "kproxy.server":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Finder())
+sys.argv[1:] = ["run", "--manifests", "web.yaml"]
+main.main()
+"""
+
+
+def test_ctrl_c_while_the_program_loads_is_no_traceback(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_a_command_loads_nothing_that_is_another_ones(folder: Path) -> None:
+    program = "import sys; from kproxy.cli import main; main.run(['version']); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
+    )
+
+    assert not {"aiohttp", "kubernetes", "uvloop"} & set(done.stdout.split())
+
+
+def test_manifests_and_a_cluster_exclude_each_other(folder: Path) -> None:
+    done = call(["run", "--manifests", "web.yaml", "--kubeconfig", "config"], folder)
+
+    assert done.returncode == 2
+    assert_one_sentence(done, ["--manifests", "--kubeconfig", "exclude"])
 
 
 BUG = """

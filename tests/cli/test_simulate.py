@@ -1,14 +1,15 @@
 """`kproxy simulate` as users meet it: what it prints, the file it leaves with, and its end."""
 
+import base64
 import contextlib
 import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +22,6 @@ from kproxy.cli import simulate
 from kproxy.demo import stage
 from kproxy.simulator import kubeconfig
 from tests.e2e import daemon
-
-# Until `simulate` is one of them, this stands for the command line with it.
-_PROGRAM = """
-from kproxy.cli import main, simulate
-if "simulate" not in {each.name or each.callback.__name__ for each in main.app.registered_commands}:
-    main.app.command()(simulate.simulate)
-main.main()
-"""
 
 
 class Simulation:
@@ -55,11 +48,12 @@ class Simulation:
     def get(self, path: str) -> dict[str, object]:
         """An object of its API, by way of the kubeconfig."""
         found = yaml.safe_load(self.kubeconfig.read_text())
-        server = urllib.parse.urlsplit(found["clusters"][0]["cluster"]["server"])
-        url = f"http://{server.hostname}:{server.port}{path}"
-        headers = {"Authorization": f"Bearer {server.password}", "Accept": "application/json"}
-        request = urllib.request.Request(url, headers=headers)
-        with urllib.request.urlopen(request, timeout=daemon.DEADLINE) as answer:
+        entry, token = found["clusters"][0]["cluster"], found["users"][0]["user"]["token"]
+        authority = base64.b64decode(entry["certificate-authority-data"]).decode()
+        headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+        request = urllib.request.Request(entry["server"] + path, headers=headers)
+        context = ssl.create_default_context(cadata=authority)
+        with urllib.request.urlopen(request, timeout=daemon.DEADLINE, context=context) as answer:
             read: dict[str, object] = json.load(answer)
         return read
 
@@ -76,7 +70,7 @@ def started(folder: Path, *flags: str) -> Iterator[Simulation]:
         ours = ["--service-cidr", ranges.services, "--pod-cidr", ranges.pods]
         out_flag = ["--kubeconfig-out", str(folder / "kubeconfig")]
         process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, "simulate", *ours, *out_flag, *flags],
+            [sys.executable, "-m", "kproxy", "simulate", *ours, *out_flag, *flags],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -167,7 +161,7 @@ def test_a_manifest_that_cannot_be_used_is_one_sentence(
     assert words in line
 
 
-CONTENT = kubeconfig.kubeconfig("http://127.0.0.1:1")
+CONTENT = kubeconfig.kubeconfig("https://127.0.0.1:1", "token", b"")
 
 
 def test_what_is_not_ours_is_not_overwritten(tmp_path: Path) -> None:
