@@ -1,6 +1,10 @@
 """What counts as an address, and what kind of address it is (fault-catalogue S01, S02, S04)."""
 
+import ipaddress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kproxy.model import addresses
 
@@ -84,3 +88,24 @@ def test_an_address_is_judged_by_what_it_means(text: str, use: addresses.Use) ->
     address = addresses.parse(text)
     assert address is not None
     assert address.use is use
+
+
+near_quads = st.lists(
+    st.one_of(
+        st.integers(0, 260).map(str), st.sampled_from(["", "00", "01", "-1", "+1", "1 ", "\u0661"])
+    ),
+    min_size=3,
+    max_size=5,
+).map(".".join)
+
+
+@given(near_quads | st.text("0123456789.", max_size=16) | near_quads.map(lambda text: f"{text}\n"))
+def test_a_dotted_quad_is_what_the_library_takes_for_one(text: str) -> None:
+    try:
+        expected = str(ipaddress.ip_address(text))
+    except ValueError:
+        assert addresses.parse(text) is None
+    else:
+        address = addresses.parse(text)
+        assert address is not None
+        assert address.text == expected
