@@ -1,5 +1,6 @@
 """The end of a proxy: nobody new is let in, those inside may finish, nothing is left."""
 
+import contextlib
 import signal
 import socket
 from collections.abc import Iterator
@@ -87,6 +88,34 @@ def test_a_running_transfer_finishes_and_new_clients_are_refused(
         assert sockets.sha256(received) == sending.finish()
     assert len(received) == _BLOCKS * 65536
     assert proxy.wait() == 0
+
+
+def test_a_hundred_transfers_finish_before_it_ends(
+    manifest: Path, pod: socket.socket, run: conftest.Run
+) -> None:
+    """P01. Some are ended by the server, some by the client; none is cut."""
+    proxy = run(manifest)
+    with contextlib.ExitStack() as stack:
+        through = [
+            stack.enter_context(sockets.stream(proxy.address("web"), pod)) for _ in range(100)
+        ]
+        bodies = [bytes([number]) * 100_000 for number in range(100)]
+        for each, body in zip(through, bodies, strict=True):
+            each.server.sendall(body[:1000])
+        proxy.signal(signal.SIGTERM)
+        daemon.wait_until(lambda: proxy.log_lines("stopping", "open_connections=100"), "it stops")
+
+        for number, (each, body) in enumerate(zip(through, bodies, strict=True)):
+            if number % 2:
+                each.client.shutdown(socket.SHUT_WR)
+                assert each.server.recv(1) == b""
+            each.server.sendall(body[1000:])
+            each.server.close()
+            assert sockets.read_all(each.client) == body
+            each.client.close()
+
+    assert proxy.wait() == 0
+    assert proxy.log_lines("stopped", "connections_reset=0")
 
 
 def test_after_the_grace_period_what_is_left_is_reset_on_both_sides(
