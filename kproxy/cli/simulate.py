@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import shlex
 import signal
@@ -79,6 +80,9 @@ async def _serve(options: cluster.Options, manifests: Sequence[Path], out: Path 
     given = [document for path in manifests for document in _read(path)]
     async with cluster.Cluster(options) as running:
         running.apply(given)
+        # What exists by now stays: walking through it again and again would hold up every pod.
+        gc.collect()
+        gc.freeze()
         with written_kubeconfig(running.kubeconfig, out) as path:
             typer.echo(_report(running, path))
             await stop.wait()

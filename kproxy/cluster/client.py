@@ -176,7 +176,7 @@ class Client:
             _transport.cache_clear()
             await self._drop_session()
             text = f"TLS failed: {_told(error)}"
-            raise RequestError(progress.Outcome.UNREACHABLE, text) from None
+            raise RequestError(progress.Outcome.TLS_FAILED, text) from None
         except _ERRORS as error:
             raise RequestError(progress.Outcome.UNREACHABLE, _told(error)) from None
 
@@ -285,7 +285,7 @@ def proxy_for(access: ClusterAccess, environment: Mapping[str, str]) -> str:
     if proxy and not proxy.startswith(("http://", "https://")):
         scheme = proxy.partition("://")[0]
         raise errors.ConfigError(
-            f"the proxy to {access.server} is of scheme {scheme!r}; only HTTP proxies can be used"
+            f"the proxy to {access} is of scheme {scheme!r}; only HTTP proxies can be used"
         )
     return proxy
 

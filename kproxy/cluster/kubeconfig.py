@@ -74,7 +74,9 @@ class ClusterAccess:
     proxy_url: str = ""
 
     def __str__(self) -> str:
-        return f"{self.server} ({self.context})"
+        scheme, _, rest = self.server.partition("://")
+        # What is before an @ may be a password.
+        return f"{scheme}://{rest.rpartition('@')[2]} ({self.context})"
 
 
 def paths(given: str | None, environment: Mapping[str, str]) -> tuple[Path, ...]:

@@ -48,6 +48,7 @@ class Outcome(StrEnum):
     THROTTLED = "throttled"
     SERVER_ERROR = "server-error"
     UNREACHABLE = "unreachable"
+    TLS_FAILED = "tls-failed"
     CREDENTIALS = "credentials"
     BROKEN_OFF = "broken-off"
     MALFORMED = "malformed"

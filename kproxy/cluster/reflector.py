@@ -66,6 +66,7 @@ _SEVERITIES = dict.fromkeys(
         progress.Outcome.BUG,
         progress.Outcome.CREDENTIALS,
         progress.Outcome.FORBIDDEN,
+        progress.Outcome.TLS_FAILED,
         progress.Outcome.UNAUTHORIZED,
     ),
     admission.Severity.ERROR,
@@ -322,6 +323,13 @@ class Reflector:
         for _ in self._replica.unlisted():
             await self._give_way()
         self._replica.begin_watch(version)
+        if versions.is_behind(version, self._position.version):
+            _log.warning(
+                "the API server went back to an older state, which is the truth now",
+                resource=self.where,
+                version=version,
+                before=self._position.version,
+            )
         self._position = progress.listed(self._position, version)
         self.counters.relists[self._cause] += 1
         self.has_listed = True

@@ -1,10 +1,4 @@
-"""The API server: a registry over HTTP, with discovery, OpenAPI, authentication and faults.
-
-It listens on loopback without TLS. client-go gives the credentials of a kubeconfig's user to TLS
-servers only (`tools/clientcmd/client_config.go`), so for kubectl the token is in the server's
-URL, `http://USER:TOKEN@…`, from where Go's and Python's clients send it as a password (Basic).
-Whoever sends `Authorization: Bearer TOKEN` is as welcome.
-"""
+"""The API server: a registry over HTTP, with discovery, OpenAPI, authentication and faults."""
 
 import asyncio
 import json
@@ -13,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
 import structlog
 from aiohttp import web
 
 from kproxy import errors
 from kproxy.simulator import (
+    certificates,
     discovery,
     encoding,
     faults,
+    http_log,
     kubeconfig,
     media,
     openapi,
@@ -54,6 +49,7 @@ SERVED = (*resources.ALL, versions.ENDPOINT_SLICES_V1BETA1)
 class ApiServer:
     """Serves `registry` on `address`; port 0 picks one, which later starts keep.
 
+    It shows `certificate`, or speaks plain HTTP without one, which kubectl cannot authenticate to.
     `tokens` maps bearer tokens to the names of users; it may be changed while serving. `served`
     is which resources are there, and in which versions; without `streaming_lists` the server
     refuses `sendInitialEvents`, as one before 1.32 does. `bookmark_interval` is in seconds.
@@ -66,6 +62,7 @@ class ApiServer:
         address: str = "127.0.0.1",
         port: int = 0,
         tokens: Mapping[str, str],
+        certificate: certificates.Certificate | None = None,
         served: Sequence[Resource] = SERVED,
         streaming_lists: bool = True,
         bookmark_interval: float = 60.0,
@@ -75,6 +72,7 @@ class ApiServer:
         self.port = port
         self.tokens = dict(tokens)
         self.faults = faults.Faults()
+        self._certificate = certificate
         self._served = tuple(served)
         self._streams = watch_stream.WatchStreams(
             registry.storage, self.faults, bookmark_interval=bookmark_interval, draw=draw
@@ -88,12 +86,13 @@ class ApiServer:
     @property
     def url(self) -> str:
         """Where it listens, once it has started."""
-        return f"http://{self.address}:{self.port}"
+        scheme = "https" if self._certificate else "http"
+        return f"{scheme}://{self.address}:{self.port}"
 
     def kubeconfig(self) -> dict[str, Any]:
         """A kubeconfig for the first of the tokens."""
-        token, user = next(iter(self.tokens.items()))
-        return kubeconfig.kubeconfig(f"http://{user}:{token}@{self.address}:{self.port}")
+        authority = self._certificate.pem if self._certificate else None
+        return kubeconfig.kubeconfig(self.url, next(iter(self.tokens)), authority)
 
     async def start(self) -> None:
         """Listen. Raises KproxyError if the port cannot be had."""
@@ -101,10 +100,15 @@ class ApiServer:
         application.router.add_route("*", "/{path:.*}", self._answer)
         self._streams.open()
         runner = web.AppRunner(
-            application, handler_cancellation=True, access_log=None, shutdown_timeout=1.0
+            application,
+            handler_cancellation=True,
+            access_log=None,
+            logger=http_log.LOGGER,
+            shutdown_timeout=1.0,
         )
         await runner.setup()
-        site = web.TCPSite(runner, self.address, self.port)
+        context = self._certificate.server_context() if self._certificate else None
+        site = web.TCPSite(runner, self.address, self.port, ssl_context=context)
         try:
             await site.start()
         except OSError as error:
@@ -119,9 +123,17 @@ class ApiServer:
     async def stop(self) -> None:
         """End the watches and close every connection. It may be started again."""
         self._streams.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._runner is None:
+            return
+        assert self._runner.server is not None
+        transports = [each.transport for each in self._runner.server.connections]
+        await self._runner.cleanup()
+        self._runner = None
+        for transport in transports:
+            if transport is not None:
+                # asyncio would wait half a minute for a TLS client's own goodbye.
+                transport.abort()
+        await asyncio.sleep(0)  # closes the sockets that were aborted
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -252,12 +264,7 @@ class ApiServer:
 
 def _token(authorization: str) -> str:
     scheme, _, credentials = authorization.partition(" ")
-    if scheme.lower() != "basic":
-        return credentials.strip() if scheme.lower() == "bearer" else ""
-    try:
-        return str(aiohttp.BasicAuth.decode(authorization).password)
-    except ValueError:
-        return ""
+    return credentials.strip() if scheme.lower() == "bearer" else ""
 
 
 def _root(resource: Resource) -> str:

@@ -18,9 +18,11 @@ from kproxy.portal import loopback
 from kproxy.simulator import (
     allocation,
     apiserver,
+    certificates,
     controller,
     deployment_controller,
     deployments,
+    endpoint_strategies,
     endpoints_controllers,
     events,
     faults,
@@ -43,6 +45,13 @@ DEFAULT_LOAD_BALANCER_CIDR = "127.112.0.0/24"
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _API_PORT_NAME = "https"
+_API_NAMES = (
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+)
 
 Follower = Callable[[storage.Event], Iterable[names.NamespacedName]]
 
@@ -52,7 +61,8 @@ class Options:
     """What kind of cluster. Ranges are IPv4 CIDRs; `port` 0 means any free one.
 
     Ports below `shift_below` cannot be bound and are moved; None: what this process may bind.
-    `token` is what clients authenticate with; None: a random one.
+    `token` is what clients authenticate with; None: a random one. Without `tls` the API server
+    speaks plain HTTP.
     """
 
     service_cidr: str = DEFAULT_SERVICE_CIDR
@@ -62,6 +72,7 @@ class Options:
     address: str = "127.0.0.1"
     port: int = 0
     token: str | None = None
+    tls: bool = True
     shift_below: int | None = None
 
 
@@ -95,6 +106,8 @@ class Cluster:
                 ),
                 resources.PODS: pods.PodStrategy(stored),
                 resources.DEPLOYMENTS: deployments.DeploymentStrategy(),
+                resources.ENDPOINTS: endpoint_strategies.for_endpoints(),
+                resources.ENDPOINT_SLICES: endpoint_strategies.for_endpoint_slices(),
             },
             below=self.shift_below,
             choose=rng.choice,
@@ -104,6 +117,7 @@ class Cluster:
             address=self.options.address,
             port=self.options.port,
             tokens={self.options.token or secrets.token_hex(16): "admin"},
+            certificate=self._certificate(ranges, now()) if self.options.tls else None,
         )
         recorder = events.Recorder(self.registry)
         cidrs = nodes.pod_cidrs(ranges.pods, self.options.nodes)
@@ -142,6 +156,11 @@ class Cluster:
     async def __aexit__(self, *_: object) -> None:
         # Not handed on: the task group would wrap the exception of the body that it is not part of.
         await self._running.aclose()
+
+    def _certificate(self, ranges: "_Ranges", now: datetime) -> certificates.Certificate:
+        """One that holds for the address and, as in any cluster, for the Service in front of it."""
+        addresses = (self.options.address, str(ranges.services[1]))
+        return certificates.self_signed(addresses, _API_NAMES, now)
 
     def apply(self, documents: Iterable[Mapping[str, Any]]) -> list[Object]:
         """Create what is not there and patch what is, as `kubectl apply` would.

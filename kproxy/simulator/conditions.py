@@ -32,7 +32,10 @@ def since(old: Sequence[Object], new: Sequence[Object]) -> list[Object]:
 
 def find(conditions: Sequence[Object] | None, kind: str) -> Object | None:
     """The condition of that type, or None."""
-    return next((each for each in conditions or () if each["type"] == kind), None)
+    for each in conditions or ():
+        if each["type"] == kind:
+            return each
+    return None
 
 
 def is_true(conditions: Sequence[Object] | None, kind: str) -> bool:

@@ -6,14 +6,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from kproxy.model import names
-from kproxy.simulator import deployments, events, nodes, pods, registry, resources, rollout, storage
+from kproxy.simulator import (
+    deployments,
+    events,
+    indexes,
+    nodes,
+    pods,
+    registry,
+    resources,
+    rollout,
+    storage,
+)
 from kproxy.simulator.storage import Object
 
 _COMPONENT = "deployment-controller"
 _RECHECK = 1.0
 """Seconds between looks at a rollout that waits for time to pass."""
-_BURST = 20
+_BURST = 5
 """Pods made or deleted in one go: others on the event loop get their turn in between."""
+_NOBODY = ""
+"""In place of the controller's UID, for pods that a Deployment has made and let go."""
 
 
 class DeploymentController:
@@ -22,6 +34,9 @@ class DeploymentController:
     def __init__(self, objects: registry.Registry, recorder: events.Recorder) -> None:
         self._registry = objects
         self._recorder = recorder
+        self._pods = indexes.Index(objects.storage, resources.PODS, _by_controller)
+        # How many pods of each template there were to be, when that was last looked at.
+        self._targets: dict[names.NamespacedName, dict[str, int]] = {}
 
     def concerned(self, event: storage.Event) -> Sequence[names.NamespacedName]:
         """The Deployments that `event` may mean something to."""
@@ -46,13 +61,16 @@ class DeploymentController:
         """Take the Deployment a step further; seconds until the next look, if one is needed."""
         found = self._registry.find(resources.DEPLOYMENTS, key.name, key.namespace)
         if found is None or "deletionTimestamp" in found["metadata"]:
+            self._targets.pop(key, None)
             return None
         now = self._registry.storage.now()
-        owned = self._claim(found)
-        step = rollout.next_step(found, rollout.population(found, owned), now)
+        have = rollout.population(found, self._claim(found))
+        step = rollout.next_step(found, have, now)
+        self._tell(key, found, have, step)
         # Each new pod makes the Deployment dirty again, so the rest of a large step follows.
-        step = step._replace(create=min(step.create, _BURST), delete=step.delete[:_BURST])
-        self._take(found, step)
+        self._take(
+            found, step._replace(create=min(step.create, _BURST), delete=step.delete[:_BURST])
+        )
         have = rollout.population(found, self._owned(found))
         made = rollout.status(found, have, now)
         if made != found.get("status"):
@@ -60,29 +78,41 @@ class DeploymentController:
         return None if _is_complete(made, found["spec"]) else _RECHECK
 
     def _take(self, deployment: Object, step: rollout.Step) -> None:
-        metadata = deployment["metadata"]
         for _ in range(step.create):
             self._registry.create(resources.PODS, new_pod(deployment))
         for pod in step.delete:
-            self._registry.delete(resources.PODS, pod["metadata"]["name"], metadata["namespace"])
-        if step.create:
-            self._note(
-                deployment, "up", rollout.template_hash(deployment["spec"]["template"]), step.create
-            )
-        for template_hash, count in Counter(map(rollout.hash_of, step.delete)).items():
-            self._note(deployment, "down", template_hash, count)
+            metadata = pod["metadata"]
+            self._registry.delete(resources.PODS, metadata["name"], metadata["namespace"])
 
-    def _note(self, deployment: Object, verb: str, template_hash: str, count: int) -> None:
-        name = f"{deployment['metadata']['name']}-{template_hash}"
-        message = f"Scaled {verb} replica set {name} by {count}"
-        self._recorder.normal(_COMPONENT, deployment, "ScalingReplicaSet", message)
+    def _tell(
+        self,
+        key: names.NamespacedName,
+        deployment: Object,
+        have: rollout.Population,
+        step: rollout.Step,
+    ) -> None:
+        """An Event for each template whose number of pods is to be another than it was.
+
+        A pod that only takes another's place is no news.
+        """
+        counts = Counter(map(rollout.hash_of, (*have.new, *have.old)))
+        current = rollout.template_hash(deployment["spec"]["template"])
+        leaving = Counter(map(rollout.hash_of, step.delete))
+        known = self._targets.get(key, {})
+        targets = {each: counts[each] - leaving[each] for each in (current, *counts)}
+        targets[current] += step.create
+        for each, target in targets.items():
+            if target not in (counts[each], known.get(each)):
+                verb = "up" if target > counts[each] else "down"
+                name = f"{key.name}-{each}"
+                message = f"Scaled {verb} replica set {name} from {counts[each]} to {target}"
+                self._recorder.normal(_COMPONENT, deployment, "ScalingReplicaSet", message)
+        self._targets[key] = targets
 
     def _owned(self, deployment: Object) -> list[Object]:
         """The pods that name it as their controller."""
-        uid = deployment["metadata"]["uid"]
-        namespace = deployment["metadata"]["namespace"]
-        listed = self._registry.list(resources.PODS, namespace)
-        return [pod for pod in listed if nodes.controller_uid(pod) == uid]
+        metadata = deployment["metadata"]
+        return self._pods.get((metadata["namespace"], metadata["uid"]))
 
     def _claim(self, deployment: Object) -> list[Object]:
         """Its pods, once orphans that match are adopted and pods that do not are let go.
@@ -90,20 +120,29 @@ class DeploymentController:
         Only an orphan that carries a template's hash was a Deployment's once. A pod somebody
         made by hand stays their own, whatever its labels.
         """
-        metadata, selector = deployment["metadata"], deployment["spec"]["selector"]
-        for pod in self._registry.list(resources.PODS, metadata["namespace"]):
-            labels = pod["metadata"].get("labels") or {}
-            owner = nodes.controller_uid(pod)
-            fits = deployments.matches(selector, labels) and rollout.LABEL_TEMPLATE_HASH in labels
-            if fits and not owner and not pods.is_terminating(pod):
+        selector = deployment["spec"]["selector"]
+        for pod in self._pods.get((deployment["metadata"]["namespace"], _NOBODY)):
+            if _fits(selector, pod) and not pods.is_terminating(pod):
                 self._set_owners(pod, [_reference(deployment)])
-            elif not fits and owner == metadata["uid"]:
+        for pod in self._owned(deployment):
+            if not _fits(selector, pod):
                 self._set_owners(pod, [])
         return self._owned(deployment)
 
     def _set_owners(self, pod: Object, references: list[Object]) -> None:
         changed = {**pod, "metadata": {**pod["metadata"], "ownerReferences": references}}
         self._registry.update(resources.PODS, changed)
+
+
+def _by_controller(pod: Object) -> Sequence[tuple[str, str]]:
+    """Keys of the index: the namespace, and the UID of the controller."""
+    owner = nodes.controller_uid(pod)
+    return ((pod["metadata"]["namespace"], owner),) if owner or rollout.hash_of(pod) else ()
+
+
+def _fits(selector: Object, pod: Object) -> bool:
+    labels = pod["metadata"].get("labels") or {}
+    return rollout.LABEL_TEMPLATE_HASH in labels and deployments.matches(selector, labels)
 
 
 def new_pod(deployment: Object) -> Object:

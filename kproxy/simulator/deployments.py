@@ -53,12 +53,14 @@ class DeploymentStrategy(registry.PlainStrategy):
     """The rules for Deployments."""
 
     def prepare_create(self, new: Object) -> Object:
+        """The Deployment to store, with its defaults. Raises BadRequest and Invalid."""
         made = _readable(new)
         _check(made, list(_violations(made)))
         made["status"] = {}
         return made
 
     def prepare_update(self, old: Object, new: Object) -> Object:
+        """The same in place of `old`, whose selector it must have."""
         made = _readable(new)
         causes = list(_violations(made))
         if old["spec"]["selector"] != made["spec"]["selector"]:
@@ -102,9 +104,7 @@ def _readable(new: Object) -> Object:
     try:
         msgspec.convert(new, _Shape)
     except msgspec.ValidationError as error:
-        raise status.bad_request(
-            f'Deployment in version "v1" cannot be handled as a Deployment: {error}'
-        ) from error
+        raise status.unreadable(resources.DEPLOYMENTS, error) from error
     made = copy.deepcopy(new)
     spec = made["spec"] = made.get("spec") or {}
     if spec.get("replicas") is None:

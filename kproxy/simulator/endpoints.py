@@ -203,6 +203,25 @@ def plan(desired: Groups, existing: Iterable[Object], limit: int = MAX_PER_SLICE
     return SlicePlan(create, update, delete)
 
 
+def with_placeholder(made: SlicePlan, existing: Sequence[Object]) -> SlicePlan:
+    """The plan, with an empty slice where it would leave none.
+
+    The endpointslice controller keeps one for each Service, so that "no endpoints" can be told
+    from "not looked at yet".
+    """
+    if made.create or len(made.delete) < len(existing):
+        return made
+    kept = next((each for each in existing if not each.get("ports")), None)
+    if kept is None:
+        return made._replace(create=[{"ports": [], "endpoints": []}])
+    name = kept["metadata"]["name"]
+    return SlicePlan(
+        create=[],
+        update=[{**kept, "endpoints": []}] if kept.get("endpoints") else [],
+        delete=[each for each in made.delete if each["metadata"]["name"] != name],
+    )
+
+
 def _keep(
     slices: Sequence[Object], wanted: dict[tuple[str, str], Object]
 ) -> tuple[list[Object], list[Object]]:

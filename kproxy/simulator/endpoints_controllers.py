@@ -4,10 +4,18 @@ One for Endpoints and one for slices of Services with a selector, and one that m
 made by hand, for Services without, into slices.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from kproxy.model import endpoint_validation, names
-from kproxy.simulator import endpoints, registry, resources, service_validation, storage
+from kproxy.simulator import (
+    endpoints,
+    indexes,
+    registry,
+    resources,
+    selection,
+    service_validation,
+    storage,
+)
 from kproxy.simulator.resources import Resource
 from kproxy.simulator.storage import Object
 
@@ -28,6 +36,7 @@ class _Selected:
 
     def __init__(self, objects: registry.Registry) -> None:
         self._registry = objects
+        self._selection = selection.Selection(objects.storage)
 
     def concerned(self, event: storage.Event) -> Sequence[names.NamespacedName]:
         """The Services that `event` may mean something to."""
@@ -39,24 +48,10 @@ class _Selected:
             has_service = self._registry.find(resources.SERVICES, key.name, key.namespace)
             return [key] if has_service else ()
         if event.resource is resources.PODS:
-            return [_key(service) for service in self._selecting(event)]
+            both = (event.object, event.previous or event.object)
+            found = (_key(each) for pod in both for each in self._selection.services(pod))
+            return list(dict.fromkeys(found))
         return ()
-
-    def _selecting(self, event: storage.Event) -> Iterator[Object]:
-        labels = [
-            pod["metadata"].get("labels") or {} for pod in (event.object, event.previous) if pod
-        ]
-        namespace = event.object["metadata"]["namespace"]
-        for service in self._registry.list(resources.SERVICES, namespace):
-            if any(endpoints.selects(service, each) for each in labels):
-                yield service
-
-    def _pods(self, service: Object) -> list[Object]:
-        return [
-            pod
-            for pod in self._registry.list(resources.PODS, service["metadata"]["namespace"])
-            if endpoints.selects(service, pod["metadata"].get("labels") or {})
-        ]
 
 
 class EndpointsController(_Selected):
@@ -72,11 +67,11 @@ class EndpointsController(_Selected):
             if old is not None and _is_ours_to_remove(old):
                 self._registry.delete(resources.ENDPOINTS, key.name, key.namespace)
             return
-        if service["spec"].get("selector"):
+        if _has_endpoints(service):
             self._write(service, old)
 
     def _write(self, service: Object, old: Object | None) -> None:
-        made = endpoints.subsets(service, self._pods(service))
+        made = endpoints.subsets(service, self._selection.pods(service))
         kept = endpoints.truncated(made)
         metadata = service["metadata"]
         labels = {**_labels(service), **_ENDPOINTS_MANAGED_BY}
@@ -112,10 +107,10 @@ class EndpointSliceController(_Selected):
     def reconcile(self, key: names.NamespacedName) -> None:
         """Make the slices of the Service `key` say what is so."""
         service = self._registry.find(resources.SERVICES, key.name, key.namespace)
-        if service is None or not service["spec"].get("selector"):
+        if service is None or not _has_endpoints(service):
             return
-        groups = endpoints.groups(service, self._pods(service))
-        self._slices.write(service, _labels(service), groups)
+        groups = endpoints.groups(service, self._selection.pods(service))
+        self._slices.write(service, _labels(service), groups, keeps_one=True)
 
 
 class EndpointSliceMirroringController:
@@ -151,25 +146,37 @@ class _Slices:
     def __init__(self, objects: registry.Registry, manager: str) -> None:
         self._registry = objects
         self._manager = manager
+        self._by_service = indexes.Index(objects.storage, resources.ENDPOINT_SLICES, self._owners)
+
+    def _owners(self, found: Object) -> Sequence[names.NamespacedName]:
+        return (_service_key(found),) if self.has(found) else ()
 
     def has(self, found: Object) -> bool:
         """Whether a slice is this controller's."""
         return bool(_labels(found).get(LABEL_MANAGED_BY) == self._manager)
 
-    def write(self, owner: Object, labels: dict[str, str], groups: endpoints.Groups) -> None:
-        """Make the slices of `owner`, a Service or its Endpoints, hold `groups`."""
+    def write(
+        self,
+        owner: Object,
+        labels: dict[str, str],
+        groups: endpoints.Groups,
+        *,
+        keeps_one: bool = False,
+    ) -> None:
+        """Make the slices of `owner`, a Service or its Endpoints, hold `groups`.
+
+        With `keeps_one` there is an empty slice where there would be none.
+        """
         name, namespace = owner["metadata"]["name"], owner["metadata"]["namespace"]
         labels = {
             **labels,
             endpoint_validation.LABEL_SERVICE_NAME: name,
             LABEL_MANAGED_BY: self._manager,
         }
-        existing = [
-            each
-            for each in self._registry.list(resources.ENDPOINT_SLICES, namespace)
-            if self.has(each) and _service_key(each).name == name
-        ]
+        existing = self._by_service.get(_key(owner))
         plan = endpoints.plan(groups, existing)
+        if keeps_one:
+            plan = endpoints.with_placeholder(plan, existing)
         now = storage.timestamp(self._registry.storage.now())
         trigger = {ANNOTATION_TRIGGER_TIME: now}
         for each in plan.delete:
@@ -192,6 +199,12 @@ class _Slices:
             if is_changed and old["metadata"]["name"] not in gone:
                 metadata = {**old["metadata"], "labels": labels, "annotations": trigger}
                 self._registry.update(resources.ENDPOINT_SLICES, {**new, "metadata": metadata})
+
+
+def _has_endpoints(service: Object) -> bool:
+    """Whether the Service gets endpoints by its selector; one that is a mere name does not."""
+    spec = service["spec"]
+    return bool(spec.get("selector")) and spec["type"] != "ExternalName"
 
 
 def _is_to_be_mirrored(source: Object) -> bool:

@@ -6,6 +6,7 @@ and of apiserver's `storage/cacher` and `storage/etcd3/store.go`.
 
 import base64
 import binascii
+import bisect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def _cut(
     items: Sequence[Object], start: str, limit: int, selector: selectors.Selector, version: int
 ) -> Page:
     if start:
-        items = [item for item in items if storage.key_of(item) >= start]
+        items = items[bisect.bisect_left(items, start, key=storage.key_of) :]
     if selector:
         items = [item for item in items if selector.matches(item)]
     metadata: dict[str, Any] = {"resourceVersion": str(version)}

@@ -13,7 +13,7 @@ from kproxy.simulator import conditions, registry, resources, service_validation
 from kproxy.simulator.storage import Object
 
 ANNOTATION_PORTS = "kproxy.io/ports"
-"""Ports to listen on beside the containerPorts: "8080,9090"."""
+"""Ports to listen on beside the containerPorts, from the next start on: "8080,9090"."""
 ANNOTATION_START_DELAY = "kproxy.io/start-delay"
 """Seconds from being scheduled to Running."""
 ANNOTATION_READINESS_DELAY = "kproxy.io/readiness-delay"
@@ -159,23 +159,15 @@ class PodStrategy(registry.PlainStrategy):
         self._now = stored.now
 
     def prepare_create(self, new: Object) -> Object:
-        try:
-            msgspec.convert(new, PodShape)
-        except msgspec.ValidationError as error:
-            raise status.bad_request(
-                f'Pod in version "v1" cannot be handled as a Pod: {error}'
-            ) from error
-        pod = copy.deepcopy(new)
-        spec = pod["spec"] = pod.get("spec") or {}
-        set_spec_defaults(spec)
-        _check(pod, [*spec_violations(spec, "spec"), *_annotations(pod)])
+        """The Pod to store, with its defaults and pending. Raises BadRequest and Invalid."""
+        pod = _readable(new)
+        _check(pod, [*spec_violations(pod["spec"], "spec"), *_annotations(pod)])
         pod["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
         return pod
 
     def prepare_update(self, old: Object, new: Object) -> Object:
-        """Only images may change; metadata may. Raises Invalid."""
-        pod = copy.deepcopy(new)
-        set_spec_defaults(pod["spec"])
+        """Only images may change; metadata may. Raises BadRequest and Invalid."""
+        pod = _readable(new)
         causes = list(_annotations(pod))
         if _without_images(old["spec"]) != _without_images(pod["spec"]):
             causes.append(
@@ -208,6 +200,18 @@ class PodStrategy(registry.PlainStrategy):
             "deletionGracePeriodSeconds": grace,
         }
         return {**old, "metadata": {**metadata, **ending}}
+
+
+def _readable(new: Object) -> Object:
+    """A copy with defaults. Raises BadRequest."""
+    try:
+        msgspec.convert(new, PodShape)
+    except msgspec.ValidationError as error:
+        raise status.unreadable(resources.PODS, error) from error
+    pod = copy.deepcopy(new)
+    spec = pod["spec"] = pod.get("spec") or {}
+    set_spec_defaults(spec)
+    return pod
 
 
 def set_spec_defaults(spec: Object) -> None:

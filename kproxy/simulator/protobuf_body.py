@@ -1,5 +1,5 @@
 """Request bodies in Kubernetes' protobuf, which `kubectl create namespace`, `service` and
-`deployment` send without asking whether the server reads it.
+`deployment`, and `kubectl drain`, send without asking whether the server reads it.
 
 Only what those commands can set is known here. A message that has anything else is refused with
 415 rather than read in part. The numbers are those of k8s.io/api's `generated.proto` files, the
@@ -77,8 +77,16 @@ _MESSAGES: Mapping[str, Mapping[int, _Field]] = {
         3: _Field("containerPort", "int"),
         4: _Field("protocol"),
     },
+    "DeleteOptions": {
+        1: _Field("gracePeriodSeconds", "int", is_pointer=True),
+        2: _Field("preconditions", "Preconditions"),
+        4: _Field("propagationPolicy"),
+        5: _Field("dryRun", is_list=True),
+    },
+    "Preconditions": {1: _Field("uid"), 2: _Field("resourceVersion")},
     "MapEntry": {1: _Field("key"), 2: _Field("value")},
 }
+_KINDS = ("Namespace", "Service", "Deployment", "DeleteOptions")
 
 
 def decode(body: bytes) -> dict[str, Any]:
@@ -88,7 +96,7 @@ def decode(body: bytes) -> dict[str, Any]:
     try:
         envelope = _message("Unknown", body[len(_MAGIC) :])
         identity = envelope["typeMeta"]
-        if identity["kind"] not in ("Namespace", "Service", "Deployment"):
+        if identity["kind"] not in _KINDS:
             raise _unsupported(identity["kind"])
         decoded: dict[str, Any] = _message(identity["kind"], envelope.get("raw", b""))
     except (IndexError, KeyError, UnicodeDecodeError) as error:

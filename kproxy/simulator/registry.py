@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
 from kproxy.model import validation
-from kproxy.simulator import patch, resources, status, storage
+from kproxy.simulator import object_meta, patch, resources, status, storage
 from kproxy.simulator.resources import Resource
 from kproxy.simulator.storage import Object
 
@@ -32,7 +32,8 @@ class Strategy(Protocol):
     """What is particular to a resource.
 
     The objects it is given are stored ones or the caller's; it returns new ones and mutates
-    none. It raises `status.StatusError` to refuse.
+    none. It raises `status.StatusError` to refuse. What it allocates is only chosen here, and held
+    from the storage's event on: what is a dry run, or fails to be stored, holds nothing.
     """
 
     def prepare_create(self, new: Object) -> Object:
@@ -40,10 +41,7 @@ class Strategy(Protocol):
         ...
 
     def prepare_update(self, old: Object, new: Object) -> Object:
-        """The same for a change. `new` has the status of `old`. Raises Invalid.
-
-        A dry run calls it a second time with the two reversed, to give back what it took.
-        """
+        """The same for a change. `new` has the status of `old`. Raises Invalid."""
         ...
 
     def begin_delete(self, old: Object, grace_seconds: int | None) -> Object | None:
@@ -51,31 +49,28 @@ class Strategy(Protocol):
         somebody will end it with `Registry.remove`."""
         ...
 
-    def deleted(self, old: Object) -> None:
-        """The object is gone: give back what it held."""
-        ...
-
 
 class PlainStrategy:
     """For a resource without defaults, allocations or rules; others may inherit from it."""
 
     def prepare_create(self, new: Object) -> Object:
+        """Stored as it comes."""
         return new
 
     def prepare_update(self, old: Object, new: Object) -> Object:  # noqa: ARG002
+        """Stored as it comes."""
         return new
 
     def begin_delete(self, old: Object, grace_seconds: int | None) -> Object | None:  # noqa: ARG002
+        """Removed at once."""
         return None
-
-    def deleted(self, old: Object) -> None:
-        pass
 
 
 class NamespaceStrategy(PlainStrategy):
     """Namespaces: active until deleted, and then terminating until they are empty."""
 
     def prepare_create(self, new: Object) -> Object:
+        """Active, and labelled with its name."""
         metadata = new["metadata"]
         labels = {**metadata.get("labels", {}), "kubernetes.io/metadata.name": metadata["name"]}
         return {
@@ -86,6 +81,7 @@ class NamespaceStrategy(PlainStrategy):
         }
 
     def begin_delete(self, old: Object, grace_seconds: int | None) -> Object | None:  # noqa: ARG002
+        """Terminating, until the registry finds it empty. Raises Forbidden for those that stay."""
         name = old["metadata"]["name"]
         if name in _PERMANENT_NAMESPACES:
             raise status.forbidden(resources.NAMESPACES, name, "this namespace may not be deleted")
@@ -130,6 +126,7 @@ class Registry:
 
     def create(self, resource: Resource, new: Object, *, dry_run: bool = False) -> Object:
         """Store a new object: defaulted, named if it has only a `generateName`, and checked."""
+        object_meta.check(resource, new)
         new = self._named(resource, new)
         metadata = new["metadata"]
         name, namespace = metadata["name"], metadata.get("namespace", "")
@@ -137,10 +134,8 @@ class Registry:
         self._check_namespace(resource, name, namespace)
         if self.storage.find(resource, name, namespace) is not None:
             raise status.already_exists(resource, name)
-        strategy = self._strategy(resource)
-        new = strategy.prepare_create(new)
+        new = self._strategy(resource).prepare_create(new)
         if dry_run:
-            strategy.deleted(new)
             return self._dry(new, new["metadata"])
         return self.storage.create(resource, new)
 
@@ -149,6 +144,7 @@ class Registry:
 
         Unconditional unless `new` has a `resourceVersion`, which must then be the latest.
         """
+        object_meta.check(resource, new)
         old = self._old(resource, new)
         new = self._owned_by_server(resource, old, new)
         if resource.has_status:
@@ -156,10 +152,8 @@ class Registry:
             if "status" in old:
                 new["status"] = old["status"]
         self._check_names(resource, new)
-        strategy = self._strategy(resource)
-        new = strategy.prepare_update(old, new)
+        new = self._strategy(resource).prepare_update(old, new)
         if dry_run:
-            strategy.prepare_update(new, old)
             return self._dry(new, old["metadata"])
         return self._stored(resource, new)
 
@@ -225,7 +219,6 @@ class Registry:
     def remove(self, resource: Resource, name: str, namespace: str = "") -> Object:
         """Remove an object now, and with it what it alone owned. Returns its last state."""
         removed = self.storage.delete(resource, name, namespace)
-        self._strategy(resource).deleted(removed)
         self._delete_dependants(removed["metadata"]["uid"])
         if namespace:
             self._finish_namespace(namespace)
@@ -258,11 +251,6 @@ class Registry:
         rule = _name_rule(resource)
         if not rule.admits(name):
             causes.append(status.invalid_value("metadata.name", name, rule.words))
-        for field in ("labels", "annotations"):
-            for key, value in (metadata.get(field) or {}).items():
-                if not isinstance(value, str):
-                    where = f"metadata.{field}.{key}"
-                    causes.append(status.invalid_value(where, value, "must be a string"))
         if causes:
             raise status.invalid(resource, name, causes)
 

@@ -4,9 +4,11 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from kproxy.simulator import status
+from kproxy.simulator import resources, status
 from kproxy.simulator.resources import Resource
 
+_OF_CONTAINERS = ("attach", "exec", "log", "portforward", "proxy")
+"""Subresources of Pods that need something which runs in them."""
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -24,7 +26,8 @@ class RequestInfo:
 def parse(
     method: str, path: str, query: Mapping[str, str], served: Collection[Resource]
 ) -> RequestInfo:
-    """Raises NotFound for a URL that names nothing, MethodNotAllowed for a wrong method."""
+    """Raises NotFound for a URL that names nothing, MethodNotAllowed for a wrong method, and
+    NotImplemented for what only real containers can do."""
     group, version, parts = _group_version(path.strip("/").split("/"))
     namespace: str | None = None
     # /namespaces/x and /namespaces/x/status are the Namespace itself, the rest is in it.
@@ -33,6 +36,13 @@ def parse(
     resource = _find(served, group, version, parts[0])
     name = parts[1] if len(parts) > 1 else ""
     subresource = parts[2] if len(parts) > 2 else ""
+    if resource == resources.PODS and subresource in _OF_CONTAINERS:
+        raise status.not_implemented(
+            resource,
+            name,
+            f"pods/{subresource} needs containers, and simulated pods have none: they answer HTTP "
+            "at their pod IP, and tell what befalls them in events",
+        )
     if len(parts) > 3 or not _has(resource, subresource):
         raise status.no_such_path()
     if resource.namespaced and namespace is None and name:

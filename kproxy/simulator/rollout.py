@@ -53,7 +53,8 @@ def next_step(deployment: Object, have: Population, now: datetime) -> Step:
     """What brings `deployment` closer to its spec, within its surge and its unavailability."""
     spec = deployment["spec"]
     desired: int = spec["replicas"]
-    surplus = _by_worth(have.new, spec, now)[: max(len(have.new) - desired, 0)]
+    excess = len(have.new) - desired
+    surplus = _by_worth(have.new, spec, now)[:excess] if excess > 0 else []
     if spec.get("paused"):
         return Step(0, surplus)
     if spec["strategy"]["type"] == "Recreate":
@@ -71,6 +72,8 @@ def _replaceable(have: Population, spec: Object, least: int, now: datetime) -> l
     New pods that are not available yet count as if they never would be, so that a template that
     does not work takes away no more than the Deployment allows.
     """
+    if not have.old:
+        return []
     available = [pod for pod in (*have.new, *have.old) if is_available(pod, spec, now)]
     new_unavailable = sum(not is_available(pod, spec, now) for pod in have.new)
     spare = len(have.new) + len(have.old) - least - new_unavailable

@@ -13,8 +13,9 @@ from kproxy.simulator.resources import Resource
 from kproxy.simulator.storage import Object
 
 _TOKEN = re.compile(r"\s*(?:([A-Za-z0-9_./-]+)|(==|!=|[=!<>(),]))")
-_NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
+_NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _KEY = re.compile(rf"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?{_NAME}")
+_INTEGER = re.compile(r"-?[0-9]+")
 _VALUE = re.compile(rf"(?:{_NAME})?")
 
 
@@ -41,10 +42,9 @@ class Requirement:
         return value is not None and self._compares(value)
 
     def _compares(self, value: str) -> bool:
-        try:
-            number, bound = int(value), int(next(iter(self.values)))
-        except ValueError:
+        if not _INTEGER.fullmatch(value):
             return False
+        number, bound = int(value), int(next(iter(self.values)))
         return number > bound if self.operator == ">" else number < bound
 
 
@@ -110,7 +110,7 @@ class _LabelParser:
             return Requirement(key, means, frozenset({self._value()}))
         if operator in (">", "<"):
             bound = self._value()
-            if not bound.lstrip("-").isdigit():
+            if not _INTEGER.fullmatch(bound):
                 raise self._unparsable(f"for '{operator}' operators, the value must be an integer")
             return Requirement(key, operator, frozenset({bound}))
         raise self._unparsable(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
@@ -131,6 +131,8 @@ class _LabelParser:
 
     def _set(self) -> frozenset[str]:
         self._expect("(")
+        if self._peek() == ")":
+            raise self._unparsable("for 'in', 'notin' operators, values set can't be empty")
         values = {self._value()}
         while self._peek() == ",":
             self._take()
@@ -170,11 +172,15 @@ def _path(*names: str) -> Callable[[Object], str]:
         value: object = item
         for name in names:
             value = value.get(name) if isinstance(value, dict) else None
-        return "" if value is None else str(value)
+        if value is None:
+            return "false" if names[-1] in _BOOLEANS else ""
+        return str(value).lower() if isinstance(value, bool) else str(value)
 
     return read
 
 
+_BOOLEANS = ("unschedulable",)
+"""Fields that are false when they are not there."""
 _EVERYWHERE = ("metadata.name", "metadata.namespace")
 _FIELDS: Mapping[str, Sequence[str]] = {
     "Pod": (

@@ -230,7 +230,7 @@ def _cluster_ips(spec: Object) -> Iterator[Cause]:
         )
     for index, text in enumerate(every):
         if text != "None":
-            yield from _address(text, f"spec.clusterIPs[{index}]")
+            yield from address_violations(text, f"spec.clusterIPs[{index}]")
     if spec.get("ipFamilyPolicy") == "RequireDualStack":
         yield status.invalid_value(
             "spec.ipFamilyPolicy",
@@ -247,7 +247,7 @@ def _cluster_ips(spec: Object) -> Iterator[Cause]:
 def _external_ips(spec: Object) -> Iterator[Cause]:
     for index, text in enumerate(spec.get("externalIPs") or []):
         where = f"spec.externalIPs[{index}]"
-        yield from _address(text, where)
+        yield from address_violations(text, where)
         parsed = addresses.parse(text)
         if parsed and parsed.use is addresses.Use.LOOPBACK:
             yield status.invalid_value(
@@ -255,7 +255,8 @@ def _external_ips(spec: Object) -> Iterator[Cause]:
             )
 
 
-def _address(text: str, where: str) -> Iterator[Cause]:
+def address_violations(text: str, where: str) -> Iterator[Cause]:
+    """That `text` is no IP address in the strict sense (`IsValidIP`)."""
     if addresses.parse(text) is None:
         yield status.invalid_value(
             where, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"

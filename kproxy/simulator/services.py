@@ -59,9 +59,6 @@ class ServiceStrategy:
         """Nobody has to finish anything: it goes at once."""
         return None
 
-    def deleted(self, old: Object) -> None:
-        """What it held is free by the storage's event."""
-
     def _check(self, service: Object, causes: list[status.Cause]) -> None:
         if causes:
             raise status.invalid(resources.SERVICES, service["metadata"].get("name", ""), causes)
@@ -164,9 +161,7 @@ def _readable(new: Object) -> Object:
         msgspec.convert(new, objects.Service)
         msgspec.convert(new, _Rest)
     except msgspec.ValidationError as error:
-        raise status.bad_request(
-            f'Service in version "v1" cannot be handled as a Service: {error}'
-        ) from error
+        raise status.unreadable(resources.SERVICES, error) from error
     service = copy.deepcopy(new)
     service["spec"] = service.get("spec") or {}
     return service

@@ -69,9 +69,11 @@ class ShiftingRegistry(registry.Registry):
         self._below = below
 
     def create(self, resource: Resource, new: Object, *, dry_run: bool = False) -> Object:
+        """`Registry.create`, with the ports moved."""
         return super().create(resource, self._shift(resource, new, None), dry_run=dry_run)
 
     def update(self, resource: Resource, new: Object, *, dry_run: bool = False) -> Object:
+        """`Registry.update`, with the ports moved."""
         metadata = new["metadata"]
         old = self.find(resource, metadata.get("name", ""), metadata.get("namespace", ""))
         return super().update(resource, self._shift(resource, new, old), dry_run=dry_run)
@@ -87,6 +89,7 @@ class ShiftingRegistry(registry.Registry):
         *,
         dry_run: bool = False,
     ) -> Object:
+        """`Registry.patch`, with the ports of a merge patch moved."""
         if isinstance(body, dict) and not subresource:
             body = self._shift(resource, body, self.find(resource, name, namespace))
         return super().patch(

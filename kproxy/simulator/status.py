@@ -167,6 +167,14 @@ def bad_request(message: str) -> StatusError:
     return StatusError(400, "BadRequest", message)
 
 
+def unreadable(resource: Resource, error: Exception) -> StatusError:
+    """A field of the object has not the type that it has in the API."""
+    kind = resource.kind
+    return bad_request(
+        f'{kind} in version "{resource.version}" cannot be handled as a {kind}: {error}'
+    )
+
+
 def unauthorized() -> StatusError:
     """No token, or an unknown one."""
     return StatusError(401, "Unauthorized", "Unauthorized")
@@ -188,6 +196,11 @@ def method_not_allowed(resource: Resource, verb: str) -> StatusError:
         f"{verb} is not supported on resources of kind {json.dumps(resource.qualified)}",
         _details(resource, ""),
     )
+
+
+def not_implemented(resource: Resource, name: str, detail: str) -> StatusError:
+    """Kubernetes can do it, and the simulated cluster cannot."""
+    return StatusError(501, "NotImplemented", detail, _details(resource, name))
 
 
 def not_acceptable(accepted: Sequence[str]) -> StatusError:

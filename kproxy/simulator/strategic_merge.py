@@ -158,7 +158,7 @@ def _merge_primitives(
     old: list[Any],
     patch: list[Any],
 ) -> list[Any]:
-    return list(dict.fromkeys([*old, *patch]))
+    return list(dict.fromkeys(map(_itself, (*old, *patch))))
 
 
 def _merge_elements(

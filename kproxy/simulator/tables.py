@@ -185,19 +185,26 @@ def _pod(item: Object, now: datetime) -> Sequence[Any]:
     spec, current = item.get("spec") or {}, item.get("status") or {}
     statuses = current.get("containerStatuses") or ()
     ready = sum(bool(each.get("ready")) for each in statuses)
-    restarts = sum(each.get("restartCount", 0) for each in statuses)
     gates = spec.get("readinessGates") or ()
     return (
         item["metadata"]["name"],
         f"{ready}/{len(spec.get('containers') or ())}",
         _pod_status(item),
-        str(restarts),
+        _restarts(statuses, now),
         _age_of(item, now),
         current.get("podIP") or NONE,
         spec.get("nodeName") or NONE,
         current.get("nominatedNodeName") or NONE,
         f"0/{len(gates)}" if gates else NONE,
     )
+
+
+def _restarts(statuses: Sequence[Object], now: datetime) -> str:
+    """How many, and how long ago the last one was."""
+    count = sum(each.get("restartCount", 0) for each in statuses)
+    ends = [_in(each, "lastState", "terminated", "finishedAt", default="") for each in statuses]
+    last = max(ends, default="")
+    return f"{count} ({age(last, now)} ago)" if count and last else str(count)
 
 
 def _pod_status(item: Object) -> str:

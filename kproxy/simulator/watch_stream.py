@@ -76,6 +76,9 @@ class WatchStreams:
         clock = asyncio.get_running_loop().time
         deadline = clock() + (options.timeout or self._draw(1800.0, 3600.0))
         bookmark_at = clock() + self._bookmark_interval
+        if options.initial_events and cursor.version > self._objects.resource_version:
+            # Other watches wait for the future; a list cannot (cacher.go, errors.go).
+            raise status.too_large_resource_version(cursor.version, self._objects.resource_version)
         if options.initial_events or options.resource_version in ("", "0"):
             await stream.send(list(cursor.initial()))
             if options.initial_events and options.bookmarks:

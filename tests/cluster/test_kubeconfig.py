@@ -51,6 +51,18 @@ def test_several_files_are_merged_and_the_first_to_name_something_wins(tmp_path:
 
 
 @pytest.mark.parametrize(
+    ("server", "told"),
+    [
+        ("https://k8s.example:6443/path", "https://k8s.example:6443/path (test)"),
+        ("https://admin:s3cret@k8s.example", "https://k8s.example (test)"),
+        ("http://admin:s3/cr@t@k8s.example/path", "http://k8s.example/path (test)"),
+    ],
+)
+def test_a_password_in_a_servers_url_is_not_told(server: str, told: str) -> None:
+    assert str(kubeconfig.ClusterAccess(server, "test")) == told
+
+
+@pytest.mark.parametrize(
     ("content", "context", "sentence"),
     [
         ("[1, 2]", None, "must be one mapping"),

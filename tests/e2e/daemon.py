@@ -126,22 +126,24 @@ def _parse(text: str) -> Address:
 @contextlib.contextmanager
 def running(
     folder: Path,
-    manifests: Path,
+    objects: Path,
     *flags: str,
+    source: str = "--manifests",
     wrapper: Sequence[str] = (),
     stderr: int | None = None,
     await_ready: bool = True,
     allow_loopback: bool = True,
 ) -> Iterator[Daemon]:
-    """Start `kproxy run` on `manifests`, in a process group of its own, and end it at the end.
+    """Start `kproxy run` in a process group of its own, and end it at the end.
 
-    Endpoints on loopback are allowed unless told otherwise. `wrapper` is a command to start it
-    through; `stderr` a descriptor to log to in place of a file in `folder`.
+    `source` is the flag that names `objects`: manifests, or a kubeconfig. Endpoints on loopback
+    are allowed unless told otherwise. `wrapper` is a command to start it through; `stderr` a
+    descriptor to log to in place of a file in `folder`.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     ready_file, log_file = folder / "ready.json", folder / "stderr.log"
     command = [
-        *(*wrapper, sys.executable, "-m", "kproxy", "run", "--manifests", str(manifests)),
+        *(*wrapper, sys.executable, "-m", "kproxy", "run", source, str(objects)),
         *("--ready-file", str(ready_file)),
         *("--healthz-bind-address", "", "--metrics-bind-address", "", *flags),
         *(["--allow-loopback-endpoints"] if allow_loopback else []),

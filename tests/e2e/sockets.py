@@ -29,6 +29,8 @@ def is_refused(address: daemon.Address) -> bool:
             return False
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        return False  # it was accepted by the kernel for a listener that was then closed
 
 
 def connect(address: daemon.Address) -> socket.socket:

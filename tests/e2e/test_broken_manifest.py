@@ -120,7 +120,9 @@ def test_an_endpoint_on_loopback_is_never_dialled_unless_allowed(
         proxy = run(path, allow_loopback=False)
 
         assert sockets.is_refused((manifests.bound(cluster_ip), 8080))
-        assert len(proxy.log_lines("[warning", "Endpoints default/ssrf", "loopback")) == 1
+        daemon.wait_until(
+            lambda: proxy.log_lines("[warning", "Endpoints default/ssrf", "loopback"), "a warning"
+        )
         canary.setblocking(False)
         with pytest.raises(BlockingIOError):
             canary.accept()

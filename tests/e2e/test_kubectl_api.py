@@ -1,8 +1,6 @@
 """kubectl, of each version that is there, against the simulated cluster."""
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 
 from kproxy.simulator import cluster
 from tests import kubectl as kubectls
+from tests.e2e import simulation
 from tests.kubectl import Kubectl
 
 PROGRAMS = kubectls.programs()
@@ -38,25 +37,11 @@ pytestmark = pytest.mark.skipif(not PROGRAMS, reason="no kubectl: install kubern
 
 @pytest.fixture(params=PROGRAMS, ids=lambda program: program.name)
 def kubectl(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kubectl]:
-    """A kubectl that finds a fresh cluster, which runs in a thread."""
-    loop, ready, done = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    """A kubectl that finds a fresh cluster."""
     options = cluster.Options(service_cidr=SERVICE_CIDR, pod_cidr=POD_CIDR, nodes=2)
-
-    async def run() -> None:
-        async with cluster.Cluster(options) as running:
-            (tmp_path / "kubeconfig").write_text(json.dumps(running.kubeconfig))
-            ready.set()
-            await done.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
-    thread.start()
-    try:
-        assert ready.wait(30)
+    with simulation.simulated(options) as (running, _):
+        (tmp_path / "kubeconfig").write_text(json.dumps(running.kubeconfig))
         yield Kubectl(request.param, tmp_path)
-    finally:
-        loop.call_soon_threadsafe(done.set)
-        thread.join(30)
-        loop.close()
 
 
 @pytest.fixture
@@ -160,5 +145,9 @@ def test_what_the_server_tells_of_itself(kubectl: Kubectl) -> None:
 def test_faults_by_hand(kubectl: Kubectl) -> None:
     order = json.dumps({"kind": "forbidden", "resource": "nodes", "count": 1})
     kubectl("create", "--raw", "/simulator/faults", "-f", "-", stdin=order)
+    assert json.loads(kubectl("get", "--raw", "/simulator/faults"))["items"][0]["count"] == 1
     assert "Forbidden" in kubectl.run("get", "nodes").stderr
+    assert "node-1" in kubectl("get", "nodes")
+    kubectl("create", "--raw", "/simulator/faults", "-f", "-", stdin=order)
+    kubectl("delete", "--raw", "/simulator/faults")
     assert "node-1" in kubectl("get", "nodes")

@@ -36,7 +36,9 @@ class Api:
     @contextlib.asynccontextmanager
     async def watch(self, path: str = SERVICES, **query: str) -> AsyncIterator["Events"]:
         url = self.server.url + path
-        async with self.session.get(url, params={"watch": "true", **query}) as answer:
+        for_ever = aiohttp.ClientTimeout()
+        params = {"watch": "true", **query}
+        async with self.session.get(url, params=params, timeout=for_ever) as answer:
             yield Events(answer)
 
 

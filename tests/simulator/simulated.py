@@ -81,6 +81,7 @@ def run(main: Callable[[Simulated], Awaitable[_T]], **options: Any) -> _T:
                 service_cidr=ranges.services,
                 pod_cidr=ranges.pods,
                 load_balancer_cidr=ranges.load_balancers,
+                tls=False,
                 **options,
             )
             made = Simulated(

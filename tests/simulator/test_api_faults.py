@@ -10,6 +10,7 @@ import pytest
 
 from kproxy.simulator import apiserver, faults, resources
 from kproxy.simulator.faults import Kind
+from tests import virtual_time
 from tests.simulator.api_client import SERVICES, Api
 from tests.simulator.objects import new_registry
 
@@ -72,6 +73,36 @@ async def test_a_list_is_cut_off(api: Api) -> None:
     with pytest.raises(aiohttp.ClientError):
         await api.get(SERVICES)
     assert (await api.get(SERVICES))[0] == 200
+
+
+async def test_a_watch_is_answered_with_410_instead_of_begun(api: Api) -> None:
+    version = str(api.registry.storage.resource_version)
+    api.server.faults.set(Kind.GONE_STATUS, resource="services", count=1)
+    code, answer = await api.get(SERVICES, watch="true", resourceVersion=version)
+    assert (code, answer["kind"], answer["code"]) == (410, "Status", 410)
+    api.make("web")
+    async with api.watch(resourceVersion=version) as events:
+        assert await events.told(1) == [("ADDED", "web")]
+
+
+def test_a_slow_list_takes_as_long_as_was_ordered() -> None:
+    async def main() -> None:
+        objects = new_registry()
+        clock = asyncio.get_running_loop().time
+        async with apiserver.ApiServer(objects, tokens={"secret": "admin"}) as server:
+            api = Api(server, objects)
+            async with api.session:
+                server.faults.set(Kind.SLOW_LIST, resource="services", count=1, seconds=200)
+                slow = asyncio.ensure_future(api.get(SERVICES))
+                assert (await api.get("/api/v1/pods"))[0] == 200
+                assert clock() < 200
+                assert not slow.done()
+                assert (await slow)[0] == 200
+                assert clock() == pytest.approx(200, abs=1)
+                assert (await api.get(SERVICES))[0] == 200
+                assert clock() == pytest.approx(200, abs=1)
+
+    virtual_time.run(main)
 
 
 async def test_a_silent_watch_says_nothing_any_more(api: Api) -> None:

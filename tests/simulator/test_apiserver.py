@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from kproxy.simulator import apiserver, faults, resources
@@ -57,12 +56,6 @@ async def test_without_the_token_there_is_nothing(api: Api, credentials: str) ->
     assert (code, body) == (401, _recorded("unauthorized-401.json"))
     async with api.session.get(api.server.url + "/readyz", headers={"Authorization": ""}) as ok:
         assert await ok.text() == "ok"
-
-
-async def test_the_kubeconfigs_url_admits(api: Api) -> None:
-    url = api.server.kubeconfig()["clusters"][0]["cluster"]["server"]
-    async with aiohttp.ClientSession() as session, session.get(url + SERVICES) as answer:
-        assert answer.status == 200
 
 
 async def test_an_object_from_creation_to_deletion(api: Api) -> None:

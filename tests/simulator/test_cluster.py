@@ -161,6 +161,33 @@ def test_a_rolling_update_never_leaves_fewer_or_makes_more_than_allowed() -> Non
     simulated.run(main)
 
 
+def scalings(running: Simulated) -> list[str]:
+    """What the Deployment controller has told, without names of templates."""
+    told = running.registry.list(resources.EVENTS, "default")
+    found = [each for each in told if each["reason"] == "ScalingReplicaSet"]
+    found.sort(key=lambda each: int(each["metadata"]["resourceVersion"]))
+    words = [each["message"].split() for each in found]
+    return [" ".join(each[:2] + each[5:]) for each in words]
+
+
+def test_events_tell_of_each_scaling_once_and_not_of_successors() -> None:
+    async def main(running: Simulated) -> None:
+        running.apply([deployment(replicas=12)])
+        await running.until(running.is_rolled_out)
+        running.registry.delete(resources.PODS, running.pods()[0]["metadata"]["name"], "default")
+        await running.settle(5)
+        await running.until(running.is_rolled_out)
+        assert scalings(running) == ["Scaled up from 0 to 12"]
+
+        running.patch(resources.DEPLOYMENTS, "web", {"spec": {"replicas": 0}})
+        await running.until(lambda: not running.pods())
+        running.patch(resources.DEPLOYMENTS, "web", {"spec": {"replicas": 12}})
+        await running.until(running.is_rolled_out)
+        assert scalings(running) == ["Scaled down from 12 to 0", "Scaled up from 0 to 12"]
+
+    simulated.run(main)
+
+
 def test_recreate_lets_all_go_before_any_comes() -> None:
     recreate = {"type": "Recreate"}
 
@@ -313,6 +340,30 @@ def test_endpoints_made_by_hand_are_mirrored_kept_and_go_with_their_service() ->
         await running.settle(1)
         assert running.registry.find(resources.ENDPOINTS, "db", "default") is None
         assert running.slices("db") == []
+
+    simulated.run(main)
+
+
+def test_a_service_without_endpoints_has_an_empty_slice_and_a_mere_name_has_none() -> None:
+    async def main(running: Simulated) -> None:
+        name = {"type": "ExternalName", "externalName": "example.com", "ports": []}
+        running.apply([service(), service("elsewhere", **name)])
+        await running.settle()
+        (kept,) = running.slices()
+        assert (kept["ports"], kept["endpoints"]) == ([], [])
+        assert running.slices("elsewhere") == []
+        assert running.registry.find(resources.ENDPOINTS, "elsewhere", "default") is None
+
+        running.apply([deployment(replicas=1)])
+        await running.until(running.endpoints)
+        await running.settle()
+        assert [len(each["endpoints"]) for each in running.slices()] == [1]
+        running.registry.delete(resources.DEPLOYMENTS, "web", "default")
+        await running.until(lambda: not running.endpoints())
+        await running.settle()
+        assert [each["endpoints"] for each in running.slices()] == [[]]
+        running.registry.delete(resources.SERVICES, "web", "default")
+        assert running.slices() == []
 
     simulated.run(main)
 

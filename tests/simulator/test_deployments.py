@@ -147,6 +147,19 @@ def test_of_a_pod_only_the_image_may_change(objects: registry.Registry) -> None:
         objects.patch(resources.PODS, "default", "alone", "merge", moved)
 
 
+@pytest.mark.parametrize(
+    ("spec", "code"),
+    [(None, 422), ({"containers": "c"}, 400), ({"containers": [{"name": 1}]}, 400)],
+)
+def test_a_change_of_a_pod_into_nonsense_is_refused(
+    objects: registry.Registry, spec: Object | None, code: int
+) -> None:
+    objects.create(resources.PODS, alone())
+    with pytest.raises(status.StatusError) as caught:
+        objects.update(resources.PODS, {"metadata": alone()["metadata"], "spec": spec})
+    assert caught.value.code == code
+
+
 def test_a_pod_without_a_node_goes_at_once_and_one_with_a_node_has_its_grace(
     objects: registry.Registry,
 ) -> None:

@@ -1,8 +1,9 @@
 """Which pods serve a Service, and how slices come to say so with few writes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,7 +98,7 @@ def endpoint(number: int, *, ready: bool = True) -> Object:
     return {"addresses": [f"10.0.{number // 250}.{number % 250}"], "conditions": {"ready": ready}}
 
 
-def held(slices: Sequence[Object]) -> dict[str, bool]:
+def held(slices: Iterable[Object]) -> dict[str, bool]:
     return {
         each["addresses"][0]: each["conditions"]["ready"]
         for one in slices
@@ -108,14 +109,18 @@ def held(slices: Sequence[Object]) -> dict[str, bool]:
 class Cluster:
     """Slices, and the writes made to them."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, keeps_one: bool = False) -> None:
         self.limit = limit
+        self.keeps_one = keeps_one
         self.slices: dict[str, Object] = {}
         self.serial = 0
 
     def reconcile(self, wanted: endpoints.Groups) -> int:
         """Carry a plan out; how many writes it took."""
-        plan = endpoints.plan(wanted, self.slices.values(), self.limit)
+        existing = list(self.slices.values())
+        plan = endpoints.plan(wanted, existing, self.limit)
+        if self.keeps_one:
+            plan = endpoints.with_placeholder(plan, existing)
         for each in plan.create:
             self.serial += 1
             name = f"s{self.serial}"
@@ -149,6 +154,22 @@ def test_any_history_ends_in_slices_that_hold_exactly_what_is_wanted(
             assert sum(len(each["endpoints"]) for each in mine) == len(wanted.get(ports, []))
         assert all(0 < len(each["endpoints"]) <= limit for each in cluster.slices.values())
         assert cluster.reconcile(wanted) == 0
+
+
+@pytest.mark.parametrize("ports", [(HTTP,), ()])
+def test_where_no_slice_would_be_an_empty_one_is_kept(ports: endpoints.Ports) -> None:
+    cluster = Cluster(100, keeps_one=True)
+    empty: Object = {"ports": [], "endpoints": []}
+    for _ in range(2):
+        assert cluster.reconcile({}) > 0
+        (kept,) = cluster.slices.values()
+        assert kept.items() >= empty.items()
+        assert cluster.reconcile({}) == 0
+
+        cluster.reconcile({ports: [endpoint(1)]})
+        assert held(cluster.slices.values()) == {"10.0.0.1": True}
+        assert len(cluster.slices) == 1
+        assert cluster.reconcile({ports: [endpoint(1)]}) == 0
 
 
 def test_a_change_of_one_endpoint_writes_one_slice() -> None:

@@ -119,3 +119,9 @@ def test_an_element_without_its_key_is_refused() -> None:
     with pytest.raises(status.StatusError, match="declared merge key: name") as caught:
         _patched(_containers({"image": "nameless"}))
     assert caught.value.code == 400
+
+
+def test_an_object_in_a_list_of_plain_values_is_refused() -> None:
+    with pytest.raises(status.StatusError, match="list of plain values") as caught:
+        _patched({"metadata": {"finalizers": [{}]}})
+    assert caught.value.code == 400

@@ -34,6 +34,18 @@ def test_a_service() -> None:
     }
 
 
+def test_the_options_of_a_deletion() -> None:
+    options = b"\x08\x00" + _field(2, _field(1, "u")) + _field(4, "Orphan") + _field(5, "All")
+    assert protobuf_body.decode(_body("DeleteOptions", options)) == {
+        "kind": "DeleteOptions",
+        "apiVersion": "v1",
+        "gracePeriodSeconds": 0,
+        "preconditions": {"uid": "u"},
+        "propagationPolicy": "Orphan",
+        "dryRun": ["All"],
+    }
+
+
 def test_a_field_that_is_not_known_is_refused_if_it_says_something() -> None:
     with pytest.raises(status.StatusError, match="field 6 of ServiceSpec") as caught:
         protobuf_body.decode(_body("Service", NAME + _field(2, _field(6, "something"))))

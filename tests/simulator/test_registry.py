@@ -1,8 +1,11 @@
 """Names, namespaces, status, deletion and dry runs."""
 
+from collections import abc
+from typing import Any
+
 import pytest
 
-from kproxy.simulator import registry, resources, status
+from kproxy.simulator import registry, resources, status, storage
 from kproxy.simulator.storage import Object
 from tests.simulator.objects import new_registry, new_storage, pod, service
 
@@ -111,3 +114,33 @@ def test_a_delete_of_another_incarnation_conflicts() -> None:
     objects.create(SERVICES, service("web"))
     with pytest.raises(status.StatusError, match="UID in precondition: other"):
         objects.delete(SERVICES, "web", "default", preconditions={"uid": "other"})
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"labels": "x"},
+        {"labels": {"a": 1}},
+        {"annotations": {"a": True}},
+        {"finalizers": [1]},
+        {"generateName": 5},
+        {"ownerReferences": [{"kind": "Deployment", "controller": True}]},
+    ],
+)
+def test_metadata_of_other_types_is_a_bad_request_and_harms_nobody(
+    metadata: dict[str, Any],
+) -> None:
+    objects = new_registry()
+    made = objects.create(SERVICES, service("web"))
+    told: list[storage.Event] = []
+    objects.storage.subscribe(told.append)
+    writes: list[abc.Callable[[], Object]] = [
+        lambda: objects.create(SERVICES, service("other", **metadata)),
+        lambda: objects.update(SERVICES, {**made, "metadata": {**made["metadata"], **metadata}}),
+        lambda: objects.patch(SERVICES, "default", "web", "merge", {"metadata": metadata}),
+    ]
+    for refused in writes:
+        with pytest.raises(status.StatusError, match="cannot be handled as a Service") as caught:
+            refused()
+        assert caught.value.code == 400
+    assert told == []

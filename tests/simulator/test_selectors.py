@@ -4,7 +4,7 @@ import pytest
 
 from kproxy.simulator import resources, selectors, status
 
-LABELS = {"app": "web", "tier": "front", "n": "5", "empty": ""}
+LABELS = {"app": "web", "tier": "front", "n": "5", "empty": "", "underscored": "5_0"}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,7 @@ LABELS = {"app": "web", "tier": "front", "n": "5", "empty": ""}
         ("n>4", True),
         ("n<4", False),
         ("app>4", False),
+        ("underscored>4", False),
         ("empty=", True),
         ("!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless", True),
     ],
@@ -36,7 +37,26 @@ def test_labels(text: str, *, is_selected: bool) -> None:
     assert selector.matches({"metadata": {"labels": LABELS}}) is is_selected
 
 
-@pytest.mark.parametrize("text", ["a=b,", "a in b", "=x", "a in (b", "a>b", "a b", "-a", "a=b;c"])
+LONG = "x" * 64
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"a={LONG}",
+        LONG,
+        "a in ()",
+        "a>--5",
+        "a=b,",
+        "a in b",
+        "=x",
+        "a in (b",
+        "a>b",
+        "a b",
+        "-a",
+        "a=b;c",
+    ],
+)
 def test_what_does_not_parse_is_a_bad_request(text: str) -> None:
     with pytest.raises(status.StatusError, match="unable to parse") as caught:
         selectors.parse(resources.SERVICES, text, "")
@@ -58,6 +78,14 @@ def test_fields(text: str, *, is_selected: bool) -> None:
         "status": {"phase": "Running"},
     }
     assert selectors.parse(resources.PODS, "", text).matches(pod) is is_selected
+
+
+@pytest.mark.parametrize(("spec", "told"), [({}, "false"), ({"unschedulable": True}, "true")])
+def test_a_boolean_field_that_is_not_there_is_false(spec: dict[str, bool], told: str) -> None:
+    node = {"metadata": {"name": "n"}, "spec": spec}
+    for value in ("true", "false"):
+        selector = selectors.parse(resources.NODES, "", f"spec.unschedulable={value}")
+        assert selector.matches(node) is (value == told)
 
 
 def test_a_field_that_cannot_be_selected_by() -> None:

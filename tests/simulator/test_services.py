@@ -253,3 +253,19 @@ def test_a_dry_run_and_a_refused_create_take_nothing(objects: registry.Registry)
             objects, clusterIP="127.96.0.10", type="NodePort", ports=[{"port": 1, "nodePort": 1}]
         )
     create(objects, clusterIP="127.96.0.10")
+
+
+def test_a_dry_run_of_a_change_to_an_external_name_neither_takes_nor_gives(
+    objects: registry.Registry,
+) -> None:
+    stored = create(objects, type="NodePort", ports=[{"port": 80, "nodePort": 30080}])
+    ends = {**stored, "spec": {"type": "ExternalName", "externalName": "example.com"}}
+    shown = objects.update(resources.SERVICES, ends, dry_run=True)
+    assert "clusterIP" not in shown["spec"]
+    assert objects.get(resources.SERVICES, "web", "default") == stored
+    address = stored["spec"]["clusterIP"]
+    for taken in ({"clusterIP": address}, {"type": "NodePort", "ports": stored["spec"]["ports"]}):
+        with pytest.raises(status.StatusError, match="already allocated"):
+            create(objects, "other", **taken)
+    objects.update(resources.SERVICES, ends)
+    create(objects, "other", clusterIP=address)

@@ -7,6 +7,7 @@ import pytest
 
 from kproxy.simulator import resources, storage, tables
 from kproxy.simulator.resources import Resource
+from kproxy.simulator.storage import Object
 from tests.simulator.objects import NOW
 
 
@@ -31,7 +32,13 @@ def test_ages(seconds: int, text: str) -> None:
     assert tables.age(storage.timestamp(NOW - timedelta(seconds=seconds)), NOW) == text
 
 
+def ended(seconds: int) -> Object:
+    """The state of a container that ended so long ago."""
+    return {"terminated": {"finishedAt": storage.timestamp(NOW - timedelta(seconds=seconds))}}
+
+
 PORT = {"port": 80, "nodePort": 30001, "protocol": "TCP"}
+EXPRESSION = {"key": "app", "operator": "In", "values": ["x", "y"]}
 ADDRESSES = [{"ip": f"10.0.0.{n}"} for n in range(1, 6)]
 
 
@@ -78,6 +85,61 @@ ADDRESSES = [{"ip": f"10.0.0.{n}"} for n in range(1, 6)]
                 },
             },
             ["x", "1/2", "CrashLoopBackOff", "2", "0s", "10.0.0.1", "n", "<none>", "<none>"],
+        ),
+        (
+            resources.PODS,
+            {
+                "spec": {"containers": [{}, {}]},
+                "status": {
+                    "phase": "Running",
+                    "containerStatuses": [
+                        {"restartCount": 1, "lastState": ended(90)},
+                        {"restartCount": 2, "lastState": ended(5)},
+                    ],
+                },
+            },
+            ["x", "0/2", "Running", "3 (5s ago)", "0s", *4 * ["<none>"]],
+        ),
+        (
+            resources.NODES,
+            {
+                "spec": {"unschedulable": True},
+                "status": {
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                    "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+                    "nodeInfo": {"kubeletVersion": "v1.33.0", "osImage": "none"},
+                },
+            },
+            [
+                *("x", "Ready,SchedulingDisabled", "<none>", "0s", "v1.33.0"),
+                *("127.0.0.1", "<none>", "none", "<unknown>", "<unknown>"),
+            ],
+        ),
+        (
+            resources.DEPLOYMENTS,
+            {
+                "spec": {
+                    "replicas": 3,
+                    "selector": {"matchExpressions": [EXPRESSION], "matchLabels": {"a": "b"}},
+                    "template": {"spec": {"containers": [{"name": "c", "image": "i"}]}},
+                },
+                "status": {"readyReplicas": 2, "updatedReplicas": 3},
+            },
+            ["x", "2/3", 3, 0, "0s", "c", "i", "a=b,app in (x,y)"],
+        ),
+        (
+            resources.EVENTS,
+            {
+                "involvedObject": {"kind": "Pod", "name": "p"},
+                "firstTimestamp": storage.timestamp(NOW - timedelta(minutes=2)),
+                "lastTimestamp": storage.timestamp(NOW - timedelta(seconds=4)),
+                "source": {"component": "kubelet"},
+                "type": "Normal",
+                "reason": "Started",
+                "message": "m\n",
+                "count": 7,
+            },
+            ["4s", "Normal", "Started", "pod/p", "", "kubelet", "m", "2m", 7, "x"],
         ),
         (resources.NAMESPACES, {"status": {"phase": "Active"}}, ["x", "Active", "0s"]),
     ],

@@ -1,0 +1,19 @@
+"""The logger of the simulator's HTTP servers: a bug is told, the nonsense of a stranger is not.
+
+aiohttp logs every request that it cannot read, with a traceback and the request's own words.
+"""
+
+import logging
+
+from aiohttp import http_exceptions
+
+LOGGER = logging.getLogger(__name__)
+"""For aiohttp's `logger` option."""
+
+
+def _is_a_bug(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, http_exceptions.HttpProcessingError)
+
+
+LOGGER.addFilter(_is_a_bug)
