@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test coverage test-long lint format bench lock clean
+.PHONY: demo test coverage test-long lint format bench bench-check bench-record lock clean
 
 demo: $(STAMP) ## Run the proxy on a sample manifest and show what it does
 	@$(BIN)/kproxy demo
@@ -31,8 +31,17 @@ format: $(STAMP) ## Let ruff put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Compare the data path with HAProxy, nginx and plain asyncio
-	$(BIN)/python -m benchmarks.datapath
+bench: $(STAMP) ## What a userspace proxy costs here: 90 seconds, a table, and build/bench.html
+	@mkdir -p build
+	$(BIN)/kproxy bench --quick --json build/bench.json --html build/bench.html
+
+bench-check: $(STAMP) ## Has kproxy fallen behind its peers since the run in benchmarks/results?
+	$(BIN)/python -m benchmarks.check
+
+bench-record: RECORD := benchmarks/results/$(shell date +%F)
+bench-record: $(STAMP) ## Record runs in benchmarks/results: as root, on a quiet machine, 20 minutes
+	$(BIN)/kproxy bench --quick --json benchmarks/results/quick.json
+	$(BIN)/kproxy bench --kernel --json $(RECORD).json --html $(RECORD).html
 
 lock: ## Pin the newest versions that pyproject.toml allows
 	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock

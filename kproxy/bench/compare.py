@@ -17,7 +17,7 @@ first alone, and next to none with the second where the noise is below it.
 
 import math
 import statistics as stdlib_statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -48,12 +48,13 @@ class Verdict(StrEnum):
 class Change:
     """One figure of one subject in both runs.
 
-    `peer` is None for the figure itself; otherwise kproxy's ratio to that peer is compared.
-    `before` and `after` are medians, None where not measured. `p_value` is None when there was
-    nothing to test.
+    `name` is the figure's in the report, `figure` its title. `peer` is None for the figure
+    itself; otherwise kproxy's ratio to that peer is compared. `before` and `after` are medians,
+    None where not measured. `p_value` is None when there was nothing to test.
     """
 
     scenario: str
+    name: str
     figure: str
     subject: str
     peer: str | None
@@ -136,13 +137,13 @@ def _quantities(scenario: results.Scenario) -> Iterator[_Quantity]:
 
 
 def _change(key: _Key, old: _Measured | None, new: _Measured | None) -> Change:
-    scenario, name, subject, peer = key
-    title = next((each.title for each in (old, new) if each is not None), name)
+    scenario, figure, subject, peer = key
+    title = next((each.title for each in (old, new) if each is not None), figure)
     before = None if old is None else stdlib_statistics.median(old.rounds)
     after = None if new is None else stdlib_statistics.median(new.rounds)
     if old is None or new is None or before is None or after is None:
         verdict = Verdict.ONLY_AFTER if old is None else Verdict.ONLY_BEFORE
-        return Change(scenario, title, subject, peer, verdict, before, after)
+        return Change(scenario, figure, title, subject, peer, verdict, before, after)
     p_value = statistics.mann_whitney(old.rounds, new.rounds)
     if min(len(old.rounds), len(new.rounds)) < FEWEST_ROUNDS:
         verdict = Verdict.TOO_FEW
@@ -151,13 +152,29 @@ def _change(key: _Key, old: _Measured | None, new: _Measured | None) -> Change:
     else:
         is_better = (after > before) == (new.better == "higher")
         verdict = Verdict.BETTER if is_better else Verdict.WORSE
-    return Change(scenario, title, subject, peer, verdict, before, after, p_value)
+    return Change(scenario, figure, title, subject, peer, verdict, before, after, p_value)
 
 
 def _is_big(before: float, after: float) -> bool:
     """Whether one is more than SMALLEST_CHANGE above the other: the same way up and down."""
     low, high = sorted((abs(before), abs(after)))
     return before * after < 0 or high > low * (1 + SMALLEST_CHANGE)
+
+
+def regressions(before: results.Report, after: results.Report) -> list[list[Change]]:
+    """Figures in which kproxy has fallen behind: its ratio to *every* peer is worse beyond noise.
+
+    Each as the changes of its ratios. What only some ratios show is those peers' doing, or noise
+    of theirs; what kproxy has lost, all of them show. Ratios with too few rounds are not asked.
+    """
+    judged: dict[tuple[str, str], list[Change]] = {}
+    for each in compare(before, after):
+        is_told = each.verdict in {Verdict.BETTER, Verdict.WORSE, Verdict.SAME}
+        if each.peer is not None and is_told:
+            judged.setdefault((each.scenario, each.name), []).append(each)
+    return [
+        found for found in judged.values() if all(each.verdict is Verdict.WORSE for each in found)
+    ]
 
 
 def show(before: results.Report, after: results.Report, console: Console) -> None:
@@ -172,6 +189,10 @@ def show(before: results.Report, after: results.Report, console: Console) -> Non
         _print(console, "Nothing changed beyond noise.")
     for sentence in _the_rest(changes):
         _print(console, sentence)
+    for verdict, other in ((Verdict.ONLY_BEFORE, after), (Verdict.ONLY_AFTER, before)):
+        found = [each for each in changes if each.verdict is verdict]
+        if missing := list(dict.fromkeys(_missing(found, other))):
+            _print(console, f"{_capital(verdict)}: {'; '.join(missing)}.")
 
 
 def _print(console: Console, sentence: str) -> None:
@@ -199,7 +220,7 @@ def _table(changed: list[Change]) -> Table:
     for each in changed:
         colour = "green" if each.verdict is Verdict.BETTER else "red"
         table.add_row(
-            Text(_name(each)),
+            Text(name(each)),
             _cell(each.before),
             _cell(each.after),
             _percent(each.factor),
@@ -209,7 +230,8 @@ def _table(changed: list[Change]) -> Table:
     return table
 
 
-def _name(change: Change) -> str:
+def name(change: Change) -> str:
+    """What has changed, for reading: "connect: connections per second, kproxy ÷ haproxy"."""
     whose = readings.label(change.subject)
     if change.peer is not None:
         whose += f" \N{DIVISION SIGN} {readings.label(change.peer)}"
@@ -225,19 +247,40 @@ def _percent(factor: float | None) -> str:
 
 
 def _the_rest(changes: list[Change]) -> Iterator[str]:
-    """Sentences about all that is in no table."""
+    """Sentences about what was compared and is in no table."""
     counts = {verdict: [c for c in changes if c.verdict is verdict] for verdict in Verdict}
     if same := counts[Verdict.SAME]:
         yield f"{_figures(len(same))} did not change beyond noise."
     if few := counts[Verdict.TOO_FEW]:
+        where = readings.listed(list(dict.fromkeys(each.scenario for each in few)))
         yield (
-            f"{_figures(len(few))} cannot be told: {FEWEST_ROUNDS} rounds or more are needed in "
-            "each run (--rounds)."
+            f"{_figures(len(few))} of {where} "
+            f"cannot be told: {FEWEST_ROUNDS} rounds or more are needed in each run (--rounds)."
         )
-    for verdict in (Verdict.ONLY_BEFORE, Verdict.ONLY_AFTER):
-        if found := counts[verdict]:
-            names = list(dict.fromkeys(_name(each) for each in found))
-            yield f"{_capital(verdict)}: {'; '.join(names)}."
+
+
+def _missing(changes: Iterable[Change], other: results.Report) -> Iterator[str]:
+    """What `other` has nothing of, in as few words as that takes: whole scenarios, whole subjects.
+
+    May say the same more than once.
+    """
+    figures = {(s.name, quantity.name) for s in other.scenarios for quantity in _quantities(s)}
+    scenarios = {scenario for scenario, _ in figures}
+    subjects = {
+        subject
+        for scenario in other.scenarios
+        for quantity in _quantities(scenario)
+        for subject in quantity.rounds
+    }
+    for each in changes:
+        if each.scenario not in scenarios:
+            yield f"all of {each.scenario}"
+        elif (who := each.peer or each.subject) not in subjects:
+            yield f"all of {readings.label(who)}"
+        elif (each.scenario, each.name) not in figures:
+            yield f"{each.scenario}: {each.figure}"
+        else:
+            yield name(each)
 
 
 def _figures(count: int) -> str:

@@ -68,6 +68,7 @@ class Poll:
 
     @property
     def elapsed(self) -> float:
+        """Seconds since the start, or the last `restart`."""
         return time.perf_counter() - self._began
 
     @property
@@ -76,4 +77,5 @@ class Poll:
         return busy(self.elapsed, self.waited)
 
     def close(self) -> None:
+        """Close the epoll; what was registered with it stays open."""
         self.epoll.close()

@@ -132,6 +132,7 @@ class Iptables:
     name: str = "iptables"
 
     def measures(self, scenario: str) -> bool:
+        """What leads to one endpoint."""
         return scenario in subject.ONE_ENDPOINT
 
     @contextlib.contextmanager
@@ -140,6 +141,7 @@ class Iptables:
         services: subject.Services,
         place: subject.Place,  # noqa: ARG002 (the protocol)
     ) -> Iterator[subject.Running]:
+        """Load the rules on this way's own node; they are flushed at the end."""
         node, host = f"node-{self.name}", _VIRTUAL_HOSTS[self.name]
         _inside(node, "iptables-restore", stdin=iptables_rules(host, services[0]))
         try:
@@ -148,6 +150,7 @@ class Iptables:
             _inside(node, "iptables-restore", stdin="*nat\nCOMMIT\n")
 
     def version(self) -> str:
+        """Of the program that loads the rules; KproxyError when it is not installed."""
         return processes.first_line(processes.find_program("iptables", "iptables"), "--version")
 
 
@@ -158,6 +161,7 @@ class Nftables:
     name: str = "nftables"
 
     def measures(self, scenario: str) -> bool:
+        """What leads to one endpoint."""
         return scenario in subject.ONE_ENDPOINT
 
     @contextlib.contextmanager
@@ -166,6 +170,7 @@ class Nftables:
         services: subject.Services,
         place: subject.Place,  # noqa: ARG002 (the protocol)
     ) -> Iterator[subject.Running]:
+        """Load the rules on this way's own node; they are flushed at the end."""
         node, host = f"node-{self.name}", _VIRTUAL_HOSTS[self.name]
         _inside(node, "nft", "-f", "-", stdin=nftables_rules(host, services[0]))
         try:
@@ -174,6 +179,7 @@ class Nftables:
             _inside(node, "nft", "flush", "ruleset")
 
     def version(self) -> str:
+        """Of the program that loads the rules; KproxyError when it is not installed."""
         return processes.first_line(processes.find_program("nft", "nftables"), "--version")
 
 

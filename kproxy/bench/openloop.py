@@ -14,7 +14,7 @@ import socket
 import time
 from collections import Counter, deque
 
-from kproxy.bench import closedloop, headroom, http, messages
+from kproxy.bench import closedloop, headroom, http, messages, statistics
 
 _READ = 65536
 _PR_SET_TIMERSLACK = 29  # linux/prctl.h
@@ -27,14 +27,14 @@ def wake_precisely() -> None:
 
 
 class _Line:
-    """A connection kept open, the moments its unanswered requests were due, and unsent bytes."""
+    """A connection kept open, the numbers of its unanswered requests, and unsent bytes."""
 
-    __slots__ = ("due", "received", "size", "socket", "unsent")
+    __slots__ = ("asked", "received", "size", "socket", "unsent")
 
     def __init__(self, client: socket.socket, size: int) -> None:
         self.socket = client
         self.size = size
-        self.due: deque[float] = deque()
+        self.asked: deque[int] = deque()
         self.received = 0
         self.unsent = b""
 
@@ -54,44 +54,45 @@ def rate(plan: messages.Plan) -> messages.Outcome:
 
 
 def _rate(plan: messages.Plan, poll: headroom.Poll, lines: dict[int, _Line]) -> messages.Outcome:
-    times: list[float] = []
+    total = round(plan.rate * plan.seconds)
+    finished: list[float | None] = [None] * total
+    answered = 0
     failures: Counter[str] = Counter()
     order = list(lines.values())
-    total = round(plan.rate * plan.seconds)
     begin = plan.begin or time.monotonic()
     poll.restart()
     sent = 0
     end = begin + plan.seconds + plan.patience
-    while len(times) + failures.total() < total:
+    while answered + failures.total() < total:
         now = time.monotonic()
         if now >= end:
             break
-        while sent < total and (due := begin + sent / plan.rate) <= now:
-            _send(order[sent % len(order)], due, poll, failures)
+        while sent < total and begin + sent / plan.rate <= now:
+            _send(order[sent % len(order)], sent, poll, failures)
             sent += 1
         next_due = begin + sent / plan.rate if sent < total else end
         for fd, mask in poll.events(max(0.0, next_due - time.monotonic())):
             if mask & select.EPOLLOUT:
                 _send_rest(lines[fd], poll)
             if mask & ~select.EPOLLOUT:
-                _receive(lines[fd], times, poll, failures)
-    missing = total - len(times) - failures.total()
+                answered += _receive(lines[fd], finished, poll, failures)
+    missing = total - answered - failures.total()
     if missing:
         failures["no answer"] += missing
     return messages.Outcome(
         seconds=plan.seconds,
-        done=len(times),
-        times=times,
+        done=answered,
+        times=statistics.latency_from_intended(begin, 1 / plan.rate, finished),
         failures=dict(failures),
         busy=poll.busy,
     )
 
 
-def _send(line: _Line, due: float, poll: headroom.Poll, failures: Counter[str]) -> None:
+def _send(line: _Line, number: int, poll: headroom.Poll, failures: Counter[str]) -> None:
     if line.socket.fileno() < 0:
         failures["connection lost"] += 1
         return
-    line.due.append(due)
+    line.asked.append(number)
     if line.unsent:
         line.unsent += http.GET
         return
@@ -113,32 +114,38 @@ def _send_rest(line: _Line, poll: headroom.Poll) -> None:
         poll.epoll.modify(line.socket, select.EPOLLIN)
 
 
-def _receive(line: _Line, times: list[float], poll: headroom.Poll, failures: Counter[str]) -> None:
+def _receive(
+    line: _Line, finished: list[float | None], poll: headroom.Poll, failures: Counter[str]
+) -> int:
+    """Read; note the moment for each request whose answer is whole. How many these are."""
     try:
         count = len(line.socket.recv(_READ))
     except OSError:
         count = 0
     now = time.monotonic()
     if not count:
-        failures["connection lost"] += len(line.due)
-        line.due.clear()
+        failures["connection lost"] += len(line.asked)
+        line.asked.clear()
         poll.epoll.unregister(line.socket)
         line.socket.close()
-        return
+        return 0
     line.received += count
-    while line.received >= line.size and line.due:
+    answered = 0
+    while line.received >= line.size and line.asked:
         line.received -= line.size
-        times.append(now - line.due.popleft())
+        finished[line.asked.popleft()] = now
+        answered += 1
+    return answered
 
 
 class _Arrival:
-    """A new connection on its way to an answer."""
+    """A new connection on its way to an answer, and which one it is."""
 
-    __slots__ = ("due", "received", "sent", "socket")
+    __slots__ = ("number", "received", "sent", "socket")
 
-    def __init__(self, client: socket.socket, due: float) -> None:
+    def __init__(self, client: socket.socket, number: int) -> None:
         self.socket = client
-        self.due = due
+        self.number = number
         self.received = b""
         self.sent = False
 
@@ -159,20 +166,21 @@ class _Arrivals:
         self._poll = headroom.Poll()
         self._pending: dict[int, _Arrival] = {}
         self._deadlines: list[tuple[float, int, _Arrival]] = []
-        self._times: list[float] = []
+        self._finished: list[float | None] = [None] * round(plan.rate * plan.seconds)
+        self._answered = 0
         self._failures: Counter[str] = Counter()
 
     def run(self) -> messages.Outcome:
         plan = self._plan
-        total = round(plan.rate * plan.seconds)
+        total = len(self._finished)
         begin = plan.begin or time.monotonic()
         self._poll.restart()
         begun = 0
         while begun < total or self._pending:
             now = time.monotonic()
             while begun < total and (due := begin + begun / plan.rate) <= now:
-                begun += 1
                 self._begin(due, begun)
+                begun += 1
             self._expire(now)
             wake = begin + begun / plan.rate if begun < total else now + plan.patience
             if self._deadlines:
@@ -182,8 +190,8 @@ class _Arrivals:
                     self._follow(self._pending[fd])
         return messages.Outcome(
             seconds=plan.seconds,
-            done=len(self._times),
-            times=self._times,
+            done=self._answered,
+            times=statistics.latency_from_intended(begin, 1 / plan.rate, self._finished),
             failures=dict(self._failures),
             busy=self._poll.busy,
         )
@@ -195,7 +203,7 @@ class _Arrivals:
 
     def _begin(self, due: float, number: int) -> None:
         client = socket.socket()
-        arrival = _Arrival(client, due)
+        arrival = _Arrival(client, number)
         self._pending[client.fileno()] = arrival
         heapq.heappush(self._deadlines, (due + self._plan.patience, number, arrival))
         try:
@@ -219,7 +227,8 @@ class _Arrivals:
             self._end(arrival, type(error).__name__)
             return
         if size is not None and len(arrival.received) >= size:
-            self._times.append(time.monotonic() - arrival.due)
+            self._finished[arrival.number] = time.monotonic()
+            self._answered += 1
             self._end(arrival)
         elif not data:
             self._end(arrival, "closed without an answer")

@@ -30,7 +30,8 @@ class Usage:
     """CPU that a process and its children have used.
 
     `total` is seconds of the scheduler's own clock, exact. Which part of it was the kernel's is
-    sampled by its tick (10 ms as a rule): a short measurement divides it only roughly.
+    sampled by its tick, 100 to 1,000 times a second, and told in ticks of 10 ms: only what has
+    used a second or more is divided to within a tenth or so.
     """
 
     total: float = 0.0
@@ -38,14 +39,9 @@ class Usage:
     system_ticks: int = 0
 
     @property
-    def user(self) -> float:
-        """Seconds in the programs' own code."""
-        return self.total * self.user_ticks / max(self.user_ticks + self.system_ticks, 1)
-
-    @property
-    def system(self) -> float:
-        """Seconds in the kernel."""
-        return self.total - self.user
+    def user_share(self) -> float:
+        """The part spent in the programs' own code, from 0 to 1; the rest is the kernel's."""
+        return self.user_ticks / max(self.user_ticks + self.system_ticks, 1)
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(

@@ -5,8 +5,8 @@ the file. Nothing that can be computed is stored: medians, spreads and ratios ar
 rounds by whoever reads them, with `kproxy.bench.statistics`.
 
 Values are tuples, so that a report can be handed around and nobody can change it. Strings named
-`title` are noun phrases without a unit, in lower case unless a name ("connections per second" is
-a unit; "short connections" is a title).
+`title` are noun phrases that a reader understands by themselves ("connections per second"), in
+lower case unless a name.
 """
 
 from pathlib import Path

@@ -15,7 +15,7 @@ from kproxy.bench import headroom, messages, processes, recording, rig
 from kproxy.bench.subjects import subject
 
 WARM_UP = 64
-START_S = 0.3
+START_S = 0.2
 """What it takes to start and warm up a subject, on average: for the plan of a run."""
 
 _T = TypeVar("_T")

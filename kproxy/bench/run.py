@@ -17,6 +17,7 @@ from kproxy.bench import (
     machine,
     processes,
     progress,
+    readings,
     recording,
     results,
     rig,
@@ -76,12 +77,15 @@ class Run:
         Raises KproxyError when backends and generators do not come up.
         """
         allow_open_files()
+        planned = self.planned_seconds()
         with processes.interruptible():
             try:
                 with (
                     tempfile.TemporaryDirectory(prefix="kproxy-bench-") as folder,
-                    progress.show(console, self.planned_seconds()) as shown,
+                    progress.show(console, planned) as shown,
                 ):
+                    names = readings.listed([readings.label(each.name) for each in self.subjects])
+                    shown.note(f"comparing {names}: about {readings.duration(planned)}")
                     for warning in self.warnings:
                         shown.note(warning)
                     self._measure(Path(folder), shown)

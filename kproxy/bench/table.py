@@ -145,8 +145,9 @@ def _median(rounds: statistics.Rounds) -> float | None:
 def lines(report: results.Report) -> Iterator[str]:
     """The report as lines of fields with a tab between them, warnings at the end.
 
-    Fields: scenario, figure, subject, median, unit, spread, kproxy ÷ subject. A distribution's
-    figure has its percentile behind it, and a curve's its place: "latency p99", "startup 1000".
+    Fields: scenario, title of the figure, subject, median, unit, spread, kproxy ÷ subject. A
+    distribution's title has its percentile behind it, and a curve's its place: "start-up time, at
+    1000 Services". The parts of a stack have its title in front: "CPU time per request, user".
     """
     for scenario in report.scenarios:
         for fields in (*_of_figures(scenario), *_of_distributions(scenario), *_of_curves(scenario)):
@@ -161,10 +162,11 @@ _Fields: TypeAlias = tuple[str, str, str, str, str, str]
 def _of_figures(scenario: results.Scenario) -> Iterator[_Fields]:
     parts = [figure for figure in scenario.figures if figure.stack is not None]
     for figure in (*readings.wholes(scenario), *parts):
+        title = f"{figure.stack}, {figure.title}" if figure.stack else figure.title
         for each in readings.read(figure):
             ratio = _MISSING if each.ratio is None else f"{each.ratio:.4g}"
             median, spread = f"{each.summary.median:.6g}", f"{each.summary.spread:.3f}"
-            yield figure.name, each.subject, median, figure.unit, spread, ratio
+            yield title, each.subject, median, figure.unit, spread, ratio
 
 
 def _of_distributions(scenario: results.Scenario) -> Iterator[_Fields]:
@@ -173,7 +175,7 @@ def _of_distributions(scenario: results.Scenario) -> Iterator[_Fields]:
             for q, name in _PERCENTILES:
                 value = readings.value_at(series, q)
                 if value is not None:
-                    figure = f"{each.name} {name}"
+                    figure = f"{each.title}, {name}"
                     yield figure, series.subject, f"{value:.6g}", each.unit, _MISSING, _MISSING
 
 
@@ -183,5 +185,6 @@ def _of_curves(scenario: results.Scenario) -> Iterator[_Fields]:
             for point in series.points:
                 at = statistics.summarize(point.rounds)
                 if at is not None:
-                    figure, median = f"{each.name} {point.x:g}", f"{at.median:.6g}"
-                    yield figure, series.subject, median, each.unit, f"{at.spread:.3f}", _MISSING
+                    figure = f"{each.title}, at {point.x:.0f} {each.x_label}"
+                    median, spread = f"{at.median:.6g}", f"{at.spread:.3f}"
+                    yield figure, series.subject, median, each.unit, spread, _MISSING

@@ -92,8 +92,62 @@ def test_what_is_only_in_one_is_named() -> None:
 
     assert "Nothing changed beyond noise." in text
     assert "1 figure did not change beyond noise." in text
-    assert "Only in the first: one: connections per second, haproxy;" in text
-    assert "Only in the second: one: connections per second, nginx;" in text
+    assert "Only in the first: all of haproxy." in text
+    assert "Only in the second: all of nginx." in text
+
+
+def test_a_scenario_that_is_only_in_one_is_named_as_a_whole() -> None:
+    full = reports.report()
+    short = msgspec.structs.replace(full, scenarios=full.scenarios[:1])
+
+    text = shown(full, short)
+
+    assert "Only in the first: all of request; all of services." in text
+    assert "Only in the second" not in text
+
+
+def test_a_figure_or_a_subjects_part_in_it_that_is_only_in_one_is_named_exactly() -> None:
+    both = reports.figure(kproxy=CALM, haproxy=CALM)
+    other = msgspec.structs.replace(both, name="p50", title="median latency")
+    ours = msgspec.structs.replace(other, series=other.series[:1])
+    report = reports.report()
+
+    def having(*figures: results.Figure) -> results.Report:
+        scenario = results.Scenario("one", "one scenario", figures)
+        return msgspec.structs.replace(report, scenarios=(scenario,))
+
+    assert "Only in the first: one: median latency." in shown(having(both, other), having(both))
+    assert (
+        "Only in the first: one: median latency, haproxy; "
+        "one: median latency, kproxy ÷ haproxy." in shown(having(both, other), having(both, ours))
+    )
+
+
+def test_a_regression_is_what_every_peer_shows() -> None:
+    before = run(kproxy=CALM, haproxy=CALM, nginx=CALM)
+
+    [[first, second]] = compare.regressions(
+        before, run(kproxy=scaled(0.7), haproxy=CALM, nginx=CALM)
+    )
+    assert {first.peer, second.peer} == {"haproxy", "nginx"}
+    assert compare.name(first) == "one: connections per second, kproxy ÷ haproxy"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param(run(kproxy=CALM, haproxy=scaled(1.5), nginx=CALM), id="one-peer-is-faster"),
+        pytest.param(
+            run(kproxy=scaled(0.5), haproxy=scaled(0.5), nginx=scaled(0.5)), id="all-are-slower"
+        ),
+        pytest.param(run(kproxy=scaled(2.0), haproxy=CALM, nginx=CALM), id="kproxy-is-faster"),
+        pytest.param(run(kproxy=scaled(0.5)[:3], haproxy=CALM, nginx=CALM), id="too-few-rounds"),
+        pytest.param(run(kproxy=scaled(0.5)), id="no-peer-to-compare-with"),
+    ],
+)
+def test_what_is_no_regression(after: results.Report) -> None:
+    before = run(kproxy=CALM, haproxy=CALM, nginx=CALM)
+    assert compare.regressions(before, after) == []
 
 
 def test_a_change_is_shown_with_its_size() -> None:

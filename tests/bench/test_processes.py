@@ -79,6 +79,6 @@ def test_a_program_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 
 def test_usage_is_divided_by_ticks_and_adds_up() -> None:
     used = processes.Usage(3.0, 4, 6) - processes.Usage(1.0, 2, 0)
-    assert (used.total, used.user, used.system) == pytest.approx((2.0, 0.5, 1.5))
+    assert (used.total, used.user_share) == pytest.approx((2.0, 0.25))
     none = processes.Usage()
-    assert (none.total, none.user, none.system) == (0, 0, 0)
+    assert (none.total, none.user_share) == (0, 0)

@@ -61,7 +61,7 @@ def test_a_noisy_machine_is_told_with_its_worst_figure() -> None:
     sentence = readings.noise(reports.with_figure(reports.report(), figure))
 
     assert sentence is not None
-    assert "in 2 of 3 figures" in sentence
+    assert "in 2 of 3 main figures" in sentence
     assert "connections per second of haproxy, 40 %" in sentence
 
 

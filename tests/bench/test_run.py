@@ -18,13 +18,7 @@ from kproxy.bench.subjects import kproxy_run, peers
 from kproxy.cli import bench
 from tests.bench import servers
 
-_MAIN = """
-from kproxy.cli import bench, main
-if bench.app not in [each.typer_instance for each in main.app.registered_groups]:
-    main.app.add_typer(bench.app)
-main.main()
-"""
-KPROXY = [sys.executable, "-c", _MAIN, "bench"]
+KPROXY = [sys.executable, "-m", "kproxy", "bench"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +109,8 @@ def test_a_run_writes_its_results_and_leaves_nothing(tmp_path: Path) -> None:
     assert measured == ["direct", "kproxy", "naive", "asyncio", "uvloop"]
     assert not report.interrupted
     assert set(report.machine.versions) >= set(measured)
-    assert "requests_per_second" in done.stdout
+    assert "request\trequests per second\tkproxy\t" in done.stdout
+    assert done.stderr.startswith("comparing no proxy, kproxy, naive, asyncio and uvloop: about ")
     assert _alive(mark) == []
     assert list(scratch.iterdir()) == []
 

@@ -1,17 +1,20 @@
 """Every scenario in a form that takes seconds: mechanics, not figures."""
 
 import contextlib
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kproxy.bench import budget, messages, recording, results, rig, rounds
-from kproxy.bench.scenarios import catalogue, faults
+from kproxy.bench import budget, http, messages, processes, recording, results, rig, rounds
+from kproxy.bench.scenarios import catalogue, faults, throughput
 from kproxy.bench.subjects import kproxy_run, peers, subject
 
 TINY = budget.Budget(
     rounds=1,
+    slow_rounds=1,
     connect_s=0.1,
     request_s=0.1,
     bulk_mib=4,
@@ -19,10 +22,8 @@ TINY = budget.Budget(
     latency_s=0.1,
     latency_loads=((1, 200), (4, 400)),
     idle_connections=20,
-    idle_rounds=1,
     services=(1, 3),
     services_connections=5,
-    services_rounds=1,
     affinity_clients=(10, 100),
     affinity_lookups=100,
     faults_s=0.4,
@@ -161,3 +162,36 @@ def test_a_peer_leads_to_its_backend(name: str, tmp_path: Path) -> None:
         outcome, usage = rounds.load(lab, "tried", name, running, plan)
     assert outcome.done > 0
     assert usage.total > 0
+
+
+def test_user_and_kernel_time_are_divided_by_what_all_rounds_have_sampled() -> None:
+    """In ticks, round 0 saw no user time at all and round 1 saw 6 of 10: together 30 %."""
+    into = recording.Recording("tried", "tried")
+    cpu_time = throughput.CpuTime(into, "connection", "µs", 1e6)
+
+    cpu_time.add("kproxy", 0, processes.Usage(0.10, 0, 10), operations=1000)
+    cpu_time.add("kproxy", 1, processes.Usage(0.12, 6, 4), operations=1000)
+
+    user, kernel = into.result([]).figures
+    assert (user.title, kernel.title, user.stack) == ("user", "kernel", "CPU time per connection")
+    assert user.series[0].rounds == pytest.approx((30.0, 36.0))
+    assert kernel.series[0].rounds == pytest.approx((70.0, 84.0))
+
+
+def test_a_command_with_backends_runs_once_for_each_service(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m kproxy.bench.subjects.streams_proxy asyncio "
+    custom = peers.Custom("mine", f"{command}{{listen}}={{backends}}")
+    with _rig(tmp_path) as lab:
+        services = [[lab.endpoints[0]], [lab.endpoints[1]]]
+        with custom.start(services, lab.place) as running:
+            answered = [http.ask(each) for each in running.frontends]
+    assert answered == [lab.endpoints[0].port, lab.endpoints[1].port]
+
+
+def test_failures_are_told_for_all_rounds_together(tmp_path: Path) -> None:
+    with _rig(tmp_path, peers.Streams("asyncio")) as lab:
+        measured = run_in(lab, "faults")
+    [refused] = [note for note in measured.notes if note.startswith("One endpoint refuses")]
+    assert re.fullmatch(
+        r"One endpoint refuses connections: \d+ of 20 failed through asyncio\.", refused
+    )

@@ -56,10 +56,14 @@ def test_in_a_pipe_every_line_is_whole() -> None:
     lines = in_pipe(reports.report(noise=0.0))
 
     assert {len(fields) for fields in lines} == {7}
-    assert ["connect", "rate", "haproxy", "14300", "connections/s", "0.000", "0.972"] in lines
-    assert ["connect", "cpu_user", "kproxy", "9.2", "µs", "0.000", "-"] in lines
-    assert ["services", "startup 1000", "kproxy", "0.5", "s", "0.000", "-"] in lines
-    assert any(fields[:3] == ["latency", "at_5000 p99", "nginx"] for fields in lines)
+    rate = ["connections per second", "haproxy", "14300", "connections/s", "0.000", "0.972"]
+    assert ["connect", *rate] in lines
+    user = ["CPU time per connection, user", "kproxy", "9.2", "µs", "0.000", "-"]
+    assert ["connect", *user] in lines
+    start_up = ["start-up time, at 1000 Services", "kproxy", "0.5", "s", "0.000", "-"]
+    assert ["services", *start_up] in lines
+    tail = ["latency", "reply time at 5,000 requests/s, p99", "nginx"]
+    assert any(fields[:3] == tail for fields in lines)
 
 
 @pytest.mark.parametrize("name", ["[bold]x[/bold]", "[/]", ":smile:"])

@@ -19,7 +19,7 @@ HIT = recording.CurveKind("lookup", "finding a client that is bound", _X_LABEL, 
 BIND = recording.CurveKind("bind", "binding a new client in a full table", _X_LABEL, "ns")
 MOVED = recording.FigureKind("moved", f"of {_WIRE_CLIENTS} clients, moved elsewhere", "clients")
 RATE = recording.FigureKind(
-    "connections_per_second", "short connections with affinity", "connections/s", "higher"
+    "connections_per_second", "connections per second with affinity", "connections/s", "higher"
 )
 
 
@@ -27,12 +27,14 @@ def affinity(lab: rig.Rig, into: recording.Recording) -> None:
     """The table alone, in this process; then a Service with ClientIP affinity, from 50 clients."""
     for count in lab.size.affinity_clients:
         with lab.shown.stage(f"{into.name}: {count:,} clients", table_seconds(count)):
-            hit, bind = costs(count, lab.size.affinity_lookups)
-            into.point(HIT, _SUBJECT, count, 0, hit)
-            into.point(BIND, _SUBJECT, count, 0, bind)
-            lab.shown.figure(hit, "ns per lookup")
+            hits, binds = costs(count, lab.size.affinity_lookups, lab.size.rounds)
+            for number, (hit, bind) in enumerate(zip(hits, binds, strict=True)):
+                into.point(HIT, _SUBJECT, count, number, hit)
+                into.point(BIND, _SUBJECT, count, number, bind)
+            lab.shown.figure(hits[-1], "ns per lookup")
+    wire = wire_seconds(lab.size.rounds, lab.size.connect_s)
     with (
-        lab.shown.stage(f"{into.name}: over the wire", wire_seconds(lab.size.connect_s)),
+        lab.shown.stage(f"{into.name}: over the wire", wire),
         rounds.warning(lab, f"{into.name}: not measured over the wire"),
     ):
         lab.shown.figure(_over_the_wire(lab, into), "connections/s")
@@ -40,32 +42,39 @@ def affinity(lab: rig.Rig, into: recording.Recording) -> None:
 
 def table_seconds(count: int) -> float:
     """What it takes to fill and ask a table of that size, as planned."""
-    return 0.1 + count / 400_000
+    return 0.2 + count / 400_000
 
 
-def wire_seconds(connect_s: float) -> float:
-    """What the part over the wire takes, as planned."""
-    return rounds.START_S + connect_s + 0.5
+def wire_seconds(count: int, connect_s: float) -> float:
+    """What `count` rounds over the wire take, as planned."""
+    return rounds.START_S + 0.3 + count * connect_s
 
 
-def costs(clients: int, lookups: int, seed: int = 1) -> tuple[float, float]:
-    """Nanoseconds per hit, and per new client when the table is full; clients in random order."""
+def costs(clients: int, lookups: int, count: int, seed: int = 1) -> tuple[list[float], list[float]]:
+    """Nanoseconds per hit, and per new client when the table is full, in each of `count` rounds.
+
+    Clients come in random order; all hits are timed first, since new clients push old ones out.
+    """
     table = tables.AffinityTable(_TTL, clients)
     bound = member.Member(endpoints.Backend("10.0.0.1", 80))
     names = [f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}" for i in range(clients)]
     for name in names:
         table.bind(name, bound, 0.0)
-    asked = random.Random(seed).choices(names, k=lookups)
-    began = time.perf_counter()
-    for name in asked:
-        table.lookup(name, 1.0)
-    hit = time.perf_counter() - began
-    new = [f"172.{i >> 16}.{i >> 8 & 255}.{i & 255}" for i in range(lookups)]
-    began = time.perf_counter()
-    for name in new:
-        table.bind(name, bound, 1.0)
-    bind = time.perf_counter() - began
-    return hit / lookups * _NANOSECONDS, bind / lookups * _NANOSECONDS
+    chance = random.Random(seed)
+    hits, binds = [], []
+    for _ in range(count):
+        asked = chance.choices(names, k=lookups)
+        began = time.perf_counter()
+        for name in asked:
+            table.lookup(name, 1.0)
+        hits.append((time.perf_counter() - began) / lookups * _NANOSECONDS)
+    for number in range(count):
+        new = [f"{172 + number}.{i >> 16}.{i >> 8 & 255}.{i & 255}" for i in range(lookups)]
+        began = time.perf_counter()
+        for name in new:
+            table.bind(name, bound, 1.0)
+        binds.append((time.perf_counter() - began) / lookups * _NANOSECONDS)
+    return hits, binds
 
 
 def _over_the_wire(lab: rig.Rig, into: recording.Recording) -> float:
@@ -79,10 +88,11 @@ def _over_the_wire(lab: rig.Rig, into: recording.Recording) -> float:
             seconds=lab.size.connect_s,
             clients=_WIRE_CLIENTS,
         )
-        outcome, _ = rounds.load(lab, into.name, _SUBJECT, running, plan)
+        for number in range(lab.size.rounds):
+            outcome, _ = rounds.load(lab, into.name, _SUBJECT, running, plan)
+            rate = outcome.done / outcome.seconds
+            into.figure(RATE, _SUBJECT, number, rate)
         after = [http.ask(running.target, client=client) for client in clients]
     moved = sum(one != other for one, other in zip(before, after, strict=True))
     into.figure(MOVED, _SUBJECT, 0, moved)
-    rate = outcome.done / outcome.seconds
-    into.figure(RATE, _SUBJECT, 0, rate)
     return rate

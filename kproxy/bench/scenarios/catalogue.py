@@ -35,20 +35,20 @@ def _rounds(size: budget.Budget, count: int, turn: float) -> float:
 
 
 def _latency(size: budget.Budget, count: int) -> float:
-    return _rounds(size, count, len(size.latency_loads) * (size.latency_s + 0.1))
+    return _rounds(size, count, latency.turn_seconds(size))
 
 
 def _idle(size: budget.Budget, count: int) -> float:
-    return count * size.idle_rounds * idle.seconds(idle.connections(size.idle_connections))
+    return count * size.rounds * idle.seconds(idle.connections(size.idle_connections))
 
 
 def _services(size: budget.Budget, count: int) -> float:
-    return count * size.services_rounds * sum(map(services.seconds, size.services))
+    return count * size.slow_rounds * sum(map(services.seconds, size.services))
 
 
 def _affinity(size: budget.Budget, count: int) -> float:  # noqa: ARG001 (kproxy's own)
     table = sum(map(affinity.table_seconds, size.affinity_clients))
-    return table + affinity.wire_seconds(size.connect_s)
+    return table + affinity.wire_seconds(size.rounds, size.connect_s)
 
 
 SCENARIOS = {
@@ -58,13 +58,13 @@ SCENARIOS = {
             "connect",
             "short connections",
             throughput.connect,
-            lambda size, count: _rounds(size, count, size.connect_s + 0.1),
+            lambda size, count: _rounds(size, count, throughput.turn_seconds(size.connect_s)),
         ),
         Scenario(
             "request",
             "requests over open connections",
             throughput.request,
-            lambda size, count: _rounds(size, count, size.request_s + 0.1),
+            lambda size, count: _rounds(size, count, throughput.turn_seconds(size.request_s)),
         ),
         Scenario(
             "bulk",
@@ -80,13 +80,15 @@ SCENARIOS = {
             "faults",
             "one of four endpoints at fault",
             faults.faults,
-            lambda size, count: len(faults.FAULTS) * faults.seconds(size.faults_s, count),
+            lambda size, count: size.slow_rounds * faults.seconds(size.faults_s, count),
         ),
         Scenario(
             "strategies",
             "spread over endpoints",
             strategies.strategies,
-            lambda size, count: (count + 1) * strategies.seconds(size.strategies_connections),
+            lambda size, count: (
+                (count + 1) * strategies.seconds(size.rounds, size.strategies_connections)
+            ),
         ),
     )
 }

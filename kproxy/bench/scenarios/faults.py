@@ -2,14 +2,16 @@
 
 All subjects are loaded at the same time, each at a fixed rate with its arrivals between those of
 the others: 50 connections a second are far too few to disturb anybody, and a fault is measured in
-the time of one subject instead of all of them. Each fault meets fresh processes.
+the time of one subject instead of all of them. Each round meets fresh processes, and in them each
+fault has a Service of its own.
 """
 
 import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 from kproxy import errors
 from kproxy.bench import load, messages, network, recording, rig, rounds, statistics
@@ -20,77 +22,109 @@ FAULTS = {
     "blackhole": "one endpoint swallows connection attempts",
     "refused": "one endpoint refuses connections",
     "slow": f"one endpoint answers after {rig.SLOW_SECONDS * 1000:.0f} ms",
-    "churn": "an endpoint comes or goes every 100 ms",
+    "churn": "an endpoint comes or goes every 100 ms",  # the last: `Running.change` is for that one
 }
 _PATIENCE = 4.0
 _CHURN_EVERY = 0.1
 _MILLISECONDS = 1e3
 _FILLERS = 8
 _CHECK_S = 0.3
-_HEAD_START = 0.2  # all generators get their plans before the first connection is due
+_HEAD_START = 0.1  # all generators get their plans before the first connection is due
+_LAST_ANSWERS = {"blackhole": 1.0, "slow": rig.SLOW_SECONDS}  # seconds, after the last arrival
 
 
 def faults(lab: rig.Rig, into: recording.Recording) -> None:
     """Connections at a fixed rate while something is wrong: failures, and time to the answer."""
-    concerned = lab.concerned(into.name)
     into.note(
         f"{lab.size.faults_rate:g} new connections a second for {lab.size.faults_s:g} s, each from "
-        f"when it was due to its answer; none after {_PATIENCE:g} s is a failure."
+        f"when it was due to its answer; none after {_PATIENCE:g} s is a failure, "
+        "and is in none of the times."
     )
+    tried: Counter[tuple[str, str]] = Counter()
+    failed: Counter[tuple[str, str]] = Counter()
+
+    def record(fault: str, name: str, outcome: messages.Outcome, number: int) -> None:
+        _record(into, fault, name, number, outcome)
+        tried[fault, name] += outcome.done + outcome.failed
+        failed[fault, name] += outcome.failed
+        if fault == "healthy" and outcome.failures:
+            told = rounds.failures(outcome)
+            lab.warn(f"{into.name}: {told} through {name} without any fault")
+
+    concerned = lab.concerned(into.name)
     with load.start(len(concerned), lab.place.folder) as generators:
-        for fault, title in FAULTS.items():
-            with (
-                lab.shown.stage(
-                    f"{into.name}: {title}", seconds(lab.size.faults_s, len(concerned))
-                ),
-                rounds.warning(lab, f"{into.name}: {fault} was not measured"),
-            ):
-                able = [each for each in concerned if fault != "churn" or each.measures("churn")]
-                _measure(lab, into, fault, able, generators)
+        for number in range(lab.size.slow_rounds):
+            _round(lab, into, number, concerned, generators, record)
+    for (fault, name), count in failed.items():
+        if count:
+            what = FAULTS[fault][:1].upper() + FAULTS[fault][1:]
+            into.note(f"{what}: {count} of {tried[fault, name]} failed through {name}.")
 
 
 def seconds(load_s: float, subjects: int) -> float:
-    """What one fault is planned to take."""
-    return load_s + _HEAD_START + 0.4 + 0.3 * subjects
+    """What one round is planned to take."""
+    return subjects * rounds.START_S + sum(_fault_seconds(fault, load_s) for fault in FAULTS)
 
 
-def _measure(
+def _fault_seconds(fault: str, load_s: float) -> float:
+    return _HEAD_START + load_s + _LAST_ANSWERS.get(fault, 0.0)
+
+
+def _round(
     lab: rig.Rig,
     into: recording.Recording,
-    fault: str,
+    number: int,
     concerned: Sequence[subject.Subject],
     generators: load.Pool,
+    record: Callable[[str, str, messages.Outcome, int], None],
 ) -> None:
+    """Fresh processes meet one fault after the other; what came of it is recorded."""
+    of_all = f"round {number + 1} of {lab.size.slow_rounds}"
     with contextlib.ExitStack() as stack:
-        endpoints = _endpoints(lab, fault, stack)
+        services = _services(lab, into, stack)
         running: dict[str, subject.Running] = {}
         for each in concerned:
-            with rounds.warning(lab, f"{into.name}: {each.name} was left out"):
-                running[each.name] = stack.enter_context(each.start([endpoints], lab.place))
-        if fault == "churn":
-            for one in running.values():
-                stack.enter_context(_churn(one, endpoints))
-        outcomes = _load(lab, generators, list(running.values()))
-    for name, outcome in zip(running, outcomes, strict=True):
-        _record(lab, into, fault, name, outcome)
+            with (
+                lab.shown.stage(f"{into.name}: starting {each.name}, {of_all}", rounds.START_S),
+                rounds.warning(lab, f"{into.name}: {each.name} was left out"),
+            ):
+                start = each.start(list(services.values()), lab.place)
+                running[each.name] = stack.enter_context(start)
+        names = {each.name for each in concerned if each.measures("churn")}
+        for place, (fault, endpoints) in enumerate(services.items()):
+            able = {k: v for k, v in running.items() if fault != "churn" or k in names}
+            planned = _fault_seconds(fault, lab.size.faults_s)
+            with (
+                lab.shown.stage(f"{into.name}: {FAULTS[fault]}, {of_all}", planned),
+                rounds.warning(lab, f"{into.name}: {fault} was not measured"),
+                contextlib.ExitStack() as churning,
+            ):
+                if fault == "churn":
+                    for one in able.values():
+                        churning.enter_context(_churn(one, endpoints))
+                targets = [one.frontends[place] for one in able.values()]
+                for name, outcome in zip(able, _load(lab, generators, targets), strict=True):
+                    record(fault, name, outcome, number)
 
 
-def _endpoints(
-    lab: rig.Rig, fault: str, stack: contextlib.ExitStack
-) -> tuple[network.Address, ...]:
-    """Four endpoints, the second of which has the fault."""
+def _services(
+    lab: rig.Rig, into: recording.Recording, stack: contextlib.ExitStack
+) -> dict[str, tuple[network.Address, ...]]:
+    """For each fault four endpoints, the second of which has it; without what cannot be had."""
     first, second, *others = lab.endpoints
-    if fault == "blackhole":
-        second = stack.enter_context(black_hole())
-    elif fault == "refused":
-        second = network.Address(second.host, network.free_port(second.host))
-    elif fault == "slow":
-        second = lab.slow
-    return (first, second, *others)
+    at_fault = {
+        "healthy": second,
+        "refused": network.Address(second.host, network.free_port(second.host)),
+        "slow": lab.slow,
+        "churn": second,
+    }
+    with rounds.warning(lab, f"{into.name}: blackhole was not measured"):
+        at_fault["blackhole"] = stack.enter_context(black_hole())
+    return {fault: (first, at_fault[fault], *others) for fault in FAULTS if fault in at_fault}
 
 
 def _load(
-    lab: rig.Rig, generators: load.Pool, running: Sequence[subject.Running]
+    lab: rig.Rig, generators: load.Pool, targets: Sequence[network.Address]
 ) -> list[messages.Outcome]:
     rate = lab.size.faults_rate
     first = time.monotonic() + _HEAD_START
@@ -98,32 +132,29 @@ def _load(
         [
             messages.Plan(
                 kind="arrivals",
-                target=each.target,
+                target=target,
                 seconds=lab.size.faults_s,
                 rate=rate,
-                begin=first + index / len(running) / rate,
+                begin=first + index / len(targets) / rate,
                 patience=_PATIENCE,
             )
-            for index, each in enumerate(running)
+            for index, target in enumerate(targets)
         ]
     )
 
 
 def _record(
-    lab: rig.Rig, into: recording.Recording, fault: str, name: str, outcome: messages.Outcome
+    into: recording.Recording, fault: str, name: str, number: int, outcome: messages.Outcome
 ) -> None:
-    into.figure(_kind(fault, "failed", "failures", "connections"), name, 0, outcome.failed)
-    if fault == "healthy" and outcome.failures:
-        lab.warn(f"{into.name}: {rounds.failures(outcome)} through {name} without any fault")
     times = [time * _MILLISECONDS for time in outcome.times]
-    if not times:
-        return
-    for percent in (50, 90):
-        title = "median" if percent == 50 else f"{percent}th percentile"
-        value = statistics.percentile(times, percent)
-        into.figure(_kind(fault, f"p{percent}", title, "ms"), name, 0, value)
-    into.figure(_kind(fault, "max", "longest", "ms"), name, 0, max(times))
-    into.samples(recording.DistributionKind(fault, FAULTS[fault], "ms"), name, times)
+    if times:
+        for percent in (50, 90):
+            title = "median" if percent == 50 else f"{percent}th percentile"
+            value = statistics.percentile(times, percent)
+            into.figure(_kind(fault, f"p{percent}", title, "ms"), name, number, value)
+        into.figure(_kind(fault, "max", "longest", "ms"), name, number, max(times))
+        into.samples(recording.DistributionKind(fault, FAULTS[fault], "ms"), name, times)
+    into.figure(_kind(fault, "failed", "failures", "connections"), name, number, outcome.failed)
 
 
 def _kind(fault: str, name: str, title: str, unit: str) -> recording.FigureKind:

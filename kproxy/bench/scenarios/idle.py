@@ -7,7 +7,7 @@ from kproxy import errors
 from kproxy.bench import messages, recording, rig, rounds
 from kproxy.bench.subjects import subject
 
-_SETTLE_S = 0.3  # for what a proxy gives back once a connection is quiet
+_SETTLE_S = 0.2  # for what a proxy gives back once a connection is quiet
 _SPARE_FILES = 600
 
 MEMORY = recording.FigureKind("memory", "memory per idle connection", "bytes")
@@ -23,9 +23,9 @@ def idle(lab: rig.Rig, into: recording.Recording) -> None:
     if count < lab.size.idle_connections:
         into.note(f"The limit of open files (ulimit -n) allows {count:,} connections.")
     into.note(f"{count:,} connections, each after one request.")
-    for number in range(lab.size.idle_rounds):
+    for number in range(lab.size.rounds):
         for each in rounds.rotated(lab.concerned(into.name), number):
-            where = f"{into.name}: {each.name}, round {number + 1} of {lab.size.idle_rounds}"
+            where = f"{into.name}: {each.name}, round {number + 1} of {lab.size.rounds}"
             with (
                 lab.shown.stage(where, seconds(count)),
                 rounds.warning(lab, f"{where}: not measured"),
@@ -35,7 +35,7 @@ def idle(lab: rig.Rig, into: recording.Recording) -> None:
 
 def seconds(count: int) -> float:
     """What a turn is planned to take: a start, and `count` connections."""
-    return rounds.START_S + _SETTLE_S + count / 2500
+    return rounds.START_S + _SETTLE_S + count / 2000
 
 
 def connections(wanted: int) -> int:

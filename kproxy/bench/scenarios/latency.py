@@ -1,15 +1,10 @@
 """latency: what a user waits, at fixed rates below anybody's limit. Open loops."""
 
-from kproxy.bench import messages, recording, rig, rounds, statistics
+from kproxy.bench import budget, messages, recording, rig, rounds, statistics
 from kproxy.bench.subjects import subject
 
 _MICROSECONDS = 1e6
-_X_LABEL = "connections"
-
-CURVES = {
-    50: recording.CurveKind("p50", "median latency", _X_LABEL, "µs"),
-    99: recording.CurveKind("p99", "99th percentile of latency", _X_LABEL, "µs"),
-}
+_PERCENTILES = {50: "median", 99: "99th percentile"}
 
 
 def latency(lab: rig.Rig, into: recording.Recording) -> None:
@@ -29,9 +24,8 @@ def latency(lab: rig.Rig, into: recording.Recording) -> None:
             )
             outcome, _ = rounds.load(lab, into.name, name, running, plan)
             times = [time * _MICROSECONDS for time in outcome.times]
-            for percent, curve in CURVES.items():
+            for percent in _PERCENTILES:
                 value = statistics.percentile(times, percent)
-                into.point(curve, name, connections, number, value)
                 into.figure(_figure(percent, connections, rate), name, number, value)
             into.samples(_distribution(connections, rate), name, times)
         return rounds.Result(statistics.percentile(times, 50), "µs")
@@ -40,8 +34,13 @@ def latency(lab: rig.Rig, into: recording.Recording) -> None:
         "Latency counts from the moment each request was due, whatever became of those before."
     )
     plan = messages.Plan(kind="rate", target=lab.endpoints[0])
-    turn = len(loads) * (seconds + 0.1)
+    turn = turn_seconds(lab.size)
     rounds.interleave(lab, into, plan, [lab.endpoints[:1]], lab.size.rounds, turn, measure)
+
+
+def turn_seconds(size: budget.Budget) -> float:
+    """What one turn is planned to take: every load, and its connections."""
+    return sum(size.latency_s + 0.02 + connections / 4000 for connections, _ in size.latency_loads)
 
 
 def _load(connections: int, rate: float) -> str:
@@ -50,10 +49,8 @@ def _load(connections: int, rate: float) -> str:
 
 
 def _figure(percent: int, connections: int, rate: float) -> recording.FigureKind:
-    title = "median" if percent == 50 else "99th percentile"
-    return recording.FigureKind(
-        f"p{percent}_{connections}", f"{title}: {_load(connections, rate)}", "µs"
-    )
+    title = f"{_PERCENTILES[percent]}: {_load(connections, rate)}"
+    return recording.FigureKind(f"p{percent}_{connections}", title, "µs")
 
 
 def _distribution(connections: int, rate: float) -> recording.DistributionKind:

@@ -22,10 +22,10 @@ def services(lab: rig.Rig, into: recording.Recording) -> None:
     """Start with so many Services, connect to the last of them, change its endpoint."""
     size = lab.size
     into.note("Connections are made one at a time, to the last Service.")
-    for number in range(size.services_rounds):
+    for number in range(size.slow_rounds):
         for count in size.services:
             for each in rounds.rotated(lab.concerned(into.name), number):
-                where = f"{into.name}: {each.name}, {count:,} of them"
+                where = f"{into.name}: {each.name}, {count:,} of them, round {number + 1}"
                 with (
                     lab.shown.stage(where, seconds(count)),
                     rounds.warning(lab, f"{where}: not measured"),
@@ -35,7 +35,7 @@ def services(lab: rig.Rig, into: recording.Recording) -> None:
 
 def seconds(count: int) -> float:
     """What one measurement is planned to take."""
-    return 0.5 + count / 2000
+    return rounds.START_S + 0.1 + count / 4000
 
 
 def _measure(

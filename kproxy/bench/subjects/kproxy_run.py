@@ -30,10 +30,12 @@ class Kproxy:
     command: tuple[str, ...] = RUN
 
     def measures(self, scenario: str) -> bool:  # noqa: ARG002 (the protocol)
+        """All of them, churn included."""
         return True
 
     @contextlib.contextmanager
     def start(self, services: subject.Services, place: subject.Place) -> Iterator[subject.Running]:
+        """Yields once the first sync is done, as the ready file says."""
         folder = place.folder / f"{self.name}-{network.free_port()}"
         folder.mkdir()
         manifests, ready = folder / "manifests", folder / "ready.json"
@@ -56,6 +58,7 @@ class Kproxy:
             yield subject.Running(frontends, process, change)
 
     def version(self) -> str:
+        """Of this package; it is always there."""
         return f"kproxy {kproxy.__version__} on Python {platform.python_version()}"
 
 

@@ -11,7 +11,7 @@ import resource
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +28,7 @@ class Direct:
     name: str = "direct"
 
     def measures(self, scenario: str) -> bool:
+        """One endpoint, and many Services: what the rest of a measurement takes by itself."""
         return scenario in subject.ONE_ENDPOINT | {"services"}
 
     @contextlib.contextmanager
@@ -36,9 +37,11 @@ class Direct:
         services: subject.Services,
         place: subject.Place,  # noqa: ARG002 (the protocol)
     ) -> Iterator[subject.Running]:
+        """Nothing is started: the frontends are the endpoints."""
         yield subject.Running(tuple(endpoints[0] for endpoints in services))
 
     def version(self) -> str:
+        """In words, for the list of versions."""
         return "no proxy"
 
 
@@ -49,10 +52,12 @@ class Streams:
     name: str
 
     def measures(self, scenario: str) -> bool:
+        """All but the sizes that nobody would run it at."""
         return scenario in subject.ONE_ENDPOINT | {"idle", "faults", "strategies"}
 
     @contextlib.contextmanager
     def start(self, services: subject.Services, place: subject.Place) -> Iterator[subject.Running]:
+        """`streams_proxy` in a process of its own, with a listener per Service."""
         frontends = place.frontends(len(services))
         argv = [sys.executable, "-m", "kproxy.bench.subjects.streams_proxy", self.name]
         argv += [
@@ -63,6 +68,7 @@ class Streams:
             yield running
 
     def version(self) -> str:
+        """Of the Python, or of uvloop; KproxyError when that is not installed."""
         if self.name == "asyncio":
             return f"asyncio streams on Python {platform.python_version()}"
         try:
@@ -80,12 +86,14 @@ class HAProxy:
     splice: bool = False
 
     def measures(self, scenario: str) -> bool:
+        """Whatever needs no ClientIP affinity; health checks show only under faults."""
         if self.checks:
             return scenario == "faults"
         return scenario not in {"affinity", "churn"}
 
     @contextlib.contextmanager
     def start(self, services: subject.Services, place: subject.Place) -> Iterator[subject.Running]:
+        """One process with a `listen` section per Service."""
         frontends = place.frontends(len(services))
         config = place.folder / f"{self.name}-{frontends[0].port}.cfg"
         config.write_text(self._config(frontends, services))
@@ -94,6 +102,7 @@ class HAProxy:
             yield running
 
     def version(self) -> str:
+        """KproxyError when it is not installed."""
         return processes.first_line(processes.find_program("haproxy", "haproxy"), "-v")
 
     def _config(self, frontends: tuple[network.Address, ...], services: subject.Services) -> str:
@@ -139,10 +148,12 @@ class Nginx:
     name: str = "nginx"
 
     def measures(self, scenario: str) -> bool:
+        """Whatever needs no ClientIP affinity."""
         return scenario not in {"affinity", "churn"}
 
     @contextlib.contextmanager
     def start(self, services: subject.Services, place: subject.Place) -> Iterator[subject.Running]:
+        """One worker with a `server` block per Service."""
         frontends = place.frontends(len(services))
         program = processes.find_program("nginx", "nginx")
         folder = place.folder / f"nginx-{frontends[0].port}"
@@ -155,6 +166,7 @@ class Nginx:
             yield running
 
     def version(self) -> str:
+        """KproxyError when it, or its stream module, is not installed."""
         program = processes.find_program("nginx", "nginx")
         _load_stream_module(program)
         return processes.first_line(program, "-v")
@@ -192,10 +204,12 @@ class Socat:
     name: str = "socat"
 
     def measures(self, scenario: str) -> bool:
+        """One endpoint is all it knows."""
         return scenario in subject.ONE_ENDPOINT
 
     @contextlib.contextmanager
     def start(self, services: subject.Services, place: subject.Place) -> Iterator[subject.Running]:
+        """A process, and one more for each connection."""
         [frontend] = frontends = place.frontends(1)
         listen = f"TCP4-LISTEN:{frontend.port},bind={frontend.host},fork,reuseaddr,backlog=4096"
         argv = [processes.find_program("socat", "socat"), listen, f"TCP4:{services[0][0]}"]
@@ -203,6 +217,7 @@ class Socat:
             yield running
 
     def version(self) -> str:
+        """KproxyError when it is not installed."""
         program = processes.find_program("socat", "socat")
         told = subprocess.run(  # noqa: S603 (found above)
             [program, "-V"], capture_output=True, text=True, timeout=10, check=False
@@ -219,19 +234,30 @@ class Custom:
     command: str
 
     def measures(self, scenario: str) -> bool:
+        """One endpoint; spread and faults only if the command takes several."""
         balancing = {"faults", "strategies"} if "{backends}" in self.command else frozenset()
         return scenario in subject.ONE_ENDPOINT | balancing
 
     @contextlib.contextmanager
     def start(self, services: subject.Services, place: subject.Place) -> Iterator[subject.Running]:
-        [frontend] = frontends = place.frontends(1)
-        command = self.command.replace("{listen}", str(frontend))
-        command = command.replace("{backends}", ",".join(map(str, services[0])))
-        command = command.replace("{backend}", str(services[0][0]))
-        with subject.listening(self.name, shlex.split(command), frontends, place) as running:
-            yield running
+        """A process per Service. The first is weighed: what weighs has one Service."""
+        frontends = place.frontends(len(services))
+        with contextlib.ExitStack() as stack:
+            started = [
+                stack.enter_context(
+                    subject.listening(self.name, self._argv(*each), each[:1], place)
+                )
+                for each in zip(frontends, services, strict=True)
+            ]
+            yield subject.Running(frontends, started[0].process)
+
+    def _argv(self, listen: network.Address, backends: Sequence[network.Address]) -> list[str]:
+        command = self.command.replace("{listen}", str(listen))
+        command = command.replace("{backends}", ",".join(map(str, backends)))
+        return shlex.split(command.replace("{backend}", str(backends[0])))
 
     def version(self) -> str:
+        """Nobody knows but the user: the command itself."""
         return self.command
 
 

@@ -53,6 +53,7 @@ class Running:
         return self.frontends[0]
 
     def usage(self) -> processes.Usage:
+        """CPU used so far by the process; none where nothing of ours stands in between."""
         return self.process.usage() if self.process else processes.Usage()
 
 
