@@ -252,6 +252,7 @@ async def serve(cfg: config.Config, dropped_log_lines: Callable[[], int] = lambd
     Raises ConfigError before anything is opened, KproxyError when serving is impossible.
     """
     _raise_open_files_limit()
+    _dump_no_core()
     # Until the first sync is done, everything that is made stays: there is nothing to collect.
     gc.disable()
     gc.set_threshold(50_000, 20, 50)
@@ -294,6 +295,12 @@ def _raise_open_files_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _dump_no_core() -> None:
+    """Should this process crash, its credentials stay out of the file system."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _remove_stale(path: Path) -> None:

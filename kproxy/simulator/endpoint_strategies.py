@@ -31,14 +31,10 @@ class EndpointStrategy(registry.PlainStrategy):
 
     def prepare_create(self, new: Object) -> Object:
         """The object, unchanged. Raises BadRequest and Invalid."""
-        kind = self._resource.kind
         try:
             causes = list(self._violations(new))
         except msgspec.ValidationError as error:
-            version = self._resource.api_version
-            raise status.bad_request(
-                f'{kind} in version "{version}" cannot be handled as a {kind}: {error}'
-            ) from error
+            raise status.unreadable(self._resource, error) from error
         if causes:
             raise status.invalid(self._resource, new["metadata"]["name"], causes)
         return new
