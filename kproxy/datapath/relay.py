@@ -60,7 +60,9 @@ _BACKEND_CLOSED: halfclose.Reason = halfclose.BACKEND_CLOSED
 _IN_DOUBT = poller.URGENT | select.EPOLLERR
 _INPUT = poller.READABLE | poller.PEER_CLOSED | poller.URGENT | poller.BROKEN
 _TELLTALE = poller.PEER_CLOSED | poller.URGENT | poller.BROKEN
+_READABLE = poller.READABLE
 _WRITABLE = poller.WRITABLE
+_READABLE_AND_WRITABLE = _READABLE | _WRITABLE
 _BROKEN = poller.BROKEN
 _PEER_CLOSED = poller.PEER_CLOSED
 _SO_ERROR = _socket.SO_ERROR
@@ -122,11 +124,12 @@ class Leg:
 
     def on_events(self, mask: int) -> None:
         """An edge on this socket: read what came, write what was waiting."""
-        if not self.quick:
-            self._on_change(mask)
-            return
-        if mask & _TELLTALE:
-            self._read_announced(mask)
+        # By comparisons: `&` and `not` of integers take five times as long.
+        if (mask != _READABLE and mask != _READABLE_AND_WRITABLE) or not self.quick:
+            if self.quick and mask & _TELLTALE:
+                self._read_announced(mask)
+            else:
+                self._on_change(mask)
             return
         try:
             count = self.sock.recv_into(_buffer)
@@ -135,7 +138,7 @@ class Leg:
         except OSError:
             self._source_failed()
             return
-        if not count or count >= _SMALL:
+        if count == 0 or count >= _SMALL:
             self._pass_on_much(count)
             return
         self.moved += count

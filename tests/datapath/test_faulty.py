@@ -87,11 +87,13 @@ async def test_a_faulty_kernel_cuts_most_calls_short_when_told_to(
         calls[call] += 1
 
     kernel.on_call = count
-    await client.send(b"x" * 1000)
-    async with harness.within("a thousand bytes arrive"):
-        assert await backend.receive_exactly(1000) == b"x" * 1000
-    assert calls["recv"] > 3
-    assert calls["send"] > 3
+    for _ in range(20):
+        await client.send(b"x" * 1000)
+        async with harness.within("a thousand bytes arrive"):
+            assert await backend.receive_exactly(1000) == b"x" * 1000
+    # One of each for a message is what a truthful kernel needs.
+    assert calls["recv"] > 40
+    assert calls["send"] > 40
 
 
 def test_the_same_seed_throws_the_same_dice() -> None:
