@@ -6,7 +6,7 @@ across rounds: a ratio is the median of the ratios per round, never the ratio of
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeAlias
@@ -222,8 +222,8 @@ def mann_whitney(ours: Sequence[float], theirs: Sequence[float]) -> float:
     expected = len(ours) * (len(ranks) + 1)  # of the doubled rank sum
     distance = abs(sum(ranks[: len(ours)]) - expected)
     ways = _rank_sums(ranks, len(ours))
-    extreme = sum(count for value, count in ways.items() if abs(value - expected) >= distance)
-    return extreme / sum(ways.values())
+    extreme = sum(count for value, count in enumerate(ways) if abs(value - expected) >= distance)
+    return extreme / sum(ways)
 
 
 def _doubled_midranks(values: Sequence[float]) -> list[int]:
@@ -239,11 +239,18 @@ def _doubled_midranks(values: Sequence[float]) -> list[int]:
     return [doubled[value] for value in values]
 
 
-def _rank_sums(ranks: Sequence[int], size: int) -> Mapping[int, int]:
-    """Every sum that `size` of the ranks can have, and in how many ways."""
-    ways: list[dict[int, int]] = [{0: 1}, *({} for _ in range(size))]
+def _rank_sums(ranks: Sequence[int], size: int) -> list[int]:
+    """In how many ways `size` of the ranks have each sum, by the sum.
+
+    The counts are digits of one large number for every size, so that a shift and an addition deal
+    a rank to all hands at once: thirty rounds against thirty take milliseconds.
+    """
+    width = len(ranks) // 8 + 1  # bytes: there are fewer than 2 ** len(ranks) ways in all
+    ways = [1, *(0 for _ in range(size))]
     for rank in ranks:
         for chosen in range(size, 0, -1):
-            for value, count in ways[chosen - 1].items():
-                ways[chosen][value + rank] = ways[chosen].get(value + rank, 0) + count
-    return ways[size]
+            ways[chosen] += ways[chosen - 1] << 8 * width * rank
+    digits = ways[size].to_bytes(width * (sum(ranks) + 1), "little")
+    return [
+        int.from_bytes(digits[at : at + width], "little") for at in range(0, len(digits), width)
+    ]

@@ -66,7 +66,12 @@ def bench(
     ] = False,
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Rounds of each scenario.", show_default="5 or 4"),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Rounds of each scenario.",
+            show_default="5 to 30; quick: 1 to 8",
+        ),
     ] = None,
     load_with: Annotated[
         list[str] | None,

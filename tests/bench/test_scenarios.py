@@ -13,6 +13,7 @@ from kproxy.bench.scenarios import catalogue, faults, throughput
 from kproxy.bench.subjects import kproxy_run, peers, subject
 
 TINY = budget.Budget(
+    fast_rounds=1,
     rounds=1,
     slow_rounds=1,
     connect_s=0.1,

@@ -32,7 +32,7 @@ def affinity(lab: rig.Rig, into: recording.Recording) -> None:
                 into.point(HIT, _SUBJECT, count, number, hit)
                 into.point(BIND, _SUBJECT, count, number, bind)
             lab.shown.figure(hits[-1], "ns per lookup")
-    wire = wire_seconds(lab.size.rounds, lab.size.connect_s)
+    wire = wire_seconds(lab.size.fast_rounds, lab.size.connect_s)
     with (
         lab.shown.stage(f"{into.name}: over the wire", wire),
         rounds.warning(lab, f"{into.name}: not measured over the wire"),
@@ -88,7 +88,7 @@ def _over_the_wire(lab: rig.Rig, into: recording.Recording) -> float:
             seconds=lab.size.connect_s,
             clients=_WIRE_CLIENTS,
         )
-        for number in range(lab.size.rounds):
+        for number in range(lab.size.fast_rounds):
             outcome, _ = rounds.load(lab, into.name, _SUBJECT, running, plan)
             rate = outcome.done / outcome.seconds
             into.figure(RATE, _SUBJECT, number, rate)

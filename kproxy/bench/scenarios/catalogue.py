@@ -30,12 +30,24 @@ class Scenario:
         return self.seconds(size, sum(each.measures(self.name) for each in subjects))
 
 
-def _rounds(size: budget.Budget, count: int, turn: float) -> float:
-    return count * (rounds.START_S + size.rounds * turn)
+def _connect(size: budget.Budget, count: int) -> float:
+    return _interleaved(count, size.fast_rounds, throughput.turn_seconds(size.connect_s))
+
+
+def _request(size: budget.Budget, count: int) -> float:
+    return _interleaved(count, size.fast_rounds, throughput.turn_seconds(size.request_s))
+
+
+def _bulk(size: budget.Budget, count: int) -> float:
+    return _interleaved(count, size.rounds, throughput.bulk_seconds(size.bulk_mib))
 
 
 def _latency(size: budget.Budget, count: int) -> float:
-    return _rounds(size, count, latency.turn_seconds(size))
+    return _interleaved(count, size.rounds, latency.turn_seconds(size))
+
+
+def _interleaved(subjects: int, count: int, turn: float) -> float:
+    return subjects * (rounds.START_S + count * turn)
 
 
 def _idle(size: budget.Budget, count: int) -> float:
@@ -48,30 +60,15 @@ def _services(size: budget.Budget, count: int) -> float:
 
 def _affinity(size: budget.Budget, count: int) -> float:  # noqa: ARG001 (kproxy's own)
     table = sum(map(affinity.table_seconds, size.affinity_clients))
-    return table + affinity.wire_seconds(size.rounds, size.connect_s)
+    return table + affinity.wire_seconds(size.fast_rounds, size.connect_s)
 
 
 SCENARIOS = {
     each.name: each
     for each in (
-        Scenario(
-            "connect",
-            "short connections",
-            throughput.connect,
-            lambda size, count: _rounds(size, count, throughput.turn_seconds(size.connect_s)),
-        ),
-        Scenario(
-            "request",
-            "requests over open connections",
-            throughput.request,
-            lambda size, count: _rounds(size, count, throughput.turn_seconds(size.request_s)),
-        ),
-        Scenario(
-            "bulk",
-            "bulk streams",
-            throughput.bulk,
-            lambda size, count: _rounds(size, count, throughput.bulk_seconds(size.bulk_mib)),
-        ),
+        Scenario("connect", "short connections", throughput.connect, _connect),
+        Scenario("request", "requests over open connections", throughput.request, _request),
+        Scenario("bulk", "bulk streams", throughput.bulk, _bulk),
         Scenario("latency", "latency at fixed rates", latency.latency, _latency),
         Scenario("idle", "idle connections", idle.idle, _idle),
         Scenario("services", "many Services", services.services, _services),
@@ -87,7 +84,7 @@ SCENARIOS = {
             "spread over endpoints",
             strategies.strategies,
             lambda size, count: (
-                (count + 1) * strategies.seconds(size.rounds, size.strategies_connections)
+                (count + 1) * strategies.seconds(size.slow_rounds, size.strategies_connections)
             ),
         ),
     )

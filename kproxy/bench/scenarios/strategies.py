@@ -32,7 +32,7 @@ def strategies(lab: rig.Rig, into: recording.Recording) -> None:
     for each in concerned:
         where = f"{into.name}: {each.name}"
         with (
-            lab.shown.stage(where, seconds(lab.size.rounds, lab.size.strategies_connections)),
+            lab.shown.stage(where, seconds(lab.size.slow_rounds, lab.size.strategies_connections)),
             rounds.warning(lab, f"{where} was not measured"),
         ):
             lab.shown.figure(_measure(lab, each, into), "% to one endpoint")
@@ -47,7 +47,7 @@ def _measure(lab: rig.Rig, each: subject.Subject, into: recording.Recording) -> 
     """All rounds of a subject; returns the largest share in the last of them."""
     largest = 0.0
     with each.start([lab.endpoints], lab.place) as running:
-        for number in range(lab.size.rounds):
+        for number in range(lab.size.slow_rounds):
             counts = _short_connections(lab, each.name, running, into)
             tested = statistics.chi_square(counts)
             largest = 100 * max(counts) / sum(counts)

@@ -82,7 +82,7 @@ def _closed_loop(
 
     into.note(f"{CONNECTIONS} connections at once, {seconds:g} s per subject and round.")
     turn = turn_seconds(seconds)
-    rounds.interleave(lab, into, plan, [lab.endpoints[:1]], lab.size.rounds, turn, measure)
+    rounds.interleave(lab, into, plan, [lab.endpoints[:1]], lab.size.fast_rounds, turn, measure)
 
 
 def turn_seconds(seconds: float) -> float:
