@@ -25,7 +25,7 @@ import uvloop
 from aiohttp import web
 
 from kproxy.balancer import penalty
-from kproxy.cluster import client, discovery, informer, source
+from kproxy.cluster import discovery, informer, rest_config, source
 from kproxy.datapath import worker
 from kproxy.model import names, services
 from kproxy.portal import loopback
@@ -109,7 +109,7 @@ async def _measure(options: argparse.Namespace) -> None:
         data_path.close()
 
 
-def _access(url: str) -> client.ClusterAccess:
+def _access(url: str) -> rest_config.ClusterAccess:
     """As `kproxy run --kubeconfig` gets it, which imports the transport before anything runs."""
     name = "benchmark"
     config = {
@@ -120,7 +120,7 @@ def _access(url: str) -> client.ClusterAccess:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(config, file)
         file.flush()
-        return client.load(file.name, None)
+        return rest_config.load(file.name, None)
 
 
 async def _tick(stalls: list[tuple[float, float]]) -> None:

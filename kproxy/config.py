@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kproxy import errors
-from kproxy.cluster import client
+from kproxy.cluster import rest_config
 from kproxy.model import services
 from kproxy.ops import places
 
@@ -22,7 +22,7 @@ class Config:
 
     manifests: tuple[Path, ...] = ()
     """Files and directories that objects are read from; or else:"""
-    cluster: client.ClusterAccess | None = None
+    cluster: rest_config.ClusterAccess | None = None
     """The cluster that they are read from."""
     namespaces: frozenset[str] = frozenset()
     """Empty: all of them."""
@@ -95,7 +95,7 @@ def _check_ready_file(path: Path, manifests: tuple[Path, ...]) -> None:
 
 def cluster_access(
     kubeconfig: str | None, context: str | None, *, has_manifests: bool
-) -> client.ClusterAccess | None:
+) -> rest_config.ClusterAccess | None:
     """The cluster to follow; None when manifests are followed, or nothing leads to a cluster.
 
     Without flags: the kubeconfig that kubectl would use, else the service account of the pod
@@ -108,7 +108,9 @@ def cluster_access(
                 "--manifests and a cluster (--kubeconfig, --context) exclude each other: give one"
             )
         return None
-    return client.load(kubeconfig, context) if is_asked_for or client.is_available() else None
+    if is_asked_for or rest_config.is_available():
+        return rest_config.load(kubeconfig, context)
+    return None
 
 
 def node_name(override: str | None) -> str:

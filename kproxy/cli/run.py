@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kproxy import config, errors, server
+from kproxy import config, errors
 from kproxy.cli import event_loop
 from kproxy.model import services
 from kproxy.ops import log
@@ -146,35 +146,32 @@ def run(
     """
     writer = log.configure(log_format, log.LogLevel.DEBUG if verbose else log_level)
     try:
-        event_loop.run(
-            server.serve(
-                config.Config(
-                    manifests=tuple(_path("--manifests", each) for each in manifests or ()),
-                    cluster=config.cluster_access(
-                        kubeconfig, context, has_manifests=bool(manifests)
-                    ),
-                    namespaces=frozenset(namespace or ()),
-                    strategy=strategy,
-                    node=config.node_name(hostname_override),
-                    allow_loopback_endpoints=allow_loopback_endpoints,
-                    ready_file=None if ready_file is None else _path("--ready-file", ready_file),
-                    grace_period=grace_period,
-                    half_closed_timeout=half_closed_timeout,
-                    idle_timeout=idle_timeout,
-                    keepalive_idle=keepalive_idle,
-                    max_connections=max_connections,
-                    max_affinity_clients=max_affinity_clients,
-                    healthz=config.bind_address(
-                        "--healthz-bind-address", healthz_bind_address, config.DEFAULT_HEALTHZ
-                    ),
-                    metrics=config.bind_address(
-                        "--metrics-bind-address", metrics_bind_address, config.DEFAULT_METRICS
-                    ),
-                    control=config.control_socket(control),
-                ),
-                lambda: writer.dropped,
-            )
+        chosen = config.Config(
+            manifests=tuple(_path("--manifests", each) for each in manifests or ()),
+            cluster=config.cluster_access(kubeconfig, context, has_manifests=bool(manifests)),
+            namespaces=frozenset(namespace or ()),
+            strategy=strategy,
+            node=config.node_name(hostname_override),
+            allow_loopback_endpoints=allow_loopback_endpoints,
+            ready_file=None if ready_file is None else _path("--ready-file", ready_file),
+            grace_period=grace_period,
+            half_closed_timeout=half_closed_timeout,
+            idle_timeout=idle_timeout,
+            keepalive_idle=keepalive_idle,
+            max_connections=max_connections,
+            max_affinity_clients=max_affinity_clients,
+            healthz=config.bind_address(
+                "--healthz-bind-address", healthz_bind_address, config.DEFAULT_HEALTHZ
+            ),
+            metrics=config.bind_address(
+                "--metrics-bind-address", metrics_bind_address, config.DEFAULT_METRICS
+            ),
+            control=config.control_socket(control),
         )
+        # Half a second, for which nobody who mistyped a flag need wait.
+        from kproxy import server  # noqa: PLC0415
+
+        event_loop.run(server.serve(chosen, lambda: writer.dropped))
     finally:
         writer.close()
 

@@ -15,7 +15,6 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -28,11 +27,6 @@ from kproxy.cluster import backoff, credentials, kubeconfig, progress, wire
 
 if TYPE_CHECKING:
     from kproxy.cluster import transport
-
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where kubelet mounts a pod's token and its cluster's authority."""
-
-IN_CLUSTER = "in-cluster"
 
 ESTABLISHMENT_SECONDS = 30.0
 """From the beginning of a request to the head of its answer."""
@@ -58,32 +52,9 @@ class RequestError(Exception):
         self.retry_after = retry_after
 
 
-def is_available() -> bool:
-    """Whether a kubeconfig or a mounted service account would be found."""
-    return bool(_existing(os.environ)) or _is_in_cluster(SERVICE_ACCOUNT, os.environ)
-
-
-def load(
-    kubeconfig_path: str | None,
-    context: str | None,
-    *,
-    environment: Mapping[str, str] = os.environ,
-    service_account: Path = SERVICE_ACCOUNT,
-) -> ClusterAccess:
-    """How to reach a cluster: by kubeconfig, or as a pod when there is none.
-
-    `kubeconfig_path` may list several files, as KUBECONFIG may, which is used without it; then
-    comes ~/.kube/config, then the mounted service account. Raises ConfigError, also when a
-    certificate cannot be used. Takes a second: the transport is imported to find out.
-    """
-    explicit = kubeconfig_path is not None or context is not None or "KUBECONFIG" in environment
-    if not explicit and not _existing(environment) and _is_in_cluster(service_account, environment):
-        access = _in_cluster(service_account, environment)
-    else:
-        access = kubeconfig.read(kubeconfig.paths(kubeconfig_path, environment), context)
-    user = access.user
-    _transport(access, user.certificate, user.key, proxy_for(access, environment))
-    return access
+def check(access: ClusterAccess, environment: Mapping[str, str]) -> None:
+    """Raise ConfigError when a certificate that `access` begins with cannot be used."""
+    _transport(access, access.user.certificate, access.user.key, proxy_for(access, environment))
 
 
 class Client:
@@ -315,34 +286,13 @@ def _is_in_network(host: str, network: str) -> bool:
         return False
 
 
-def _existing(environment: Mapping[str, str]) -> list[Path]:
-    return [path for path in kubeconfig.paths(None, environment) if path.exists()]
-
-
-def _is_in_cluster(service_account: Path, environment: Mapping[str, str]) -> bool:
-    return bool(environment.get("KUBERNETES_SERVICE_HOST")) and (service_account / "token").exists()
-
-
-def _in_cluster(service_account: Path, environment: Mapping[str, str]) -> ClusterAccess:
-    host = environment["KUBERNETES_SERVICE_HOST"]
-    port = environment.get("KUBERNETES_SERVICE_PORT", "443")
-    authority = service_account / "ca.crt"
-    kubeconfig.readable_file(authority, "the service account's authority")
-    return ClusterAccess(
-        server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
-        context=IN_CLUSTER,
-        user=kubeconfig.User(token_file=service_account / "token"),
-        authority=authority,
-    )
-
-
 @functools.lru_cache(maxsize=1)
 def _transport(
     access: ClusterAccess, certificate: kubeconfig.Pem, key: kubeconfig.Pem, proxy_url: str
 ) -> "transport.Transport":
     """Raises ConfigError when a certificate cannot be used.
 
-    Cached so that what `load` has made to find out is what a Client then uses.
+    Cached so that what `check` has made to find out is what a Client then uses.
     """
     from kproxy.cluster import transport  # noqa: PLC0415  # costs most of a second
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kproxy import errors
-from kproxy.cluster import client, kubeconfig
+from kproxy.cluster import client, kubeconfig, rest_config
 
 
 def config(name: str = "test", **sections: Any) -> dict[str, Any]:
@@ -42,12 +42,12 @@ def test_several_files_are_merged_and_the_first_to_name_something_wins(tmp_path:
     listed = f"{missing}:{first}:{second}"
 
     environment = {"KUBECONFIG": listed}
-    access = client.load(None, None, environment=environment)
+    access = rest_config.load(None, None, environment=environment)
     assert (access.server, access.context) == ("http://one.invalid:1", "one")
-    other = client.load(None, "two", environment=environment)
+    other = rest_config.load(None, "two", environment=environment)
     assert other.server == "http://two.invalid:1"
     assert other.user.token_file == tmp_path / "b" / "token"
-    assert client.load(listed, None, environment={}).context == "one"
+    assert rest_config.load(listed, None, environment={}).context == "one"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_what_cannot_be_used_is_said_in_a_sentence(
 ) -> None:
     path = write(tmp_path / "config", content)
     with pytest.raises(errors.ConfigError) as caught:
-        client.load(str(path), context)
+        rest_config.load(str(path), context)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -93,32 +93,32 @@ def test_aliases_cannot_blow_up(tmp_path: Path) -> None:
     laughs += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     path = write(tmp_path / "config", "\n".join(laughs))
     with pytest.raises(errors.ConfigError, match="kubeconfig"):
-        client.load(str(path), None)
+        rest_config.load(str(path), None)
 
 
 def test_a_file_of_any_size_is_not_read(tmp_path: Path) -> None:
     path = write(tmp_path / "config", "#" * (kubeconfig.MAX_BYTES + 2))
     with pytest.raises(errors.ConfigError, match="larger than"):
-        client.load(str(path), None)
+        rest_config.load(str(path), None)
 
 
 def test_no_kubeconfig_at_all_is_an_error_that_names_the_place(tmp_path: Path) -> None:
     with pytest.raises(errors.ConfigError, match=r"no kubeconfig at .*missing"):
-        client.load(str(tmp_path / "missing"), None)
+        rest_config.load(str(tmp_path / "missing"), None)
 
 
 def test_an_unreadable_authority_is_found_at_once(tmp_path: Path) -> None:
     cluster = {"server": "https://a.invalid", "certificate-authority": "ca.crt"}
     path = write(tmp_path / "config", config(clusters=[{"name": "test", "cluster": cluster}]))
     with pytest.raises(errors.ConfigError, match=r"certificate-authority: cannot read .*ca\.crt"):
-        client.load(str(path), None)
+        rest_config.load(str(path), None)
     (tmp_path / "ca.crt").write_text("no certificate")
     with pytest.raises(errors.ConfigError, match="cannot be used"):
-        client.load(str(path), None)
+        rest_config.load(str(path), None)
     cluster = {"server": "https://a.invalid", "certificate-authority-data": "%%%"}
     write(path, config(clusters=[{"name": "test", "cluster": cluster}]))
     with pytest.raises(errors.ConfigError):
-        client.load(str(path), None)
+        rest_config.load(str(path), None)
 
 
 def test_ways_to_authenticate(tmp_path: Path) -> None:
@@ -178,10 +178,10 @@ def test_in_a_pod_the_service_account_is_used_when_nothing_else_is_there(tmp_pat
     write(tmp_path / "token", "abc")
     environment = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
     with pytest.raises(errors.ConfigError, match=r"ca\.crt"):
-        client.load(None, None, environment=environment, service_account=tmp_path)
+        rest_config.load(None, None, environment=environment, service_account=tmp_path)
     home = {**environment, "HOME": str(tmp_path)}
     write(tmp_path / ".kube" / "config", config("mine"))
-    access = client.load(None, None, environment=home, service_account=tmp_path)
+    access = rest_config.load(None, None, environment=home, service_account=tmp_path)
     assert access.context == "mine"
 
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from kubernetes import aio as kubernetes_aio
 
-from kproxy.cluster import client, informer
+from kproxy.cluster import informer, rest_config
 from kproxy.demo import stage
 from kproxy.simulator import apiserver, certificates, cluster
 from tests.simulator.objects import new_registry
@@ -155,7 +155,7 @@ async def test_the_official_asynchronous_client(running: cluster.Cluster, kubeco
 
 async def test_the_informer(running: cluster.Cluster, kubeconfig: Path) -> None:
     changed = asyncio.Event()
-    access = await asyncio.to_thread(client.load, str(kubeconfig), None)
+    access = await asyncio.to_thread(rest_config.load, str(kubeconfig), None)
     followed = informer.InformerSource(
         access,
         on_change=lambda _: changed.set(),
