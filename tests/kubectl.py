@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 ENVIRONMENT_VARIABLE = "KPROXY_TEST_KUBECTL_DIR"
 """Names a directory with one more kubectl."""
 
@@ -49,19 +51,30 @@ class Kubectl(NamedTuple):
         return json.loads(self(*arguments, "-o", "json"))
 
 
+def parameters() -> list[Any]:
+    """`programs` for a fixture. The first and the last tell most of what there is to tell; those
+    between them are left to the long lane."""
+    first_to_last = programs()
+    between = first_to_last[1:-1]
+    return [
+        pytest.param(each, id=each.name, marks=[pytest.mark.long] if each in between else [])
+        for each in first_to_last
+    ]
+
+
 def programs() -> list[Path]:
-    """Every kubectl on PATH, the oldest and the newest of the versions beside it, and the one in
-    the directory that the environment names."""
+    """The kubectl in the directory that the environment names, then every kubectl on PATH, the
+    oldest and the newest of the versions beside it."""
     found: dict[Path, None] = {}
+    extra = Path(os.environ.get(ENVIRONMENT_VARIABLE, "/nonexistent")) / "kubectl"
+    if extra.exists():
+        found[extra.resolve()] = None
     for directory in os.environ.get("PATH", "").split(os.pathsep):
         if program := shutil.which("kubectl", path=directory or "."):
             versions = sorted(Path(program).resolve().parent.glob("kubectl.1.*"), key=_minor)
             # Beside versions of its own, a plain kubectl is only what chooses among them.
             for each in (versions[0], versions[-1]) if versions else (Path(program),):
                 found[each.resolve()] = None
-    extra = Path(os.environ.get(ENVIRONMENT_VARIABLE, "/nonexistent")) / "kubectl"
-    if extra.exists():
-        found[extra.resolve()] = None
     return list(found)
 
 

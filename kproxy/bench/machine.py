@@ -34,12 +34,13 @@ def cpu_model(cpuinfo: Path) -> str:
 
 
 def _python() -> str:
-    """Name, version and how it was built: a build without profile-guided optimisation costs a
-    tenth more per connection, which a reader would otherwise put down to kproxy.
+    """Name, version and how it was configured: a build without profile-guided optimisation costs
+    a tenth more per connection, which a reader would otherwise put down to kproxy. Only the
+    option is known: a distribution may optimise by other means.
     """
     options = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
     is_optimised = "--enable-optimizations" in options
-    build = "" if is_optimised else ", built without --enable-optimizations"
+    build = "" if is_optimised else ", configured without --enable-optimizations"
     return f"{platform.python_implementation()} {platform.python_version()}{build}"
 
 

@@ -5,7 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -24,10 +27,15 @@ spec: {clusterIP: 10.232.0.1, ports: [{port: 8080}]}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "web.yaml").write_text(MANIFEST)
-    (tmp_path / "conf.d").mkdir()
-    shutil.copy(tmp_path / "web.yaml", tmp_path / "conf.d")
-    return tmp_path
+    return filled(tmp_path)
+
+
+def filled(folder: Path) -> Path:
+    """The folder, with manifests in it."""
+    (folder / "web.yaml").write_text(MANIFEST)
+    (folder / "conf.d").mkdir()
+    shutil.copy(folder / "web.yaml", folder / "conf.d")
+    return folder
 
 
 def call(
@@ -133,17 +141,39 @@ WRONG_USAGE = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), WRONG_USAGE)
+class Misuse(NamedTuple):
+    """What came of wrong usage, and the files before and after it."""
+
+    done: subprocess.CompletedProcess[str]
+    before: list[str]
+    after: list[str]
+
+
+@pytest.fixture(scope="module")
+def misuses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[futures.Future[Misuse]]]:
+    """All of WRONG_USAGE, on every core at once: nearly all the time goes into starting Python."""
+
+    def misuse(arguments: list[str]) -> Misuse:
+        place = filled(tmp_path_factory.mktemp("misuse"))
+        before = files(place)
+        return Misuse(call(arguments, place), before, files(place))
+
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield [pool.submit(misuse, each.values[0]) for each in WRONG_USAGE]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [pytest.param(number, each.values[1], id=each.id) for number, each in enumerate(WRONG_USAGE)],
+)
 def test_wrong_usage_is_one_sentence_and_exit_code_2_and_starts_nothing(
-    folder: Path, arguments: list[str], said: list[str]
+    misuses: list[futures.Future[Misuse]], number: int, said: list[str]
 ) -> None:
-    before = files(folder)
+    misuse = misuses[number].result()
 
-    done = call(arguments, folder)
-
-    assert done.returncode == 2
-    assert_one_sentence(done, said)
-    assert files(folder) == before
+    assert misuse.done.returncode == 2
+    assert_one_sentence(misuse.done, said)
+    assert misuse.after == misuse.before
 
 
 def assert_one_sentence(done: subprocess.CompletedProcess[str], said: list[str]) -> None:

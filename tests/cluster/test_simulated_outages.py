@@ -268,7 +268,13 @@ def test_k20_who_is_turned_away_goes_on_serving_and_comes_back_within_a_minute(
     simulated_api.run(scenario)
 
 
-@pytest.mark.parametrize("kind", [None, Kind.TOO_MANY_REQUESTS], ids=["restart", "429"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(None, id="restart"),
+        pytest.param(Kind.TOO_MANY_REQUESTS, id="429", marks=pytest.mark.long),
+    ],
+)
 def test_k22_two_hundred_proxies_that_lost_the_same_server_do_not_come_back_together(
     kind: Kind | None,
 ) -> None:

@@ -145,7 +145,13 @@ def test_a_taken_port_is_named_in_one_sentence(tmp_path: Path) -> None:
         pytest.param(signal.SIGTERM, 1, id="SIGTERM"),
     ],
 )
-@pytest.mark.parametrize("everyone", [True, False], ids=["to the group", "to it alone"])
+@pytest.mark.parametrize(
+    "everyone",
+    [
+        pytest.param(True, id="to the group"),
+        pytest.param(False, id="to it alone", marks=pytest.mark.long),
+    ],
+)
 def test_a_signal_in_the_middle_leaves_nothing_and_no_traceback(
     tmp_path: Path, number: signal.Signals, expected: int, everyone: bool
 ) -> None:

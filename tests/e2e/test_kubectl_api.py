@@ -11,7 +11,7 @@ from tests import kubectl as kubectls
 from tests.e2e import simulation
 from tests.kubectl import Kubectl
 
-PROGRAMS = kubectls.programs()
+PROGRAMS = kubectls.parameters()
 MANIFEST = """
 apiVersion: apps/v1
 kind: Deployment
@@ -35,7 +35,7 @@ SERVICE_CIDR, POD_CIDR = "127.93.0.0/16", "127.243.0.0/16"
 pytestmark = pytest.mark.skipif(not PROGRAMS, reason="no kubectl: install kubernetes-client")
 
 
-@pytest.fixture(params=PROGRAMS, ids=lambda program: program.name)
+@pytest.fixture(params=PROGRAMS)
 def kubectl(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kubectl]:
     """A kubectl that finds a fresh cluster."""
     options = cluster.Options(service_cidr=SERVICE_CIDR, pod_cidr=POD_CIDR, nodes=2)

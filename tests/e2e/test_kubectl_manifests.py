@@ -17,7 +17,7 @@ from tests.e2e import daemon, manifests, programs, simulation, sockets
 from tests.e2e.simulation import HOST, Address, Object
 from tests.kubectl import Kubectl
 
-PROGRAMS = kubectls.programs()
+PROGRAMS = kubectls.parameters()
 NODE = "node-a"
 """A node of the manifests' hand-made EndpointSlices; the proxy is on it."""
 
@@ -102,7 +102,7 @@ class Lab:
         return f"127.{self._octet}.{pod}"
 
 
-@pytest.fixture(scope="module", params=PROGRAMS, ids=lambda program: program.name)
+@pytest.fixture(scope="module", params=PROGRAMS)
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Kubectl, simulation.Simulation, str]]:

@@ -114,7 +114,7 @@ async def test_r17_half_close_while_the_backends_host_drops_the_syn(
     assert backend.received == 10_240
 
 
-@pytest.mark.parametrize("direction", ["download", "upload"])
+@pytest.mark.parametrize("direction", ["download", pytest.param("upload", marks=pytest.mark.long)])
 async def test_r25_client_sees_a_reset_when_the_backends_host_dies(
     direction: str, network: netns.Network, bench: rig.Rig
 ) -> None:
