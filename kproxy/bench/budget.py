@@ -3,7 +3,7 @@
 A quick run of every scenario stays under 90 s on two cores with six subjects, a full one under
 15 minutes; the kernel's company adds five. More rounds that are short beat fewer that are long:
 what disturbs a shared machine lasts seconds, and should fall on all subjects alike. (40 rounds of
-0.25 s told the ratio of two proxies twice as well as 11 rounds of 2 s.)
+0.25 s told a ratio of connections/s twice as well as 11 rounds of 2 s, in half the time.)
 """
 
 from dataclasses import dataclass, replace
