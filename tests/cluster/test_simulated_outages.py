@@ -158,7 +158,13 @@ def test_k03_a_hundred_restarts_mean_no_list_and_lose_no_change() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.EMPTY_WATCH, Kind.ABRUPT_CLOSE, Kind.GONE, Kind.GONE_STATUS])
-@STREAMING
+@pytest.mark.parametrize(
+    "streaming",
+    [
+        pytest.param(False, id="lists"),
+        pytest.param(True, id="streams", marks=pytest.mark.long),
+    ],
+)
 def test_k07_watches_that_never_last_are_asked_for_with_patience(
     kind: Kind, streaming: bool
 ) -> None:
