@@ -89,3 +89,16 @@ class ReflectorCounters:
         self.malformed = 0
         self.last_contact: float | None = None
         self.failing_since: float | None = None
+
+
+def out_of_contact(watched: Iterable[ReflectorCounters], now: float) -> float | None:
+    """Seconds for which nothing was heard of what is in trouble, None when nothing is.
+
+    Counted from the last byte that made sense: a loss may have gone unnoticed for a while.
+    """
+    since = [
+        one.failing_since if one.last_contact is None else one.last_contact
+        for one in watched
+        if one.failing_since is not None
+    ]
+    return max(now - min(since), 0.0) if since else None

@@ -70,7 +70,9 @@ def get(
     """
     kind = _kind(resource)
     chosen = "" if all_namespaces else namespace
-    views = client.fetch(_control(control), kind, namespace=chosen, name=service)
+    views = client.fetch(
+        _control(control), kind, namespace=chosen, name=service, on_warning=_warn
+    )
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do
     if output is Format.JSON:
         typer.echo(json.dumps(views, indent=2))
@@ -79,6 +81,10 @@ def get(
     else:
         where = f"in namespace {chosen}" if chosen else "in any namespace"
         typer.echo(f"no {kind} {where}", err=True)
+
+
+def _warn(text: str) -> None:
+    typer.echo(f"Warning: {_printable(text)}", err=True)
 
 
 def _control(given: str | None) -> Path:

@@ -95,12 +95,8 @@ class InformerSource:
             f"{each.where} at {each.version}" if each.has_listed else f"{each.where} not listed"
             for each in self._reflectors
         )
-        lost = [
-            each.counters.failing_since
-            for each in self._reflectors
-            if each.counters.failing_since is not None
-        ]
-        stale = f"; out of contact for {self._clock() - min(lost):.0f} s" if lost else ""
+        seconds = metrics.out_of_contact(self.counters(), self._clock())
+        stale = "" if seconds is None else f"; out of contact for {seconds:.0f} s"
         return f"API server {self._access}: {told}{stale}"
 
     async def run(self) -> None:

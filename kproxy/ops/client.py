@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import re
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -10,6 +12,8 @@ from urllib.parse import urlencode
 from kproxy import errors
 
 _TIMEOUT = 30.0
+_WARNING = re.compile(r'299 - "(?P<text>[^"]*)"')
+"""As Kubernetes API servers write it (KEP-1693)."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -26,10 +30,16 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def fetch(
-    control: Path, resource: str, *, namespace: str = "", name: str = ""
+    control: Path,
+    resource: str,
+    *,
+    namespace: str = "",
+    name: str = "",
+    on_warning: Callable[[str], object] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """The views of `resource` (see `control`), of any namespace or Service where "" is given.
 
+    `on_warning` gets what the proxy says of all of them, such as that they are out of date.
     Raises KproxyError when nobody answers, or no Service `name` is served.
     """
     connection = _UnixConnection(control)
@@ -37,6 +47,8 @@ def fetch(
         connection.request("GET", f"/v1/{resource}?{urlencode(_given(namespace, name))}")
         response = connection.getresponse()
         body = response.read()
+        if warning := _WARNING.fullmatch(response.getheader("Warning", "")):
+            on_warning(warning["text"])
         if response.status == http.client.OK:
             views: list[dict[str, Any]] = json.loads(body)
             return views

@@ -2,11 +2,13 @@
 
 `GET /v1/services`, `/v1/endpoints`, `/v1/affinity` and `/v1/connections` answer with a JSON list
 of `status` views; `?namespace=` and `?name=` narrow it to a namespace or a Service. 404 says that
-no Service of that name is served. Only this user and root are answered: the socket's mode sees to
+no Service of that name is served. What should be known of every view, such as that the API server
+is away, comes in a `Warning` header, as Kubernetes API servers send them. Only this user and root are answered: the socket's mode sees to
 that, and so does a look at who is connected, should the mode be changed (fault-catalogue S21).
 """
 
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
@@ -39,10 +41,12 @@ def make_app(seen: observed.Observed, shared: turns.Turns) -> web.Application:
             status.select(seen, request.query.get("namespace", ""), name)
         ):
             rules += batch
+        warning = status.warning(seen, time.monotonic())
+        headers = {"Warning": f'299 - "{warning}"'} if warning else {}
         if name and not rules:
-            raise web.HTTPNotFound(text="no such Service is served")
+            raise web.HTTPNotFound(text="no such Service is served", headers=headers)
         rules.sort(key=status.by_name)
-        return await _stream(request, shared.batches(views(seen, rules)))
+        return await _stream(request, shared.batches(views(seen, rules)), headers)
 
     app = web.Application(middlewares=[_admit])
     app.router.add_get(f"/v1/{{resource:{'|'.join(RESOURCES)}}}", answer)
@@ -50,10 +54,10 @@ def make_app(seen: observed.Observed, shared: turns.Turns) -> web.Application:
 
 
 async def _stream(
-    request: web.Request, batches: AsyncIterator[list[status.View]]
+    request: web.Request, batches: AsyncIterator[list[status.View]], headers: Mapping[str, str]
 ) -> web.StreamResponse:
     """A JSON list, sent while it is made: ten thousand Services are some ten megabytes."""
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    response = web.StreamResponse(headers={**headers, "Content-Type": "application/json"})
     await response.prepare(request)
     if request.method == "HEAD":
         return response

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+from kproxy import metrics
 from kproxy.model import endpoints, forwarding, names
 from kproxy.ops import observed
 from kproxy.reconcile import proxier
@@ -27,6 +28,22 @@ def select(
         service = rule.name.service
         if namespace in ("", service.namespace) and name in ("", service.name):
             yield rule
+
+
+def warning(seen: observed.Observed, now: float) -> str:
+    """What whoever reads the views should know of all of them, in a sentence; "" is nothing.
+
+    `now` is on the monotonic clock.
+    """
+    if not seen.source.has_synced:
+        return "not every Service and endpoint has been read yet"
+    seconds = metrics.out_of_contact(seen.source.counters(), now)
+    if seconds is None:
+        return ""
+    return (
+        f"the API server has been out of contact for {seconds:.0f} s: "
+        "this is the last known state, which goes on being served"
+    )
 
 
 def by_name(rule: forwarding.Rule) -> tuple[str, ...]:

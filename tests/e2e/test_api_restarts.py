@@ -4,7 +4,10 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +21,7 @@ from tests.e2e import beside_cluster, daemon, manifests, sockets
 CLIENTS = 8
 BACKENDS = 6
 PORTS = [{"port": 8080}]
+GET_SERVICES = [sys.executable, "-m", "kproxy", "get", "services"]
 
 
 @contextlib.asynccontextmanager
@@ -184,6 +188,17 @@ def test_k02_when_the_api_server_is_killed_traffic_goes_on_and_staleness_is_told
                 assert sockets.ask(address) == "pod"
             assert sum(proxy.samples("kproxy_watch_failures_total", reason="unreachable")) >= 2
             assert proxy.log_lines("what was last known is served")
+            shown = subprocess.run(
+                [*GET_SERVICES, "--control", str(proxy.control)],
+                capture_output=True,
+                text=True,
+                timeout=sockets.SECONDS,
+                check=True,
+            )
+            assert "web" in shown.stdout
+            assert re.fullmatch(
+                r"Warning: the API server has been out of contact for \d+ s: .*\n", shown.stderr
+            )
             assert proxy.stop() == 0
 
 

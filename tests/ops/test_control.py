@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kproxy import errors
+from kproxy import errors, metrics
 from kproxy.model import endpoints, forwarding
 from kproxy.ops import client, control, http, places, turns
 from tests.e2e import programs
@@ -24,10 +26,13 @@ class Asked:
     def __init__(self, proxy: observing.Proxy, path: Path) -> None:
         self.proxy = proxy
         self.path = path
+        self.told: list[str] = []
 
     async def fetch(self, resource: str, **chosen: str) -> list[dict[str, Any]]:
         """As `kproxy get` does."""
-        return await asyncio.to_thread(client.fetch, self.path, resource, **chosen)
+        return await asyncio.to_thread(
+            client.fetch, self.path, resource, **chosen, on_warning=self.told.append
+        )
 
 
 @contextlib.asynccontextmanager
@@ -93,6 +98,41 @@ async def test_affinity_tells_who_is_bound_where_and_for_how_long(asked: Asked) 
         "backend_address": "10.1.0.1",
         "backend_port": 8080,
     }
+
+
+async def test_a_server_out_of_contact_is_told_with_how_long_it_has_been(tmp_path: Path) -> None:
+    watched = [metrics.ReflectorCounters("services"), metrics.ReflectorCounters("endpoints")]
+    path = tmp_path / "control.sock"
+    with observing.proxy(watched) as proxy:
+        proxy.serve("web")
+        async with listening(proxy, path):
+            asked = Asked(proxy, path)
+            now = time.monotonic()
+            for each in watched:
+                each.last_contact = now - 60
+            await asked.fetch("services")
+            assert asked.told == []
+
+            watched[1].last_contact = now - 3600
+            watched[1].failing_since = now - 3530
+            for resource in control.RESOURCES:
+                await asked.fetch(resource)
+            with pytest.raises(errors.KproxyError, match="no Service nope is served"):
+                await asked.fetch("services", name="nope")
+
+    assert len(asked.told) == len(control.RESOURCES) + 1
+    for each in asked.told:
+        assert re.search(r"out of contact for 36[0-9]{2} s", each)
+        assert "last known state" in each
+
+
+async def test_what_is_incomplete_is_told_to_be(asked: Asked) -> None:
+    asked.proxy.source.has_synced = False
+    await asked.fetch("services")
+    asked.proxy.source.has_synced = True
+    await asked.fetch("services")
+
+    assert asked.told == ["not every Service and endpoint has been read yet"]
 
 
 async def test_a_great_many_come_whole(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
