@@ -70,9 +70,7 @@ def get(
     """
     kind = _kind(resource)
     chosen = "" if all_namespaces else namespace
-    views = client.fetch(
-        _control(control), kind, namespace=chosen, name=service, on_warning=_warn
-    )
+    views = client.fetch(_control(control), kind, namespace=chosen, name=service, on_warning=_warn)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do
     if output is Format.JSON:
         typer.echo(json.dumps(views, indent=2))

@@ -1,6 +1,6 @@
 """A client of one API server that only reads: GETs whose bodies arrive as bytes.
 
-Credentials are renewed once on 401; certificates are read again when a handshake failed because
+Credentials, client certificates too, are renewed once on 401 and when a handshake failed because
 of them. Redirects are not followed, bodies are not decompressed, and what the server sends is
 bounded by whoever reads it. Every way in which a request can fail is a `RequestError`.
 """
@@ -54,7 +54,7 @@ class RequestError(Exception):
 
 def check(access: ClusterAccess, environment: Mapping[str, str]) -> None:
     """Raise ConfigError when a certificate that `access` begins with cannot be used."""
-    _transport(access, access.user.certificate, access.user.key, proxy_for(access, environment))
+    _transport(access, *credentials.client_certificate(access.user), proxy_for(access, environment))
 
 
 class Client:
@@ -145,6 +145,8 @@ class Client:
         except _TLS_ERRORS as error:
             # The authority, or our certificate, may have been replaced on disk.
             _transport.cache_clear()
+            if credential.certificate is not None:
+                self._credentials.discard(credential)
             await self._drop_session()
             text = f"TLS failed: {_told(error)}"
             raise RequestError(progress.Outcome.TLS_FAILED, text) from None
@@ -160,11 +162,13 @@ class Client:
         async with self._lock:
             identity = (credential.certificate, credential.key)
             if self._session is None or identity != self._identity:
-                await self._drop_session()
                 try:
                     made = await self._make_transport(credential)
                 except errors.ConfigError as error:
+                    # Perhaps the certificate has been replaced, and its key not yet.
+                    self._credentials.discard(credential)
                     raise RequestError(progress.Outcome.CREDENTIALS, str(error)) from None
+                await self._drop_session()
                 self._session, self._identity = made.open(), identity
             return self._session
 
@@ -288,7 +292,7 @@ def _is_in_network(host: str, network: str) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _transport(
-    access: ClusterAccess, certificate: kubeconfig.Pem, key: kubeconfig.Pem, proxy_url: str
+    access: ClusterAccess, certificate: bytes | None, key: bytes | None, proxy_url: str
 ) -> "transport.Transport":
     """Raises ConfigError when a certificate cannot be used.
 
@@ -301,7 +305,7 @@ def _transport(
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise errors.ConfigError(
             f"a certificate for {access} cannot be used: {_told(error)}; "
-            "the authority, the client certificate and its key must be PEM"
+            "the authority, the client certificate and its own key must be PEM"
         ) from None
 
 

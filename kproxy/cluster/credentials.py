@@ -1,4 +1,4 @@
-"""Credentials that outlive their tokens: token files that are rotated, plugins that are re-run.
+"""Credentials that outlive their tokens: files that are rotated, plugins that are re-run.
 
 A failure to get credentials is a failure: no request is ever sent anonymously instead
 (fault-catalogue K20). No message and no log has a token in it.
@@ -20,8 +20,8 @@ import msgspec
 from kproxy import errors
 from kproxy.cluster import kubeconfig
 
-TOKEN_FILE_SECONDS = 60.0
-"""A token file is read again after this; kubelet replaces it long before the old one ends."""
+FILE_SECONDS = 60.0
+"""Token and certificate files are read again after this; they are replaced long before they end."""
 
 PLUGIN_SECONDS = 60.0
 """A plugin that has not answered by then is killed."""
@@ -38,8 +38,8 @@ class Credential:
     """What a request is authenticated with. A certificate comes with its key, both PEM."""
 
     authorization: str = field(default="", repr=False)
-    certificate: kubeconfig.Pem = field(default=None, repr=False)
-    key: kubeconfig.Pem = field(default=None, repr=False)
+    certificate: bytes | None = field(default=None, repr=False)
+    key: bytes | None = field(default=None, repr=False)
 
 
 class CredentialsError(Exception):
@@ -54,7 +54,7 @@ class Credentials(Protocol):
         ...
 
     def discard(self, rejected: Credential) -> None:
-        """The server has refused `rejected` with 401: do not give it again without a look."""
+        """`rejected` was refused, or cannot be used: do not give it again without a look."""
         ...
 
 
@@ -64,54 +64,57 @@ def for_user(
     """The credentials of a kubeconfig's user. `wall` is Unix time: plugins tell expiry in it."""
     if user.exec_plugin is not None:
         return _FromPlugin(user, user.exec_plugin, wall)
-    if user.token_file is not None:
-        return _FromFile(user, user.token_file, monotonic)
-    authorization = ""
-    if user.token:
-        authorization = f"Bearer {user.token}"
-    elif user.basic is not None:
-        pair = ":".join(user.basic).encode()
-        authorization = f"Basic {base64.b64encode(pair).decode()}"
-    return _Fixed(Credential(authorization, user.certificate, user.key))
+    return _FromKubeconfig(user, monotonic)
 
 
-class _Fixed:
-    def __init__(self, credential: Credential) -> None:
-        self._credential = credential
-
-    async def get(self) -> Credential:
-        return self._credential
-
-    def discard(self, rejected: Credential) -> None:
-        """There is no other."""
+def client_certificate(user: kubeconfig.User) -> tuple[bytes | None, bytes | None]:
+    """The certificate and key of `user`, read if they are files. Raises ConfigError."""
+    return _pem(user.certificate, "client certificate"), _pem(user.key, "client key")
 
 
-class _FromFile:
-    """A token in a file, such as a mounted service account's."""
+def _pem(given: kubeconfig.Pem, what: str) -> bytes | None:
+    return kubeconfig.readable_file(given, what) if isinstance(given, Path) else given
 
-    def __init__(self, user: kubeconfig.User, path: Path, clock: Callable[[], float]) -> None:
+
+class _FromKubeconfig:
+    """A token, a password or a certificate that stands there, or is in a file named there."""
+
+    def __init__(self, user: kubeconfig.User, clock: Callable[[], float]) -> None:
         self._user = user
-        self._path = path
         self._clock = clock
         self._held: Credential | None = None
         self._read_at = 0.0
 
     async def get(self) -> Credential:
         now = self._clock()
-        if self._held is None or now - self._read_at >= TOKEN_FILE_SECONDS:
+        if self._held is None or now - self._read_at >= FILE_SECONDS:
             try:
-                token = kubeconfig.readable_file(self._path, "token file").decode().strip()
-            except (errors.ConfigError, UnicodeDecodeError) as error:
-                raise CredentialsError(f"no token: {error}") from None
-            if not token:
-                raise CredentialsError(f"no token: {self._path} is empty")
-            self._held = Credential(f"Bearer {token}", self._user.certificate, self._user.key)
+                certificate, key = client_certificate(self._user)
+                self._held = Credential(_authorization(self._user), certificate, key)
+            except errors.ConfigError as error:
+                raise CredentialsError(f"no credentials: {error}") from None
             self._read_at = now
         return self._held
 
     def discard(self, rejected: Credential) -> None:
         if rejected == self._held:
             self._held = None
+
+
+def _authorization(user: kubeconfig.User) -> str:
+    """The Authorization header, "" for none. Raises ConfigError."""
+    if user.basic is not None:
+        pair = ":".join(user.basic).encode()
+        return f"Basic {base64.b64encode(pair).decode()}"
+    token = user.token
+    if user.token_file is not None:
+        try:
+            token = kubeconfig.readable_file(user.token_file, "token file").decode().strip()
+        except UnicodeDecodeError:
+            raise errors.ConfigError(f"token file: {user.token_file} is not text") from None
+        if not token:
+            raise errors.ConfigError(f"token file: {user.token_file} is empty")
+    return f"Bearer {token}" if token else ""
 
 
 class _ExecStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -183,11 +186,13 @@ def _credential(
         raise CredentialsError(f"{_told(plugin)} gave a client certificate without its key")
     if not status.token and not certificate:
         raise CredentialsError(f"{_told(plugin)} gave neither a token nor a client certificate")
-    return Credential(
-        f"Bearer {status.token}" if status.token else "",
-        certificate.encode() if certificate else user.certificate,
-        key.encode() if key else user.key,
-    )
+    authorization = f"Bearer {status.token}" if status.token else ""
+    if certificate:
+        return Credential(authorization, certificate.encode(), key.encode())
+    try:
+        return Credential(authorization, *client_certificate(user))
+    except errors.ConfigError as error:
+        raise CredentialsError(f"no credentials: {error}") from None
 
 
 async def _output(plugin: kubeconfig.ExecPlugin) -> bytes:

@@ -30,15 +30,15 @@ USER_TIMEOUT_MS = 25_000
 class Transport(rest.RESTClientObject):
     """Connections to one API server with one client certificate, or none.
 
-    Raises OSError, ssl.SSLError or ValueError when a PEM cannot be used. Blocks while certificate
-    files are read; `open` must be called on the event loop, and its session be closed there.
+    Raises OSError, ssl.SSLError or ValueError when a PEM cannot be used. Blocks while files
+    are read; `open` must be called on the event loop, and its session be closed there.
     """
 
     def __init__(
         self,
         access: kubeconfig.ClusterAccess,
-        certificate: kubeconfig.Pem,
-        key: kubeconfig.Pem,
+        certificate: bytes | None,
+        key: bytes | None,
         proxy_url: str,
     ) -> None:
         with _as_files(certificate, key) as files:
@@ -99,7 +99,7 @@ def _pem(data: bytes) -> str:
 
 @contextmanager
 def _as_files(
-    certificate: kubeconfig.Pem, key: kubeconfig.Pem
+    certificate: bytes | None, key: bytes | None
 ) -> Iterator[tuple[str | None, str | None]]:
     """OpenSSL reads a certificate and its key from files only; ours last as long as it reads."""
     with tempfile.TemporaryDirectory(prefix="kproxy-") as directory:
@@ -109,9 +109,9 @@ def _as_files(
         )
 
 
-def _as_file(pem: kubeconfig.Pem, scratch: Path) -> str | None:
-    if isinstance(pem, bytes):
-        scratch.touch(mode=0o600)
-        scratch.write_bytes(pem)
-        return str(scratch)
-    return str(pem) if pem else None
+def _as_file(pem: bytes | None, scratch: Path) -> str | None:
+    if pem is None:
+        return None
+    scratch.touch(mode=0o600)
+    scratch.write_bytes(pem)
+    return str(scratch)

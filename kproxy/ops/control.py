@@ -3,8 +3,10 @@
 `GET /v1/services`, `/v1/endpoints`, `/v1/affinity` and `/v1/connections` answer with a JSON list
 of `status` views; `?namespace=` and `?name=` narrow it to a namespace or a Service. 404 says that
 no Service of that name is served. What should be known of every view, such as that the API server
-is away, comes in a `Warning` header, as Kubernetes API servers send them. Only this user and root are answered: the socket's mode sees to
-that, and so does a look at who is connected, should the mode be changed (fault-catalogue S21).
+is away, comes in a `Warning` header, as Kubernetes API servers send them.
+
+Only this user and root are answered: the socket's mode sees to that, and so does a look at who is
+connected, should the mode be changed (fault-catalogue S21).
 """
 
 import os

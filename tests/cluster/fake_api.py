@@ -46,6 +46,8 @@ class FakeApi:
     versions: tuple[str, ...] = ("v1",)
     streams: bool = False
     token: str = ""
+    identity: str = ""
+    """The common name of the certificate that a client must show, "" for none."""
     version: int = 100
     url: str = ""
     objects: dict[str, dict[str, Object]] = field(default_factory=lambda: defaultdict(dict))
@@ -99,6 +101,8 @@ class FakeApi:
         query = dict(request.query)
         self.asked.append(Asked(request.path, mode, query, now, authorization))
         if self.token and authorization != f"Bearer {self.token}":
+            return status(401, "Unauthorized", "Unauthorized")
+        if self.identity and self.identity != _common_name(request):
             return status(401, "Unauthorized", "Unauthorized")
         if script := self._scripts[request.path, mode]:
             return await script.popleft()(request)
@@ -158,6 +162,13 @@ class FakeApi:
                         async with asyncio.timeout_at(min(due, loop.time() + BOOKMARK_SECONDS)):
                             await stirred.wait()
         return response
+
+
+def _common_name(request: web.BaseRequest) -> str:
+    """Of the certificate that the client showed, "" if it showed none."""
+    assert request.transport is not None
+    certificate = request.transport.get_extra_info("peercert")
+    return dict(certificate["subject"][0])["commonName"] if certificate else ""
 
 
 @contextlib.asynccontextmanager

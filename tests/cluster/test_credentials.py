@@ -123,7 +123,7 @@ async def test_a_rotated_token_file_is_read_again(tmp_path: Path) -> None:
     assert first.authorization == "Bearer one"
     path.write_text("two")
     assert await held.get() == first
-    clock.now += credentials.TOKEN_FILE_SECONDS
+    clock.now += credentials.FILE_SECONDS
     assert (await held.get()).authorization == "Bearer two"
     path.write_text("three")
     held.discard(await held.get())
@@ -133,7 +133,7 @@ async def test_a_rotated_token_file_is_read_again(tmp_path: Path) -> None:
     with pytest.raises(credentials.CredentialsError, match="is empty"):
         await held.get()
     path.unlink()
-    with pytest.raises(credentials.CredentialsError, match=r"no token: .*cannot read"):
+    with pytest.raises(credentials.CredentialsError, match=r"no credentials: .*cannot read"):
         await held.get()
 
 

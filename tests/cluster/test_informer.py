@@ -2,17 +2,15 @@
 
 import asyncio
 import logging
-import subprocess
 from dataclasses import replace
 from pathlib import Path
-from ssl import Purpose, SSLContext, create_default_context
 
 import pytest
 from aiohttp import web
 
 from kproxy.cluster import client, kubeconfig
 from kproxy.model import admission, names
-from tests.cluster import fake_api, following
+from tests.cluster import fake_api, following, tls
 from tests.cluster.fake_api import BETA_SLICES, SERVICES, SLICES, fails, sends
 from tests.cluster.following import on_fake_time
 
@@ -120,32 +118,15 @@ async def test_netrc_and_proxies_for_others_change_nothing(
             assert {asked.authorization for asked in api.asked} == {"Bearer t"}
 
 
-def certificate(directory: Path, name: str, *more: str) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1."""
-    made, key = directory / f"{name}.crt", directory / f"{name}.key"
-    subject = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    files = ["-keyout", str(key), "-out", str(made)]
-    words = ["openssl", "req", "-x509", *curve, *subject, *files, *more]
-    subprocess.run(words, check=True, capture_output=True)
-    return made, key
-
-
-def server_tls(made: Path, key: Path) -> SSLContext:
-    context = create_default_context(Purpose.CLIENT_AUTH)
-    context.load_cert_chain(made, key)
-    return context
-
-
 async def test_a_server_is_believed_only_with_a_certificate_of_the_authority(
     tmp_path: Path,
 ) -> None:
     """K21: a stranger is refused; when the authority's file is replaced, it is read again."""
-    made, key = certificate(tmp_path, "server")
-    other, _ = certificate(tmp_path, "other")
+    made, key = tls.certificate(tmp_path, "server")
+    other, _ = tls.certificate(tmp_path, "other")
     authority = tmp_path / "ca.crt"
     authority.write_bytes(other.read_bytes())
-    async with fake_api.serving(fake_api.FakeApi(), server_tls(made, key)) as api:
+    async with fake_api.serving(fake_api.FakeApi(), tls.server(made, key)) as api:
         access = client.ClusterAccess(api.url, "test", authority=authority)
         async with following.following(api, access=access) as followed:
             await followed.until(lambda: len(followed.told) >= 2, 20)
@@ -157,8 +138,10 @@ async def test_a_server_is_believed_only_with_a_certificate_of_the_authority(
 
 
 async def test_names_and_data_and_skipping_of_certificates(tmp_path: Path) -> None:
-    made, key = certificate(tmp_path, "server", "-addext", "keyUsage=digitalSignature,keyCertSign")
-    async with fake_api.serving(fake_api.FakeApi(), server_tls(made, key)) as api:
+    made, key = tls.certificate(
+        tmp_path, "server", "-addext", "keyUsage=digitalSignature,keyCertSign"
+    )
+    async with fake_api.serving(fake_api.FakeApi(), tls.server(made, key)) as api:
         good = client.ClusterAccess(api.url, "test", authority=made.read_bytes())
         async with following.following(api, access=good) as followed:
             await followed.until(lambda: followed.informed.has_synced, 20)

@@ -121,9 +121,9 @@ async def test_a_server_out_of_contact_is_told_with_how_long_it_has_been(tmp_pat
                 await asked.fetch("services", name="nope")
 
     assert len(asked.told) == len(control.RESOURCES) + 1
-    for each in asked.told:
-        assert re.search(r"out of contact for 36[0-9]{2} s", each)
-        assert "last known state" in each
+    for warning in asked.told:
+        assert re.search(r"out of contact for 36[0-9]{2} s", warning)
+        assert "last known state" in warning
 
 
 async def test_what_is_incomplete_is_told_to_be(asked: Asked) -> None:

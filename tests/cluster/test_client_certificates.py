@@ -1,0 +1,131 @@
+"""Client certificates over TLS: as data, as files that are rotated, and from a plugin (K20)."""
+
+import base64
+import contextlib
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from kproxy.cluster import client, kubeconfig
+from tests.cluster import fake_api, following, tls
+from tests.cluster.fake_api import SERVICES
+
+V1 = "client.authentication.k8s.io/v1"
+
+
+class Lab:
+    """A server that knows the clients `old` and `new`, and what a client needs to reach it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority, self._key = tls.certificate(folder, "server")
+        self.clients = {name: tls.certificate(folder, name) for name in ("old", "new")}
+        self.api = fake_api.FakeApi(identity="old")
+        fake_api.serve_web(self.api, "10.1.0.1")
+        self.certificate, self.key = folder / "client.crt", folder / "client.key"
+        self.install("old")
+
+    def install(self, name: str) -> None:
+        """Put the certificate and key of `name` where the client looks for its own."""
+        for source, target in zip(self.clients[name], (self.certificate, self.key), strict=True):
+            shutil.copy(source, target)
+
+    def refuse_all_but(self, name: str) -> None:
+        """From now on; who watches has to list again, and so to show who it is."""
+        self.api.identity = name
+        self.api.put(SERVICES, "db", fake_api.service("10.96.0.2"), silently=True)
+        gone = fake_api.status_object(410, "Expired", "gone")
+        self.api.emit(SERVICES, "ERROR", gone)
+
+    @contextlib.asynccontextmanager
+    async def followed(self, user: kubeconfig.User) -> AsyncIterator[following.Following]:
+        """A running informer of `user`; synced."""
+        context = tls.server(self.authority, self._key, *(crt for crt, _ in self.clients.values()))
+        async with fake_api.serving(self.api, context) as api:
+            access = client.ClusterAccess(api.url, "test", user, self.authority)
+            async with following.following(api, access=access) as made:
+                await made.until(lambda: made.informed.has_synced, 10)
+                yield made
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path)
+
+
+async def test_a_certificate_in_the_kubeconfig_itself_is_shown(lab: Lab) -> None:
+    certificate, key = (path.read_bytes() for path in lab.clients["old"])
+    async with lab.followed(kubeconfig.User(certificate=certificate, key=key)) as followed:
+        assert followed.backends("web") == {"10.1.0.1"}
+        assert followed.told == []
+
+
+async def test_a_rotated_certificate_file_is_read_again_as_soon_as_the_old_one_is_refused(
+    lab: Lab,
+) -> None:
+    user = kubeconfig.User(certificate=lab.certificate, key=lab.key)
+    async with lab.followed(user) as followed:
+        lab.install("new")
+        lab.refuse_all_but("new")
+        await followed.until(lambda: followed.services() == {"web", "db"}, 10)
+        assert followed.told == []
+
+
+async def test_a_certificate_without_its_key_yet_is_told_and_heals(lab: Lab) -> None:
+    """Two files cannot be replaced at once."""
+    user = kubeconfig.User(certificate=lab.certificate, key=lab.key)
+    async with lab.followed(user) as followed:
+        shutil.copy(lab.clients["new"][0], lab.certificate)
+        lab.refuse_all_but("new")
+        await followed.until(lambda: bool(followed.told), 10)
+        assert "cannot be used" in str(followed.told[0])
+        assert followed.services() == {"web"}
+        lab.install("new")
+        await followed.until(lambda: followed.services() == {"web", "db"}, 20)
+        await followed.until(lambda: not followed.informed.problems(), 20)
+
+
+async def test_a_plugins_new_certificate_is_shown_from_then_on(lab: Lab) -> None:
+    plugin = lab.folder / "plugin"
+    plugin.write_text(f"#!/bin/sh\ncat {lab.folder}/answer\n")
+    plugin.chmod(0o755)
+    print_certificate(lab, "old")
+    user = kubeconfig.User(exec_plugin=kubeconfig.ExecPlugin(str(plugin), V1))
+    async with lab.followed(user) as followed:
+        print_certificate(lab, "new")
+        lab.refuse_all_but("new")
+        await followed.until(lambda: followed.services() == {"web", "db"}, 10)
+        assert followed.told == []
+
+
+def print_certificate(lab: Lab, name: str) -> None:
+    """Let the plugin answer with the certificate of `name`."""
+    certificate, key = (path.read_text() for path in lab.clients[name])
+    status = {"clientCertificateData": certificate, "clientKeyData": key}
+    answer = {"apiVersion": V1, "kind": "ExecCredential", "status": status}
+    (lab.folder / "answer").write_text(json.dumps(answer))
+
+
+async def test_a_kubeconfig_of_files_works_from_end_to_end(lab: Lab) -> None:
+    """Relative paths, as minikube and kubeadm write them."""
+    user = {"client-certificate": "client.crt", "client-key": "client.key"}
+    async with lab.followed(kubeconfig.User(certificate=lab.certificate, key=lab.key)) as first:
+        cluster = {
+            "server": first.api.url,
+            "certificate-authority-data": base64.b64encode(lab.authority.read_bytes()).decode(),
+        }
+        content = {
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "u", "user": user}],
+        }
+        path = lab.folder / "kubeconfig"
+        path.write_text(json.dumps(content))
+        access = kubeconfig.read([path], None)
+        async with following.following(first.api, access=access) as followed:
+            await followed.until(lambda: followed.informed.has_synced, 10)
+            assert followed.backends("web") == {"10.1.0.1"}
