@@ -1,15 +1,19 @@
-"""What 10,000 Services cost the informer: `python -m benchmarks.informer`.
+"""What 10,000 Services cost beside a cluster: `python -m benchmarks.informer`.
 
 An API server in a process of its own serves generated objects: all Services in one body, as real
-servers answer from their cache, and one EndpointSlice of 10 endpoints for each. Then it changes
-one endpoint at a time. Printed are the time until everything is listed, the memory of the process
-that listed it, the longest time for which its event loop was held, and how long a change takes
-from the server's write to the consumer of changes, and on to the balancer.
+servers answer from their cache, and one EndpointSlice of 10 endpoints for each. A whole proxy, as
+`kproxy run` makes it, lists them and listens for every Service. Then one endpoint at a time is
+replaced.
+
+Printed are the time until everything is listed, and until it is served; the memory of the proxy;
+the longest time for which its event loop was held in each phase; and how long a change takes from
+the server's write until the balancer gives the new endpoint to a client. The balancer is asked
+once a millisecond, which is part of that time.
 """
 
 import argparse
 import asyncio
-import gc
+import functools
 import json
 import random
 import resource
@@ -17,22 +21,23 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import structlog
 import uvloop
 from aiohttp import web
 
-from kproxy.balancer import penalty
-from kproxy.cluster import discovery, informer, rest_config, source
-from kproxy.datapath import worker
-from kproxy.model import names, services
-from kproxy.portal import loopback
-from kproxy.reconcile import dataplane, proxier
+from kproxy import config, server
+from kproxy.cluster import discovery, rest_config
+from kproxy.model import forwarding, names
+from kproxy.ops import observed
 
 ENDPOINTS_EACH = 10
-CHANGE_SECONDS = 0.02
+CHANGE_SECONDS = 0.12
+"""Longer than the interval that syncs keep: each change is one that comes alone."""
 FIRST_VERSION = 1_000_000
 
 
@@ -50,63 +55,84 @@ def main() -> None:
 
 
 async def _measure(options: argparse.Namespace) -> None:
-    # As kproxy.server sets it: fewer and later collections.
-    gc.set_threshold(50_000, 20, 50)
-    async with _server(options) as url:
-        arrived: list[float] = []
-        balanced: list[float] = []
-        box = penalty.PenaltyBox()
-        data_path = worker.Worker(box, worker.Limits())
-        plane = dataplane.WorkerDataPlane(data_path, box, random.Random())
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
+    server.prepare_process()
+    with tempfile.TemporaryDirectory() as folder:
+        async with _api_server(options) as api:
+            ready = Path(folder, "ready")
+            cfg = config.Config(cluster=_access(api.url), ready_file=ready, node="node")
+            before = _resident_mib()
+            stalls = Stalls()
+            begun = time.perf_counter()
+            proxy = server.Server(cfg)
+            async with asyncio.TaskGroup() as group:
+                ticking = group.create_task(stalls.watch())
+                group.create_task(proxy.run())
+                await _until(lambda: proxy.observed.source.has_synced)
+                print(f"listed after      {time.perf_counter() - begun:.2f} s")
+                print(f"memory            {_resident_mib():.0f} MiB (before: {before:.0f})")
+                print(f"longest stall     {stalls.longest()} while listing")
+                await _until(ready.exists)
+                print(f"all served after  {time.perf_counter() - begun:.2f} s")
+                print(f"memory            {_resident_mib():.0f} MiB")
+                print(f"longest stall     {stalls.longest()} in the first sync")
+                api.begin_changes()
+                delays = await _follow(proxy.observed, options)
+                print(f"longest stall     {stalls.longest()} while following")
+                print(f"to the balancer   {_percentiles(delays)}")
+                proxy.stop()
+                ticking.cancel()
 
-        def on_change(changed: frozenset[names.NamespacedName]) -> None:
-            if not is_measuring:
-                return
-            now = time.monotonic_ns()
-            (name,) = changed
-            (endpoint, *_) = informed.store.endpoints(names.ServicePortName(name, "http"))
-            arrived.append((now - int(endpoint.node)) / 1e6)
-            synced.mark(changed)
-            synced.sync()
-            balanced.append((time.monotonic_ns() - int(endpoint.node)) / 1e6)
 
-        is_measuring = False
-        access = _access(url)
-        informed = informer.InformerSource(access, on_change=on_change, on_problem=_complain)
-        synced = proxier.Proxier(
-            informed.store,
-            plane,
-            loopback.LoopbackPortal(loopback.first_bindable_port()).locate,
-            node="node",
-            default_strategy=services.Strategy.ROUND_ROBIN,
-        )
-        before = _resident_mib()
-        begun = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            stalls: list[tuple[float, float]] = []
-            ticking = group.create_task(_tick(stalls))
-            running = group.create_task(informed.run())
-            while not informed.has_synced:  # noqa: ASYNC110  # no event to wait for
-                await asyncio.sleep(0.005)
-            print(f"listed after      {time.perf_counter() - begun:.2f} s")
-            print(f"memory            {_resident_mib():.0f} MiB (before: {before:.0f})")
-            print(f"longest stall     {_longest(stalls)} while listing")
-            gc.collect()
-            gc.freeze()
-            synced.mark_all()
-            synced.sync()
-            await asyncio.sleep(0.1)
-            stalls.clear()
-            is_measuring = True
-            async with asyncio.timeout(60 + options.changes * CHANGE_SECONDS):
-                while len(arrived) < options.changes:  # noqa: ASYNC110  # ditto
-                    await asyncio.sleep(0.01)
-            running.cancel()
-            ticking.cancel()
-        print(f"longest stall     {_longest(stalls)} while following")
-        print(f"to the consumer   {_percentiles(arrived)}")
-        print(f"to the balancer   {_percentiles(balanced)}")
-        data_path.close()
+async def _follow(seen: observed.Observed, options: argparse.Namespace) -> list[float]:
+    """How many milliseconds each change took."""
+    delays = []
+    for change, number in enumerate(_changed(options)):
+        name = names.NamespacedName(_namespace(number), f"service-{number}")
+        port = names.ServicePortName(name, "http")
+        await _until(functools.partial(_is_chosen, seen, port, _new_address(change)))
+        (written,) = {int(each.node) for each in seen.source.store.endpoints(port)}
+        delays.append((time.monotonic_ns() - written) / 1e6)
+    return delays
+
+
+def _is_chosen(seen: observed.Observed, port: names.ServicePortName, address: str) -> bool:
+    """Whether a client of the Service may get the endpoint of that address."""
+    state = seen.plane.port(port)
+    assert state is not None
+    balancer = state.balancers[forwarding.Scope.CLUSTER]
+    picks = (balancer.pick("192.0.2.1", 0.0) for _ in range(ENDPOINTS_EACH))
+    return any(pick is not None and pick.address == address for pick in picks)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    """Ask once a millisecond. Raises TimeoutError."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110  # what is waited for has no event
+            await asyncio.sleep(0.001)
+
+
+class Stalls:
+    """How long the event loop was held, as seen by a task that wants to run every millisecond.
+
+    In wall-clock and CPU seconds: on a shared machine only the latter are our own doing.
+    """
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, float]] = []
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            begun, spent = time.perf_counter(), time.thread_time()
+            await asyncio.sleep(0.001)
+            self._seen.append((time.perf_counter() - begun - 0.001, time.thread_time() - spent))
+
+    def longest(self) -> str:
+        """Since this was asked last."""
+        wall, processor = (max(column) * 1e3 for column in zip(*self._seen, strict=True))
+        self._seen.clear()
+        return f"{wall:.1f} ms ({processor:.1f} ms of CPU time)"
 
 
 def _access(url: str) -> rest_config.ClusterAccess:
@@ -123,58 +149,59 @@ def _access(url: str) -> rest_config.ClusterAccess:
         return rest_config.load(file.name, None)
 
 
-async def _tick(stalls: list[tuple[float, float]]) -> None:
-    """How long the loop was held, as seen by a task that wants to run every millisecond.
-
-    Wall-clock and CPU seconds: on a shared machine only the latter are our own doing.
-    """
-    while True:
-        begun, spent = time.perf_counter(), time.thread_time()
-        await asyncio.sleep(0.001)
-        stalls.append((time.perf_counter() - begun - 0.001, time.thread_time() - spent))
-
-
-def _longest(stalls: list[tuple[float, float]]) -> str:
-    wall, processor = (max(column) * 1e3 for column in zip(*stalls, strict=True))
-    return f"{wall:.1f} ms ({processor:.1f} ms of CPU time)"
-
-
-def _complain(problem: source.Problem) -> None:
-    print(problem, file=sys.stderr)
-
-
 def _percentiles(milliseconds: list[float]) -> str:
     cuts = statistics.quantiles(milliseconds, n=100)
-    return f"p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms, {len(milliseconds)} changes"
+    longest = max(milliseconds)
+    return (
+        f"p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms, longest {longest:.2f} ms "
+        f"of {len(milliseconds)} changes"
+    )
 
 
 def _resident_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+class ApiServer:
+    """The process that answers. It belongs to `_api_server`."""
+
+    def __init__(self, url: str, orders: asyncio.StreamWriter) -> None:
+        self.url = url
+        self._orders = orders
+
+    def begin_changes(self) -> None:
+        """Replace endpoints from now on."""
+        self._orders.write(b"begin\n")
+
+
 @asynccontextmanager
-async def _server(options: argparse.Namespace) -> AsyncIterator[str]:
+async def _api_server(options: argparse.Namespace) -> AsyncIterator[ApiServer]:
     words = ["--serve", f"--services={options.services}", f"--changes={options.changes}"]
     words += ["--streams"] if options.streams else []
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.informer", *words, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "benchmarks.informer", *words),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
     )
     try:
+        assert process.stdin is not None
         assert process.stdout is not None
-        yield (await process.stdout.readline()).decode().strip()
+        url = (await process.stdout.readline()).decode().strip()
+        yield ApiServer(url, process.stdin)
     finally:
         process.terminate()
         await process.wait()
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    """The API server. It begins to change endpoints a second after the slices are watched."""
+    """The API server. It begins to change endpoints when it reads a line."""
     kinds = {
         discovery.SERVICES.path(""): [_service(n) for n in range(options.services)],
         discovery.SLICES.path(""): [_slice(n, "node") for n in range(options.services)],
     }
     lines = {path: [_event("ADDED", each) for each in objects] for path, objects in kinds.items()}
     bodies = {path: _list(objects) for path, objects in kinds.items()}
+    began = asyncio.Event()
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         if request.path not in kinds:
@@ -190,9 +217,9 @@ async def _serve(options: argparse.Namespace) -> None:
             for line in (*lines[request.path], _END):
                 await response.write(line)
         if request.path == discovery.SLICES.path(""):
-            await asyncio.sleep(8)
-            for line in _changes(options):
-                await response.write(line)
+            await began.wait()
+            for change, number in enumerate(_changed(options)):
+                await response.write(_replacement(change, number))
                 await asyncio.sleep(CHANGE_SECONDS)
         await asyncio.Event().wait()
         return response
@@ -201,16 +228,26 @@ async def _serve(options: argparse.Namespace) -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    began.set()
     await asyncio.Event().wait()
 
 
-def _changes(options: argparse.Namespace) -> Iterator[bytes]:
-    """Events that each tell, as the node of their endpoints, when they were made."""
+def _changed(options: argparse.Namespace) -> Iterator[int]:
+    """The numbers of the Services that change, in order."""
     rng = random.Random(1)
-    for version in range(options.changes):
-        number = rng.randrange(options.services)
-        changed = _slice(number, str(time.monotonic_ns()), FIRST_VERSION + 1 + version)
-        yield _event("MODIFIED", changed)
+    return (rng.randrange(options.services) for _ in range(options.changes))
+
+
+def _replacement(change: int, number: int) -> bytes:
+    """The event of a new first endpoint. It tells as every endpoint's node when it was made."""
+    changed = _slice(number, str(time.monotonic_ns()), FIRST_VERSION + 1 + change)
+    changed["endpoints"][0]["addresses"] = [_new_address(change)]
+    return _event("MODIFIED", changed)
+
+
+def _new_address(change: int) -> str:
+    return f"10.200.{change >> 8}.{change & 255}"
 
 
 def _service(number: int) -> dict[str, Any]:
@@ -258,6 +295,10 @@ def _slice(number: int, node: str, version: int | None = None) -> dict[str, Any]
     }
 
 
+def _namespace(number: int) -> str:
+    return f"namespace-{number % 50}"
+
+
 def _metadata(name: str, number: int, labels: dict[str, str]) -> dict[str, Any]:
     managed: dict[str, Any] = {
         "f:metadata": {"f:labels": {".": {}, "f:app": {}}},
@@ -265,7 +306,7 @@ def _metadata(name: str, number: int, labels: dict[str, str]) -> dict[str, Any]:
     }
     return {
         "name": name,
-        "namespace": f"namespace-{number % 50}",
+        "namespace": _namespace(number),
         "uid": "9063451e-ac25-4064-bbeb-6a03e638b1e8",
         "resourceVersion": str(number + 1),
         "creationTimestamp": "2026-01-01T00:00:00Z",

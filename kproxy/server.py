@@ -11,6 +11,7 @@
 
 import asyncio
 import gc
+import operator
 import os
 import random
 import resource
@@ -70,7 +71,7 @@ class Server:
             self._sync, self._full_sync, lambda: self._proxier.has_failures
         )
         self._syncs = health.SyncRecord()
-        self._observed = observed.Observed(
+        self.observed = observed.Observed(
             source=self._source,
             proxier=self._proxier,
             plane=self._plane,
@@ -80,8 +81,9 @@ class Server:
             lag=durations.Histogram(durations.LAG_BUCKETS),
             dropped_log_lines=dropped_log_lines,
         )
+        """The parts, to read: what metrics, health and status are made of."""
         self._surface = surface.Surface(
-            self._observed, healthz=cfg.healthz, metrics=cfg.metrics, control_socket=cfg.control
+            self.observed, healthz=cfg.healthz, metrics=cfg.metrics, control_socket=cfg.control
         )
         self._reported: dict[names.ServicePortName, list[proxier.FrontendStatus]] = {}
         self._has_looked = False
@@ -158,8 +160,8 @@ class Server:
         return list(self._service_views())
 
     def _service_views(self) -> Iterator[dict[str, object]]:
-        rules = sorted(status.select(self._observed), key=status.by_name)
-        return status.service_views(self._observed, rules)
+        rules = sorted(self._proxier.in_force(), key=operator.attrgetter("name"))
+        return status.service_views(self.observed, rules)
 
     def _on_change(self, changed: frozenset[names.NamespacedName]) -> None:
         """The source's Store has changed. Nothing is opened before it is complete once."""
@@ -175,13 +177,14 @@ class Server:
 
     def _full_sync(self) -> Iterator[None]:
         if self._source.has_synced:
-            self._proxier.mark_all()
-            yield
-            yield from self._sync()
+            yield from self._carry_out(self._proxier.resync_steps())
 
     def _sync(self) -> Iterator[None]:
+        yield from self._carry_out(self._proxier.sync_steps())
+
+    def _carry_out(self, steps: proxier.Steps) -> Iterator[None]:
         with self._syncs.sync():
-            changed = yield from self._proxier.sync_steps()
+            changed = yield from steps
         yield from self._report(changed)
         if not self._is_ready:
             yield from self._announce()
@@ -251,11 +254,7 @@ async def serve(cfg: config.Config, dropped_log_lines: Callable[[], int] = lambd
 
     Raises ConfigError before anything is opened, KproxyError when serving is impossible.
     """
-    _raise_open_files_limit()
-    _dump_no_core()
-    # Until the first sync is done, everything that is made stays: there is nothing to collect.
-    gc.disable()
-    gc.set_threshold(50_000, 20, 50)
+    prepare_process()
     server = Server(cfg, dropped_log_lines)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -288,6 +287,15 @@ def _report_problem(problem: source.Problem) -> None:
         _log.warning(str(problem))
     else:
         _log.info(str(problem))
+
+
+def prepare_process() -> None:
+    """Set limits and the garbage collector as a proxy of many Services needs them."""
+    _raise_open_files_limit()
+    _dump_no_core()
+    # Until the first sync is done, everything that is made stays: there is nothing to collect.
+    gc.disable()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _raise_open_files_limit() -> None:

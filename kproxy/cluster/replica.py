@@ -36,7 +36,7 @@ class Replica:
 
     def unlisted(self) -> Iterator[None]:
         """All objects have come: forget the others, one a step, so that a caller may pause."""
-        for key in self._versions.missing_from(self._seen or ()):
+        for key in self._versions.missing_from(self._seen or set()):
             self._forget(key, "")
             yield
         self._seen = None

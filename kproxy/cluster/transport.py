@@ -27,6 +27,10 @@ USER_TIMEOUT_MS = 25_000
 """The same bound for what was sent and is not acknowledged (TCP_USER_TIMEOUT)."""
 
 
+READ_BYTES = 64 * 1024
+"""Of a body, kept for the reader before the server has to wait: twice this, and one read(2)."""
+
+
 class Transport(rest.RESTClientObject):
     """Connections to one API server with one client certificate, or none.
 
@@ -74,6 +78,9 @@ def _configuration(
             "trust_env": False,
             # A body is read as it comes: no bomb can be inflated, and none was asked for.
             "auto_decompress": False,
+            # Lines are put together here, so no buffer has to hold one. The library's 2 MiB would
+            # come as chunks of 4, and only copying such a one takes milliseconds.
+            "read_bufsize": READ_BYTES,
             "timeout": aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         },
     )

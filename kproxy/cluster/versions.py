@@ -9,7 +9,7 @@ resourceVersions are compared as numbers, which Kubernetes has allowed since 1.3
 which was so before. One that is no number is not compared: such an event counts as news.
 """
 
-from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 
 from kproxy.model import admission
 
@@ -66,9 +66,9 @@ class Versions:
         self._known.pop(key, None)
         self._deleted[key] = max(_number(version) or 0, self._deleted.get(key, 0))
 
-    def missing_from(self, seen: Collection[admission.Key]) -> list[admission.Key]:
+    def missing_from(self, seen: AbstractSet[admission.Key]) -> AbstractSet[admission.Key]:
         """What is known, and not among `seen`."""
-        return [key for key in self._known if key not in seen]
+        return self._known.keys() - seen
 
 
 def _number(version: str) -> int | None:

@@ -1,6 +1,5 @@
 """Names that identify what is proxied, in the words of kube-proxy's `pkg/proxy/types.go`."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -12,6 +11,9 @@ class Protocol(StrEnum):
     UDP = "UDP"
     SCTP = "SCTP"
 
+    # Enum's own is a call in Python, in every look-up of whatever has a Protocol in its key.
+    __hash__ = str.__hash__
+
 
 class Kind(StrEnum):
     """The kinds of object a proxy reads, in the order in which they are listed."""
@@ -19,6 +21,8 @@ class Kind(StrEnum):
     SERVICE = "Service"
     ENDPOINTS = "Endpoints"
     ENDPOINT_SLICE = "EndpointSlice"
+
+    __hash__ = str.__hash__  # as above
 
 
 class NamespacedName(NamedTuple):
@@ -31,8 +35,7 @@ class NamespacedName(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ServicePortName:
+class ServicePortName(NamedTuple):
     """The unit that is balanced: one port of one Service, known by its port *name*.
 
     Balancer state is per port (service-behaviour row 3). The name of a Service's only port may

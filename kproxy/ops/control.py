@@ -9,6 +9,7 @@ Only this user and root are answered: the socket's mode sees to that, and so doe
 connected, should the mode be changed (fault-catalogue S21).
 """
 
+import operator
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -47,7 +48,7 @@ def make_app(seen: observed.Observed, shared: turns.Turns) -> web.Application:
         headers = {"Warning": f'299 - "{warning}"'} if warning else {}
         if name and not rules:
             raise web.HTTPNotFound(text="no such Service is served", headers=headers)
-        rules.sort(key=status.by_name)
+        rules.sort(key=operator.attrgetter("name"))
         return await _stream(request, shared.batches(views(seen, rules)), headers)
 
     app = web.Application(middlewares=[_admit])

@@ -46,12 +46,6 @@ def warning(seen: observed.Observed, now: float) -> str:
     )
 
 
-def by_name(rule: forwarding.Rule) -> tuple[str, ...]:
-    """The key to sort rules by: as their names compare, and ten times as fast."""
-    name = rule.name
-    return name.service.namespace, name.service.name, name.port, name.protocol
-
-
 def service_views(seen: observed.Observed, rules: Iterable[forwarding.Rule]) -> Iterator[View]:
     """`kproxy get services`: a view for each service port."""
     return (_service(seen, rule) for rule in rules)

@@ -18,11 +18,14 @@ and an address can change hands in one sync.
 
 A sync of thousands of Services is a long computation on a thread that also relays bytes. It can
 therefore be taken in steps (`sync_steps`), between which others run. Objects that change in the
-meantime are dirty again, and the next sync looks at them once more.
+meantime are dirty again, and the next sync looks at them once more. A look at everything
+(`resync_steps`) is many small syncs, so that such a change does not wait for the end of it.
 """
 
+import operator
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import structlog
 
@@ -32,6 +35,13 @@ from kproxy.portal import claims
 from kproxy.reconcile import dataplane, rules
 
 _log = structlog.get_logger(__name__)
+
+RESYNC_BATCH = 10
+"""Services in each of the syncs that a resync is made of: a millisecond of work."""
+
+
+Steps: TypeAlias = Generator[None, None, list[names.ServicePortName]]
+"""A sync in steps; in the end, the service ports that it looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +141,20 @@ class Proxier:
                 changed: list[names.ServicePortName] = done.value
                 return changed
 
-    def sync_steps(self) -> Generator[None, None, list[names.ServicePortName]]:
+    def resync_steps(self) -> Steps:
+        """Look at everything again, and retry what could not be opened, as `sync_steps` does.
+
+        What becomes dirty meanwhile comes with the next batch, before all that is left.
+        """
+        everything = list({*self._reader.service_names(), *self._ports_of})
+        looked_at: dict[names.ServicePortName, None] = {}
+        for first in range(0, len(everything), RESYNC_BATCH):
+            self.mark(everything[first : first + RESYNC_BATCH])
+            found = yield from self.sync_steps()
+            looked_at.update(dict.fromkeys(found))
+        return list(looked_at)
+
+    def sync_steps(self) -> Steps:
         """Carry out what the dirty Services require. Must not run before the first lists are in.
 
         Yields between pieces of work of some 100 us; only one sync may be under way. Returns the
@@ -176,7 +199,7 @@ class Proxier:
     ) -> Generator[None, None, None]:
         """Fill in `plan`, the effects by which `dirty` are made true."""
         touched: dict[endpoints.Backend, None] = {}
-        for service in sorted(dirty):
+        for service in _by_name(dirty):
             try:
                 self._plan_service(service, plan, touched)
             except Exception:
@@ -220,8 +243,7 @@ class Proxier:
         desired = {name: self._entry(rule, created) for name, rule in ruled.items()}
         known = {name: self._entries[name] for name in self._ports_of.get(service, ())}
         if desired == known:
-            # A full sync meets little else: what is there stays, what is not open is tried.
-            plan.looked_at.update(dict.fromkeys(known))
+            # A resync meets little else: what is there stays, what is not open is tried.
             touched.update(self._not_open(known.values()))
             return
         for name in known:
@@ -355,6 +377,12 @@ class Proxier:
             return FrontendStatus(frontend, address, "bound")
         detail = self._failed.get(address, "about to be opened")
         return FrontendStatus(frontend, address, "unavailable", detail)
+
+
+def _by_name(dirty: Iterable[names.NamespacedName]) -> list[names.NamespacedName]:
+    """As `sorted` would, in a third of the time: strings compare faster than tuples do."""
+    by_name = sorted(dirty, key=operator.attrgetter("name"))
+    return sorted(by_name, key=operator.attrgetter("namespace"))
 
 
 def _backends(rule: forwarding.Rule) -> forwarding.SetBackends:

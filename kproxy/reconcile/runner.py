@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 30.0
-SLICE = 0.005
+SLICE = 0.002
 """How many seconds of syncing may pass before everything else on the event loop has its turn."""
 
 Sync: TypeAlias = Callable[[], Iterable[object]]

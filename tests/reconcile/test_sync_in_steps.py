@@ -35,7 +35,8 @@ class World:
         self.store = store.Store()
         self.plane = recording.RecordingPlane()
         self.proxier = proxier.Proxier(self.store, self.plane, loopback.LoopbackPortal(1).locate)
-        self.steps = self.proxier.sync_steps()
+        self.make_steps = self.proxier.sync_steps
+        self.steps = self.make_steps()
 
     def change(self, *, gone: bool, what: admission.Accepted) -> None:
         kind = names.Kind.SERVICE if isinstance(what, services.Service) else what.origin
@@ -45,7 +46,7 @@ class World:
     def advance(self, count: int) -> None:
         for _ in range(count):
             if next(self.steps, "done") == "done":
-                self.steps = self.proxier.sync_steps()
+                self.steps = self.make_steps()
 
     def settle(self) -> None:
         for _ in self.steps:
@@ -67,6 +68,44 @@ def test_any_interleaving_ends_where_a_fresh_start_does(history: list[Change]) -
     fresh.proxier.mark_all()
     fresh.proxier.sync()
     assert live.state() == fresh.state()
+
+
+@given(st.lists(changes, max_size=30))
+def test_a_resync_in_batches_ends_there_too(history: list[Change]) -> None:
+    live, fresh = World(), World()
+    live.make_steps = live.proxier.resync_steps
+    for gone, what, steps in history:
+        live.change(gone=gone, what=what)
+        live.advance(steps)
+    live.settle()
+    fresh.proxier = proxier.Proxier(live.store, fresh.plane, loopback.LoopbackPortal(1).locate)
+    fresh.proxier.mark_all()
+    fresh.proxier.sync()
+    assert live.state() == fresh.state()
+
+
+def test_a_change_does_not_wait_for_the_end_of_a_resync() -> None:
+    many = 1000
+    world = World()
+    for number in range(many):
+        address = f"10.0.{number // 250}.{number % 250}"
+        world.change(gone=False, what=builders.service(f"s{number:03}", address))
+        world.change(gone=False, what=builders.sliced(f"s{number:03}", "10.1.0.1"))
+    world.settle()
+    for name in ("s000", "s500", "s999"):
+        resync = world.proxier.resync_steps()
+        for _ in range(10):
+            next(resync)
+        world.change(gone=False, what=builders.sliced(name, "10.1.0.2"))
+        changed = world.plane.backends[builders.port_of(name)]
+        taken = 0
+        while world.plane.backends[builders.port_of(name)] is changed:
+            next(resync)
+            taken += 1
+        assert taken < 4 * proxier.RESYNC_BATCH < many
+        for _ in resync:
+            pass
+        world.settle()
 
 
 def test_what_changes_while_it_is_being_opened_is_put_right_by_the_next_sync() -> None:
