@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -125,3 +126,16 @@ def test_a_log_whose_reader_has_gone_stops_nothing(tmp_path: Path, run: conftest
 
         assert sockets.ask(proxy.address("web")) == "pod"
         assert proxy.stop() == 0
+
+
+def test_room_for_descriptors_is_there_from_the_start(tmp_path: Path, run: conftest.Run) -> None:
+    """A table that grows under way holds every relay up, for milliseconds each time."""
+    with sockets.backend(manifests.fresh_ip(127)) as pod:
+        proxy = run(web(tmp_path, pod.getsockname()))
+        pid = proxy.process.pid
+        allowed, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        fields = dict(
+            line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        )
+        assert int(fields["FDSize"]) >= min(allowed, 65536)
+    assert proxy.stop() == 0
