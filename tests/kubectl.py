@@ -1,10 +1,13 @@
 """The kubectls of this machine, and how tests run them."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,16 +27,10 @@ class Kubectl(NamedTuple):
         self, *arguments: str, stdin: str = "", editor: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run it and return how that ended."""
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.home),
-            "KUBECONFIG": str(self.home / "kubeconfig"),
-            "KUBE_EDITOR": editor,
-        }
         return subprocess.run(
             [self.program, f"--cache-dir={self.home / 'cache'}", *arguments],
             input=stdin,
-            env=environment,
+            env=self._environment() | {"KUBE_EDITOR": editor},
             capture_output=True,
             text=True,
             timeout=60,
@@ -46,9 +43,37 @@ class Kubectl(NamedTuple):
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr or done.stdout}"
         return done.stdout
 
+    @contextlib.contextmanager
+    def streaming(self, *arguments: str) -> Iterator[Iterator[str]]:
+        """The lines it prints, while it runs; a watch ends with the block, or after a minute."""
+        process = subprocess.Popen(
+            [self.program, f"--cache-dir={self.home / 'cache'}", *arguments],
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        limit = threading.Timer(60.0, process.kill)
+        limit.start()
+        try:
+            with process.stdout:
+                yield process.stdout
+        finally:
+            limit.cancel()
+            process.kill()
+            process.wait()
+
     def json(self, *arguments: str) -> Any:
         """What it prints with `-o json`, decoded."""
         return json.loads(self(*arguments, "-o", "json"))
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "KUBECONFIG": str(self.home / "kubeconfig"),
+        }
 
 
 def parameters() -> list[Any]:

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import gc
+import ipaddress
 import os
 import shlex
 import signal
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -118,6 +120,11 @@ def _report(running: cluster.Cluster, path: Path) -> str:
             f"This user may not bind ports below {running.shift_below}: they are moved up by "
             f"{loopback.PORT_SHIFT}, in the objects too, so that 80 is {80 + loopback.PORT_SHIFT}."
         )
+    if not _is_local(options.pod_cidr):
+        lines.append(
+            f"No address in {options.pod_cidr} is this machine's, so that no pod can listen; as "
+            f"root, where that harms nobody: ip route add local {options.pod_cidr} dev lo"
+        )
     quoted = shlex.quote(str(path))
     lines += [
         "",
@@ -128,6 +135,16 @@ def _report(running: cluster.Cluster, path: Path) -> str:
         "Ctrl-C ends it.",
     ]
     return "\n".join(lines)
+
+
+def _is_local(cidr: str) -> bool:
+    """Whether a server could listen on an address of that range."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((str(ipaddress.ip_network(cidr)[1]), 0))
+        except OSError:
+            return False
+    return True
 
 
 @contextlib.contextmanager

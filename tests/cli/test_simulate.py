@@ -11,8 +11,9 @@ import stat
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -21,7 +22,7 @@ from kproxy import errors
 from kproxy.cli import simulate
 from kproxy.demo import stage
 from kproxy.simulator import kubeconfig
-from tests.e2e import daemon
+from tests.e2e import daemon, programs
 
 
 class Simulation:
@@ -59,7 +60,7 @@ class Simulation:
 
 
 @contextlib.contextmanager
-def started(folder: Path, *flags: str) -> Iterator[Simulation]:
+def started(folder: Path, *flags: str, wrapper: Sequence[str] = ()) -> Iterator[Simulation]:
     """Start it in a process group and in ranges of its own; end it at the end."""
     (folder / "tmp").mkdir(exist_ok=True)
     with (
@@ -70,7 +71,7 @@ def started(folder: Path, *flags: str) -> Iterator[Simulation]:
         ours = ["--service-cidr", ranges.services, "--pod-cidr", ranges.pods]
         out_flag = ["--kubeconfig-out", str(folder / "kubeconfig")]
         process = subprocess.Popen(
-            [sys.executable, "-m", "kproxy", "simulate", *ours, *out_flag, *flags],
+            [*wrapper, sys.executable, "-m", "kproxy", "simulate", *ours, *out_flag, *flags],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -116,6 +117,34 @@ def test_it_serves_what_was_applied_and_ends_clean(tmp_path: Path, number: signa
         assert simulation.err() == ""
         assert not simulation.kubeconfig.exists()
         assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_low_ports_that_are_moved_up_are_told_of(tmp_path: Path) -> None:
+    first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    if first <= 80:
+        pytest.skip("port 80 is nobody's privilege here")
+    manifest = tmp_path / "web.yaml"
+    manifest.write_text(MANIFEST.replace("8080", "80"))
+    with started(tmp_path, "--apply", str(manifest), wrapper=programs.unprivileged()) as simulation:
+        simulation.wait_up()
+        assert (
+            f"may not bind ports below {first}: they are moved up by 10000, in the objects too, "
+            "so that 80 is 10080"
+        ) in simulation.out()
+        found: Any = simulation.get("/apis/apps/v1/namespaces/default/deployments/web")
+        (container,) = found["spec"]["template"]["spec"]["containers"]
+        assert container["ports"][0]["containerPort"] == 10080
+
+
+def test_pods_that_could_not_listen_are_told_of_with_the_command_that_helps(
+    tmp_path: Path,
+) -> None:
+    with started(tmp_path, "--pod-cidr", "192.0.2.0/23", "--nodes", "1") as simulation:
+        simulation.wait_up()
+        assert "ip route add local 192.0.2.0/23 dev lo" in simulation.out()
+    with started(tmp_path) as simulation:
+        simulation.wait_up()
+        assert "ip route" not in simulation.out()
 
 
 def failure(folder: Path, *flags: str) -> tuple[int, str]:

@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,15 @@ class Simulation:
 
 
 @contextlib.contextmanager
-def simulating(folder: Path, manifest: Path) -> Iterator[Simulation]:
+def simulating(
+    folder: Path, manifest: Path, *flags: str, wrapper: Sequence[str] = ()
+) -> Iterator[Simulation]:
     """Run a simulated cluster in which `manifest` is applied, and end it at the end."""
     kubeconfig = folder / "kubeconfig"
     options = ("--apply", str(manifest), "--kubeconfig-out", str(kubeconfig))
     with (folder / "simulate.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kproxy", "simulate", *options],
+            [*wrapper, sys.executable, "-m", "kproxy", "simulate", *options, *flags],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -86,12 +88,12 @@ class Follower(daemon.Daemon):
 
 
 @contextlib.contextmanager
-def following(folder: Path, kubeconfig: Path) -> Iterator[Follower]:
+def following(folder: Path, kubeconfig: Path, *, wrapper: Sequence[str] = ()) -> Iterator[Follower]:
     """Run a proxy beside the cluster of a kubeconfig, and end it at the end. Not ready yet."""
     folder.mkdir(mode=0o700)
     metrics = f"127.0.0.1:{manifests.free_port('127.0.0.1')}"
     command = [
-        *(sys.executable, "-m", "kproxy", "run", "--kubeconfig", str(kubeconfig)),
+        *(*wrapper, sys.executable, "-m", "kproxy", "run", "--kubeconfig", str(kubeconfig)),
         *("--ready-file", str(folder / "ready.json"), "--control", str(folder / "control")),
         *("--healthz-bind-address", "", "--metrics-bind-address", metrics),
         "--allow-loopback-endpoints",

@@ -13,6 +13,7 @@ from tests.e2e import daemon, sockets
 
 _PACKAGES = {
     "curl": "curl",
+    "ip": "iproute2",
     "nginx": "nginx",
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
@@ -29,6 +30,14 @@ def need(program: str) -> str:
             pytest.fail(message)
         pytest.skip(message)
     return found
+
+
+def unprivileged() -> list[str]:
+    """A command that starts another without the right to bind low ports."""
+    if os.geteuid() != 0:
+        return []
+    setpriv = need("setpriv")
+    return [setpriv, "--bounding-set", "-net_bind_service", "--inh-caps", "-net_bind_service"]
 
 
 @contextlib.contextmanager

@@ -79,9 +79,16 @@ def test_get(applied: Kubectl) -> None:
 
 
 def test_watching(applied: Kubectl) -> None:
-    lines = applied("get", "service", "web", "-w", "--request-timeout=2s").splitlines()
-    assert lines[0].startswith("NAME")
-    assert lines[1].startswith("web ")
+    columns = "custom-columns=NAME:.metadata.name,COLOUR:.metadata.labels.colour"
+    with applied.streaming("get", "service", "web", "-w", "-o", columns) as lines:
+        assert next(lines).split() == ["NAME", "COLOUR"]
+        assert next(lines).split() == ["web", "<none>"]
+        applied("label", "service", "web", "colour=red")
+        assert next(lines).split() == ["web", "red"]
+        applied("label", "service", "web", "colour=blue", "--overwrite")
+        assert next(lines).split() == ["web", "blue"]
+    plain = applied("get", "service", "web", "-w", "--request-timeout=1s").splitlines()
+    assert [line.split()[0] for line in plain] == ["NAME", "web"]
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,6 @@ from tests.e2e import conftest, manifests, programs, sockets
 _FIRST_UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
-def _unprivileged() -> list[str]:
-    """A command that starts another without the right to bind low ports."""
-    if os.geteuid() != 0:
-        return []
-    setpriv = programs.need("setpriv")
-    return [setpriv, "--bounding-set", "-net_bind_service", "--inh-caps", "-net_bind_service"]
-
-
 def test_without_the_right_to_bind_it_port_80_is_served_at_10080(
     tmp_path: Path, run: conftest.Run
 ) -> None:
@@ -30,7 +22,7 @@ def test_without_the_right_to_bind_it_port_80_is_served_at_10080(
             manifests.service("web", cluster_ip, 80),
             manifests.endpoints("web", [pod.address]),
         )
-        proxy = run(path, wrapper=_unprivileged())
+        proxy = run(path, wrapper=programs.unprivileged())
 
         assert proxy.address("web") == (manifests.bound(cluster_ip), 10080)
         assert sockets.ask(proxy.address("web")) == "pod"

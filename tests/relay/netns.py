@@ -51,6 +51,18 @@ def inside(name: str) -> collections.abc.Iterator[None]:
 
 
 @contextlib.contextmanager
+def namespace() -> collections.abc.Iterator[str]:
+    """One namespace, with its loopback up."""
+    name = f"relay-{os.getpid()}-{next(_NUMBERS)}"
+    run("ip", "netns", "add", name)
+    try:
+        run("ip", "-n", name, "link", "set", "lo", "up")
+        yield name
+    finally:
+        run("ip", "netns", "del", name)
+
+
+@contextlib.contextmanager
 def network() -> collections.abc.Iterator[Network]:
     """Make the namespaces and links; remove them also after a failure half-way."""
     stem = f"relay-{os.getpid()}-{next(_NUMBERS)}"

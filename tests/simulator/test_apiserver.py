@@ -221,6 +221,33 @@ async def test_v1beta1_slices_are_a_view_of_v1(api: Api) -> None:
     assert stored["endpoints"] == [{"addresses": ["10.0.0.1"], "nodeName": "n1"}]
 
 
+async def test_the_status_of_a_service_is_written_by_itself(api: Api) -> None:
+    """As kubectl does with --subresource, and controllers of load balancers."""
+    api.make("web")
+    one, path = f"{SERVICES}/web", f"{SERVICES}/web/status"
+    _, found = await api.get(path)
+    spec = dict(found["spec"])
+    found["status"] = {"loadBalancer": {"ingress": [{"ip": "127.112.0.9"}]}}
+    found["spec"]["type"] = "NodePort"
+    code, updated = await api.ask("PUT", path, json=found)
+    assert (code, updated["status"]) == (200, found["status"])
+    assert updated["spec"] == spec
+    assert await api.get(one) == (200, updated)
+    code, stale = await api.ask("PUT", path, json=found)
+    assert (code, stale["reason"]) == (409, "Conflict")
+
+    merge = {"Content-Type": "application/merge-patch+json"}
+    change = {"status": {"loadBalancer": {"ingress": []}}, "spec": {"type": "NodePort"}}
+    code, patched = await api.ask("PATCH", path, data=json.dumps(change), headers=merge)
+    assert (code, patched["status"]["loadBalancer"]) == (200, {"ingress": []})
+    assert patched["spec"] == spec
+    code, ignored = await api.ask("PATCH", one, data=json.dumps(change), headers=merge)
+    assert (code, ignored["spec"]["type"]) == (200, "NodePort")
+    assert ignored["status"] == patched["status"]
+    found["metadata"]["name"] = "absent"
+    assert (await api.ask("PUT", f"{SERVICES}/absent/status", json=found))[0] == 404
+
+
 async def test_the_scale_of_a_deployment(api: Api) -> None:
     new = {"metadata": {"name": "web", "namespace": "default"}, "spec": {"replicas": 1}}
     api.registry.create(resources.DEPLOYMENTS, new)
