@@ -38,7 +38,7 @@ def rules_for(
         if port.protocol is not names.Protocol.TCP:
             continue
         name = names.ServicePortName(service.name, port.name, port.protocol)
-        found = reader.endpoints(name)
+        found = _of_family(service.cluster_ip, reader.endpoints(name))
         rules[name] = forwarding.Rule(
             name=name,
             frontends=tuple(_frontends(service, port)),
@@ -47,6 +47,19 @@ def rules_for(
             local=_backends(endpoints.serving_set(endpoints.on_node(found, node))),
         )
     return rules
+
+
+def _of_family(
+    cluster_ip: str, found: tuple[endpoints.Endpoint, ...]
+) -> tuple[endpoints.Endpoint, ...]:
+    """The endpoints of the cluster IP's family: a dual-stack Service has each pod twice.
+
+    As kube-proxy, which passes over the others in silence (service-behaviour row 39).
+    """
+    is_ipv6 = ":" in cluster_ip
+    if all((":" in each.backend.address) is is_ipv6 for each in found):
+        return found
+    return tuple(each for each in found if (":" in each.backend.address) is is_ipv6)
 
 
 def _backends(chosen: Iterable[endpoints.Endpoint]) -> tuple[endpoints.Backend, ...]:

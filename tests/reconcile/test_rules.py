@@ -53,6 +53,15 @@ def test_a_cluster_ip_service_has_one_rule_per_port_with_its_own_endpoints() -> 
     }
 
 
+def test_endpoints_are_of_the_family_of_the_cluster_ip() -> None:
+    """A dual-stack Service has each pod in two slices (service-behaviour row 39)."""
+    six = [endpoints.Endpoint(endpoints.Backend("fd00::1", 8080), node="n1")]
+    both = [builders.sliced("web", "10.1.0.1"), builders.sliced("web", six, suffix="2")]
+    assert rule_of(builders.service(), *both).cluster == builders.backends("10.1.0.1")
+    rule = rule_of(builders.service(ip="fd00::a"), *both)
+    assert rule.cluster == rule.local == (endpoints.Backend("fd00::1", 8080),)
+
+
 @pytest.mark.parametrize(
     "objects",
     [
