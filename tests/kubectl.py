@@ -76,14 +76,25 @@ class Kubectl(NamedTuple):
         }
 
 
-def parameters() -> list[Any]:
+def first_and_last() -> list[Any]:
     """`programs` for a fixture. The first and the last tell most of what there is to tell; those
     between them are left to the long lane."""
-    first_to_last = programs()
-    between = first_to_last[1:-1]
+    found = programs()
+    return _parameters(found, [*found[:1], *found[-1:]])
+
+
+def last() -> list[Any]:
+    """The same where any kubectl will do."""
+    found = programs()
+    return _parameters(found, found[-1:])
+
+
+def _parameters(found: list[Path], in_default_lane: list[Path]) -> list[Any]:
     return [
-        pytest.param(each, id=each.name, marks=[pytest.mark.long] if each in between else [])
-        for each in first_to_last
+        pytest.param(
+            each, id=each.name, marks=[] if each in in_default_lane else [pytest.mark.long]
+        )
+        for each in found
     ]
 
 

@@ -180,7 +180,7 @@ def test_k02_when_the_api_server_is_killed_traffic_goes_on_and_staleness_is_told
             daemon.wait_until(lambda: sockets.is_open(address), "it is served")
             simulation.process.kill()
             simulation.process.wait()
-            for seconds in (1.0, 2.0, 4.0):
+            for seconds in (0.5, 1.0, 2.0):
                 daemon.wait_until(
                     lambda seconds=seconds: min(stale(proxy)) > seconds,  # type: ignore[misc]
                     "staleness grows",

@@ -11,7 +11,7 @@ from tests import kubectl as kubectls
 from tests.e2e import simulation
 from tests.kubectl import Kubectl
 
-PROGRAMS = kubectls.parameters()
+PROGRAMS = kubectls.first_and_last()
 MANIFEST = """
 apiVersion: apps/v1
 kind: Deployment

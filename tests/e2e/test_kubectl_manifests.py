@@ -17,7 +17,7 @@ from tests.e2e import daemon, manifests, programs, simulation, sockets
 from tests.e2e.simulation import HOST, Address, Object
 from tests.kubectl import Kubectl
 
-PROGRAMS = kubectls.parameters()
+PROGRAMS = kubectls.last()
 NODE = "node-a"
 """A node of the manifests' hand-made EndpointSlices; the proxy is on it."""
 
