@@ -1,5 +1,8 @@
 """Objects that change while a sync is under way: the next sync makes up for it."""
 
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,14 +32,14 @@ changes = st.tuples(st.booleans(), st.sampled_from(OBJECTS), st.integers(0, 12))
 
 
 class World:
-    """A proxier over a Store, with at most one sync under way."""
+    """A proxier over a Store, with at most one sync under way; `whole` is its kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, whole: str = "sync_steps") -> None:
         self.store = store.Store()
         self.plane = recording.RecordingPlane()
         self.proxier = proxier.Proxier(self.store, self.plane, loopback.LoopbackPortal(1).locate)
-        self.make_steps = self.proxier.sync_steps
-        self.steps = self.make_steps()
+        self._make_steps: Callable[[], proxier.Steps] = getattr(self.proxier, whole)
+        self.steps = self._make_steps()
 
     def change(self, *, gone: bool, what: admission.Accepted) -> None:
         kind = names.Kind.SERVICE if isinstance(what, services.Service) else what.origin
@@ -46,7 +49,7 @@ class World:
     def advance(self, count: int) -> None:
         for _ in range(count):
             if next(self.steps, "done") == "done":
-                self.steps = self.make_steps()
+                self.steps = self._make_steps()
 
     def settle(self) -> None:
         for _ in self.steps:
@@ -57,23 +60,10 @@ class World:
         return self.plane.open, self.plane.backends, self.proxier.rules()
 
 
-@given(st.lists(changes, max_size=30))
-def test_any_interleaving_ends_where_a_fresh_start_does(history: list[Change]) -> None:
-    live, fresh = World(), World()
-    for gone, what, steps in history:
-        live.change(gone=gone, what=what)
-        live.advance(steps)
-    live.settle()
-    fresh.proxier = proxier.Proxier(live.store, fresh.plane, loopback.LoopbackPortal(1).locate)
-    fresh.proxier.mark_all()
-    fresh.proxier.sync()
-    assert live.state() == fresh.state()
-
-
-@given(st.lists(changes, max_size=30))
-def test_a_resync_in_batches_ends_there_too(history: list[Change]) -> None:
-    live, fresh = World(), World()
-    live.make_steps = live.proxier.resync_steps
+@pytest.mark.parametrize("whole", ["sync_steps", "resync_steps"])
+@given(history=st.lists(changes, max_size=30))
+def test_any_interleaving_ends_where_a_fresh_start_does(whole: str, history: list[Change]) -> None:
+    live, fresh = World(whole), World()
     for gone, what, steps in history:
         live.change(gone=gone, what=what)
         live.advance(steps)
