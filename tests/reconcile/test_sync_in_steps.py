@@ -1,6 +1,6 @@
 """Objects that change while a sync is under way: the next sync makes up for it."""
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -11,6 +11,9 @@ from kproxy.model import admission, names, services
 from kproxy.portal import loopback
 from kproxy.reconcile import proxier
 from tests.reconcile import builders, recording
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OBJECTS: list[admission.Accepted] = [
     builders.service("a", "10.0.0.1"),
