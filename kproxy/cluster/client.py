@@ -1,32 +1,29 @@
 """A client of one API server that only reads: GETs whose bodies arrive as bytes.
 
-Credentials, client certificates too, are renewed once on 401 and when a handshake failed because
-of them. Redirects are not followed, bodies are not decompressed, and what the server sends is
+Credentials, client certificates too, are renewed once on 401, and before the next request when TLS
+has failed. Redirects are not followed, bodies are not decompressed, and what the server sends is
 bounded by whoever reads it. Every way in which a request can fail is a `RequestError`.
 """
 
 import asyncio
-import functools
+import errno
 import os
 import ssl
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address, ip_network
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import aiohttp
 import aiohttp.http_exceptions
 import yarl
 
 from kproxy import errors
-from kproxy.cluster import backoff, credentials, kubeconfig, progress, wire
-
-if TYPE_CHECKING:
-    from kproxy.cluster import transport
+from kproxy.cluster import backoff, credentials, kubeconfig, progress, sessions, wire
 
 ESTABLISHMENT_SECONDS = 30.0
 """From the beginning of a request to the head of its answer."""
@@ -54,7 +51,7 @@ class RequestError(Exception):
 
 def check(access: ClusterAccess, environment: Mapping[str, str]) -> None:
     """Raise ConfigError when a certificate that `access` begins with cannot be used."""
-    _transport(access, *credentials.client_certificate(access.user), proxy_for(access, environment))
+    sessions.check(access, proxy_for(access, environment))
 
 
 class Client:
@@ -71,10 +68,7 @@ class Client:
         self.access = access
         self._proxy = proxy_for(access, environment)
         self._credentials = credentials.for_user(access.user, monotonic, wall)
-        self._session: aiohttp.ClientSession | None = None
-        self._identity: tuple[object, object] = (None, None)
-        """The certificate and key the session was made with."""
-        self._lock = asyncio.Lock()
+        self._sessions = sessions.Sessions(access, self._proxy)
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,7 +79,7 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._drop_session()
+        await self._sessions.close()
 
     @asynccontextmanager
     async def get(
@@ -95,8 +89,8 @@ class Client:
 
         `mode` is what is asked for, since it decides what a refusal means.
         """
-        answer = await self._request(path, query)
-        try:
+        async with AsyncExitStack() as stack:
+            answer = await self._request(path, query, stack)
             if answer.status != 200:
                 raise await _refusal(mode, answer)
             encoding = answer.headers.get("Content-Encoding", "identity")
@@ -104,22 +98,34 @@ class Client:
                 text = f"the answer is encoded as {encoding[:20]!r}, which was not asked for"
                 raise RequestError(progress.Outcome.MALFORMED, text)
             yield Response(answer)
-        finally:
-            answer.close()
 
-    async def _request(self, path: str, query: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """The answer, with credentials renewed once if they were refused."""
+    async def _request(
+        self, path: str, query: Mapping[str, str], stack: AsyncExitStack
+    ) -> aiohttp.ClientResponse:
+        """The answer, with credentials renewed once if they were refused.
+
+        `stack` holds the answer, and the session it comes from.
+        """
         for is_last in (False, True):
             try:
                 credential = await self._credentials.get()
             except credentials.CredentialsError as error:
                 raise RequestError(progress.Outcome.CREDENTIALS, str(error)) from None
             try:
+                # What was refused must not be shown again, though it be all that can be.
+                using = self._sessions.use(credential, may_be_older=not is_last)
+                session = await stack.enter_async_context(using)
+            except errors.ConfigError as error:
+                # Perhaps the certificate has been replaced, and its key not yet.
+                self._credentials.discard(credential)
+                raise RequestError(progress.Outcome.CREDENTIALS, str(error)) from None
+            try:
                 async with asyncio.timeout(ESTABLISHMENT_SECONDS):
-                    answer = await self._ask(path, query, credential)
+                    answer = await self._ask(session, path, query, credential)
             except TimeoutError:
                 text = f"no answer within {ESTABLISHMENT_SECONDS:g} s"
                 raise RequestError(progress.Outcome.UNREACHABLE, text) from None
+            stack.callback(answer.close)
             if answer.status == 401:
                 self._credentials.discard(credential)
             if answer.status != 401 or is_last:
@@ -128,61 +134,32 @@ class Client:
         return answer
 
     async def _ask(
-        self, path: str, query: Mapping[str, str], credential: credentials.Credential
+        self,
+        session: sessions.Session,
+        path: str,
+        query: Mapping[str, str],
+        credential: credentials.Credential,
     ) -> aiohttp.ClientResponse:
-        session = await self._session_with(credential)
         headers = dict(_HEADERS)
         if credential.authorization:
             headers["Authorization"] = credential.authorization
         try:
-            return await session.get(
+            return await session.http.get(
                 yarl.URL(self.access.server + path).with_query(dict(query)),
                 headers=headers,
                 allow_redirects=False,
                 proxy=self._proxy or None,
                 server_hostname=self.access.tls_server_name or None,
             )
-        except _TLS_ERRORS as error:
-            # The authority, or our certificate, may have been replaced on disk.
-            _transport.cache_clear()
-            if credential.certificate is not None:
+        except _ERRORS as error:
+            if credential.certificate is not None and _may_be_a_refusal(error):
                 self._credentials.discard(credential)
-            await self._drop_session()
+            if not _is_of_tls(error):
+                raise RequestError(progress.Outcome.UNREACHABLE, _told(error)) from None
+            # The authority, or our certificate, may have been replaced on disk.
+            self._sessions.give_up(session)
             text = f"TLS failed: {_told(error)}"
             raise RequestError(progress.Outcome.TLS_FAILED, text) from None
-        except _ERRORS as error:
-            raise RequestError(progress.Outcome.UNREACHABLE, _told(error)) from None
-
-    async def _session_with(self, credential: credentials.Credential) -> aiohttp.ClientSession:
-        """The session, made anew when there is none or when the certificate is another one.
-
-        A new certificate ends what runs with the old one, as in client-go: the server would go
-        on to take a watch for the old identity.
-        """
-        async with self._lock:
-            identity = (credential.certificate, credential.key)
-            if self._session is None or identity != self._identity:
-                try:
-                    made = await self._make_transport(credential)
-                except errors.ConfigError as error:
-                    # Perhaps the certificate has been replaced, and its key not yet.
-                    self._credentials.discard(credential)
-                    raise RequestError(progress.Outcome.CREDENTIALS, str(error)) from None
-                await self._drop_session()
-                self._session, self._identity = made.open(), identity
-            return self._session
-
-    async def _make_transport(self, credential: credentials.Credential) -> "transport.Transport":
-        made_of = (credential.certificate, credential.key, self._proxy)
-        if self.access.server.startswith("http://"):
-            return _transport(self.access, *made_of)
-        # Reading the system's authorities takes tens of milliseconds.
-        return await asyncio.to_thread(_transport, self.access, *made_of)
-
-    async def _drop_session(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
 
 
 class Response:
@@ -218,7 +195,24 @@ class Response:
 
 # HttpProcessingError (of which LineTooLong is one) is no ClientError.
 _ERRORS = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError, ValueError)
-_TLS_ERRORS = (aiohttp.ClientSSLError, ssl.SSLError)
+
+
+def _is_of_tls(error: BaseException) -> bool:
+    """Whether TLS failed: in the handshake, or after it, as a refusal in TLS 1.3 does."""
+    return isinstance(error, aiohttp.ClientSSLError | ssl.SSLError) or isinstance(
+        error.__cause__, ssl.SSLError
+    )
+
+
+def _may_be_a_refusal(error: BaseException) -> bool:
+    """Whether a server that ends a connection so may have disliked the client's certificate.
+
+    In TLS 1.3 it does so after the handshake, and a reset may overtake the alert that says why.
+    """
+    if isinstance(error, aiohttp.ClientConnectorError):
+        # During the handshake; whom nobody listens to was not refused for a certificate.
+        return _is_of_tls(error) or error.os_error.errno in {None, errno.ECONNRESET}
+    return isinstance(error, aiohttp.ClientOSError | aiohttp.ServerDisconnectedError)
 
 
 async def _refusal(mode: progress.Mode, answer: aiohttp.ClientResponse) -> RequestError:
@@ -288,25 +282,6 @@ def _is_in_network(host: str, network: str) -> bool:
         return ip_address(host) in ip_network(network, strict=False)
     except (ValueError, TypeError):
         return False
-
-
-@functools.lru_cache(maxsize=1)
-def _transport(
-    access: ClusterAccess, certificate: bytes | None, key: bytes | None, proxy_url: str
-) -> "transport.Transport":
-    """Raises ConfigError when a certificate cannot be used.
-
-    Cached so that what `check` has made to find out is what a Client then uses.
-    """
-    from kproxy.cluster import transport  # noqa: PLC0415  # costs most of a second
-
-    try:
-        return transport.Transport(access, certificate, key, proxy_url)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise errors.ConfigError(
-            f"a certificate for {access} cannot be used: {_told(error)}; "
-            "the authority, the client certificate and its own key must be PEM"
-        ) from None
 
 
 def _told(error: BaseException) -> str:

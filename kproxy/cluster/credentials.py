@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import structlog
 
 from kproxy import errors
 from kproxy.cluster import kubeconfig
+
+_log = structlog.get_logger(__name__)
 
 FILE_SECONDS = 60.0
 """Token and certificate files are read again after this; they are replaced long before they end."""
@@ -77,7 +80,10 @@ def _pem(given: kubeconfig.Pem, what: str) -> bytes | None:
 
 
 class _FromKubeconfig:
-    """A token, a password or a certificate that stands there, or is in a file named there."""
+    """A token, a password or a certificate that stands there, or is in a file named there.
+
+    Files that cannot be read at the periodic look are no reason to give up what nobody refused.
+    """
 
     def __init__(self, user: kubeconfig.User, clock: Callable[[], float]) -> None:
         self._user = user
@@ -92,7 +98,9 @@ class _FromKubeconfig:
                 certificate, key = client_certificate(self._user)
                 self._held = Credential(_authorization(self._user), certificate, key)
             except errors.ConfigError as error:
-                raise CredentialsError(f"no credentials: {error}") from None
+                if self._held is None:
+                    raise CredentialsError(f"no credentials: {error}") from None
+                _log.warning(f"the credentials there were are still used: {error}")
             self._read_at = now
         return self._held
 
