@@ -7,6 +7,9 @@ a collector, at scrape time.
 from collections import Counter
 from collections.abc import Iterable
 
+SETTLED_SECONDS = 1.0
+"""A watch that has lasted so long is a good one, whatever happened before."""
+
 
 class ServicePortCounters:
     """What happened on one service port.
@@ -65,11 +68,13 @@ class ReflectorCounters:
 
     Moments are on the monotonic clock. `last_contact` is when the server last sent a byte that
     made sense (an event, a bookmark, a list), None before the first; `failing_since` is when
-    contact was lost, None while all is well. `relists` counts lists by cause, `events` watch
+    contact was lost, None while all is well; `answered_at` is when the request under way was
+    answered, None while there is none. `relists` counts lists by cause, `events` watch
     events by type, `failures` what broke a list or a watch, by reason.
     """
 
     __slots__ = (
+        "answered_at",
         "events",
         "failing_since",
         "failures",
@@ -89,16 +94,20 @@ class ReflectorCounters:
         self.malformed = 0
         self.last_contact: float | None = None
         self.failing_since: float | None = None
+        self.answered_at: float | None = None
 
 
-def out_of_contact(watched: Iterable[ReflectorCounters], now: float) -> float | None:
-    """Seconds for which nothing was heard of what is in trouble, None when nothing is.
+def unread(watched: Iterable[ReflectorCounters], now: float) -> dict[str, float]:
+    """What cannot be read at the moment, and for how many seconds nothing of it has been read.
 
-    Counted from the last byte that made sense: a loss may have gone unnoticed for a while.
+    Empty while all is well. Counted from the last byte that made sense, since a loss may go
+    unnoticed for a while, and at least from the first failure.
     """
-    since = [
-        one.failing_since if one.last_contact is None else one.last_contact
-        for one in watched
-        if one.failing_since is not None
-    ]
-    return max(now - min(since), 0.0) if since else None
+    seconds: dict[str, float] = {}
+    for one in watched:  # one for each namespace, if namespaces are named
+        is_live = one.answered_at is not None and now - one.answered_at >= SETTLED_SECONDS
+        if one.failing_since is not None and not is_live:
+            heard = one.failing_since if one.last_contact is None else one.last_contact
+            lost = max(now - min(heard, one.failing_since), 0.0)
+            seconds[one.resource] = max(lost, seconds.get(one.resource, 0.0))
+    return seconds

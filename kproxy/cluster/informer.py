@@ -95,8 +95,8 @@ class InformerSource:
             f"{each.where} at {each.version}" if each.has_listed else f"{each.where} not listed"
             for each in self._reflectors
         )
-        seconds = metrics.out_of_contact(self.counters(), self._clock())
-        stale = "" if seconds is None else f"; out of contact for {seconds:.0f} s"
+        unread = metrics.unread(self.counters(), self._clock())
+        stale = f"; out of contact for {max(unread.values()):.0f} s" if unread else ""
         return f"API server {self._access}: {told}{stale}"
 
     async def run(self) -> None:

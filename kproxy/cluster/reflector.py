@@ -343,8 +343,12 @@ class Reflector:
         path = resource.path(self._namespace)
         async with self._api.get(mode, path, {**query, "labelSelector": LABEL_SELECTOR}) as answer:
             self._is_answered = True
+            self.counters.answered_at = self._clockwork.clock()
             self._in_contact()
-            yield answer
+            try:
+                yield answer
+            finally:
+                self.counters.answered_at = None
 
     def _in_contact(self) -> None:
         """The server has answered, or said something that makes sense."""

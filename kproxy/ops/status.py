@@ -37,12 +37,13 @@ def warning(seen: observed.Observed, now: float) -> str:
     """
     if not seen.source.has_synced:
         return "not every Service and endpoint has been read yet"
-    seconds = metrics.out_of_contact(seen.source.counters(), now)
-    if seconds is None:
+    unread = metrics.unread(seen.source.counters(), now)
+    if not unread:
         return ""
+    what, seconds = " and ".join(sorted(unread)), max(unread.values())
     return (
-        f"the API server has been out of contact for {seconds:.0f} s: "
-        "this is the last known state, which goes on being served"
+        f"{what} could not be read for {seconds:.0f} s: this is the last known state, "
+        "which goes on being served; the log of the proxy says why"
     )
 
 

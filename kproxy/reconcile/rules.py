@@ -38,10 +38,11 @@ def rules_for(
         if port.protocol is not names.Protocol.TCP:
             continue
         name = names.ServicePortName(service.name, port.name, port.protocol)
-        found = _of_family(service.cluster_ip, reader.endpoints(name))
+        frontends = tuple(_frontends(service, port))
+        found = _of_one_family(frontends, reader.endpoints(name))
         rules[name] = forwarding.Rule(
             name=name,
-            frontends=tuple(_frontends(service, port)),
+            frontends=frontends,
             policy=policy,
             cluster=_backends(endpoints.serving_set(found)),
             local=_backends(endpoints.serving_set(endpoints.on_node(found, node))),
@@ -49,17 +50,20 @@ def rules_for(
     return rules
 
 
-def _of_family(
-    cluster_ip: str, found: tuple[endpoints.Endpoint, ...]
+def _of_one_family(
+    frontends: tuple[forwarding.Frontend, ...], found: tuple[endpoints.Endpoint, ...]
 ) -> tuple[endpoints.Endpoint, ...]:
-    """The endpoints of the cluster IP's family: a dual-stack Service has each pod twice.
+    """Of a dual-stack Service, whose pods are there twice, the endpoints of one family.
 
-    As kube-proxy, which passes over the others in silence (service-behaviour row 39).
+    That is the frontends', IPv4 if they have both: only those can be bound (service-behaviour row
+    39). Where there is but one family, it is dialled from frontends of either.
     """
-    is_ipv6 = ":" in cluster_ip
-    if all((":" in each.backend.address) is is_ipv6 for each in found):
+    ipv4 = tuple(each for each in found if ":" not in each.backend.address)
+    if not ipv4 or len(ipv4) == len(found):
         return found
-    return tuple(each for each in found if (":" in each.backend.address) is is_ipv6)
+    if any(":" not in frontend.address for frontend in frontends):  # a node port's is ""
+        return ipv4
+    return tuple(each for each in found if ":" in each.backend.address)
 
 
 def _backends(chosen: Iterable[endpoints.Endpoint]) -> tuple[endpoints.Backend, ...]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,37 @@ def test_the_last_state_is_served_while_the_server_is_away_and_says_how_stale_it
             assert followed.informed.problems() == ()
             assert followed.of_services.relists == {"start": 1}
             assert "services at 200" in followed.informed.describe()
+
+    on_fake_time(scenario)
+
+
+def test_a_watch_that_is_live_again_is_not_stale_although_it_has_nothing_to_say() -> None:
+    async def scenario(api: fake_api.FakeApi) -> None:
+        fake_api.serve_web(api, "10.1.0.1")
+        api.script(SERVICES, "watch", sends(fake_api.bookmark(500), then="abort"))
+        async with following.following(api) as followed:
+            await followed.synced()
+            await followed.until(lambda: len(api.requests(SERVICES, "watch")) == 2)
+            await asyncio.sleep(2)
+            assert "out of contact" not in followed.informed.describe()
+
+    on_fake_time(scenario)
+
+
+def test_answers_without_sense_are_no_contact() -> None:
+    async def nonsense(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text="<html>please log in</html>")
+
+    async def scenario(api: fake_api.FakeApi) -> None:
+        fake_api.serve_web(api, "10.1.0.1")
+        async with following.following(api) as followed:
+            await followed.synced()
+            api.script(SERVICES, "watch", *[nonsense] * 500)
+            api.script(SERVICES, "list", *[nonsense] * 500)
+            api.emit(SERVICES, "ERROR", fake_api.status_object(410, "Expired", "gone"))
+            await asyncio.sleep(1000)
+            (told,) = re.findall(r"out of contact for (\d+) s", followed.informed.describe())
+            assert 990 <= int(told) <= 1001
 
     on_fake_time(scenario)
 

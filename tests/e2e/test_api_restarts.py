@@ -197,7 +197,8 @@ def test_k02_when_the_api_server_is_killed_traffic_goes_on_and_staleness_is_told
             )
             assert "web" in shown.stdout
             assert re.fullmatch(
-                r"Warning: the API server has been out of contact for \d+ s: .*\n", shown.stderr
+                r"Warning: endpointslices\S* and services could not be read for \d+ s: .*\n",
+                shown.stderr,
             )
             assert proxy.stop() == 0
 

@@ -602,15 +602,14 @@ class TestFailures:
         self, book: Playbook
     ) -> None:
         dual = service(ip="fd00::1", external_ips=("203.0.113.1",))
-        first, second = (endpoints.Backend(f"fd00::{n}", 8080) for n in (11, 12))
         with structlog.testing.capture_logs() as logs:
-            book.put(dual, sliced("web", [endpoints.Endpoint(first)]))
+            book.put(dual, sliced("web"))
             assert book.sync() == [
-                forwarding.SetBackends(port_name("web"), forwarding.Policy(), (first,), ()),
+                sets("web", "10.1.0.1"),
                 opens("web", "203.0.113.1:80", KINDS.EXTERNAL_IP),
             ]
             book.retry()
-            book.put(sliced("web", [endpoints.Endpoint(second)]))
+            book.put(sliced("web", "10.1.0.2"))
             book.sync()
         assert [(line["log_level"], line["event"], line["service"]) for line in logs] == [
             ("error", "frontend is not served", "default/web:http")

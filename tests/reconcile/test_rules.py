@@ -53,13 +53,25 @@ def test_a_cluster_ip_service_has_one_rule_per_port_with_its_own_endpoints() -> 
     }
 
 
-def test_endpoints_are_of_the_family_of_the_cluster_ip() -> None:
+def test_of_pods_that_are_there_in_two_families_one_is_taken() -> None:
     """A dual-stack Service has each pod in two slices (service-behaviour row 39)."""
-    six = [endpoints.Endpoint(endpoints.Backend("fd00::1", 8080), node="n1")]
-    both = [builders.sliced("web", "10.1.0.1"), builders.sliced("web", six, suffix="2")]
-    assert rule_of(builders.service(), *both).cluster == builders.backends("10.1.0.1")
-    rule = rule_of(builders.service(ip="fd00::a"), *both)
-    assert rule.cluster == rule.local == (endpoints.Backend("fd00::1", 8080),)
+    four, six = builders.backend("10.1.0.1"), endpoints.Backend("fd00::1", 8080)
+    slices = {
+        4: builders.sliced("web", "10.1.0.1"),
+        6: builders.sliced("web", [endpoints.Endpoint(six, node="n1")], suffix="2"),
+    }
+    with_ipv6 = builders.service(ip="fd00::a")
+    with_both = builders.service(ip="fd00::a", external_ips=("203.0.113.1",))
+    for service, families, expected in (
+        (builders.service(), (4, 6), four),
+        (with_ipv6, (4, 6), six),
+        (with_both, (4, 6), four),
+        (with_both, (6,), six),
+        (with_both, (4,), four),
+    ):
+        rule = rule_of(service, *(slices[family] for family in families))
+        assert rule.cluster == (expected,)
+    assert rule_of(with_ipv6, *slices.values()).local == (six,)
 
 
 @pytest.mark.parametrize(
