@@ -120,10 +120,11 @@ def _report(running: cluster.Cluster, path: Path) -> str:
             f"This user may not bind ports below {running.shift_below}: they are moved up by "
             f"{loopback.PORT_SHIFT}, in the objects too, so that 80 is {80 + loopback.PORT_SHIFT}."
         )
-    if not _is_local(options.pod_cidr):
+    foreign = [each for each in running.pod_cidrs if not _is_local(each[1])]
+    if foreign:
         lines.append(
-            f"No address in {options.pod_cidr} is this machine's, so that no pod can listen; as "
-            f"root, where that harms nobody: ip route add local {options.pod_cidr} dev lo"
+            f"Pods cannot listen in {', '.join(map(str, foreign))}, which is not this machine's. "
+            f"As root, best in a network namespace: ip route add local {foreign[0]} dev lo"
         )
     quoted = shlex.quote(str(path))
     lines += [
@@ -137,11 +138,11 @@ def _report(running: cluster.Cluster, path: Path) -> str:
     return "\n".join(lines)
 
 
-def _is_local(cidr: str) -> bool:
-    """Whether a server could listen on an address of that range."""
+def _is_local(address: ipaddress.IPv4Address) -> bool:
+    """Whether a server could listen there."""
     with socket.socket() as probe:
         try:
-            probe.bind((str(ipaddress.ip_network(cidr)[1]), 0))
+            probe.bind((str(address), 0))
         except OSError:
             return False
     return True

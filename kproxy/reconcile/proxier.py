@@ -41,7 +41,7 @@ RESYNC_BATCH = 10
 
 
 Steps: TypeAlias = Generator[None, None, list[names.ServicePortName]]
-"""A sync in steps; in the end, the service ports that it looked at."""
+"""A sync in steps; in the end, the service ports whose frontends may be in another state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,6 @@ class _Plan:
     set_backends: list[forwarding.SetBackends] = field(default_factory=list)
     open: list[tuple[endpoints.Backend, claims.Claim]] = field(default_factory=list)
     forget: list[names.ServicePortName] = field(default_factory=list)
-    looked_at: dict[names.ServicePortName, None] = field(default_factory=dict)
 
 
 class Proxier:
@@ -112,6 +111,7 @@ class Proxier:
         self._open: dict[endpoints.Backend, claims.Claim] = {}
         self._failed: dict[endpoints.Backend, str] = {}
         self._collisions: dict[endpoints.Backend, frozenset[claims.Claim]] = {}
+        self._touched: set[names.ServicePortName] = set()
         self.quarantined = 0
         """Services whose rules could not be computed: bugs, contained."""
 
@@ -141,28 +141,31 @@ class Proxier:
                 changed: list[names.ServicePortName] = done.value
                 return changed
 
-    def resync_steps(self) -> Steps:
+    def sync_steps(self) -> Steps:
+        """Carry out what the dirty Services require. Must not run before the first lists are in.
+
+        Yields between pieces of work of some 100 us; only one sync may be under way. Returns the
+        service ports whose frontends may be in another state than when a sync last returned.
+
+        A frontend that cannot be opened is reported and left for a later sync; it never keeps
+        another one from being served.
+        """
+        yield from self._carry_out()
+        return self._take_touched()
+
+    def resync_steps(self, batch: int = RESYNC_BATCH) -> Steps:
         """Look at everything again, and retry what could not be opened, as `sync_steps` does.
 
         What becomes dirty meanwhile comes with the next batch, before all that is left.
         """
         everything = list({*self._reader.service_names(), *self._ports_of})
-        looked_at: dict[names.ServicePortName, None] = {}
-        for first in range(0, len(everything), RESYNC_BATCH):
-            self.mark(everything[first : first + RESYNC_BATCH])
-            found = yield from self.sync_steps()
-            looked_at.update(dict.fromkeys(found))
-        return list(looked_at)
+        for first in range(0, len(everything), batch):
+            self.mark(everything[first : first + batch])
+            yield from self._carry_out()
+        return self._take_touched()
 
-    def sync_steps(self) -> Steps:
-        """Carry out what the dirty Services require. Must not run before the first lists are in.
-
-        Yields between pieces of work of some 100 us; only one sync may be under way. Returns the
-        service ports whose frontends may be in another state than before.
-
-        A frontend that cannot be opened is reported and left for a later sync; it never keeps
-        another one from being served.
-        """
+    def _carry_out(self) -> Generator[None, None, None]:
+        """One sync. Should it meet a bug, what it has touched is told by the next."""
         dirty, self._dirty = self._dirty, set()
         plan = _Plan()
         yield from self._plan(dirty, plan)
@@ -179,7 +182,10 @@ class Proxier:
         for name in plan.forget:
             self._plane.apply(forwarding.Forget(name))
             yield
-        return sorted(plan.looked_at | dict.fromkeys(plan.forget))
+
+    def _take_touched(self) -> list[names.ServicePortName]:
+        touched, self._touched = self._touched, set()
+        return sorted(touched)
 
     def rules(self) -> dict[names.ServicePortName, forwarding.Rule]:
         """The rules in force, by service port."""
@@ -209,7 +215,7 @@ class Proxier:
         for address in touched:
             winner = self._claims.winner(address)
             self._report_collisions(address, winner)
-            plan.looked_at.update((claim.name, None) for claim in self._claims.all(address))
+            self._touched.update(claim.name for claim in self._claims.all(address))
             if winner is not None and not self._has_backends(winner):
                 winner = None
             current = self._open.get(address)
@@ -253,13 +259,14 @@ class Proxier:
             if name not in desired:
                 del self._entries[name]
                 plan.forget.append(name)
+                self._touched.add(name)
         for name, entry in desired.items():
             for address, claim in entry.claims:
                 self._claims.add(address, claim)
                 touched[address] = None
             old = self._entries.get(name)
             self._entries[name] = entry
-            plan.looked_at[name] = None
+            self._touched.add(name)
             if old is None or _backends(old.rule) != _backends(entry.rule):
                 plan.set_backends.append(_backends(entry.rule))
         if desired:

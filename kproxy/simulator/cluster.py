@@ -120,8 +120,8 @@ class Cluster:
             certificate=self._certificate(ranges, now()) if self.options.tls else None,
         )
         recorder = events.Recorder(self.registry)
-        cidrs = nodes.pod_cidrs(ranges.pods, self.options.nodes)
-        by_node = {f"node-{number}": cidr for number, cidr in enumerate(cidrs, 1)}
+        self.pod_cidrs = nodes.pod_cidrs(ranges.pods, self.options.nodes)
+        by_node = {f"node-{number}": cidr for number, cidr in enumerate(self.pod_cidrs, 1)}
         self._kubelet = kubelet.Kubelet(self.registry, recorder, by_node)
         self._controllers = self._connect(recorder, ranges, rng)
         self._first_service_ip = str(ranges.services[1])

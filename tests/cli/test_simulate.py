@@ -139,9 +139,9 @@ def test_low_ports_that_are_moved_up_are_told_of(tmp_path: Path) -> None:
 def test_pods_that_could_not_listen_are_told_of_with_the_command_that_helps(
     tmp_path: Path,
 ) -> None:
-    with started(tmp_path, "--pod-cidr", "192.0.2.0/23", "--nodes", "1") as simulation:
+    with started(tmp_path, "--pod-cidr", "198.18.0.0/23", "--nodes", "1") as simulation:
         simulation.wait_up()
-        assert "ip route add local 192.0.2.0/23 dev lo" in simulation.out()
+        assert "ip route add local 198.18.1.0/24 dev lo" in simulation.out()
     with started(tmp_path) as simulation:
         simulation.wait_up()
         assert "ip route" not in simulation.out()

@@ -1,5 +1,6 @@
 """Objects that change while a sync is under way: the next sync makes up for it."""
 
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.cluster import store
-from kproxy.model import admission, names, services
+from kproxy.model import admission, endpoints, forwarding, names, services
 from kproxy.portal import loopback
 from kproxy.reconcile import proxier
 from tests.reconcile import builders, recording
@@ -37,11 +38,15 @@ changes = st.tuples(st.booleans(), st.sampled_from(OBJECTS), st.integers(0, 12))
 class World:
     """A proxier over a Store, with at most one sync under way; `whole` is its kind."""
 
-    def __init__(self, whole: str = "sync_steps") -> None:
+    def __init__(self, whole: str = "sync") -> None:
         self.store = store.Store()
         self.plane = recording.RecordingPlane()
         self.proxier = proxier.Proxier(self.store, self.plane, loopback.LoopbackPortal(1).locate)
-        self._make_steps: Callable[[], proxier.Steps] = getattr(self.proxier, whole)
+        kinds: dict[str, Callable[[], proxier.Steps]] = {
+            "sync": self.proxier.sync_steps,
+            "resync": functools.partial(self.proxier.resync_steps, batch=1),
+        }
+        self._make_steps = kinds[whole]
         self.steps = self._make_steps()
 
     def change(self, *, gone: bool, what: admission.Accepted) -> None:
@@ -63,7 +68,7 @@ class World:
         return self.plane.open, self.plane.backends, self.proxier.rules()
 
 
-@pytest.mark.parametrize("whole", ["sync_steps", "resync_steps"])
+@pytest.mark.parametrize("whole", ["sync", "resync"])
 @given(history=st.lists(changes, max_size=30))
 def test_any_interleaving_ends_where_a_fresh_start_does(whole: str, history: list[Change]) -> None:
     live, fresh = World(whole), World()
@@ -75,6 +80,54 @@ def test_any_interleaving_ends_where_a_fresh_start_does(whole: str, history: lis
     fresh.proxier.mark_all()
     fresh.proxier.sync()
     assert live.state() == fresh.state()
+
+
+def test_a_resync_looks_at_everything_and_tells_what_it_has_opened() -> None:
+    world = World()
+    many = 3 * proxier.RESYNC_BATCH + 1
+    for number in range(many):
+        world.change(gone=False, what=builders.service(f"s{number:03}", f"10.0.0.{number}"))
+        world.change(gone=False, what=builders.sliced(f"s{number:03}", "10.1.0.1"))
+        world.plane.busy.add(endpoints.Backend(f"127.0.0.{number}", 80))
+    assert len(world.proxier.sync()) == many
+    assert world.plane.open == {}
+    world.plane.busy.clear()
+    assert finish(world.proxier.resync_steps()) == [
+        builders.port_of(f"s{number:03}") for number in range(many)
+    ]
+    assert len(world.plane.open) == many
+    assert finish(world.proxier.resync_steps()) == []
+
+
+def test_what_a_sync_had_touched_before_it_met_a_bug_is_told_by_the_next() -> None:
+    world = World()
+    for name, address in (("a", "10.0.0.1"), ("b", "10.0.0.2")):
+        world.change(gone=False, what=builders.service(name, address))
+        world.change(gone=False, what=builders.sliced(name, "10.1.0.1"))
+    apply = world.plane.apply
+
+    def fail_at_the_second(message: forwarding.Message) -> None:
+        if isinstance(message, forwarding.OpenFrontend) and world.plane.open:
+            raise RuntimeError
+        apply(message)
+
+    world.plane.apply = fail_at_the_second  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        world.proxier.sync()
+    world.plane.apply = apply  # type: ignore[method-assign]
+    told = finish(world.proxier.resync_steps())
+    assert told == [builders.port_of("a"), builders.port_of("b")]
+    assert len(world.plane.open) == 2
+
+
+def finish(steps: proxier.Steps) -> list[names.ServicePortName]:
+    """All steps, and what they say in the end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            told: list[names.ServicePortName] = done.value
+            return told
 
 
 def test_a_change_does_not_wait_for_the_end_of_a_resync() -> None:
