@@ -55,14 +55,14 @@ async def r18_reset_during_dial(bench: rig.Rig) -> None:
         async with bench.within("the proxy gives up its dial for a client that has reset", 1.0):
             await actor.until(lambda: bench.dials() <= idle)
         await _nothing(lambda: bench.dials() > idle, "the proxy dials again for a client that left")
-    with_room = asyncio.get_running_loop().time()
-    try:
+    # A proxy may look whether an endpoint that kept a dial waiting is back. That connection is
+    # nobody's: it brings nothing, and ends.
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_WATCH):
             late = await bench.accept()
-    except TimeoutError:
-        return
-    waited = asyncio.get_running_loop().time() - with_room
-    raise AssertionError(f"{late.name} got a connection {waited:.1f} s after the client left")
+            with contextlib.suppress(ConnectionError):
+                brought = await late.receive()
+                assert not brought, f"{late.name} got {brought!r} of a client that had left"
 
 
 async def _nothing(happens: actor.State, sentence: str) -> None:
