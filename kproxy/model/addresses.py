@@ -6,14 +6,14 @@ whitespace); zone ids, which it accepts, are refused here. An IPv4-mapped IPv6 a
 as the IPv4 address that a dial to it would reach, so that no rule has to know two spellings of
 one place.
 
-Dotted quads have a way of their own, eight times as fast: at 100,000 endpoints the library takes
+Dotted quads have a way of their own, many times as fast: at 100,000 endpoints the library takes
 most of the time in which a cluster is listed. It accepts what the library accepts, letter by
 letter, and a property test holds it to that.
 """
 
 import functools
 import ipaddress
-import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -51,19 +51,21 @@ LONGEST_TEXT = len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255")
 
 def parse(text: str) -> Address | None:
     """The address that `text` spells, or None if it is no address in the strict sense."""
-    return _parsed(text) if len(text) <= LONGEST_TEXT else None
+    try:
+        first, second, third, fourth = text.split(".")
+        octets = _OCTETS[first], _OCTETS[second], _OCTETS[third], _OCTETS[fourth]
+    except (ValueError, KeyError):
+        return _parsed(text) if len(text) <= LONGEST_TEXT else None
+    return Address(text, _use_of_ipv4(octets))
 
 
-_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_DOTTED_QUAD = re.compile(r"\.".join([_OCTET] * 4))
+_OCTETS = {str(octet): octet for octet in range(256)}
+"""By their only spelling."""
 
 
-@functools.lru_cache(maxsize=16384)
+@functools.lru_cache(maxsize=4096)
 def _parsed(text: str) -> Address | None:
     """Cached because an address comes many times: by port, by slice, by update."""
-    quad = _DOTTED_QUAD.fullmatch(text)
-    if quad is not None:
-        return Address(text, _use_of_ipv4(bytes(map(int, quad.groups()))))
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -77,16 +79,21 @@ def _parsed(text: str) -> Address | None:
     return Address(str(address), _use_of_ipv4(address.packed))
 
 
-def _use_of_ipv4(octets: bytes) -> Use:
-    if octets[0] == 0:
-        return Use.UNSPECIFIED
-    if octets[0] == 127:
-        return Use.LOOPBACK
-    if octets[:2] == b"\xa9\xfe":
+_USE_BY_FIRST_OCTET = {
+    0: Use.UNSPECIFIED,
+    127: Use.LOOPBACK,
+    **dict.fromkeys(range(224, 240), Use.MULTICAST),
+}
+_ORDINARY = Use.ORDINARY
+
+
+def _use_of_ipv4(octets: Sequence[int]) -> Use:
+    first, second, third, fourth = octets
+    if first == 169 and second == 254:
         return Use.LINK_LOCAL
-    if 224 <= octets[0] <= 239:
-        return Use.MULTICAST
-    return Use.BROADCAST if octets == b"\xff\xff\xff\xff" else Use.ORDINARY
+    if first == second == third == fourth == 255:
+        return Use.BROADCAST
+    return _USE_BY_FIRST_OCTET.get(first, _ORDINARY)
 
 
 def _use_of_ipv6(address: ipaddress.IPv6Address) -> Use:

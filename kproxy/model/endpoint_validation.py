@@ -15,7 +15,12 @@ LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 TOPOLOGY_HOSTNAME = "kubernetes.io/hostname"
 
+_Conditions: TypeAlias = tuple[bool, bool, bool, str]
+"""Ready, serving, terminating, node: an Endpoint but for its backend."""
+
 _Groups: TypeAlias = dict[tuple[str, names.Protocol], list[endpoints.Endpoint]]
+
+_ORDINARY = addresses.Use.ORDINARY
 
 
 class _Port(NamedTuple):
@@ -57,8 +62,7 @@ def endpoints_object(
                 address = _dialable(entry.ip, place, found, allow_loopback=allow_loopback)
                 if address:
                     node = entry.node_name or ""
-                    conditions = _Conditions(ready, ready, terminating=False, node=node)
-                    _add(groups, ports, address, conditions)
+                    _add(groups, ports, [(address, (ready, ready, False, node))])
     if found.violations:
         return None
     return endpoints.EndpointsObject(key, key, names.Kind.ENDPOINTS, _merged(groups))
@@ -82,29 +86,25 @@ def endpoint_slice(
     if shape.address_type == "FQDN":
         found.notes.append("addressType is FQDN, which a proxy cannot dial")
         return None
-    groups: _Groups = {(port.name, port.protocol): [] for port in ports}
+    listed: list[tuple[str, _Conditions]] = []
+    is_ipv6 = shape.address_type == "IPv6"
     for index, entry in enumerate(shape.endpoints or ()):
         text = entry.addresses[0] if entry.addresses else None
         place = f"endpoints[{index}].addresses[0]"
         address = _dialable(text, place, found, allow_loopback=allow_loopback)
-        if address and text and (":" in text) != (shape.address_type == "IPv6"):
+        if address and text and (":" in text) is not is_ipv6:
             found.violate(place, text, f"must be of addressType {shape.address_type}")
         if address:
-            _add(groups, ports, address, _conditions(entry))
+            listed.append((address, _conditions(entry)))
     service = (shape.metadata.labels or {}).get(LABEL_SERVICE_NAME) if shape.metadata else None
     if not service:
         found.notes.append(f"no label {LABEL_SERVICE_NAME} says which Service it belongs to")
     if found.violations or not service:
         return None
+    groups: _Groups = {}
+    _add(groups, ports, listed)
     owner = names.NamespacedName(key.namespace, service)
     return endpoints.EndpointsObject(key, owner, names.Kind.ENDPOINT_SLICE, _merged(groups))
-
-
-class _Conditions(NamedTuple):
-    ready: bool
-    serving: bool
-    terminating: bool
-    node: str
 
 
 def _conditions(entry: objects.SliceEndpoint) -> _Conditions:
@@ -112,13 +112,8 @@ def _conditions(entry: objects.SliceEndpoint) -> _Conditions:
     node = entry.node_name or (entry.topology or {}).get(TOPOLOGY_HOSTNAME, "")
     given = entry.conditions
     if given is None:
-        return _Conditions(ready=True, serving=True, terminating=False, node=node)
-    return _Conditions(
-        ready=given.ready is not False,
-        serving=given.serving is not False,
-        terminating=given.terminating is True,
-        node=node,
-    )
+        return True, True, False, node
+    return given.ready is not False, given.serving is not False, given.terminating is True, node
 
 
 def _subset_ports(
@@ -161,7 +156,7 @@ def _dialable(
     if address is None:
         found.violate(where, text, "must be an IP address")
         return ""
-    if address.use is addresses.Use.ORDINARY:
+    if address.use is _ORDINARY:
         return address.text
     if allow_loopback and address.use is addresses.Use.LOOPBACK:
         return address.text
@@ -169,11 +164,15 @@ def _dialable(
     return ""
 
 
-def _add(groups: _Groups, ports: Iterable[_Port], address: str, conditions: _Conditions) -> None:
-    for port in ports:
-        backend = endpoints.Backend(address, port.number)
-        group = groups.setdefault((port.name, port.protocol), [])
-        group.append(endpoints.Endpoint(backend, *conditions))
+def _add(
+    groups: _Groups, ports: Iterable[_Port], listed: Sequence[tuple[str, _Conditions]]
+) -> None:
+    """Every address with every port."""
+    for name, protocol, number in ports:
+        groups.setdefault((name, protocol), []).extend(
+            endpoints.Endpoint(endpoints.Backend(address, number), *conditions)
+            for address, conditions in listed
+        )
 
 
 def _merged(groups: _Groups) -> tuple[endpoints.EndpointPort, ...]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from kproxy.model import names
 
 
@@ -25,8 +27,7 @@ class Backend(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
     """One backend of a service port with the conditions the API gives it.
 
     Absent conditions mean ready and serving and not terminating
