@@ -111,7 +111,7 @@ class Proxier:
         self._open: dict[endpoints.Backend, claims.Claim] = {}
         self._failed: dict[endpoints.Backend, str] = {}
         self._collisions: dict[endpoints.Backend, frozenset[claims.Claim]] = {}
-        self._touched: set[names.ServicePortName] = set()
+        self._touched: dict[names.ServicePortName, None] = {}
         self.quarantined = 0
         """Services whose rules could not be computed: bugs, contained."""
 
@@ -184,8 +184,8 @@ class Proxier:
             yield
 
     def _take_touched(self) -> list[names.ServicePortName]:
-        touched, self._touched = self._touched, set()
-        return sorted(touched)
+        touched, self._touched = self._touched, {}
+        return sorted(touched)  # nearly in order already, which is why it is a dict
 
     def rules(self) -> dict[names.ServicePortName, forwarding.Rule]:
         """The rules in force, by service port."""
@@ -215,7 +215,7 @@ class Proxier:
         for address in touched:
             winner = self._claims.winner(address)
             self._report_collisions(address, winner)
-            self._touched.update(claim.name for claim in self._claims.all(address))
+            self._touched.update((claim.name, None) for claim in self._claims.all(address))
             if winner is not None and not self._has_backends(winner):
                 winner = None
             current = self._open.get(address)
@@ -259,14 +259,14 @@ class Proxier:
             if name not in desired:
                 del self._entries[name]
                 plan.forget.append(name)
-                self._touched.add(name)
+                self._touched[name] = None
         for name, entry in desired.items():
             for address, claim in entry.claims:
                 self._claims.add(address, claim)
                 touched[address] = None
             old = self._entries.get(name)
             self._entries[name] = entry
-            self._touched.add(name)
+            self._touched[name] = None
             if old is None or _backends(old.rule) != _backends(entry.rule):
                 plan.set_backends.append(_backends(entry.rule))
         if desired:
