@@ -119,20 +119,22 @@ class Stalls:
     """
 
     def __init__(self) -> None:
-        self._seen: list[tuple[float, float]] = []
+        # Not every one of them: a list of 60,000 would be what the collector stops for.
+        self._wall = self._processor = 0.0
 
     async def watch(self) -> None:
         """Until cancelled."""
         while True:
             begun, spent = time.perf_counter(), time.thread_time()
             await asyncio.sleep(0.001)
-            self._seen.append((time.perf_counter() - begun - 0.001, time.thread_time() - spent))
+            self._wall = max(self._wall, time.perf_counter() - begun - 0.001)
+            self._processor = max(self._processor, time.thread_time() - spent)
 
     def longest(self) -> str:
         """Since this was asked last."""
-        wall, processor = (max(column) * 1e3 for column in zip(*self._seen, strict=True))
-        self._seen.clear()
-        return f"{wall:.1f} ms ({processor:.1f} ms of CPU time)"
+        told = f"{self._wall * 1e3:.1f} ms ({self._processor * 1e3:.1f} ms of CPU time)"
+        self._wall = self._processor = 0.0
+        return told
 
 
 def _access(url: str) -> rest_config.ClusterAccess:
