@@ -2,9 +2,10 @@
 
     where objects come from      what should be true    make it so           which, and how bytes move
 
-    cluster.ManifestSource   →   cluster.Store      →   reconcile.Proxier →  portal     where to listen
-      files, followed live       model.Service          .sync()              balancer   which endpoint
-                                 model.Endpoint                              datapath   client ↔ backend
+    cluster.InformerSource   →   cluster.Store      →   reconcile.Proxier →  portal     where to listen
+      a cluster, or              model.Service          .sync()              balancer   which endpoint
+    cluster.ManifestSource       model.Endpoint                              datapath   client ↔ backend
+      files, followed live
 
 `Server` is the composition root. Nothing below it reads `Config`: values arrive as arguments.
 """  # noqa: E501  # a picture
