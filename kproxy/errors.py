@@ -23,3 +23,8 @@ class InvalidObjectError(KproxyError):
 
 class PortalUnavailableError(KproxyError):
     """A virtual address cannot be made connectable: taken, collided, or not permitted."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """What somebody else's exception says, for a sentence of ours: a line, 200 letters at most."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

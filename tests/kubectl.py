@@ -28,7 +28,7 @@ class Kubectl(NamedTuple):
     ) -> subprocess.CompletedProcess[str]:
         """Run it and return how that ended."""
         return subprocess.run(
-            [self.program, f"--cache-dir={self.home / 'cache'}", *arguments],
+            self._command(*arguments),
             input=stdin,
             env=self._environment() | {"KUBE_EDITOR": editor},
             capture_output=True,
@@ -47,7 +47,7 @@ class Kubectl(NamedTuple):
     def streaming(self, *arguments: str) -> Iterator[Iterator[str]]:
         """The lines it prints, while it runs; a watch ends with the block, or after a minute."""
         process = subprocess.Popen(
-            [self.program, f"--cache-dir={self.home / 'cache'}", *arguments],
+            self._command(*arguments),
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -67,6 +67,9 @@ class Kubectl(NamedTuple):
     def json(self, *arguments: str) -> Any:
         """What it prints with `-o json`, decoded."""
         return json.loads(self(*arguments, "-o", "json"))
+
+    def _command(self, *arguments: str) -> list[str | Path]:
+        return [self.program, f"--cache-dir={self.home / 'cache'}", *arguments]
 
     def _environment(self) -> dict[str, str]:
         return {

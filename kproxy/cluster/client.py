@@ -155,10 +155,12 @@ class Client:
             if credential.certificate is not None and _may_be_a_refusal(error):
                 self._credentials.discard(credential)
             if not _is_of_tls(error):
-                raise RequestError(progress.Outcome.UNREACHABLE, _told(error)) from None
+                raise RequestError(
+                    progress.Outcome.UNREACHABLE, errors.in_one_line(error)
+                ) from None
             # The authority, or our certificate, may have been replaced on disk.
             self._sessions.give_up(session)
-            text = f"TLS failed: {_told(error)}"
+            text = f"TLS failed: {errors.in_one_line(error)}"
             raise RequestError(progress.Outcome.TLS_FAILED, text) from None
 
 
@@ -180,7 +182,7 @@ class Response:
             text = f"the server has said nothing for {quiet_seconds:g} s"
             raise RequestError(progress.Outcome.SILENT, text) from None
         except _ERRORS as error:
-            raise RequestError(progress.Outcome.BROKEN_OFF, _told(error)) from None
+            raise RequestError(progress.Outcome.BROKEN_OFF, errors.in_one_line(error)) from None
 
     async def read_all(self, quiet_seconds: float, ceiling: int) -> bytes:
         """The whole body. Raises RequestError, also when it is longer than `ceiling` bytes."""
@@ -282,9 +284,3 @@ def _is_in_network(host: str, network: str) -> bool:
         return ip_address(host) in ip_network(network, strict=False)
     except (ValueError, TypeError):
         return False
-
-
-def _told(error: BaseException) -> str:
-    """An exception in one line."""
-    text = " ".join(str(error).split())[:200]
-    return text or type(error).__name__

@@ -12,10 +12,12 @@ The rules are those of client-go's Reflector (`tools/cache/reflector.go`):
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from kproxy import metrics
+
 HEALTHY_WATCH_SECONDS = 30.0
 """A watch that lasted so long ended for a good reason; the next one begins at once."""
 
-LEAST_WATCH_SECONDS = 1.0
+LEAST_WATCH_SECONDS = metrics.SETTLED_SECONDS
 """A watch that ended sooner, and without a word, has failed (as in client-go)."""
 
 FORBIDDEN_SECONDS = 60.0

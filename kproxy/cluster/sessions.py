@@ -1,9 +1,9 @@
 """The HTTP sessions of a client: one at a time, each for one client certificate.
 
-A session whose certificate was replaced, or on which TLS failed, is *retired*: requests from then
-on get another one, and what runs on it goes on to its end, which for a watch is minutes away. To
-close it would not end its watches but make them deaf: aiohttp never wakes who waits for bytes of
-a session that has been closed.
+A session whose certificate was replaced, or on which TLS failed, is no longer the current one:
+requests from then on get another, and what runs on it goes on to its end, which for a watch is
+minutes away. To close it would not end its watches but make them deaf: aiohttp never wakes who
+waits for bytes of a session that has been closed.
 """
 
 import asyncio
@@ -34,7 +34,6 @@ class Session:
         self.identity = identity
         """The certificate and key it was made with."""
         self.users = 0
-        self.is_retired = False
 
 
 class Sessions:
@@ -69,12 +68,12 @@ class Sessions:
         _transport.cache_clear()
         if session is self._current:
             self._current = None
-        session.is_retired = True
 
     async def close(self) -> None:
         """Close what nobody uses; whoever uses one still closes it by leaving."""
-        if self._current is not None:
-            await self._retire(self._current)
+        known, self._current = self._current, None
+        if known is not None:
+            await self._close_if_left(known)
 
     async def _find(self, credential: credentials.Credential, *, may_be_older: bool) -> Session:
         async with self._lock:
@@ -88,10 +87,10 @@ class Sessions:
                 if known is None or not may_be_older:
                     raise
                 return known
-            self._current = Session(made.open(), identity)
+            found = self._current = Session(made.open(), identity)
             if known is not None:
-                await self._retire(known)
-            return self._current
+                await self._close_if_left(known)
+            return found
 
     async def _make_transport(self, credential: credentials.Credential) -> "transport.Transport":
         made_of = (credential.certificate, credential.key, self._proxy_url)
@@ -100,14 +99,9 @@ class Sessions:
         # Reading the system's authorities takes tens of milliseconds.
         return await asyncio.to_thread(_transport, self._access, *made_of)
 
-    async def _retire(self, session: Session) -> None:
-        if session is self._current:
-            self._current = None
-        session.is_retired = True
-        await self._close_if_left(session)
-
     async def _close_if_left(self, session: Session) -> None:
-        if session.is_retired and not session.users:
+        """Close a session that nobody uses, nor will any more."""
+        if session is not self._current and not session.users:
             await session.http.close()
 
 
@@ -124,8 +118,7 @@ def _transport(
     try:
         return transport.Transport(access, certificate, key, proxy_url)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        said = " ".join(str(error).split())[:200] or type(error).__name__
         raise errors.ConfigError(
-            f"a certificate for {access} cannot be used: {said}; "
+            f"a certificate for {access} cannot be used: {errors.in_one_line(error)}; "
             "the authority, the client certificate and its own key must be PEM"
         ) from None

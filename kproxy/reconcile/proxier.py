@@ -133,13 +133,7 @@ class Proxier:
 
     def sync(self) -> list[names.ServicePortName]:
         """`sync_steps`, all at once."""
-        steps = self.sync_steps()
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                changed: list[names.ServicePortName] = done.value
-                return changed
+        return at_once(self.sync_steps())
 
     def sync_steps(self) -> Steps:
         """Carry out what the dirty Services require. Must not run before the first lists are in.
@@ -386,8 +380,18 @@ class Proxier:
         return FrontendStatus(frontend, address, "unavailable", detail)
 
 
+def at_once(steps: Steps) -> list[names.ServicePortName]:
+    """Take all steps of a sync, and return what it does."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            changed: list[names.ServicePortName] = done.value
+            return changed
+
+
 def _by_name(dirty: Iterable[names.NamespacedName]) -> list[names.NamespacedName]:
-    """As `sorted` would, in a third of the time: strings compare faster than tuples do."""
+    """As `sorted` would, in two thirds of the time: strings compare faster than tuples do."""
     by_name = sorted(dirty, key=operator.attrgetter("name"))
     return sorted(by_name, key=operator.attrgetter("namespace"))
 

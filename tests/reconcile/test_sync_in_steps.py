@@ -92,11 +92,11 @@ def test_a_resync_looks_at_everything_and_tells_what_it_has_opened() -> None:
     assert len(world.proxier.sync()) == many
     assert world.plane.open == {}
     world.plane.busy.clear()
-    assert finish(world.proxier.resync_steps()) == [
+    assert proxier.at_once(world.proxier.resync_steps()) == [
         builders.port_of(f"s{number:03}") for number in range(many)
     ]
     assert len(world.plane.open) == many
-    assert finish(world.proxier.resync_steps()) == []
+    assert proxier.at_once(world.proxier.resync_steps()) == []
 
 
 def test_what_a_sync_had_touched_before_it_met_a_bug_is_told_by_the_next() -> None:
@@ -115,19 +115,9 @@ def test_what_a_sync_had_touched_before_it_met_a_bug_is_told_by_the_next() -> No
     with pytest.raises(RuntimeError):
         world.proxier.sync()
     world.plane.apply = apply  # type: ignore[method-assign]
-    told = finish(world.proxier.resync_steps())
+    told = proxier.at_once(world.proxier.resync_steps())
     assert told == [builders.port_of("a"), builders.port_of("b")]
     assert len(world.plane.open) == 2
-
-
-def finish(steps: proxier.Steps) -> list[names.ServicePortName]:
-    """All steps, and what they say in the end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            told: list[names.ServicePortName] = done.value
-            return told
 
 
 def test_a_change_does_not_wait_for_the_end_of_a_resync() -> None:
