@@ -69,8 +69,9 @@ class ReflectorCounters:
     Moments are on the monotonic clock. `last_contact` is when the server last sent a byte that
     made sense (an event, a bookmark, a list), None before the first; `failing_since` is when
     contact was lost, None while all is well; `answered_at` is when the request under way was
-    answered, None while there is none. `relists` counts lists by cause, `events` watch
-    events by type, `failures` what broke a list or a watch, by reason.
+    answered, None while there is none or an answer proves nothing, as after a silence. `relists`
+    counts lists by cause, `events` watch events by type, `failures` what broke a list or a watch,
+    by reason.
     """
 
     __slots__ = (

@@ -343,7 +343,8 @@ class Reflector:
         path = resource.path(self._namespace)
         async with self._api.get(mode, path, {**query, "labelSelector": LABEL_SELECTOR}) as answer:
             self._is_answered = True
-            self.counters.answered_at = self._clockwork.clock()
+            if self._trouble is not progress.Outcome.SILENT:  # only bytes end a silence
+                self.counters.answered_at = self._clockwork.clock()
             self._in_contact()
             try:
                 yield answer

@@ -59,6 +59,20 @@ def test_a_watch_that_is_live_again_is_not_stale_although_it_has_nothing_to_say(
     on_fake_time(scenario)
 
 
+def test_a_server_that_answers_and_then_says_nothing_stays_out_of_contact() -> None:
+    async def scenario(api: fake_api.FakeApi) -> None:
+        fake_api.serve_web(api, "10.1.0.1")
+        api.script(SERVICES, "watch", *[sends(then="silent")] * 40)
+        async with following.following(api) as followed:
+            await followed.synced()
+            await asyncio.sleep(100)
+            for _ in range(50):
+                assert "out of contact" in followed.informed.describe()
+                await asyncio.sleep(7)
+
+    on_fake_time(scenario)
+
+
 def test_answers_without_sense_are_no_contact() -> None:
     async def nonsense(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(text="<html>please log in</html>")
