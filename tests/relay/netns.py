@@ -51,9 +51,9 @@ def inside(name: str) -> collections.abc.Iterator[None]:
 
 
 @contextlib.contextmanager
-def namespace() -> collections.abc.Iterator[str]:
+def namespace(suffix: str = "") -> collections.abc.Iterator[str]:
     """One namespace, with its loopback up."""
-    name = f"relay-{os.getpid()}-{next(_NUMBERS)}"
+    name = f"relay-{os.getpid()}-{next(_NUMBERS)}{suffix}"
     run("ip", "netns", "add", name)
     try:
         run("ip", "-n", name, "link", "set", "lo", "up")
@@ -65,13 +65,8 @@ def namespace() -> collections.abc.Iterator[str]:
 @contextlib.contextmanager
 def network() -> collections.abc.Iterator[Network]:
     """Make the namespaces and links; remove them also after a failure half-way."""
-    stem = f"relay-{os.getpid()}-{next(_NUMBERS)}"
-    made = Network(f"{stem}-cl", f"{stem}-px", f"{stem}-be")
-    with contextlib.ExitStack() as stack:
-        for name in dataclasses.astuple(made):
-            run("ip", "netns", "add", name)
-            stack.callback(run, "ip", "netns", "del", name)
-            made.tool(name, "ip", "link", "set", "lo", "up")
+    with namespace("-cl") as client, namespace("-px") as proxy, namespace("-be") as backend:
+        made = Network(client, proxy, backend)
         _link(made.client, CLIENT, made.proxy, "cl", PROXY_TO_CLIENT)
         _link(made.backend, BACKEND, made.proxy, "be", PROXY_TO_BACKEND)
         yield made
