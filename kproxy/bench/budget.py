@@ -1,9 +1,8 @@
 """How much of everything a run does: the only place that says so.
 
 A quick run of every scenario stays under 90 s on two cores with six subjects, a full one under
-15 minutes; the kernel's company adds five. More rounds that are short beat fewer that are long:
-what disturbs a shared machine lasts seconds, and should fall on all subjects alike. (40 rounds of
-0.25 s told a ratio of connections/s twice as well as 11 rounds of 2 s, in half the time.)
+15 minutes; the kernel's company adds five. Many short turns tell a ratio better than a few long
+ones (see `rounds`).
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +12,9 @@ from dataclasses import dataclass, replace
 class Budget:
     """Seconds and counts are per subject and round where nothing else is said; MiB is 2^20 bytes.
 
-    `fast_rounds` are those of connect and request, which have a turn every fraction of a second;
+    `fast_rounds` are those of connect and request, and in each a subject has `turns` of `connect_s`
+    or `request_s`; in one of
+    bulk it has `bulk_turns` of `bulk_mib`, in one of latency `latency_turns` of `latency_s`.
     `slow_rounds` those of services and faults, which start all subjects anew in each, and of
     strategies, where one tells all; `rounds` those of everything else. Four are the fewest that
     `compare` can judge.
@@ -22,10 +23,13 @@ class Budget:
     fast_rounds: int
     rounds: int
     slow_rounds: int
+    turns: int
     connect_s: float
     request_s: float
+    bulk_turns: int
     bulk_mib: int
     bulk_streams: tuple[int, ...]
+    latency_turns: int
     latency_s: float
     latency_loads: tuple[tuple[int, float], ...]
     """(connections, requests per second): one open loop each."""
@@ -47,11 +51,14 @@ QUICK = Budget(
     fast_rounds=8,
     rounds=4,
     slow_rounds=1,
-    connect_s=0.2,
-    request_s=0.2,
-    bulk_mib=48,
+    turns=5,
+    connect_s=0.04,
+    request_s=0.04,
+    bulk_turns=5,
+    bulk_mib=12,
     bulk_streams=(1, 8),
-    latency_s=0.2,
+    latency_turns=4,
+    latency_s=0.04,
     latency_loads=((1, 1000), (100, 4000)),
     idle_connections=300,
     services=(1, 100, 1000),
@@ -67,11 +74,14 @@ FULL = Budget(
     fast_rounds=30,
     rounds=5,
     slow_rounds=5,
-    connect_s=0.25,
-    request_s=0.25,
-    bulk_mib=512,
+    turns=6,
+    connect_s=0.04,
+    request_s=0.04,
+    bulk_turns=16,
+    bulk_mib=32,
     bulk_streams=(1, 8),
-    latency_s=0.8,
+    latency_turns=5,
+    latency_s=0.15,
     latency_loads=((1, 1000), (10, 2000), (100, 4000), (1000, 4000)),
     idle_connections=9000,
     services=(1, 10, 100, 1000, 10_000),

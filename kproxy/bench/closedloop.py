@@ -2,6 +2,10 @@
 
 For throughput and CPU per operation. Latency under a closed loop is that of a machine at its
 limit; `openloop` measures what a user waits.
+
+When the time is up nothing is begun any more, and what is under way is waited for and counted: so a
+load of some hundredths of a second is as exact as a long one, and whoever is loaded next meets
+nothing left over.
 """
 
 import contextlib
@@ -10,16 +14,20 @@ import select
 import socket
 import time
 from collections import Counter
+from typing import TypeAlias
 
 from kproxy.bench import headroom, http, messages, network
 
+Client: TypeAlias = tuple[socket.socket, int]
+"""An open connection, and the size of the answers that come over it."""
+
 _READ = 4096
-_STUCK = 1.0  # seconds without an answer at the end of the load: a failure
+_STUCK = 1.0  # seconds that the last answers are waited for when the time is up
 _MANY_FAILURES = 10_000  # nobody is there: enough to say so
 
 
 class _Flight:
-    """One connection: what it waits for."""
+    """One connection: what it waits for. `timed`: its answer, or its last one, has come."""
 
     __slots__ = ("began", "received", "sent", "size", "socket", "timed")
 
@@ -41,23 +49,28 @@ class _Loop:
         self.flights: dict[int, _Flight] = {}
         self.times: list[float] = []
         self.failures: Counter[str] = Counter()
+        self.left = plan.count or -1
+        """Operations that are yet to be begun; negative: as many as there is time for."""
         self.done = 0
-        self.began = time.perf_counter()
+        self.under_way = 0
+        """Requests over connections that stay open, which have not been answered yet."""
+        self.began = self.ended = time.perf_counter()
+        """When the load began, and when the last operation that counts ended."""
         self.end = self.began + plan.seconds
 
     def restart(self) -> None:
         """The clock starts now."""
         self.poll.restart()
-        self.began = time.perf_counter()
+        self.began = self.ended = time.perf_counter()
         self.end = self.began + self.plan.seconds
 
-    def is_over(self, now: float) -> bool:
-        """Whether nothing is to be begun any more."""
-        return (
-            now >= self.end
-            or 0 < self.plan.count <= self.done
-            or (self.failures.total() > _MANY_FAILURES)
-        )
+    def is_over(self) -> bool:
+        """Whether the time is up, or enough has failed to say so."""
+        return time.perf_counter() >= self.end or self.failures.total() > _MANY_FAILURES
+
+    def events(self) -> list[tuple[int, int]]:
+        """Whose answers have come; empty when those that are missing will not come any more."""
+        return self.poll.events(max(0.0, self.end + _STUCK - time.perf_counter()))
 
     def fail(self, flight: _Flight, reason: str) -> None:
         self.failures[reason] += 1
@@ -68,16 +81,13 @@ class _Loop:
         flight.socket.close()
 
     def outcome(self) -> messages.Outcome:
-        """Ends everything that is under way; what has waited too long has failed."""
-        seconds = time.perf_counter() - self.began
+        """What came of it. Who has not been answered by now has failed."""
         busy = self.poll.busy
-        now = time.perf_counter()
         for flight in list(self.flights.values()):
-            if not flight.timed and now - flight.began > _STUCK:
-                self.failures["no answer"] += 1
-            self.drop(flight)
+            if not flight.timed:
+                self.fail(flight, "no answer")
         return messages.Outcome(
-            seconds=seconds,
+            seconds=(self.ended if self.done else time.perf_counter()) - self.began,
             done=self.done,
             times=self.times,
             failures=dict(self.failures),
@@ -98,10 +108,14 @@ def connect(plan: messages.Plan) -> messages.Outcome:
     """
     with contextlib.closing(_Loop(plan)) as loop:
         source = _Sources(plan.clients)
-        for _ in range(plan.connections):
+        for _ in range(min(plan.connections, plan.count or plan.connections)):
             _launch(loop, source)
-        while loop.flights and not loop.is_over(time.perf_counter()):
-            for fd, _ in loop.poll.events(max(0.0, loop.end - time.perf_counter())):
+        while loop.flights:
+            events = loop.events()
+            if not events:
+                break
+            is_over = loop.is_over()
+            for fd, _ in events:
                 flight = loop.flights.get(fd)
                 if flight is None:
                     continue
@@ -110,7 +124,7 @@ def connect(plan: messages.Plan) -> messages.Outcome:
                     ended = _ask(loop, flight)
                 else:
                     ended = _follow(loop, flight)
-                if ended and not loop.is_over(time.perf_counter()):
+                if ended and loop.left and not is_over:
                     _launch(loop, source)
         return loop.outcome()
 
@@ -148,6 +162,7 @@ def begin_connect(client: socket.socket, target: network.Address) -> None:
 
 
 def _launch(loop: _Loop, source: _Sources) -> None:
+    loop.left -= 1
     client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     flight = _Flight(client, time.perf_counter())
     try:
@@ -190,6 +205,7 @@ def _follow(loop: _Loop, flight: _Flight) -> bool:
         loop.fail(flight, type(error).__name__)
         return True
     if flight.timed and len(flight.received) == flight.size:
+        loop.ended = time.perf_counter()
         loop.done += 1
         loop.drop(flight)
     else:
@@ -202,50 +218,82 @@ def _is_whole(flight: _Flight) -> bool:
     return 0 < flight.size <= len(flight.received)
 
 
-def request(plan: messages.Plan) -> messages.Outcome:
-    """Requests over connections that stay open, one in flight on each."""
+def request(plan: messages.Plan, clients: list[Client]) -> tuple[messages.Outcome, list[Client]]:
+    """Requests over `clients`, one in flight on each. Returns those that are still good, too.
+
+    Owns `clients` until it returns; the caller closes what it gets back.
+    """
     with contextlib.closing(_Loop(plan)) as loop:
-        for client, size in opened(plan):
+        for client, size in clients:
             flight = _Flight(client, 0.0)
             flight.size = size
             loop.flights[client.fileno()] = flight
             loop.poll.epoll.register(client, select.EPOLLIN)
         loop.restart()
-        for flight in loop.flights.values():
+        asked = list(loop.flights.values())[: plan.count or None]
+        loop.under_way = len(asked)
+        for flight in asked:
             flight.began = time.perf_counter()
-            flight.socket.send(http.GET)
-        while loop.flights and not loop.is_over(time.perf_counter()):
-            for fd, _ in loop.poll.events(max(0.0, loop.end - time.perf_counter())):
-                _exchange(loop, loop.flights[fd])
-        return loop.outcome()
+            _ask_again(loop, flight)
+        while loop.under_way:
+            events = loop.events()
+            if not events:
+                break
+            is_over = loop.is_over()
+            for fd, _ in events:
+                _exchange(loop, loop.flights[fd], is_over=is_over)
+        outcome = loop.outcome()
+        good = [(flight.socket, flight.size) for flight in loop.flights.values()]
+        loop.flights.clear()
+        return outcome, good
 
 
-def _exchange(loop: _Loop, flight: _Flight) -> None:
-    """Read an answer; when it is whole, count it and ask again."""
+def _exchange(loop: _Loop, flight: _Flight, *, is_over: bool) -> None:
+    """Read an answer; when it is whole, count it and, unless it is over, ask again."""
     try:
         data = flight.socket.recv(_READ)
-        if len(data) + len(flight.received) < flight.size and data:
-            flight.received += data
-            return
-        if len(data) + len(flight.received) != flight.size:
-            loop.fail(flight, "closed" if not data else "more than one answer")
-            return
-        flight.received = b""
-        now = time.perf_counter()
-        loop.times.append(now - flight.began)
-        loop.done += 1
+    except OSError as error:
+        _lose(loop, flight, type(error).__name__)
+        return
+    received = len(data) + len(flight.received)
+    if received < flight.size and data:
+        flight.received += data
+        return
+    if received != flight.size or flight.timed:
+        _lose(loop, flight, "closed" if not data else "more than one answer")
+        return
+    flight.received = b""
+    loop.ended = now = time.perf_counter()
+    loop.times.append(now - flight.began)
+    loop.done += 1
+    if is_over or not loop.left:
+        flight.timed = True
+        loop.under_way -= 1
+    else:
         flight.began = now
+        _ask_again(loop, flight)
+
+
+def _ask_again(loop: _Loop, flight: _Flight) -> None:
+    loop.left -= 1
+    try:
         flight.socket.send(http.GET)
     except OSError as error:
-        loop.fail(flight, type(error).__name__)
+        _lose(loop, flight, type(error).__name__)
 
 
-def opened(plan: messages.Plan) -> list[tuple[socket.socket, int]]:
-    """`plan.connections` connections, each answered once, and the size of their answers.
+def _lose(loop: _Loop, flight: _Flight, reason: str) -> None:
+    """A connection that stays open has failed, perhaps after its last answer."""
+    loop.under_way -= not flight.timed
+    loop.fail(flight, reason)
+
+
+def opened(plan: messages.Plan) -> list[Client]:
+    """`plan.connections` connections, each answered once.
 
     The caller closes them. Raises OSError when one cannot be opened or is not answered.
     """
-    clients: list[tuple[socket.socket, int]] = []
+    clients: list[Client] = []
     source = _Sources(plan.clients)
     try:
         for _ in range(plan.connections):
@@ -259,10 +307,15 @@ def opened(plan: messages.Plan) -> list[tuple[socket.socket, int]]:
             clients[-1] = (client, _answered(client))
             client.setblocking(False)  # noqa: FBT003 (the socket's own)
     except BaseException:
-        for client, _ in clients:
-            client.close()
+        close(clients)
         raise
     return clients
+
+
+def close(clients: list[Client]) -> None:
+    """Close what `opened` and `request` return."""
+    for client, _ in clients:
+        client.close()
 
 
 def _answered(client: socket.socket) -> int:

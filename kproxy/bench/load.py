@@ -11,45 +11,51 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from kproxy import errors
-from kproxy.bench import closedloop, messages, openloop, processes, streams
-
-if TYPE_CHECKING:
-    import socket
+from kproxy.bench import closedloop, messages, network, openloop, processes, streams
 
 _CARRY_OUT = {
     "connect": closedloop.connect,
-    "request": closedloop.request,
-    "rate": openloop.rate,
     "arrivals": openloop.arrivals,
     "bulk": streams.run,
 }
+_OVER_OPEN_CONNECTIONS = {"request": closedloop.request, "rate": openloop.rate}
 _SLACK = 60.0  # how much longer than planned a load may take, for slow machines
 
 
 class Generator:
-    """Carries out plans in this process, one after the other, and holds what is to be held."""
+    """Carries out plans in this process, one after the other, and keeps what is to be kept."""
 
     def __init__(self) -> None:
-        self._held: list[socket.socket] = []
+        self._kept: dict[tuple[network.Address, int], list[closedloop.Client]] = {}
 
     def carry_out(self, plan: messages.Plan) -> messages.Outcome:
         """Raises OSError when the connections that a plan needs to begin cannot be had."""
-        self.release()
+        if not plan.keep:
+            self.release()
         if plan.kind == "hold":
-            self._held = [client for client, _ in closedloop.opened(plan)]
-            return messages.Outcome(seconds=0.0, done=len(self._held))
-        return _CARRY_OUT[plan.kind](plan)
+            clients = self._kept[plan.target, plan.connections] = closedloop.opened(plan)
+            return messages.Outcome(seconds=0.0, done=len(clients))
+        if plan.kind not in _OVER_OPEN_CONNECTIONS:
+            return _CARRY_OUT[plan.kind](plan)
+        whose = plan.target, plan.connections
+        clients = self._kept.pop(whose, [])
+        if len(clients) != plan.connections:
+            closedloop.close(clients)
+            clients = closedloop.opened(plan)
+        outcome, self._kept[whose] = _OVER_OPEN_CONNECTIONS[plan.kind](plan, clients)
+        if not plan.keep:
+            self.release()
+        return outcome
 
     def release(self) -> None:
-        """Close the connections that the last plan held."""
-        for client in self._held:
-            client.close()
-        self._held = []
+        """Close the connections that earlier plans have left open."""
+        for clients in self._kept.values():
+            closedloop.close(clients)
+        self._kept = {}
 
 
 class Pool:

@@ -24,8 +24,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     request   requests over `connections` kept open; closed loop
     rate      `rate` requests per second in all over `connections` kept open; open loop
     arrivals  `rate` new connections per second, one request each; open loop
-    hold      `connections` opened, each answered once, and kept until the next plan
+    hold      `connections` opened, each answered once, and left open
     bulk      `size` bytes per direction over `connections` streams
+
+    With `keep`, "request" and "rate" leave their connections open for the next plan with as many to
+    the same target, and nothing is closed that earlier plans have left open; a plan without it
+    closes all that.
 
     An open loop does not wait: it begins at `begin` (CLOCK_MONOTONIC; 0 means now), and whatever
     becomes of one request, the next is sent when it is due. What has not been answered within
@@ -45,6 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     clients: int = 0
     size: int = 0
     direction: Direction = "down"
+    keep: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,3 +118,8 @@ def merged(outcomes: list[Outcome]) -> Outcome:
         failures=failures,
         busy=max(each.busy for each in outcomes),
     )
+
+
+def in_a_row(outcomes: list[Outcome]) -> Outcome:
+    """What came of loads one after the other, as one; `busy` is that of the busiest."""
+    return msgspec.structs.replace(merged(outcomes), seconds=sum(each.seconds for each in outcomes))

@@ -39,18 +39,27 @@ class _Line:
         self.unsent = b""
 
 
-def rate(plan: messages.Plan) -> messages.Outcome:
-    """`plan.rate` requests per second over connections kept open, each in its turn."""
+def rate(
+    plan: messages.Plan, clients: list[closedloop.Client]
+) -> tuple[messages.Outcome, list[closedloop.Client]]:
+    """`plan.rate` requests per second over `clients`, each in its turn.
+
+    Returns those that are still good, too. Owns `clients` until it returns; the caller closes what
+    it gets back.
+    """
     wake_precisely()
-    lines = {client.fileno(): _Line(client, size) for client, size in closedloop.opened(plan)}
+    lines = {client.fileno(): _Line(client, size) for client, size in clients}
     with contextlib.closing(headroom.Poll()) as poll:
         for line in lines.values():
             poll.epoll.register(line.socket, select.EPOLLIN)
-        try:
-            return _rate(plan, poll, lines)
-        finally:
-            for line in lines.values():
-                line.socket.close()
+        outcome = _rate(plan, poll, lines)
+    good = []
+    for line in lines.values():
+        if line.asked or line.received or line.unsent:
+            line.socket.close()
+        elif line.socket.fileno() >= 0:
+            good.append((line.socket, line.size))
+    return outcome, good
 
 
 def _rate(plan: messages.Plan, poll: headroom.Poll, lines: dict[int, _Line]) -> messages.Outcome:

@@ -154,7 +154,7 @@ class Process:
         raise errors.KproxyError(f"{self.name} closed its output")
 
     def _members(self) -> list[int]:
-        return [pid for pid in _pids() if _session(pid) == self.popen.pid]
+        return [pid for pid in _pids() if _session(pid) == self.popen.pid and _is_alive(pid)]
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()
@@ -192,8 +192,16 @@ def _stat(pid: int) -> list[str]:
 
 
 def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether it has not ended, be it that nobody has waited for it yet."""
     fields = _stat(pid)
-    return int(fields[3]) if fields and fields[0] != "Z" else None
+    return bool(fields) and fields[0] != "Z"
 
 
 def _usage(pid: int) -> Usage:

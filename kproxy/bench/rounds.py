@@ -1,17 +1,23 @@
-"""Interleaved rounds: every subject is measured once per round, and the order rotates.
+"""Interleaved rounds: every subject has its turns in each round, and the order rotates.
 
 All subjects run while the rounds last (who is not loaded costs nothing), so that what disturbs the
-machine for some seconds falls on all of them alike, and a ratio within a round means something.
+machine falls on all of them alike, and a ratio within a round means something.
+
+A turn is short, and a round has several of each subject's, since a shared machine is no steadier
+over a second than over a hundredth: the speed of a loop of plain Python, taken in pairs of
+neighbouring slices, differed by 14 % of itself whether the slices were 5 ms long or 400 ms. So what
+tells a ratio is the number of turns, not their length.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+import operator
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from kproxy import errors
-from kproxy.bench import headroom, messages, processes, recording, rig
+from kproxy.bench import headroom, messages, processes, recording, results, rig
 from kproxy.bench.subjects import subject
 
 WARM_UP = 64
@@ -19,20 +25,75 @@ START_S = 0.2
 """What it takes to start and warm up a subject, on average: for the plan of a run."""
 
 _T = TypeVar("_T")
+_K = TypeVar("_K", bound=Hashable)
+
+
+class Cut(NamedTuple):
+    """How a scenario's time is cut: `turns` of `seconds` (as planned) per round and subject."""
+
+    rounds: int
+    turns: int
+    seconds: float
+
+    def round_seconds(self, subjects: int) -> float:
+        """What a round of so many subjects is planned to take."""
+        return subjects * self.turns * self.seconds
+
+    def planned(self, subjects: int) -> float:
+        """What all of it is planned to take, with starting the subjects."""
+        return subjects * START_S + self.rounds * self.round_seconds(subjects)
 
 
 class Result(NamedTuple):
-    """The figure of one turn that is worth showing while the run lasts."""
+    """The figure that is worth showing while the run lasts."""
 
     value: float
     unit: str
 
 
 class Loaded(NamedTuple):
-    """What came of a load, and the CPU seconds that the subject spent on it."""
+    """What came of a load, and what the subject spent on it.
+
+    `backend_busy` is the share of the time that the backend did not spend waiting.
+    """
 
     outcome: messages.Outcome
     usage: processes.Usage
+    backend_busy: float
+
+
+class Sums(Generic[_K]):
+    """What came of the turns that belong together, by whatever names them."""
+
+    def __init__(self) -> None:
+        self._sums: dict[_K, messages.Outcome] = {}
+
+    def add(self, key: _K, outcome: messages.Outcome) -> messages.Outcome:
+        """What came of all turns of `key`, this one included."""
+        before = [self._sums[key]] if key in self._sums else []
+        self._sums[key] = total = messages.in_a_row([*before, outcome])
+        return total
+
+
+class Limits:
+    """Who limited a closed loop, if not the subject: told when all turns are over."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, tuple[float, ...]] = {}
+
+    def add(self, name: str, loaded: Loaded) -> None:
+        """A turn of subject `name`."""
+        took = loaded.outcome.seconds
+        turn = (took, took * loaded.outcome.busy, took * loaded.backend_busy, loaded.usage.total)
+        before = self._seconds.get(name, (0.0,) * len(turn))
+        self._seconds[name] = tuple(map(operator.add, before, turn))
+
+    def tell(self, lab: rig.Rig, scenario: str) -> None:
+        """Warn of every subject that was not its own limit."""
+        for name, (took, generator, backend, subject_) in self._seconds.items():
+            limit = headroom.bottleneck(generator / took, backend / took, subject_ / took)
+            if limit:
+                lab.warn(f"{scenario}: with {name}, {limit}")
 
 
 def interleave(
@@ -40,15 +101,13 @@ def interleave(
     into: recording.Recording,
     plan: messages.Plan,
     services: subject.Services,
-    rounds: int,
-    seconds: float,
+    cut: Cut,
     measure: Callable[[str, subject.Running, int], Result],
 ) -> None:
     """Start every subject, warm it up with a little of `plan`, and call `measure` in each turn.
 
-    `measure` gets the subject's name, the subject, and the number of the round (from 0); a turn
-    is planned to take `seconds`. A subject that fails is named in a warning, and the others go
-    on.
+    `measure` gets the subject's name, the subject, and the number of the round (from 0), and gives
+    the round's figure so far. A subject that fails is named in a warning, and the others go on.
     """
     with contextlib.ExitStack() as stack:
         running: dict[str, subject.Running] = {}
@@ -60,11 +119,17 @@ def interleave(
                 started = stack.enter_context(each.start(services, lab.place))
                 warm_up(lab, started, plan)
                 running[each.name] = started
-        for number in range(rounds):
-            for name in rotated(list(running), number):
-                where = f"{into.name}: {name}, round {number + 1} of {rounds}"
-                with lab.shown.stage(where, seconds), warning(lab, f"{where}: not measured"):
-                    lab.shown.figure(*measure(name, running[name], number))
+        others = len(running) - 1
+        who = f"{results.SUBJECT} beside {others} others" if others > 1 else results.SUBJECT
+        for number in range(cut.rounds):
+            which = f"round {number + 1} of {cut.rounds}"
+            with lab.shown.stage(f"{into.name}: {who}, {which}", cut.round_seconds(len(running))):
+                for turn in range(cut.turns):
+                    for name in rotated(list(running), number * cut.turns + turn):
+                        with warning(lab, f"{into.name}: {name}, {which}: not measured"):
+                            result = measure(name, running[name], number)
+                            if name == results.SUBJECT:
+                                lab.shown.figure(*result)
 
 
 @contextlib.contextmanager
@@ -96,7 +161,7 @@ def rotated(items: Sequence[_T], by: int) -> list[_T]:
 def load(
     lab: rig.Rig, scenario: str, name: str, running: subject.Running, plan: messages.Plan
 ) -> Loaded:
-    """Carry out a plan against a subject, and weigh it. Warns of failures and of bottlenecks.
+    """Carry out a plan against a subject, and weigh it. Warns of failures.
 
     Raises KproxyError when nothing at all was done.
     """
@@ -104,23 +169,19 @@ def load(
     used = running.usage()
     outcome = lab.carry_out(msgspec.structs.replace(plan, target=running.target))
     usage = running.usage() - used
+    now = lab.backends.served()
     if not outcome.done:
         reasons = ", ".join(outcome.failures) or "nothing was answered"
         raise errors.KproxyError(f"no operation succeeded ({reasons})")
     if outcome.failures:
         lab.warn(f"{scenario}: {failures(outcome)} through {name}")
-    if running.process is not None and plan.kind in {"connect", "request"}:
-        now = lab.backends.served()
-        backend_busy = headroom.busy(now.elapsed - served.elapsed, now.waited - served.waited)
-        limit = headroom.bottleneck(outcome.busy, backend_busy, usage.total / outcome.seconds)
-        if limit:
-            lab.warn(f"{scenario}: with {name}, {limit}")
     if plan.kind == "rate" and outcome.busy > headroom.LIMIT:
         lab.warn(
             f"{scenario}: the load generator was busy {outcome.busy:.0%} of the time at "
             f"{plan.rate:g} requests/s: part of the latency through {name} is its own"
         )
-    return Loaded(outcome, usage)
+    backend_busy = headroom.busy(now.elapsed - served.elapsed, now.waited - served.waited)
+    return Loaded(outcome, usage, backend_busy)
 
 
 def failures(outcome: messages.Outcome) -> str:

@@ -21,13 +21,22 @@ class Plain:
     answered: int = 0
     accepted: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    clients: list[socket.socket] = field(default_factory=list)
 
     def serve(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = listener.accept()
                 self.accepted += 1
+                self.clients.append(client)
                 threading.Thread(target=self._serve_one, args=(client,), daemon=True).start()
+
+    def hang_up(self) -> None:
+        """End every connection there is."""
+        for client in self.clients:
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+        self.clients.clear()
 
     def _serve_one(self, client: socket.socket) -> None:
         pending = b""

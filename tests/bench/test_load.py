@@ -1,6 +1,7 @@
 """The generator: its counts are exact, and its latencies hide nothing."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -23,9 +24,7 @@ def test_short_connections_are_counted_exactly() -> None:
             )
         )
     assert outcome.failures == {}
-    assert 50 <= outcome.done <= 53  # three more may have ended in the same look
-    assert outcome.done <= server.answered <= outcome.done + 4
-    assert len(outcome.times) >= outcome.done
+    assert outcome.done == len(outcome.times) == server.answered == 50
 
 
 def test_requests_are_counted_exactly_and_share_their_connections() -> None:
@@ -36,9 +35,72 @@ def test_requests_are_counted_exactly_and_share_their_connections() -> None:
             )
         )
     assert outcome.failures == {}
-    assert outcome.done == len(outcome.times)
-    assert 0 <= server.answered - outcome.done - 4 <= 4  # one each before the clock started
+    assert outcome.done == len(outcome.times) == 100
+    assert server.answered == 4 + 100  # one each before the clock started
     assert server.accepted == 4
+
+
+@pytest.mark.parametrize("kind", ["connect", "request"])
+def test_what_is_under_way_when_the_time_is_up_is_waited_for_and_counted(
+    kind: Literal["connect", "request"],
+) -> None:
+    with servers.plain(stall_at=6, stall_s=0.1) as server:
+        outcome = _carry_out(
+            messages.Plan(kind=kind, target=server.address, connections=4, seconds=0.01)
+        )
+        first = 4 if kind == "request" else 0
+        assert outcome.done == len(outcome.times) == server.answered - first
+    assert outcome.failures == {}
+    assert outcome.seconds >= 0.1
+
+
+def test_an_answer_that_never_comes_is_a_failure_of_a_closed_loop() -> None:
+    with servers.plain(stall_at=3, stall_s=2) as server:
+        outcome = _carry_out(
+            messages.Plan(kind="connect", target=server.address, connections=2, seconds=0.5)
+        )
+    assert (outcome.done, outcome.failures) == (2, {"no answer": 2})
+    assert outcome.seconds < 1  # to the last answer, not to the end of waiting
+
+
+def test_kept_connections_are_used_again_by_the_next_plan_with_their_target() -> None:
+    generator = load.Generator()
+    with servers.plain() as one, servers.plain() as other:
+        for server in (one, other, one, other):
+            plan = messages.Plan(
+                kind="request", target=server.address, connections=3, count=10, keep=True
+            )
+            assert generator.carry_out(plan).done == 10
+        assert (one.accepted, other.accepted) == (3, 3)
+        assert (one.answered, other.answered) == (23, 23)
+        generator.release()
+
+
+def test_kept_connections_are_replaced_when_one_of_them_was_lost() -> None:
+    generator = load.Generator()
+    with servers.plain() as server:
+        plan = messages.Plan(
+            kind="request", target=server.address, connections=3, count=10, keep=True
+        )
+        assert generator.carry_out(plan).done == 10
+        server.hang_up()
+        assert generator.carry_out(plan).failures
+        assert generator.carry_out(plan).done == 10
+        assert server.accepted == 6
+        generator.release()
+
+
+def test_a_plan_that_keeps_nothing_closes_what_was_kept() -> None:
+    generator = load.Generator()
+    with servers.plain() as server:
+        plan = messages.Plan(
+            kind="request", target=server.address, connections=3, count=10, keep=True
+        )
+        generator.carry_out(plan)
+        generator.carry_out(messages.Plan(kind="connect", target=server.address, count=1))
+        generator.carry_out(plan)
+        assert server.accepted == 3 + 1 + 3
+        generator.release()
 
 
 def test_an_open_loop_sends_every_request_that_is_due() -> None:

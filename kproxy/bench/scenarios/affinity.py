@@ -5,7 +5,7 @@ import time
 
 from kproxy.balancer import affinity as tables
 from kproxy.balancer import member
-from kproxy.bench import closedloop, http, messages, recording, rig, rounds
+from kproxy.bench import budget, closedloop, http, messages, recording, rig, rounds
 from kproxy.bench.subjects import kproxy_run
 from kproxy.model import endpoints
 
@@ -32,7 +32,7 @@ def affinity(lab: rig.Rig, into: recording.Recording) -> None:
                 into.point(HIT, _SUBJECT, count, number, hit)
                 into.point(BIND, _SUBJECT, count, number, bind)
             lab.shown.figure(hits[-1], "ns per lookup")
-    wire = wire_seconds(lab.size.fast_rounds, lab.size.connect_s)
+    wire = wire_seconds(lab.size)
     with (
         lab.shown.stage(f"{into.name}: over the wire", wire),
         rounds.warning(lab, f"{into.name}: not measured over the wire"),
@@ -45,9 +45,14 @@ def table_seconds(count: int) -> float:
     return 0.2 + count / 400_000
 
 
-def wire_seconds(count: int, connect_s: float) -> float:
-    """What `count` rounds over the wire take, as planned."""
-    return rounds.START_S + 0.3 + count * connect_s
+def wire_seconds(size: budget.Budget) -> float:
+    """What all rounds over the wire take, as planned."""
+    return rounds.START_S + 0.3 + size.rounds * _round_seconds(size)
+
+
+def _round_seconds(size: budget.Budget) -> float:
+    """Nobody has a turn in between: a round is one load, as long as the turns of `connect`."""
+    return size.turns * size.connect_s
 
 
 def costs(clients: int, lookups: int, count: int, seed: int = 1) -> tuple[list[float], list[float]]:
@@ -85,13 +90,16 @@ def _over_the_wire(lab: rig.Rig, into: recording.Recording) -> float:
         plan = messages.Plan(
             kind="connect",
             target=running.target,
-            seconds=lab.size.connect_s,
+            seconds=_round_seconds(lab.size),
             clients=_WIRE_CLIENTS,
         )
-        for number in range(lab.size.fast_rounds):
-            outcome, _ = rounds.load(lab, into.name, _SUBJECT, running, plan)
-            rate = outcome.done / outcome.seconds
+        limits = rounds.Limits()
+        for number in range(lab.size.rounds):
+            loaded = rounds.load(lab, into.name, _SUBJECT, running, plan)
+            limits.add(_SUBJECT, loaded)
+            rate = loaded.outcome.done / loaded.outcome.seconds
             into.figure(RATE, _SUBJECT, number, rate)
+        limits.tell(lab, into.name)
         after = [http.ask(running.target, client=client) for client in clients]
     moved = sum(one != other for one, other in zip(before, after, strict=True))
     into.figure(MOVED, _SUBJECT, 0, moved)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kproxy.bench import budget, recording, rig, rounds
+from kproxy.bench import budget, recording, rig
 from kproxy.bench.scenarios import (
     affinity,
     faults,
@@ -31,23 +31,19 @@ class Scenario:
 
 
 def _connect(size: budget.Budget, count: int) -> float:
-    return _interleaved(count, size.fast_rounds, throughput.turn_seconds(size.connect_s))
+    return throughput.connect_cut(size).planned(count)
 
 
 def _request(size: budget.Budget, count: int) -> float:
-    return _interleaved(count, size.fast_rounds, throughput.turn_seconds(size.request_s))
+    return throughput.request_cut(size).planned(count)
 
 
 def _bulk(size: budget.Budget, count: int) -> float:
-    return _interleaved(count, size.rounds, throughput.bulk_seconds(size.bulk_mib))
+    return throughput.bulk_cut(size).planned(count)
 
 
 def _latency(size: budget.Budget, count: int) -> float:
-    return _interleaved(count, size.rounds, latency.turn_seconds(size))
-
-
-def _interleaved(subjects: int, count: int, turn: float) -> float:
-    return subjects * (rounds.START_S + count * turn)
+    return latency.cut(size).planned(count)
 
 
 def _idle(size: budget.Budget, count: int) -> float:
@@ -60,7 +56,7 @@ def _services(size: budget.Budget, count: int) -> float:
 
 def _affinity(size: budget.Budget, count: int) -> float:  # noqa: ARG001 (kproxy's own)
     table = sum(map(affinity.table_seconds, size.affinity_clients))
-    return table + affinity.wire_seconds(size.fast_rounds, size.connect_s)
+    return table + affinity.wire_seconds(size)
 
 
 SCENARIOS = {

@@ -4,6 +4,7 @@ from kproxy.bench import budget, messages, recording, rig, rounds, statistics
 from kproxy.bench.subjects import subject
 
 _MICROSECONDS = 1e6
+_WEIGHING_S = 0.02
 _PERCENTILES = {50: "median", 99: "99th percentile"}
 
 
@@ -11,6 +12,7 @@ def latency(lab: rig.Rig, into: recording.Recording) -> None:
     """Requests at fixed rates over 1 to 1,000 open connections, timed from when they were due."""
     loads = lab.size.latency_loads
     seconds = lab.size.latency_s
+    sums: rounds.Sums[tuple[str, int, int]] = rounds.Sums()
 
     def measure(name: str, running: subject.Running, number: int) -> rounds.Result:
         for connections, rate in loads:
@@ -21,26 +23,29 @@ def latency(lab: rig.Rig, into: recording.Recording) -> None:
                 connections=connections,
                 rate=rate,
                 patience=2.0,
+                keep=True,
             )
-            outcome, _ = rounds.load(lab, into.name, name, running, plan)
+            outcome = rounds.load(lab, into.name, name, running, plan).outcome
             times = [time * _MICROSECONDS for time in outcome.times]
+            into.samples(_distribution(connections, rate), name, times)
+            outcome = sums.add((name, number, connections), outcome)
+            times = sorted(time * _MICROSECONDS for time in outcome.times)
             for percent in _PERCENTILES:
                 value = statistics.percentile(times, percent)
                 into.figure(_figure(percent, connections, rate), name, number, value)
-            into.samples(_distribution(connections, rate), name, times)
         return rounds.Result(statistics.percentile(times, 50), "µs")
 
     into.note(
         "Latency counts from the moment each request was due, whatever became of those before."
     )
     plan = messages.Plan(kind="rate", target=lab.endpoints[0])
-    turn = turn_seconds(lab.size)
-    rounds.interleave(lab, into, plan, [lab.endpoints[:1]], lab.size.rounds, turn, measure)
+    rounds.interleave(lab, into, plan, [lab.endpoints[:1]], cut(lab.size), measure)
 
 
-def turn_seconds(size: budget.Budget) -> float:
-    """What one turn is planned to take: every load, and its connections."""
-    return sum(size.latency_s + 0.02 + connections / 4000 for connections, _ in size.latency_loads)
+def cut(size: budget.Budget) -> rounds.Cut:
+    """How it is cut into turns: each takes every load. (The connections are opened once.)"""
+    loads = len(size.latency_loads)
+    return rounds.Cut(size.rounds, size.latency_turns, loads * (size.latency_s + _WEIGHING_S))
 
 
 def _load(connections: int, rate: float) -> str:

@@ -1,12 +1,13 @@
 """connect, request, bulk: how much, and what an operation costs. Closed loops."""
 
-from kproxy.bench import messages, processes, recording, rig, rounds, statistics
+from kproxy.bench import budget, messages, processes, recording, rig, rounds, statistics
 from kproxy.bench.subjects import subject
 
 CONNECTIONS = 64
 
 _MICROSECONDS = 1e6
 _GIGA = 1e9
+_TURN_S = 0.015  # of a turn that are no load: weighing, and the last answers
 
 CONNECTIONS_PER_SECOND = recording.FigureKind(
     "connections_per_second", "connections per second", "connections/s", "higher"
@@ -34,60 +35,83 @@ class CpuTime:
         self._kernel = recording.FigureKind("cpu_system", "kernel", unit, "lower", stack)
         self._scale = scale
         self._used: dict[str, processes.Usage] = {}
-        self._costs: dict[str, dict[int, float]] = {}
+        self._spent: dict[str, dict[int, tuple[float, float]]] = {}
 
     def add(self, name: str, number: int, usage: processes.Usage, operations: float) -> None:
-        """What subject `name` used in round `number` for so many operations."""
+        """What subject `name` used in a turn of round `number`, for so many operations."""
         used = self._used[name] = self._used.get(name, processes.Usage()) + usage
-        costs = self._costs.setdefault(name, {})
-        costs[number] = usage.total * self._scale / operations
-        for each, cost in costs.items():
+        spent = self._spent.setdefault(name, {})
+        seconds, count = spent.get(number, (0.0, 0.0))
+        spent[number] = seconds + usage.total, count + operations
+        for each, (seconds, count) in spent.items():
+            cost = seconds * self._scale / count
             self._into.figure(self._user, name, each, cost * used.user_share)
             self._into.figure(self._kernel, name, each, cost * (1 - used.user_share))
 
 
 def connect(lab: rig.Rig, into: recording.Recording) -> None:
     """Short connections, 64 at once, one request each."""
-    _closed_loop(lab, into, "connect", lab.size.connect_s, CONNECTIONS_PER_SECOND, "connection")
+    _closed_loop(lab, into, "connect", connect_cut(lab.size), CONNECTIONS_PER_SECOND, "connection")
 
 
 def request(lab: rig.Rig, into: recording.Recording) -> None:
     """Requests over 64 connections that stay open."""
-    _closed_loop(lab, into, "request", lab.size.request_s, REQUESTS_PER_SECOND, "request")
+    _closed_loop(lab, into, "request", request_cut(lab.size), REQUESTS_PER_SECOND, "request")
+
+
+def connect_cut(size: budget.Budget) -> rounds.Cut:
+    """How `connect` is cut into turns."""
+    return rounds.Cut(size.fast_rounds, size.turns, size.connect_s + _TURN_S)
+
+
+def request_cut(size: budget.Budget) -> rounds.Cut:
+    """How `request` is cut into turns."""
+    return rounds.Cut(size.fast_rounds, size.turns, size.request_s + _TURN_S)
 
 
 def _closed_loop(
     lab: rig.Rig,
     into: recording.Recording,
     kind: messages.Kind,
-    seconds: float,
+    cut: rounds.Cut,
     main: recording.FigureKind,
     operation: str,
 ) -> None:
+    if kind in lab.tools:  # wrk counts in whole seconds
+        cut = rounds.Cut(cut.rounds, 1, 1.0 + _TURN_S)
     plan = messages.Plan(
-        kind=kind, target=lab.endpoints[0], seconds=seconds, connections=CONNECTIONS
+        kind=kind,
+        target=lab.endpoints[0],
+        seconds=cut.seconds - _TURN_S,
+        connections=CONNECTIONS,
+        keep=kind == "request",
     )
     cpu_time = CpuTime(into, operation, "µs", _MICROSECONDS)
+    limits = rounds.Limits()
+    sums: rounds.Sums[tuple[str, int]] = rounds.Sums()
 
     def measure(name: str, running: subject.Running, number: int) -> rounds.Result:
-        outcome, usage = rounds.load(lab, into.name, name, running, plan)
+        loaded = rounds.load(lab, into.name, name, running, plan)
+        if running.process is not None:
+            cpu_time.add(name, number, loaded.usage, loaded.outcome.done)
+            limits.add(name, loaded)
+        outcome = sums.add((name, number), loaded.outcome)
         rate = outcome.done / outcome.seconds
         into.figure(main, name, number, rate)
-        times = [time * _MICROSECONDS for time in outcome.times]
+        times = sorted(time * _MICROSECONDS for time in outcome.times)
         into.figure(MEDIAN, name, number, statistics.percentile(times, 50))
         into.figure(TAIL, name, number, statistics.percentile(times, 99))
-        if running.process is not None:
-            cpu_time.add(name, number, usage, outcome.done)
         return rounds.Result(rate, main.unit)
 
-    into.note(f"{CONNECTIONS} connections at once, {seconds:g} s per subject and round.")
-    turn = turn_seconds(seconds)
-    rounds.interleave(lab, into, plan, [lab.endpoints[:1]], lab.size.fast_rounds, turn, measure)
-
-
-def turn_seconds(seconds: float) -> float:
-    """What a turn of so many seconds under load takes in all, as planned."""
-    return seconds + 0.05
+    turns = "a turn" if cut.turns == 1 else f"{cut.turns} turns"
+    into.note(
+        f"{CONNECTIONS} connections at once, {turns} of {cut.seconds - _TURN_S:g} s per subject "
+        "and round."
+    )
+    try:
+        rounds.interleave(lab, into, plan, [lab.endpoints[:1]], cut, measure)
+    finally:
+        limits.tell(lab, into.name)
 
 
 def bulk(lab: rig.Rig, into: recording.Recording) -> None:
@@ -99,28 +123,32 @@ def bulk(lab: rig.Rig, into: recording.Recording) -> None:
     ]  # fmt: skip
     plan = messages.Plan(kind="bulk", target=lab.bulk, size=size, connections=one)
     cpu_time = CpuTime(into, "gigabyte, one stream to the client", "s", 1.0)
+    sums: rounds.Sums[tuple[str, int, messages.Direction, int]] = rounds.Sums()
 
     def measure(name: str, running: subject.Running, number: int) -> rounds.Result:
         for direction, streams in cases:
             current = messages.Plan(
                 kind="bulk", target=lab.bulk, size=size, connections=streams, direction=direction
             )
-            outcome, usage = rounds.load(lab, into.name, name, running, current)
+            loaded = rounds.load(lab, into.name, name, running, current)
+            if running.process is not None and (direction, streams) == cases[0]:
+                cpu_time.add(name, number, loaded.usage, loaded.outcome.done / _GIGA)
+            outcome = sums.add((name, number, direction, streams), loaded.outcome)
             rate = outcome.done * 8 / outcome.seconds / _GIGA
             into.figure(_bulk_kind(direction, streams), name, number, rate)
-            if running.process is not None and (direction, streams) == cases[0]:
-                cpu_time.add(name, number, usage, outcome.done / _GIGA)
         return rounds.Result(rate, "Gbit/s")
 
-    into.note(f"{lab.size.bulk_mib} MiB in each direction, split among the streams.")
-    rounds.interleave(
-        lab, into, plan, [[lab.bulk]], lab.size.rounds, bulk_seconds(lab.size.bulk_mib), measure
+    cut = bulk_cut(lab.size)
+    into.note(
+        f"{lab.size.bulk_mib * cut.turns} MiB in each direction per subject and round, in "
+        f"{cut.turns} turns, split among the streams."
     )
+    rounds.interleave(lab, into, plan, [[lab.bulk]], cut, measure)
 
 
-def bulk_seconds(mib: int) -> float:
-    """What a turn of `bulk` is planned to take: five times so many bytes at 9 Gbit/s."""
-    return 5 * mib / 1100
+def bulk_cut(size: budget.Budget) -> rounds.Cut:
+    """How `bulk` is cut into turns: each five times so many bytes, planned at 9 Gbit/s."""
+    return rounds.Cut(size.rounds, size.bulk_turns, 5 * size.bulk_mib / 1100)
 
 
 def _bulk_kind(direction: messages.Direction, streams: int) -> recording.FigureKind:
