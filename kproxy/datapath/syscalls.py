@@ -6,6 +6,7 @@ calls socket methods directly and pays nothing for the seam.
 """
 
 import _socket
+import contextlib
 import fcntl
 import os
 import resource
@@ -78,6 +79,17 @@ def join_ack_and_data(sock: StreamSocket) -> None:
     sock.setsockopt(_IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
 
 
+def expect_no_congestion(sock: StreamSocket) -> None:
+    """For connections that never leave this host: the simplest congestion control there is.
+
+    Where BBR is the default it paces what is sent by a model of a network that is not there: a
+    stream over loopback reached 1.2 GB/s with it, and 1.8 with Reno. Every kernel has Reno, and
+    lets anybody choose it; if an administrator forbids that, so be it.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(_IPPROTO_TCP, _socket.TCP_CONGESTION, b"reno")
+
+
 def close_in_order(sock: StreamSocket) -> None:
     """Take `reset_on_close` back: the coming close sends what is queued, and then FIN."""
     sock.setsockopt(_SOL_SOCKET, _socket.SO_LINGER, _NO_LINGER)
@@ -94,7 +106,7 @@ class Kernel:
         """A bound, listening, non-blocking socket. The caller owns it.
 
         Every option that accepted sockets inherit is set here, once, instead of on each of them:
-        no Nagle delay, urgent data in line, and keepalive.
+        no Nagle delay, urgent data in line, keepalive, and on loopback no pacing.
         """
         family = _socket.AF_INET6 if ":" in address.address else _socket.AF_INET
         sock = _socket.socket(family, STREAM, 0)
@@ -105,6 +117,8 @@ class Kernel:
             sock.setsockopt(_SOL_SOCKET, _socket.SO_OOBINLINE, 1)
             send_at_once(sock)
             arm_keepalive(sock, keepalive_idle)
+            if address.address == "::1" or address.address.startswith("127."):
+                expect_no_congestion(sock)
             sock.bind(address)
             sock.listen(backlog)
         except OSError:

@@ -477,6 +477,18 @@ def test_accepted_sockets_inherit_the_options_of_their_listener(sockets: Sockets
         assert accepted.getsockopt(level, option) == value
 
 
+def test_accepted_sockets_inherit_their_listener_s_congestion_control(sockets: Sockets) -> None:
+    listener = sockets.listener()
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+    sockets.keep(socket.create_connection(listener.getsockname()))
+    accepted = sockets.keep(listener.accept()[0])
+    assert congestion_control(accepted) == b"reno"
+
+
+def congestion_control(sock: socket.socket) -> bytes:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+
 def test_a_listener_with_a_full_queue_answers_no_syn(sockets: Sockets) -> None:
     """How these tests make a black hole."""
     listener = sockets.listener(0)

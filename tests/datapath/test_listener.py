@@ -3,11 +3,12 @@
 import asyncio
 import errno
 import socket
+from pathlib import Path
 
 import pytest
 import structlog
 
-from kproxy.datapath import worker
+from kproxy.datapath import syscalls, worker
 from kproxy.model import endpoints
 from tests.datapath import faulty, harness
 from tests.relay import actor
@@ -220,3 +221,25 @@ async def test_connections_inherit_what_is_set_on_the_listener(bench: harness.Ha
     assert leg.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)
     assert leg.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     assert leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
+
+
+@pytest.mark.parametrize("address", ["127.77.0.1", "::1"])
+def test_on_loopback_nobody_waits_for_a_network_that_is_not_there(address: str) -> None:
+    listener = syscalls.Kernel().listen(endpoints.Backend(address, 0), 16, 77)
+    try:
+        assert _congestion_control(listener) == b"reno"
+    finally:
+        listener.close()
+
+
+def test_elsewhere_congestion_control_is_the_administrator_s_choice() -> None:
+    listener = syscalls.Kernel().listen(endpoints.Backend("0.0.0.0", 0), 16, 77)
+    try:
+        default = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_bytes().strip()
+        assert _congestion_control(listener) == default
+    finally:
+        listener.close()
+
+
+def _congestion_control(sock: syscalls.StreamSocket) -> bytes:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
