@@ -249,7 +249,7 @@ class Poller:
             if self._closing:
                 self._flush_closing()
             self.now = now = monotonic()
-            if len(events) < 2 or now > deadline:
+            if not events or now > deadline:
                 break
         self._turning = False
         if self._ready:
