@@ -147,8 +147,8 @@ def bulk(lab: rig.Rig, into: recording.Recording) -> None:
 
 
 def bulk_cut(size: budget.Budget) -> rounds.Cut:
-    """How `bulk` is cut into turns: each five times so many bytes, planned at 9 Gbit/s."""
-    return rounds.Cut(size.rounds, size.bulk_turns, 5 * size.bulk_mib / 1100)
+    """How `bulk` is cut into turns: each four loads, with five times so many bytes at 9 Gbit/s."""
+    return rounds.Cut(size.rounds, size.bulk_turns, 4 * _TURN_S + 5 * size.bulk_mib / 1100)
 
 
 def _bulk_kind(direction: messages.Direction, streams: int) -> recording.FigureKind:
