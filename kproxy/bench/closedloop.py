@@ -14,12 +14,19 @@ import select
 import socket
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import TypeAlias
 
 from kproxy.bench import headroom, http, messages, network
 
 Client: TypeAlias = tuple[socket.socket, int]
 """An open connection, and the size of the answers that come over it."""
+
+Load: TypeAlias = Callable[
+    [messages.Plan, list[Client], headroom.Poll], tuple[messages.Outcome, list[Client]]
+]
+"""A load over open connections, which it owns until it returns those that are still good. The
+caller closes these."""
 
 _READ = 4096
 _STUCK = 1.0  # seconds that the last answers are waited for when the time is up
@@ -43,9 +50,9 @@ class _Flight:
 class _Loop:
     """What both closed loops share: the flights, the clock and the tally."""
 
-    def __init__(self, plan: messages.Plan) -> None:
+    def __init__(self, plan: messages.Plan, poll: headroom.Poll) -> None:
         self.plan = plan
-        self.poll = headroom.Poll()
+        self.poll = poll
         self.flights: dict[int, _Flight] = {}
         self.times: list[float] = []
         self.failures: Counter[str] = Counter()
@@ -54,15 +61,10 @@ class _Loop:
         self.done = 0
         self.under_way = 0
         """Requests over connections that stay open, which have not been answered yet."""
+        self.poll.restart()
         self.began = self.ended = time.perf_counter()
         """When the load began, and when the last operation that counts ended."""
         self.end = self.began + plan.seconds
-
-    def restart(self) -> None:
-        """The clock starts now."""
-        self.poll.restart()
-        self.began = self.ended = time.perf_counter()
-        self.end = self.began + self.plan.seconds
 
     def is_over(self) -> bool:
         """Whether the time is up, or enough has failed to say so."""
@@ -97,16 +99,15 @@ class _Loop:
     def close(self) -> None:
         for flight in self.flights.values():
             flight.socket.close()
-        self.poll.close()
 
 
-def connect(plan: messages.Plan) -> messages.Outcome:
+def connect(plan: messages.Plan, poll: headroom.Poll) -> messages.Outcome:
     """Short connections: connect, ask, read to the end of the stream, connect again.
 
     Done is a connection whose whole answer came, followed by a clean end. Ends early when nobody
     accepts connections any more.
     """
-    with contextlib.closing(_Loop(plan)) as loop:
+    with contextlib.closing(_Loop(plan, poll)) as loop:
         source = _Sources(plan.clients)
         for _ in range(min(plan.connections, plan.count or plan.connections)):
             _launch(loop, source)
@@ -218,18 +219,17 @@ def _is_whole(flight: _Flight) -> bool:
     return 0 < flight.size <= len(flight.received)
 
 
-def request(plan: messages.Plan, clients: list[Client]) -> tuple[messages.Outcome, list[Client]]:
-    """Requests over `clients`, one in flight on each. Returns those that are still good, too.
-
-    Owns `clients` until it returns; the caller closes what it gets back.
-    """
-    with contextlib.closing(_Loop(plan)) as loop:
+def request(
+    plan: messages.Plan, clients: list[Client], poll: headroom.Poll
+) -> tuple[messages.Outcome, list[Client]]:
+    """Requests over `clients`, one in flight on each. A `Load`."""
+    for client, _ in clients:
+        poll.epoll.register(client, select.EPOLLIN)
+    with contextlib.closing(_Loop(plan, poll)) as loop:
         for client, size in clients:
             flight = _Flight(client, 0.0)
             flight.size = size
             loop.flights[client.fileno()] = flight
-            loop.poll.epoll.register(client, select.EPOLLIN)
-        loop.restart()
         asked = list(loop.flights.values())[: plan.count or None]
         loop.under_way = len(asked)
         for flight in asked:
@@ -244,6 +244,8 @@ def request(plan: messages.Plan, clients: list[Client]) -> tuple[messages.Outcom
                 _exchange(loop, loop.flights[fd], is_over=is_over)
         outcome = loop.outcome()
         good = [(flight.socket, flight.size) for flight in loop.flights.values()]
+        for client, _ in good:
+            poll.epoll.unregister(client)
         loop.flights.clear()
         return outcome, good
 

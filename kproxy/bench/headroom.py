@@ -41,7 +41,11 @@ def _share(pair: tuple[str, float]) -> float:
 
 
 class Poll:
-    """An epoll that knows how long it has waited. Whoever makes it closes it."""
+    """An epoll that knows how long it has waited. Whoever makes it closes it.
+
+    To be made before many files are open, and used again: it waits with select(2), which knows
+    descriptors below 1,024.
+    """
 
     def __init__(self) -> None:
         self.epoll = select.epoll()

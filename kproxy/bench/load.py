@@ -15,14 +15,16 @@ from pathlib import Path
 import msgspec
 
 from kproxy import errors
-from kproxy.bench import closedloop, messages, network, openloop, processes, streams
+from kproxy.bench import (
+    closedloop,
+    headroom,
+    messages,
+    network,
+    openloop,
+    processes,
+    streams,
+)
 
-_CARRY_OUT = {
-    "connect": closedloop.connect,
-    "arrivals": openloop.arrivals,
-    "bulk": streams.run,
-}
-_OVER_OPEN_CONNECTIONS = {"request": closedloop.request, "rate": openloop.rate}
 _SLACK = 60.0  # how much longer than planned a load may take, for slow machines
 
 
@@ -30,25 +32,42 @@ class Generator:
     """Carries out plans in this process, one after the other, and keeps what is to be kept."""
 
     def __init__(self) -> None:
+        self._poll = headroom.Poll()
+        self._kind: messages.Kind | None = None
         self._kept: dict[tuple[network.Address, int], list[closedloop.Client]] = {}
 
     def carry_out(self, plan: messages.Plan) -> messages.Outcome:
         """Raises OSError when the connections that a plan needs to begin cannot be had."""
-        if not plan.keep:
+        if plan.kind != self._kind or plan.kind == "hold":
             self.release()
-        if plan.kind == "hold":
-            clients = self._kept[plan.target, plan.connections] = closedloop.opened(plan)
-            return messages.Outcome(seconds=0.0, done=len(clients))
-        if plan.kind not in _OVER_OPEN_CONNECTIONS:
-            return _CARRY_OUT[plan.kind](plan)
-        whose = plan.target, plan.connections
-        clients = self._kept.pop(whose, [])
+        self._kind = plan.kind
+        match plan.kind:
+            case "connect":
+                return closedloop.connect(plan, self._poll)
+            case "arrivals":
+                return openloop.arrivals(plan, self._poll)
+            case "bulk":
+                return streams.run(plan)
+            case "hold":
+                clients = self._kept[plan.target, plan.connections] = closedloop.opened(plan)
+                return messages.Outcome(seconds=0.0, done=len(clients))
+            case "request":
+                return self._over_open_connections(plan, closedloop.request)
+            case "rate":
+                return self._over_open_connections(plan, openloop.rate)
+
+    def _over_open_connections(
+        self, plan: messages.Plan, load: closedloop.Load
+    ) -> messages.Outcome:
+        clients = self._kept.pop((plan.target, plan.connections), [])
         if len(clients) != plan.connections:
             closedloop.close(clients)
             clients = closedloop.opened(plan)
-        outcome, self._kept[whose] = _OVER_OPEN_CONNECTIONS[plan.kind](plan, clients)
-        if not plan.keep:
-            self.release()
+        outcome, clients = load(plan, clients, self._poll)
+        if plan.keep:
+            self._kept[plan.target, plan.connections] = clients
+        else:
+            closedloop.close(clients)
         return outcome
 
     def release(self) -> None:
@@ -56,6 +75,11 @@ class Generator:
         for clients in self._kept.values():
             closedloop.close(clients)
         self._kept = {}
+
+    def close(self) -> None:
+        """Let go of everything; nothing can be carried out any more."""
+        self.release()
+        self._poll.close()
 
 
 class Pool:

@@ -27,9 +27,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     hold      `connections` opened, each answered once, and left open
     bulk      `size` bytes per direction over `connections` streams
 
-    With `keep`, "request" and "rate" leave their connections open for the next plan with as many to
-    the same target, and nothing is closed that earlier plans have left open; a plan without it
-    closes all that.
+    What "hold" leaves open is closed by the next plan. With `keep`, "request" and "rate" leave
+    their connections open for a plan of the same kind, with as many to the same target; the first
+    plan of another kind closes them.
 
     An open loop does not wait: it begins at `begin` (CLOCK_MONOTONIC; 0 means now), and whatever
     becomes of one request, the next is sent when it is due. What has not been answered within

@@ -40,24 +40,20 @@ class _Line:
 
 
 def rate(
-    plan: messages.Plan, clients: list[closedloop.Client]
+    plan: messages.Plan, clients: list[closedloop.Client], poll: headroom.Poll
 ) -> tuple[messages.Outcome, list[closedloop.Client]]:
-    """`plan.rate` requests per second over `clients`, each in its turn.
-
-    Returns those that are still good, too. Owns `clients` until it returns; the caller closes what
-    it gets back.
-    """
+    """`plan.rate` requests per second over `clients`, each in its turn. A `closedloop.Load`."""
     wake_precisely()
     lines = {client.fileno(): _Line(client, size) for client, size in clients}
-    with contextlib.closing(headroom.Poll()) as poll:
-        for line in lines.values():
-            poll.epoll.register(line.socket, select.EPOLLIN)
-        outcome = _rate(plan, poll, lines)
+    for client, _ in clients:
+        poll.epoll.register(client, select.EPOLLIN)
+    outcome = _rate(plan, poll, lines)
     good = []
     for line in lines.values():
         if line.asked or line.received or line.unsent:
             line.socket.close()
         elif line.socket.fileno() >= 0:
+            poll.epoll.unregister(line.socket)
             good.append((line.socket, line.size))
     return outcome, good
 
@@ -159,10 +155,10 @@ class _Arrival:
         self.sent = False
 
 
-def arrivals(plan: messages.Plan) -> messages.Outcome:
+def arrivals(plan: messages.Plan, poll: headroom.Poll) -> messages.Outcome:
     """`plan.rate` new connections per second, one request each; closed once answered."""
     wake_precisely()
-    loop = _Arrivals(plan)
+    loop = _Arrivals(plan, poll)
     try:
         return loop.run()
     finally:
@@ -170,9 +166,9 @@ def arrivals(plan: messages.Plan) -> messages.Outcome:
 
 
 class _Arrivals:
-    def __init__(self, plan: messages.Plan) -> None:
+    def __init__(self, plan: messages.Plan, poll: headroom.Poll) -> None:
         self._plan = plan
-        self._poll = headroom.Poll()
+        self._poll = poll
         self._pending: dict[int, _Arrival] = {}
         self._deadlines: list[tuple[float, int, _Arrival]] = []
         self._finished: list[float | None] = [None] * round(plan.rate * plan.seconds)
@@ -208,7 +204,6 @@ class _Arrivals:
     def close(self) -> None:
         for arrival in self._pending.values():
             arrival.socket.close()
-        self._poll.close()
 
     def _begin(self, due: float, number: int) -> None:
         client = socket.socket()

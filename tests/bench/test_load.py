@@ -1,5 +1,9 @@
 """The generator: its counts are exact, and its latencies hide nothing."""
 
+import contextlib
+import resource
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +16,15 @@ from kproxy.bench import http, load, messages, network
 from tests.bench import servers
 
 
+@pytest.fixture
+def generator() -> Iterator[load.Generator]:
+    with contextlib.closing(load.Generator()) as generator:
+        yield generator
+
+
 def _carry_out(plan: messages.Plan) -> messages.Outcome:
-    return load.Generator().carry_out(plan)
+    with contextlib.closing(load.Generator()) as generator:
+        return generator.carry_out(plan)
 
 
 def test_short_connections_are_counted_exactly() -> None:
@@ -63,8 +74,9 @@ def test_an_answer_that_never_comes_is_a_failure_of_a_closed_loop() -> None:
     assert outcome.seconds < 1  # to the last answer, not to the end of waiting
 
 
-def test_kept_connections_are_used_again_by_the_next_plan_with_their_target() -> None:
-    generator = load.Generator()
+def test_kept_connections_are_used_again_by_the_next_plan_with_their_target(
+    generator: load.Generator,
+) -> None:
     with servers.plain() as one, servers.plain() as other:
         for server in (one, other, one, other):
             plan = messages.Plan(
@@ -73,11 +85,9 @@ def test_kept_connections_are_used_again_by_the_next_plan_with_their_target() ->
             assert generator.carry_out(plan).done == 10
         assert (one.accepted, other.accepted) == (3, 3)
         assert (one.answered, other.answered) == (23, 23)
-        generator.release()
 
 
-def test_kept_connections_are_replaced_when_one_of_them_was_lost() -> None:
-    generator = load.Generator()
+def test_kept_connections_are_replaced_when_one_of_them_was_lost(generator: load.Generator) -> None:
     with servers.plain() as server:
         plan = messages.Plan(
             kind="request", target=server.address, connections=3, count=10, keep=True
@@ -87,11 +97,22 @@ def test_kept_connections_are_replaced_when_one_of_them_was_lost() -> None:
         assert generator.carry_out(plan).failures
         assert generator.carry_out(plan).done == 10
         assert server.accepted == 6
-        generator.release()
 
 
-def test_a_plan_that_keeps_nothing_closes_what_was_kept() -> None:
-    generator = load.Generator()
+@pytest.mark.parametrize("kind", ["request", "rate"])
+def test_a_plan_that_keeps_nothing_leaves_nothing_open(
+    generator: load.Generator, kind: Literal["request", "rate"]
+) -> None:
+    with servers.plain() as server:
+        plan = messages.Plan(
+            kind=kind, target=server.address, connections=3, count=10, seconds=0.05, rate=100
+        )
+        generator.carry_out(plan)
+        generator.carry_out(plan)
+        assert server.accepted == 6
+
+
+def test_a_plan_of_another_kind_closes_what_was_kept(generator: load.Generator) -> None:
     with servers.plain() as server:
         plan = messages.Plan(
             kind="request", target=server.address, connections=3, count=10, keep=True
@@ -100,7 +121,22 @@ def test_a_plan_that_keeps_nothing_closes_what_was_kept() -> None:
         generator.carry_out(messages.Plan(kind="connect", target=server.address, count=1))
         generator.carry_out(plan)
         assert server.accepted == 3 + 1 + 3
-        generator.release()
+
+
+def test_plans_are_carried_out_however_many_files_are_open(generator: load.Generator) -> None:
+    """Waiting for microseconds takes select(2), which knows 1,024 of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack, servers.plain() as server:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            stack.enter_context(socket.socket())
+        for kind in ("connect", "request", "rate", "arrivals"):
+            plan = messages.Plan(
+                kind=kind, target=server.address, connections=2, count=5, seconds=0.05, rate=100
+            )
+            outcome = generator.carry_out(plan)
+            assert (outcome.done, outcome.failures) == (5, {})
 
 
 def test_an_open_loop_sends_every_request_that_is_due() -> None:
@@ -181,13 +217,11 @@ def test_a_truncated_answer_is_a_failure_of_a_short_connection() -> None:
     assert set(outcome.failures) == {"closed without a whole answer"}
 
 
-def test_held_connections_stay_until_the_next_plan() -> None:
-    generator = load.Generator()
+def test_held_connections_stay_until_the_next_plan(generator: load.Generator) -> None:
     with servers.plain() as server:
         plan = messages.Plan(kind="hold", target=server.address, connections=5)
         assert generator.carry_out(plan).done == 5
         assert server.accepted == 5
-        generator.release()
 
 
 def test_a_pool_divides_a_plan_and_adds_up_what_came_of_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from kproxy.bench.subjects import subject
 
 _MICROSECONDS = 1e6
 _WEIGHING_S = 0.02
+_KEPT = 100  # connections, for each of a dozen subjects: they are to fit into 4,096 files
 _PERCENTILES = {50: "median", 99: "99th percentile"}
 
 
@@ -23,7 +24,7 @@ def latency(lab: rig.Rig, into: recording.Recording) -> None:
                 connections=connections,
                 rate=rate,
                 patience=2.0,
-                keep=True,
+                keep=connections <= _KEPT,
             )
             outcome = rounds.load(lab, into.name, name, running, plan).outcome
             times = [time * _MICROSECONDS for time in outcome.times]
@@ -43,9 +44,10 @@ def latency(lab: rig.Rig, into: recording.Recording) -> None:
 
 
 def cut(size: budget.Budget) -> rounds.Cut:
-    """How it is cut into turns: each takes every load. (The connections are opened once.)"""
-    loads = len(size.latency_loads)
-    return rounds.Cut(size.rounds, size.latency_turns, loads * (size.latency_s + _WEIGHING_S))
+    """How it is cut into turns: each takes every load, and opens what is not kept."""
+    opened = sum(connections for connections, _ in size.latency_loads if connections > _KEPT)
+    loads = len(size.latency_loads) * (size.latency_s + _WEIGHING_S)
+    return rounds.Cut(size.rounds, size.latency_turns, loads + opened / 4000)
 
 
 def _load(connections: int, rate: float) -> str:
