@@ -34,7 +34,7 @@ _MANY_FAILURES = 10_000  # nobody is there: enough to say so
 
 
 class _Flight:
-    """One connection: what it waits for. `timed`: its answer, or its last one, has come."""
+    """One connection. `timed`: it waits for no answer, or none any more."""
 
     __slots__ = ("began", "received", "sent", "size", "socket", "timed")
 
@@ -229,11 +229,13 @@ def request(
         for client, size in clients:
             flight = _Flight(client, 0.0)
             flight.size = size
+            flight.timed = True
             loop.flights[client.fileno()] = flight
         asked = list(loop.flights.values())[: plan.count or None]
         loop.under_way = len(asked)
         for flight in asked:
             flight.began = time.perf_counter()
+            flight.timed = False
             _ask_again(loop, flight)
         while loop.under_way:
             events = loop.events()

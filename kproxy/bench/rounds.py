@@ -90,8 +90,8 @@ class Limits:
 
     def tell(self, lab: rig.Rig, scenario: str) -> None:
         """Warn of every subject that was not its own limit."""
-        for name, (took, generator, backend, subject_) in self._seconds.items():
-            limit = headroom.bottleneck(generator / took, backend / took, subject_ / took)
+        for name, (took, *parts) in self._seconds.items():
+            limit = headroom.bottleneck(*(part / took for part in parts))
             if limit:
                 lab.warn(f"{scenario}: with {name}, {limit}")
 
@@ -119,7 +119,7 @@ def interleave(
                 started = stack.enter_context(each.start(services, lab.place))
                 warm_up(lab, started, plan)
                 running[each.name] = started
-        others = len(running) - 1
+        others = len(running.keys() - {results.SUBJECT})
         who = f"{results.SUBJECT} beside {others} others" if others > 1 else results.SUBJECT
         for number in range(cut.rounds):
             which = f"round {number + 1} of {cut.rounds}"

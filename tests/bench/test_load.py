@@ -74,6 +74,13 @@ def test_an_answer_that_never_comes_is_a_failure_of_a_closed_loop() -> None:
     assert outcome.seconds < 1  # to the last answer, not to the end of waiting
 
 
+def test_fewer_requests_than_connections_leave_some_unused(generator: load.Generator) -> None:
+    with servers.plain() as server:
+        plan = messages.Plan(kind="request", target=server.address, connections=5, count=2)
+        outcome = generator.carry_out(plan)
+        assert (outcome.done, outcome.failures) == (2, {})
+
+
 def test_kept_connections_are_used_again_by_the_next_plan_with_their_target(
     generator: load.Generator,
 ) -> None:
