@@ -100,7 +100,7 @@ class Connection:
         """Set when the end has begun: by the first half-close, or at the end itself."""
         self.armed = False
         self.is_prompt = False
-        """TCP_NODELAY is set on the backend leg."""
+        """TCP_NODELAY is set on the backend leg, and what else `make_prompt` sets."""
         self.seen: tuple[int, int, int] | None = None
         """What the sweep saw at its last visit."""
         self.accepted_at = self.progress_at = shared.poller.now
@@ -135,14 +135,16 @@ class Connection:
         syscalls.reset_on_close(self.client.sock)
 
     def make_prompt(self) -> None:
-        """Switch Nagle's algorithm off on the backend leg, before a second message is sent.
+        """Let nothing hold back what is sent to the backend, before a second message is sent.
 
-        A connection of one message never needs it, and is spared the system call. The client
-        leg has inherited TCP_NODELAY from its listener.
+        No Nagle delay; no pacing on loopback. A connection of one message never needs either, and
+        is spared the system calls. The client leg has inherited both from its listener.
         """
         assert self.server is not None
+        assert self.backend is not None
         self.is_prompt = True
         syscalls.send_at_once(self.server.sock)
+        syscalls.send_unpaced(self.server.sock, self.backend.address)
 
     def note_progress(self) -> None:
         """Start the inactivity clock anew."""

@@ -293,6 +293,18 @@ async def test_both_legs_send_small_messages_without_delay(bench: harness.Harnes
         assert leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), f"Nagle on the {side} leg"
 
 
+async def test_neither_leg_is_paced_where_there_is_no_network(bench: harness.Harness) -> None:
+    path, place = bench.start(), bench.backend()
+    service = path.serve(place)
+    client, backend = await bench.pair(service, place)
+    await client.send(b"x")
+    async with harness.within("a byte arrives"):
+        await backend.receive_exactly(1)
+    for leg in (*path.legs(dialled=False), *path.legs(dialled=True)):
+        found = leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+        assert found.rstrip(b"\0") == b"reno"
+
+
 @pytest.mark.parametrize("call", ["recv", "send"])
 async def test_a_bug_in_one_connection_resets_that_one_only(
     bench: harness.Harness, call: str
