@@ -39,7 +39,7 @@ bench-check: $(STAMP) ## Has kproxy fallen behind its peers since the run in ben
 	$(BIN)/python -m benchmarks.check
 
 bench-record: RECORD := benchmarks/results/$(shell date +%F)
-bench-record: $(STAMP) ## Record runs in benchmarks/results: as root, on a quiet machine, 20 minutes
+bench-record: $(STAMP) ## Record runs in benchmarks/results: as root, on a quiet machine, 25 minutes
 	$(BIN)/kproxy bench --quick --json benchmarks/results/quick.json
 	$(BIN)/kproxy bench --kernel --json $(RECORD).json --html $(RECORD).html
 

@@ -1,7 +1,7 @@
 """How much of everything a run does: the only place that says so.
 
 A quick run of every scenario stays under 90 s on two cores with six subjects, a full one under
-15 minutes; the kernel's company adds five. Many short turns tell a ratio better than a few long
+15 minutes; the kernel's company adds seven. Many short turns tell a ratio better than a few long
 ones (see `rounds`).
 """
 
