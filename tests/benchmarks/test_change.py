@@ -29,6 +29,7 @@ def test_every_figure_that_both_have_is_a_line() -> None:
     assert change.lines(scenario, "haproxy") == []
 
 
+@pytest.mark.long
 def test_the_tree_and_its_last_commit_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert change.main(["HEAD", "--rounds", "2", "--scenario", "connect"]) == 0
     lines = capsys.readouterr().out.splitlines()
