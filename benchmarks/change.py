@@ -13,7 +13,7 @@ Use a Python that others use (`/usr/bin/python3 -m venv …`): another build is 
 import argparse
 import dataclasses
 import math
-import statistics
+import statistics as stdlib_statistics
 import subprocess
 import sys
 import tempfile
@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 
 from kproxy import errors
-from kproxy.bench import budget, progress, readings, recording, results, rig, run
+from kproxy.bench import budget, progress, readings, recording, results, rig, run, statistics
 from kproxy.bench.scenarios import catalogue
 from kproxy.bench.subjects import kproxy_run, peers, subject
 
@@ -36,10 +36,12 @@ def ratio(ours: Sequence[float | None], theirs: Sequence[float | None]) -> tuple
 
     Raises ValueError when fewer than two rounds have both.
     """
-    logs = [math.log(a / b) for a, b in zip(ours, theirs, strict=False) if a and b]
+    ratios = statistics.measured(statistics.ratios(ours, theirs))
+    logs = [math.log(each) for each in ratios if each]
     if len(logs) < 2:
         raise ValueError("fewer than two rounds were measured of both")
-    return math.exp(statistics.fmean(logs)), statistics.stdev(logs) / math.sqrt(len(logs))
+    error = stdlib_statistics.stdev(logs) / math.sqrt(len(logs))
+    return math.exp(stdlib_statistics.fmean(logs)), error
 
 
 def lines(scenario: results.Scenario, other: str) -> list[str]:

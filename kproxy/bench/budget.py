@@ -13,11 +13,10 @@ class Budget:
     """Seconds and counts are per subject and round where nothing else is said; MiB is 2^20 bytes.
 
     `fast_rounds` are those of connect and request, and in each a subject has `turns` of `connect_s`
-    or `request_s`; in one of
-    bulk it has `bulk_turns` of `bulk_mib`, in one of latency `latency_turns` of `latency_s`.
-    `slow_rounds` those of services and faults, which start all subjects anew in each, and of
-    strategies, where one tells all; `rounds` those of everything else. Four are the fewest that
-    `compare` can judge.
+    or `request_s`. `slow_rounds` are those of services and faults, which start all subjects anew in
+    each, and of strategies, where one tells all. `rounds` are those of everything else: in one of
+    bulk a subject has `bulk_turns` of `bulk_mib`, in one of latency `latency_turns` of `latency_s`.
+    Four rounds are the fewest that `compare` can judge.
     """
 
     fast_rounds: int

@@ -31,11 +31,11 @@ class Scenario:
 
 
 def _connect(size: budget.Budget, count: int) -> float:
-    return throughput.connect_cut(size).planned(count)
+    return throughput.closed_loop_cut(size, size.connect_s).planned(count)
 
 
 def _request(size: budget.Budget, count: int) -> float:
-    return throughput.request_cut(size).planned(count)
+    return throughput.closed_loop_cut(size, size.request_s).planned(count)
 
 
 def _bulk(size: budget.Budget, count: int) -> float:

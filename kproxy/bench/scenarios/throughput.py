@@ -51,38 +51,35 @@ class CpuTime:
 
 def connect(lab: rig.Rig, into: recording.Recording) -> None:
     """Short connections, 64 at once, one request each."""
-    _closed_loop(lab, into, "connect", connect_cut(lab.size), CONNECTIONS_PER_SECOND, "connection")
+    _closed_loop(lab, into, "connect", lab.size.connect_s, CONNECTIONS_PER_SECOND, "connection")
 
 
 def request(lab: rig.Rig, into: recording.Recording) -> None:
     """Requests over 64 connections that stay open."""
-    _closed_loop(lab, into, "request", request_cut(lab.size), REQUESTS_PER_SECOND, "request")
+    _closed_loop(lab, into, "request", lab.size.request_s, REQUESTS_PER_SECOND, "request")
 
 
-def connect_cut(size: budget.Budget) -> rounds.Cut:
-    """How `connect` is cut into turns."""
-    return rounds.Cut(size.fast_rounds, size.turns, size.connect_s + _TURN_S)
-
-
-def request_cut(size: budget.Budget) -> rounds.Cut:
-    """How `request` is cut into turns."""
-    return rounds.Cut(size.fast_rounds, size.turns, size.request_s + _TURN_S)
+def closed_loop_cut(size: budget.Budget, seconds: float) -> rounds.Cut:
+    """How `connect` and `request` are cut into turns of so many seconds of load."""
+    return rounds.Cut(size.fast_rounds, size.turns, seconds + _TURN_S)
 
 
 def _closed_loop(
     lab: rig.Rig,
     into: recording.Recording,
     kind: messages.Kind,
-    cut: rounds.Cut,
+    seconds: float,
     main: recording.FigureKind,
     operation: str,
 ) -> None:
+    cut = closed_loop_cut(lab.size, seconds)
     if kind in lab.tools:  # wrk counts in whole seconds
-        cut = rounds.Cut(cut.rounds, 1, 1.0 + _TURN_S)
+        seconds = 1.0
+        cut = rounds.Cut(cut.rounds, 1, seconds + _TURN_S)
     plan = messages.Plan(
         kind=kind,
         target=lab.endpoints[0],
-        seconds=cut.seconds - _TURN_S,
+        seconds=seconds,
         connections=CONNECTIONS,
         keep=kind == "request",
     )
@@ -104,10 +101,7 @@ def _closed_loop(
         return rounds.Result(rate, main.unit)
 
     turns = "a turn" if cut.turns == 1 else f"{cut.turns} turns"
-    into.note(
-        f"{CONNECTIONS} connections at once, {turns} of {cut.seconds - _TURN_S:g} s per subject "
-        "and round."
-    )
+    into.note(f"{CONNECTIONS} connections at once, {turns} of {seconds:g} s per subject and round.")
     try:
         rounds.interleave(lab, into, plan, [lab.endpoints[:1]], cut, measure)
     finally:
