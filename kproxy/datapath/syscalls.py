@@ -16,7 +16,7 @@ import sys
 import termios
 from typing import Protocol, overload
 
-from kproxy.model import endpoints
+from kproxy.model import addresses, endpoints
 
 STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
 _LINGER_ZERO = struct.pack("ii", 1, 0)
@@ -87,7 +87,8 @@ def send_unpaced(sock: StreamSocket, address: str) -> None:
     1.2 GB/s with it, and 1.8 with Reno. Every kernel has Reno, and lets anybody choose it; if an
     administrator forbids that, so be it.
     """
-    if address.startswith("127.") or address == "::1":
+    found = addresses.parse(address)
+    if found is not None and found.use is addresses.Use.LOOPBACK:
         with contextlib.suppress(OSError):
             sock.setsockopt(_IPPROTO_TCP, _socket.TCP_CONGESTION, b"reno")
 
