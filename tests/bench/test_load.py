@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kproxy import errors
 from kproxy.bench import http, load, messages, network
 from tests.bench import servers
+from tests.datapath import harness
 
 
 @pytest.fixture
@@ -132,10 +133,12 @@ def test_a_plan_of_another_kind_closes_what_was_kept(generator: load.Generator) 
 
 def test_plans_are_carried_out_however_many_files_are_open(generator: load.Generator) -> None:
     """Waiting for microseconds takes select(2), which knows 1,024 of them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.ExitStack() as stack, servers.plain() as server:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (
+        harness.open_files_limit(most),
+        contextlib.ExitStack() as stack,
+        servers.plain() as server,
+    ):
         for _ in range(1100):
             stack.enter_context(socket.socket())
         for kind in ("connect", "request", "rate", "arrivals"):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kproxy.balancer import balancer, penalty
-from kproxy.datapath import connection, dial, listener, probe, relay, worker
+from kproxy.datapath import connection, dial, listener, probe, relay, syscalls, worker
 from kproxy.model import endpoints, forwarding
 from tests.datapath import faulty
 from tests.relay import actor
@@ -56,6 +56,11 @@ async def until(condition: Callable[[], object], what: str, seconds: float = PRO
     """Wait for state that announces no change."""
     async with within(what, seconds):
         await actor.until(condition)
+
+
+def congestion_control(sock: syscalls.StreamSocket) -> bytes:
+    """What a TCP socket sends by: b"reno", b"bbr"..."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
 
 
 def open_files() -> int:
@@ -426,7 +431,7 @@ def proxy_process(backend: tuple[str, int], *options: str) -> Iterator[ProxyProc
 
 @contextlib.contextmanager
 def open_files_limit(limit: int) -> Iterator[None]:
-    """Lower this process's RLIMIT_NOFILE for a block."""
+    """Change this process's soft RLIMIT_NOFILE for a block."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
     try:

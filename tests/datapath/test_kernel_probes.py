@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from kproxy.datapath import syscalls
+from tests.datapath import harness
 
 KERNEL = syscalls.Kernel()
 RESET = struct.pack("ii", 1, 0)
@@ -482,11 +483,7 @@ def test_accepted_sockets_inherit_their_listener_s_congestion_control(sockets: S
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
     sockets.keep(socket.create_connection(listener.getsockname()))
     accepted = sockets.keep(listener.accept()[0])
-    assert congestion_control(accepted) == b"reno"
-
-
-def congestion_control(sock: socket.socket) -> bytes:
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+    assert harness.congestion_control(accepted) == b"reno"
 
 
 def test_a_listener_with_a_full_queue_answers_no_syn(sockets: Sockets) -> None:

@@ -227,7 +227,7 @@ async def test_connections_inherit_what_is_set_on_the_listener(bench: harness.Ha
 def test_on_loopback_nobody_waits_for_a_network_that_is_not_there(address: str) -> None:
     listener = syscalls.Kernel().listen(endpoints.Backend(address, 0), 16, 77)
     try:
-        assert _congestion_control(listener) == b"reno"
+        assert harness.congestion_control(listener) == b"reno"
     finally:
         listener.close()
 
@@ -236,10 +236,6 @@ def test_elsewhere_congestion_control_is_the_administrator_s_choice() -> None:
     listener = syscalls.Kernel().listen(endpoints.Backend("0.0.0.0", 0), 16, 77)
     try:
         default = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_bytes().strip()
-        assert _congestion_control(listener) == default
+        assert harness.congestion_control(listener) == default
     finally:
         listener.close()
-
-
-def _congestion_control(sock: syscalls.StreamSocket) -> bytes:
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")

@@ -280,29 +280,27 @@ async def test_the_last_answer_of_a_backend_that_resets_reaches_a_slow_client(
     await harness.until(path.is_quiet, "the connection ends")
 
 
-async def test_both_legs_send_small_messages_without_delay(bench: harness.Harness) -> None:
-    """Nagle's algorithm holds the second part of a message until the first is acknowledged."""
+async def legs_that_have_talked(bench: harness.Harness) -> list[faulty.FaultySocket]:
+    """Both legs of a connection over which a second message has been sent."""
     path, place = bench.start(), bench.backend()
     service = path.serve(place)
     client, backend = await bench.pair(service, place)
     await client.send(b"x")
     async with harness.within("a byte arrives"):
         await backend.receive_exactly(1)
-    for leg in (*path.legs(dialled=False), *path.legs(dialled=True)):
+    return [*path.legs(dialled=False), *path.legs(dialled=True)]
+
+
+async def test_both_legs_send_small_messages_without_delay(bench: harness.Harness) -> None:
+    """Nagle's algorithm holds the second part of a message until the first is acknowledged."""
+    for leg in await legs_that_have_talked(bench):
         side = "backend's" if leg.is_dialled else "client's"
         assert leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), f"Nagle on the {side} leg"
 
 
 async def test_neither_leg_is_paced_where_there_is_no_network(bench: harness.Harness) -> None:
-    path, place = bench.start(), bench.backend()
-    service = path.serve(place)
-    client, backend = await bench.pair(service, place)
-    await client.send(b"x")
-    async with harness.within("a byte arrives"):
-        await backend.receive_exactly(1)
-    for leg in (*path.legs(dialled=False), *path.legs(dialled=True)):
-        found = leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
-        assert found.rstrip(b"\0") == b"reno"
+    for leg in await legs_that_have_talked(bench):
+        assert harness.congestion_control(leg) == b"reno"
 
 
 @pytest.mark.parametrize("call", ["recv", "send"])
