@@ -13,9 +13,10 @@ class Budget:
     """Seconds and counts are per subject and round where nothing else is said; MiB is 2^20 bytes.
 
     `fast_rounds` are those of connect and request, and in each a subject has `turns` of `connect_s`
-    or `request_s`. `slow_rounds` are those of services and faults, which start all subjects anew in
-    each, and of strategies, where one tells all. `rounds` are those of everything else: in one of
-    bulk a subject has `bulk_turns` of `bulk_mib`, in one of latency `latency_turns` of `latency_s`.
+    or `request_s`, after `lead_in_s` of the same that do not count. `slow_rounds` are those of
+    services and faults, which start all subjects anew in each, and of strategies, where one tells
+    all. `rounds` are those of everything else: in one of bulk a subject has `bulk_turns` of
+    `bulk_mib`, in one of latency `latency_turns` of `latency_s`.
     Four rounds are the fewest that `compare` can judge.
     """
 
@@ -23,6 +24,7 @@ class Budget:
     rounds: int
     slow_rounds: int
     turns: int
+    lead_in_s: float
     connect_s: float
     request_s: float
     bulk_turns: int
@@ -50,7 +52,8 @@ QUICK = Budget(
     fast_rounds=8,
     rounds=4,
     slow_rounds=1,
-    turns=5,
+    turns=4,
+    lead_in_s=0.01,
     connect_s=0.04,
     request_s=0.04,
     bulk_turns=5,
@@ -73,7 +76,8 @@ FULL = Budget(
     fast_rounds=30,
     rounds=5,
     slow_rounds=5,
-    turns=8,
+    turns=6,
+    lead_in_s=0.02,
     connect_s=0.04,
     request_s=0.04,
     bulk_turns=16,

@@ -159,12 +159,22 @@ def rotated(items: Sequence[_T], by: int) -> list[_T]:
 
 
 def load(
-    lab: rig.Rig, scenario: str, name: str, running: subject.Running, plan: messages.Plan
+    lab: rig.Rig,
+    scenario: str,
+    name: str,
+    running: subject.Running,
+    plan: messages.Plan,
+    *,
+    lead_in: float = 0.0,
 ) -> Loaded:
     """Carry out a plan against a subject, and weigh it. Warns of failures.
 
-    Raises KproxyError when nothing at all was done.
+    `lead_in` seconds of the same load come first and count nowhere: a subject that has just got
+    its turn finds the processor's caches full of what the others left there, and a turn is too
+    short for that to be nothing. Raises KproxyError when nothing at all was done.
     """
+    if lead_in:
+        lab.carry_out(msgspec.structs.replace(plan, target=running.target, seconds=lead_in))
     served = lab.backends.served()
     used = running.usage()
     outcome = lab.carry_out(msgspec.structs.replace(plan, target=running.target))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kproxy.bench import budget, http, messages, processes, recording, results, rig, rounds
+from kproxy.bench import budget, http, messages, network, processes, recording, results, rig, rounds
 from kproxy.bench.scenarios import catalogue, faults, throughput
 from kproxy.bench.subjects import kproxy_run, peers, subject
 
@@ -17,6 +17,7 @@ TINY = budget.Budget(
     rounds=1,
     slow_rounds=1,
     turns=2,
+    lead_in_s=0.01,
     connect_s=0.05,
     request_s=0.05,
     bulk_turns=2,
@@ -99,6 +100,23 @@ def test_a_scenario_measures_every_subject_that_it_concerns(name: str, tmp_path:
         if figure.stack or name in {"idle", "affinity"}:
             concerned.discard("direct")  # nothing to weigh
         assert concerned <= {each.subject for each in figure.series}
+
+
+def test_what_leads_in_to_a_load_is_served_and_counts_nowhere(tmp_path: Path) -> None:
+    plan = messages.Plan(
+        kind="request", target=network.Address("", 0), seconds=0.1, connections=4, keep=True
+    )
+    with (
+        _rig(tmp_path, peers.Direct()) as lab,
+        peers.Direct().start([lab.endpoints[:1]], lab.place) as running,
+    ):
+        before = lab.backends.served()
+        loaded = rounds.load(lab, "request", "direct", running, plan, lead_in=0.1)
+        after = lab.backends.served()
+    assert sum(after.accepted.values()) - sum(before.accepted.values()) == plan.connections
+    led_in = after.requests - before.requests - loaded.outcome.done - plan.connections
+    assert led_in > plan.connections
+    assert len(loaded.outcome.times) == loaded.outcome.done
 
 
 def test_services_have_a_curve_each_for_start_change_latency_and_memory(tmp_path: Path) -> None:

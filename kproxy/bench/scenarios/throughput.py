@@ -7,7 +7,7 @@ CONNECTIONS = 64
 
 _MICROSECONDS = 1e6
 _GIGA = 1e9
-_TURN_S = 0.015  # of a turn that are no load: weighing, and the last answers
+_TURN_S = 0.007  # of a load, beside its seconds: weighing, and the last answers
 
 CONNECTIONS_PER_SECOND = recording.FigureKind(
     "connections_per_second", "connections per second", "connections/s", "higher"
@@ -61,7 +61,7 @@ def request(lab: rig.Rig, into: recording.Recording) -> None:
 
 def closed_loop_cut(size: budget.Budget, seconds: float) -> rounds.Cut:
     """How `connect` and `request` are cut into turns of so many seconds of load."""
-    return rounds.Cut(size.fast_rounds, size.turns, seconds + _TURN_S)
+    return rounds.Cut(size.fast_rounds, size.turns, size.lead_in_s + seconds + 2 * _TURN_S)
 
 
 def _closed_loop(
@@ -73,8 +73,9 @@ def _closed_loop(
     operation: str,
 ) -> None:
     cut = closed_loop_cut(lab.size, seconds)
+    lead_in = lab.size.lead_in_s
     if kind in lab.tools:  # wrk counts in whole seconds
-        seconds = 1.0
+        seconds, lead_in = 1.0, 0.0
         cut = rounds.Cut(cut.rounds, 1, seconds + _TURN_S)
     plan = messages.Plan(
         kind=kind,
@@ -88,7 +89,7 @@ def _closed_loop(
     sums: rounds.Sums[tuple[str, int]] = rounds.Sums()
 
     def measure(name: str, running: subject.Running, number: int) -> rounds.Result:
-        loaded = rounds.load(lab, into.name, name, running, plan)
+        loaded = rounds.load(lab, into.name, name, running, plan, lead_in=lead_in)
         if running.process is not None:
             cpu_time.add(name, number, loaded.usage, loaded.outcome.done)
             limits.add(name, loaded)
