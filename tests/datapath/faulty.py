@@ -70,7 +70,7 @@ class FaultyEpoll:
         self._real = select.epoll()
         self.masks: dict[int, int] = {}
         self.held: dict[int, int] = {}
-        """Bits that never arrive, by descriptor: lost edges."""
+        """Bits that do not arrive, by descriptor, until they are released: lost edges."""
         self.ended: set[int] = set()
         """Descriptors whose FIN or failure has been reported."""
         self.polls = 0
@@ -99,6 +99,11 @@ class FaultyEpoll:
         mask = self.masks.get(fd)
         if mask is not None:
             self._real.modify(fd, mask)
+
+    def release(self, fd: int) -> None:
+        """Hold nothing back any more, and report now what is ready: an edge comes only once."""
+        del self.held[fd]
+        self.rearm(fd)
 
     def forget(self, fd: int) -> None:
         """`fd` is about to be closed, and its number to be used again."""
