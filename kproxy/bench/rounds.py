@@ -169,22 +169,23 @@ def load(
 ) -> Loaded:
     """Carry out a plan against a subject, and weigh it. Warns of failures.
 
-    `lead_in` seconds of the same load come first and count nowhere: a subject that has just got
+    `lead_in` seconds of the same load come first and are in no figure: a subject that has just got
     its turn finds the processor's caches full of what the others left there, and a turn is too
     short for that to be nothing. Raises KproxyError when nothing at all was done.
     """
+    plan = msgspec.structs.replace(plan, target=running.target)
     if lead_in:
-        lab.carry_out(msgspec.structs.replace(plan, target=running.target, seconds=lead_in))
+        led_in = lab.carry_out(msgspec.structs.replace(plan, seconds=lead_in))
+        _tell_failures(lab, scenario, name, led_in)
     served = lab.backends.served()
     used = running.usage()
-    outcome = lab.carry_out(msgspec.structs.replace(plan, target=running.target))
+    outcome = lab.carry_out(plan)
     usage = running.usage() - used
     now = lab.backends.served()
     if not outcome.done:
         reasons = ", ".join(outcome.failures) or "nothing was answered"
         raise errors.KproxyError(f"no operation succeeded ({reasons})")
-    if outcome.failures:
-        lab.warn(f"{scenario}: {failures(outcome)} through {name}")
+    _tell_failures(lab, scenario, name, outcome)
     if plan.kind == "rate" and outcome.busy > headroom.LIMIT:
         lab.warn(
             f"{scenario}: the load generator was busy {outcome.busy:.0%} of the time at "
@@ -192,6 +193,11 @@ def load(
         )
     backend_busy = headroom.busy(now.elapsed - served.elapsed, now.waited - served.waited)
     return Loaded(outcome, usage, backend_busy)
+
+
+def _tell_failures(lab: rig.Rig, scenario: str, name: str, outcome: messages.Outcome) -> None:
+    if outcome.failures:
+        lab.warn(f"{scenario}: {failures(outcome)} through {name}")
 
 
 def failures(outcome: messages.Outcome) -> str:

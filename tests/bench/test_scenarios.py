@@ -11,6 +11,7 @@ import pytest
 from kproxy.bench import budget, http, messages, network, processes, recording, results, rig, rounds
 from kproxy.bench.scenarios import catalogue, faults, throughput
 from kproxy.bench.subjects import kproxy_run, peers, subject
+from tests.bench import servers
 
 TINY = budget.Budget(
     fast_rounds=1,
@@ -117,6 +118,15 @@ def test_what_leads_in_to_a_load_is_served_and_counts_nowhere(tmp_path: Path) ->
     led_in = after.requests - before.requests - loaded.outcome.done - plan.connections
     assert led_in > plan.connections
     assert len(loaded.outcome.times) == loaded.outcome.done
+
+
+def test_what_fails_in_a_lead_in_is_told_like_any_failure(tmp_path: Path) -> None:
+    with servers.plain(stall_at=1, stall_s=1.5) as server, _rig(tmp_path) as lab:
+        running = subject.Running((server.address,))
+        plan = messages.Plan(kind="connect", target=server.address, seconds=0.1, connections=1)
+        loaded = rounds.load(lab, "tried", "plain", running, plan, lead_in=0.1)
+    assert loaded.outcome.failures == {}
+    assert lab.warnings == ["tried: 1 of 1 failed (no answer: 1) through plain"]
 
 
 def test_services_have_a_curve_each_for_start_change_latency_and_memory(tmp_path: Path) -> None:
