@@ -60,6 +60,8 @@ def kproxy_run(
     flags = (
         *("--half-closed-timeout", str(half_close_timeout)),
         *("--keepalive-idle", str(KEEPALIVE_IDLE)),
+        # Its sockets are counted, and where another kproxy runs this one would come late.
+        *("--control", ""),
     )
     with daemon.running(folder, manifest, *flags) as proxy:
         yield Running(proxy.address("relay"), proxy.pid)
