@@ -15,7 +15,8 @@ class ServicePortCounters:
     """What happened on one service port.
 
     Bytes are payload bytes of connections that have ended, by direction. `ended` counts them by
-    reason (`datapath.halfclose.Reason`), `dial_failures` failed dials by errno name.
+    reason (`datapath.halfclose.Reason`), `dial_failures` failed dials by errno name;
+    `listen_drops` what `Listener.drops` of its closed listeners came to.
     """
 
     __slots__ = (
@@ -24,6 +25,7 @@ class ServicePortCounters:
         "bytes_from_clients",
         "dial_failures",
         "ended",
+        "listen_drops",
     )
 
     def __init__(self, reasons: Iterable[str]) -> None:
@@ -31,6 +33,7 @@ class ServicePortCounters:
         self.bytes_from_clients = 0
         self.bytes_from_backends = 0
         self.dial_failures: Counter[str] = Counter()
+        self.listen_drops = 0
         # A plain dict: assigning to a Counter's item costs a Python-level call.
         self.ended: dict[str, int] = dict.fromkeys(reasons, 0)
 

@@ -124,6 +124,14 @@ class Listener:
             self._is_exhausted = False
         self._dialer.start(accepted)
 
+    @property
+    def drops(self) -> int:
+        """Connection requests that the kernel has dropped, for the queue was full; 0 once closed.
+
+        Read from the kernel. `close` adds them to the service port's counters.
+        """
+        return syscalls.listen_drops(self.sock) if self.fd >= 0 else 0
+
     def on_bug(self) -> None:
         """Nothing is owned beyond the socket: the next client gets its chance."""
 
@@ -155,6 +163,7 @@ class Listener:
         if self._retry is not None:
             self._retry.cancel()
         self._pause()
+        self._target.counters.listen_drops += self.drops
         self.fd = -1
         self.sock.close()
 

@@ -24,6 +24,9 @@ _NO_LINGER = struct.pack("ii", 0, 0)
 SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _F_SETPIPE_SZ = 1031
 _F_GETPIPE_SZ = 1032
+_SO_MEMINFO = 55
+_SK_MEMINFO_DROPS = 8
+"""Where include/uapi/linux/sock_diag.h has the drops among SO_MEMINFO's 32-bit numbers."""
 _SOL_SOCKET = _socket.SOL_SOCKET
 _IPPROTO_TCP = _socket.IPPROTO_TCP
 
@@ -91,6 +94,18 @@ def send_unpaced(sock: StreamSocket, address: str) -> None:
     if found is not None and found.use is addresses.Use.LOOPBACK:
         with contextlib.suppress(OSError):
             sock.setsockopt(_IPPROTO_TCP, _socket.TCP_CONGESTION, b"reno")
+
+
+def listen_drops(sock: StreamSocket) -> int:
+    """How many connection requests a listening socket has dropped, mostly since its queue was full.
+
+    Whoever asked asks again, a second later and ever more rarely (RFC 6298). 0 where the kernel
+    does not tell.
+    """
+    with contextlib.suppress(OSError):
+        counted = sock.getsockopt(_SOL_SOCKET, _SO_MEMINFO, 4 * (_SK_MEMINFO_DROPS + 1))
+        return int.from_bytes(counted[4 * _SK_MEMINFO_DROPS :], sys.byteorder)
+    return 0
 
 
 def close_in_order(sock: StreamSocket) -> None:

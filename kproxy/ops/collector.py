@@ -109,6 +109,13 @@ class ProxyCollector(registry.Collector):
             served,
             lambda state: _that_happened("reason", state.counters.dial_failures),
         )
+        yield from self._by_port(
+            "counter",
+            "kproxy_listen_drops",
+            "Connection requests that the kernel dropped, for a frontend's queue was full.",
+            served,
+            lambda state: [({}, drops)] if (drops := state.listen_drops) else [],
+        )
         yield _single("gauge", "kproxy_open_connections", "All open ones.", worker.connections)
         yield _single(
             "gauge",

@@ -23,7 +23,7 @@ class DataPlane(Protocol):
 class ServicePortState:
     """What the data plane holds of one service port. `Scope` keys a balancer each."""
 
-    __slots__ = ("balancers", "counters", "targets")
+    __slots__ = ("balancers", "counters", "listeners", "targets")
 
     def __init__(
         self,
@@ -42,6 +42,12 @@ class ServicePortState:
             scope: connection.Target(str(name), self.balancers[scope], self.counters)
             for scope in forwarding.Scope
         }
+        self.listeners: dict[endpoints.Backend, listener.Listener] = {}
+
+    @property
+    def listen_drops(self) -> int:
+        """Connection requests that the kernel dropped at the frontends, open and closed ones."""
+        return self.counters.listen_drops + sum(each.drops for each in self.listeners.values())
 
 
 class WorkerDataPlane:
@@ -60,7 +66,7 @@ class WorkerDataPlane:
         self._rng = rng
         self._max_affinity_clients = max_affinity_clients
         self._ports: dict[names.ServicePortName, ServicePortState] = {}
-        self._listeners: dict[endpoints.Backend, listener.Listener] = {}
+        self._listening: dict[endpoints.Backend, ServicePortState] = {}
 
     @property
     def box(self) -> penalty.PenaltyBox:
@@ -77,10 +83,12 @@ class WorkerDataPlane:
             case forwarding.SetBackends():
                 self._set_backends(message)
             case forwarding.OpenFrontend(name, frontend, address):
-                target = self._ports[name].targets[frontend.scope]
-                self._listeners[address] = self._worker.open(address, target)
+                state = self._ports[name]
+                target = state.targets[frontend.scope]
+                state.listeners[address] = self._worker.open(address, target)
+                self._listening[address] = state
             case forwarding.CloseFrontend(address):
-                self._worker.shut(self._listeners.pop(address))
+                self._worker.shut(self._listening.pop(address).listeners.pop(address))
             case forwarding.Forget(name):
                 state = self._ports.pop(name)
                 for each in state.balancers.values():

@@ -38,6 +38,27 @@ async def test_a_failure_that_is_the_clients_is_passed_over(
     assert path.worker.counters.accept_pauses == 0
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_clients_that_find_the_queue_full_are_counted(
+    bench: harness.Harness, is_closed: bool
+) -> None:
+    """X08. The kernel drops their SYN; they ask again, and are not reset."""
+    path, place = bench.start(worker.Limits(backlog=1)), bench.backend()
+    service = path.serve(place)
+    assert service.listener.drops == 0
+    clients = [bench.hold(actor.Actor(socket.socket(), f"client {n}")) for n in range(9)]
+    for client in clients:
+        client.sock.setblocking(False)
+        client.sock.connect_ex(service.listener.address)  # and the event loop does not turn
+    if is_closed:
+        path.worker.shut(service.listener)
+    queued = 2  # the kernel lets in one more than the backlog
+    assert service.target.counters.listen_drops == (9 - queued if is_closed else 0)
+    assert service.listener.drops == (0 if is_closed else 9 - queued)
+    for _ in range(queued):
+        await bench.accept(place)
+
+
 @pytest.mark.parametrize("code", faulty.EXHAUSTED)
 async def test_exhaustion_pauses_accepting_for_a_moment(bench: harness.Harness, code: int) -> None:
     """X02, X05. The client waits in the queue, and is served."""

@@ -38,6 +38,7 @@ async def test_connections_bytes_and_failures_are_told_by_service_port() -> None
         counters.bytes_from_clients = 100
         counters.bytes_from_backends = 200
         counters.dial_failures["ECONNREFUSED"] = 4
+        counters.listen_drops = 5
 
         told = samples(proxy)
 
@@ -51,6 +52,8 @@ async def test_connections_bytes_and_failures_are_told_by_service_port() -> None
     assert told[f'kproxy_bytes_total{{{backends}{where},service="web"}}'] == 200
     refused = f'{where},reason="ECONNREFUSED",service="web"'
     assert told[f"kproxy_dial_failures_total{{{refused}}}"] == 4
+    assert told[f'kproxy_listen_drops_total{{{where},service="web"}}'] == 5
+    assert f'kproxy_listen_drops_total{{{where},service="db"}}' not in told
     assert told["kproxy_service_ports"] == 2
 
 
