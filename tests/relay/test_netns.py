@@ -97,6 +97,29 @@ async def test_r22_single_segments_end_without_a_stalled_tail(
     await _passes("R22", bench)
 
 
+@pytest.mark.long
+async def test_r29_bytes_are_exact_while_one_segment_in_twenty_is_lost_on_either_leg(
+    network: netns.Network, bench: rig.Rig
+) -> None:
+    """The part of R29 that needs no netem: losses, but no other order and no duplicates."""
+    for place in (network.client, network.proxy, network.backend):
+        _drop(network, place, "meta l4proto tcp numgen random mod 20 == 0")
+    await _passes("R12", bench)
+
+
+async def test_r30_bytes_are_exact_between_legs_of_a_small_and_a_large_mtu(
+    network: netns.Network, bench: rig.Rig
+) -> None:
+    for place, link, mtu in (
+        (network.client, "eth0", "576"),
+        (network.proxy, "cl", "576"),
+        (network.proxy, "be", "9000"),
+        (network.backend, "eth0", "9000"),
+    ):
+        network.tool(place, "ip", "link", "set", link, "mtu", mtu)
+    await _passes("R12", bench)
+
+
 async def test_r17_half_close_while_the_backends_host_drops_the_syn(
     network: netns.Network, bench: rig.Rig
 ) -> None:
