@@ -76,6 +76,7 @@ def data_path(
     *flags: str,
     host: str = "127.0.0.1",
     half_close_timeout: float = HALF_CLOSE_TIMEOUT,
+    keepalive_idle: int = KEEPALIVE_IDLE,
 ) -> collections.abc.Iterator[Running]:
     """The data path alone, on a kernel that may be faulty. At its end it holds nothing."""
     process = subprocess.Popen(
@@ -83,7 +84,7 @@ def data_path(
             *(sys.executable, "-m", "tests.datapath.faulty_proxy"),
             *(f"{host}:0", f"{backend[0]}:{backend[1]}"),
             *("--half-close-timeout", str(half_close_timeout)),
-            *("--keepalive-idle", str(KEEPALIVE_IDLE), *flags),
+            *("--keepalive-idle", str(keepalive_idle), *flags),
         ],
         stdout=subprocess.PIPE,
         text=True,

@@ -41,7 +41,9 @@ async def bench(network: netns.Network) -> collections.abc.AsyncIterator[rig.Rig
     with (
         listener,
         netns.inside(network.proxy),
-        conftest.data_path(backend, "--kernel", "real", host=netns.PROXY_TO_CLIENT) as proxy,
+        conftest.data_path(
+            backend, "--kernel", "real", host=netns.PROXY_TO_CLIENT, keepalive_idle=1
+        ) as proxy,
     ):
         target = rig.Target(
             proxy.address,
