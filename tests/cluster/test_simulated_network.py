@@ -4,9 +4,7 @@ The table of all cases is in test_simulated_outages.
 """
 
 import asyncio
-import os
 import random
-import shutil
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -43,11 +41,8 @@ def test_k08_the_keepalive_bound_is_25_seconds() -> None:
 
 
 @pytest.mark.netns
-@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
-@pytest.mark.skipif(
-    not (shutil.which("ip") and shutil.which("nft")),
-    reason="needs the packages iproute2 and nftables",
-)
+@netns.needs_root
+@netns.needs_tools
 async def test_k08_a_server_whose_packets_are_dropped_is_noticed_by_keepalive(
     network: netns.Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,5 @@
 """Addresses as real clusters have them, in a network namespace where they are local."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,10 +26,7 @@ metadata: {name: web}
 spec: {clusterIP: 10.96.7.9, selector: {app: web}, ports: [{port: 80}]}
 """
 
-pytestmark = [
-    pytest.mark.netns,
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-]
+pytestmark = [pytest.mark.netns, netns.needs_root]
 
 
 @pytest.fixture

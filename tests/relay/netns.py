@@ -7,13 +7,22 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import shutil
 import subprocess
 from typing import Final
+
+import pytest
 
 CLIENT: Final = "10.77.1.1"
 PROXY_TO_CLIENT: Final = "10.77.1.2"
 PROXY_TO_BACKEND: Final = "10.77.2.2"
 BACKEND: Final = "10.77.2.1"
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+needs_tools = pytest.mark.skipif(
+    not (shutil.which("ip") and shutil.which("nft")),
+    reason="needs the packages iproute2 and nftables",
+)
 
 _CLONE_NEWNET: Final = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)

@@ -4,8 +4,6 @@ import asyncio
 import collections.abc
 import functools
 import json
-import os
-import shutil
 import statistics
 import subprocess
 
@@ -13,14 +11,7 @@ import pytest
 
 from tests.relay import actor, cases, conftest, netns, registry, rig, stream
 
-pytestmark = [
-    pytest.mark.netns,
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-    pytest.mark.skipif(
-        not (shutil.which("ip") and shutil.which("nft")),
-        reason="needs the packages iproute2 and nftables",
-    ),
-]
+pytestmark = [pytest.mark.netns, netns.needs_root, netns.needs_tools]
 
 MIB = 1024 * 1024
 _BY_ID = {case.id: case for case in cases.ALL}
