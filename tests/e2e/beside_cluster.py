@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from prometheus_client import parser
 
 from kproxy.ops import client
-from tests.e2e import daemon, manifests
+from tests.e2e import daemon
 
 
 class Simulation:
@@ -65,37 +64,24 @@ def simulating(
 class Follower(daemon.Daemon):
     """A running `kproxy run --kubeconfig`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path, metrics: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         super().__init__(process, folder / "ready.json", folder / "stderr.log")
         self.control = folder / "control"
-        self._metrics = metrics
 
     def endpoints(self) -> set[tuple[str, str]]:
         """What it has now: pairs of a Service's name and an address behind it."""
         views = client.fetch(self.control, "endpoints")
         return {(view["service"], view["address"]) for view in views}
 
-    def samples(self, name: str, **labels: str) -> list[float]:
-        """The samples of a metric that have these labels, among others."""
-        with urllib.request.urlopen(f"http://{self._metrics}/metrics", timeout=10) as answer:
-            families = list(parser.text_string_to_metric_families(answer.read().decode()))
-        return [
-            sample.value
-            for family in families
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        ]
-
 
 @contextlib.contextmanager
 def following(folder: Path, kubeconfig: Path, *, wrapper: Sequence[str] = ()) -> Iterator[Follower]:
     """Run a proxy beside the cluster of a kubeconfig, and end it at the end. Not ready yet."""
     folder.mkdir(mode=0o700)
-    metrics = f"127.0.0.1:{manifests.free_port('127.0.0.1')}"
     command = [
         *(*wrapper, sys.executable, "-m", "kproxy", "run", "--kubeconfig", str(kubeconfig)),
         *("--ready-file", str(folder / "ready.json"), "--control", str(folder / "control")),
-        *("--healthz-bind-address", "", "--metrics-bind-address", metrics),
+        *("--healthz-bind-address", "", "--metrics-bind-address", "127.0.0.1:0"),
         "--allow-loopback-endpoints",
     ]
     with (folder / "stderr.log").open("wb") as log:
@@ -108,6 +94,6 @@ def following(folder: Path, kubeconfig: Path, *, wrapper: Sequence[str] = ()) ->
             start_new_session=True,
         )
     try:
-        yield Follower(process, folder, metrics)
+        yield Follower(process, folder)
     finally:
         daemon.end(process)

@@ -8,9 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from prometheus_client import parser
 
 DEADLINE = 20.0
 """Seconds in which anything that is waited for must happen; a bound, not an expectation."""
@@ -81,6 +84,17 @@ class Daemon:
             for each in frontends
             if each["kind"] == kind
         )
+
+    def samples(self, name: str, **labels: str) -> list[float]:
+        """The samples of a metric that have these labels, among others. Needs the ready file."""
+        with urllib.request.urlopen(f"http://{self.ready['metrics']}/metrics", timeout=10) as page:
+            families = list(parser.text_string_to_metric_families(page.read().decode()))
+        return [
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""

@@ -2,18 +2,15 @@
 
 import contextlib
 import os
-import re
 import resource
-import shutil
 import signal
 import socket
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-from tests.e2e import conftest, daemon, manifests, sockets
+from tests.e2e import conftest, daemon, manifests, programs, sockets
 from tests.relay import netns
 
 _BLOCKS = 200
@@ -75,17 +72,17 @@ def test_a_pause_in_the_middle_of_a_transfer_costs_no_byte(
 
 
 @pytest.mark.netns
-@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
-@pytest.mark.skipif(not shutil.which("ip"), reason="needs the package iproute2")
+@netns.needs_root
 def test_clients_that_come_during_a_pause_are_served_after_it_and_those_dropped_are_told(
     tmp_path: Path, run: conftest.Run
 ) -> None:
     """X08. With a short queue the kernel drops most of the SYNs, and nobody may get a reset."""
-    metrics, queue = "127.0.0.1:10249", 8
+    programs.need("ip")
+    queue = 8
     with netns.namespace() as place, netns.inside(place), contextlib.ExitStack() as held:
         pod = held.enter_context(sockets.backend("127.0.0.1"))
         Path("/proc/sys/net/core/somaxconn").write_text(str(queue))
-        proxy = run(web(tmp_path, pod.getsockname()), "--metrics-bind-address", metrics)
+        proxy = run(web(tmp_path, pod.getsockname()), "--metrics-bind-address", "127.0.0.1:0")
         proxy.signal(signal.SIGSTOP)
         daemon.wait_until(lambda: is_stopped(proxy.pid), "it is stopped")
         clients = [held.enter_context(socket.socket()) for _ in range(40)]
@@ -100,10 +97,8 @@ def test_clients_that_come_during_a_pause_are_served_after_it_and_those_dropped_
         for _ in clients:
             assert sockets.read_exactly(held.enter_context(sockets.accept(pod)), 1) == b"?"
 
-        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
-            page = answer.read().decode()
-        (drops,) = re.findall(r"^kproxy_listen_drops_total{.*} (.*)$", page, re.MULTILINE)
-        assert float(drops) >= len(clients) - queue - 1
+        (drops,) = proxy.samples("kproxy_listen_drops_total")
+        assert drops >= len(clients) - queue - 1
 
 
 def is_stopped(pid: int) -> bool:
