@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from kproxy import metrics
-from kproxy.datapath import halfclose, poller, relay, splice, syscalls
+from kproxy.datapath import episodes, halfclose, poller, relay, splice, syscalls
 from kproxy.model import endpoints
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Target:
 class Shared:
     """What every connection of one data path shares."""
 
-    __slots__ = ("connections", "counters", "kernel", "on_room", "pipes", "poller")
+    __slots__ = ("connections", "counters", "episodes", "kernel", "on_room", "pipes", "poller")
 
     def __init__(
         self, kernel: syscalls.Kernel, event_poller: poller.Poller, pipes: splice.PipePool
@@ -51,6 +51,7 @@ class Shared:
         self.poller = event_poller
         self.pipes = pipes
         self.counters = metrics.DataPathCounters()
+        self.episodes = episodes.Episodes()
         self.connections = 0
         """Connections open now, dialling ones included."""
         self.on_room: Callable[[], None] | None = None

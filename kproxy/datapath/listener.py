@@ -8,11 +8,10 @@ kernel's queue.
 
 import asyncio
 import errno
+from collections import deque
 from collections.abc import Callable
 
-import structlog
-
-from kproxy.datapath import connection, dial, poller, syscalls
+from kproxy.datapath import connection, dial, episodes, poller, syscalls
 from kproxy.model import endpoints
 
 _ACCEPT_BUDGET = 16
@@ -20,40 +19,91 @@ _ACCEPT_BUDGET = 16
 _RETRY_SECONDS = 0.1
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-_log = structlog.get_logger(__name__)
-
 
 class Gate:
     """The connection limit of a data path, and the listeners that wait for it or for resources.
 
-    A listener that may not accept is taken out of the epoll, so a full proxy costs no CPU.
+    A listener that may not accept is taken out of the epoll, so a full proxy costs no CPU. As
+    connections end, the listeners that wait accept one client each in the order in which they
+    came, so every place that becomes free is taken and none of them starves.
     """
 
-    def __init__(self, shared: connection.Shared, limit: int) -> None:
+    def __init__(self, shared: connection.Shared, limit: int, troubles: episodes.Episodes) -> None:
         self._shared = shared
-        self.limit = limit
-        self._waiting: list[Listener] = []
+        self._limit = limit
+        self._waiting: deque[Listener] = deque()
+        self.troubles = troubles
+        self.admitted = limit
+        """Connections below which a listener may accept by itself: the limit, or 0 while others
+        wait, who come first."""
+
+    @property
+    def limit(self) -> int:
+        """How many connections may be open at once."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, count: int) -> None:
+        self._limit = count
+        if self._waiting:
+            self._on_room()
+        else:
+            self.admitted = count
 
     def wait(self, listener: "Listener") -> None:
         """Keep `listener` until there is room; it must be paused."""
         if not self._waiting:
             self._shared.counters.accept_pauses += 1
             self._shared.on_room = self._on_room
-            _log.warning("connection limit reached, clients wait in the queue", limit=self.limit)
+            self.admitted = 0
         self._waiting.append(listener)
+        self._note_full(0)
+        self._on_room()  # it may have to wait for its turn alone
 
     def forget(self, listener: "Listener") -> None:
         """`listener` is being closed."""
         if listener in self._waiting:
             self._waiting.remove(listener)
+            self._open_if_empty()
+
+    def resume(self) -> None:
+        """Let the waiting listeners accept, one client each in turn, while there is room."""
+        waiting = self._waiting
+        served = 0
+        while waiting and served < _ACCEPT_BUDGET and self._has_room():
+            first = waiting.popleft()
+            if first.accept_in_turn():
+                waiting.append(first)
+                served += 1
+        self._note_full(served)
+        self._open_if_empty()
+        self._on_room()
+
+    def on_bug(self) -> None:
+        """Nothing is owned; the next connection that ends gives the others their chance."""
 
     def _on_room(self) -> None:
-        """A connection has ended: let the waiting listeners accept again."""
-        if self._shared.connections < max(self.limit - self.limit // 50, 1):
-            waiting, self._waiting = self._waiting, []
+        """A connection has ended: the waiting listeners accept when this batch of events is over,
+        by which time others may have ended too."""
+        if self._waiting and self._has_room():
+            self._shared.poller.resume_later(self)
+
+    def _has_room(self) -> bool:
+        return self._shared.connections < self._limit
+
+    def _note_full(self, served: int) -> None:
+        """The episode goes on while the limit is met, and counts the clients that waited."""
+        self.troubles.note(
+            episodes.FULL,
+            details=lambda: {"limit": self._limit},
+            times=served,
+            goes_on=lambda: bool(self._waiting) or not self._has_room(),
+        )
+
+    def _open_if_empty(self) -> None:
+        if not self._waiting:
             self._shared.on_room = None
-            for listener in waiting:
-                listener.resume_accepting()
+            self.admitted = self._limit
 
 
 class Listener:
@@ -104,10 +154,10 @@ class Listener:
         target = self._target
         accept = self._accept
         sock = self.sock
-        limit = self._gate.limit
+        admitted = self._gate.admitted
         accepted = []
         for _ in range(_ACCEPT_BUDGET):
-            if shared.connections >= limit:
+            if shared.connections >= admitted:
                 self._pause()
                 self._gate.wait(self)
                 break
@@ -123,6 +173,31 @@ class Listener:
         if accepted and self._is_exhausted:
             self._is_exhausted = False
         self._dialer.start(accepted)
+
+    def accept_in_turn(self) -> bool:
+        """Accept one client that waited for the connection limit, and start its dial.
+
+        False when none is left, or none could be accepted: then this listener waits no longer,
+        and is watched for clients again, at once or in a moment.
+        """
+        if self.fd < 0:
+            return False
+        for _ in range(_ACCEPT_BUDGET):
+            try:
+                client, fd, address = self._accept(self.sock)
+            except BlockingIOError:
+                self.resume_accepting()
+                return False
+            except OSError as error:
+                if self._on_accept_error(error.errno or 0):
+                    return False
+                continue
+            self._is_exhausted = False
+            accepted = connection.Connection(self._shared, self._target, client, fd, address)
+            self._dialer.start((accepted,))
+            return True
+        self.resume_accepting()
+        return False
 
     @property
     def drops(self) -> int:
@@ -184,11 +259,10 @@ class Listener:
         if not self._is_exhausted:
             self._is_exhausted = True
             self._shared.counters.accept_pauses += 1
-            _log.warning(
-                "cannot accept for want of resources, will retry",
-                service=self._target.name,
-                reason=errno.errorcode[code],
-            )
+        self._gate.troubles.note(
+            episodes.EXHAUSTED,
+            details=lambda: {"service": self._target.name, "reason": errno.errorcode[code]},
+        )
         self._pause()
         self._retry_later()
         return True

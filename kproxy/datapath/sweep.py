@@ -20,15 +20,11 @@ slow reader makes progress too.
 import asyncio
 import math
 
-import structlog
-
-from kproxy.datapath import connection, halfclose, relay, syscalls
+from kproxy.datapath import connection, episodes, halfclose, relay, syscalls
 
 _TICK_SECONDS = 0.5
 _STALL_SECONDS = 1.0
 """Quiet time before waiting bytes count as a stall: their event may be on its way."""
-
-_log = structlog.get_logger(__name__)
 
 
 class Sweep:
@@ -142,11 +138,11 @@ class Sweep:
 
     def _recover(self, conn: connection.Connection, client: relay.Leg, server: relay.Leg) -> None:
         self._shared.counters.stalls_recovered += 1
-        _log.error(
-            "recovered a stalled connection: please report this",
-            service=conn.target.name,
-            client=conn.address,
-            state=[leg.describe() for leg in (client, server)],
+        state = [leg.describe() for leg in (client, server)]
+        self._shared.episodes.note(
+            episodes.STALLED,
+            conn.target.name,
+            lambda: {"client": conn.address, "state": state},
         )
         for leg in (client, server):
             if leg.peer is not None:

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from kproxy import errors, metrics
 from kproxy.datapath import (
     connection,
     dial,
+    episodes,
     halfclose,
     listener,
     poller,
@@ -32,9 +31,6 @@ _RESERVED_FILES = 64
 """Descriptors kept for everything that is not a client: logs, control, watches, probes."""
 _SHUT_AT_ONCE = 64
 """Listeners closed before the connections that finish have their turn: 10,000 take 0.2 s."""
-_LOG_SECONDS = 1.0
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +115,7 @@ class Worker:
         self._shared = connection.Shared(self._kernel, self._poller, self._pipes)
         self._open_files = open_files
         self._listeners: set[listener.Listener] = set()
-        self._gate = listener.Gate(self._shared, self._connection_limit())
+        self._gate = listener.Gate(self._shared, self._connection_limit(), self._shared.episodes)
         self._prober = probe.Prober(self._shared, box)
         self._dialer = dial.Dialer(
             self._shared,
@@ -135,8 +131,6 @@ class Worker:
             keepalive_idle=self._limits.keepalive_idle,
         )
         self._loop = asyncio.get_running_loop()
-        self._last_report = 0.0
-        self._unreported = 0
         self._poller.attach(self._loop)
         self._sweep.start()
 
@@ -224,6 +218,7 @@ class Worker:
         self._sweep.close()
         self._dialer.close()
         self._prober.close()
+        self._shared.episodes.close()
         self._poller.close()
         self._pipes.close()
 
@@ -255,20 +250,15 @@ class Worker:
         return min(possible, self._limits.max_connections or possible)
 
     def _on_unreachable(self, conn: connection.Connection, attempts: dial.Attempts) -> None:
-        """Say why a client was turned away; at most once a second, counting the others."""
-        now = self._poller.now
-        if now - self._last_report < _LOG_SECONDS:
-            self._unreported += 1
-            return
-        _log.warning(
-            "no endpoint reachable, client reset",
-            service=conn.target.name,
-            client=conn.address,
-            attempts=[f"{backend}: {reason}" for backend, reason in attempts],
-            **({"unreported": self._unreported} if self._unreported else {}),
+        """Say why the first client of an episode was turned away, and count the others."""
+        self._shared.episodes.note(
+            episodes.UNREACHABLE,
+            conn.target.name,
+            lambda: {
+                "client": conn.address,
+                "attempts": [f"{backend}: {reason}" for backend, reason in attempts],
+            },
         )
-        self._last_report = now
-        self._unreported = 0
 
 
 def _ephemeral_ports() -> range:

@@ -142,12 +142,13 @@ async def main():
     ended = service.target.counters.ended
     await harness.until(lambda: place.waiting() + sum(ended.values()) == 20, "all are decided")
     await harness.until(lambda: not path.dials, "no dial is left")
-    print(place.waiting(), service.ended, service.dial_failures, bool(path.box))
+    seen = place.waiting(), service.ended, service.dial_failures, bool(path.box)
     for client in crowd:
         client.close()
     await bench.finish()
+    return seen
 
-asyncio.run(main())
+print(*asyncio.run(main()))
 """
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from kproxy.datapath import syscalls, worker
+from kproxy.datapath import episodes, syscalls, worker
 from kproxy.model import endpoints
 from tests.datapath import faulty, harness
 from tests.relay import actor
@@ -72,17 +72,24 @@ async def test_exhaustion_pauses_accepting_for_a_moment(bench: harness.Harness, 
 
 
 async def test_an_episode_of_exhaustion_is_one_line_in_the_log(bench: harness.Harness) -> None:
+    """And one more with the count when it is over, or when the process ends."""
     path, place = bench.start(), bench.backend()
-    service = path.serve(place)
+    one, two = path.serve(place), path.serve(place)
     with structlog.testing.capture_logs() as log:
         path.kernel.fail("accept", errno.EMFILE, times=4)
-        await serves(bench, service, place)
-        assert path.worker.counters.accept_errors == 4
+        await serves(bench, one, place)
         path.kernel.fail("accept", errno.EMFILE, times=2)
-        await serves(bench, service, place)
-    lines = [entry for entry in log if entry["event"].startswith("cannot accept")]
-    assert len(lines) == 2, "one line for each of two episodes"
-    assert path.worker.counters.accept_pauses == 2
+        await serves(bench, two, place)
+        assert path.worker.counters.accept_errors == 6
+        assert path.worker.counters.accept_pauses == 2
+        path.worker.abort_all()
+        path.close()
+    began, ended = log
+    assert began["event"].startswith("cannot accept")
+    assert began["service"] == one.target.name
+    assert began["reason"] == "EMFILE"
+    assert ended["event"] == "accepting again"
+    assert ended["failed_accepts"] == 6
 
 
 async def test_real_exhaustion_is_survived(bench: harness.Harness) -> None:
@@ -124,8 +131,97 @@ async def test_clients_beyond_the_connection_limit_wait_and_are_served_later(
             for client in clients[served:expected]:
                 client.reset()
             served = expected
+        path.close()
     assert path.worker.counters.accept_errors == 0
-    assert len(log) == path.worker.counters.accept_pauses <= 5
+    assert [entry["event"] for entry in log] == [episodes.FULL.began, episodes.FULL.ended]
+    assert log[1]["clients_that_waited"] == 5
+
+
+async def test_each_place_that_becomes_free_is_taken_by_a_client_that_waits(
+    bench: harness.Harness,
+) -> None:
+    """X01, H6. Not only when a fiftieth of the places are free."""
+    path, place = bench.start(worker.Limits(max_connections=100)), bench.backend()
+    service = path.serve(place)
+    clients = [await bench.connect(service) for _ in range(105)]
+    await harness.until(lambda: path.worker.connections == 100, "the limit is reached")
+    for served, client in enumerate(clients[:5], 101):
+        client.reset()
+        await harness.until(
+            lambda served=served: service.target.counters.accepted == served,  # type: ignore[misc]
+            "the next one is served",
+        )
+        assert path.worker.connections == 100
+
+
+async def test_listeners_that_wait_for_room_take_turns(bench: harness.Harness) -> None:
+    """None starves because another's queue is longer, or never empty."""
+    path, place = bench.start(worker.Limits(max_connections=2)), bench.backend()
+    crowded, modest = path.serve(place), path.serve(place)
+    clients = [await bench.connect(crowded) for _ in range(12)]
+    await harness.until(lambda: crowded.listener.is_paused, "the limit is reached")
+    for _ in range(4):
+        await bench.connect(modest)
+    await harness.until(lambda: modest.listener.is_paused, "the other listener waits too")
+    path.worker.abort_all()
+    for served in range(1, 4):
+        await harness.until(
+            lambda served=served: (  # type: ignore[misc]
+                crowded.target.counters.accepted == 2 + served
+                and modest.target.counters.accepted == served
+            ),
+            "each is given one of the two places",
+        )
+        path.worker.abort_all()
+    for client in clients:
+        client.reset()
+
+
+async def test_a_listener_does_not_overtake_those_that_wait(bench: harness.Harness) -> None:
+    path, place = bench.start(worker.Limits(max_connections=1)), bench.backend()
+    first, late = path.serve(place), path.serve(place)
+    for _ in range(2):
+        await bench.connect(first)
+    await harness.until(lambda: first.listener.is_paused, "the limit is reached")
+    await bench.connect(late)
+    path.worker.abort_all()
+    await harness.until(lambda: first.target.counters.accepted == 2, "the first in line is served")
+    assert late.target.counters.accepted == 0
+    path.worker.abort_all()
+    await harness.until(lambda: late.target.counters.accepted == 1, "then the other")
+
+
+async def test_a_raised_limit_lets_waiting_clients_in(bench: harness.Harness) -> None:
+    """A listener that closes gives its descriptor to clients."""
+    place, room = bench.backend(), 300
+    with harness.open_files_limit(room):
+        path = bench.start()
+        service, others = path.serve(place), [path.serve(place) for _ in range(4)]
+    full = path.worker.max_connections
+    for _ in range(full + 2):
+        await bench.connect(service)
+    await harness.until(lambda: service.listener.is_paused, "the limit is reached")
+    for other in others:
+        path.worker.shut(other.listener)
+    assert path.worker.max_connections == full + 2
+    await harness.until(lambda: path.worker.connections == full + 2, "they are served")
+
+
+async def test_a_listener_that_no_client_waits_for_any_more_is_watched_again(
+    bench: harness.Harness,
+) -> None:
+    path, place = bench.start(worker.Limits(max_connections=1)), bench.backend()
+    service = path.serve(place)
+    await bench.connect(service)
+    gone = await bench.connect(service)
+    await harness.until(lambda: service.listener.is_paused, "the limit is reached")
+    gone.reset()
+    path.worker.abort_all()
+    await harness.until(lambda: not service.listener.is_paused, "it is watched again")
+    path.worker.abort_all()
+    before = service.target.counters.accepted
+    await bench.connect(service)
+    await harness.until(lambda: service.target.counters.accepted > before, "a client is served")
 
 
 async def test_a_full_data_path_is_idle(bench: harness.Harness) -> None:
