@@ -65,6 +65,8 @@ class Service:
     """`metadata.creationTimestamp` (RFC 3339, UTC); "" when the source gives none."""
     proxied_elsewhere: bool = False
     """Carries `service.kubernetes.io/service-proxy-name`: another proxy's (row 10)."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """`metadata.labels`, sorted: what `kproxy get services -l` selects by."""
 
     @property
     def is_proxied(self) -> bool:

@@ -156,6 +156,7 @@ def service(shape: objects.Service, found: Findings) -> services.Service | None:
         strategy=_strategy(metadata, found) if metadata.annotations else None,
         created=metadata.creation_timestamp or "",
         proxied_elsewhere=LABEL_SERVICE_PROXY_NAME in (metadata.labels or ()),
+        labels=tuple(sorted((metadata.labels or {}).items())),
     )
     return None if found.violations else made
 
