@@ -10,20 +10,27 @@ import errno
 import os
 import ssl
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from ipaddress import ip_address, ip_network
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 import aiohttp.http_exceptions
+import multidict
 import yarl
 
 from kproxy import errors
-from kproxy.cluster import backoff, credentials, kubeconfig, progress, sessions, wire
+from kproxy.cluster import (
+    backoff,
+    credentials,
+    kubeconfig,
+    progress,
+    proxies,
+    sessions,
+    ways,
+    wire,
+)
 
 ESTABLISHMENT_SECONDS = 30.0
 """From the beginning of a request to the head of its answer."""
@@ -51,7 +58,7 @@ class RequestError(Exception):
 
 def check(access: ClusterAccess, environment: Mapping[str, str]) -> None:
     """Raise ConfigError when a certificate that `access` begins with cannot be used."""
-    sessions.check(access, proxy_for(access, environment))
+    sessions.check(access, proxies.proxy_for(access, environment))
 
 
 class Client:
@@ -65,10 +72,12 @@ class Client:
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.access = access
-        self._proxy = proxy_for(access, environment)
-        self._credentials = credentials.for_user(access.user, monotonic, wall)
-        self._sessions = sessions.Sessions(access, self._proxy)
+        self._ways = ways.Ways(access, environment, monotonic, wall)
+
+    @property
+    def access(self) -> ClusterAccess:
+        """Where the server is now: a kubeconfig that changes is followed."""
+        return self._ways.access
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,7 +88,7 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._sessions.close()
+        await self._ways.close()
 
     @asynccontextmanager
     async def get(
@@ -107,27 +116,31 @@ class Client:
         `stack` holds the answer, and the session it comes from.
         """
         for is_last in (False, True):
+            way = await self._ways.current()
             try:
-                credential = await self._credentials.get()
+                credential = await way.credentials.get()
             except credentials.CredentialsError as error:
                 raise RequestError(progress.Outcome.CREDENTIALS, str(error)) from None
             try:
-                # What was refused must not be shown again, though it be all that can be.
-                using = self._sessions.use(credential, may_be_older=not is_last)
+                # On the second attempt, never fall back to the certificate just refused.
+                using = way.sessions.use(credential, may_be_older=not is_last)
                 session = await stack.enter_async_context(using)
             except errors.ConfigError as error:
                 # Perhaps the certificate has been replaced, and its key not yet.
-                self._credentials.discard(credential)
+                way.credentials.discard(credential)
+                self._ways.suspect()
                 raise RequestError(progress.Outcome.CREDENTIALS, str(error)) from None
             try:
                 async with asyncio.timeout(ESTABLISHMENT_SECONDS):
-                    answer = await self._ask(session, path, query, credential)
+                    answer = await self._ask(way, session, path, query, credential)
             except TimeoutError:
+                self._ways.suspect()
                 text = f"no answer within {ESTABLISHMENT_SECONDS:g} s"
                 raise RequestError(progress.Outcome.UNREACHABLE, text) from None
             stack.callback(answer.close)
             if answer.status == 401:
-                self._credentials.discard(credential)
+                way.credentials.discard(credential)
+                self._ways.suspect()
             if answer.status != 401 or is_last:
                 break
             answer.close()
@@ -135,31 +148,32 @@ class Client:
 
     async def _ask(
         self,
+        way: ways.Way,
         session: sessions.Session,
         path: str,
         query: Mapping[str, str],
         credential: credentials.Credential,
     ) -> aiohttp.ClientResponse:
-        headers = dict(_HEADERS)
+        headers = multidict.CIMultiDict(_HEADERS)
+        headers.extend(way.access.user.impersonation)
         if credential.authorization:
             headers["Authorization"] = credential.authorization
         try:
             return await session.http.get(
-                yarl.URL(self.access.server + path).with_query(dict(query)),
+                yarl.URL(way.access.server + path).with_query(dict(query)),
                 headers=headers,
                 allow_redirects=False,
-                proxy=self._proxy or None,
-                server_hostname=self.access.tls_server_name or None,
             )
         except _ERRORS as error:
+            self._ways.suspect()
             if credential.certificate is not None and _may_be_a_refusal(error):
-                self._credentials.discard(credential)
+                way.credentials.discard(credential)
             if not _is_of_tls(error):
                 raise RequestError(
                     progress.Outcome.UNREACHABLE, errors.in_one_line(error)
                 ) from None
             # The authority, or our certificate, may have been replaced on disk.
-            self._sessions.give_up(session)
+            way.sessions.give_up(session)
             text = f"TLS failed: {errors.in_one_line(error)}"
             raise RequestError(progress.Outcome.TLS_FAILED, text) from None
 
@@ -243,44 +257,3 @@ def refused(mode: progress.Mode, status: wire.Status, retry_after: float = 0.0) 
     said = " ".join(status.message.split())[:300] or status.reason
     wait = retry_after or min(status.retry_after, backoff.LONGEST_RETRY_AFTER)
     return RequestError(outcome, f"the server answers {status.code}: {said}", wait)
-
-
-def proxy_for(access: ClusterAccess, environment: Mapping[str, str]) -> str:
-    """The proxy to the server: the kubeconfig's, else HTTPS_PROXY or HTTP_PROXY minus NO_PROXY.
-
-    Raises ConfigError when it is not an HTTP proxy.
-    """
-    proxy = access.proxy_url or _proxy_of_environment(access.server, environment)
-    if proxy and "://" not in proxy:
-        proxy = f"http://{proxy}"
-    if proxy and not proxy.startswith(("http://", "https://")):
-        scheme = proxy.partition("://")[0]
-        raise errors.ConfigError(
-            f"the proxy to {access} is of scheme {scheme!r}; only HTTP proxies can be used"
-        )
-    return proxy
-
-
-def _proxy_of_environment(server: str, environment: Mapping[str, str]) -> str:
-    url = urllib.parse.urlsplit(server)
-
-    def named(name: str) -> str:
-        return environment.get(name.lower()) or environment.get(name.upper()) or ""
-
-    host = url.hostname or ""
-    if host == "localhost" or _is_in_network(host, "127.0.0.0/8") or host == "::1":
-        return ""  # as in Go's net/http: never to one's own machine
-    for pattern in named("no_proxy").split(","):
-        plain = pattern.strip().lstrip(".").lower()
-        if plain == "*" or host == plain or _is_in_network(host, plain):
-            return ""
-        if plain and host.endswith(f".{plain}"):
-            return ""
-    return named(f"{url.scheme}_proxy")
-
-
-def _is_in_network(host: str, network: str) -> bool:
-    try:
-        return ip_address(host) in ip_network(network, strict=False)
-    except (ValueError, TypeError):
-        return False

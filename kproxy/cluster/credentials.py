@@ -117,12 +117,22 @@ def _authorization(user: kubeconfig.User) -> str:
     token = user.token
     if user.token_file is not None:
         try:
-            token = kubeconfig.readable_file(user.token_file, "token file").decode().strip()
-        except UnicodeDecodeError:
-            raise errors.ConfigError(f"token file: {user.token_file} is not text") from None
-        if not token:
-            raise errors.ConfigError(f"token file: {user.token_file} is empty")
+            token = _token(user.token_file)
+        except errors.ConfigError:
+            if not token:
+                raise
     return f"Bearer {token}" if token else ""
+
+
+def _token(path: Path) -> str:
+    """The token in a file. Raises ConfigError."""
+    try:
+        token = kubeconfig.readable_file(path, "token file").decode().strip()
+    except UnicodeDecodeError:
+        raise errors.ConfigError(f"token file: {path} is not text") from None
+    if not token:
+        raise errors.ConfigError(f"token file: {path} is empty")
+    return token
 
 
 class _ExecStatus(msgspec.Struct, frozen=True, rename="camel"):

@@ -11,7 +11,9 @@ Nothing here connects, runs a plugin or reads a token file: that belongs to `cre
 import base64
 import binascii
 import os
-from collections.abc import Mapping, Sequence
+import string
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -48,7 +50,11 @@ class ExecPlugin:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """How to authenticate. At most one of `token`, `token_file`, `basic` and `exec_plugin`."""
+    """How to authenticate: by at most one of a token, `basic` and `exec_plugin`.
+
+    `token` is used where `token_file` cannot be read. `impersonation` are the headers that ask
+    the server to act as another user.
+    """
 
     token: str = field(default="", repr=False)
     token_file: Path | None = None
@@ -56,6 +62,15 @@ class User:
     exec_plugin: ExecPlugin | None = None
     certificate: Pem = field(default=None, repr=False)
     key: Pem = field(default=None, repr=False)
+    impersonation: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a ClusterAccess was read, and of which context: where to look again."""
+
+    files: tuple[Path, ...]
+    context: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +87,7 @@ class ClusterAccess:
     verifies: bool = True
     tls_server_name: str = ""
     proxy_url: str = ""
+    origin: Origin | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         scheme, _, rest = self.server.partition("://")
@@ -81,7 +97,7 @@ class ClusterAccess:
 
 def paths(given: str | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
     """The files to read: `given`, else KUBECONFIG's, else the default in the home directory."""
-    listed = given if given is not None else environment.get("KUBECONFIG", "")
+    listed = given or environment.get("KUBECONFIG", "")
     named = tuple(Path(part).expanduser() for part in listed.split(os.pathsep) if part)
     if named:
         return named
@@ -114,20 +130,53 @@ def read(files: Sequence[Path], context: str | None) -> ClusterAccess:
     cluster = _Section(*merged.entry("clusters", "cluster", cluster_name))
     user_name = _text(entry, "user", where)
     user = _Section(*merged.entry("users", "user", user_name)) if user_name else None
-    server = cluster.text("server").rstrip("/")
-    if not server.startswith(("http://", "https://")):
+    authority = cluster.pem("certificate-authority")
+    verifies = cluster.values.get("insecure-skip-tls-verify") is not True
+    if authority is not None and not verifies:
         raise errors.ConfigError(
-            f"{cluster.where}: server is {server or 'absent'!r} but must be an http(s) URL"
+            f"{cluster.where}: certificate-authority and insecure-skip-tls-verify exclude each "
+            "other; remove insecure-skip-tls-verify"
         )
+    server = _server(cluster, is_tls=authority is not None or not verifies)
+    # As client-go has it, no secret travels in the clear: without TLS there is no user.
+    is_secure = user is not None and server.startswith("https://")
     return ClusterAccess(
         server=server,
         context=chosen,
-        user=_user(user, cluster) if user else User(),
-        authority=cluster.pem("certificate-authority"),
-        verifies=cluster.values.get("insecure-skip-tls-verify") is not True,
+        user=_user(user, cluster) if user is not None and is_secure else User(),
+        authority=authority,
+        verifies=verifies,
         tls_server_name=cluster.text("tls-server-name"),
-        proxy_url=cluster.text("proxy-url"),
+        proxy_url=_proxy_url(cluster),
+        origin=Origin(tuple(files), chosen),
     )
+
+
+def _server(cluster: "_Section", *, is_tls: bool) -> str:
+    """The server's URL, completed as client-go does (`rest/url_utils.go`, DefaultServerURL)."""
+    given = cluster.text("server")
+    url = urllib.parse.urlsplit(given)
+    if not (url.scheme and url.netloc):
+        url = urllib.parse.urlsplit(f"{'https' if is_tls else 'http'}://{given}")
+        if url.path not in ("", "/"):
+            url = url._replace(netloc="")
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise errors.ConfigError(
+            f"{cluster.where}: server is {given or 'absent'!r} "
+            "but must be an http(s) URL, or a host and port"
+        )
+    return url.geturl().rstrip("/")
+
+
+def _proxy_url(cluster: "_Section") -> str:
+    """The proxy that a cluster is behind, "" for none."""
+    given = cluster.text("proxy-url")
+    if given and not given.startswith(("http://", "https://", "socks5://")):
+        raise errors.ConfigError(
+            f"{cluster.where}: proxy-url is {given!r} "
+            "but must begin with http://, https:// or socks5://"
+        )
+    return given
 
 
 class _Merged:
@@ -145,6 +194,9 @@ class _Merged:
         return ", ".join(map(str, self.sources))
 
     def add(self, path: Path, document: _Mapping) -> None:
+        kind = document.get("kind") or "Config"
+        if kind != "Config":
+            raise errors.ConfigError(f"{path} is no kubeconfig: its kind is {kind}, not Config")
         self.sources.append(path)
         self.current = self.current or _text(document, "current-context", f"kubeconfig {path}")
         for section, entries in self._entries.items():
@@ -246,7 +298,7 @@ def _text(values: _Mapping, key: str, where: str) -> str:
 
 
 def _user(user: _Section, cluster: _Section) -> User:
-    """In client-go's order: a token before a token file would win, so the file is asked first."""
+    """The user of the context, with the checks of client-go (`tools/clientcmd/validation.go`)."""
     if "auth-provider" in user.values:
         raise errors.ConfigError(
             f"{user.where}: auth-provider is not supported; use its exec plugin instead "
@@ -257,17 +309,63 @@ def _user(user: _Section, cluster: _Section) -> User:
         raise errors.ConfigError(
             f"{user.where}: client-certificate and client-key must be given together"
         )
-    token_file = user.path("tokenFile")
-    if token_file is not None:
-        return User(token_file=token_file, certificate=certificate, key=key)
-    if user.text("token"):
-        return User(token=user.text("token"), certificate=certificate, key=key)
-    if user.text("username"):
-        basic = user.text("username"), user.text("password")
-        return User(basic=basic, certificate=certificate, key=key)
-    if user.values.get("exec") is not None:
-        return User(exec_plugin=_exec(user, cluster), certificate=certificate, key=key)
-    return User(certificate=certificate, key=key)
+    token, token_file = user.text("token"), user.path("tokenFile")
+    basic = (user.text("username"), user.text("password"))
+    has_token, has_basic = bool(token or token_file), any(basic)
+    if token and has_basic:
+        raise errors.ConfigError(
+            f"{user.where}: a token and a username exclude each other; remove one of them"
+        )
+    has_plugin = not has_token and not has_basic and user.values.get("exec") is not None
+    return User(
+        token=token,
+        token_file=token_file,
+        basic=basic if has_basic and not has_token else None,
+        exec_plugin=_exec(user, cluster) if has_plugin else None,
+        certificate=certificate,
+        key=key,
+        impersonation=tuple(_impersonation(user)),
+    )
+
+
+def _impersonation(user: _Section) -> Iterator[tuple[str, str]]:
+    """The headers of `as`, `as-uid`, `as-groups` and `as-user-extra`.
+
+    After client-go's `transport/round_trippers.go`, NewImpersonatingRoundTripper.
+    """
+    name, uid = user.text("as"), user.text("as-uid")
+    groups, extra = user.values.get("as-groups") or [], user.values.get("as-user-extra") or {}
+    if not isinstance(extra, dict) or not all(map(_is_texts, (groups, *extra.values()))):
+        raise errors.ConfigError(
+            f"{user.where}: as-groups must be a list of strings, "
+            "and as-user-extra a mapping of such lists"
+        )
+    if not name:
+        if uid or groups or extra:
+            raise errors.ConfigError(
+                f"{user.where}: as-uid, as-groups and as-user-extra need as, the user to act as"
+            )
+        return
+    yield "Impersonate-User", name
+    if uid:
+        yield "Impersonate-Uid", uid
+    for group in groups:
+        yield "Impersonate-Group", group
+    for key, values in extra.items():
+        for value in values:
+            yield f"Impersonate-Extra-{_as_header(key)}", value
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+_TOKEN_LETTERS = frozenset(b"!#$&'*+-.^_`|~" + string.ascii_letters.encode() + b"0123456789")
+"""What a header's name may have (RFC 9110, 5.6.2), but for %, which escapes the others."""
+
+
+def _as_header(key: str) -> str:
+    return "".join(chr(b) if b in _TOKEN_LETTERS else f"%{b:02X}" for b in key.encode())
 
 
 def _exec(user: _Section, cluster: _Section) -> ExecPlugin:

@@ -35,7 +35,7 @@ def load(
     comes ~/.kube/config, then the mounted service account. Raises ConfigError, also when a
     certificate cannot be used. Takes a second: the transport is imported to find out.
     """
-    explicit = kubeconfig_path is not None or context is not None or "KUBECONFIG" in environment
+    explicit = bool(kubeconfig_path or context or environment.get("KUBECONFIG"))
     if not explicit and not _existing(environment) and _is_in_cluster(service_account, environment):
         access = _in_cluster(service_account, environment)
     else:

@@ -45,6 +45,10 @@ class Sessions:
         self._current: Session | None = None
         self._lock = asyncio.Lock()
 
+    async def check(self) -> None:
+        """Raise ConfigError when a certificate that the access begins with cannot be used."""
+        await asyncio.to_thread(check, self._access, self._proxy_url)
+
     @asynccontextmanager
     async def use(
         self, credential: credentials.Credential, *, may_be_older: bool

@@ -1,10 +1,12 @@
-"""The HTTP and TLS below a client: kubernetes.aio's, set up for watches that last for days.
+"""The HTTP and TLS below a client: aiohttp's, set up for watches that last for days.
 
-Importing `kubernetes.aio` takes most of a second and some 20 MB, so only this module does, and
-only `client` imports it, when a cluster is really to be reached.
+`kubernetes.aio` stands on the same two, and its session and TLS context would both have to be
+replaced: for authorities as Go takes them, bounded buffers, keepalive and SOCKS. Importing it
+costs half a second and 23 MB more, so it is left to those who need its models.
 """
 
 import socket
+import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from kubernetes.aio import client as kubernetes_client
-from kubernetes.aio.client import rest
 
 from kproxy.cluster import kubeconfig
 
@@ -31,7 +31,7 @@ READ_BYTES = 64 * 1024
 """Of a body, kept for the reader before the server has to wait: twice this, and one read(2)."""
 
 
-class Transport(rest.RESTClientObject):
+class Transport:
     """Connections to one API server with one client certificate, or none.
 
     Raises OSError, ssl.SSLError or ValueError when a PEM cannot be used. Blocks while files
@@ -45,63 +45,95 @@ class Transport(rest.RESTClientObject):
         key: bytes | None,
         proxy_url: str,
     ) -> None:
-        with _as_files(certificate, key) as files:
-            super().__init__(_configuration(access, *files, proxy_url))
+        self._context = _tls(access, certificate, key)
+        self._proxy_url = proxy_url
 
     def open(self) -> aiohttp.ClientSession:
-        """A session; whoever opens it closes it."""
-        # A jar belongs to an event loop, and this may have been made before there was one.
-        self.configuration.client_session_kwargs["cookie_jar"] = aiohttp.DummyCookieJar()
-        session: aiohttp.ClientSession = self._create_pool_manager()
-        return session
-
-    def _create_connector(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(limit=0, ssl=self.ssl_context, socket_factory=_socket)
-
-
-def _configuration(
-    access: kubeconfig.ClusterAccess, certificate: str | None, key: str | None, proxy_url: str
-) -> Any:
-    authority = access.authority
-    configuration = kubernetes_client.Configuration(
-        host=access.server,
-        ssl_ca_cert=str(authority) if isinstance(authority, Path) else None,
-        ca_cert_data=_pem(authority) if isinstance(authority, bytes) else None,
-        cert_file=certificate,
-        key_file=key,
-        verify_ssl=access.verifies,
-        tls_server_name=access.tls_server_name or None,
-        proxy=proxy_url or None,
-        client_session_kwargs={
+        """A session; the caller closes it."""
+        is_socks = self._proxy_url.startswith("socks")
+        return aiohttp.ClientSession(
+            connector=self._through_socks() if is_socks else self._direct(),
+            proxy=self._proxy_url if self._proxy_url and not is_socks else None,
+            cookie_jar=aiohttp.DummyCookieJar(),
             # ~/.netrc would add a second Authorization, which aiohttp refuses; proxies are
             # taken from the environment by the client itself.
-            "trust_env": False,
+            trust_env=False,
             # A body is read as it comes: no bomb can be inflated, and none was asked for.
-            "auto_decompress": False,
-            # Lines are put together here, so no buffer has to hold one. The library's 2 MiB would
-            # come as chunks of 4, and only copying such a one takes milliseconds.
-            "read_bufsize": READ_BYTES,
-            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-        },
-    )
-    # From Python 3.13 on, certificates without a key identifier are refused by default. Cluster
-    # authorities are often such, and client-go takes them.
-    configuration.disable_strict_ssl_verification = True
-    return configuration
+            auto_decompress=False,
+            # Lines are put together by the reader, so no buffer has to hold one.
+            read_bufsize=READ_BYTES,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        )
+
+    def _direct(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(limit=0, ssl=self._context, socket_factory=_socket)
+
+    def _through_socks(self) -> aiohttp.TCPConnector:
+        from kproxy.cluster import socks  # noqa: PLC0415  # for the few who have such a proxy
+
+        # In Go the proxy resolves names, for socks5 as for socks5h.
+        url = self._proxy_url.replace("socks5h://", "socks5://", 1)
+        return socks.Connector.from_url(url, rdns=True, limit=0, ssl=self._context)
+
+
+class _Context(ssl.SSLContext):
+    """A client's side of TLS. `name`, if it has one, replaces the server's name in its URL.
+
+    It is kubeconfig's `tls-server-name`. aiohttp can set it for a request, but not through SOCKS.
+    """
+
+    name = ""
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,  # noqa: FBT001, FBT002
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """As the library's, with the name replaced."""
+        named = self.name or server_hostname
+        return super().wrap_bio(incoming, outgoing, server_side, named, session)
+
+
+def _tls(
+    access: kubeconfig.ClusterAccess, certificate: bytes | None, key: bytes | None
+) -> ssl.SSLContext:
+    context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+    context.name = access.tls_server_name
+    # As Go has it: every certificate in the authority's file is trusted, not only self-signed
+    # ones; and key identifiers are not asked for, which cluster authorities often lack and
+    # Python 3.13 would require (VERIFY_X509_STRICT, not set here).
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if not access.verifies:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif isinstance(access.authority, Path):
+        context.load_verify_locations(cafile=access.authority)
+    elif access.authority is not None:
+        context.load_verify_locations(cadata=access.authority.decode("ascii"))
+    else:
+        context.load_default_certs()
+    with _as_files(certificate, key) as files:
+        if files[0] is not None:
+            context.load_cert_chain(files[0], files[1])
+    return context
 
 
 def _socket(address: Any) -> socket.socket:
     family, kind, protocol, _, _ = address
     made = socket.socket(family, kind, protocol)
+    keep_alive(made)
+    return made
+
+
+def keep_alive(made: socket.socket) -> None:
+    """Let the kernel notice a peer that is gone, on an idle connection and on a busy one."""
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in KEEPALIVE:
         made.setsockopt(socket.IPPROTO_TCP, option, value)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-    return made
-
-
-def _pem(data: bytes) -> str:
-    return data.decode("ascii")
 
 
 @contextmanager

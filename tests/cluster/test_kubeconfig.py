@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from kproxy import errors
-from kproxy.cluster import client, kubeconfig, rest_config
+from kproxy.cluster import kubeconfig, rest_config
+from tests.cluster import tls
 
 
 def config(name: str = "test", **sections: Any) -> dict[str, Any]:
     return {
         "current-context": name,
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-        "clusters": [{"name": name, "cluster": {"server": f"http://{name}.invalid:1"}}],
+        "clusters": [{"name": name, "cluster": {"server": f"https://{name}.invalid:1"}}],
         "users": [{"name": name, "user": {}}],
         **sections,
     }
@@ -43,9 +44,9 @@ def test_several_files_are_merged_and_the_first_to_name_something_wins(tmp_path:
 
     environment = {"KUBECONFIG": listed}
     access = rest_config.load(None, None, environment=environment)
-    assert (access.server, access.context) == ("http://one.invalid:1", "one")
+    assert (access.server, access.context) == ("https://one.invalid:1", "one")
     other = rest_config.load(None, "two", environment=environment)
-    assert other.server == "http://two.invalid:1"
+    assert other.server == "https://two.invalid:1"
     assert other.user.token_file == tmp_path / "b" / "token"
     assert rest_config.load(listed, None, environment={}).context == "one"
 
@@ -75,7 +76,13 @@ def test_a_password_in_a_servers_url_is_not_told(server: str, told: str) -> None
         (config(clusters={"a": 1}), None, "clusters must be a list"),
         (config(users=[1]), None, "must be a mapping with a name"),
         (config(clusters=[{"name": "test", "cluster": {"server": 5}}]), None, "a string"),
-        (config(clusters=[{"name": "test", "cluster": {"server": "x"}}]), None, "http(s) URL"),
+        (
+            config(clusters=[{"name": "test", "cluster": {"server": "ftp://x"}}]),
+            None,
+            "http(s) URL",
+        ),
+        (config(clusters=[{"name": "test", "cluster": {"server": ""}}]), None, "'absent'"),
+        ({**config(), "kind": "Pod"}, None, "its kind is Pod, not Config"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_a_sentence(
@@ -124,7 +131,7 @@ def test_an_unreadable_authority_is_found_at_once(tmp_path: Path) -> None:
 def test_ways_to_authenticate(tmp_path: Path) -> None:
     assert user(tmp_path, token="secret").token == "secret"
     both = user(tmp_path, token="secret", tokenFile="t")
-    assert (both.token, both.token_file) == ("", tmp_path / "t")
+    assert (both.token, both.token_file) == ("secret", tmp_path / "t")
     assert user(tmp_path, username="u", password="p").basic == ("u", "p")
     data = base64.b64encode(b"pem").decode()
     with_certificate = user(tmp_path, **{"client-certificate-data": data, "client-key-data": data})
@@ -164,6 +171,10 @@ def test_ways_to_authenticate(tmp_path: Path) -> None:
             "env a list of name and value",
         ),
         ({"token": 7}, "put it in quotes"),
+        ({"token": "t", "username": "u"}, "exclude each other"),
+        ({"as-groups": ["dev"]}, "need as, the user to act as"),
+        ({"as": "jane", "as-groups": "dev"}, "as-groups must be a list of strings"),
+        ({"as": "jane", "as-user-extra": {"a": "b"}}, "a mapping of such lists"),
     ],
 )
 def test_users_that_cannot_authenticate(
@@ -185,19 +196,28 @@ def test_in_a_pod_the_service_account_is_used_when_nothing_else_is_there(tmp_pat
     assert access.context == "mine"
 
 
-def test_proxies_come_from_the_kubeconfig_or_the_environment() -> None:
-    def proxy(server: str, **environment: str) -> str:
-        return client.proxy_for(client.ClusterAccess(server, "test"), environment)
+def test_an_empty_kubeconfig_variable_is_none(tmp_path: Path) -> None:
+    write(tmp_path / "token", "abc")
+    write(tmp_path / "ca.crt", tls.certificate(tmp_path, "ca")[0].read_text())
+    environment = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBECONFIG": ""}
+    access = rest_config.load("", "", environment=environment, service_account=tmp_path)
+    assert (access.server, access.context) == ("https://10.0.0.1:443", rest_config.IN_CLUSTER)
 
-    given = {"HTTPS_PROXY": "http://proxy:3128"}
-    assert proxy("https://k8s.example:6443", **given) == "http://proxy:3128"
-    assert proxy("https://k8s.example:6443", https_proxy="proxy:1") == "http://proxy:1"
-    assert proxy("http://k8s.example:6443", **given) == ""
-    assert proxy("https://127.0.0.1:6443", **given) == ""
-    assert proxy("https://k8s.example:6443", **given, NO_PROXY="a,.example") == ""
-    assert proxy("https://10.1.2.3", **given, NO_PROXY="10.0.0.0/8") == ""
-    assert proxy("https://k8s.example", **given, NO_PROXY="*") == ""
-    own = client.ClusterAccess("https://a.example", "test", proxy_url="http://own:1")
-    assert client.proxy_for(own, given) == "http://own:1"
-    with pytest.raises(errors.ConfigError, match="scheme 'socks5'"):
-        proxy("https://k8s.example", ALL="", HTTPS_PROXY="socks5://proxy:1")
+
+def test_impersonation_asks_to_act_as_another_user(tmp_path: Path) -> None:
+    extra = {"example.com/Zone": ["a", "b"], "ü": ["1"]}
+    found = user(tmp_path, **{"as": "jane", "as-groups": ["dev"], "as-user-extra": extra})
+    assert found.impersonation == (
+        ("Impersonate-User", "jane"),
+        ("Impersonate-Group", "dev"),
+        ("Impersonate-Extra-example.com%2FZone", "a"),
+        ("Impersonate-Extra-example.com%2FZone", "b"),
+        ("Impersonate-Extra-%C3%BC", "1"),
+    )
+
+
+def test_without_tls_no_secret_is_sent(tmp_path: Path) -> None:
+    plain = [{"name": "test", "cluster": {"server": "http://a.invalid"}}]
+    users = [{"name": "test", "user": {"token": "secret", "as": "jane"}}]
+    path = write(tmp_path / "config", config(clusters=plain, users=users))
+    assert kubeconfig.read([path], None).user == kubeconfig.User()
