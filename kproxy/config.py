@@ -1,44 +1,215 @@
-"""The configuration of one kproxy process: a frozen value, checked before anything starts."""
+"""The configuration of one kproxy process: a frozen value, checked before anything starts.
+
+The fields of `Config` are the table of settings; see `settings`. To add a setting, add a field:
+the flag of `kproxy run`, the environment variable, help, checks and the reference follow from it.
+"""
 
 import ipaddress
 import os
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from kproxy import errors
-from kproxy.cluster import rest_config
+from kproxy import errors, settings
 from kproxy.model import services
-from kproxy.ops import places
+from kproxy.ops import log, places
+
+if TYPE_CHECKING:
+    from kproxy.cluster import rest_config
+
+DEFAULT_HEALTHZ = "0.0.0.0:10256"
+"""kube-proxy's. Other hosts may ask for it, as load balancers do."""
+DEFAULT_METRICS = "127.0.0.1:10249"
+
+_DAY = 86400.0
+_YEAR = 365 * _DAY
+_MOST_KEEPALIVE = 32767
+"""Linux takes no more for TCP_KEEPIDLE (MAX_TCP_KEEPIDLE, include/net/tcp.h)."""
+_MOST_CONNECTIONS = 536_870_908
+"""Half of the files that Linux lets one process open at most (fs.nr_open)."""
+
+
+class PortalName(StrEnum):
+    """Values of --portal."""
+
+    LOOPBACK = "loopback"
+
+
+@dataclass(frozen=True, slots=True)
+class _BindAddress:
+    """Where an HTTP server listens; "" and "none" mean nowhere."""
+
+    flag: str
+    default: str
+    metavar: str = "IP:PORT"
+    name: str = "address"
+    bounds: str = 'an IP address with or without a port; "" or none for nowhere'
+
+    def parse(self, text: str) -> places.TcpPlace | None:
+        return bind_address(self.flag, "" if text == "none" else text, self.default)
+
+    def show(self, value: Any) -> str:
+        if value is None:
+            return "none"
+        return f"[{value.host}]:{value.port}" if ":" in value.host else f"{value.host}:{value.port}"
+
+    def absent(self) -> places.TcpPlace | None:
+        return bind_address(self.flag, None, self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class _ControlSocket:
+    """Where the control socket is; "" and "none" mean nowhere."""
+
+    metavar: str = "PATH"
+    name: str = "path"
+    bounds: str = '"" or none for nowhere'
+
+    def parse(self, text: str) -> places.UnixPlace | None:
+        return control_socket("" if text == "none" else text)
+
+    def show(self, value: Any) -> str:
+        return "none" if value is None else str(value.path)
+
+
+_HEALTHZ = _BindAddress("--healthz-bind-address", DEFAULT_HEALTHZ)
+_METRICS = _BindAddress("--metrics-bind-address", DEFAULT_METRICS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """What `kproxy run` was asked to do. Times are in seconds.
 
-    `node` is who "this node" is for Local policies, in lower case as kube-proxy compares it.
+    A value that comes without the command line, as tests make it, has the defaults that stand
+    here, and no servers for health, metrics and control.
     """
 
-    manifests: tuple[Path, ...] = ()
-    """Files and directories that objects are read from; or else:"""
-    cluster: rest_config.ClusterAccess | None = None
-    """The cluster that they are read from."""
-    namespaces: frozenset[str] = frozenset()
-    """Empty: all of them."""
-    strategy: services.Strategy = services.Strategy.ROUND_ROBIN
-    node: str = ""
-    allow_loopback_endpoints: bool = False
-    ready_file: Path | None = None
-    grace_period: float = 30.0
-    half_closed_timeout: float = 300.0
-    idle_timeout: float | None = None
-    keepalive_idle: int = 60
-    max_connections: int | None = None
-    max_affinity_clients: int = 65536
-    healthz: places.TcpPlace | None = None
-    metrics: places.TcpPlace | None = None
-    control: places.UnixPlace | None = None
+    manifests: tuple[Path, ...] = settings.setting(
+        (),
+        settings.Each(settings.File("./manifests")),
+        "File or directory of Services and endpoints, followed live; repeatable.",
+        short="-f",
+    )
+    kubeconfig: str | None = settings.setting(
+        None,
+        settings.Text("PATH", "~/.kube/config", name="path"),
+        "Follow the cluster that this names. Without it and --manifests: KUBECONFIG, "
+        "~/.kube/config, or the pod's service account.",
+    )
+    context: str | None = settings.setting(
+        None,
+        settings.Text("NAME", "kind-kind"),
+        "The kubeconfig's context.",
+        shown_default="current",
+    )
+    cluster: "rest_config.ClusterAccess | None" = None
+    """The cluster that `kubeconfig` and `context` lead to; None when manifests are followed."""
+    namespaces: frozenset[str] = settings.setting(
+        frozenset(),
+        settings.Each(settings.Text("NS", "default"), frozenset),
+        "Serve only this namespace; repeatable.",
+        flag="--namespace",
+        short="-n",
+        shown_default="all of them",
+    )
+    portal: PortalName = settings.setting(
+        PortalName.LOOPBACK, settings.OneOf(PortalName), "How a ClusterIP becomes connectable."
+    )
+    strategy: services.Strategy = settings.setting(
+        services.Strategy.ROUND_ROBIN,
+        settings.OneOf(services.Strategy),
+        "How endpoints are chosen; per Service: annotation kproxy.io/strategy.",
+    )
+    node: str = settings.setting(
+        "",
+        settings.Text("NAME", "node-1"),
+        "This node's name, for Local policies.",
+        flag="--hostname-override",
+        shown_default="hostname",
+    )
+    """In lower case, as kube-proxy compares it."""
+    allow_loopback_endpoints: bool = settings.setting(
+        False,  # noqa: FBT003  # a default
+        settings.Switch(),
+        "Accept endpoints in 127.0.0.0/8 and ::1.",
+    )
+    ready_file: Path | None = settings.setting(
+        None,
+        settings.File("/run/kproxy/ready.json"),
+        "Written as JSON when the first sync is done, removed at exit.",
+    )
+    control: places.UnixPlace | None = settings.setting(
+        None,
+        _ControlSocket(),
+        'Unix socket for kproxy get; "" for none.',
+        shown_default="a path of this user's own",
+        absent=lambda: control_socket(None),
+    )
+    healthz: places.TcpPlace | None = settings.setting(
+        None,
+        _HEALTHZ,
+        'Where /healthz and /livez are; "" for nowhere.',
+        flag=_HEALTHZ.flag,
+        shown_default=DEFAULT_HEALTHZ,
+        absent=_HEALTHZ.absent,
+    )
+    metrics: places.TcpPlace | None = settings.setting(
+        None,
+        _METRICS,
+        'Where /metrics and /proxyMode are; "" for nowhere.',
+        flag=_METRICS.flag,
+        shown_default=DEFAULT_METRICS,
+        absent=_METRICS.absent,
+    )
+    grace_period: float = settings.setting(
+        30.0, settings.Duration(0, _DAY), "How long connections may take to finish at exit."
+    )
+    half_closed_timeout: float = settings.setting(
+        300.0, settings.Duration(0.1, _YEAR), "How long a half-closed connection may be silent."
+    )
+    idle_timeout: float | None = settings.setting(
+        None,
+        settings.Duration(0.1, _YEAR),
+        "How long an open connection may be silent.",
+        shown_default="no limit",
+    )
+    keepalive_idle: int = settings.setting(
+        60,
+        settings.WholeSeconds(1, _MOST_KEEPALIVE),
+        "How long a peer may be silent before TCP keepalive probes it.",
+    )
+    max_connections: int | None = settings.setting(
+        None,
+        settings.Whole(1, _MOST_CONNECTIONS, "connections"),
+        "Open connections at once.",
+        shown_default="from ulimit -n",
+    )
+    max_affinity_clients: int = settings.setting(
+        65536,
+        settings.Whole(1, 16_777_216, "clients"),
+        "Clients remembered per service port for affinity.",
+    )
+    log_format: log.LogFormat = settings.setting(
+        log.LogFormat.TEXT, settings.OneOf(log.LogFormat), "Log lines as text or JSON."
+    )
+    log_level: log.LogLevel = settings.setting(
+        log.LogLevel.INFO, settings.OneOf(log.LogLevel), "Least level that is logged."
+    )
+    verbose: bool = settings.setting(
+        False,  # noqa: FBT003  # a default
+        settings.Switch(),
+        "Short for --log-level debug.",
+        short="-v",
+    )
+
+    @property
+    def least_level(self) -> log.LogLevel:
+        """The least level that is logged, by `log_level` and `verbose`."""
+        return log.LogLevel.DEBUG if self.verbose else self.log_level
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that cannot work."""
@@ -93,9 +264,20 @@ def _check_ready_file(path: Path, manifests: tuple[Path, ...]) -> None:
         )
 
 
+def load(flags: Mapping[str, settings.Given], environment: Mapping[str, str]) -> Config:
+    """The configuration that a command line and an environment give. Raises ConfigError."""
+    given = settings.read(settings.table(Config), flags, environment)
+    values = {each.setting.attribute: each.value for each in given}
+    values["node"] = node_name(values["node"] or None)
+    cluster = cluster_access(
+        values["kubeconfig"], values["context"], has_manifests=bool(values["manifests"])
+    )
+    return Config(cluster=cluster, **values)
+
+
 def cluster_access(
     kubeconfig: str | None, context: str | None, *, has_manifests: bool
-) -> rest_config.ClusterAccess | None:
+) -> "rest_config.ClusterAccess | None":
     """The cluster to follow; None when manifests are followed, or nothing leads to a cluster.
 
     Without flags: the kubeconfig that kubectl would use, else the service account of the pod
@@ -108,6 +290,8 @@ def cluster_access(
                 "--manifests and a cluster (--kubeconfig, --context) exclude each other: give one"
             )
         return None
+    from kproxy.cluster import rest_config  # noqa: PLC0415  # files need none of it
+
     if is_asked_for or rest_config.is_available():
         return rest_config.load(kubeconfig, context)
     return None
@@ -125,10 +309,6 @@ def node_name(override: str | None) -> str:
     if not name:
         raise errors.ConfigError("--hostname-override is empty: name this node, or leave it out")
     return name
-
-
-DEFAULT_HEALTHZ = "0.0.0.0:10256"  # kube-proxy's, and its rule that it may be asked from afar
-DEFAULT_METRICS = "127.0.0.1:10249"
 
 
 def bind_address(flag: str, given: str | None, default: str) -> places.TcpPlace | None:

@@ -23,6 +23,7 @@ COMMANDS = {
     "simulate": "Run a simulated cluster, for kubectl and for the proxy.",
     "demo": "Watch the proxy at work, without a cluster and without root.",
     "bench": "Measure what a userspace proxy costs.",
+    "config": "Show the settings of kproxy run.",
     "version": "Print the version.",
 }
 """The subcommands: each is a function, or a typer app called `app`, of `kproxy.cli.<name>`."""
@@ -78,7 +79,9 @@ def _app(chosen: str) -> "typer.Typer":
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name, short_help=told)
         else:
-            app.command(name, short_help=told)(getattr(module, name))
+            app.command(name, cls=getattr(module, "Command", None), short_help=told)(
+                getattr(module, name)
+            )
     return app
 
 

@@ -15,7 +15,7 @@ import pytest
 import kproxy
 from tests.e2e import programs
 
-COMMANDS = ["run", "get", "simulate", "demo", "bench", "version"]
+COMMANDS = ["run", "get", "simulate", "demo", "bench", "config", "version"]
 
 MANIFEST = """
 apiVersion: v1
@@ -74,22 +74,22 @@ WRONG_USAGE = [
     ),
     pytest.param(
         ["run", "-f", "web.yaml", "--idle-timeout", "0"],
-        ["--idle-timeout", "greater than or equal to 0.1"],
+        ["--idle-timeout 0", "between 100ms"],
         id="a timeout of nothing",
     ),
     pytest.param(
         ["run", "-f", "web.yaml", "--half-closed-timeout", "0"],
-        ["--half-closed-timeout", "greater than or equal to 0.1"],
+        ["--half-closed-timeout 0", "between 100ms"],
         id="a half-closed timeout of nothing",
     ),
     pytest.param(
         ["run", "-f", "web.yaml", "--grace-period", "-1"],
-        ["--grace-period", "greater than or equal to 0"],
+        ["--grace-period -1", "0s to 24h"],
         id="a negative grace period",
     ),
     pytest.param(
         ["run", "-f", "web.yaml", "--grace-period", "soon"],
-        ["--grace-period", "number"],
+        ["--grace-period soon", "duration", "30s"],
         id="a grace period in words",
     ),
     pytest.param(
@@ -99,7 +99,7 @@ WRONG_USAGE = [
     ),
     pytest.param(
         ["run", "-f", "web.yaml", "--max-connections", "0"],
-        ["--max-connections", "greater than or equal to 1"],
+        ["--max-connections 0", "between 1"],
         id="no connections",
     ),
     pytest.param(
@@ -137,6 +137,33 @@ WRONG_USAGE = [
         ["--log-level", "loud", "debug"],
         id="unknown log level",
     ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--keepalive-idle", "40000"],
+        ["--keepalive-idle 40000", "between 1s and 32767s"],
+        id="more than the kernel takes",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--keepalive-idle", "99999999999"],
+        ["--keepalive-idle 99999999999", "between 1s and 32767s"],
+        id="far more than the kernel takes",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--idle-timeout", "nan"],
+        ["--idle-timeout nan", "duration"],
+        id="not a number",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--max-affinity-clients", "9" * 5000],
+        ["--max-affinity-clients 999", "whole number"],
+        id="5,000 digits",
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--proxy-mode", "iptables"],
+        ["--proxy-mode iptables", "userspace"],
+        id="a mode of kube-proxy's that kproxy has not",
+    ),
+    pytest.param(["run", "--master=https://x"], ["--master", "--kubeconfig"], id="--master"),
+    pytest.param(["config"], ["missing command", "config --help"], id="a command without its own"),
     pytest.param(["version", "-o", "yaml"], ["--output", "yaml", "json"], id="unknown output"),
 ]
 
@@ -271,9 +298,10 @@ def test_help_of_run_names_every_flag_in_full_and_its_default(folder: Path) -> N
         "--hostname-override NAME",
         "--allow-loopback-endpoints",
         "--ready-file PATH",
-        "--grace-period SECONDS",
-        "--half-closed-timeout SECONDS",
-        "--idle-timeout SECONDS",
+        "--grace-period DURATION",
+        "--half-closed-timeout DURATION",
+        "--idle-timeout DURATION",
+        "--keepalive-idle DURATION",
         "--max-connections N",
         "--max-affinity-clients N",
         "--log-format <text|json>",
@@ -281,7 +309,12 @@ def test_help_of_run_names_every_flag_in_full_and_its_default(folder: Path) -> N
         "--verbose",
     ):
         assert flag in shown
-    for default in ("default: loopback", "default: round-robin", "(hostname)", "default: 30.0"):
+    for default in (
+        "default: loopback",
+        "default: round-robin",
+        "default: hostname",
+        "default: 30s",
+    ):
         assert default in shown
 
 
