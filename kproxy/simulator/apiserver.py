@@ -1,9 +1,12 @@
 """The API server: a registry over HTTP, with discovery, OpenAPI, authentication and faults."""
 
 import asyncio
+import contextlib
 import json
 import random
+import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +17,7 @@ from kproxy import errors
 from kproxy.simulator import (
     certificates,
     discovery,
+    emulation,
     encoding,
     faults,
     http_log,
@@ -22,10 +26,9 @@ from kproxy.simulator import (
     openapi,
     openapi_protobuf,
     request_info,
-    resources,
     rest,
     status,
-    versions,
+    watch_cache,
     watch_stream,
 )
 from kproxy.simulator.registry import Registry
@@ -42,17 +45,20 @@ _BAD_GATEWAY = (
     "<html><head><title>502 Bad Gateway</title></head><body>502 Bad Gateway</body></html>"
 )
 
-SERVED = (*resources.ALL, versions.ENDPOINT_SLICES_V1BETA1)
-"""What is served unless told otherwise."""
+_ROLE_NOT_LOADED = 'RBAC: clusterrole.rbac.authorization.k8s.io "cluster-admin" not found'
+_REBIND_SECONDS = 10.0
+"""For how long a restart tries to have its port again, which another process may hold."""
 
 
 class ApiServer:
     """Serves `registry` on `address`; port 0 picks one, which later starts keep.
 
-    It shows `certificate`, or speaks plain HTTP without one, which kubectl cannot authenticate to.
-    `tokens` maps bearer tokens to the names of users; it may be changed while serving. `served`
-    is which resources are there, and in which versions; without `streaming_lists` the server
-    refuses `sendInitialEvents`, as one before 1.32 does. `bookmark_interval` is in seconds.
+    It shows `certificate`, or speaks plain HTTP without one, which kubectl cannot authenticate to;
+    `renew` makes the certificate that follows a loss of the key. `tokens` maps bearer tokens to
+    the names of users; it may be changed while serving. `emulate` says which kube-apiserver it
+    resembles; `served` and `streaming_lists` overrule it in which resources are there, in which
+    versions, and in whether `sendInitialEvents` is served or refused. `bookmark_interval` is in
+    seconds.
     """
 
     def __init__(
@@ -63,8 +69,10 @@ class ApiServer:
         port: int = 0,
         tokens: Mapping[str, str],
         certificate: certificates.Certificate | None = None,
-        served: Sequence[Resource] = SERVED,
-        streaming_lists: bool = True,
+        renew: Callable[[], certificates.Certificate] | None = None,
+        emulate: emulation.Emulation = emulation.V1_33,
+        served: Sequence[Resource] | None = None,
+        streaming_lists: bool | None = None,
         bookmark_interval: float = 60.0,
         draw: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -72,16 +80,34 @@ class ApiServer:
         self.port = port
         self.tokens = dict(tokens)
         self.faults = faults.Faults()
+        self.emulated = _overruled(emulate, served=served, streaming_lists=streaming_lists)
+        self.cache = watch_cache.WatchCache(
+            registry.storage, follows_revision=self.emulated.follows_revision
+        )
         self._certificate = certificate
-        self._served = tuple(served)
+        self._renew = renew
+        self._served = tuple(self.emulated.served)
+        self._draw = draw
         self._streams = watch_stream.WatchStreams(
-            registry.storage, self.faults, bookmark_interval=bookmark_interval, draw=draw
+            self.cache,
+            self.faults,
+            bookmark_interval=bookmark_interval,
+            tells_of_quiet=self.emulated.tells_of_quiet,
+            draw=draw,
         )
         self._rest = rest.Rest(
-            registry, self.faults, self._streams, streaming_lists=streaming_lists
+            registry,
+            self.cache,
+            self.faults,
+            self._streams,
+            streaming_lists=self.emulated.streaming_lists,
         )
         self._openapi = openapi.Documents(self._served)
         self._runner: web.AppRunner | None = None
+        self._fresh_tokens: set[str] = set()
+        self._on_access_change: list[Callable[[], None]] = []
+        self._incidents: set[asyncio.Task[None]] = set()
+        self.faults.on_incident(self._begin_incident)
 
     @property
     def url(self) -> str:
@@ -94,8 +120,14 @@ class ApiServer:
         authority = self._certificate.pem if self._certificate else None
         return kubeconfig.kubeconfig(self.url, next(iter(self.tokens)), authority)
 
+    def on_access_change(self, callback: Callable[[], None]) -> None:
+        """Call back once `kubeconfig` has changed: it has a new token or a new authority."""
+        self._on_access_change.append(callback)
+
     async def start(self) -> None:
         """Listen. Raises KproxyError if the port cannot be had."""
+        if self.emulated.forgets_on_restart:
+            self.cache.restart()
         application = web.Application(client_max_size=LARGEST_BODY)
         application.router.add_route("*", "/{path:.*}", self._answer)
         self._streams.open()
@@ -119,6 +151,8 @@ class ApiServer:
             ) from error
         self._runner = runner
         self.port = runner.addresses[0][1]
+        if self.emulated.loads_rbac is not None:
+            self.faults.set(faults.Kind.LATE_RBAC, seconds=self._draw(*self.emulated.loads_rbac))
 
     async def stop(self) -> None:
         """End the watches and close every connection. It may be started again."""
@@ -135,6 +169,68 @@ class ApiServer:
                 transport.abort()
         await asyncio.sleep(0)  # closes the sockets that were aborted
 
+    async def restart(self, *, down_for: float = 0.0) -> None:
+        """Stop, and start again after `down_for` seconds without what the watch cache had.
+
+        Raises KproxyError if the port is another's for longer than it is tried.
+        """
+        clock = asyncio.get_running_loop().time
+        await self.stop()
+        await asyncio.sleep(down_for)
+        self.cache.restart()
+        deadline = clock() + _REBIND_SECONDS
+        while True:
+            try:
+                return await self.start()
+            except errors.KproxyError:
+                if clock() >= deadline:
+                    raise
+            await asyncio.sleep(0.1)
+
+    async def rekey(self, *, down_for: float = 0.0) -> None:
+        """Restart with a new authority and a new certificate, and change `kubeconfig`."""
+        if self._renew is not None:
+            self._certificate = await asyncio.to_thread(self._renew)
+        await self.restart(down_for=down_for)
+        self._tell_access_change()
+
+    def rotate_token(self) -> None:
+        """Replace the first token by a new one of the same user, and change `kubeconfig`."""
+        old, user = next(iter(self.tokens.items()))
+        new = secrets.token_hex(16)
+        self._fresh_tokens = {new}
+        others = {token: name for token, name in self.tokens.items() if token != old}
+        self.tokens = {new: user, **others}
+        self._tell_access_change()
+
+    def _is_revoked(self, token: str) -> bool:
+        if token in self._fresh_tokens:
+            return False
+        return self.faults.take((faults.Kind.REVOKED_TOKENS,), "", "") is not None
+
+    def _tell_access_change(self) -> None:
+        for callback in self._on_access_change:
+            callback()
+
+    def _begin_incident(self, fault: faults.Fault) -> None:
+        task = asyncio.get_running_loop().create_task(self._incident(fault), name=fault.kind)
+        self._incidents.add(task)
+        task.add_done_callback(self._incidents.discard)
+
+    async def _incident(self, fault: faults.Fault) -> None:
+        try:
+            match fault.kind:
+                case faults.Kind.RESTART:
+                    await self.restart(down_for=fault.seconds)
+                case faults.Kind.REKEY:
+                    await self.rekey(down_for=fault.seconds)
+                case faults.Kind.ROTATED_TOKEN:
+                    self.rotate_token()
+                case _:
+                    self.cache.objects.compact()
+        except errors.KproxyError as error:
+            _log.error("the API server did not come back", error=str(error))
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -145,6 +241,10 @@ class ApiServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        for task in tuple(self._incidents):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await self.stop()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -163,13 +263,16 @@ class ApiServer:
 
     async def _route(self, request: web.Request) -> web.StreamResponse:
         path = request.path.rstrip("/")
+        token = _token(request.headers.get("Authorization", ""))
+        user = self.tokens.get(token)
+        if path == _FAULTS and user is not None:
+            return await self._switch(request)
+        if self.faults.take(faults.EVERYTHING, "", ""):
+            await self._streams.closed()
         if path.strip("/") in _CHECKS:
             return web.Response(text="ok")
-        user = self.tokens.get(_token(request.headers.get("Authorization", "")))
-        if user is None:
+        if user is None or self._is_revoked(token):
             raise status.unauthorized()
-        if path == _FAULTS:
-            return await self._switch(request)
         if path.startswith("/openapi/"):
             # In a thread: the schemas take a second to make, when they are first asked for.
             return await asyncio.to_thread(self._openapi_document, request, path)
@@ -192,6 +295,9 @@ class ApiServer:
                 raise status.unauthorized()
             case faults.Kind.FORBIDDEN:
                 raise status.forbidden(info.resource, info.name, _not_allowed(info, user))
+            case faults.Kind.LATE_RBAC:
+                detail = f"{_not_allowed(info, user)}: {_ROLE_NOT_LOADED}"
+                raise status.forbidden(info.resource, info.name, detail)
             case faults.Kind.BAD_GATEWAY:
                 return web.Response(status=502, text=_BAD_GATEWAY, content_type="text/html")
             case faults.Kind.STALLED_HEADERS:
@@ -201,11 +307,26 @@ class ApiServer:
     async def _switch(self, request: web.Request) -> web.StreamResponse:
         """The switches of faults: GET tells them, POST sets one, DELETE clears all."""
         if request.method == "POST":
-            self.faults.set_from(media.body(request.content_type, await request.read()))
-        elif request.method == "DELETE":
+            return await self._set(request)
+        if request.method == "DELETE":
             self.faults.clear()
         elif request.method != "GET":
             raise status.StatusError(405, "MethodNotAllowed", "use GET, POST or DELETE")
+        return self._active_faults()
+
+    async def _set(self, request: web.Request) -> web.StreamResponse:
+        kind, settings = faults.parsed(media.body(request.content_type, await request.read()))
+        if kind not in faults.INCIDENTS:
+            self.faults.set(kind, **settings)
+            return self._active_faults()
+        # The answer goes out first: the incident may close this connection.
+        response = self._active_faults()
+        await response.prepare(request)
+        await response.write_eof()
+        self.faults.set(kind, **settings)
+        return response
+
+    def _active_faults(self) -> web.Response:
         return _json({"kind": "FaultList", "apiVersion": "v1", "items": self.faults.active()})
 
     def _document(self, request: web.Request, path: str) -> web.Response | None:
@@ -213,11 +334,12 @@ class ApiServer:
         if request.method not in ("GET", "HEAD"):
             return None
         accept = request.headers.get("Accept", "")
-        if path in ("/api", "/apis") and "apidiscovery.k8s.io" in accept:
+        is_aggregated = "apidiscovery.k8s.io" in accept and self.emulated.minor >= 26
+        if path in ("/api", "/apis") and is_aggregated:
             return self._aggregated(path, accept)
         documents: Mapping[str, Callable[[], Any]] = {
             "": self._paths,
-            "/version": discovery.version,
+            "/version": lambda: discovery.version(self.emulated),
             "/api": lambda: discovery.api_versions(f"{self.address}:{self.port}"),
             "/apis": lambda: discovery.group_list(self._served),
         }
@@ -235,6 +357,8 @@ class ApiServer:
 
     def _openapi_document(self, request: web.Request, path: str) -> web.Response:
         accept = request.headers.get("Accept", "")
+        if path.startswith("/openapi/v3") and self.emulated.minor < 24:
+            raise status.no_such_path()
         if path == "/openapi/v2" and openapi_protobuf.MEDIA_TYPE in accept:
             return web.Response(
                 body=self._openapi.v2_protobuf(),
@@ -260,6 +384,21 @@ class ApiServer:
         roots = dict.fromkeys(_root(resource) for resource in self._served)
         paths = ["/api", "/apis", *roots, "/healthz", "/livez", "/openapi/v2", "/readyz", _FAULTS]
         return {"paths": [*paths, "/version"]}
+
+
+def _overruled(
+    emulate: emulation.Emulation,
+    *,
+    served: Sequence[Resource] | None,
+    streaming_lists: bool | None,
+) -> emulation.Emulation:
+    if served is not None:
+        emulate = replace(emulate, served=tuple(served))
+    if streaming_lists is None:
+        return emulate
+    serves = emulation.StreamingLists.SERVED
+    habit = serves if streaming_lists else emulation.StreamingLists.REFUSED
+    return replace(emulate, streaming_lists=habit)
 
 
 def _token(authorization: str) -> str:

@@ -8,17 +8,16 @@ import platform
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from kproxy.simulator.emulation import Emulation
 from kproxy.simulator.resources import Resource
 
-GIT_VERSION = "v1.33.0+kproxy"
 
-
-def version() -> dict[str, str]:
+def version(emulated: Emulation) -> dict[str, str]:
     """What `/version` answers."""
     return {
         "major": "1",
-        "minor": "33",
-        "gitVersion": GIT_VERSION,
+        "minor": str(emulated.minor),
+        "gitVersion": emulated.git_version,
         "gitCommit": "",
         "gitTreeState": "",
         "buildDate": "1970-01-01T00:00:00Z",

@@ -1,7 +1,7 @@
 """The verbs of the API on resources, as HTTP: what apiserver's `pkg/endpoints/handlers` does."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, cast
 
 from aiohttp import web
@@ -11,15 +11,19 @@ from kproxy.simulator import (
     faults,
     lists,
     media,
+    odd_lists,
     patch,
     resources,
     scale,
     status,
     tables,
     versions,
+    watch_cache,
     watch_stream,
     watches,
 )
+from kproxy.simulator import query as parameters
+from kproxy.simulator.emulation import StreamingLists
 from kproxy.simulator.registry import Propagation, Registry
 from kproxy.simulator.request_info import RequestInfo
 from kproxy.simulator.resources import Resource
@@ -35,12 +39,14 @@ class Rest:
     def __init__(
         self,
         registry: Registry,
+        cache: watch_cache.WatchCache,
         switches: faults.Faults,
         streams: watch_stream.WatchStreams,
         *,
-        streaming_lists: bool,
+        streaming_lists: StreamingLists,
     ) -> None:
         self._registry = registry
+        self._cache = cache
         self._faults = switches
         self._streams = streams
         self._streaming_lists = streaming_lists
@@ -61,20 +67,48 @@ class Rest:
         return await answers[info.verb](request, info)
 
     async def _get(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+        lists.check_version(self._cache, _stored(info), parameters.version(request.query))
         found = self._registry.get(_stored(info), info.name, info.namespace or "")
         return self._object(request, info, found)
 
     async def _list(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
         accepted = _accepted(request, info)
-        fault = self._faults.take(faults.LISTS, info.resource.plural, "list")
-        await self._fail(request, fault)
+        self._check_options(request)
         options = lists.options(info.resource, request.query)
-        page = lists.page(self._registry.storage, _stored(info), info.namespace or None, options)
+        await self._fail(request, info, options)
+        behind = 0
+        if lists.is_cached(options) and (fault := self._take((faults.Kind.STALE_CACHE,), info)):
+            behind = fault.size
+        page = self._page(info, options, behind)
+        if fault := self._take(faults.PAGES, info):
+            page = odd_lists.altered(fault.kind, page, options)
         if accepted.form == "table":
             return _json(self._table(request, info, page.items, accepted, page.metadata))
+        if fault := self._take((faults.Kind.DRIPPED_LIST,), info):
+            body = b"".join(self._encoded(info, page))
+            return await odd_lists.dripped(request, body, fault.seconds)
         return await self._write_list(request, info, page)
 
-    async def _fail(self, request: web.Request, fault: faults.Fault | None) -> None:
+    def _page(self, info: RequestInfo, options: lists.Options, behind: int = 0) -> lists.Page:
+        namespace = info.namespace or None
+        return lists.page(self._cache, _stored(info), namespace, options, behind=behind)
+
+    def _take(self, kinds: Collection[faults.Kind], info: RequestInfo) -> faults.Fault | None:
+        return self._faults.take(kinds, info.resource.plural, "list")
+
+    def _check_options(self, request: web.Request) -> None:
+        is_known = self._streaming_lists is not StreamingLists.UNKNOWN
+        if is_known and "sendInitialEvents" in request.query:
+            detail = "sendInitialEvents is forbidden for list"
+            raise lists.invalid(status.forbidden_value("sendInitialEvents", detail))
+
+    async def _fail(self, request: web.Request, info: RequestInfo, options: lists.Options) -> None:
+        """Meet the faults that take the place of a list, or hold it up."""
+        if options.continue_from and (fault := self._take(faults.TOKENS, info)):
+            if fault.kind == faults.Kind.LOST_CONTINUE:
+                raise status.continue_expired(None)
+            raise lists.expired_token(lists.decoded_token(options.continue_from)[1])
+        fault = self._take(faults.LISTS, info)
         if fault is None:
             return
         current = self._registry.storage.resource_version
@@ -85,35 +119,37 @@ class Rest:
                 raise status.too_large_resource_version(current + 1, current)
             case faults.Kind.GONE:
                 raise status.too_old(0, current)
+            case faults.Kind.ENDLESS_FIELDS:
+                await odd_lists.endless(request, info.resource)
             case _:
-                response = web.StreamResponse(headers={"Content-Type": "application/json"})
-                await response.prepare(request)
-                await response.write(b'{"kind":"')
-                if request.transport is not None:
-                    request.transport.abort()
-                raise ConnectionResetError("closed in the middle, as ordered")
+                await odd_lists.cut(request)
 
     async def _write_list(
         self, request: web.Request, info: RequestInfo, page: lists.Page
     ) -> web.StreamResponse:
+        parts = self._encoded(info, page)
+        if len(page.items) <= _BATCH:
+            return web.Response(body=b"".join(parts), content_type="application/json")
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        for part in parts:
+            await response.write(part)
+            await asyncio.sleep(0)
+        return response
+
+    def _encoded(self, info: RequestInfo, page: lists.Page) -> Iterator[bytes]:
+        """The body of a list, in parts that take a moment each."""
         resource = info.resource
         metadata = encoding.encode(page.metadata).decode()
-        head = (
+        yield (
             f'{{"kind":"{resource.kind}List","apiVersion":"{resource.api_version}",'
             f'"metadata":{metadata},"items":['
         ).encode()
         render = self._padded(info, "list") or (lambda item: self._encodings.item(resource, item))
-        if len(page.items) <= _BATCH:
-            body = head + b",".join(map(render, page.items)) + b"]}\n"
-            return web.Response(body=body, content_type="application/json")
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(request)
         for start in range(0, len(page.items), _BATCH):
             batch = b",".join(map(render, page.items[start : start + _BATCH]))
-            await response.write((b"," if start else head) + batch)
-            await asyncio.sleep(0)
-        await response.write(b"]}\n")
-        return response
+            yield b"," + batch if start else batch
+        yield b"]}\n"
 
     def _padded(self, info: RequestInfo, verb: str) -> Callable[[Object], bytes] | None:
         kinds = (faults.Kind.OVERSIZED_OBJECTS,)
@@ -133,6 +169,11 @@ class Rest:
     async def _watch(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
         accepted = _accepted(request, info)
         query = dict(request.query)
+        ignored = (faults.Kind.IGNORED_INITIAL_EVENTS,)
+        asks = "sendInitialEvents" in query
+        if asks and self._faults.take(ignored, info.resource.plural, "watch"):
+            del query["sendInitialEvents"]
+            query.pop("resourceVersionMatch", None)
         if info.name:
             query["fieldSelector"] = f"metadata.name={info.name}"
         options = watches.options(info.resource, query, streaming_lists=self._streaming_lists)
@@ -222,7 +263,7 @@ class Rest:
     ) -> web.StreamResponse:
         options = await _delete_options(request)
         wanted = lists.options(info.resource, request.query)
-        page = lists.page(self._registry.storage, _stored(info), info.namespace or None, wanted)
+        page = self._page(info, wanted)
         for item in page.items:
             metadata = item["metadata"]
             name, namespace = metadata["name"], metadata.get("namespace", "")

@@ -24,7 +24,7 @@ class Cause(NamedTuple):
 
 def invalid_value(field: str, value: object, detail: str) -> Cause:
     """The field's value breaks a rule: `Invalid value: "x": must be …`."""
-    return Cause("FieldValueInvalid", field, f"Invalid value: {_quoted(value)}: {detail}")
+    return Cause("FieldValueInvalid", field, f"Invalid value: {quoted(value)}: {detail}")
 
 
 def required_value(field: str, detail: str = "") -> Cause:
@@ -34,7 +34,7 @@ def required_value(field: str, detail: str = "") -> Cause:
 
 def duplicate_value(field: str, value: object) -> Cause:
     """The value must be unique in its list and is not."""
-    return Cause("FieldValueDuplicate", field, f"Duplicate value: {_quoted(value)}")
+    return Cause("FieldValueDuplicate", field, f"Duplicate value: {quoted(value)}")
 
 
 def not_supported_value(field: str, value: object, supported: Iterable[str]) -> Cause:
@@ -43,7 +43,7 @@ def not_supported_value(field: str, value: object, supported: Iterable[str]) -> 
     return Cause(
         "FieldValueNotSupported",
         field,
-        f"Unsupported value: {_quoted(value)}: supported values: {choices}",
+        f"Unsupported value: {quoted(value)}: supported values: {choices}",
     )
 
 
@@ -52,7 +52,8 @@ def forbidden_value(field: str, detail: str) -> Cause:
     return Cause("FieldValueForbidden", field, f"Forbidden: {detail}")
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
+    """A value as messages show it, as JSON."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
@@ -77,11 +78,11 @@ class StatusError(Exception):
         self.code = code
         self.reason = reason
         self.message = message
-        self.details = dict(details or {})
+        self.details = details if details is None else dict(details)
         self.retry_after = retry_after
         self.metadata = metadata or {}
         if retry_after is not None:
-            self.details["retryAfterSeconds"] = retry_after
+            self.details = {**(self.details or {}), "retryAfterSeconds": retry_after}
 
     def body(self) -> dict[str, Any]:
         """The `v1` Status."""
@@ -93,7 +94,7 @@ class StatusError(Exception):
             "message": self.message,
             "reason": self.reason,
         }
-        if self.details:
+        if self.details is not None:
             status["details"] = self.details
         return status | {"code": self.code}
 
@@ -119,7 +120,7 @@ def not_found(resource: Resource, name: str) -> StatusError:
 
 def no_such_path() -> StatusError:
     """The URL names no group, version, resource or subresource that the server has."""
-    return StatusError(404, "NotFound", "the server could not find the requested resource")
+    return StatusError(404, "NotFound", "the server could not find the requested resource", {})
 
 
 def already_exists(resource: Resource, name: str) -> StatusError:
@@ -227,8 +228,15 @@ def too_old(asked: int, oldest: int) -> StatusError:
     return StatusError(410, "Expired", f"too old resource version: {asked} ({oldest})")
 
 
-def continue_expired(inconsistent_continue: str) -> StatusError:
+def continue_expired(inconsistent_continue: str | None) -> StatusError:
     """A list cannot be continued as it began; the token given continues it inconsistently."""
+    if inconsistent_continue is None:
+        return StatusError(
+            410,
+            "Expired",
+            "The provided continue parameter is too old to display a consistent list result. You "
+            "can start a new list without the continue parameter.",
+        )
     return StatusError(
         410,
         "Expired",
@@ -246,7 +254,7 @@ def too_large_resource_version(asked: int, current: int) -> StatusError:
     return StatusError(
         504,
         "Timeout",
-        f"Too large resource version: {asked}, current: {current}",
+        f"Timeout: Too large resource version: {asked}, current: {current}",
         {
             "causes": [
                 {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}

@@ -33,11 +33,11 @@ class Event(NamedTuple):
 class _Table:
     """The objects of one resource, in etcd's order, and the last events."""
 
-    def __init__(self, history: int, oldest: int) -> None:
+    def __init__(self, history: int) -> None:
         self.objects: dict[str, Object] = {}
         self.keys: list[str] = []
         self.events: deque[Event] = deque(maxlen=history)
-        self.oldest = oldest
+        self.oldest = 1
         """The oldest version that `events` lead on from."""
 
     def apply(self, key: str, event: Event) -> None:
@@ -100,7 +100,10 @@ class Storage:
     def list_at(
         self, resource: Resource, version: int, namespace: str | None = None
     ) -> Sequence[Object]:
-        """`list` as it was at `version`. Raises Expired if that is out of the history."""
+        """`list` as it was at `version`. Raises Expired if that was compacted or is out of the
+        history."""
+        if version < self._compacted:
+            raise status.too_old(version, self._compacted)
         undone = self.events_since(resource, version)
         if not undone:
             return self.list(resource, namespace)
@@ -175,17 +178,24 @@ class Storage:
             newest_first.append(event)
         return newest_first[::-1]
 
+    def last_change(self, resource: Resource) -> int:
+        """The version of the last commit to a resource; 0 if there was none."""
+        events = self._table(resource).events
+        return events[-1].resource_version if events else 0
+
+    def oldest_state(self, resource: Resource) -> int:
+        """The oldest version that `list_at` can go back to."""
+        return max(self._compacted, self._table(resource).oldest)
+
     def compact(self) -> None:
-        """Forget the history: only the present version can be asked for."""
+        """Forget all past states, as etcd does: only the present one can be listed. Events stay,
+        as they do in kube-apiserver's watch caches."""
         self._compacted = self.resource_version
-        for table in self._tables.values():
-            table.events.clear()
-            table.oldest = self.resource_version
 
     def _table(self, resource: Resource) -> _Table:
         table = self._tables.get(resource)
         if table is None:
-            table = self._tables[resource] = _Table(self._history, self._compacted)
+            table = self._tables[resource] = _Table(self._history)
         return table
 
     def _commit(

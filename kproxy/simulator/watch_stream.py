@@ -2,34 +2,55 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from aiohttp import web
 
-from kproxy.simulator import encoding, faults, status, storage, versions, watches
+from kproxy.simulator import (
+    encoding,
+    faults,
+    status,
+    storage,
+    versions,
+    watch_cache,
+    watches,
+)
 from kproxy.simulator.request_info import RequestInfo
 from kproxy.simulator.watches import Change
 
 _BATCH = 200
 """How many events are encoded before everything else on the event loop has its turn."""
 
+_WITHOUT_CODE = {
+    "kind": "Status",
+    "apiVersion": "v1",
+    "metadata": {},
+    "status": "Failure",
+    "message": "an error was ordered that has no code",
+}
+
 
 class WatchStreams:
     """All open watches of a server.
 
-    `bookmark_interval` is in seconds; `draw(a, b)` is a random number for the time after which a
+    `bookmark_interval` is in seconds; without `tells_of_quiet` no bookmark comes while the version
+    is that which the watch began at. `draw(a, b)` is a random number for the time after which a
     watch ends whose client has set none.
     """
 
     def __init__(
         self,
-        objects: storage.Storage,
+        cache: watch_cache.WatchCache,
         switches: faults.Faults,
         *,
         bookmark_interval: float,
+        tells_of_quiet: bool = True,
         draw: Callable[[float, float], float],
     ) -> None:
-        self._objects = objects
+        self._cache = cache
+        self._objects = objects = cache.objects
+        self._tells_of_quiet = tells_of_quiet
         self._faults = switches
         self._bookmark_interval = bookmark_interval
         self._draw = draw
@@ -68,21 +89,26 @@ class WatchStreams:
             try:
                 await self._follow(stream, signal)
             except status.StatusError as error:
-                await response.write(line("ERROR", encoding.encode(error.body())))
+                await stream.send_error(error.body())
         return response
 
     async def _follow(self, stream: "_Stream", signal: asyncio.Event) -> None:
         options, cursor = stream.options, self._cursor(stream)
+        resource = cursor.resource
         clock = asyncio.get_running_loop().time
         deadline = clock() + (options.timeout or self._draw(1800.0, 3600.0))
         bookmark_at = clock() + self._bookmark_interval
-        if options.initial_events and cursor.version > self._objects.resource_version:
+        current = self._cache.version(resource)
+        if options.initial_events and cursor.version > current:
             # Other watches wait for the future; a list cannot (cacher.go, errors.go).
-            raise status.too_large_resource_version(cursor.version, self._objects.resource_version)
-        if options.initial_events or options.resource_version in ("", "0"):
+            raise status.too_large_resource_version(cursor.version, current)
+        if options.with_state:
             await stream.send(list(cursor.initial()))
             if options.initial_events and options.bookmarks:
                 await stream.bookmark(cursor.version, ends_initial_events=True)
+        elif options.resource_version in ("", "0"):
+            cursor.version = current
+        began_at = cursor.version
         while True:
             signal.clear()
             if await self._is_broken(stream):
@@ -93,15 +119,23 @@ class WatchStreams:
                 break
             if clock() >= bookmark_at:
                 bookmark_at = clock() + self._bookmark_interval
-                await stream.bookmark(cursor.version)
+                await self._bookmark(stream, cursor, began_at)
             await _wait(signal, min(deadline, bookmark_at))
-        await stream.bookmark(cursor.version)
+        await self._bookmark(stream, cursor, began_at)
+
+    async def _bookmark(self, stream: "_Stream", cursor: watches.Cursor, began_at: int) -> None:
+        """Send how far the watch has come, if this server says so."""
+        plural = stream.info.resource.plural
+        if self._faults.is_on(faults.Kind.NO_BOOKMARKS, plural, "watch"):
+            return
+        if self._tells_of_quiet or cursor.version > began_at:
+            await stream.bookmark(cursor.version)
 
     def _cursor(self, stream: "_Stream") -> watches.Cursor:
         resource, options = versions.stored_as(stream.info.resource), stream.options
         version = int(options.resource_version or 0)
         namespace = stream.info.namespace or None
-        return watches.Cursor(self._objects, resource, namespace, options.selector, version)
+        return watches.Cursor(self._cache, resource, namespace, options.selector, version)
 
     async def _is_broken(self, stream: "_Stream") -> bool:
         """Whether a fault has ended the watch."""
@@ -112,8 +146,10 @@ class WatchStreams:
             raise status.too_old(0, self._objects.resource_version)
         if fault.kind == faults.Kind.ABRUPT_CLOSE:
             stream.abort()
-        if fault.kind == faults.Kind.SILENT_WATCH:
+        if fault.kind in (faults.Kind.SILENT_WATCH, faults.Kind.SILENT_DEATH):
             await self.closed()
+        if fault.kind == faults.Kind.ERROR_EVENT:
+            await stream.send_error(_WITHOUT_CODE)
         return True
 
     async def _send(self, stream: "_Stream", cursor: watches.Cursor) -> bool:
@@ -176,6 +212,9 @@ class _Stream:
     async def send_half(self, change: Change) -> None:
         whole = self._line(change)
         await self._response.write(whole[: len(whole) // 2])
+
+    async def send_error(self, body: Mapping[str, Any]) -> None:
+        await self._response.write(line("ERROR", encoding.encode(body)))
 
     async def bookmark(self, version: int, *, ends_initial_events: bool = False) -> None:
         if self.options.bookmarks:

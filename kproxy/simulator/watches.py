@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kproxy.simulator import lists, selectors, status, storage
+from kproxy.simulator import lists, selectors, status, storage, watch_cache
+from kproxy.simulator import query as parameters
+from kproxy.simulator.emulation import StreamingLists
 from kproxy.simulator.resources import Resource
 from kproxy.simulator.storage import Object
 
@@ -25,40 +27,77 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The query parameters of a watch. `timeout` is in seconds; None leaves it to the server."""
+    """The query parameters of a watch. `timeout` is in seconds; None leaves it to the server.
+
+    `with_state` is whether the watch begins with the present state, as events; a streaming list,
+    `initial_events`, ends that state with a bookmark.
+    """
 
     selector: selectors.Selector
     resource_version: str
     bookmarks: bool
     initial_events: bool
+    with_state: bool
     timeout: float | None
 
 
 def options(
-    resource: Resource, query: Mapping[str, str], *, streaming_lists: bool = True
+    resource: Resource,
+    query: Mapping[str, str],
+    *,
+    streaming_lists: StreamingLists = StreamingLists.SERVED,
 ) -> Options:
     """The options in a query string. Raises BadRequest, Invalid."""
-    initial_events = query.get("sendInitialEvents", "") in ("true", "1")
-    if "sendInitialEvents" in query:
-        _check_initial_events(query, streaming_lists=streaming_lists)
-    timeout = query.get("timeoutSeconds", "")
+    timeout = parameters.integer(query, "timeoutSeconds")
+    parameters.integer(query, "limit")
+    initial_events = None
+    if streaming_lists is not StreamingLists.UNKNOWN:
+        initial_events = parameters.boolean(query, "sendInitialEvents")
+    _check_match(query, streaming_lists, initial_events=initial_events)
+    version = parameters.version(query)
     return Options(
         selectors.parse(resource, query.get("labelSelector", ""), query.get("fieldSelector", "")),
-        lists.version_in(query),
-        query.get("allowWatchBookmarks", "") in ("true", "1"),
-        initial_events,
-        float(timeout) if timeout.isdigit() and timeout != "0" else None,
+        version,
+        parameters.boolean(query, "allowWatchBookmarks") or False,
+        initial_events or False,
+        version in ("", "0") if initial_events is None else initial_events,
+        float(timeout) if timeout else None,
     )
 
 
-def _check_initial_events(query: Mapping[str, str], *, streaming_lists: bool) -> None:
-    field = "sendInitialEvents"
-    if not streaming_lists:
-        detail = f"{field} is forbidden for watch unless the WatchList feature gate is enabled"
-        raise lists.invalid(status.forbidden_value(field, detail))
-    if query.get("resourceVersionMatch") != "NotOlderThan":
-        detail = f"{field} requires setting resourceVersionMatch to NotOlderThan"
-        raise lists.invalid(status.forbidden_value("resourceVersionMatch", detail))
+def _check_match(
+    query: Mapping[str, str], streaming_lists: StreamingLists, *, initial_events: bool | None
+) -> None:
+    """The rules of apimachinery's `internalversion/validation`. Raises Invalid."""
+    match, wrong = query.get("resourceVersionMatch", ""), []
+    if streaming_lists is StreamingLists.UNKNOWN:
+        if match:
+            wrong.append(_forbidden_match("is forbidden for watch"))
+    else:
+        if initial_events is not None:
+            if match != "NotOlderThan":
+                detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+                wrong.append(status.forbidden_value("resourceVersionMatch", detail))
+            if streaming_lists is StreamingLists.REFUSED:
+                detail = (
+                    "sendInitialEvents is forbidden for watch unless the WatchList feature gate "
+                    "is enabled"
+                )
+                wrong.append(status.forbidden_value("sendInitialEvents", detail))
+        elif match:
+            detail = "is forbidden for watch unless sendInitialEvents is provided"
+            wrong.append(_forbidden_match(detail))
+        if match not in ("", "NotOlderThan"):
+            supported = ("NotOlderThan",)
+            wrong.append(status.not_supported_value("resourceVersionMatch", match, supported))
+        if match and query.get("continue"):
+            wrong.append(_forbidden_match("is forbidden when continue is provided"))
+    if wrong:
+        raise lists.invalid(*wrong)
+
+
+def _forbidden_match(detail: str) -> status.Cause:
+    return status.forbidden_value("resourceVersionMatch", f"resourceVersionMatch {detail}")
 
 
 class Cursor:
@@ -66,32 +105,32 @@ class Cursor:
 
     def __init__(
         self,
-        objects: storage.Storage,
+        cache: watch_cache.WatchCache,
         resource: Resource,
         namespace: str | None,
         selector: selectors.Selector,
         version: int,
     ) -> None:
-        self._objects = objects
-        self._resource = resource
+        self._cache = cache
+        self.resource = resource
         self._prefix = "" if namespace is None else f"{namespace}/"
         self._selector = selector
         self.version = version
-        """The version up to which everything has been told."""
+        """The version up to which every event has been sent."""
 
     def initial(self) -> Iterator[Change]:
         """The present state as events; what comes next continues from it."""
-        items = self._objects.list(self._resource)
-        self.version = self._objects.resource_version
+        items = self._cache.objects.list(self.resource)
+        self.version = self._cache.version(self.resource)
         for item in items:
             if self._is_selected(item):
                 yield Change("ADDED", item)
 
     def next(self) -> Sequence[Change]:
         """What has happened since. Raises Expired if that is not known any more."""
-        events = self._objects.events_since(self._resource, self.version)
+        events = self._cache.events_since(self.resource, self.version)
         # Not the last event's: a bookmark may say that nothing has happened since.
-        self.version = max(self.version, self._objects.resource_version)
+        self.version = max(self.version, self._cache.version(self.resource))
         return list(self._translated(events))
 
     def _translated(self, events: Iterable[storage.Event]) -> Iterator[Change]:

@@ -83,6 +83,7 @@ class Api:
     def forget_history(self) -> None:
         """Who asks for an older version than the present one gets 410."""
         self.registry.storage.compact()
+        self.server.cache.restart()
 
     def access(self) -> client.ClusterAccess:
         """How clients get here, once it has been started."""

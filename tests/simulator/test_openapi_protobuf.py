@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import pytest
 import yaml
 
-from kproxy.simulator import apiserver, openapi, openapi_protobuf
+from kproxy.simulator import emulation, openapi, openapi_protobuf
 
 Fields: TypeAlias = dict[int, list[bytes]]
 
@@ -133,7 +133,7 @@ def path_item(raw: bytes) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def documents() -> tuple[Mapping[str, Any], Fields]:
     """The document as data, and the fields of its encoding."""
-    made = openapi.Documents(apiserver.SERVED)
+    made = openapi.Documents(emulation.V1_33.served)
     return made.v2(), fields(made.v2_protobuf())
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.simulator import resources, selectors, status, storage, watches
+from kproxy.simulator import resources, selectors, status, storage, watch_cache, watches
+from kproxy.simulator.emulation import StreamingLists
 from tests.simulator.objects import new_storage, service
 
 SERVICES = resources.SERVICES
@@ -14,7 +15,7 @@ def cursor(
     objects: storage.Storage, labels: str = "", namespace: str | None = None, version: int = 1
 ) -> watches.Cursor:
     chosen = selectors.parse(SERVICES, labels, "")
-    return watches.Cursor(objects, SERVICES, namespace, chosen, version)
+    return watches.Cursor(watch_cache.WatchCache(objects), SERVICES, namespace, chosen, version)
 
 
 def told(changes: list[watches.Change]) -> list[tuple[str, str]]:
@@ -121,6 +122,9 @@ def test_a_bookmark_tells_a_version_and_whether_it_ends_the_initial_events(
     [
         ({"sendInitialEvents": "true"}, "resourceVersionMatch: Forbidden"),
         ({"resourceVersion": "x"}, "resourceVersion: Invalid value"),
+        ({"timeoutSeconds": "x"}, "invalid syntax"),
+        ({"resourceVersionMatch": "Exact", "sendInitialEvents": "true"}, "supported values"),
+        ({"resourceVersionMatch": "NotOlderThan"}, "unless sendInitialEvents is provided"),
     ],
 )
 def test_queries_that_make_no_sense(query: dict[str, str], words: str) -> None:
@@ -132,10 +136,10 @@ def test_a_server_without_streaming_lists_forbids_them() -> None:
     query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
     assert watches.options(SERVICES, query).initial_events
     with pytest.raises(status.StatusError, match="sendInitialEvents: Forbidden") as caught:
-        watches.options(SERVICES, query, streaming_lists=False)
+        watches.options(SERVICES, query, streaming_lists=StreamingLists.REFUSED)
     assert caught.value.code == 422
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("30", 30.0), ("0", None), ("", None), ("x", None)])
+@pytest.mark.parametrize(("text", "seconds"), [("30", 30.0), ("0", None), ("-1", -1.0)])
 def test_a_timeout_of_nothing_is_left_to_the_server(text: str, seconds: float | None) -> None:
     assert watches.options(SERVICES, {"timeoutSeconds": text}).timeout == seconds
