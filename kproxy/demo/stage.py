@@ -8,20 +8,24 @@ import random
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kproxy import errors
 
-PORT = 8080
-"""What pods and Services listen on, each on an address of its own."""
+PORTS = (8080, 8000, 8888, 18080, 28080, 38080)
+"""What pods and Services listen on, each on an address of its own: the first that is free."""
 
 CONTROL = "kproxy.sock"
 """The proxy's control socket, in the folder of its files."""
 
 _START_SECONDS = 20.0
 _SECOND_OCTETS = range(128, 224)
+_PROBED = "127.224.0.1"
+"""An address outside of all demonstrations."""
+_LONGEST_SOCKET_PATH = 108
 
 
 class Ranges(NamedTuple):
@@ -30,31 +34,57 @@ class Ranges(NamedTuple):
     services: str
     pods: str
     load_balancers: str
+    port: int
 
 
 @contextlib.contextmanager
 def claimed_ranges() -> Iterator[Ranges]:
     """A part of 127/8 that no other demonstration on this machine uses at the moment.
 
-    Claimed by listening on its last address. Raises KproxyError when there is none, which is so
-    when something listens on the port on every address.
+    Claimed by listening on its last address. Raises KproxyError when there is none.
     """
-    reason = ""
+    port = free_port()
     for octet in random.sample(_SECOND_OCTETS, len(_SECOND_OCTETS)):
         with contextlib.ExitStack() as stack:
             claim = stack.enter_context(socket.socket())
             try:
-                claim.bind((f"127.{octet}.255.254", PORT))
+                claim.bind((f"127.{octet}.255.254", port))
                 claim.listen(1)
-            except OSError as error:
-                reason = (error.strerror or str(error)).lower()
+            except OSError:
                 continue
-            yield Ranges(f"127.{octet}.0.0/18", f"127.{octet}.64.0/18", f"127.{octet}.128.0/24")
+            first = f"127.{octet}"
+            yield Ranges(f"{first}.0.0/18", f"{first}.64.0/18", f"{first}.128.0/24", port)
             return
     raise errors.KproxyError(
-        f"the demonstration needs port {PORT} on addresses of 127.0.0.0/8, but {reason}; "
-        "stop what listens there and try again"
+        f"{len(_SECOND_OCTETS)} demonstrations run on this machine, and there is no room for more; "
+        "stop one of them and try again"
     )
+
+
+def free_port() -> int:
+    """The first of `PORTS` that no server has on all addresses. Raises KproxyError without one."""
+    for port in PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((_PROBED, port))
+            return port
+    raise errors.KproxyError(
+        f"the demonstration needs one of the ports {', '.join(map(str, PORTS))}, but servers have "
+        "all of them on every address; stop one of these servers and try again"
+    )
+
+
+def folder(stack: contextlib.ExitStack | contextlib.AsyncExitStack) -> Path:
+    """A folder for the demonstration's files, which goes with `stack`.
+
+    It is in /tmp if a socket in the usual place would have too long a path (unix(7), 108 bytes).
+    """
+    usual = Path(tempfile.gettempdir()) / "kproxy-demo-12345678" / CONTROL
+    made = tempfile.TemporaryDirectory(
+        prefix="kproxy-demo-",
+        dir=None if len(os.fsencode(usual)) < _LONGEST_SOCKET_PATH else "/tmp",  # noqa: S108
+        ignore_cleanup_errors=True,
+    )
+    return Path(stack.enter_context(made))
 
 
 @contextlib.asynccontextmanager

@@ -3,21 +3,19 @@
 import asyncio
 import contextlib
 import shlex
+import shutil
 import signal
-import tempfile
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+import sys
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import resources as package_files
 from pathlib import Path
 
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from kproxy import errors
 from kproxy.cluster import documents
-from kproxy.demo import stage
+from kproxy.demo import screen, stage
 from kproxy.simulator import cluster, pods, resources
 from kproxy.simulator.storage import Object
 
@@ -26,102 +24,122 @@ _WAIT_SECONDS = 15.0
 _NAMESPACE = "default"
 KUBECONFIG = "kubeconfig"
 """The cluster's kubeconfig, in the folder of the demonstration's files."""
+_STEPS = 6
 
 
-async def show(console: Console) -> None:
+async def show(shown: screen.Screen, *, stays: bool) -> None:
     """Run the whole demonstration, and leave nothing behind.
 
-    On a terminal it stays up after the lessons until Ctrl-C. Raises KproxyError when a port it
-    needs is taken, and after a SIGTERM.
+    With `stays` the cluster and the proxy go on after the steps until Ctrl-C. Raises KproxyError
+    when no port is free, and after a SIGTERM or SIGHUP.
     """
-    async with _ended_by_sigterm(), AsyncExitStack() as stack:
-        ranges = stack.enter_context(stage.claimed_ranges())
+    async with _ended_by_signals(), AsyncExitStack() as stack:
+        claimed = stack.enter_context(stage.claimed_ranges())
         options = cluster.Options(
-            service_cidr=ranges.services,
-            pod_cidr=ranges.pods,
-            load_balancer_cidr=ranges.load_balancers,
+            service_cidr=claimed.services,
+            pod_cidr=claimed.pods,
+            load_balancer_cidr=claimed.load_balancers,
         )
         simulated = await stack.enter_async_context(cluster.Cluster(options))
-        simulated.apply(_manifests())
-        lessons = _Lessons(console, simulated)
-        await lessons.wait_for_pods(3)
-        folder = Path(
-            stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="kproxy-demo-", ignore_cleanup_errors=True)
-            )
-        )
+        simulated.apply(_manifests(claimed.port))
+        tour = _Tour(shown, simulated)
+        await tour.wait_for_pods(3)
+        folder = stage.folder(stack)
         kubeconfig = folder / KUBECONFIG
         kubeconfig.touch(mode=0o600)
         kubeconfig.write_text(yaml.safe_dump(simulated.kubeconfig))
         await stack.enter_async_context(stage.proxy(kubeconfig, folder))
-        await lessons.show()
-        if console.is_terminal:
-            await _stay(console, lessons.address("web"), folder)
+        await tour.show()
+        if stays:
+            await _stay(shown, tour.address("web"), folder)
 
 
 @asynccontextmanager
-async def _ended_by_sigterm() -> AsyncIterator[None]:
-    """A SIGTERM unwinds like Ctrl-C does, so that everything is put away."""
+async def _ended_by_signals() -> AsyncIterator[None]:
+    """SIGTERM and SIGHUP unwind like Ctrl-C does, so that everything is put away."""
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
-    received = asyncio.Event()
+    received: list[signal.Signals] = []
 
-    def end() -> None:
-        received.set()
+    def end(number: signal.Signals) -> None:
+        received.append(number)
         task.cancel()
 
-    loop.add_signal_handler(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end, number)
     try:
         yield
     except asyncio.CancelledError:
-        if not received.is_set():
+        if not received:
             raise
-        raise errors.KproxyError("the demonstration was ended by SIGTERM, before its end") from None
+        raise errors.KproxyError(
+            f"the demonstration was ended by {received[0].name}, before its end"
+        ) from None
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(number)
 
 
-async def _stay(console: Console, web: tuple[str, int], folder: Path) -> None:
+async def _stay(shown: screen.Screen, web: tuple[str, int], folder: Path) -> None:
     """Leave the cluster and the proxy up for the user to play with, until Ctrl-C."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, stop.set)
-    console.print("\n[bold]It stays up until Ctrl-C.[/] Have a look, from another terminal:\n")
-    for command in (
-        f"export KUBECONFIG={shlex.quote(str(folder / KUBECONFIG))}",
-        "kubectl get svc,pods --output wide",
-        "kubectl scale deployment web --replicas 8",
-        f"curl http://{web[0]}:{web[1]}/",
-        f"kproxy get services --control {shlex.quote(str(folder / stage.CONTROL))}",
-    ):
-        console.print(f"   {command}", soft_wrap=True)
+    shown.say("\nIt stays up until Ctrl-C. Try this in another terminal:\n")
+    for command in _hints(web, folder):
+        shown.command(command)
     try:
         await stop.wait()
     finally:
         loop.remove_signal_handler(signal.SIGINT)
 
 
-def _manifests() -> list[Object]:
+def _hints(web: tuple[str, int], folder: Path) -> list[str]:
+    """Commands that work as they stand, with the programs that are installed here."""
+    ask = f"http://{web[0]}:{web[1]}/"
+    hints = [f"curl {ask}" if shutil.which("curl") else f"wget -qO- {ask}"]
+    if shutil.which("kubectl"):
+        hints += [
+            f"export KUBECONFIG={shlex.quote(str(folder / KUBECONFIG))}",
+            "kubectl get svc,pods",
+            "kubectl scale deployment web --replicas 8",
+        ]
+    control = shlex.quote(str(folder / stage.CONTROL))
+    return [*hints, f"{_own_command()} get endpoints --control {control}"]
+
+
+def _own_command() -> str:
+    """How a shell calls this program: by its name if that finds it, else by its path."""
+    called = Path(sys.argv[0]).absolute()
+    if called.name != "kproxy":
+        return f"{shlex.quote(sys.executable)} -m kproxy"
+    found = shutil.which("kproxy")
+    return "kproxy" if found and Path(found).samefile(called) else shlex.quote(str(called))
+
+
+def _manifests(port: int) -> list[Object]:
+    """The sample's objects, on `port`."""
     text = package_files.files("kproxy.demo").joinpath("sample.yaml").read_bytes()
+    text = text.replace(b"8080", str(port).encode())
     return [document.value for document in documents.read_yaml(text)]
 
 
-class _Lessons:
-    """What is shown, in order."""
+class _Tour:
+    """The steps, in order."""
 
-    def __init__(self, console: Console, simulated: cluster.Cluster) -> None:
-        self._console = console
+    def __init__(self, shown: screen.Screen, simulated: cluster.Cluster) -> None:
+        self._screen = shown
         self._registry = simulated.registry
 
     async def show(self) -> None:
         """All of them."""
-        self._services()
+        await self._services()
         await self._rotation()
         await self._deleted_pod()
         await self._scaling()
         await self._affinity()
-        await self._nobody()
+        await self._no_endpoints()
 
     def address(self, service: str) -> tuple[str, int]:
         """Where a Service is reached: what kubectl prints."""
@@ -132,50 +150,87 @@ class _Lessons:
         """Return when `count` pods are ready."""
         await self._until(lambda: len(self._ready()) == count, f"{count} pods to be ready")
 
-    def _services(self) -> None:
-        self._title("1. Services come up.", "The cluster has 3 nodes and a Deployment of 3 pods:")
-        table = Table("Service", "ClusterIP", "Endpoints", box=None, pad_edge=False)
+    async def _services(self) -> None:
+        self._title(1, "Services come up")
+        self._screen.say("The cluster has 3 nodes, a Deployment of 3 pods, and 3 Services:")
+        self._screen.pods((_name(pod), _address(pod)) for pod in self._ready())
+        rows = []
         for name in ("web", "sticky", "empty"):
             address, port = self.address(name)
             found = self._registry.get(resources.ENDPOINTS, name, _NAMESPACE)["subsets"]
-            ips = [each["ip"] for subset in found for each in subset.get("addresses", ())]
-            table.add_row(name, f"{address}:{port}", " ".join(ips) or "none")
-        self._console.print(table)
+            count = sum(len(subset.get("addresses", ())) for subset in found)
+            rows.append((name, f"{address}:{port}", f"{count} pods" if count else "none"))
+        self._screen.rows(("SERVICE", "CLUSTER-IP", "ENDPOINTS"), rows)
+        await self._screen.why(
+            "A Service is an address that stays while pods come and go. The proxy has read the "
+            "Services and their endpoints from the API server, and listens on each ClusterIP "
+            "that has endpoints."
+        )
 
     async def _rotation(self) -> None:
-        self._title("2. Rotation.", "9 requests to web, each on a connection of its own:")
-        self._print_answers([await _ask(self.address("web")) for _ in range(9)])
+        self._title(2, "Rotation")
+        self._screen.say("9 requests to web, each on a connection of its own:")
+        await self._ask("web", 9)
+        await self._screen.why(
+            "The proxy accepts each connection, takes the next endpoint in turn, and copies the "
+            "bytes both ways: every pod gets the same share."
+        )
 
     async def _deleted_pod(self) -> None:
         gone, known = self._ready()[0], self._names()
-        self._title("3. A pod is deleted.", f"{gone['metadata']['name']} goes; its successor:")
+        self._title(3, "A pod is deleted")
+        self._screen.command(f"kubectl delete pod {_name(gone)}")
         self._registry.delete(resources.PODS, gone["metadata"]["name"], _NAMESPACE)
         await self._until(lambda: self._names() - known, "a successor")
         new = (self._names() - known).pop()
         await self._until(lambda: new in map(_name, self._ready()), f"{new} to be ready")
-        addresses = {_name(pod): pod["status"]["podIP"] for pod in (gone, *self._ready())}
-        self._console.print(
-            f"   {new} has joined at {addresses[new]}; its forerunner had {addresses[_name(gone)]}",
-            soft_wrap=True,
+        addresses = {_name(pod): _address(pod) for pod in (gone, *self._ready())}
+        self._screen.pods(
+            ((_name(gone), addresses[_name(gone)], "gone"), (new, addresses[new], "has joined"))
         )
         await self._until_answering(3)
-        self._print_answers([await _ask(self.address("web")) for _ in range(9)])
+        await self._ask("web", 9)
+        await self._screen.why(
+            "The Deployment made a new pod, on another address. The endpoints of web changed, the "
+            "proxy was watching them, and clients kept the address that they had."
+        )
 
     async def _scaling(self) -> None:
-        self._title("4. Scaling.", "kubectl scale deployment web --replicas 5:")
+        self._title(4, "Scaling")
+        self._screen.command("kubectl scale deployment web --replicas 5")
         patch = {"spec": {"replicas": 5}}
         self._registry.patch(resources.DEPLOYMENTS, _NAMESPACE, "web", "merge", patch)
         await self.wait_for_pods(5)
         await self._until_answering(5)
-        self._print_answers([await _ask(self.address("web")) for _ in range(10)])
+        await self._ask("web", 10)
+        await self._screen.why(
+            "A pod joins the rotation when it is ready, not when it is created. Connections are "
+            "balanced one by one, so new pods have their share at once."
+        )
 
     async def _affinity(self) -> None:
-        self._title("5. ClientIP affinity.", "6 requests to sticky, from one client:")
-        self._print_answers([await _ask(self.address("sticky")) for _ in range(6)])
+        self._title(5, "ClientIP affinity")
+        self._screen.say("6 requests to sticky, from one client:")
+        await self._ask("sticky", 6)
+        await self._screen.why(
+            "The Service has sessionAffinity: ClientIP. The proxy remembers which endpoint a "
+            "client's address got, until 10800 s (three hours) after its last connection."
+        )
 
-    async def _nobody(self) -> None:
-        self._title("6. No endpoints.", "A request to empty:")
-        self._print_answers([await _ask(self.address("empty"))])
+    async def _no_endpoints(self) -> None:
+        self._title(6, "No endpoints")
+        self._screen.say("A request to empty:")
+        await self._ask("empty", 1)
+        await self._screen.why(
+            "No pod carries the label that empty selects, so the proxy does not listen for it. A "
+            "client learns that at once; it is not accepted first and dropped then."
+        )
+
+    def _title(self, number: int, title: str) -> None:
+        self._screen.title(number, _STEPS, title)
+
+    async def _ask(self, service: str, count: int) -> None:
+        await self._screen.answers(lambda: _ask(self.address(service)), count)
 
     async def _until_answering(self, count: int) -> None:
         """Return when the proxy sends a round of requests to `count` different pods, all ready."""
@@ -207,18 +262,13 @@ class _Lessons:
     def _names(self) -> set[str]:
         return set(map(_name, self._registry.list(resources.PODS, _NAMESPACE)))
 
-    def _title(self, title: str, what: str) -> None:
-        self._console.print(f"\n[bold]{title}[/] {what}", soft_wrap=True)
-
-    def _print_answers(self, answers: Sequence[str]) -> None:
-        in_order = " ".join(answer.rpartition("-")[2] for answer in answers)
-        self._console.print(f"   {in_order}", soft_wrap=True)
-        for answer, count in sorted(Counter(answers).items()):
-            self._console.print(f"   [dim]{answer}: {count}[/]", soft_wrap=True)
-
 
 def _name(pod: Object) -> str:
     return str(pod["metadata"]["name"])
+
+
+def _address(pod: Object) -> str:
+    return str(pod["status"]["podIP"])
 
 
 @asynccontextmanager

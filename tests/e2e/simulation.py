@@ -28,7 +28,7 @@ from tests.e2e import daemon, manifests, sockets
 Address = daemon.Address
 Object = dict[str, Any]
 
-PORT = stage.PORT
+PORT = stage.free_port()
 """What pods and Services listen on."""
 
 HOST = "127.0.0.1"

@@ -12,7 +12,7 @@ from kproxy.simulator.storage import Object
 from tests import virtual_time
 
 _T = TypeVar("_T")
-PORT = stage.PORT
+PORT = stage.free_port()
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
