@@ -9,18 +9,18 @@ Only this user and root are answered: the socket's mode sees to that, and so doe
 connected, should the mode be changed (fault-catalogue S21).
 """
 
+import contextlib
 import operator
 import os
+import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
-from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from kproxy.model import forwarding
-from kproxy.ops import observed, places, status, turns
+from kproxy.ops import answers, heads, http, observed, places, status, turns
 
 _Views: TypeAlias = Callable[[observed.Observed, Iterable[forwarding.Rule]], Iterator[status.View]]
 
@@ -33,52 +33,45 @@ RESOURCES: Mapping[str, _Views] = {
 """What can be asked for, and who answers."""
 
 
-def make_app(seen: observed.Observed, shared: turns.Turns) -> web.Application:
+def make_site(seen: observed.Observed, shared: turns.Turns) -> http.Site:
     """What is served on the control socket."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
-        views = RESOURCES[request.match_info["resource"]]
-        name = request.query.get("name", "")
-        rules: list[forwarding.Rule] = []
-        async for batch in shared.batches(
-            status.select(seen, request.query.get("namespace", ""), name)
-        ):
-            rules += batch
-        warning = status.warning(seen, time.monotonic())
-        headers = {"Warning": f'299 - "{warning}"'} if warning else {}
-        if name and not rules:
-            raise web.HTTPNotFound(text="no such Service is served", headers=headers)
-        rules.sort(key=operator.attrgetter("name"))
-        return await _stream(request, shared.batches(views(seen, rules)), headers)
+    def handler(views: _Views) -> http.Handler:
+        async def answer(request: heads.Request) -> answers.Answer:
+            return await _answer(seen, shared, views, request.query)
 
-    app = web.Application(middlewares=[_admit])
-    app.router.add_get(f"/v1/{{resource:{'|'.join(RESOURCES)}}}", answer)
-    return app
+        return answer
+
+    routes = {f"/v1/{name}": handler(views) for name, views in RESOURCES.items()}
+    return http.Site(routes, admits)
 
 
-async def _stream(
-    request: web.Request, batches: AsyncIterator[list[status.View]], headers: Mapping[str, str]
-) -> web.StreamResponse:
+async def _answer(
+    seen: observed.Observed, shared: turns.Turns, views: _Views, query: Mapping[str, str]
+) -> answers.Answer:
+    name = query.get("name", "")
+    rules: list[forwarding.Rule] = []
+    async for batch in shared.batches(status.select(seen, query.get("namespace", ""), name)):
+        rules += batch
+    warning = status.warning(seen, time.monotonic())
+    headers = {"Warning": f'299 - "{warning}"'} if warning else {}
+    if name and not rules:
+        return answers.sentence(404, "no such Service is served", headers)
+    rules.sort(key=operator.attrgetter("name"))
+    return answers.Answer(200, _json_list(shared.batches(views(seen, rules))), headers=headers)
+
+
+async def _json_list(batches: AsyncGenerator[list[status.View], None]) -> answers.Body:
     """A JSON list, sent while it is made: ten thousand Services are some ten megabytes."""
-    response = web.StreamResponse(headers={**headers, "Content-Type": "application/json"})
-    await response.prepare(request)
-    if request.method == "HEAD":
-        return response
     opening = b"["
-    async for batch in batches:
-        if batch:
-            await response.write(opening + b",\n".join(map(msgspec.json.encode, batch)))
-            opening = b",\n"
-    await response.write(b"]\n" if opening != b"[" else b"[]\n")
-    return response
+    async with contextlib.aclosing(batches):
+        async for batch in batches:
+            if batch:
+                yield opening + b",\n".join(map(msgspec.json.encode, batch))
+                opening = b",\n"
+    yield b"]\n" if opening != b"[" else b"[]\n"
 
 
-@web.middleware
-async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    transport = request.transport
-    if transport is None:
-        raise ConnectionResetError
-    uid = places.peer(transport.get_extra_info("socket")).uid
-    if uid not in (0, os.geteuid()):
-        raise web.HTTPForbidden(text="this proxy belongs to another user")
-    return await handler(request)
+def admits(sock: socket.socket) -> bool:
+    """Whether the process at the other end belongs to this user or root."""
+    return places.peer(sock).uid in (0, os.geteuid())

@@ -13,9 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from aiohttp import web
-
-from kproxy.ops import durations
+from kproxy.ops import answers, durations, heads, http
 
 TIMEOUT = 60.0
 """Seconds a change may be pending: twice the period of full syncs."""
@@ -106,23 +104,16 @@ def go_time(wall: int, since_start: float) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}{fraction} +0000 UTC m={since_start:+.9f}"
 
 
-def make_app(syncs: SyncRecord) -> web.Application:
+def make_site(syncs: SyncRecord) -> http.Site:
     """What is served on port 10256."""
 
-    def answer(*, is_well: bool) -> web.Response:
-        return web.Response(
-            status=200 if is_well else 503,
-            body=syncs.report(is_well=is_well).encode(),
-            content_type="application/json",
-        )
+    def answer(*, is_well: bool) -> answers.Answer:
+        return answers.Answer(200 if is_well else 503, syncs.report(is_well=is_well).encode())
 
-    async def healthz(_request: web.Request) -> web.Response:
+    async def healthz(_request: heads.Request) -> answers.Answer:
         return answer(is_well=syncs.is_ready)
 
-    async def livez(_request: web.Request) -> web.Response:
+    async def livez(_request: heads.Request) -> answers.Answer:
         return answer(is_well=syncs.is_alive)
 
-    app = web.Application()
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/livez", livez)
-    return app
+    return http.Site({"/healthz": healthz, "/livez": livez})

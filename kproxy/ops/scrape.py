@@ -5,13 +5,13 @@ Services holds the event loop for the better part of a second. The page is there
 the library's own renderer, but part by part.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator
 
-from aiohttp import web
 from prometheus_client import exposition, process_collector, registry
 from prometheus_client.metrics_core import Metric
 
-from kproxy.ops import collector, observed, turns
+from kproxy.ops import answers, collector, heads, http, observed, turns
 
 PROXY_MODE = "userspace"
 """Conformance suites read this, to know which behaviour to expect."""
@@ -46,28 +46,23 @@ def lines(metrics: Iterable[Metric]) -> Iterator[bytes]:
         family = metric.name
 
 
-def make_app(seen: observed.Observed, shared: turns.Turns) -> web.Application:
+def make_site(seen: observed.Observed, shared: turns.Turns) -> http.Site:
     """What is served on port 10249."""
     shown = make_registry(seen)
 
-    async def metrics(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": exposition.CONTENT_TYPE_PLAIN_0_0_4})
-        response.enable_compression()
-        await response.prepare(request)
-        if request.method == "HEAD":  # which aiohttp sees to only when it has the whole body
-            return response
-        async for batch in shared.batches(lines(shown.collect())):
-            await response.write(b"".join(batch))
-        return response
+    async def page() -> answers.Body:
+        async with contextlib.aclosing(shared.batches(lines(shown.collect()))) as batches:
+            async for batch in batches:
+                yield b"".join(batch)
 
-    async def proxy_mode(_request: web.Request) -> web.Response:
-        return web.Response(text=PROXY_MODE)
+    async def metrics(_request: heads.Request) -> answers.Answer:
+        kind = exposition.CONTENT_TYPE_PLAIN_0_0_4
+        return answers.Answer(200, page(), kind, may_be_compressed=True)
 
-    async def healthz(_request: web.Request) -> web.Response:
-        return web.Response(text="ok")
+    async def proxy_mode(_request: heads.Request) -> answers.Answer:
+        return answers.sentence(200, PROXY_MODE)
 
-    app = web.Application()
-    app.router.add_get("/metrics", metrics)
-    app.router.add_get("/proxyMode", proxy_mode)
-    app.router.add_get("/healthz", healthz)
-    return app
+    async def healthz(_request: heads.Request) -> answers.Answer:
+        return answers.sentence(200, "ok")
+
+    return http.Site({"/metrics": metrics, "/proxyMode": proxy_mode, "/healthz": healthz})

@@ -24,13 +24,13 @@ class Surface:
         self._seen = seen
         shared = turns.Turns()
         servers = {
-            "control": (control_socket, lambda: control.make_app(seen, shared)),
-            "healthz": (healthz, lambda: health.make_app(seen.syncs)),
-            "metrics": (metrics, lambda: scrape.make_app(seen, shared)),
+            "control": (control_socket, lambda: control.make_site(seen, shared)),
+            "healthz": (healthz, lambda: health.make_site(seen.syncs)),
+            "metrics": (metrics, lambda: scrape.make_site(seen, shared)),
         }
         self._listeners = {
-            name: http.Listener(name, place, make_app) if place else None
-            for name, (place, make_app) in servers.items()
+            name: http.Listener(name, place, make_site) if place else None
+            for name, (place, make_site) in servers.items()
         }
 
     def addresses(self) -> dict[str, str | None]:

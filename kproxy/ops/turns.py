@@ -6,7 +6,7 @@ and the data path gives that lock away with every system call.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import TypeVar
 
 SLICE = 0.002
@@ -24,7 +24,7 @@ class Turns:
     def __init__(self) -> None:
         self._one_at_a_time = asyncio.Lock()
 
-    async def batches(self, items: Iterable[_Item]) -> AsyncIterator[list[_Item]]:
+    async def batches(self, items: Iterable[_Item]) -> AsyncGenerator[list[_Item], None]:
         """`items`, as many at a time as a slice yields. One should take less than a millisecond."""
         left = iter(items)
         is_done = False

@@ -39,7 +39,7 @@ class Asked:
 async def listening(proxy: observing.Proxy, path: Path) -> AsyncIterator[None]:
     """The control server of `proxy` at `path`."""
     listener = http.Listener(
-        "control", places.UnixPlace(path), lambda: control.make_app(proxy.seen, turns.Turns())
+        "control", places.UnixPlace(path), lambda: control.make_site(proxy.seen, turns.Turns())
     )
     listener.bind()
     try:

@@ -165,7 +165,7 @@ async def test_a_taken_default_is_told_once_and_had_when_it_is_free(
 
             assert (await serving.get(f"127.0.0.1:{place.port}", "/proxyMode"))[0] == 200
 
-    told = [log for log in logs if "no metrics" in log["event"]]
+    told = [log for log in logs if "metrics unavailable" in log["event"]]
     assert [log["log_level"] for log in told] == ["warning"]
 
 
