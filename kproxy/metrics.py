@@ -5,18 +5,35 @@ a collector, at scrape time.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 SETTLED_SECONDS = 1.0
 """A watch that has lasted so long is a good one, whatever happened before."""
 
 
+class EndpointCounters:
+    """What happened between one service port and one of its endpoints.
+
+    `total` counts the connections that reached the endpoint, `active` those of them that are open
+    now, `dial_failures` the dials that failed for a reason of the endpoint's.
+    """
+
+    __slots__ = ("active", "dial_failures", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.active = 0
+        self.dial_failures = 0
+
+
 class ServicePortCounters:
     """What happened on one service port.
 
-    Bytes are payload bytes of connections that have ended, by direction. `ended` counts them by
-    reason (`datapath.halfclose.Reason`), `dial_failures` failed dials by errno name;
-    `listen_drops` what `Listener.drops` of its closed listeners came to.
+    Bytes are payload bytes by direction: of connections that have ended, and of open ones what
+    `Connection.count_bytes` last found. `ended` counts connections by reason
+    (`datapath.halfclose.Reason`), `dial_failures` failed dials by errno name; `listen_drops` what
+    `Listener.drops` of its closed listeners came to. `endpoints` has those that were dialled since
+    they came into the set.
     """
 
     __slots__ = (
@@ -25,6 +42,7 @@ class ServicePortCounters:
         "bytes_from_clients",
         "dial_failures",
         "ended",
+        "endpoints",
         "listen_drops",
     )
 
@@ -36,11 +54,29 @@ class ServicePortCounters:
         self.listen_drops = 0
         # A plain dict: assigning to a Counter's item costs a Python-level call.
         self.ended: dict[str, int] = dict.fromkeys(reasons, 0)
+        self.endpoints: dict[tuple[str, int], EndpointCounters] = {}
 
     @property
     def accepted(self) -> int:
         """Connections accepted so far."""
         return self.active + sum(self.ended.values())
+
+    def endpoint(self, address: tuple[str, int]) -> EndpointCounters:
+        """The counters of one endpoint, made at its first dial."""
+        found = self.endpoints.get(address)
+        if found is None:
+            found = self.endpoints[address] = EndpointCounters()
+        return found
+
+    def keep_endpoints(self, wanted: Collection[tuple[str, int]]) -> None:
+        """Forget the endpoints that are not in `wanted` and have no connection any more."""
+        gone = [
+            address
+            for address, each in self.endpoints.items()
+            if not each.active and address not in wanted
+        ]
+        for address in gone:
+            del self.endpoints[address]
 
 
 class DataPathCounters:

@@ -28,8 +28,8 @@ import structlog
 from kproxy import config, errors
 from kproxy.balancer import penalty
 from kproxy.cluster import informer, manifests, source
-from kproxy.datapath import worker
-from kproxy.model import admission, names
+from kproxy.datapath import syscalls, worker
+from kproxy.model import admission, endpoints, names
 from kproxy.ops import durations, health, observed, status, surface
 from kproxy.portal import loopback
 from kproxy.reconcile import dataplane, proxier, runner
@@ -52,7 +52,7 @@ class Server:
     ) -> None:
         self._config = cfg
         self._source = self._make_source(cfg)
-        box = penalty.PenaltyBox()
+        box = penalty.PenaltyBox(syscalls.is_local)
         self._worker = worker.Worker(
             box,
             worker.Limits(
@@ -125,6 +125,7 @@ class Server:
             if self._config.ready_file is not None:
                 _remove_stale(self._config.ready_file)
             self._surface.bind()
+            self._bar_own_places()
             async with asyncio.TaskGroup() as seen:
                 watching = seen.create_task(self._surface.run(), name="ops")
                 await self._follow()
@@ -181,7 +182,14 @@ class Server:
         self._syncs.queue()
         self._runner.request()
 
+    def _bar_own_places(self) -> None:
+        """What answers for health and metrics is no Service's endpoint. Some may be bound late."""
+        for name, address in self.addresses().items():
+            if address is not None and (place := _socket_address(address)) is not None:
+                self._plane.bar(place, f"kproxy's {name}")
+
     def _full_sync(self) -> Iterator[None]:
+        self._bar_own_places()
         if self._source.has_synced:
             yield from self._carry_out(self._proxier.resync_steps())
 
@@ -271,6 +279,14 @@ async def serve(cfg: config.Config, dropped_log_lines: Callable[[], int] = lambd
         gc.enable()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+def _socket_address(text: str) -> endpoints.Backend | None:
+    """The address and port of `text`; None for the path of a unix socket."""
+    address, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal():
+        return None
+    return endpoints.Backend(address.strip("[]"), int(port))
 
 
 def _described(frontend: proxier.FrontendStatus) -> dict[str, str]:

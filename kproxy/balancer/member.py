@@ -10,13 +10,15 @@ class Member:
     is known to be out of date by `alive` alone, without being looked for (fault-catalogue A05).
     """
 
-    __slots__ = ("alive", "backend", "boxed", "clients")
+    __slots__ = ("alive", "backend", "barred", "boxed", "clients")
 
     def __init__(self, backend: endpoints.Backend, *, boxed: bool = False) -> None:
         self.backend = backend
         self.alive = True
         """Whether the backend is in the set. Once False, never True again."""
         self.boxed = boxed
-        """Whether the backend is in the penalty box."""
+        """Whether the backend is in the penalty box, or barred."""
+        self.barred = False
+        """Whether the backend is one of kproxy's own addresses, which are never dialled."""
         self.clients = 0
         """How many entries of the balancer's affinity table point here."""

@@ -5,13 +5,18 @@ kube-proxy's userspace mode let every client find out about a dead endpoint for 
 for all service ports of the data plane, and it comes out when a dial succeeds: no client pays
 for finding out. The box is a bookkeeper; whoever owns it makes the probe dials.
 
+kproxy's own listening addresses are *barred*: a connection to one of them would come back to the
+proxy itself, and round and round if two Services name each other. No probe frees a barred backend;
+it is free when the address is given back.
+
 A penalty is a wait before the next probe: 1 s, doubled by each probe that fails, at most 30 s.
 """
 
 import bisect
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from kproxy.model import endpoints
+from kproxy.model import addresses, endpoints
 
 FIRST_PENALTY = 1.0
 LONGEST_PENALTY = 30.0
@@ -21,7 +26,7 @@ class Watcher(Protocol):
     """Told when a backend that it watches goes into the box or comes out."""
 
     def penalty_changed(self, backend: endpoints.Backend, *, boxed: bool) -> None:
-        """`backend` has just been boxed or freed. Must not watch or unwatch anything."""
+        """`backend` has just been boxed, barred or freed. Must not watch or unwatch anything."""
 
 
 class Penalty(NamedTuple):
@@ -53,9 +58,13 @@ class PenaltyBox:
     always is, nobody needs to tell of a success.
     """
 
-    __slots__ = ("_due", "_watchers", "boxed")
+    __slots__ = ("_due", "_is_local", "_own", "_own_ports", "_watchers", "boxed")
 
-    def __init__(self) -> None:
+    def __init__(self, is_local: Callable[[str], bool] = lambda _: False) -> None:
+        """`is_local` says whether an IP address is one of this host's."""
+        self._is_local = is_local
+        self._own: dict[endpoints.Backend, str] = {}
+        self._own_ports: dict[int, str] = {}
         self._watchers: dict[endpoints.Backend, dict[Watcher, None]] = {}
         self.boxed: dict[endpoints.Backend, _Term] = {}
         self._due: list[tuple[float, endpoints.Backend]] = []  # sorted; not those being probed
@@ -67,9 +76,49 @@ class PenaltyBox:
         return backend in self.boxed
 
     def watch(self, backend: endpoints.Backend, watcher: Watcher) -> bool:
-        """Tell `watcher` of every change from now on. Returns whether `backend` is boxed now."""
+        """Tell `watcher` of every change from now on.
+
+        Returns whether `backend` is boxed or barred now.
+        """
         self._watchers.setdefault(backend, {})[watcher] = None
-        return backend in self.boxed
+        return backend in self.boxed or self.owner(backend) is not None
+
+    def owner(self, backend: endpoints.Backend) -> str | None:
+        """Of a barred backend, who listens there: a service port, "healthz"...; else None."""
+        owner = self._own.get(backend)
+        if owner is None and backend.port in self._own_ports and self._is_local(backend.address):
+            owner = self._own_ports[backend.port]
+        return owner
+
+    def bar(self, backend: endpoints.Backend, owner: str) -> None:
+        """kproxy listens on `backend` for `owner`: nothing may be proxied to it.
+
+        0.0.0.0 and :: stand for every address of this host.
+        """
+        known = addresses.parse(backend.address)
+        if known is None or known.use is not addresses.Use.UNSPECIFIED:
+            self._own[backend] = owner
+            self._bar_watched(backend)
+            return
+        self._own_ports[backend.port] = owner
+        for watched in [each for each in self._watchers if each.port == backend.port]:
+            if self._is_local(watched.address):
+                self._bar_watched(watched)
+
+    def unbar(self, backend: endpoints.Backend) -> None:
+        """kproxy no longer listens on `backend`, an address that was barred by itself."""
+        if self._own.pop(backend, None) is not None and backend in self._watchers:
+            self._tell(backend, boxed=False)
+
+    def _bar_watched(self, backend: endpoints.Backend) -> None:
+        if backend in self._watchers:
+            self._forget_term(backend)
+            self._tell(backend, boxed=True)
+
+    def _forget_term(self, backend: endpoints.Backend) -> None:
+        term = self.boxed.pop(backend, None)
+        if term is not None:
+            self._unschedule(backend, term)
 
     def unwatch(self, backend: endpoints.Backend, watcher: Watcher) -> None:
         """`watcher` no longer uses `backend`. Forgets the backend when nobody does."""
@@ -79,9 +128,7 @@ class PenaltyBox:
         watchers.pop(watcher, None)
         if not watchers:
             del self._watchers[backend]
-            term = self.boxed.pop(backend, None)
-            if term is not None:
-                self._unschedule(backend, term)
+            self._forget_term(backend)
 
     def fail(self, backend: endpoints.Backend, now: float) -> bool:
         """A dial to `backend` failed, a client's or the probe's. True if this boxed it.
@@ -95,7 +142,7 @@ class PenaltyBox:
             if term.probing:
                 self._sentence(backend, term, now)
             return False
-        if backend not in self._watchers:
+        if backend not in self._watchers or self.owner(backend) is not None:
             return False
         term = self.boxed[backend] = _Term()
         self._sentence(backend, term, now)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from kproxy import metrics
-from kproxy.datapath import episodes, halfclose, poller, relay, splice, syscalls
+from kproxy.datapath import episodes, halfclose, loops, poller, relay, splice, syscalls
 from kproxy.model import endpoints
 
 if TYPE_CHECKING:
@@ -42,7 +42,16 @@ class Target:
 class Shared:
     """What every connection of one data path shares."""
 
-    __slots__ = ("connections", "counters", "episodes", "kernel", "on_room", "pipes", "poller")
+    __slots__ = (
+        "connections",
+        "counters",
+        "episodes",
+        "kernel",
+        "on_room",
+        "own_dials",
+        "pipes",
+        "poller",
+    )
 
     def __init__(
         self, kernel: syscalls.Kernel, event_poller: poller.Poller, pipes: splice.PipePool
@@ -52,6 +61,7 @@ class Shared:
         self.pipes = pipes
         self.counters = metrics.DataPathCounters()
         self.episodes = episodes.Episodes()
+        self.own_dials = loops.OwnDials(self.episodes)
         self.connections = 0
         """Connections open now, dialling ones included."""
         self.on_room: Callable[[], None] | None = None
@@ -77,6 +87,7 @@ class Connection:
         "seen",
         "server",
         "shared",
+        "tally",
         "target",
     )
 
@@ -95,6 +106,8 @@ class Connection:
         self.client = relay.Leg(self, sock, fd)
         self.server: relay.Leg | None = None
         self.backend: endpoints.Backend | None = None
+        self.tally: metrics.EndpointCounters | None = None
+        """The backend's counters; None until it is connected."""
         self.dial: dial.Dial | None = None
         """The dial under way, if it did not complete at once."""
         self.reason: halfclose.Reason | None = None
@@ -147,6 +160,13 @@ class Connection:
         syscalls.send_at_once(self.server.sock)
         syscalls.send_unpaced(self.server.sock, self.backend.address)
 
+    def count_bytes(self) -> None:
+        """Bring the counters of the service port up to date while the connection goes on."""
+        counters = self.target.counters
+        counters.bytes_from_clients += self.client.take_count()
+        if self.server is not None:
+            counters.bytes_from_backends += self.server.take_count()
+
     def note_progress(self) -> None:
         """Start the inactivity clock anew."""
         self.progress_at = self.shared.poller.now
@@ -198,6 +218,8 @@ class Connection:
             counters.bytes_from_backends += server.moved
             if server.unsent is not None or server.pipe is not None:
                 server.discard()
+            if self.tally is not None:
+                self.tally.active -= 1
             shared.poller.close_pair_later(client.fd, client.sock, server.fd, server.sock)
             server.fd = -1
             client.peer = server.peer = None

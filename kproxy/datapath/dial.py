@@ -189,6 +189,10 @@ class Dialer:
                 continue
             if sock is not None:
                 dialled.append((conn, sock, backend))
+        own_dials = self._shared.own_dials
+        own_dials.countdown -= 1
+        if own_dials.countdown < 0:
+            own_dials.note(dialled)
         for conn, sock, backend in dialled:
             try:
                 self._follow_up(conn, sock, backend)
@@ -312,6 +316,9 @@ class Dialer:
     ) -> None:
         """Let bytes flow, beginning with those that came from the client during the dial."""
         conn.backend = backend
+        tally = conn.tally = conn.target.counters.endpoint(backend)
+        tally.total += 1
+        tally.active += 1
         server.peer = client
         client.peer = server
         if client.unsent is None and not client.eof and not client.readable:
@@ -353,7 +360,10 @@ class Dialer:
         backend, reason = attempts[-1]
         now = self.poller.now
         conn.target.counters.dial_failures[reason] += 1
-        is_news = not is_our_own_fault(reason) and self._health.fail(backend, now)
+        is_news = False
+        if not is_our_own_fault(reason):
+            conn.target.counters.endpoint(backend).dial_failures += 1
+            is_news = self._health.fail(backend, now)
         tried = [attempt[0] for attempt in attempts]
         if len(attempts) == len(LADDER):
             self._turn_away(conn, halfclose.DIAL_FAILED, attempts)

@@ -36,6 +36,11 @@ EXHAUSTED = Kind(
 UNREACHABLE = Kind(
     "no endpoint reachable, client reset", "no client was reset lately", "clients_reset"
 )
+LOOP = Kind(
+    "endpoint leads back to this proxy, connection cut: Services point at each other",
+    "no connection came back to this proxy lately",
+    "cut",
+)
 STALLED = Kind(
     "recovered a stalled connection: please report this",
     "no connection has stalled lately",

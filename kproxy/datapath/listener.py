@@ -115,6 +115,7 @@ class Listener:
         "_dialer",
         "_gate",
         "_is_exhausted",
+        "_own_dials",
         "_retry",
         "_shared",
         "_target",
@@ -144,6 +145,7 @@ class Listener:
         self._shared = shared
         self._dialer = dialer
         self._gate = gate
+        self._own_dials = shared.own_dials
         self._accept = shared.kernel.accept
         self._call_later = call_later
         self.resume_accepting()
@@ -154,6 +156,7 @@ class Listener:
         target = self._target
         accept = self._accept
         sock = self.sock
+        own_ports = self._own_dials.ports
         admitted = self._gate.admitted
         accepted = []
         for _ in range(_ACCEPT_BUDGET):
@@ -162,12 +165,14 @@ class Listener:
                 self._gate.wait(self)
                 break
             try:
-                client, fd, address = accept(sock)
+                client, fd, address, port = accept(sock)
             except BlockingIOError:
                 break
             except OSError as error:
                 if self._on_accept_error(error.errno or 0):
                     break
+                continue
+            if port in own_ports and self._is_loop(client, address, port):
                 continue
             accepted.append(connection.Connection(shared, target, client, fd, address))
         if accepted and self._is_exhausted:
@@ -184,13 +189,15 @@ class Listener:
             return False
         for _ in range(_ACCEPT_BUDGET):
             try:
-                client, fd, address = self._accept(self.sock)
+                client, fd, address, port = self._accept(self.sock)
             except BlockingIOError:
                 self.resume_accepting()
                 return False
             except OSError as error:
                 if self._on_accept_error(error.errno or 0):
                     return False
+                continue
+            if port in self._own_dials.ports and self._is_loop(client, address, port):
                 continue
             self._is_exhausted = False
             accepted = connection.Connection(self._shared, self._target, client, fd, address)
@@ -241,6 +248,14 @@ class Listener:
         self._target.counters.listen_drops += self.drops
         self.fd = -1
         self.sock.close()
+
+    def _is_loop(self, client: syscalls.StreamSocket, address: str, port: int) -> bool:
+        """Whether this process is its own client; if so, that connection is cut."""
+        is_own = self._own_dials.cut(client, address, port, self._target.name)
+        if is_own:
+            syscalls.reset_on_close(client)
+            client.close()
+        return is_own
 
     def _pause(self) -> None:
         if not self.is_paused:

@@ -78,6 +78,7 @@ class Leg:
     __slots__ = (
         "blocked",
         "conn",
+        "counted",
         "ended",
         "eof",
         "failed",
@@ -105,7 +106,9 @@ class Leg:
         self.pipe: splice.Pipe | None = None
         """The pipe this direction is spliced through, while it moves bulk."""
         self.moved = 0
-        """Bytes read from this socket."""
+        """Bytes read from this socket that are in no counter yet."""
+        self.counted = 0
+        """Bytes read from this socket that the service port's counters have."""
         self.telltale = 0
         """Events seen here that forbid taking a short read for a drained socket."""
         self.quick = False
@@ -260,6 +263,17 @@ class Leg:
         self.conn.note_progress()
         self.pump()
 
+    @property
+    def total(self) -> int:
+        """Bytes read from this socket."""
+        return self.counted + self.moved
+
+    def take_count(self) -> int:
+        """The bytes that are in no counter yet; from now on they are in the caller's."""
+        taken, self.moved = self.moved, 0
+        self.counted += taken
+        return taken
+
     def discard(self) -> None:
         """Drop bytes that were read here and will not be passed on."""
         self.unsent = None
@@ -274,7 +288,7 @@ class Leg:
     def describe(self) -> str:
         """The direction's state, for the log of a bug."""
         return (
-            f"fd={self.fd} moved={self.moved} blocked={self.blocked} readable={self.readable} "
+            f"fd={self.fd} total={self.total} blocked={self.blocked} readable={self.readable} "
             f"telltale={self.telltale:#x} eof={self.eof} failed={self.failed} ended={self.ended} "
             f"unsent={len(self.unsent or b'')} pipe={self.pipe.filled if self.pipe else None}"
         )

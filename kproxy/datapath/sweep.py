@@ -87,7 +87,7 @@ class Sweep:
             conn.note_progress()
             return
         waiting = self._waiting(client) + self._waiting(server)
-        seen = (client.moved, server.moved, waiting)
+        seen = (client.total, server.total, waiting)
         if seen != conn.seen:
             conn.seen = seen
             conn.progress_at = now

@@ -143,13 +143,13 @@ class Kernel:
             raise
         return sock
 
-    def accept(self, listener: StreamSocket) -> tuple[StreamSocket, int, str]:
+    def accept(self, listener: StreamSocket) -> tuple[StreamSocket, int, str, int]:
         """Accept one connection: its non-blocking socket, owned by the caller, its descriptor,
-        and the client's IP address."""
+        and the client's IP address and port."""
         fd, address = listener._accept()  # type: ignore[attr-defined]
         try:
             os.set_blocking(fd, False)
-            return _socket.socket(_socket.AF_INET, STREAM, 0, fd), fd, address[0]
+            return _socket.socket(_socket.AF_INET, STREAM, 0, fd), fd, address[0], address[1]
         except OSError:
             os.close(fd)
             raise
@@ -218,6 +218,26 @@ def peer_port(sock: StreamSocket) -> int | None:
         return sock.getpeername()[1]
     except OSError:
         return None
+
+
+def is_local(address: str) -> bool:
+    """Whether an IP address is one of this host's. Sends nothing.
+
+    The kernel answers by the source address that it would use: towards an address of the host
+    itself that is this same address.
+    """
+    found = addresses.parse(address)
+    if found is None or found.use is addresses.Use.LOOPBACK:
+        return found is not None
+    family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
+    with contextlib.suppress(OSError):
+        probe = _socket.socket(family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, 0)
+        try:
+            probe.connect((address, 1))
+            return bool(probe.getsockname()[0] == address)
+        finally:
+            probe.close()
+    return False
 
 
 def open_files_limit() -> int:

@@ -7,7 +7,7 @@ all that the layers above see of the data path.
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from kproxy.model import endpoints
 
 _RESERVED_FILES = 64
 """Descriptors kept for everything that is not a client: logs, control, watches, probes."""
+_COUNTED_AT_ONCE = 1000
+"""Descriptors looked at in one step of counting bytes: some 0.2 ms."""
 _SHUT_AT_ONCE = 64
 """Listeners closed before the connections that finish have their turn: 10,000 take 0.2 s."""
 
@@ -222,22 +224,33 @@ class Worker:
         self._poller.close()
         self._pipes.close()
 
-    def connection_views(self) -> list[ConnectionView]:
-        """A snapshot of the open connections."""
-        return [
-            ConnectionView(
-                service=conn.target.name,
-                client=conn.address,
-                client_port=syscalls.peer_port(conn.client.sock),
-                frontend=endpoints.Backend(*conn.client.sock.getsockname()[:2]),
-                backend=conn.backend,
-                bytes_from_client=conn.client.moved,
-                bytes_from_backend=conn.server.moved if conn.server else 0,
-                state=conn.state,
-                age=self._poller.now - conn.accepted_at,
-            )
-            for conn in self._open_connections()
-        ]
+    def connection_views(
+        self, is_asked_for: Callable[[str], bool] = lambda _: True
+    ) -> Iterator[ConnectionView]:
+        """The open connections of the services so asked for, each as it is when its turn comes."""
+        for conn in self._open_connections():
+            if is_asked_for(conn.target.name):
+                yield ConnectionView(
+                    service=conn.target.name,
+                    client=conn.address,
+                    client_port=syscalls.peer_port(conn.client.sock),
+                    frontend=endpoints.Backend(*conn.client.sock.getsockname()[:2]),
+                    backend=conn.backend,
+                    bytes_from_client=conn.client.total,
+                    bytes_from_backend=conn.server.total if conn.server else 0,
+                    state=conn.state,
+                    age=self._poller.now - conn.accepted_at,
+                )
+
+    def count_bytes(self) -> Iterator[None]:
+        """Bring the counters of bytes up to date with the open connections, in steps."""
+        handlers = self._poller.handlers()
+        for fd in range(len(handlers)):  # the table never shrinks
+            handler = handlers[fd]
+            if type(handler) is relay.Leg and handler.conn.client is handler:
+                handler.conn.count_bytes()
+            if fd % _COUNTED_AT_ONCE == 0:
+                yield
 
     def _open_connections(self) -> Iterator[connection.Connection]:
         for handler in self._poller.handlers():

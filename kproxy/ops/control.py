@@ -10,6 +10,7 @@ connected, should the mode be changed (fault-catalogue S21).
 """
 
 import contextlib
+import functools
 import operator
 import os
 import socket
@@ -19,7 +20,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from kproxy.model import forwarding
+from kproxy.model import forwarding, names
 from kproxy.ops import answers, heads, http, observed, places, status, turns
 
 _Views: TypeAlias = Callable[[observed.Observed, Iterable[forwarding.Rule]], Iterator[status.View]]
@@ -49,13 +50,21 @@ def make_site(seen: observed.Observed, shared: turns.Turns) -> http.Site:
 async def _answer(
     seen: observed.Observed, shared: turns.Turns, views: _Views, query: Mapping[str, str]
 ) -> answers.Answer:
-    name = query.get("name", "")
+    namespace, name = query.get("namespace", ""), query.get("name", "")
     rules: list[forwarding.Rule] = []
-    async for batch in shared.batches(status.select(seen, query.get("namespace", ""), name)):
+    async for batch in shared.batches(status.select(seen, namespace, name)):
         rules += batch
+
+    def is_asked_for(service: names.NamespacedName) -> bool:
+        return namespace in ("", service.namespace) and name in ("", service.name)
+
+    has_left_some = False
+    if views is status.connection_views:  # a Service that is gone may have left some behind
+        views = functools.partial(status.connection_views, gone=is_asked_for)
+        has_left_some = status.has_connections(seen, is_asked_for)
     warning = status.warning(seen, time.monotonic())
     headers = {"Warning": f'299 - "{warning}"'} if warning else {}
-    if name and not rules:
+    if name and not rules and not has_left_some:
         return answers.sentence(404, "no such Service is served", headers)
     rules.sort(key=operator.attrgetter("name"))
     return answers.Answer(200, _json_list(shared.batches(views(seen, rules))), headers=headers)

@@ -5,7 +5,7 @@ for, so that whoever shows ten thousand of them can let others run in between.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TypeAlias
 
@@ -78,29 +78,55 @@ def affinity_views(seen: observed.Observed, rules: Iterable[forwarding.Rule]) ->
                 }
 
 
-def connection_views(seen: observed.Observed, rules: Iterable[forwarding.Rule]) -> Iterator[View]:
-    """`kproxy get connections`: a view for each open connection of these service ports."""
+def connection_views(
+    seen: observed.Observed,
+    rules: Iterable[forwarding.Rule],
+    gone: Callable[[names.NamespacedName], bool] = lambda _: False,
+) -> Iterator[View]:
+    """`kproxy get connections`: a view for each open connection of these service ports.
+
+    A Service that is gone has no rule, and its connections go on: those of which `gone` says so
+    are shown too.
+    """
     chosen = {rule.name.service for rule in rules}
-    for view in seen.worker.connection_views():
-        namespace, _, rest = view.service.partition("/")
-        service, _, port_name = rest.partition(":")
-        if names.NamespacedName(namespace, service) in chosen:
-            yield {
-                "namespace": namespace,
-                "service": service,
-                "port_name": port_name,
-                "protocol": names.Protocol.TCP.value,
-                "client_address": view.client,
-                "client_port": view.client_port,
-                "frontend_address": view.frontend.address,
-                "frontend_port": view.frontend.port,
-                "backend_address": view.backend.address if view.backend else None,
-                "backend_port": view.backend.port if view.backend else None,
-                "state": view.state,
-                "age_seconds": round(view.age, 3),
-                "bytes_from_client": view.bytes_from_client,
-                "bytes_from_backend": view.bytes_from_backend,
-            }
+    present = {rule.name.service for rule in seen.proxier.in_force()}
+
+    def is_asked_for(service_port: str) -> bool:
+        service = _service_of(service_port)
+        return service in chosen or (service not in present and gone(service))
+
+    for view in seen.worker.connection_views(is_asked_for):
+        service = _service_of(view.service)
+        yield {
+            "namespace": service.namespace,
+            "service": service.name,
+            "port_name": view.service.partition(":")[2],
+            "protocol": names.Protocol.TCP.value,
+            "client_address": view.client,
+            "client_port": view.client_port,
+            "frontend_address": view.frontend.address,
+            "frontend_port": view.frontend.port,
+            "backend_address": view.backend.address if view.backend else None,
+            "backend_port": view.backend.port if view.backend else None,
+            "state": view.state,
+            "age_seconds": round(view.age, 3),
+            "bytes_from_client": view.bytes_from_client,
+            "bytes_from_backend": view.bytes_from_backend,
+        }
+
+
+def has_connections(
+    seen: observed.Observed, is_asked_for: Callable[[names.NamespacedName], bool]
+) -> bool:
+    """Whether some connection of such a Service is open."""
+    views = seen.worker.connection_views(lambda port: is_asked_for(_service_of(port)))
+    return next(views, None) is not None
+
+
+def _service_of(service_port: str) -> names.NamespacedName:
+    """The Service in the text form of a ServicePortName."""
+    namespace, _, rest = service_port.partition("/")
+    return names.NamespacedName(namespace, rest.partition(":")[0])
 
 
 def _service(seen: observed.Observed, rule: forwarding.Rule) -> View:
@@ -149,10 +175,14 @@ def _frontend(status: proxier.FrontendStatus) -> View:
 
 
 def _endpoints(seen: observed.Observed, rule: forwarding.Rule) -> Iterator[View]:
-    used = {*rule.cluster, *rule.local}
+    state = seen.plane.port(rule.name)
+    counted = dict(state.counters.endpoints) if state else {}
+    all_total = sum(each.total for each in counted.values())
     found: Iterable[endpoints.Endpoint] = seen.source.store.endpoints(rule.name)
     for endpoint in found:
         until = seen.plane.box.until(endpoint.backend)
+        counters = counted.get(endpoint.backend)
+        total = counters.total if counters else 0
         yield {
             "address": endpoint.backend.address,
             "port": endpoint.backend.port,
@@ -160,8 +190,15 @@ def _endpoints(seen: observed.Observed, rule: forwarding.Rule) -> Iterator[View]
             "serving": endpoint.serving,
             "terminating": endpoint.terminating,
             "node": endpoint.node,
-            "in_use": endpoint.backend in used,
+            "in_use": state is not None and state.is_used(endpoint.backend),
             "penalized_until": None if until is None else _wall_clock(until),
+            "own_address_of": seen.plane.box.owner(endpoint.backend),
+            "connections": {
+                "total": total,
+                "active": counters.active if counters else 0,
+                "dial_failures": counters.dial_failures if counters else 0,
+                "share": round(total / all_total, 4) if all_total else None,
+            },
         }
 
 

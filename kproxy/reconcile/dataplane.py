@@ -5,12 +5,20 @@ Balancer and affinity state live here, with the sockets. What comes in is plain 
 """
 
 import random
+from collections.abc import Iterator, Sequence
 from typing import Protocol
+
+import structlog
 
 from kproxy import metrics
 from kproxy.balancer import affinity, balancer, penalty
 from kproxy.datapath import connection, halfclose, listener, worker
 from kproxy.model import endpoints, forwarding, names
+
+_SHOWN = 5
+"""Endpoints that one line in the log names."""
+
+_log = structlog.get_logger(__name__)
 
 
 class DataPlane(Protocol):
@@ -19,11 +27,17 @@ class DataPlane(Protocol):
     def apply(self, message: forwarding.Message, /) -> None:
         """Carry out one message. Only `OpenFrontend` can fail: with OSError, as bind(2)."""
 
+    def steps(self, message: forwarding.SetBackends, /) -> Iterator[None]:
+        """`apply` for a message that may take long, in steps of less than a millisecond.
+
+        All of them must be taken before the next message.
+        """
+
 
 class ServicePortState:
     """What the data plane holds of one service port. `Scope` keys a balancer each."""
 
-    __slots__ = ("balancers", "counters", "listeners", "targets")
+    __slots__ = ("balancers", "counters", "listeners", "name", "targets")
 
     def __init__(
         self,
@@ -33,10 +47,16 @@ class ServicePortState:
         rng: random.Random,
         max_affinity_clients: int,
     ) -> None:
+        self.name = name
         self.counters = metrics.ServicePortCounters(halfclose.REASONS)
         self.balancers = {
-            scope: balancer.ServicePortBalancer(policy, box, rng, max_affinity_clients)
-            for scope in forwarding.Scope
+            scope: balancer.ServicePortBalancer(
+                policy, box, rng, max_affinity_clients, on_barred=on_barred
+            )
+            for scope, on_barred in (
+                (forwarding.Scope.CLUSTER, lambda barred: _report_barred(name, box, barred)),
+                (forwarding.Scope.LOCAL, _is_reported),  # a part of the others
+            )
         }
         self.targets = {
             scope: connection.Target(str(name), self.balancers[scope], self.counters)
@@ -48,6 +68,13 @@ class ServicePortState:
     def listen_drops(self) -> int:
         """Connection requests that the kernel dropped at the frontends, open and closed ones."""
         return self.counters.listen_drops + sum(each.drops for each in self.listeners.values())
+
+    def is_used(self, backend: endpoints.Backend) -> bool:
+        """Whether new connections go to `backend` without reservation.
+
+        Not while it is in the penalty box: clients get there only if every other one is, too.
+        """
+        return any(each.is_free(backend) for each in self.balancers.values())
 
 
 class WorkerDataPlane:
@@ -81,20 +108,29 @@ class WorkerDataPlane:
         """Carry out one message. `OpenFrontend` raises OSError when the address cannot be bound."""
         match message:
             case forwarding.SetBackends():
-                self._set_backends(message)
+                for _ in self.steps(message):
+                    pass
             case forwarding.OpenFrontend(name, frontend, address):
                 state = self._ports[name]
                 target = state.targets[frontend.scope]
-                state.listeners[address] = self._worker.open(address, target)
+                opened = state.listeners[address] = self._worker.open(address, target)
                 self._listening[address] = state
+                self._box.bar(opened.address, str(name))
             case forwarding.CloseFrontend(address):
-                self._worker.shut(self._listening.pop(address).listeners.pop(address))
+                closed = self._listening.pop(address).listeners.pop(address)
+                self._worker.shut(closed)
+                self._box.unbar(closed.address)
             case forwarding.Forget(name):
                 state = self._ports.pop(name)
                 for each in state.balancers.values():
                     each.close()
 
-    def _set_backends(self, message: forwarding.SetBackends) -> None:
+    def bar(self, place: endpoints.Backend, owner: str) -> None:
+        """kproxy itself listens on `place`, as `owner`, which is no service port: no endpoint."""
+        self._box.bar(place, owner)
+
+    def steps(self, message: forwarding.SetBackends) -> Iterator[None]:
+        """Balance over these backends, in steps."""
         state = self._ports.get(message.name)
         if state is None:
             state = ServicePortState(
@@ -106,4 +142,24 @@ class WorkerDataPlane:
             (forwarding.Scope.LOCAL, message.local),
         ):
             state.balancers[scope].configure(message.policy)
-            state.balancers[scope].update(backends)
+            yield from state.balancers[scope].update_steps(backends)
+        wanted = {*message.cluster, *message.local}
+        yield
+        state.counters.keep_endpoints(wanted)
+
+
+def _report_barred(
+    name: names.ServicePortName, box: penalty.PenaltyBox, barred: Sequence[endpoints.Backend]
+) -> None:
+    """Say which endpoints of a service port are left out, and whose addresses they are."""
+    _log.warning(
+        "endpoint is one of kproxy's own addresses and gets no connections: "
+        "they would come back to the proxy",
+        service=str(name),
+        endpoints=[f"{each} of {box.owner(each)}" for each in barred[:_SHOWN]],
+        **({"more": len(barred) - _SHOWN} if len(barred) > _SHOWN else {}),
+    )
+
+
+def _is_reported(_barred: Sequence[endpoints.Backend]) -> None:
+    """It has been said of a larger set."""

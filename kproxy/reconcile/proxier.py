@@ -168,7 +168,7 @@ class Proxier:
             self._plane.apply(forwarding.CloseFrontend(address))
             yield
         for message in plan.set_backends:
-            self._plane.apply(message)
+            yield from self._plane.steps(message)
             yield
         for address, claim in plan.open:
             self._open_frontend(address, claim)

@@ -622,3 +622,107 @@ class TestClose:
         rig.balancer.close()
         rig.balancer.close()
         assert rig.balancer.backends == ()
+
+
+class TestOwnAddresses:
+    """A backend on which kproxy itself listens is never given to a client."""
+
+    @pytest.mark.parametrize("strategy", [ROUND_ROBIN, RANDOM])
+    @pytest.mark.parametrize("is_barred_first", [False, True])
+    def test_it_is_passed_over(self, strategy: services.Strategy, *, is_barred_first: bool) -> None:
+        rig = Rig(strategy=strategy)
+        if is_barred_first:
+            rig.box.bar(B, "default/db")
+        rig.balancer.update([A, B, C])
+        rig.box.bar(B, "default/db")
+        assert set(rig.picks(20)) == {A, C}
+        assert {rig.repick([A, C]), rig.repick([A])} <= {A, C}
+        assert not rig.balancer.is_free(B)
+        rig.fail(A, C)
+        assert set(rig.picks(20)) == {A, C}, "not even when every other one is boxed"
+        assert not rig.balancer.has_alternative([A, C])
+
+    def test_with_nothing_else_there_is_no_backend(self) -> None:
+        rig = Rig([A], affinity=TTL)
+        assert rig.pick() == A
+        rig.box.bar(A, "default/db")
+        assert rig.balancer.pick("192.0.2.1", rig.now) is None
+        assert rig.balancer.repick("192.0.2.1", [], rig.now) is None
+        assert rig.balancer.active == ()
+        assert rig.balancer.backends == (A,)
+        rig.box.unbar(A)
+        assert rig.pick() == A
+
+    def test_a_client_that_is_bound_to_it_moves(self) -> None:
+        rig = Rig([A, B], affinity=TTL)
+        first = rig.pick()
+        rig.box.bar(first, "default/db")
+        other = B if first == A else A
+        rig.fail(other)
+        assert rig.pick() == other
+
+    def test_it_is_told_once_for_each_stay(self) -> None:
+        told: list[endpoints.Backend] = []
+        box = penalty.PenaltyBox()
+        made = balancer.ServicePortBalancer(
+            forwarding.Policy(), box, random.Random(1), on_barred=told.extend
+        )
+        box.bar(A, "default/db")
+        made.update([A, B])
+        made.update([A, B, C])
+        box.bar(B, "kproxy's healthz")
+        box.bar(B, "kproxy's healthz")
+        assert told == [A, B]
+        made.update([C])
+        made.update([A, C])
+        assert told == [A, B, A]
+
+
+class TestLargeUpdates:
+    """Ten thousand endpoints are followed in steps, between which clients are served."""
+
+    def test_no_step_looks_into_the_penalty_box_too_often(self) -> None:
+        watched: list[endpoints.Backend] = []
+
+        class Counting(penalty.PenaltyBox):
+            def watch(self, backend: endpoints.Backend, watcher: penalty.Watcher) -> bool:
+                watched.append(backend)
+                return super().watch(backend, watcher)
+
+            def unwatch(self, backend: endpoints.Backend, watcher: penalty.Watcher) -> None:
+                watched.append(backend)
+                super().unwatch(backend, watcher)
+
+        made = balancer.ServicePortBalancer(forwarding.Policy(), Counting(), random.Random(1))
+        many = [endpoints.Backend(f"10.1.{n // 250}.{n % 250}", 80) for n in range(10_000)]
+        for wanted in (many, many[:10], many[5000:]):
+            for _ in made.update_steps(wanted):
+                assert len(watched) <= 500
+                watched.clear()
+            assert sorted(made.backends) == sorted(wanted)
+            assert len({made.pick("192.0.2.1", 0.0) for _ in wanted}) == len(wanted)
+
+    def test_between_two_steps_clients_get_the_old_set_or_the_new_one(self) -> None:
+        old = [endpoints.Backend(f"10.1.{n // 250}.{n % 250}", 80) for n in range(2000)]
+        new = [endpoints.Backend(f"10.2.{n // 250}.{n % 250}", 80) for n in range(2000)]
+        rig = Rig(old, affinity=TTL)
+        is_new = False
+        for number, _ in enumerate(rig.balancer.update_steps(new)):
+            picked = {rig.pick(f"192.0.2.{number}.{n}") for n in range(20)}
+            assert picked <= set(new) or (picked <= set(old) and not is_new)
+            is_new = picked <= set(new)
+            rig.fail(*list(picked)[:2])
+            rig.box.succeed(next(iter(picked)))
+        assert is_new
+        assert set(rig.balancer.backends) == set(new)
+        table = rig.balancer.affinity_table
+        assert table is not None
+        assert {bound.backend for bound in table.snapshot(rig.now, 10_000)} <= set(new)
+
+    def test_a_thousand_failures_at_once_are_followed_by_one_new_list(self) -> None:
+        """Each pick used to be charged for every change before it."""
+        many = [endpoints.Backend(f"10.1.{n // 250}.{n % 250}", 80) for n in range(5000)]
+        rig = Rig(many)
+        rig.pick()
+        rig.fail(*many[:4999])
+        assert rig.picks(3) == [many[4999]] * 3

@@ -220,3 +220,48 @@ def test_failure_of_a_backend_that_nobody_watches_is_ignored() -> None:
     box.probe_started(A)
     assert not box
     assert box.next_due() is None
+
+
+class TestOwnAddresses:
+    def test_a_barred_backend_is_out_of_reach_and_not_probed(self, watcher: Recorder) -> None:
+        box = penalty.PenaltyBox()
+        box.watch(A, watcher)
+        box.fail(A, 0.0)
+        box.bar(A, "default/web")
+        assert watcher.told == [(A, True), (A, True)]
+        assert box.owner(A) == "default/web"
+        assert box.owner(B) is None
+        assert A not in box
+        assert box.due_probes(1e9) == []
+        assert box.fail(A, 1.0) is False
+        box.succeed(A)
+        assert watcher.told[2:] == []
+        assert box.watch(A, watcher) is True
+        box.unbar(A)
+        box.unbar(A)
+        assert watcher.told[2:] == [(A, False)]
+        assert box.owner(A) is None
+
+    def test_an_address_that_nobody_uses_can_be_barred(self, watcher: Recorder) -> None:
+        box = penalty.PenaltyBox()
+        box.bar(A, "default/web")
+        assert box.watch(A, watcher) is True
+        box.unwatch(A, watcher)
+        box.unbar(A)
+        assert watcher.told == []
+
+    @pytest.mark.parametrize("every", ["0.0.0.0", "::"])
+    def test_a_port_on_every_address_bars_the_host_s_own(
+        self, watcher: Recorder, every: str
+    ) -> None:
+        box = penalty.PenaltyBox(lambda address: address in ("127.0.0.1", "10.0.0.1"))
+        local = endpoints.Backend("10.0.0.1", 10256)
+        remote = endpoints.Backend("10.0.0.2", 10256)
+        box.watch(local, watcher)
+        box.watch(remote, watcher)
+        box.watch(A, watcher)
+        box.bar(endpoints.Backend(every, 10256), "kproxy's healthz")
+        assert watcher.told == [(local, True)]
+        assert box.owner(local) == "kproxy's healthz"
+        assert box.watch(endpoints.Backend("127.0.0.1", 10256), watcher) is True
+        assert box.owner(remote) is None

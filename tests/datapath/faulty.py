@@ -234,7 +234,9 @@ class FaultyKernel(syscalls.Kernel):
         if self.on_call is not None:
             self.on_call(call, fd)
 
-    def accept(self, listener: syscalls.StreamSocket) -> tuple[syscalls.StreamSocket, int, str]:
+    def accept(
+        self, listener: syscalls.StreamSocket
+    ) -> tuple[syscalls.StreamSocket, int, str, int]:
         self.fail_if_asked("accept")
         for rate, codes in (
             (self.rates.lost_client, _LOST_CLIENT),
@@ -243,8 +245,8 @@ class FaultyKernel(syscalls.Kernel):
             if self.decides(rate):
                 code = self.rng.choice(codes)
                 raise OSError(code, os.strerror(code))
-        sock, fd, address = super().accept(listener)
-        return self._adopt(cast(_socket.socket, sock)), fd, address
+        sock, fd, address, port = super().accept(listener)
+        return self._adopt(cast(_socket.socket, sock)), fd, address, port
 
     def stream_socket(self, backend: endpoints.Backend) -> syscalls.StreamSocket:
         self.fail_if_asked("socket")

@@ -253,7 +253,7 @@ async def test_a_lost_edge_is_recovered_although_nothing_is_left_to_read(
     client, backend = await bench.pair(service, place, rcvbuf=4096)
     answer = stream.Stream(1, stream.TO_CLIENT)
     await backend.send(answer.read(0, 16384))
-    await harness.until(lambda: path.worker.connection_views()[0].bytes_from_backend, "it flows")
+    await harness.until(lambda: next(path.worker.connection_views()).bytes_from_backend, "it flows")
     (near,), (far,) = path.legs(dialled=False), path.legs(dialled=True)
     watcher = path.kernel.watcher
     assert watcher is not None

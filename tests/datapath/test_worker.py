@@ -222,6 +222,55 @@ async def test_connections_can_be_viewed(bench: harness.Harness) -> None:
     assert view.age >= 0
 
 
+async def test_bytes_of_open_connections_are_counted_when_asked_for(
+    bench: harness.Harness,
+) -> None:
+    """Once each, whenever and however often it is asked, and never less than before."""
+    path, place = bench.start(), bench.backend()
+    service = path.serve(place)
+    client, backend = await bench.pair(service, place)
+    counters = service.target.counters
+
+    def counted() -> tuple[int, int]:
+        for _ in path.worker.count_bytes():
+            pass
+        return counters.bytes_from_clients, counters.bytes_from_backends
+
+    assert counted() == (0, 0)
+    for times in range(1, 4):
+        await client.send(b"12345")
+        await backend.send(b"123")
+        async with harness.within("bytes arrive"):
+            await backend.receive_exactly(5)
+            await client.receive_exactly(3)
+        assert counted() == counted() == (5 * times, 3 * times)
+    (view,) = path.worker.connection_views()
+    assert (view.bytes_from_client, view.bytes_from_backend) == (15, 9)
+    await client.send(b"1")
+    client.shut_write()
+    backend.shut_write()
+    await harness.until(path.is_quiet, "the connection ends")
+    assert counted() == (16, 9)
+
+
+async def test_counting_bytes_is_no_sign_of_life(bench: harness.Harness) -> None:
+    """A connection that is idle for too long ends, however often somebody looks."""
+    path, place = bench.start(worker.Limits(idle_timeout=0.4)), bench.backend()
+    service = path.serve(place)
+    client, backend = await bench.pair(service, place)
+    await client.send(b"x")
+    async with harness.within("a byte arrives"):
+        await backend.receive_exactly(1)
+
+    def has_ended() -> bool:
+        for _ in path.worker.count_bytes():
+            pass
+        return path.is_quiet()
+
+    await harness.until(has_ended, "it is ended for being idle")
+    assert service.ended == {halfclose.IDLE_TIMEOUT: 1}
+
+
 async def test_a_listener_that_cannot_be_watched_yet_serves_its_clients_later(
     bench: harness.Harness,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kproxy.ops import places, status
 from tests.e2e import manifests, sockets
 from tests.ops import serving
 
@@ -36,6 +37,8 @@ ENDPOINT_KEYS = [
     "node",
     "in_use",
     "penalized_until",
+    "own_address_of",
+    "connections",
 ]
 
 
@@ -43,6 +46,15 @@ ENDPOINT_KEYS = [
 def pod() -> Iterator[sockets.Namer]:
     with sockets.namers((manifests.fresh_ip(127), "pod")) as (made,):
         yield made
+
+
+async def read_all(address: str, port: int) -> bytes:
+    """What a client that says nothing is sent."""
+    reader, writer = await asyncio.open_connection(address, port)
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
 
 
 async def views(folder: Path, *documents: object) -> list[dict[str, Any]]:
@@ -120,6 +132,8 @@ async def test_a_plain_service_is_described_in_full(tmp_path: Path, pod: sockets
                 "node": "",
                 "in_use": True,
                 "penalized_until": None,
+                "own_address_of": None,
+                "connections": {"total": 0, "active": 0, "dial_failures": 0, "share": None},
             }
         ],
         "connections": {"active": 0, "total": 0},
@@ -250,6 +264,94 @@ async def test_an_endpoint_that_failed_shows_until_when_it_is_avoided(
 
     shown = view["endpoints"]
     assert isinstance(shown, list)
-    until = {each["address"]: each["penalized_until"] for each in shown}
-    assert until[pod.address[0]] is None
-    assert datetime.fromisoformat(until[dead_ip]).tzinfo == UTC
+    by_address = {each["address"]: each for each in shown}
+    well, ill = by_address[pod.address[0]], by_address[dead_ip]
+    assert well["penalized_until"] is None
+    assert well["in_use"] is True
+    assert well["connections"]["total"] == 2
+    assert well["connections"]["dial_failures"] == 0
+    assert well["connections"]["share"] == 1.0
+    assert datetime.fromisoformat(ill["penalized_until"]).tzinfo == UTC
+    assert ill["in_use"] is False, "no client is sent there while there is another"
+    assert ill["connections"] == {"total": 0, "active": 0, "dial_failures": 1, "share": 0.0}
+
+
+async def test_a_service_whose_every_client_is_refused_has_no_endpoint_in_use(
+    tmp_path: Path,
+) -> None:
+    dead_ip, cluster_ip = manifests.fresh_ip(127), manifests.fresh_ip()
+    path = manifests.write(
+        tmp_path / "web.yaml",
+        manifests.service("web", cluster_ip, 8080),
+        manifests.endpoints("web", [(dead_ip, manifests.free_port(dead_ip))]),
+    )
+    async with serving.serving(path, ready_file=tmp_path / "ready.json") as served:
+        with pytest.raises(ConnectionResetError):
+            await read_all(manifests.bound(cluster_ip), 8080)
+        (view,) = served.service_views()
+    shown = view["endpoints"]
+    assert isinstance(shown, list)
+    assert [(each["ready"], each["in_use"]) for each in shown] == [(True, False)]
+
+
+@pytest.mark.parametrize("surface", ["healthz", "metrics"])
+async def test_its_own_health_and_metrics_are_no_endpoints(tmp_path: Path, surface: str) -> None:
+    """H15. Whatever loopback address they are named by, if they listen on every address."""
+    cluster_ip = manifests.fresh_ip()
+    port = manifests.free_port("0.0.0.0")
+    path = manifests.write(
+        tmp_path / "web.yaml",
+        manifests.service("web", cluster_ip, 8080),
+        manifests.endpoints("web", [("127.0.0.1", port), (manifests.fresh_ip(127), port)]),
+    )
+    place = places.TcpPlace("0.0.0.0", port, "--flag", is_required=True)
+    async with serving.serving(
+        path,
+        ready_file=tmp_path / "ready.json",
+        healthz=place if surface == "healthz" else None,
+        metrics=place if surface == "metrics" else None,
+    ) as served:
+        with pytest.raises(ConnectionResetError):
+            await read_all(manifests.bound(cluster_ip), 8080)
+        (view,) = served.service_views()
+    endpoints = view["endpoints"]
+    assert isinstance(endpoints, list)
+    assert len(endpoints) == 2
+    for shown in endpoints:
+        assert (shown["in_use"], shown["own_address_of"]) == (False, f"kproxy's {surface}")
+        assert shown["connections"]["dial_failures"] == 0
+
+
+async def test_connections_of_a_service_that_is_gone_are_shown(
+    tmp_path: Path, pod: sockets.Namer
+) -> None:
+    """They go on, and who looks for what is open must find them."""
+    cluster_ip = manifests.fresh_ip()
+    with sockets.backend(manifests.fresh_ip(127)) as silent:
+        path = manifests.write(
+            tmp_path / "web.yaml",
+            manifests.service("web", cluster_ip, 8080),
+            manifests.endpoints("web", [silent.getsockname()]),
+        )
+        async with serving.serving(path, ready_file=tmp_path / "ready.json") as served:
+            _, writer = await asyncio.open_connection(manifests.bound(cluster_ip), 8080)
+            seen = served.observed
+
+            def shown(**asked: Any) -> list[str]:
+                rules = status.select(seen, **asked)
+                views = status.connection_views(
+                    seen, rules, lambda service: asked.get("name", "") in ("", service.name)
+                )
+                return [f"{view['namespace']}/{view['service']}" for view in views]
+
+            await serving.until(lambda: shown() == ["default/web"])
+            manifests.write(
+                tmp_path / "web.yaml",
+                manifests.service("db", manifests.fresh_ip(), 8080),
+                manifests.endpoints("db", [pod.address]),
+            )
+            await serving.until(lambda: not list(status.select(seen, name="web")))
+            assert shown() == shown(name="web") == ["default/web"]
+            assert shown(name="db") == []
+            writer.close()
+            await writer.wait_closed()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 
 from kproxy.model import endpoints, forwarding, names
 
@@ -37,6 +38,11 @@ class RecordingPlane:
                 still_open = [a for a, opened in self.open.items() if opened.name == name]
                 assert not still_open, f"{name} is still open on {still_open}"
                 del self.backends[name]
+
+    def steps(self, message: forwarding.SetBackends) -> Iterator[None]:
+        """`apply`, in one step."""
+        self.apply(message)
+        yield
 
     def drain(self) -> list[forwarding.Message]:
         """The messages since the last call."""

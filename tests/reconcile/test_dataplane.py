@@ -8,9 +8,10 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import structlog
 
 from kproxy.balancer import penalty
-from kproxy.datapath import worker
+from kproxy.datapath import syscalls, worker
 from kproxy.model import endpoints, forwarding, services
 from kproxy.reconcile import dataplane
 from tests.reconcile import builders
@@ -44,7 +45,7 @@ def other_address() -> endpoints.Backend:
 @pytest.fixture
 async def plane() -> AsyncIterator[dataplane.WorkerDataPlane]:
     """A data plane; its worker is closed, and must have no connection left."""
-    box = penalty.PenaltyBox()
+    box = penalty.PenaltyBox(syscalls.is_local)
     data_path = worker.Worker(box)
     try:
         yield dataplane.WorkerDataPlane(data_path, box, random.Random(1))
@@ -313,3 +314,89 @@ async def test_a_forgotten_port_leaves_nothing_to_probe(
     plane.apply(forwarding.Forget(WEB))
     assert len(plane.box) == 0
     assert not plane.box.fail(backends[0], 0.0)
+
+
+async def is_reset(address: endpoints.Backend) -> bool:
+    """Whether a new client is reset without an answer."""
+    async with asyncio.timeout(PATIENCE):
+        with contextlib.suppress(ConnectionResetError):
+            reader, writer = await asyncio.open_connection(*address)
+            try:
+                assert await reader.read() == b""
+            finally:
+                writer.close()
+            return False
+    return True
+
+
+async def test_services_that_point_at_each_other_are_not_dialled(
+    plane: dataplane.WorkerDataPlane,
+    address: endpoints.Backend,
+    other_address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    """H15. In whatever order they come; and what is not ours is served."""
+    with structlog.testing.capture_logs() as log:
+        plane.apply(sets((other_address,)))
+        plane.apply(forwarding.SetBackends(DB, forwarding.Policy(), (address,), ()))
+        plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+        plane.apply(forwarding.OpenFrontend(DB, CLUSTER_IP, other_address))
+        assert await is_reset(address)
+        assert await is_reset(other_address)
+    for name in (WEB, DB):
+        state = plane.port(name)
+        assert state is not None
+        assert state.counters.accepted == 1
+        assert not state.counters.dial_failures
+    told = [line for line in log if line["event"].startswith("endpoint is one of kproxy's own")]
+    assert [(line["service"], line["endpoints"]) for line in told] == [
+        (str(DB), [f"{address} of {WEB}"]),
+        (str(WEB), [f"{other_address} of {DB}"]),
+    ]
+
+    plane.apply(sets((other_address, backends[0])))
+    assert {await reached(address) for _ in range(3)} == {backends[0]}
+
+
+async def test_an_address_that_was_given_back_may_be_an_endpoint(
+    plane: dataplane.WorkerDataPlane,
+    address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    own = backends[0]
+    state = plane.port(WEB)
+    plane.apply(sets(backends[:1]))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.bar(own, "a test")
+    assert await is_reset(address)
+    state = plane.port(WEB)
+    assert state is not None
+    assert not state.is_used(own)
+    plane.box.unbar(own)
+    assert state.is_used(own)
+    assert await reached(address) == own
+
+
+async def test_connections_are_counted_by_endpoint(
+    plane: dataplane.WorkerDataPlane,
+    address: endpoints.Backend,
+    other_address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    dead = other_address
+    plane.apply(sets((backends[0], dead)))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    state = plane.port(WEB)
+    assert state is not None
+    counted = state.counters.endpoints
+    async with connected(address), connected(address):
+        assert (counted[backends[0]].total, counted[backends[0]].active) == (2, 2)
+        assert counted[dead].dial_failures == 1
+        assert counted[dead].total == 0
+        plane.apply(sets(backends[1:2]))
+        assert set(counted) == {backends[0]}, "it has connections"
+    assert counted[backends[0]].active == 0
+    plane.apply(sets(backends[1:3]))
+    assert set(counted) == set()
+    assert {await reached(address) for _ in range(4)} == set(backends[1:3])
+    assert [counted[backend].total for backend in backends[1:3]] == [2, 2]
