@@ -5,6 +5,7 @@ the flag of `kproxy run`, the environment variable, help, checks and the referen
 """
 
 import ipaddress
+import itertools
 import os
 import re
 import socket
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kproxy import errors, settings
 from kproxy.model import services
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 DEFAULT_HEALTHZ = "0.0.0.0:10256"
 """kube-proxy's. Other hosts may ask for it, as load balancers do."""
 DEFAULT_METRICS = "127.0.0.1:10249"
+
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DAY = 86400.0
 _YEAR = 365 * _DAY
@@ -74,6 +77,24 @@ class _ControlSocket:
 
     def show(self, value: Any) -> str:
         return "none" if value is None else str(value.path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cidr:
+    """Networks of IP addresses, or single addresses, separated by commas."""
+
+    metavar: str = "CIDR,..."
+    name: str = "CIDR"
+    bounds: str = "such as 203.0.113.0/24 or 203.0.113.7"
+
+    def parse(self, text: str) -> tuple[_Network, ...]:
+        try:
+            return tuple(ipaddress.ip_network(each.strip()) for each in text.split(","))
+        except ValueError as error:
+            raise ValueError(f"must be a CIDR, {self.bounds} ({error})") from None
+
+    def show(self, value: Any) -> str:
+        return str(value)
 
 
 _HEALTHZ = _BindAddress("--healthz-bind-address", DEFAULT_HEALTHZ)
@@ -192,6 +213,33 @@ class Config:
         65536,
         settings.Whole(1, 16_777_216, "clients"),
         "Clients remembered per service port for affinity.",
+    )
+    max_listeners: int | None = settings.setting(
+        None,
+        settings.Whole(1, 2 * _MOST_CONNECTIONS, "listeners"),
+        "Addresses listened on at once, shared fairly among namespaces and Services.",
+        shown_default="from ulimit -n",
+    )
+    max_ports_per_service: int = settings.setting(
+        4096,
+        settings.Whole(1, 1_048_576, "ports"),
+        "Ports that one Service may have, counted at each of its addresses.",
+    )
+    max_endpoints_per_service: int = settings.setting(
+        100_000,
+        settings.Whole(1, 16_777_216, "endpoints"),
+        "Endpoints of one Service that get connections, counted at each port.",
+    )
+    max_services_per_namespace: int = settings.setting(
+        20_000,
+        settings.Whole(1, 16_777_216, "Services"),
+        "Services of one namespace that are served.",
+    )
+    external_ip_cidrs: tuple[_Network, ...] = settings.setting(
+        (),
+        settings.Each(_Cidr(), lambda lists: tuple(itertools.chain.from_iterable(lists))),
+        "Serve the externalIPs of Services that are in CIDR; repeatable.",
+        shown_default="none is served",
     )
     log_format: log.LogFormat = settings.setting(
         log.LogFormat.TEXT, settings.OneOf(log.LogFormat), "Log lines as text or JSON."

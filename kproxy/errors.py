@@ -22,7 +22,11 @@ class InvalidObjectError(KproxyError):
 
 
 class PortalUnavailableError(KproxyError):
-    """A virtual address cannot be made connectable: taken, collided, or not permitted."""
+    """A virtual address cannot be made connectable: the portal has no place for it."""
+
+
+class PortalRefusedError(KproxyError):
+    """A virtual address is not served because serving it could take traffic from someone else."""
 
 
 def in_one_line(error: BaseException) -> str:

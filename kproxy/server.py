@@ -21,6 +21,7 @@ import resource
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from urllib import parse
 
 import msgspec
 import structlog
@@ -29,10 +30,10 @@ from kproxy import config, errors
 from kproxy.balancer import penalty
 from kproxy.cluster import informer, manifests, source
 from kproxy.datapath import syscalls, worker
-from kproxy.model import admission, endpoints, names
+from kproxy.model import addresses, admission, endpoints, names
 from kproxy.ops import durations, health, observed, status, surface
-from kproxy.portal import loopback
-from kproxy.reconcile import dataplane, proxier, runner
+from kproxy.portal import budget, loopback
+from kproxy.reconcile import dataplane, proxier, report, rules, runner
 
 _ROOM_FOR_FILES = 65536
 """Descriptors for which there is room from the start: half a megabyte of the kernel's memory."""
@@ -60,6 +61,7 @@ class Server:
                 idle_timeout=cfg.idle_timeout,
                 keepalive_idle=cfg.keepalive_idle,
                 max_connections=cfg.max_connections,
+                max_listeners=cfg.max_listeners,
             ),
         )
         self._plane = dataplane.WorkerDataPlane(
@@ -68,11 +70,11 @@ class Server:
         self._proxier = proxier.Proxier(
             self._source.store,
             self._plane,
-            loopback.LoopbackPortal(loopback.first_bindable_port()).locate,
-            node=cfg.node,
-            default_strategy=cfg.strategy,
+            _options(cfg),
             namespaces=cfg.namespaces,
+            room=budget.Budget(self._worker.max_listeners, cfg.max_services_per_namespace),
         )
+        self._reporter = report.Reporter(self._proxier.frontends)
         self._runner = runner.Runner(
             self._sync, self._full_sync, lambda: self._proxier.has_failures
         )
@@ -82,6 +84,7 @@ class Server:
             proxier=self._proxier,
             plane=self._plane,
             worker=self._worker,
+            reporter=self._reporter,
             runner=self._runner,
             syncs=self._syncs,
             lag=durations.Histogram(durations.LAG_BUCKETS),
@@ -91,7 +94,6 @@ class Server:
         self._surface = surface.Surface(
             self.observed, healthz=cfg.healthz, metrics=cfg.metrics, control_socket=cfg.control
         )
-        self._reported: dict[names.ServicePortName, list[proxier.FrontendStatus]] = {}
         self._has_looked = False
         self._is_ready = False
         self._failure: errors.KproxyError | None = None
@@ -167,8 +169,8 @@ class Server:
         return list(self._service_views())
 
     def _service_views(self) -> Iterator[dict[str, object]]:
-        rules = sorted(self._proxier.in_force(), key=operator.attrgetter("name"))
-        return status.service_views(self.observed, rules)
+        plans = sorted(self._proxier.known(), key=operator.attrgetter("rule.name"))
+        return status.service_views(self.observed, plans)
 
     def _on_change(self, changed: frozenset[names.NamespacedName]) -> None:
         """The source's Store has changed. Nothing is opened before it is complete once."""
@@ -199,26 +201,10 @@ class Server:
     def _carry_out(self, steps: proxier.Steps) -> Iterator[None]:
         with self._syncs.sync():
             changed = yield from steps
-        yield from self._report(changed)
+        yield from self._reporter.report(changed)
         if not self._is_ready:
             yield from self._announce()
             self._is_ready = True
-
-    def _report(self, changed: Iterable[names.ServicePortName]) -> Iterator[None]:
-        """One line for each frontend whose state is new: at start all of them."""
-        for name in changed:
-            now = self._proxier.frontends(name)
-            for old in self._reported.get(name, ()):
-                if old.state == "bound" and old not in now:
-                    _log.info("no longer listening", service=str(name), bound=str(old.bound))
-            for new in now:
-                if new not in self._reported.get(name, ()):
-                    _log.info("frontend", service=str(name), **_described(new))
-            if now:
-                self._reported[name] = now
-            else:
-                self._reported.pop(name, None)
-            yield
 
     def _announce(self) -> Iterator[None]:
         """The first sync is done: tell the log and the ready file."""
@@ -234,11 +220,10 @@ class Server:
             self._failure = error
             self.stop()
             return
-        bound = sum(s.state == "bound" for views in self._reported.values() for s in views)
         _log.info(
             "ready",
             source=self._source.describe(),
-            listening=bound,
+            listening=self._proxier.listening,
             max_connections=self._worker.max_connections,
             **{name: address for name, address in self.addresses().items() if address},
         )
@@ -289,16 +274,25 @@ def _socket_address(text: str) -> endpoints.Backend | None:
     return endpoints.Backend(address.strip("[]"), int(port))
 
 
-def _described(frontend: proxier.FrontendStatus) -> dict[str, str]:
-    """A frontend for the log."""
-    where = f"{frontend.frontend.address or 'node'}:{frontend.frontend.port}"
-    described = {"kind": frontend.frontend.kind.value, "address": where}
-    if frontend.bound is not None:
-        described["bound"] = str(frontend.bound)
-    described["state"] = frontend.state
-    if frontend.detail:
-        described["detail"] = frontend.detail
-    return described
+def _options(cfg: config.Config) -> rules.Options:
+    portal = loopback.LoopbackPortal(
+        loopback.first_bindable_port(),
+        external_ips=cfg.external_ip_cidrs,
+        reserved=frozenset([api] if (api := _api_server(cfg)) else ()),
+    )
+    bounds = rules.Bounds(ports=cfg.max_ports_per_service, endpoints=cfg.max_endpoints_per_service)
+    return rules.Options(
+        locate=portal.locate, node=cfg.node, default_strategy=cfg.strategy, bounds=bounds
+    )
+
+
+def _api_server(cfg: config.Config) -> endpoints.Backend | None:
+    """Where the API server is, if it is known by its IPv4 address."""
+    url = parse.urlsplit(cfg.cluster.server) if cfg.cluster else None
+    address = addresses.parse(url.hostname or "") if url else None
+    if url is None or address is None:
+        return None
+    return endpoints.Backend(address.text, url.port or (80 if url.scheme == "http" else 443))
 
 
 def _report_problem(problem: source.Problem) -> None:

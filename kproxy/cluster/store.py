@@ -31,7 +31,7 @@ class Store:
         self._services: dict[names.NamespacedName, services.Service] = {}
         self._endpoints: dict[names.NamespacedName, _EndpointsObject] = {}
         self._slices: dict[names.NamespacedName, _EndpointsObject] = {}
-        self._slices_of: dict[names.NamespacedName, set[names.NamespacedName]] = {}
+        self._slices_of: dict[names.NamespacedName, dict[names.NamespacedName, None]] = {}
 
     def service(self, name: names.NamespacedName) -> services.Service | None:
         """The Service so named, whether it is to be proxied or not."""
@@ -41,9 +41,17 @@ class Store:
         """The names of all Services. Endpoints without a Service are not among them."""
         return frozenset(self._services)
 
+    def sources(self, service: names.NamespacedName) -> tuple[_EndpointsObject, ...]:
+        """The objects that say where the endpoints of a Service are: slices, or one Endpoints."""
+        slices = self._slices_of.get(service)
+        if slices:
+            return tuple(self._slices[name] for name in slices)
+        single = self._endpoints.get(service)
+        return (single,) if single else ()
+
     def endpoints(self, port: names.ServicePortName) -> tuple[_Endpoint, ...]:
         """The endpoints of a service port, of any readiness, one per ip:port, sorted."""
-        found = [source.at(port.port, port.protocol) for source in self._sources(port.service)]
+        found = [source.at(port.port, port.protocol) for source in self.sources(port.service)]
         if len(found) == 1:
             return found[0]
         return endpoints.merged(endpoint for each in found for endpoint in each)
@@ -86,13 +94,6 @@ class Store:
             return self._services
         return self._endpoints if kind is names.Kind.ENDPOINTS else self._slices
 
-    def _sources(self, service: names.NamespacedName) -> list[_EndpointsObject]:
-        slices = self._slices_of.get(service)
-        if slices:
-            return [self._slices[name] for name in slices]
-        single = self._endpoints.get(service)
-        return [single] if single else []
-
     def _apply_service(self, service: services.Service) -> Dirty:
         if _same(self._services.get(service.name), service):
             return _NOTHING
@@ -111,13 +112,13 @@ class Store:
             return _NOTHING
         self._slices[new.name] = new
         moved = self._release(old) if old and old.service != new.service else _NOTHING
-        self._slices_of.setdefault(new.service, set()).add(new.name)
+        self._slices_of.setdefault(new.service, {})[new.name] = None
         return moved | {new.service}
 
     def _release(self, gone: _EndpointsObject) -> Dirty:
         """A slice no longer speaks for its Service."""
         remaining = self._slices_of[gone.service]
-        remaining.discard(gone.name)
+        remaining.pop(gone.name, None)
         if not remaining:
             del self._slices_of[gone.service]
         return frozenset((gone.service,))

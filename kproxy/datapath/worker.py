@@ -6,6 +6,7 @@ all that the layers above see of the data path.
 
 import asyncio
 import contextlib
+import errno
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,8 +28,12 @@ from kproxy.datapath import (
 )
 from kproxy.model import endpoints
 
-_RESERVED_FILES = 64
-"""Descriptors kept for everything that is not a client: logs, control, watches, probes."""
+_RESERVED_FILES = 128
+"""Descriptors kept for everything that is neither client nor listener: logs, surfaces, watches,
+probes, the ready file. Where there are few, a quarter of them, and at least `_LEAST_RESERVED`."""
+_LEAST_RESERVED = 48
+_LEAST_CONNECTIONS = 64
+"""Connections that must stay possible beside the listeners that `max_listeners` asks for."""
 _COUNTED_AT_ONCE = 1000
 """Descriptors looked at in one step of counting bytes: some 0.2 ms."""
 _SHUT_AT_ONCE = 64
@@ -49,6 +54,8 @@ class Limits:
     backlog: int = 4096
     max_connections: int | None = None
     """None: computed from RLIMIT_NOFILE. More than that computes to is a ConfigError."""
+    max_listeners: int | None = None
+    """As `max_connections`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +81,47 @@ def connection_limit(open_files: int, listeners: int) -> int:
 
     The limit is what keeps accept(2) from ever meeting EMFILE (HAProxy's `maxconn`).
     """
-    free = open_files - listeners - _RESERVED_FILES - 2 * pipe_limit(open_files)
-    return max(free // 2, 1)
+    return max((_free_files(open_files) - listeners) // 2, 1)
 
 
-def check_limit(asked: int | None, open_files: int) -> None:
-    """Refuse a connection limit that the open files cannot carry, rather than fail under load.
+def listener_limit(open_files: int, connections: int | None = None) -> int:
+    """How many listeners there may be: three quarters of the descriptors that are free.
+
+    If `connections` are asked for, listeners leave room for all of them.
+    """
+    free = _free_files(open_files)
+    return max(min(free * 3 // 4, free - 2 * (connections or 0)), 1)
+
+
+def check_limits(limits: Limits, open_files: int) -> None:
+    """Refuse limits that the open files cannot carry, rather than fail under load.
 
     Raises ConfigError (HAProxy's `strict-limits`).
     """
+    connections, listeners = limits.max_connections, limits.max_listeners
     possible = connection_limit(open_files, 0)
-    if asked is not None and asked > possible:
+    if connections is not None and connections > possible:
         raise errors.ConfigError(
-            f"{asked} connections need more than the {open_files} files this process may open, "
-            f"which carry {possible}: raise the limit (ulimit -n) or ask for fewer"
+            f"{connections} connections need more than the {open_files} files this process may "
+            f"open, which carry {possible}: raise the limit (ulimit -n) or ask for fewer"
         )
+    if listeners is None:
+        return
+    free = _free_files(open_files)
+    left = connections if connections is not None else min(_LEAST_CONNECTIONS, free // 8)
+    possible = max(free - 2 * left, 1)
+    if listeners > possible:
+        raise errors.ConfigError(
+            f"--max-listeners {listeners}: beside {left} connections the {open_files} files this "
+            f"process may open carry {possible} listeners: raise the limit (ulimit -n) or ask for "
+            "fewer"
+        )
+
+
+def _free_files(open_files: int) -> int:
+    """The descriptors that are left for clients and listeners."""
+    reserved = min(_RESERVED_FILES, max(open_files // 4, _LEAST_RESERVED))
+    return open_files - reserved - 2 * pipe_limit(open_files)
 
 
 def pipe_limit(open_files: int) -> int:
@@ -111,7 +144,7 @@ class Worker:
         # splice(2) has no MSG_NOSIGNAL: with SIGPIPE at its default a reset peer would kill us.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         open_files = syscalls.open_files_limit()
-        check_limit(self._limits.max_connections, open_files)
+        check_limits(self._limits, open_files)
         self._poller = poller.Poller(self._kernel)
         self._pipes = splice.PipePool(self._kernel, limit=pipe_limit(open_files))
         self._shared = connection.Shared(self._kernel, self._poller, self._pipes)
@@ -147,6 +180,12 @@ class Worker:
         return self._gate.limit
 
     @property
+    def max_listeners(self) -> int:
+        """Listeners that there may be, so that descriptors are left for everything else."""
+        asked = self._limits.max_listeners
+        return asked or listener_limit(self._open_files, self._limits.max_connections)
+
+    @property
     def counters(self) -> metrics.DataPathCounters:
         """Counters of the whole data path, live."""
         counters = self._shared.counters
@@ -163,8 +202,12 @@ class Worker:
         """Listen on `address` and relay its clients to backends of `target`'s picker.
 
         Raises OSError as bind(2) and listen(2) do. The listener is the worker's; end it with
-        `shut`. Port 0 lets the kernel pick; `Listener.address` tells.
+        `shut`. Port 0 lets the kernel pick; `Listener.address` tells. EMFILE also means that
+        open connections hold the descriptors which listeners may have.
         """
+        in_use = len(self._listeners) + 2 * self._shared.connections
+        if in_use >= _free_files(self._open_files):
+            raise OSError(errno.EMFILE, "connections hold the files that listeners could have")
         sock = self._kernel.listen(address, self._limits.backlog, self._limits.keepalive_idle)
         try:
             opened = listener.Listener(

@@ -1,16 +1,22 @@
 """Endpoints of a Service port: the places its connections can go.
 
 `Endpoint` carries what the API says of one backend; `Backend` is the part of it that a socket
-can be connected to. `serving_set` decides which endpoints receive new connections.
+can be connected to. `chosen_in_steps` decides which endpoints receive new connections.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import bisect
+import heapq
+import operator
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
 
 from kproxy.model import names
+
+_STRIDE = 512
+"""Endpoints looked at between two pauses: some 100 us."""
 
 
 class Backend(NamedTuple):
@@ -63,9 +69,14 @@ class EndpointsObject:
     origin: names.Kind
     ports: tuple[EndpointPort, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Sort the ports by name and protocol, of which no two are equal."""
+        object.__setattr__(self, "ports", tuple(sorted(self.ports)))
+
     def at(self, port: str, protocol: names.Protocol) -> tuple[Endpoint, ...]:
         """The endpoints of the port so named; () if the object has no such port."""
-        for entry in self.ports:
+        found = bisect.bisect_left(self.ports, (port, protocol))
+        for entry in self.ports[found : found + 1]:
             if entry.name == port and entry.protocol is protocol:
                 return entry.endpoints
         return ()
@@ -86,21 +97,86 @@ def merged(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
     return tuple(best[backend] for backend in sorted(best))
 
 
+def merged_in_steps(
+    groups: Sequence[tuple[Endpoint, ...]],
+) -> Generator[None, None, tuple[Endpoint, ...]]:
+    """As `merged`, of groups that are merged themselves, with a pause now and then."""
+    if len(groups) == 1:
+        return groups[0]
+    if sum(map(len, groups)) <= _STRIDE:
+        return merged(endpoint for group in groups for endpoint in group)
+    made: list[Endpoint] = []
+    in_order = heapq.merge(*groups, key=operator.attrgetter("backend"))
+    for count, endpoint in enumerate(in_order, 1):
+        if not made or made[-1].backend != endpoint.backend:
+            made.append(endpoint)
+        elif _preference(endpoint) > _preference(made[-1]):
+            made[-1] = endpoint
+        if count % _STRIDE == 0:
+            yield
+    return tuple(made)
+
+
 def _preference(endpoint: Endpoint) -> tuple[bool, bool, bool, str]:
     return endpoint.ready, endpoint.serving, not endpoint.terminating, endpoint.node
 
 
-def serving_set(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
-    """Endpoints that get new connections: the ready ones, else those serving while terminating.
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The endpoints of one port that get new connections, in the whole cluster and on this node.
 
-    The fallback keeps a Service up while its last pods drain (KEP-1669; service-behaviour
-    row 34). Callers apply it separately to the cluster-wide and the node-local set.
+    `loops` are endpoints that were left out because they are addresses of the Service itself.
     """
-    pool = tuple(endpoints)
-    ready = tuple(e for e in pool if e.ready)
-    return ready or tuple(e for e in pool if e.serving and e.terminating)
+
+    cluster: tuple[Backend, ...] = ()
+    local: tuple[Backend, ...] = ()
+    loops: frozenset[Backend] = frozenset()
 
 
-def on_node(endpoints: Iterable[Endpoint], node: str) -> tuple[Endpoint, ...]:
-    """Endpoints on `node`; an empty node name matches none (service-behaviour row 29)."""
-    return tuple(e for e in endpoints if node and e.node == node)
+@dataclass(slots=True)
+class _Pool:
+    """The endpoints of one address family: ready ones, and those serving while terminating."""
+
+    is_seen: bool = False
+    ready: list[Backend] = field(default_factory=list)
+    draining: list[Backend] = field(default_factory=list)
+    ready_here: list[Backend] = field(default_factory=list)
+    draining_here: list[Backend] = field(default_factory=list)
+
+
+def chosen_in_steps(
+    found: Iterable[Endpoint], node: str, own: frozenset[Backend], *, has_ipv4_frontend: bool
+) -> Generator[None, None, Chosen]:
+    """Which of `found` get new connections: one pass, with a pause now and then.
+
+    The ready ones, else those that are serving while terminating, which keeps a Service up while
+    its last pods drain (KEP-1669; service-behaviour row 34). This holds for the cluster and for
+    `node` separately; an empty node name matches none (row 29). `own` addresses are left out.
+
+    A dual-stack Service has each pod twice. Its frontends use the endpoints of one family, IPv4 if
+    it has a frontend of IPv4 (row 39). Where there is one family only, it is used from both.
+    """
+    ipv4, ipv6 = _Pool(), _Pool()
+    loops: set[Backend] = set()
+    for count, endpoint in enumerate(found, 1):
+        if count % _STRIDE == 0:
+            yield
+        backend = endpoint.backend
+        pool = ipv6 if ":" in backend.address else ipv4
+        pool.is_seen = True
+        is_draining = endpoint.serving and endpoint.terminating
+        if not endpoint.ready and not is_draining:
+            continue
+        if backend in own:
+            loops.add(backend)
+            continue
+        (pool.ready if endpoint.ready else pool.draining).append(backend)
+        if node and endpoint.node == node:
+            (pool.ready_here if endpoint.ready else pool.draining_here).append(backend)
+    uses_ipv4 = ipv4.is_seen and (has_ipv4_frontend or not ipv6.is_seen)
+    pool = ipv4 if uses_ipv4 else ipv6
+    return Chosen(
+        cluster=tuple(pool.ready or pool.draining),
+        local=tuple(pool.ready_here or pool.draining_here),
+        loops=frozenset(loops),
+    )

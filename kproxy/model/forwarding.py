@@ -26,6 +26,25 @@ class Scope(StrEnum):
     LOCAL = "local"
 
 
+class State(StrEnum):
+    """What has become of a frontend; the words of `kproxy get services`."""
+
+    BOUND = "bound"
+    """Clients are served."""
+    NO_ENDPOINTS = "no-endpoints"
+    """Connections are refused, because no endpoint could take them."""
+    COLLISION = "collision"
+    """Its address belongs to another service port."""
+    UNAVAILABLE = "unavailable"
+    """It cannot be bound. Where another attempt may succeed, it is made."""
+    OVER_BUDGET = "over-budget"
+    """It is beyond a bound: `--max-listeners` or one of its kind."""
+    REFUSED = "refused"
+    """Serving it could take traffic from someone else."""
+    NOT_SERVED = "not-served"
+    """It is not for this proxy."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Frontend:
     """One virtual address of a service port. `address` is "" for a node port: every node's."""

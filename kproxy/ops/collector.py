@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 import kproxy
 from kproxy.balancer import affinity
-from kproxy.model import names
+from kproxy.model import forwarding, names
 from kproxy.ops import durations, observed
 from kproxy.reconcile import dataplane
 
@@ -57,6 +57,7 @@ class ProxyCollector(registry.Collector):
         names_of_ports = tuple(rule.name for rule in self._seen.proxier.in_force())
         yield from self._about_connections(names_of_ports)
         yield from self._about_balancing(names_of_ports)
+        yield from self._about_frontends()
         yield from self._about_syncs()
         yield from self._about_watches()
         yield from self._about_the_process()
@@ -126,6 +127,35 @@ class ProxyCollector(registry.Collector):
         )
         for field, text in _DATA_PATH.items():
             yield _single("counter", f"kproxy_{field}", text, getattr(worker.counters, field))
+
+    def _about_frontends(self) -> Iterator[Metric]:
+        proxier, reporter = self._seen.proxier, self._seen.reporter
+        yield _metric(
+            "gauge",
+            "kproxy_frontends",
+            "Frontends by state.",
+            (({"state": state.value}, reporter.states[state]) for state in forwarding.State),
+        )
+        yield _single("gauge", "kproxy_listeners", "Frontends that listen.", proxier.listening)
+        if proxier.budget.limit is not None:
+            yield _single(
+                "gauge",
+                "kproxy_max_listeners",
+                "How many frontends may listen at once.",
+                proxier.budget.limit,
+            )
+        yield _single(
+            "gauge",
+            "kproxy_over_budget",
+            "Frontends that are not served because of a bound.",
+            reporter.states[forwarding.State.OVER_BUDGET],
+        )
+        yield _single(
+            "counter",
+            "kproxy_over_budget_services",
+            "How often a Service has begun to have frontends over a bound.",
+            reporter.shortages,
+        )
 
     def _about_balancing(self, served: _Names) -> Iterator[Metric]:
         yield from self._by_port(

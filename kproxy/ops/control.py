@@ -20,10 +20,11 @@ from typing import TypeAlias
 
 import msgspec
 
-from kproxy.model import forwarding, names
+from kproxy.model import names
 from kproxy.ops import answers, heads, http, observed, places, status, turns
+from kproxy.reconcile import rules
 
-_Views: TypeAlias = Callable[[observed.Observed, Iterable[forwarding.Rule]], Iterator[status.View]]
+_Views: TypeAlias = Callable[[observed.Observed, Iterable[rules.PortPlan]], Iterator[status.View]]
 
 RESOURCES: Mapping[str, _Views] = {
     "services": status.service_views,
@@ -51,9 +52,9 @@ async def _answer(
     seen: observed.Observed, shared: turns.Turns, views: _Views, query: Mapping[str, str]
 ) -> answers.Answer:
     namespace, name = query.get("namespace", ""), query.get("name", "")
-    rules: list[forwarding.Rule] = []
+    plans: list[rules.PortPlan] = []
     async for batch in shared.batches(status.select(seen, namespace, name)):
-        rules += batch
+        plans += batch
 
     def is_asked_for(service: names.NamespacedName) -> bool:
         return namespace in ("", service.namespace) and name in ("", service.name)
@@ -64,10 +65,10 @@ async def _answer(
         has_left_some = status.has_connections(seen, is_asked_for)
     warning = status.warning(seen, time.monotonic())
     headers = {"Warning": f'299 - "{warning}"'} if warning else {}
-    if name and not rules and not has_left_some:
+    if name and not plans and not has_left_some:
         return answers.sentence(404, "no such Service is served", headers)
-    rules.sort(key=operator.attrgetter("name"))
-    return answers.Answer(200, _json_list(shared.batches(views(seen, rules))), headers=headers)
+    plans.sort(key=operator.attrgetter("rule.name"))
+    return answers.Answer(200, _json_list(shared.batches(views(seen, plans))), headers=headers)
 
 
 async def _json_list(batches: AsyncGenerator[list[status.View], None]) -> answers.Body:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from kproxy.cluster import source
 from kproxy.datapath import worker
 from kproxy.ops import durations, health
-from kproxy.reconcile import dataplane, proxier, runner
+from kproxy.reconcile import dataplane, proxier, report, runner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,7 @@ class Observed:
     proxier: proxier.Proxier
     plane: dataplane.WorkerDataPlane
     worker: worker.Worker
+    reporter: report.Reporter
     runner: runner.Runner
     syncs: health.SyncRecord
     lag: durations.Histogram

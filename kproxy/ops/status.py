@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import TypeAlias
 
 from kproxy import metrics
-from kproxy.model import endpoints, forwarding, names
+from kproxy.model import forwarding, names
 from kproxy.ops import observed
-from kproxy.reconcile import proxier
+from kproxy.reconcile import proxier, rules
 
 AFFINITY_SHOWN = 10_000
 """Clients shown for each service port and scope: those that came last."""
@@ -22,12 +22,12 @@ View: TypeAlias = dict[str, object]
 
 def select(
     seen: observed.Observed, namespace: str = "", name: str = ""
-) -> Iterator[forwarding.Rule]:
-    """The rules of the service ports of that Service or namespace; "" means any."""
-    for rule in seen.proxier.in_force():
-        service = rule.name.service
+) -> Iterator[rules.PortPlan]:
+    """What is known of the service ports of that Service or namespace; "" means any."""
+    for plan in seen.proxier.known():
+        service = plan.rule.name.service
         if namespace in ("", service.namespace) and name in ("", service.name):
-            yield rule
+            yield plan
 
 
 def warning(seen: observed.Observed, now: float) -> str:
@@ -47,21 +47,21 @@ def warning(seen: observed.Observed, now: float) -> str:
     )
 
 
-def service_views(seen: observed.Observed, rules: Iterable[forwarding.Rule]) -> Iterator[View]:
+def service_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
     """`kproxy get services`: a view for each service port."""
-    return (_service(seen, rule) for rule in rules)
+    return (_service(seen, plan) for plan in plans)
 
 
-def endpoint_views(seen: observed.Observed, rules: Iterable[forwarding.Rule]) -> Iterator[View]:
+def endpoint_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
     """`kproxy get endpoints`: a view for each endpoint of each service port."""
-    for rule in rules:
-        for view in _endpoints(seen, rule):
-            yield {**_identity(rule, "service"), **view}
+    for plan in plans:
+        for view in _endpoints(seen, plan):
+            yield {**_identity(plan.rule, "service"), **view}
 
 
-def affinity_views(seen: observed.Observed, rules: Iterable[forwarding.Rule]) -> Iterator[View]:
+def affinity_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
     """`kproxy get affinity`: a view for each client that is bound to an endpoint."""
-    for rule in rules:
+    for rule in (plan.rule for plan in plans):
         state = seen.plane.port(rule.name)
         for scope, balancer in state.balancers.items() if state else ():
             table = balancer.affinity_table
@@ -80,7 +80,7 @@ def affinity_views(seen: observed.Observed, rules: Iterable[forwarding.Rule]) ->
 
 def connection_views(
     seen: observed.Observed,
-    rules: Iterable[forwarding.Rule],
+    plans: Iterable[rules.PortPlan],
     gone: Callable[[names.NamespacedName], bool] = lambda _: False,
 ) -> Iterator[View]:
     """`kproxy get connections`: a view for each open connection of these service ports.
@@ -88,7 +88,7 @@ def connection_views(
     A Service that is gone has no rule, and its connections go on: those of which `gone` says so
     are shown too.
     """
-    chosen = {rule.name.service for rule in rules}
+    chosen = {plan.rule.name.service for plan in plans}
     present = {rule.name.service for rule in seen.proxier.in_force()}
 
     def is_asked_for(service_port: str) -> bool:
@@ -129,7 +129,8 @@ def _service_of(service_port: str) -> names.NamespacedName:
     return names.NamespacedName(namespace, rest.partition(":")[0])
 
 
-def _service(seen: observed.Observed, rule: forwarding.Rule) -> View:
+def _service(seen: observed.Observed, plan: rules.PortPlan) -> View:
+    rule = plan.rule
     service = seen.source.store.service(rule.name.service)
     state = seen.plane.port(rule.name)
     counters = state.counters if state else None
@@ -145,7 +146,7 @@ def _service(seen: observed.Observed, rule: forwarding.Rule) -> View:
             {"type": "ClientIP", "timeout_seconds": affinity} if affinity is not None else None
         ),
         "frontends": [_frontend(status) for status in seen.proxier.frontends(rule.name)],
-        "endpoints": list(_endpoints(seen, rule)),
+        "endpoints": list(_endpoints(seen, plan)),
         "connections": {
             "active": counters.active if counters else 0,
             "total": counters.accepted if counters else 0,
@@ -169,17 +170,16 @@ def _frontend(status: proxier.FrontendStatus) -> View:
         "port": status.frontend.port,
         "bound_address": status.bound.address if status.bound else None,
         "bound_port": status.bound.port if status.bound else None,
-        "state": status.state,
+        "state": status.state.value,
         "detail": status.detail,
     }
 
 
-def _endpoints(seen: observed.Observed, rule: forwarding.Rule) -> Iterator[View]:
-    state = seen.plane.port(rule.name)
+def _endpoints(seen: observed.Observed, plan: rules.PortPlan) -> Iterator[View]:
+    state = seen.plane.port(plan.rule.name)
     counted = dict(state.counters.endpoints) if state else {}
     all_total = sum(each.total for each in counted.values())
-    found: Iterable[endpoints.Endpoint] = seen.source.store.endpoints(rule.name)
-    for endpoint in found:
+    for endpoint in plan.found:
         until = seen.plane.box.until(endpoint.backend)
         counters = counted.get(endpoint.backend)
         total = counters.total if counters else 0

@@ -1,53 +1,87 @@
-"""Who may bind which address, when several service ports want the same one.
+"""Which service port gets an address that several want.
 
-The API server never gives one ClusterIP to two Services, but manifests can, and two ClusterIPs
-can meet in 127/8. One claimant wins and is served; the others are told who it is. The winner is
-the same whatever the order in which the claims came: the oldest Service, then the first by
-name, so that a random history of changes ends where a fresh start does (fault-catalogue S10).
+The API server never gives one ClusterIP to two Services, but manifests can, two ClusterIPs can meet
+in 127/8, and anybody who may edit a Service can write another Service's address into its
+`externalIPs`. One claim wins and is served. The winner does not depend on the order in which the
+claims came, so a random history of changes ends where a fresh start does (fault-catalogue S10):
+
+1. by kind: a ClusterIP before a node port, before a load balancer's address, before an external
+   IP. The API server and the load balancer's controller choose the first three; an external IP is
+   the wish of the Service's author, and must not take an address from anyone (CVE-2020-8554);
+2. the oldest Service;
+3. by namespace, Service name, port name.
 """
 
+import bisect
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from kproxy.model import endpoints, forwarding, names
 
+_KINDS = forwarding.FrontendKind
+_RANK = {
+    _KINDS.CLUSTER_IP: 0,
+    _KINDS.NODE_PORT: 1,
+    _KINDS.LOAD_BALANCER: 2,
+    _KINDS.EXTERNAL_IP: 3,
+}
 
-@dataclass(frozen=True, slots=True, order=True)
+_Precedence: TypeAlias = tuple[int, str, names.ServicePortName, str, int, str]
+
+
+def rank(kind: forwarding.FrontendKind) -> int:
+    """The precedence of a kind of frontend; 0 comes first."""
+    return _RANK[kind]
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """A service port's wish to have `frontend` bound. Ordered by precedence."""
+    """A service port's wish to have `frontend` bound."""
 
     created: str
     """The Service's creationTimestamp (RFC 3339, UTC); "" when unknown, which comes first."""
     name: names.ServicePortName
     frontend: forwarding.Frontend
 
+    @property
+    def precedence(self) -> _Precedence:
+        """Sorts claims; no two claims have the same."""
+        frontend = self.frontend
+        where = frontend.address, frontend.port, frontend.scope.value
+        return _RANK[frontend.kind], self.created, self.name, *where
+
+
+def _precedence(claim: Claim) -> _Precedence:
+    return claim.precedence
+
 
 class Claims:
-    """All wishes, by bound address."""
+    """All claims, by bound address. Adding, withdrawing and finding the winner take O(log n)."""
 
     def __init__(self) -> None:
-        self._claims: dict[endpoints.Backend, set[Claim]] = {}
+        self._claims: dict[endpoints.Backend, list[Claim]] = {}
 
     def add(self, address: endpoints.Backend, claim: Claim) -> None:
         """`claim` wants `address`. Claiming twice is claiming once."""
-        self._claims.setdefault(address, set()).add(claim)
+        wanted = self._claims.setdefault(address, [])
+        at = bisect.bisect_left(wanted, claim.precedence, key=_precedence)
+        if wanted[at : at + 1] != [claim]:
+            wanted.insert(at, claim)
 
     def withdraw(self, address: endpoints.Backend, claim: Claim) -> None:
         """`claim` no longer wants `address`. An unknown claim is no error."""
-        wanted = self._claims.get(address)
-        if wanted is not None:
-            wanted.discard(claim)
+        wanted = self._claims.get(address, [])
+        at = bisect.bisect_left(wanted, claim.precedence, key=_precedence)
+        if wanted[at : at + 1] == [claim]:
+            del wanted[at]
             if not wanted:
                 del self._claims[address]
 
     def winner(self, address: endpoints.Backend) -> Claim | None:
-        """Whose `address` is to be, if anyone's."""
+        """The claim that `address` belongs to, if there is one."""
         wanted = self._claims.get(address)
-        return min(wanted) if wanted else None
-
-    def all(self, address: endpoints.Backend) -> frozenset[Claim]:
-        """Everyone who wants `address`."""
-        return frozenset(self._claims.get(address, ()))
+        return wanted[0] if wanted else None
 
     def losers(self, address: endpoints.Backend) -> list[Claim]:
-        """Who wants `address` in vain, in order of precedence."""
-        return sorted(self._claims.get(address, ()))[1:]
+        """The claims that do not get `address`, in order of precedence."""
+        return self._claims.get(address, [])[1:]

@@ -1,45 +1,114 @@
 """The loopback portal: every virtual address lives in 127/8, so nothing needs privileges.
 
 ClusterIP a.b.c.d is bound as 127.b.c.d on the same port: 10.96.0.10:53 is 127.96.0.10:53. All
-of 127/8 belongs to the loopback interface and any user may bind it; so may external and
-load-balancer addresses be, which cannot capture anyone's traffic there (CVE-2020-8554). A port
-below `net.ipv4.ip_unprivileged_port_start` that this process may not bind is moved up by 10000.
+of 127/8 belongs to the loopback interface and any user may bind it. A port below
+`net.ipv4.ip_unprivileged_port_start` that this process may not bind is moved up by 10000.
+
+Some addresses are refused, because a Service's author could take traffic with them that is not the
+Service's:
+
+- 127.0.0.0/24 is where this host's own servers listen (127.0.0.1; 127.0.0.53 is often its DNS).
+  Node ports are bound on 127.0.0.1, and no address that a Service names is;
+- an external IP is served only if the operator lists it (CVE-2020-8554);
+- the API server's address;
+- addresses of a load balancer that cannot be a load balancer's, such as link-local ones.
 """
 
+import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from kproxy import errors
-from kproxy.model import endpoints, forwarding
+from kproxy.model import addresses, endpoints, forwarding
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PORT_SHIFT = 10000
 _NODE_ADDRESS = "127.0.0.1"
 _CAP_NET_BIND_SERVICE = 10
+_KINDS = forwarding.FrontendKind
 
 
 class LoopbackPortal:
-    """Maps frontends into 127/8. Pure: `shift_below` is the first port that may be bound."""
+    """Maps frontends into 127/8. Pure.
 
-    def __init__(self, shift_below: int) -> None:
+    `shift_below` is the first port that may be bound, `external_ips` is which external IPs may be
+    served, `reserved` are addresses that no Service gets: those of the API server.
+    """
+
+    def __init__(
+        self,
+        shift_below: int,
+        *,
+        external_ips: Sequence[Network] = (),
+        reserved: frozenset[endpoints.Backend] = frozenset(),
+    ) -> None:
         self._shift_below = shift_below
+        self._external_ips = tuple(external_ips)
+        self._reserved = reserved
+        self._reserved_hosts = frozenset(each.address for each in reserved)
 
     def locate(self, frontend: forwarding.Frontend) -> endpoints.Backend:
         """The address and port that `frontend` is bound to.
 
         Raises PortalUnavailableError for an IPv6 address: ::1 is the only one on loopback.
+        Raises PortalRefusedError for an address that must not be served.
         """
+        bound = self._bound(frontend)
+        if bound in self._reserved:
+            raise errors.PortalRefusedError(
+                f"{bound} is the address of the API server: give the Service another one"
+            )
+        return bound
+
+    def _bound(self, frontend: forwarding.Frontend) -> endpoints.Backend:
         port = frontend.port
         if port < self._shift_below:
             port += PORT_SHIFT
-        if frontend.kind is forwarding.FrontendKind.NODE_PORT:
+        kind, address = frontend.kind, frontend.address
+        if kind is _KINDS.NODE_PORT:
             return endpoints.Backend(_NODE_ADDRESS, port)
-        # As text: admission has checked it, and this is done four times for each frontend.
-        _, dot, rest = frontend.address.partition(".")
+        if kind is not _KINDS.CLUSTER_IP:
+            self._check_external(kind, address)
+        # As text: admission has checked it.
+        _, dot, rest = address.partition(".")
         if not dot:
             raise errors.PortalUnavailableError(
-                f"{frontend.address} cannot be mapped into 127.0.0.0/8: "
+                f"{address} cannot be mapped into 127.0.0.0/8: "
                 "give the Service an IPv4 ClusterIP to reach it through the loopback portal"
             )
+        if rest.startswith("0.0."):
+            raise errors.PortalRefusedError(
+                f"{address} would be bound as 127.{rest}, and 127.0.0.0/24 is kept for this "
+                "host's own servers: give the Service another address"
+            )
+        if rest == "255.255.255":
+            raise errors.PortalRefusedError(
+                f"{address} would be bound as 127.{rest}, which is a broadcast address: "
+                "give the Service another address"
+            )
         return endpoints.Backend(f"127.{rest}", port)
+
+    def _check_external(self, kind: forwarding.FrontendKind, text: str) -> None:
+        """Refuse an address from outside the cluster that its author may not have chosen."""
+        address = ipaddress.ip_address(text)
+        if kind is _KINDS.EXTERNAL_IP and not any(address in each for each in self._external_ips):
+            raise errors.PortalRefusedError(
+                f"external IP {text} is not in --external-ip-cidrs, which says which ones are "
+                f"served; add {text}/{address.max_prefixlen} to serve it"
+            )
+        parsed = addresses.parse(text)
+        if parsed is None or parsed.use is not addresses.Use.ORDINARY:
+            use = parsed.use if parsed else "unreadable"
+            raise errors.PortalRefusedError(
+                f"{text} is {use}, which cannot be reached from outside: "
+                "give the Service another address"
+            )
+        if text in self._reserved_hosts:
+            raise errors.PortalRefusedError(
+                f"{text} is the address of the API server: give the Service another one"
+            )
 
 
 def first_bindable_port(proc: Path = Path("/proc")) -> int:

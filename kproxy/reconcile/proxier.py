@@ -1,4 +1,4 @@
-"""The Proxier: one function, `sync`, makes what is open equal to what the objects say.
+"""The Proxier makes what is open equal to what the objects say.
 
 Level-triggered. What is pending is a set of dirty Service names and nothing else; their rules are
 computed from the objects of the moment, so an add and a delete in between cancel by themselves,
@@ -13,104 +13,132 @@ The order of effects, over everything that is dirty at once:
 
 Backends come before the portal opens, so that no client is accepted with nowhere to go
 (kube-proxy's `mergeService` had it the other way round), and the portal closes before the
-balancer forgets. All closing comes before any opening, so that two ports can swap their numbers
-and an address can change hands in one sync.
+balancer forgets. All closing comes before any opening, so that two ports can swap their numbers,
+an address can change hands in one sync, and the budget of listeners is never exceeded.
 
-A sync of thousands of Services is a long computation on a thread that also relays bytes. It can
-therefore be taken in steps (`sync_steps`), between which others run. Objects that change in the
-meantime are dirty again, and the next sync looks at them once more. A look at everything
-(`resync_steps`) is many small syncs, so that such a change does not wait for the end of it.
+A sync of thousands of Services, or of one with thousands of ports, is a long computation on a
+thread that also relays bytes. It is therefore taken in steps (`sync_steps`), between which others
+run. Objects that change in the meantime are dirty again, and the next sync looks at them once
+more. A look at everything (`resync_steps`) is many small syncs, so that such a change does not
+wait for the end of it; a Service whose objects are still those that its rules were made of costs
+a comparison.
 """
 
 import operator
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
 
 import structlog
 
-from kproxy import errors
-from kproxy.model import endpoints, forwarding, names, services
-from kproxy.portal import claims
+from kproxy.model import endpoints, forwarding, names
+from kproxy.portal import budget, claims
 from kproxy.reconcile import dataplane, rules
 
 _log = structlog.get_logger(__name__)
 
-RESYNC_BATCH = 10
-"""Services in each of the syncs that a resync is made of: a millisecond of work."""
+RESYNC_BATCH = 50
+"""Services in each of the syncs that a resync is made of."""
 
+RETRY_BATCH = 256
+"""Frontends that are tried again at once. The others follow if one of these could be opened."""
+
+_STRIDE = 128
+"""Claims or ports looked at between two pauses."""
+
+State = forwarding.State
+
+_PortPlan: TypeAlias = rules.PortPlan
+_Place: TypeAlias = rules.Place
+
+_Result = TypeVar("_Result")
 
 Steps: TypeAlias = Generator[None, None, list[names.ServicePortName]]
 """A sync in steps; in the end, the service ports whose frontends may be in another state."""
+
+_Snapshot: TypeAlias = tuple[object, ...]
+"""The objects that the rules of a Service were made of."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrontendStatus:
     """Where a frontend is, for people and for `kproxy get services`.
 
-    `state` is "bound", "no-endpoints", "collision", or "unavailable"; `detail` says more in a
-    clause. `bound` is the address it has or would have, None when it cannot have any.
+    `detail` says more in a clause. `bound` is the address it has or would have, None when it
+    cannot have any.
     """
 
     frontend: forwarding.Frontend
     bound: endpoints.Backend | None
-    state: str
+    state: forwarding.State
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What the proxier remembers of a service port: its rule, and what it claims where.
+    """What the proxier remembers of a service port."""
 
-    `loops` are the endpoints that were left out because they are its own addresses.
-    """
+    plan: _PortPlan
+    created: str
 
-    rule: forwarding.Rule
-    claims: tuple[tuple[endpoints.Backend, claims.Claim], ...]
-    loops: frozenset[endpoints.Backend]
+    def claims(self) -> Iterator[tuple[endpoints.Backend, claims.Claim]]:
+        """The addresses that it wants, with backends or without."""
+        for place in self.plan.places:
+            if place.address is not None:
+                claim = claims.Claim(self.created, self.plan.rule.name, place.frontend)
+                yield place.address, claim
+
+
+@dataclass(slots=True)
+class _Touched:
+    """What has changed about the claims of one address since it was last looked at."""
+
+    winner: claims.Claim | None
+    added: list[claims.Claim] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Plan:
     """The effects of one sync, in order."""
 
-    close: list[endpoints.Backend] = field(default_factory=list)
-    set_backends: list[forwarding.SetBackends] = field(default_factory=list)
-    open: list[tuple[endpoints.Backend, claims.Claim]] = field(default_factory=list)
-    forget: list[names.ServicePortName] = field(default_factory=list)
+    close: deque[endpoints.Backend] = field(default_factory=deque)
+    set_backends: deque[forwarding.SetBackends] = field(default_factory=deque)
+    open: deque[tuple[endpoints.Backend, claims.Claim]] = field(default_factory=deque)
+    forget: deque[names.ServicePortName] = field(default_factory=deque)
 
 
 class Proxier:
     """Keeps a data plane equal to the objects that `reader` shows.
 
-    `locate` is the portal's: the address that a frontend is bound to, or PortalUnavailableError.
-    `node` and `default_strategy` are as in `rules.rules_for`. Only Services in `namespaces` are
-    served, or all when that is empty.
+    Only Services in `namespaces` are served, or all when that is empty. `room` bounds the
+    listeners; it is the proxier's from now on.
     """
 
     def __init__(
         self,
         reader: rules.ObjectReader,
         plane: dataplane.DataPlane,
-        locate: Callable[[forwarding.Frontend], endpoints.Backend],
+        options: rules.Options,
         *,
-        node: str = "",
-        default_strategy: services.Strategy = services.Strategy.ROUND_ROBIN,
         namespaces: frozenset[str] = frozenset(),
+        room: budget.Budget | None = None,
     ) -> None:
         self._reader = reader
         self._plane = plane
-        self._locate = locate
-        self._node = node
-        self._default_strategy = default_strategy
+        self._options = options
         self._namespaces = namespaces
+        self._budget = room or budget.Budget()
         self._dirty: set[names.NamespacedName] = set()
+        self._made_of: dict[names.NamespacedName, _Snapshot] = {}
         self._ports_of: dict[names.NamespacedName, tuple[names.ServicePortName, ...]] = {}
         self._entries: dict[names.ServicePortName, _Entry] = {}
         self._claims = claims.Claims()
         self._open: dict[endpoints.Backend, claims.Claim] = {}
         self._failed: dict[endpoints.Backend, str] = {}
-        self._collisions: dict[endpoints.Backend, frozenset[claims.Claim]] = {}
+        self._is_retry_due = False
+        self._left = _Plan()
+        self._losing: dict[endpoints.Backend, set[claims.Claim]] = {}
         self._touched: dict[names.ServicePortName, None] = {}
         self.quarantined = 0
         """Services whose rules could not be computed: bugs, contained."""
@@ -125,11 +153,22 @@ class Proxier:
         """Look at everything again at the next sync, and retry what could not be opened."""
         self.mark(self._reader.service_names())
         self.mark(self._ports_of)
+        self._is_retry_due = True
 
     @property
     def has_failures(self) -> bool:
         """Whether some frontend could not be opened and should be retried."""
         return bool(self._failed)
+
+    @property
+    def budget(self) -> budget.Budget:
+        """The budget of listeners, to read."""
+        return self._budget
+
+    @property
+    def listening(self) -> int:
+        """How many frontends are open."""
+        return len(self._open)
 
     def sync(self) -> list[names.ServicePortName]:
         """`sync_steps`, all at once."""
@@ -153,29 +192,63 @@ class Proxier:
         What becomes dirty meanwhile comes with the next batch, before all that is left.
         """
         everything = list({*self._reader.service_names(), *self._ports_of})
-        for first in range(0, len(everything), batch):
+        self._is_retry_due = True
+        for first in range(0, max(len(everything), 1), batch):
             self.mark(everything[first : first + batch])
             yield from self._carry_out()
         return self._take_touched()
 
     def _carry_out(self) -> Generator[None, None, None]:
-        """One sync. Should it meet a bug, what it has touched is told by the next."""
+        """One sync. If it raises, the next one reports what it has touched."""
         dirty, self._dirty = self._dirty, set()
+        is_retry_due, self._is_retry_due = self._is_retry_due, False
+        waiting = list(self._failed) if is_retry_due else []
+        left, self._left = self._left, _Plan()
         plan = _Plan()
-        yield from self._plan(dirty, plan)
-        for address in plan.close:
-            del self._open[address]
-            self._plane.apply(forwarding.CloseFrontend(address))
+        try:
+            yield from self._plan(dirty, plan, left)
+            yield from self._apply(plan)
+        finally:
+            self._left = plan
+        yield from self._retry(waiting)
+
+    def _apply(self, plan: _Plan) -> Generator[None, None, None]:
+        """Carry out the effects. What a bug prevents is left in `plan`."""
+        while plan.close:
+            if self._open.pop(plan.close[0], None) is not None:
+                self._plane.apply(forwarding.CloseFrontend(plan.close[0]))
+            plan.close.popleft()
             yield
-        for message in plan.set_backends:
-            yield from self._plane.steps(message)
+        while plan.set_backends:
+            yield from self._plane.steps(plan.set_backends[0])
+            plan.set_backends.popleft()
             yield
-        for address, claim in plan.open:
-            self._open_frontend(address, claim)
+        while plan.open:
+            self._open_frontend(*plan.open[0])
+            plan.open.popleft()
             yield
-        for name in plan.forget:
-            self._plane.apply(forwarding.Forget(name))
+        while plan.forget:
+            self._plane.apply(forwarding.Forget(plan.forget[0]))
+            plan.forget.popleft()
             yield
+
+    def _retry(self, waiting: list[endpoints.Backend]) -> Generator[None, None, None]:
+        """Try again what could not be opened: a few, and all if one of them can be opened now.
+
+        With thousands of them, trying each would be a lot of work for nothing. Those that fail go
+        to the end of the queue.
+        """
+        for first in range(0, len(waiting), RETRY_BATCH):
+            opened = 0
+            for address in waiting[first : first + RETRY_BATCH]:
+                claim = self._budget.granted(address)
+                if address in self._failed and address not in self._open and claim is not None:
+                    self._open_frontend(address, claim)
+                    self._touched[claim.name] = None
+                    opened += address in self._open
+                    yield
+            if not opened:
+                break
 
     def _take_touched(self) -> list[names.ServicePortName]:
         touched, self._touched = self._touched, {}
@@ -183,145 +256,172 @@ class Proxier:
 
     def rules(self) -> dict[names.ServicePortName, forwarding.Rule]:
         """The rules in force, by service port."""
-        return {name: entry.rule for name, entry in self._entries.items()}
+        return {rule.name: rule for rule in self.in_force()}
 
     def in_force(self) -> list[forwarding.Rule]:
-        """The rules in force: `rules().values()` at a twentieth of the cost."""
-        return [entry.rule for entry in self._entries.values()]
+        """The rules in force: those of the service ports that are for this proxy."""
+        return [each.plan.rule for each in self._entries.values() if each.plan.is_served]
+
+    def known(self) -> list[_PortPlan]:
+        """What is known of every service port, whether it is for this proxy or not."""
+        return [each.plan for each in self._entries.values()]
 
     def frontends(self, name: names.ServicePortName) -> list[FrontendStatus]:
         """Where the frontends of a service port are."""
         entry = self._entries.get(name)
-        return [self._status(entry.rule, f) for f in entry.rule.frontends] if entry else []
+        return [self._status(entry.plan, place) for place in entry.plan.places] if entry else []
 
     def _plan(
-        self, dirty: Iterable[names.NamespacedName], plan: _Plan
+        self, dirty: Iterable[names.NamespacedName], plan: _Plan, left: _Plan
     ) -> Generator[None, None, None]:
-        """Fill in `plan`, the effects by which `dirty` are made true."""
-        touched: dict[endpoints.Backend, None] = {}
+        """Fill in `plan`, the effects by which `dirty` are made true.
+
+        `left` are effects that a bug has kept the last sync from carrying out.
+        """
+        for message in left.set_backends:
+            now = _backends(self._entries.get(message.name))
+            if now is not None:
+                plan.set_backends.append(now)
+        plan.forget.extend(name for name in left.forget if name not in self._entries)
+        touched: dict[endpoints.Backend, _Touched] = {}
         for service in _by_name(dirty):
             try:
-                self._plan_service(service, plan, touched)
+                yield from self._plan_service(service, plan, touched)
             except Exception:
                 self.quarantined += 1
-                _log.exception("a bug keeps this Service as it was", service=str(service))
+                _log.exception("internal error: Service left unchanged", service=str(service))
             yield
-        for address in touched:
-            winner = self._claims.winner(address)
-            self._report_collisions(address, winner)
-            self._touched.update((claim.name, None) for claim in self._claims.all(address))
-            if winner is not None and not self._has_backends(winner):
-                winner = None
-            current = self._open.get(address)
-            if current is not None and current != winner:
-                plan.close.append(address)
-            if winner is None:
-                self._failed.pop(address, None)
-            elif current != winner:
-                plan.open.append((address, winner))
+        for address, change in touched.items():
+            yield from self._settle_claims(address, change)
+            yield
+        regranted = yield from self._budget.settle()
+        undecided = (*left.close, *(address for address, _ in left.open))
+        for address in dict.fromkeys((*touched, *regranted, *undecided)):
+            self._decide(address, plan)
             yield
 
+    def _settle_claims(
+        self, address: endpoints.Backend, change: _Touched
+    ) -> Generator[None, None, None]:
+        """Find out who has `address` now, and whether that needs a listener."""
+        winner = self._claims.winner(address)
+        if winner is not None:
+            self._touched[winner.name] = None
+        if winner == change.winner:
+            candidates = change.added
+        else:
+            candidates = self._claims.losers(address)
+            for count, claim in enumerate(candidates, 1):
+                self._touched[claim.name] = None
+                if count % _STRIDE == 0:
+                    yield
+        self._report_collisions(address, winner, candidates)
+        # Without backends nothing listens: connections are refused, not accepted and closed.
+        if winner is not None and self._has_backends(winner):
+            self._budget.want(address, winner)
+        else:
+            self._budget.drop(address)
+
+    def _decide(self, address: endpoints.Backend, plan: _Plan) -> None:
+        """Open or close `address`, if it is not as it should be."""
+        wanted = self._budget.granted(address)
+        current = self._open.get(address)
+        if current is not None and current != wanted:
+            plan.close.append(address)
+        if wanted is None:
+            self._failed.pop(address, None)
+        elif current != wanted:
+            plan.open.append((address, wanted))
+        for claim in (wanted, self._claims.winner(address)):
+            if claim is not None:
+                self._touched[claim.name] = None
+
     def _has_backends(self, claim: claims.Claim) -> bool:
-        """Without backends nobody listens: connections are refused, never accepted and closed."""
-        return bool(self._entries[claim.name].rule.backends(claim.frontend.scope))
+        return bool(self._entries[claim.name].plan.rule.backends(claim.frontend.scope))
 
     def _plan_service(
         self,
         service: names.NamespacedName,
         plan: _Plan,
-        touched: dict[endpoints.Backend, None],
-    ) -> None:
-        """Compute one Service anew: its claims at once, its effects into `plan`.
+        touched: dict[endpoints.Backend, _Touched],
+    ) -> Generator[None, None, None]:
+        """Compute one Service anew, its effects into `plan`.
 
-        Whatever may meet a bug comes first, so that a Service is changed as a whole or not at all.
+        What may meet a bug comes first, so that a Service is changed as a whole or not at all.
         """
         found = self._reader.service(service)
-        ruled = rules.rules_for(
-            found, self._reader, node=self._node, default_strategy=self._default_strategy
-        )
-        created = found.created if found else ""
-        desired = {name: self._entry(rule, created) for name, rule in ruled.items()}
-        known = {name: self._entries[name] for name in self._ports_of.get(service, ())}
-        if desired == known:
-            # A resync meets little else: what is there stays, what is not open is tried.
-            touched.update(self._not_open(known.values()))
+        sources = self._reader.sources(service) if found else ()
+        snapshot = (found, *sources)
+        if _are_same(snapshot, self._made_of.get(service, (None,))):
             return
-        for name in known:
-            for address, claim in self._entries[name].claims:
-                self._claims.withdraw(address, claim)
-                touched[address] = None
-            if name not in desired:
-                del self._entries[name]
-                plan.forget.append(name)
-                self._touched[name] = None
-        for name, entry in desired.items():
-            for address, claim in entry.claims:
-                self._claims.add(address, claim)
-                touched[address] = None
-            old = self._entries.get(name)
-            self._entries[name] = entry
-            self._touched[name] = None
-            if old is None or _backends(old.rule) != _backends(entry.rule):
-                plan.set_backends.append(_backends(entry.rule))
-        if desired:
-            self._ports_of[service] = tuple(desired)
+        planned = yield from rules.plans_for(found, sources, self._options)
+        created = found.created if found else ""
+        known = self._ports_of.get(service, ())
+        changed: dict[names.ServicePortName, _Entry | None] = {
+            name: None for name in known if name not in planned
+        }
+        for count, (name, each) in enumerate(planned.items(), 1):
+            entry, old = _Entry(each, created), self._entries.get(name)
+            if old != entry:
+                changed[name] = entry
+                self._report_loops(each, old.plan if old else None)
+            if count % _STRIDE == 0:
+                yield
+        for name, new in changed.items():
+            self._replace(name, new, plan, touched)
+            yield
+        if planned:
+            self._ports_of[service] = tuple(planned)
         else:
             self._ports_of.pop(service, None)
+        if found:
+            self._made_of[service] = snapshot
+        else:
+            self._made_of.pop(service, None)
 
-    def _not_open(self, entries: Iterable[_Entry]) -> Iterable[tuple[endpoints.Backend, None]]:
-        """The addresses that `entries` claim and do not have, whatever the reason."""
-        for entry in entries:
-            for address, claim in entry.claims:
-                if self._open.get(address) != claim:
-                    yield address, None
+    def _replace(
+        self,
+        name: names.ServicePortName,
+        new: _Entry | None,
+        plan: _Plan,
+        touched: dict[endpoints.Backend, _Touched],
+    ) -> None:
+        """Put `new` in place of what is known of a service port."""
+        self._touched[name] = None
+        old = self._entries.pop(name, None)
+        for address, claim in old.claims() if old else ():
+            self._touch(address, touched)
+            self._claims.withdraw(address, claim)
+            self._forget_loss(address, claim)
+        if new is not None:
+            self._entries[name] = new
+            for address, claim in new.claims():
+                self._touch(address, touched).added.append(claim)
+                self._claims.add(address, claim)
+        before = _backends(old)
+        after = _backends(new)
+        if after is None and before is not None:
+            plan.forget.append(name)
+        elif after is not None and before != after:
+            plan.set_backends.append(after)
 
-    def _entry(self, raw: forwarding.Rule, created: str) -> _Entry:
-        """The entry for a rule of the objects: without loops, and with its claims."""
-        loops = self._loops(raw)
-        known = self._entries.get(raw.name)
-        if loops - (known.loops if known else frozenset()):
-            _log.warning(
-                "endpoint is the Service's own address and was left out",
-                service=str(raw.name),
-                endpoints=[str(backend) for backend in sorted(loops)],
-            )
-        rule = replace(
-            raw,
-            cluster=tuple(b for b in raw.cluster if b not in loops),
-            local=tuple(b for b in raw.local if b not in loops),
-        )
-        return _Entry(rule, tuple(self._wanted(rule, created)), loops)
-
-    def _wanted(
-        self, rule: forwarding.Rule, created: str
-    ) -> Iterable[tuple[endpoints.Backend, claims.Claim]]:
-        """The addresses a rule claims, with backends or without."""
-        for frontend in rule.frontends:
-            try:
-                address = self._locate(frontend)
-            except errors.PortalUnavailableError as error:
-                self._report_unavailable(rule.name, frontend, str(error))
-            else:
-                yield address, claims.Claim(created, rule.name, frontend)
-
-    def _loops(self, rule: forwarding.Rule) -> frozenset[endpoints.Backend]:
-        """Backends that are the service port's own frontends: they would dial themselves."""
-        own: set[endpoints.Backend] = set()
-        for frontend in rule.frontends:
-            own.add(endpoints.Backend(frontend.address, frontend.port))
-            try:
-                own.add(self._locate(frontend))
-            except errors.PortalUnavailableError:
-                continue
-        return frozenset(own.intersection((*rule.cluster, *rule.local)))
+    def _touch(
+        self, address: endpoints.Backend, touched: dict[endpoints.Backend, _Touched]
+    ) -> _Touched:
+        """The change of `address`, before any of its claims is changed."""
+        change = touched.get(address)
+        if change is None:
+            change = touched[address] = _Touched(self._claims.winner(address))
+        return change
 
     def _open_frontend(self, address: endpoints.Backend, claim: claims.Claim) -> None:
         message = forwarding.OpenFrontend(claim.name, claim.frontend, address)
+        known = self._failed.pop(address, None)
         try:
             self._plane.apply(message)
         except OSError as error:
             reason = error.strerror or str(error)
-            if self._failed.get(address) != reason:
+            if known != reason:
                 _log.error(
                     "cannot listen, will retry",
                     service=str(claim.name),
@@ -330,21 +430,24 @@ class Proxier:
                 )
             self._failed[address] = reason
         else:
-            self._failed.pop(address, None)
             self._open[address] = claim
 
-    def _report_collisions(self, address: endpoints.Backend, winner: claims.Claim | None) -> None:
-        """Say once who does not get an address, and who has it."""
-        known = self._collisions.pop(address, frozenset())
+    def _report_collisions(
+        self,
+        address: endpoints.Backend,
+        winner: claims.Claim | None,
+        candidates: Iterable[claims.Claim],
+    ) -> None:
+        """Log once which of `candidates` do not get `address`, and who has it."""
         if winner is None:
             return
-        losers = [
-            claim
-            for claim in self._claims.losers(address)
-            if not _is_served(claim.name, claim.frontend, winner)
-        ]
-        for claim in losers:
-            if claim not in known:
+        self._forget_loss(address, winner)
+        for claim in candidates:
+            if claim == winner or _is_served(claim.name, claim.frontend, winner):
+                continue
+            losing = self._losing.setdefault(address, set())
+            if claim not in losing:
+                losing.add(claim)
                 _log.error(
                     "address is taken by another Service, this one is not served on it",
                     service=str(claim.name),
@@ -352,42 +455,76 @@ class Proxier:
                     bound=str(address),
                     owner=str(winner.name),
                 )
-        if losers:
-            self._collisions[address] = frozenset(losers)
 
-    def _report_unavailable(
-        self, name: names.ServicePortName, frontend: forwarding.Frontend, reason: str
-    ) -> None:
-        known = self._entries.get(name)
-        if known is None or frontend not in known.rule.frontends:
-            _log.error("frontend is not served", service=str(name), reason=reason)
+    def _forget_loss(self, address: endpoints.Backend, claim: claims.Claim) -> None:
+        losing = self._losing.get(address)
+        if losing is not None:
+            losing.discard(claim)
+            if not losing:
+                del self._losing[address]
 
-    def _status(self, rule: forwarding.Rule, frontend: forwarding.Frontend) -> FrontendStatus:
-        try:
-            address = self._locate(frontend)
-        except errors.PortalUnavailableError as error:
-            return FrontendStatus(frontend, None, "unavailable", str(error))
-        winner = self._claims.winner(address)
-        if winner is not None and not _is_served(rule.name, frontend, winner):
-            return FrontendStatus(
-                frontend, address, "collision", f"{address} belongs to {winner.name}"
+    def _report_loops(self, plan: _PortPlan, known: _PortPlan | None) -> None:
+        if plan.loops - (known.loops if known else frozenset()):
+            _log.warning(
+                "endpoint is the Service's own address and was left out",
+                service=str(plan.rule.name),
+                endpoints=[str(backend) for backend in sorted(plan.loops)],
             )
-        if not rule.backends(frontend.scope):
-            return FrontendStatus(frontend, address, "no-endpoints", "connections are refused")
+
+    def _status(self, plan: _PortPlan, place: _Place) -> FrontendStatus:
+        frontend, address = place.frontend, place.address
+        if address is None:
+            return FrontendStatus(frontend, None, State(place.state), place.detail)
+        winner = self._claims.winner(address)
+        if winner is not None and not _is_served(plan.rule.name, frontend, winner):
+            detail = f"{address} belongs to {winner.name}"
+            return FrontendStatus(frontend, address, State.COLLISION, detail)
+        if not plan.rule.backends(frontend.scope):
+            detail = f"connections are refused: {plan.why_absent(frontend.scope)}"
+            return FrontendStatus(frontend, address, State.NO_ENDPOINTS, detail)
+        shortage = self._budget.shortage(address)
+        if shortage is not None:
+            return FrontendStatus(frontend, address, State.OVER_BUDGET, _SHORTAGES[shortage])
         if address in self._open:
-            return FrontendStatus(frontend, address, "bound")
+            return FrontendStatus(frontend, address, State.BOUND, _note(plan, place))
         detail = self._failed.get(address, "about to be opened")
-        return FrontendStatus(frontend, address, "unavailable", detail)
+        return FrontendStatus(frontend, address, State.UNAVAILABLE, detail)
 
 
-def at_once(steps: Steps) -> list[names.ServicePortName]:
-    """Take all steps of a sync, and return what it does."""
+_SHORTAGES = {
+    budget.Shortage.LISTENERS: (
+        "no listener is left in the fair share of this Service and its namespace; raise "
+        "--max-listeners or the limit of open files (ulimit -n)"
+    ),
+    budget.Shortage.SERVICES: (
+        "its namespace has more Services than one may have; raise --max-services-per-namespace"
+    ),
+}
+
+
+def _note(plan: _PortPlan, place: _Place) -> str:
+    """What may surprise about a frontend that is bound."""
+    notes = []
+    if place.address is not None and place.address.port != place.frontend.port:
+        notes.append(
+            f"this user may not bind port {place.frontend.port}: "
+            f"clients connect to port {place.address.port}"
+        )
+    if plan.unused:
+        notes.append(
+            f"{plan.unused} endpoints get no connections; raise --max-endpoints-per-service"
+        )
+    return "; ".join(notes)
+
+
+def at_once(steps: Generator[None, None, _Result]) -> _Result:
+    """Take all steps of a computation, and return what it does."""
     while True:
         try:
             next(steps)
         except StopIteration as done:
-            changed: list[names.ServicePortName] = done.value
-            return changed
+            result: _Result = done.value
+            return result
 
 
 def _by_name(dirty: Iterable[names.NamespacedName]) -> list[names.NamespacedName]:
@@ -396,15 +533,24 @@ def _by_name(dirty: Iterable[names.NamespacedName]) -> list[names.NamespacedName
     return sorted(by_name, key=operator.attrgetter("namespace"))
 
 
-def _backends(rule: forwarding.Rule) -> forwarding.SetBackends:
+def _are_same(one: _Snapshot, other: _Snapshot) -> bool:
+    """Whether two snapshots are of the very same objects: comparing large ones takes long."""
+    return len(one) == len(other) and all(map(operator.is_, one, other))
+
+
+def _backends(entry: _Entry | None) -> forwarding.SetBackends | None:
+    if entry is None or not entry.plan.is_served:
+        return None
+    rule = entry.plan.rule
     return forwarding.SetBackends(rule.name, rule.policy, rule.cluster, rule.local)
 
 
 def _is_served(
     name: names.ServicePortName, frontend: forwarding.Frontend, winner: claims.Claim
 ) -> bool:
-    """Whether `frontend` of `name` is served by who has its address: itself or its like.
+    """Whether `frontend` of `name` is served by the claim that has its address.
 
-    A Service may have one address twice, as an external IP and from its load balancer.
+    It is if that is its own or its like: a Service may have one address twice, as an external IP
+    and from its load balancer.
     """
     return winner.name == name and winner.frontend.scope is frontend.scope

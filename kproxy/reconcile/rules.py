@@ -1,9 +1,29 @@
-"""The forwarding rules of one Service: a pure function of its objects."""
+"""What one Service wants of the data plane: a pure function of its objects, computed in steps.
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+Work is linear in the size of the objects: endpoints are joined with ports by one pass over all
+slices, and chosen by one pass over each port's endpoints. A pause comes after some 100 us.
 
-from kproxy.model import endpoints, forwarding, names, services
+A Service can ask for more than its share. Its ports are bounded (`Bounds`), and what is beyond the
+bound is named, not dropped. Ports that this proxy does not serve (UDP, SCTP, headless Services,
+ExternalNames, another proxy's Services) are named too.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from kproxy import errors
+from kproxy.model import endpoints, forwarding, names, services, validation
+from kproxy.portal import budget
+from kproxy.reconcile import absence
+
+DEFAULT_MAX_PORTS = 4096
+DEFAULT_MAX_ENDPOINTS = 100_000
+
+_STRIDE = 256
+"""Endpoint ports joined between two pauses."""
 
 
 class ObjectReader(Protocol):
@@ -12,62 +32,209 @@ class ObjectReader(Protocol):
     def service(self, name: names.NamespacedName, /) -> services.Service | None:
         """The Service so named, if there is one."""
 
-    def endpoints(self, port: names.ServicePortName, /) -> tuple[endpoints.Endpoint, ...]:
-        """The endpoints of a service port, of any readiness."""
+    def sources(self, name: names.NamespacedName, /) -> tuple[endpoints.EndpointsObject, ...]:
+        """The objects that say where the Service's endpoints are."""
 
     def service_names(self) -> frozenset[names.NamespacedName]:
         """The names of all Services."""
 
 
-def rules_for(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How much one Service may have."""
+
+    ports: int = DEFAULT_MAX_PORTS
+    """Frontends, over all ports and addresses. ClusterIPs come first."""
+    endpoints: int = DEFAULT_MAX_ENDPOINTS
+    """Endpoints that get connections, counted once for each port."""
+
+
+Locate: TypeAlias = Callable[[forwarding.Frontend], endpoints.Backend]
+"""The portal's: the address that a frontend is bound to.
+
+Raises PortalUnavailableError or PortalRefusedError.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What is the same for all Services. `node` is this node's name, for the Local policies."""
+
+    locate: Locate
+    node: str = ""
+    default_strategy: services.Strategy = services.Strategy.ROUND_ROBIN
+    bounds: Bounds = Bounds()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a frontend is to be bound. `state` and `detail` say why it is not; "" means it is."""
+
+    frontend: forwarding.Frontend
+    address: endpoints.Backend | None
+    state: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PortPlan:
+    """What one service port wants.
+
+    `is_served` is false for a port that this proxy does not serve; it has no backends then.
+    `found` are the endpoints of the port, of any readiness. `absent` says, by scope, why there is
+    no backend. `unused` counts the endpoints that are ready and left out because of `Bounds`.
+    """
+
+    rule: forwarding.Rule
+    places: tuple[Place, ...]
+    is_served: bool = True
+    found: tuple[endpoints.Endpoint, ...] = ()
+    loops: frozenset[endpoints.Backend] = frozenset()
+    absent: tuple[tuple[forwarding.Scope, str], ...] = ()
+    unused: int = 0
+
+    def why_absent(self, scope: forwarding.Scope) -> str:
+        """Why no endpoint of `scope` can be used."""
+        return dict(self.absent).get(scope, "")
+
+
+Plans: TypeAlias = dict[names.ServicePortName, PortPlan]
+Joined: TypeAlias = Mapping[tuple[str, names.Protocol], Sequence[tuple[endpoints.Endpoint, ...]]]
+
+
+def plans_for(
     service: services.Service | None,
-    reader: ObjectReader,
-    *,
-    node: str,
-    default_strategy: services.Strategy,
-) -> dict[names.ServicePortName, forwarding.Rule]:
-    """What `service` wants of the data plane; nothing when it is not to be proxied.
-
-    `node` is this node's name, for the Local policies. Ports that are not TCP have no rule.
-    """
-    if service is None or not service.is_proxied:
+    sources: Sequence[endpoints.EndpointsObject],
+    options: Options,
+) -> Generator[None, None, Plans]:
+    """What `service` wants, by service port; nothing when there is no such Service."""
+    if service is None:
         return {}
-    policy = forwarding.Policy(service.strategy or default_strategy, service.affinity_seconds)
-    rules = {}
-    for port in service.ports:
-        if port.protocol is not names.Protocol.TCP:
-            continue
+    plans: Plans = {}
+    for plan in _unserved(service, options.bounds.ports):
+        plans[plan.rule.name] = plan
+        yield
+    if not service.is_proxied:
+        return plans
+    joined = yield from _join(sources)
+    served = [port for port in service.ports if port.protocol is names.Protocol.TCP]
+    policy = forwarding.Policy(
+        service.strategy or options.default_strategy, service.affinity_seconds
+    )
+    demands = []
+    for port in served:
+        demands.append(sum(map(len, joined.get((port.name, port.protocol), ()))))
+        yield
+    shares = budget.Shares(Counter(demands), options.bounds.endpoints)
+    rooms = _rooms(service, served, options.bounds)
+    for port, demand, room in zip(served, demands, rooms, strict=True):
+        share = shares.next(demand)
         name = names.ServicePortName(service.name, port.name, port.protocol)
-        frontends = tuple(_frontends(service, port))
-        found = _of_one_family(frontends, reader.endpoints(name))
-        rules[name] = forwarding.Rule(
-            name=name,
-            frontends=frontends,
-            policy=policy,
-            cluster=_backends(endpoints.serving_set(found)),
-            local=_backends(endpoints.serving_set(endpoints.on_node(found, node))),
+        frontends, places = _places(service, port, room, options)
+        groups = joined.get((port.name, port.protocol), ())
+        found = yield from endpoints.merged_in_steps(groups or ((),))
+        chosen = yield from endpoints.chosen_in_steps(
+            found,
+            options.node,
+            _own_addresses(places),
+            # The address of a node port is "".
+            has_ipv4_frontend=any(":" not in each.address for each in frontends),
         )
-    return rules
+        rule = forwarding.Rule(
+            name, frontends, policy, chosen.cluster[:share], chosen.local[:share]
+        )
+        plans[name] = PortPlan(
+            rule,
+            places,
+            found=found,
+            loops=chosen.loops,
+            absent=tuple(_absences(rule, found, sources, chosen, options.node)),
+            unused=len(chosen.cluster) - len(rule.cluster),
+        )
+        yield
+    return plans
 
 
-def _of_one_family(
-    frontends: tuple[forwarding.Frontend, ...], found: tuple[endpoints.Endpoint, ...]
-) -> tuple[endpoints.Endpoint, ...]:
-    """Of a dual-stack Service, whose pods are there twice, the endpoints of one family.
-
-    That is the frontends', IPv4 if they have both: only those can be bound (service-behaviour row
-    39). Where there is but one family, it is dialled from frontends of either.
-    """
-    ipv4 = tuple(each for each in found if ":" not in each.backend.address)
-    if not ipv4 or len(ipv4) == len(found):
-        return found
-    if any(":" not in frontend.address for frontend in frontends):  # a node port's is ""
-        return ipv4
-    return tuple(each for each in found if ":" in each.backend.address)
+def _join(sources: Sequence[endpoints.EndpointsObject]) -> Generator[None, None, Joined]:
+    """The endpoints by port name and protocol, never by number (service-behaviour row 4)."""
+    joined: dict[tuple[str, names.Protocol], list[tuple[endpoints.Endpoint, ...]]] = {}
+    count = 0
+    for source in sources:
+        for port in source.ports:
+            joined.setdefault((port.name, port.protocol), []).append(port.endpoints)
+            count += 1
+            if count % _STRIDE == 0:
+                yield
+    return joined
 
 
-def _backends(chosen: Iterable[endpoints.Endpoint]) -> tuple[endpoints.Backend, ...]:
-    return tuple(endpoint.backend for endpoint in chosen)
+def _rooms(
+    service: services.Service, ports: Sequence[services.ServicePort], bounds: Bounds
+) -> Iterator[int]:
+    """How many frontends each port may have: all have a ClusterIP before one has another."""
+    extra = bounds.ports - len(ports)
+    others = len(service.external_ips) + len(service.load_balancer_ips)
+    for index, port in enumerate(ports):
+        more = min(others + bool(port.node_port), max(extra, 0))
+        extra -= more
+        yield 1 + more if index < bounds.ports else 0
+
+
+def _places(
+    service: services.Service, port: services.ServicePort, room: int, options: Options
+) -> tuple[tuple[forwarding.Frontend, ...], tuple[Place, ...]]:
+    """The frontends of one port, and where each is. One more than `room` stands for all others."""
+    frontends: list[forwarding.Frontend] = []
+    places: list[Place] = []
+    for frontend in _frontends(service, port):
+        frontends.append(frontend)
+        if len(places) == room:
+            wanted = 1 + bool(port.node_port)
+            wanted += len(service.external_ips) + len(service.load_balancer_ips)
+            places.append(_beyond(frontend, wanted - room, options.bounds.ports))
+            break
+        places.append(_place(frontend, options.locate))
+    return tuple(frontends), tuple(places)
+
+
+def _beyond(frontend: forwarding.Frontend, count: int, limit: int) -> Place:
+    others = f"this and {count - 1} more addresses of the port are" if count > 1 else "it is"
+    return Place(
+        frontend,
+        None,
+        forwarding.State.OVER_BUDGET,
+        f"{others} not served: the Service wants more than {limit} ports and addresses; "
+        "raise --max-ports-per-service",
+    )
+
+
+def _place(frontend: forwarding.Frontend, locate: Locate) -> Place:
+    try:
+        return Place(frontend, locate(frontend))
+    except errors.PortalRefusedError as error:
+        return Place(frontend, None, forwarding.State.REFUSED, str(error))
+    except errors.PortalUnavailableError as error:
+        return Place(frontend, None, forwarding.State.UNAVAILABLE, str(error))
+
+
+def _own_addresses(places: Sequence[Place]) -> frozenset[endpoints.Backend]:
+    """The service port's own frontends: an endpoint there would be dialled for ever (D14)."""
+    virtual = {endpoints.Backend(place.frontend.address, place.frontend.port) for place in places}
+    return frozenset(virtual.union(place.address for place in places if place.address))
+
+
+def _absences(
+    rule: forwarding.Rule,
+    found: Sequence[endpoints.Endpoint],
+    sources: Sequence[endpoints.EndpointsObject],
+    chosen: endpoints.Chosen,
+    node: str,
+) -> Iterator[tuple[forwarding.Scope, str]]:
+    for scope in dict.fromkeys(frontend.scope for frontend in rule.frontends):
+        if not rule.backends(scope):
+            is_cluster = scope is forwarding.Scope.CLUSTER
+            local_to = None if is_cluster or not rule.cluster else node
+            yield scope, absence.reason(rule.name, found, sources, chosen, local_to)
 
 
 def _frontends(
@@ -90,3 +257,31 @@ def _scope(policy: services.TrafficPolicy) -> forwarding.Scope:
     if policy is services.TrafficPolicy.LOCAL:
         return forwarding.Scope.LOCAL
     return forwarding.Scope.CLUSTER
+
+
+def _unserved(service: services.Service, most: int) -> Iterator[PortPlan]:
+    """The ports that are not for this proxy; a Service without ports has one that stands for it."""
+    reason = _why_unserved(service)
+    ports = service.ports
+    if reason and not ports:
+        ports = (services.ServicePort("", names.Protocol.TCP, 0),)
+    others = (port for port in ports if reason or port.protocol is not names.Protocol.TCP)
+    for port in itertools.islice(others, most):
+        name = names.ServicePortName(service.name, port.name, port.protocol)
+        kind = forwarding.FrontendKind.CLUSTER_IP
+        frontend = forwarding.Frontend(kind, service.cluster_ip, port.port)
+        rule = forwarding.Rule(name, (frontend,), forwarding.Policy(), ())
+        detail = reason or f"{port.protocol.value} is not served: only TCP is"
+        place = Place(frontend, None, forwarding.State.NOT_SERVED, detail)
+        yield PortPlan(rule, (place,), is_served=False)
+
+
+def _why_unserved(service: services.Service) -> str:
+    """Why no port of `service` is for this proxy; "" if some may be."""
+    if service.type is services.ServiceType.EXTERNAL_NAME:
+        return "an ExternalName is a DNS name only: no address is served"
+    if service.proxied_elsewhere:
+        return f"it belongs to another service proxy (label {validation.LABEL_SERVICE_PROXY_NAME})"
+    if not service.cluster_ip:
+        return "headless: it has no ClusterIP, and clients connect to its endpoints themselves"
+    return ""

@@ -17,7 +17,7 @@ from kproxy import metrics
 from kproxy.cluster import client, informer, kubeconfig, source
 from kproxy.model import names
 from kproxy.portal import loopback
-from kproxy.reconcile import proxier
+from kproxy.reconcile import proxier, rules
 from kproxy.simulator import apiserver, faults, resources
 from kproxy.simulator.storage import Object
 from tests import virtual_time
@@ -110,7 +110,7 @@ class Proxy:
         )
         self.plane = recording.RecordingPlane()
         self.proxier = proxier.Proxier(
-            self.informed.store, self.plane, loopback.LoopbackPortal(1).locate
+            self.informed.store, self.plane, rules.Options(locate=loopback.LoopbackPortal(1).locate)
         )
 
     def _on_change(self, changed: frozenset[names.NamespacedName]) -> None:

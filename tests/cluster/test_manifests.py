@@ -13,7 +13,7 @@ import pytest
 
 from kproxy import errors
 from kproxy.cluster import manifests, source
-from kproxy.model import admission, endpoints, names, services
+from kproxy.model import admission, names, services
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "manifests"
 PATIENCE_SECONDS = 20.0
@@ -124,7 +124,7 @@ async def test_node_port_scenarios_keep_nodes_and_policies() -> None:
         assert local.external_policy is services.TrafficPolicy.LOCAL
         assert [port.node_port for port in local.ports] == [30002]
         found = watched.source.store.endpoints(names.ServicePortName(local.name))
-        assert [e.node for e in endpoints.on_node(found, "node-b")] == ["node-b"]
+        assert [e.node for e in found if e.node == "node-b"] == ["node-b"]
 
 
 async def test_of_the_broken_example_each_document_is_named_once_and_the_good_one_is_kept() -> None:

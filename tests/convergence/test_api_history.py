@@ -29,7 +29,7 @@ twice, should the version be gone that it is to go on from."""
 
 SERVICES = ["a", "b", "c"]
 SLICES = ["s1", "s2", "s3", "s4"]
-SERVICE_IPS = ["10.0.0.1", "11.0.0.1", "10.0.0.2"]  # the first two are 127.0.0.1
+SERVICE_IPS = ["10.0.9.1", "11.0.9.1", "10.0.9.2"]  # the first two are 127.0.0.1
 BACKENDS = ["10.1.0.1", "10.1.0.2", "10.1.0.3"]
 CUTS = sorted(set(Kind) - {Kind.REORDER_EVENTS})
 DISORDERS = [Kind.DUPLICATE_EVENTS, Kind.REORDER_EVENTS, Kind.OVERSIZED_OBJECTS]

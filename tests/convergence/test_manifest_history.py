@@ -20,14 +20,16 @@ from hypothesis import strategies as st
 
 from kproxy.cluster import manifests, store
 from kproxy.model import admission, endpoints, names, services
-from kproxy.portal import loopback
+from kproxy.portal import budget
 from kproxy.reconcile import proxier
-from tests.reconcile import recording
+from tests.reconcile import builders, recording
 
 Document: TypeAlias = dict[str, Any]
 NAMES = ["a", "b", "c"]
-ADDRESSES = ["10.0.0.1", "11.0.0.1", "10.0.0.2"]  # the first two are 127.0.0.1
+ADDRESSES = ["10.0.9.1", "11.0.9.1", "10.0.9.2"]  # the first two are 127.0.0.1
 NODE = "n1"
+LISTENERS = 3
+"""Fewer than three Services with their external IPs can want."""
 SLICES = ["s1", "s2", "s3"]
 
 
@@ -62,7 +64,7 @@ specs = st.builds(
         {
             "clusterIP": st.sampled_from([*ADDRESSES, *ADDRESSES, *ADDRESSES, "None", "fd00::1"]),
             "ports": ports,
-            "externalIPs": st.sampled_from([None, None, ["12.0.0.2"], ["12.0.0.1", "12.0.0.2"]]),
+            "externalIPs": st.sampled_from([None, None, ["12.0.9.2"], ["12.0.9.1", "12.0.9.2"]]),
             "internalTrafficPolicy": st.sampled_from([None, None, "Local"]),
             "sessionAffinity": st.sampled_from([None, "ClientIP"]),
         }
@@ -86,7 +88,7 @@ def documents_of_service(name: str) -> st.SearchStrategy[Document]:
 service_documents = st.sampled_from(NAMES).flatmap(documents_of_service)
 
 # The last two are Services' own addresses: loops, as far as the Service has that address.
-backend_addresses = st.sampled_from(["10.1.0.1", "10.1.0.2", "10.1.0.3", "10.0.0.1", "12.0.0.2"])
+backend_addresses = st.sampled_from(["10.1.0.1", "10.1.0.2", "10.1.0.3", "10.0.9.1", "12.0.9.2"])
 
 
 def slice_document(
@@ -162,7 +164,7 @@ good_documents = st.one_of(
 def spoilt(document: Document) -> Document:
     """The same object, with something in it that no apiserver would take."""
     wrong: dict[str, Document] = {
-        "Service": {"spec": {"clusterIP": "10.0.0.999", "ports": [{"port": 0}]}},
+        "Service": {"spec": {"clusterIP": "10.0.9.999", "ports": [{"port": 0}]}},
         "EndpointSlice": {"ports": [{"name": "http", "port": 70000}]},
         "Endpoints": {"subsets": "none"},
     }
@@ -176,13 +178,14 @@ class World:
         self.store = kept
         self.plane = recording.RecordingPlane()
         self.proxier = proxier.Proxier(
-            kept, self.plane, loopback.LoopbackPortal(1).locate, node=NODE
+            kept, self.plane, builders.options(node=NODE), room=budget.Budget(LISTENERS)
         )
 
     def sync(self) -> None:
         """Sync without a log, and check what must hold after any sync."""
         with structlog.testing.capture_logs():
             self.proxier.sync()
+        assert len(self.plane.open) <= LISTENERS
         rules = self.proxier.rules()
         statuses = [status for name in rules for status in self.proxier.frontends(name)]
         assert self.proxier.quarantined == 0

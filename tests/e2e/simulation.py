@@ -82,6 +82,10 @@ def _plain(answer: Any) -> Object:
     return plain
 
 
+EXTERNAL_IPS = "192.0.0.0/8"
+"""External IPs that the proxy serves."""
+
+
 class Simulation:
     """A cluster and the proxy of its node, both of which may be restarted. See `simulation`."""
 
@@ -111,7 +115,8 @@ class Simulation:
 
     def start_proxy(self, node: str) -> None:
         """Start `kproxy run` as the proxy of a node."""
-        flags = ("--hostname-override", node, "--control", str(self.control))
+        who = ("--hostname-override", node, "--external-ip-cidrs", EXTERNAL_IPS)
+        flags = (*who, "--control", str(self.control))
         outside = ("--healthz-bind-address", self.healthz, "--metrics-bind-address", self.metrics)
         self._proxy = self._running.enter_context(
             daemon.running(

@@ -21,7 +21,8 @@ def clusterip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[daemon.Daemo
     with contextlib.ExitStack() as stack:
         for ip in (FIRST, SECOND):
             stack.enter_context(programs.redis(folder / ip, (ip, PORT)))
-        yield stack.enter_context(daemon.running(folder / "kproxy", path))
+        allowed = ("--external-ip-cidrs", "192.0.2.0/24")
+        yield stack.enter_context(daemon.running(folder / "kproxy", path, *allowed))
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +82,16 @@ def test_a_service_without_endpoints_refuses(clusterip: daemon.Daemon) -> None:
     assert "Connection refused" in programs.redis_cli(address, "PING")
 
 
-def test_a_headless_service_is_neither_listed_nor_proxied(clusterip: daemon.Daemon) -> None:
-    listed = [view["name"] for view in clusterip.ready["services"]]
+def test_a_headless_service_is_listed_and_not_served(clusterip: daemon.Daemon) -> None:
+    states = {
+        view["name"]: {frontend["state"] for frontend in view["frontends"]}
+        for view in clusterip.ready["services"]
+    }
 
-    assert listed == ["redis", "redis-empty", "redis-external", "redis-sa"]
+    assert states.pop("redis-empty") == {"no-endpoints"}
+    assert states.pop("redis-headless") == {"not-served"}
+    assert states.keys() == {"redis", "redis-external", "redis-sa"}
+    assert all(each == {"bound"} for each in states.values())
     assert clusterip.listening() == {
         ("127.0.19.85", PORT),
         ("127.0.219.234", PORT),

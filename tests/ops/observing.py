@@ -10,7 +10,7 @@ from kproxy.cluster import source, store
 from kproxy.datapath import worker
 from kproxy.model import endpoints, forwarding, names, services
 from kproxy.ops import durations, health, observed
-from kproxy.reconcile import dataplane, proxier, runner
+from kproxy.reconcile import dataplane, proxier, report, rules, runner
 
 
 class StillSource:
@@ -47,14 +47,18 @@ class Proxy:
         self.source = StillSource(reflectors)
         self.plane = dataplane.WorkerDataPlane(data_path, self.box, random.Random(1))
         self.proxier = proxier.Proxier(
-            self.source.store, self.plane, lambda _: endpoints.Backend("127.0.0.1", 0)
+            self.source.store,
+            self.plane,
+            rules.Options(locate=lambda _: endpoints.Backend("127.0.0.1", 0)),
         )
+        self.reporter = report.Reporter(self.proxier.frontends)
         self.syncs = health.SyncRecord()
         self.seen = observed.Observed(
             source=self.source,
             proxier=self.proxier,
             plane=self.plane,
             worker=data_path,
+            reporter=self.reporter,
             runner=runner.Runner(tuple, tuple, lambda: False),
             syncs=self.syncs,
             lag=durations.Histogram(durations.LAG_BUCKETS),

@@ -5,6 +5,7 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 from kproxy import config, server
 from kproxy.ops import places
@@ -30,8 +31,9 @@ async def serving(
     healthz: places.TcpPlace | None = None,
     metrics: places.TcpPlace | None = None,
     control: places.UnixPlace | None = None,
+    **options: Any,
 ) -> AsyncIterator[server.Server]:
-    """A Server that is ready; stopped at the end if it still runs."""
+    """A Server that is ready; stopped at the end if it still runs. `options` are of the Config."""
     cfg = config.Config(
         manifests=(manifest,),
         node=node,
@@ -41,6 +43,7 @@ async def serving(
         healthz=healthz,
         metrics=metrics,
         control=control,
+        **options,
     )
     served = server.Server(cfg)
     try:

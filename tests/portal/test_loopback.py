@@ -1,7 +1,9 @@
 """The loopback portal: where in 127/8 each virtual address is bound."""
 
+import ipaddress
 from pathlib import Path
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,18 @@ def located(
     kind: forwarding.FrontendKind, address: str, port: int, shift_below: int = UNPRIVILEGED
 ) -> str:
     frontend = forwarding.Frontend(kind, address, port)
-    return str(loopback.LoopbackPortal(shift_below).locate(frontend))
+    return str(portal(shift_below).locate(frontend))
+
+
+def portal(shift_below: int = ANY_PORT) -> loopback.LoopbackPortal:
+    """It serves external IPs of TEST-NET-3, and knows where the API server is."""
+    return loopback.LoopbackPortal(
+        shift_below,
+        external_ips=(ipaddress.ip_network("203.0.113.0/24"), ipaddress.ip_network("10.0.0.0/8")),
+        reserved=frozenset(
+            {endpoints.Backend("127.9.0.1", 6443), endpoints.Backend("10.9.9.9", 443)}
+        ),
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,7 +64,7 @@ def test_low_ports_stay_where_they_are_when_they_may_be_bound() -> None:
 
 
 def test_two_virtual_addresses_may_meet_and_are_not_told_apart_here() -> None:
-    assert located(CLUSTER_IP, "10.0.0.1", 80) == located(CLUSTER_IP, "11.0.0.1", 80)
+    assert located(CLUSTER_IP, "10.0.1.1", 80) == located(CLUSTER_IP, "11.0.1.1", 80)
 
 
 @pytest.mark.parametrize("address", ["fd00:10:96::a", "::1", "2001:db8::1"])
@@ -64,11 +77,58 @@ def test_ipv6_is_refused_with_one_sentence_that_says_what_to_do(address: str) ->
     assert "\n" not in sentence
 
 
+@pytest.mark.parametrize(
+    ("kind", "address", "said"),
+    [
+        pytest.param(CLUSTER_IP, "10.0.0.1", "bound as 127.0.0.1, and 127.0.0.0/24", id="host"),
+        pytest.param(CLUSTER_IP, "127.0.0.53", "127.0.0.0/24 is kept", id="the host's DNS"),
+        pytest.param(CLUSTER_IP, "9.0.0.255", "127.0.0.0/24 is kept", id="last of the host's"),
+        pytest.param(CLUSTER_IP, "9.0.0.0", "127.0.0.0/24 is kept", id="first of the host's"),
+        pytest.param(KINDS.EXTERNAL_IP, "10.0.0.1", "127.0.0.0/24 is kept", id="external IP"),
+        pytest.param(KINDS.LOAD_BALANCER, "8.0.0.53", "127.0.0.0/24 is kept", id="LB IP"),
+        pytest.param(CLUSTER_IP, "9.255.255.255", "broadcast", id="broadcast of loopback"),
+        pytest.param(
+            KINDS.EXTERNAL_IP, "192.0.2.7", "add 192.0.2.7/32 to serve it", id="not in the list"
+        ),
+        pytest.param(KINDS.EXTERNAL_IP, "2001:db8::1", "add 2001:db8::1/128", id="IPv6"),
+        pytest.param(KINDS.LOAD_BALANCER, "127.1.0.1", "loopback", id="LB IP in 127/8"),
+        pytest.param(KINDS.LOAD_BALANCER, "169.254.169.254", "link-local", id="LB IP link-local"),
+        pytest.param(KINDS.EXTERNAL_IP, "10.9.9.9", "the API server", id="API server's address"),
+        pytest.param(KINDS.LOAD_BALANCER, "10.9.9.9", "the API server", id="as LB IP"),
+    ],
+)
+def test_an_address_that_could_take_traffic_from_others_is_refused(
+    kind: forwarding.FrontendKind, address: str, said: str
+) -> None:
+    with pytest.raises(errors.PortalRefusedError) as refused:
+        located(kind, address, 80)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_api_servers_own_socket_is_never_taken() -> None:
+    assert located(CLUSTER_IP, "10.9.0.1", 6444) == "127.9.0.1:6444"
+    with pytest.raises(errors.PortalRefusedError):
+        located(CLUSTER_IP, "10.9.0.1", 6443)
+
+
+def test_the_api_servers_cluster_ip_is_one_like_any_other() -> None:
+    assert located(CLUSTER_IP, "10.9.9.9", 443, ANY_PORT) == "127.9.9.9:443"
+
+
+def test_without_a_list_no_external_ip_is_served() -> None:
+    frontend = forwarding.Frontend(KINDS.EXTERNAL_IP, "203.0.113.7", 80)
+    with pytest.raises(errors.PortalRefusedError, match="--external-ip-cidrs"):
+        loopback.LoopbackPortal(ANY_PORT).locate(frontend)
+
+
 @given(st.ip_addresses(v=4), st.integers(1, 65535), st.integers(0, 1025))
-def test_every_ipv4_frontend_gets_a_loopback_address_and_a_port_that_may_be_bound(
+def test_every_other_ipv4_frontend_gets_a_loopback_address_and_a_port_that_may_be_bound(
     address: object, port: int, shift_below: int
 ) -> None:
     frontend = forwarding.Frontend(CLUSTER_IP, str(address), port)
+    _, _, rest = str(address).partition(".")
+    hypothesis.assume(not rest.startswith("0.0.") and rest != "255.255.255")
     bound = loopback.LoopbackPortal(shift_below).locate(frontend)
     assert isinstance(bound, endpoints.Backend)
     assert bound.address.split(".") == ["127", *str(address).split(".")[1:]]

@@ -1,12 +1,24 @@
 """Services and endpoints for the tests of this folder, with defaults for what does not matter."""
 
+import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
 from kproxy.model import endpoints, names, services
+from kproxy.portal import loopback
+from kproxy.reconcile import rules
 
 TCP = names.Protocol.TCP
 NAMESPACE = "default"
+
+
+ALL_EXTERNAL_IPS = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+
+
+def options(**fields: Any) -> rules.Options:
+    """Of a proxier over the loopback portal, which serves every external IP."""
+    portal = loopback.LoopbackPortal(1, external_ips=ALL_EXTERNAL_IPS)
+    return rules.Options(**{"locate": portal.locate, **fields})
 
 
 def named(name: str, namespace: str = NAMESPACE) -> names.NamespacedName:
@@ -19,7 +31,7 @@ def port_of(service: str, port: str = "http", namespace: str = NAMESPACE) -> nam
 
 def service(
     name: str = "web",
-    ip: str = "10.0.0.1",
+    ip: str = "10.0.9.1",
     ports: dict[str, int] | tuple[services.ServicePort, ...] | None = None,
     *,
     namespace: str = NAMESPACE,

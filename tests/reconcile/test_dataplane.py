@@ -18,7 +18,7 @@ from tests.reconcile import builders
 
 WEB, DB = builders.port_of("web"), builders.port_of("db")
 SCOPE = forwarding.Scope
-CLUSTER_IP = forwarding.Frontend(forwarding.FrontendKind.CLUSTER_IP, "10.0.0.1", 80)
+CLUSTER_IP = forwarding.Frontend(forwarding.FrontendKind.CLUSTER_IP, "10.0.9.1", 80)
 NODE_PORT = forwarding.Frontend(forwarding.FrontendKind.NODE_PORT, "", 30080, SCOPE.LOCAL)
 STICKY = forwarding.Policy(affinity_seconds=60)
 PATIENCE = 5.0

@@ -7,7 +7,7 @@ import pytest
 
 from kproxy.cluster import store
 from kproxy.model import admission, endpoints, forwarding, names, services
-from kproxy.reconcile import rules
+from kproxy.reconcile import proxier, rules
 from tests.reconcile import builders
 
 WEB = builders.named("web")
@@ -24,7 +24,13 @@ def rules_of(
     kept = store.Store()
     for each in objects:
         kept.apply(each)
-    return rules.rules_for(kept.service(WEB), kept, node=node, default_strategy=strategy)
+    plans = plans_of(kept, node=node, default_strategy=strategy)
+    return {name: plan.rule for name, plan in plans.items() if plan.is_served}
+
+
+def plans_of(kept: store.Store, **options: Any) -> dict[names.ServicePortName, rules.PortPlan]:
+    steps = rules.plans_for(kept.service(WEB), kept.sources(WEB), builders.options(**options))
+    return proxier.at_once(steps)
 
 
 def rule_of(*objects: admission.Accepted, node: str = "n1") -> forwarding.Rule:
@@ -40,13 +46,13 @@ def test_a_cluster_ip_service_has_one_rule_per_port_with_its_own_endpoints() -> 
     ) == {
         HTTP: forwarding.Rule(
             HTTP,
-            (forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.0.1", 80),),
+            (forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.9.1", 80),),
             forwarding.Policy(ROUND_ROBIN, None),
             builders.backends("10.1.0.1:8080 10.1.0.2:8080"),
         ),
         builders.port_of("web", "admin"): forwarding.Rule(
             builders.port_of("web", "admin"),
-            (forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.0.1", 9000),),
+            (forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.9.1", 9000),),
             forwarding.Policy(ROUND_ROBIN, None),
             builders.backends("10.1.0.1:9001"),
         ),
@@ -103,7 +109,7 @@ def test_only_tcp_ports_have_rules() -> None:
 def test_without_endpoints_there_is_a_rule_without_backends() -> None:
     rule = rule_of(builders.service())
     assert (rule.cluster, rule.local) == ((), ())
-    assert rule.frontends == (forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.0.1", 80),)
+    assert rule.frontends == (forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.9.1", 80),)
 
 
 def test_endpoints_are_joined_by_port_name_and_never_by_number() -> None:
@@ -174,7 +180,7 @@ def test_every_virtual_address_is_a_frontend_in_the_scope_of_its_policy(
         **external,
     )
     assert rule_of(service).frontends == (
-        forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.0.1", 80, scopes[0]),
+        forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.9.1", 80, scopes[0]),
         forwarding.Frontend(KINDS.NODE_PORT, "", 30080, scopes[1]),
         forwarding.Frontend(KINDS.EXTERNAL_IP, "203.0.113.1", 80, scopes[2]),
         forwarding.Frontend(KINDS.LOAD_BALANCER, "198.51.100.1", 80, scopes[3]),

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from kproxy.cluster import store
 from kproxy.model import admission, endpoints, forwarding, names, services
-from kproxy.portal import loopback
 from kproxy.reconcile import proxier
 from tests.reconcile import builders, recording
 
@@ -17,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OBJECTS: list[admission.Accepted] = [
-    builders.service("a", "10.0.0.1"),
-    builders.service("a", "10.0.0.2"),
-    builders.service("b", "10.0.0.1"),
-    builders.service("b", "10.0.0.2", {"http": 80, "admin": 81}),
-    builders.service("c", "10.0.0.3"),
+    builders.service("a", "10.0.9.1"),
+    builders.service("a", "10.0.9.2"),
+    builders.service("b", "10.0.9.1"),
+    builders.service("b", "10.0.9.2", {"http": 80, "admin": 81}),
+    builders.service("c", "10.0.9.3"),
     builders.sliced("a", "10.1.0.1"),
     builders.sliced("a", ""),
     builders.sliced("b", "10.1.0.2 10.1.0.3", ports=("http", "admin")),
@@ -41,7 +40,7 @@ class World:
     def __init__(self, whole: str = "sync") -> None:
         self.store = store.Store()
         self.plane = recording.RecordingPlane()
-        self.proxier = proxier.Proxier(self.store, self.plane, loopback.LoopbackPortal(1).locate)
+        self.proxier = proxier.Proxier(self.store, self.plane, builders.options())
         kinds: dict[str, Callable[[], proxier.Steps]] = {
             "sync": self.proxier.sync_steps,
             "resync": functools.partial(self.proxier.resync_steps, batch=1),
@@ -76,7 +75,7 @@ def test_any_interleaving_ends_where_a_fresh_start_does(whole: str, history: lis
         live.change(gone=gone, what=what)
         live.advance(steps)
     live.settle()
-    fresh.proxier = proxier.Proxier(live.store, fresh.plane, loopback.LoopbackPortal(1).locate)
+    fresh.proxier = proxier.Proxier(live.store, fresh.plane, builders.options())
     fresh.proxier.mark_all()
     fresh.proxier.sync()
     assert live.state() == fresh.state()
@@ -86,9 +85,9 @@ def test_a_resync_looks_at_everything_and_tells_what_it_has_opened() -> None:
     world = World()
     many = 3 * proxier.RESYNC_BATCH + 1
     for number in range(many):
-        world.change(gone=False, what=builders.service(f"s{number:03}", f"10.0.0.{number}"))
+        world.change(gone=False, what=builders.service(f"s{number:03}", f"10.0.9.{number}"))
         world.change(gone=False, what=builders.sliced(f"s{number:03}", "10.1.0.1"))
-        world.plane.busy.add(endpoints.Backend(f"127.0.0.{number}", 80))
+        world.plane.busy.add(endpoints.Backend(f"127.0.9.{number}", 80))
     assert len(world.proxier.sync()) == many
     assert world.plane.open == {}
     world.plane.busy.clear()
@@ -101,7 +100,7 @@ def test_a_resync_looks_at_everything_and_tells_what_it_has_opened() -> None:
 
 def test_what_a_sync_had_touched_before_it_met_a_bug_is_told_by_the_next() -> None:
     world = World()
-    for name, address in (("a", "10.0.0.1"), ("b", "10.0.0.2")):
+    for name, address in (("a", "10.0.9.1"), ("b", "10.0.9.2")):
         world.change(gone=False, what=builders.service(name, address))
         world.change(gone=False, what=builders.sliced(name, "10.1.0.1"))
     apply = world.plane.apply
@@ -124,7 +123,7 @@ def test_a_change_does_not_wait_for_the_end_of_a_resync() -> None:
     many = 1000
     world = World()
     for number in range(many):
-        address = f"10.0.{number // 250}.{number % 250}"
+        address = f"10.9.{number // 250}.{number % 250}"
         world.change(gone=False, what=builders.service(f"s{number:03}", address))
         world.change(gone=False, what=builders.sliced(f"s{number:03}", "10.1.0.1"))
     world.settle()

@@ -1,0 +1,296 @@
+"""Which frontends get a listening socket when there are not enough for all of them.
+
+A process has a limited number of descriptors, and one tenant can ask for any number of ports. So
+listeners have a budget, and it is shared out by max-min fairness: first among namespaces, then
+among the Services of a namespace. What one does not need goes to the others, and none gets more
+while another has less and wants more. A Service or namespace with 20,000 ports therefore never
+takes a listener from one with two. Where a remainder cannot be divided, older ones come first,
+then by name. Within a Service ClusterIPs come before node ports, load balancers and external IPs,
+then low ports before high ones.
+
+The result is a function of what is wanted now, and not of the order in which it was asked for: a
+restart ends in the same state.
+"""
+
+import bisect
+import heapq
+from collections import Counter
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from kproxy.model import endpoints
+from kproxy.portal import claims
+
+_STRIDE = 128
+"""Services or addresses looked at between two pauses."""
+
+Age: TypeAlias = tuple[str, str]
+"""Creation time and name: the order in which a remainder is given out."""
+
+
+class Shortage(StrEnum):
+    """Which bound keeps a frontend from listening."""
+
+    LISTENERS = "listeners"
+    SERVICES = "services"
+
+
+def water_level(demands: Mapping[int, int], supply: int) -> tuple[int, int]:
+    """Share `supply` fairly: the level, and how many of those that want more get one more.
+
+    `demands` counts the claimants by how much each wants. Everybody gets what it wants up to the
+    level (max-min fairness).
+    """
+    level, left, claimants = 0, supply, sum(demands.values())
+    for demand in sorted(demands):
+        if (demand - level) * claimants > left:
+            more, remainder = divmod(left, claimants)
+            return level + more, remainder
+        left -= (demand - level) * claimants
+        claimants -= demands[demand]
+        level = demand
+    return level, 0
+
+
+class Shares:
+    """Shares `supply` out fairly to claimants, whom it must be asked for in their order.
+
+    `demands` counts the claimants by how much each wants.
+    """
+
+    def __init__(self, demands: Mapping[int, int], supply: int) -> None:
+        self._level, self._remainder = water_level(demands, supply)
+
+    def next(self, demand: int) -> int:
+        """The share of the next claimant."""
+        if demand <= self._level:
+            return demand
+        if self._remainder:
+            self._remainder -= 1
+            return self._level + 1
+        return self._level
+
+
+@dataclass(slots=True)
+class _Service:
+    """What one Service wants: the claims by address. `denied` are those that it does not get."""
+
+    created: str
+    wants: dict[endpoints.Backend, claims.Claim] = field(default_factory=dict)
+    denied: dict[endpoints.Backend, Shortage] = field(default_factory=dict)
+    settled: tuple[int, Shortage] | None = None
+    """The share that `denied` was computed from; None once `wants` has changed."""
+
+
+@dataclass(slots=True)
+class _Namespace:
+    """The Services of one namespace that want listeners, and in which order they are served."""
+
+    services: dict[str, _Service] = field(default_factory=dict)
+    order: list[Age] = field(default_factory=list)
+    wanted: int = 0
+    is_limited: bool = False
+    """Whether it did not get all it wanted when listeners were last shared out."""
+
+
+class Budget:
+    """At most `listeners` at once, for at most `services` Services of each namespace.
+
+    None means no bound. `want` and `drop` say what changes; `settle` shares out anew.
+    """
+
+    def __init__(self, listeners: int | None = None, services: int | None = None) -> None:
+        self.limit = listeners
+        self._services_limit = services
+        self._wanted: dict[endpoints.Backend, claims.Claim] = {}
+        self._namespaces: dict[str, _Namespace] = {}
+        self._order: list[Age] = []
+        self._crowded: set[str] = set()
+        self._denied: dict[endpoints.Backend, Shortage] = {}
+        self._changed: dict[endpoints.Backend, None] = {}
+        self._is_settled = True
+
+    def want(self, address: endpoints.Backend, claim: claims.Claim) -> None:
+        """`claim` is to have a listener at `address`, in place of the claim that had it."""
+        if self._wanted.get(address) == claim:
+            return
+        self.drop(address)
+        self._wanted[address] = claim
+        key = claim.name.service
+        namespace = self._namespaces.setdefault(key.namespace, _Namespace())
+        service = namespace.services.get(key.name)
+        if service is None or service.created != claim.created:
+            oldest = namespace.order[:1]
+            if service is None:
+                service = namespace.services[key.name] = _Service(claim.created)
+            else:
+                _remove(namespace.order, (service.created, key.name))
+                service.created = claim.created
+            bisect.insort(namespace.order, (claim.created, key.name))
+            self._reorder(key.namespace, oldest, namespace.order[:1])
+        service.wants[address] = claim
+        service.settled = None
+        namespace.wanted += 1
+        self._count(key.namespace, namespace)
+
+    def drop(self, address: endpoints.Backend) -> None:
+        """No listener is wanted at `address`."""
+        claim = self._wanted.pop(address, None)
+        if claim is None:
+            return
+        key = claim.name.service
+        namespace = self._namespaces[key.namespace]
+        service = namespace.services[key.name]
+        del service.wants[address]
+        service.denied.pop(address, None)
+        self._denied.pop(address, None)
+        service.settled = None
+        namespace.wanted -= 1
+        if not service.wants:
+            oldest = namespace.order[:1]
+            del namespace.services[key.name]
+            _remove(namespace.order, (service.created, key.name))
+            self._reorder(key.namespace, oldest, namespace.order[:1])
+            if not namespace.order:
+                del self._namespaces[key.namespace]
+        self._count(key.namespace, namespace)
+
+    def granted(self, address: endpoints.Backend) -> claims.Claim | None:
+        """The claim that is to have a listener at `address`, as of the last `settle`."""
+        return None if address in self._denied else self._wanted.get(address)
+
+    def shortage(self, address: endpoints.Backend) -> Shortage | None:
+        """Why the claim that wants `address` gets no listener; None when it gets one."""
+        return self._denied.get(address)
+
+    def shortages(self) -> Mapping[Shortage, int]:
+        """How many frontends have no listener, by the bound that is to blame."""
+        return Counter(self._denied.values())
+
+    def settle(self) -> Generator[None, None, list[endpoints.Backend]]:
+        """Share out the listeners; returns the addresses for which the answer has changed.
+
+        O(1) while there is enough for everybody. Pauses between pieces of work of some 100 us.
+        """
+        if not self._is_settled and (self._is_short or self._denied):
+            yield from self._share_out_all()
+        self._is_settled = True
+        changed, self._changed = list(self._changed), {}
+        return changed
+
+    def _share_out_all(self) -> Generator[None, None, None]:
+        supply = len(self._wanted) if self.limit is None else self.limit
+        demands: dict[str, int] = {}
+        for count, (_, name) in enumerate(self._order, 1):
+            demands[name] = yield from self._demand(self._namespaces[name], name)
+            if count % _STRIDE == 0:
+                yield
+        shares = Shares(Counter(demands.values()), supply)
+        for name, demand in demands.items():
+            namespace = self._namespaces[name]
+            share = shares.next(demand)
+            is_limited = share < namespace.wanted
+            if is_limited or namespace.is_limited:
+                yield from self._share_out(namespace, share)
+            namespace.is_limited = is_limited
+            yield
+
+    @property
+    def _is_short(self) -> bool:
+        is_over = self.limit is not None and len(self._wanted) > self.limit
+        return is_over or bool(self._crowded)
+
+    def _demand(self, namespace: _Namespace, name: str) -> Generator[None, None, int]:
+        """How many listeners the Services want that the namespace may have."""
+        if name not in self._crowded:
+            return namespace.wanted
+        demand = 0
+        for count, (_, service) in enumerate(namespace.order[: self._services_limit], 1):
+            demand += len(namespace.services[service].wants)
+            if count % _STRIDE == 0:
+                yield
+        return demand
+
+    def _share_out(self, namespace: _Namespace, supply: int) -> Generator[None, None, None]:
+        """Give the Services of one namespace what it has got."""
+        order = namespace.order
+        allowed = len(order) if self._services_limit is None else self._services_limit
+        demands: Counter[int] = Counter()
+        for count, (_, name) in enumerate(order[:allowed], 1):
+            demands[len(namespace.services[name].wants)] += 1
+            if count % _STRIDE == 0:
+                yield
+        shares = Shares(demands, supply)
+        for count, (_, name) in enumerate(list(order)):
+            service = namespace.services[name]
+            if count < allowed:
+                result = shares.next(len(service.wants)), Shortage.LISTENERS
+            else:
+                result = 0, Shortage.SERVICES
+            if service.settled != result:
+                yield from self._grant(service, *result)
+                service.settled = result
+            if count % _STRIDE == 0:
+                yield
+
+    def _grant(self, service: _Service, share: int, cause: Shortage) -> Generator[None, None, None]:
+        """Let the first `share` of what a Service wants have listeners."""
+        before, service.denied = service.denied, {}
+        if share < len(service.wants):
+            ranked = yield from _ranked(service.wants)
+            service.denied = dict.fromkeys(ranked[share:], cause)
+        for count, address in enumerate(list(service.wants), 1):
+            now = service.denied.get(address)
+            if before.get(address) is not now:
+                self._changed[address] = None
+                if now is None:
+                    del self._denied[address]
+                else:
+                    self._denied[address] = now
+            if count % _STRIDE == 0:
+                yield
+
+    def _count(self, name: str, namespace: _Namespace) -> None:
+        """The wishes of a namespace have changed."""
+        self._is_settled = False
+        limit = self._services_limit
+        if limit is not None and len(namespace.services) > limit:
+            self._crowded.add(name)
+        else:
+            self._crowded.discard(name)
+
+    def _reorder(self, name: str, before: list[Age], after: list[Age]) -> None:
+        """The oldest Service of a namespace may be another one."""
+        if before == after:
+            return
+        if before:
+            _remove(self._order, (before[0][0], name))
+        if after:
+            bisect.insort(self._order, (after[0][0], name))
+
+
+def _remove(order: list[Age], age: Age) -> None:
+    del order[bisect.bisect_left(order, age)]
+
+
+def _ranked(
+    wants: Mapping[endpoints.Backend, claims.Claim],
+) -> Generator[None, None, list[endpoints.Backend]]:
+    """The addresses in the order in which they get listeners: sorted in runs, then merged."""
+    keyed = [
+        ((claims.rank(claim.frontend.kind), claim.frontend.port, claim.frontend.address), address)
+        for address, claim in wants.items()
+    ]
+    runs = [keyed[first : first + _STRIDE] for first in range(0, len(keyed), _STRIDE)]
+    yield
+    for run in runs:
+        run.sort()
+        yield
+    ranked = []
+    for count, (_, address) in enumerate(heapq.merge(*runs), 1):
+        ranked.append(address)
+        if count % _STRIDE == 0:
+            yield
+    return ranked

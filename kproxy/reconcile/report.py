@@ -1,0 +1,151 @@
+"""What becomes of frontends, as lines in the log.
+
+Normally that is a line for each frontend whose state is new. One Service can have thousands, so
+there is one line for all of them when a sync changes many frontends of a Service; and for want of
+listeners there is one line for each Service, of which so many are written in a minute.
+"""
+
+import itertools
+import operator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+import structlog
+
+from kproxy.model import forwarding, names
+from kproxy.reconcile import proxier
+
+SPELLED_OUT = 16
+"""Frontends of a Service that get a line each; of more that change at once, the states are
+counted."""
+
+LINES_A_MINUTE = 10
+"""Lines about Services that are over a budget; more of them are counted."""
+
+_STRIDE = 64
+_OVER = forwarding.State.OVER_BUDGET
+
+_log = structlog.get_logger(__name__)
+
+_Statuses: TypeAlias = list[proxier.FrontendStatus]
+
+
+class Reporter:
+    """Knows what it has said of each frontend. `read` gives what is so now."""
+
+    def __init__(
+        self,
+        read: Callable[[names.ServicePortName], _Statuses],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._read = read
+        self._known: dict[names.ServicePortName, _Statuses] = {}
+        self._short: Counter[names.NamespacedName] = Counter()
+        self._lines = _Throttle(clock)
+        self.states: Counter[str] = Counter()
+        """How many frontends are in each state, as of the last report."""
+        self.shortages = 0
+        """How often a Service has run over a budget, so far."""
+
+    def report(self, changed: Iterable[names.ServicePortName]) -> Iterator[None]:
+        """Log what is new of these service ports, those of a Service one after the other."""
+        for service, ports in itertools.groupby(changed, operator.attrgetter("service")):
+            yield from self._report_service(service, ports)
+        if hidden := self._lines.hidden():
+            _log.warning("more Services are over budget: see kproxy get services", services=hidden)
+
+    def _report_service(
+        self, service: names.NamespacedName, ports: Iterable[names.ServicePortName]
+    ) -> Iterator[None]:
+        gone: list[tuple[names.ServicePortName, proxier.FrontendStatus]] = []
+        new: list[tuple[names.ServicePortName, proxier.FrontendStatus]] = []
+        for count, name in enumerate(ports, 1):
+            before, now = self._known.pop(name, []), self._read(name)
+            if now:
+                self._known[name] = now
+            if before != now:
+                gone += ((name, each) for each in before if each not in now)
+                new += ((name, each) for each in now if each not in before)
+            if count % _STRIDE == 0:
+                yield
+        self.states.subtract(each.state for _, each in gone)
+        self.states.update(each.state for _, each in new)
+        self._report_shortage(service, [each for _, each in gone], [each for _, each in new])
+        lost = [each for each in gone if each[1].state is forwarding.State.BOUND]
+        told = [each for each in new if each[1].state is not _OVER]
+        if len(lost) + len(told) > SPELLED_OUT:
+            counted = Counter(f"{each.state.replace('-', '_')}" for _, each in new)
+            _log.info("frontends", service=str(service), closed=len(lost), **counted)
+        else:
+            for name, each in lost:
+                _log.info("no longer listening", service=str(name), bound=str(each.bound))
+            for name, each in told:
+                if each.bound is None and each.state is not forwarding.State.NOT_SERVED:
+                    _log.warning("frontend is not served", service=str(name), **_described(each))
+                else:
+                    _log.info("frontend", service=str(name), **_described(each))
+        yield
+
+    def _report_shortage(
+        self,
+        service: names.NamespacedName,
+        gone: Sequence[proxier.FrontendStatus],
+        new: Sequence[proxier.FrontendStatus],
+    ) -> None:
+        """One line when a Service runs over a budget, and one when it no longer is."""
+        over = [each for each in new if each.state is _OVER]
+        before = self._short.pop(service, 0)
+        now = before + len(over) - sum(each.state is _OVER for each in gone)
+        if now:
+            self._short[service] = now
+        if now and not before:
+            self.shortages += 1
+            if self._lines.allow():
+                _log.warning(
+                    "over budget: not every frontend of this Service is served",
+                    service=str(service),
+                    frontends=now,
+                    detail=over[0].detail,
+                )
+        elif before and not now and self._lines.allow():
+            _log.info("within the budget again", service=str(service))
+
+
+class _Throttle:
+    """Lets so many lines pass in a minute, and counts the others."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._minute = float("-inf")
+        self._passed = 0
+        self._hidden = 0
+
+    def allow(self) -> bool:
+        """Whether a line may be written now."""
+        now = self._clock()
+        if now - self._minute >= 60:
+            self._minute, self._passed = now, 0
+        self._passed += 1
+        if self._passed > LINES_A_MINUTE:
+            self._hidden += 1
+            return False
+        return True
+
+    def hidden(self) -> int:
+        """How many lines were not written since the last time that this was not 0 and said."""
+        hidden, self._hidden = self._hidden, 0
+        return hidden
+
+
+def _described(status: proxier.FrontendStatus) -> dict[str, str]:
+    """A frontend for the log."""
+    where = f"{status.frontend.address or 'node'}:{status.frontend.port}"
+    described = {"kind": status.frontend.kind.value, "address": where}
+    if status.bound is not None:
+        described["bound"] = str(status.bound)
+    described["state"] = status.state.value
+    if status.detail:
+        described["detail"] = status.detail
+    return described
