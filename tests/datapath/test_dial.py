@@ -6,7 +6,7 @@ import itertools
 import pytest
 import structlog
 
-from kproxy.datapath import halfclose, worker
+from kproxy.datapath import halfclose
 from kproxy.model import endpoints
 from tests.datapath import clients, faulty, harness
 from tests.relay import actor, registry
@@ -280,21 +280,6 @@ async def test_a_dial_that_meets_itself_counts_as_refused(bench: harness.Harness
     await clients.exchanges(bench, client, alive)
     assert service.dial_failures == {"ECONNREFUSED": 1}
     assert client.waiting() == 0, "the client got its own bytes back"
-
-
-async def test_a_service_whose_endpoint_is_itself_stops_at_the_connection_limit(
-    bench: harness.Harness,
-) -> None:
-    """D14, as far as the data path goes: bounded, and over when the client leaves."""
-    path = bench.start(worker.Limits(max_connections=20))
-    picker = harness.Scripted()
-    service = path.serve_by(picker)
-    picker.backends.append(service.listener.address)
-    client = await bench.connect(service)
-    await harness.until(lambda: path.worker.connections == 20, "the loop fills up")
-    client.reset()
-    picker.backends.clear()
-    await harness.until(path.is_quiet, "the loop unwinds")
 
 
 async def test_a_service_without_endpoints_that_still_listens_resets_its_clients(

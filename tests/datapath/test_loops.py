@@ -29,7 +29,7 @@ async def require_reset(bench: harness.Harness, service: harness.Service) -> Non
 async def test_services_that_point_at_each_other_are_found_out(
     bench: harness.Harness, services: int
 ) -> None:
-    """H15. One client grew to as many connections as there were descriptors."""
+    """H15, D14. One client grew to as many connections as there were descriptors."""
     path = bench.start()
     pickers = [harness.Scripted() for _ in range(services)]
     ring = [path.serve_by(picker) for picker in pickers]
