@@ -48,6 +48,7 @@ _LINES = {
     "haproxy": "line-2",
     "nginx": "line-3",
     "socat": "line-4",
+    "envoy": "line-4",
     "uvloop": "line-5",
     "asyncio": "line-6",
     "iptables": "line-7",
@@ -60,7 +61,7 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "kproxy",
     "text.parse_math": False,
     "font.family": "sans-serif",
-    "font.size": 9,
+    "font.size": 11,
     "text.color": _COLOURS["ink"],
     "axes.edgecolor": _COLOURS["rule"],
     "axes.labelcolor": _COLOURS["muted"],
@@ -75,16 +76,20 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": _COLOURS["rule"],
     "xtick.labelcolor": _COLOURS["muted"],
     "ytick.labelcolor": _COLOURS["muted"],
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "axes.labelsize": 10,
 }
 
-_DIVIDED = "\N{DIVISION SIGN}"
+_RATIO_HEADING = "kproxy \N{DIVISION SIGN}"
 _HEADING = -0.9  # the row of the headings, above the first bar
-_RATIOS = 172  # points from the end of the longest bar to the end of the ratios
-_WIDTH = 6.2  # inches, of 72 units each
-_ROW = 0.30
-_LABEL_GAP = 11.0  # points between the baselines of two labels
+_WIDTH = 6.6  # inches, of 72 units each
+_ROW = 0.34
+_LABEL_GAP = 13.0  # points between the baselines of two labels
+_LETTER = 6.4
+"""Points that a letter takes on average, and a little more: the page chooses the font."""
+_GAP = 10.0  # points between columns
+_LEAST_BARS = 0.15  # of the width, however long names and numbers are
 
 
 def bars(
@@ -106,12 +111,28 @@ def bars(
         axes.set_ylim(len(ranked) - 0.5, -1.4)
         axes.set_yticks(range(len(ranked)), [readings.label(each.subject) for each in ranked])
         _own_label_stands_out(axes, ranked)
-        axes.tick_params(axis="y", length=0, labelsize=9)
+        axes.tick_params(axis="y", length=0, labelsize=11)
         axes.xaxis.set_visible(False)
         axes.spines[["bottom", "left"]].set_visible(False)
-        _bar_words(axes, ranked, parts)
-        drawing.subplots_adjust(left=0.13, right=0.61, top=0.99, bottom=0.01)
+        medians = [_bar_text(each, parts) for each in ranked]
+        ratios = [readings.ratio_of(each) for each in ranked]
+        room = 72 * _WIDTH
+        names = _widest([readings.label(each.subject) for each in ranked])
+        columns = _widest(["median", *medians]), _widest([_RATIO_HEADING, *ratios])
+        left = (names + _GAP) / room
+        drawing.subplots_adjust(
+            left=left,
+            right=max(1 - (sum(columns) + 2 * _GAP) / room, left + _LEAST_BARS),
+            top=0.99,
+            bottom=0.01,
+        )
+        _bar_words(axes, ranked, medians, ratios, sum(columns) + 2 * _GAP)
         return _svg(drawing, identity, figure.title, _bars_in_words(figure, ranked))
+
+
+def _widest(texts: Sequence[str]) -> float:
+    """Points that the longest of some texts takes."""
+    return _LETTER * max(map(len, texts))
 
 
 def _bar(axes: Axes, row: int, reading: readings.Reading, parts: Sequence[results.Figure]) -> None:
@@ -168,21 +189,24 @@ def _say(axes: Axes, row: float, place: float, text: str, **looks: Any) -> None:
 
 
 def _bar_words(
-    axes: Axes, ranked: Sequence[readings.Reading], parts: Sequence[results.Figure]
+    axes: Axes,
+    ranked: Sequence[readings.Reading],
+    medians: Sequence[str],
+    ratios: Sequence[str],
+    end: float,
 ) -> None:
     """Two columns of words at the right: the medians, and kproxy's ratio to each."""
-    heading: dict[str, Any] = {"fontsize": 8, "color": _COLOURS["muted"]}
-    _say(axes, _HEADING, 10, "median", **heading)
-    _say(axes, _HEADING, _RATIOS, f"kproxy {_DIVIDED}", ha="right", **heading)
-    for row, reading in enumerate(ranked):
+    heading: dict[str, Any] = {"fontsize": 10, "color": _COLOURS["muted"]}
+    _say(axes, _HEADING, _GAP, "median", **heading)
+    _say(axes, _HEADING, end, _RATIO_HEADING, ha="right", **heading)
+    for row, (reading, median, ratio) in enumerate(zip(ranked, medians, ratios, strict=True)):
         is_ours = _is_ours(reading.subject)
         looks: dict[str, Any] = {
             "color": _COLOURS["ours" if is_ours else "ink"],
             "fontweight": "bold" if is_ours else "normal",
         }
-        _say(axes, row, 10, _bar_text(reading, parts), **looks)
-        if reading.ratio is not None:
-            _say(axes, row, _RATIOS, readings.ratio(reading.ratio), ha="right", **looks)
+        _say(axes, row, _GAP, median, **looks)
+        _say(axes, row, end, ratio, ha="right", **looks)
 
 
 def _own_label_stands_out(axes: Axes, ranked: Sequence[readings.Reading]) -> None:
@@ -213,7 +237,7 @@ def distribution(figure: results.Distribution, identity: str = "chart") -> str:
         axes.set_xticks([1 / (1 - q) for q, _ in nines], [name for _, name in nines])
         axes.set_xlim(1, deepest)
         axes.xaxis.minorticks_off()
-        axes.set_xlabel("percentile")
+        axes.set_xlabel("percentile, logarithmic towards 100")
         _value_axis(axes)
         _end_labels(drawing, axes, ends)
         return _svg(drawing, identity, figure.title, _distribution_in_words(figure))
@@ -245,7 +269,7 @@ def curve(figure: results.Curve, identity: str = "chart") -> str:
             axes.set_ylim(bottom=0)
         axes.set_xticks(places, [readings.size(x) for x in places])
         axes.xaxis.minorticks_off()
-        axes.set_xlabel(figure.x_label)
+        axes.set_xlabel(f"{figure.x_label}, logarithmic" if figure.log_x else figure.x_label)
         _value_axis(axes)
         _end_labels(drawing, axes, ends)
         return _svg(drawing, identity, figure.title, _curve_in_words(figure))
@@ -291,21 +315,23 @@ def _value_axis(axes: Axes) -> None:
 
 def _end_labels(drawing: Figure, axes: Axes, ends: _Ends) -> None:
     """Name every line at its right end, moved up or down where two names would overlap."""
-    drawing.subplots_adjust(left=0.085, right=0.87, top=0.98, bottom=0.15)
+    names = _widest([readings.label(subject) for subject, _ in ends] or [""])
+    right = 1 - (names + 2 * _GAP) / (72 * _WIDTH)
+    drawing.subplots_adjust(left=0.1, right=right, top=0.98, bottom=0.17)
     if not ends:
         return
-    right = axes.transAxes.transform((1, 0))[0]
+    edge = axes.transAxes.transform((1, 0))[0]
     at = [float(axes.transData.transform(point)[1]) for _, point in ends]
     low, high = (float(axes.transAxes.transform((0, y))[1]) for y in (0, 1))
     for (subject, point), y in zip(ends, apart(at, _LABEL_GAP, low, high), strict=True):
         axes.annotate(
             readings.label(subject),
             point,
-            xytext=(right + 10, y),
+            xytext=(edge + 10, y),
             textcoords="figure pixels",
             va="center",
             ha="left",
-            fontsize=9,
+            fontsize=11,
             fontweight="bold" if _is_ours(subject) else "normal",
             color=_line_colour(subject),
             arrowprops={"arrowstyle": "-", "color": _line_colour(subject), "linewidth": 0.6},

@@ -91,23 +91,50 @@ def _charts(scenario: results.Scenario, identities: Iterator[str]) -> Iterator[s
     from kproxy.bench import charts  # noqa: PLC0415  # needs matplotlib, an extra
 
     for figure in readings.wholes(scenario):
-        if readings.read(figure):
-            parts = readings.parts(scenario, figure.name)
+        found = readings.read(figure)
+        if not found:
+            continue
+        parts = readings.parts(scenario, figure.name)
+        subtitle = f"{figure.unit}, {readings.direction(figure.better)}"
+        if readings.is_comparison(found):
             drawn = charts.bars(figure, parts, next(identities))
-            yield _framed(figure.title, figure.unit, drawn, _bars_table(figure, parts), parts)
+        else:
+            drawn = _value(figure, found)
+        yield _framed(figure.title, subtitle, drawn, _bars_table(figure, parts), parts)
     for distribution in scenario.distributions:
         if distribution.series:
             drawn = charts.distribution(distribution, next(identities))
             table = _distribution_table(distribution)
-            yield _framed(distribution.title, distribution.unit, drawn, table)
+            subtitle = f"{distribution.unit}, {readings.direction('lower')}, both axes logarithmic"
+            yield _framed(distribution.title, subtitle, drawn, table)
     for curve in scenario.curves:
         if any(series.points for series in curve.series):
             drawn = charts.curve(curve, next(identities))
-            yield _framed(curve.title, curve.unit, drawn, _curve_table(curve))
+            subtitle = f"{curve.unit}, {readings.direction(curve.better)}{_axes(curve)}"
+            yield _framed(curve.title, subtitle, drawn, _curve_table(curve))
+
+
+def _axes(curve: results.Curve) -> str:
+    """Which axes are logarithmic, in words."""
+    match (curve.log_x, curve.log_y):
+        case (True, True):
+            return ", both axes logarithmic"
+        case (True, False):
+            return ", horizontal axis logarithmic"
+        case (False, True):
+            return ", vertical axis logarithmic"
+    return ""
+
+
+def _value(figure: results.Figure, found: Sequence[readings.Reading]) -> str:
+    """A figure that compares nothing, in words: one subject, or 0 for all of them."""
+    words = readings.listed([readings.label(each.subject) for each in found])
+    amount = readings.amount(found[0].summary.median, figure.unit)
+    return f'<p class="value"><b>{escape(amount)}</b> {escape(words)}</p>'
 
 
 def _framed(
-    title: str, unit: str, drawn: str, table: str, parts: Sequence[results.Figure] = ()
+    title: str, subtitle: str, drawn: str, table: str, parts: Sequence[results.Figure] = ()
 ) -> str:
     key = "".join(
         f'<i class="swatch{soft}"></i>{escape(part.title)}'
@@ -115,7 +142,7 @@ def _framed(
     )
     return (
         f"<figure>\n<figcaption><h3>{escape(_capital(title))}</h3>"
-        f"<span>{escape(unit)}{key}</span></figcaption>\n{drawn}\n"
+        f"<span>{escape(subtitle)}{key}</span></figcaption>\n{drawn}\n"
         f'<details><summary>The numbers</summary><div class="scroll">{table}</div></details>\n'
         "</figure>"
     )
@@ -123,7 +150,7 @@ def _framed(
 
 def _bars_table(figure: results.Figure, parts: Sequence[results.Figure]) -> str:
     rounds = max(len(each.rounds) for each in figure.series)
-    heads = ["", "median", *(part.title for part in parts), "spread", "kproxy ÷"]
+    heads = ["", "median", *(part.title for part in parts), "spread", "kproxy ÷", "95 %"]
     heads += [f"round {number}" for number in range(1, rounds + 1)]
     rows = []
     for each in readings.ranked(figure):
@@ -133,6 +160,7 @@ def _bars_table(figure: results.Figure, parts: Sequence[results.Figure]) -> str:
             *(_median(readings.rounds_of(part, each.subject)) for part in parts),
             readings.percent(each.summary.spread),
             "" if each.ratio is None else readings.ratio(each.ratio),
+            "" if each.interval is None else " to ".join(map(readings.ratio, each.interval)),
             *map(_cell, values),
         ]
         rows.append((each.subject, cells))

@@ -9,7 +9,7 @@ import msgspec
 
 from kproxy.bench import results, statistics
 
-_PROXIES = ("haproxy", "nginx", "socat")
+_PROXIES = ("haproxy", "nginx", "envoy", "socat")
 _PLAIN = ("asyncio", "uvloop")
 _HEADLINES = 3
 _NO_HEADLINE = {"affinity", "faults", "strategies"}
@@ -19,12 +19,19 @@ _NO_HEADLINE = {"affinity", "faults", "strategies"}
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One subject's figure. `ratio` is kproxy ÷ subject, the median of the ratios per round;
-    None for kproxy itself and where the two were never measured in one round.
+    None for kproxy itself and where the two were never measured in one round. `interval` is
+    where it lies with 95 % confidence; None where one round is all there is.
     """
 
     subject: str
     summary: statistics.Summary
     ratio: float | None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def margin(self) -> float | None:
+        """Half the width of the interval: what stands behind a ±."""
+        return None if self.interval is None else (self.interval[1] - self.interval[0]) / 2
 
 
 def wholes(scenario: results.Scenario) -> list[results.Figure]:
@@ -73,7 +80,7 @@ def read(figure: results.Figure) -> list[Reading]:
         is_peer = series.subject != results.SUBJECT
         compared = statistics.measured(statistics.ratios(ours, series.rounds)) if is_peer else []
         middle = stdlib_statistics.median(compared) if compared else None
-        found.append(Reading(series.subject, summary, middle))
+        found.append(Reading(series.subject, summary, middle, statistics.interval(compared)))
     return found
 
 
@@ -178,8 +185,33 @@ def amount(value: float, unit: str) -> str:
 
 
 def ratio(value: float) -> str:
-    """A ratio for reading, to the hundredth: "0.97"; of small ones one digit is kept."""
-    return f"{value:,.2f}" if value >= 0.01 or value == 0 else f"{value:.1g}"
+    """A ratio for reading, to the hundredth: "0.97"; large ones whole, of small ones one digit."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if value >= 0.01 or value == 0 else f"{value:.1g}"
+
+
+def ratio_of(reading: Reading) -> str:
+    """A reading's ratio with its margin: "0.97 ±0.02"; "" where there is none.
+
+    "±?" where the margin is as large as the ratio: the rounds differ too much to tell.
+    """
+    if reading.ratio is None:
+        return ""
+    margin, middle = reading.margin, ratio(reading.ratio)
+    if margin is None:
+        return middle
+    return f"{middle} ±{ratio(margin) if margin < reading.ratio else '?'}"
+
+
+def direction(better: results.Better) -> str:
+    """ "higher is better" or "lower is better"."""
+    return f"{better} is better"
+
+
+def is_comparison(found: Sequence[Reading]) -> bool:
+    """Whether there is something to draw: two subjects at least, and not all of them 0."""
+    return len(found) > 1 and any(each.summary.high for each in found)
 
 
 def percent(share: float) -> str:

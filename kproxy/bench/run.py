@@ -67,7 +67,8 @@ class Run:
             except errors.KproxyError as error:
                 if chosen is not None and each in chosen:
                     raise errors.ConfigError(f"--peers: {error}") from error
-                self.warnings.append(f"{each.name} was left out: {error}")
+                if each.name not in peers.NOT_MISSED:
+                    self.warnings.append(f"{each.name} was left out: {error}")
             else:
                 self.subjects.append(each)
 

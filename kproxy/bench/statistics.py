@@ -105,6 +105,28 @@ def ratios(ours: Rounds, theirs: Rounds) -> list[float | None]:
     ]
 
 
+_T_975 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+"""Student's t at 97.5 %, for 1 to 30 degrees of freedom; beyond, the last serves."""
+
+
+def interval(ratios: Sequence[float]) -> tuple[float, float] | None:
+    """Where the true ratio lies with 95 % confidence; None for fewer than two ratios, or one <= 0.
+
+    Student's t over the logarithms: a ratio of 2 and one of a half are equally far from 1. It
+    holds for the rounds of this run; from one run to the next the machine's mood differs too.
+    """
+    if len(ratios) < 2 or min(ratios) <= 0:
+        return None
+    logs = [math.log(each) for each in ratios]
+    middle, freedom = statistics.fmean(logs), len(logs) - 1
+    reach = _T_975[min(freedom, len(_T_975)) - 1] * statistics.stdev(logs) / math.sqrt(len(logs))
+    return math.exp(middle - reach), math.exp(middle + reach)
+
+
 def total(parts: Sequence[Rounds]) -> list[float | None]:
     """The sum of the parts in each round; None where a part was not measured."""
     return [

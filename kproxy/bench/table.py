@@ -14,6 +14,9 @@ _BAR = "█"
 _BAR_WIDTH = 14
 _PERCENTILES = ((0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9"), (1.0, "max"))
 _MISSING = "-"
+_NO_INTERVAL = (_MISSING, _MISSING)
+_NOT_COMPARED = (_MISSING, _MISSING, *_NO_INTERVAL)
+"""Where neither spread nor ratio are known."""
 _NARROWEST = 80
 
 
@@ -61,7 +64,10 @@ def _figures(scenario: results.Scenario) -> Table:
         if not found:
             continue
         parts = readings.parts(scenario, figure.name)
-        table.add_row(Text(figure.title), "", Text(figure.unit, style="dim"))
+        direction = "more is better" if figure.better == "higher" else "less is better"
+        table.add_row(
+            Text(figure.title), Text(direction, style="dim"), Text(figure.unit, style="dim")
+        )
         if parts:
             table.add_row(Text(f"= {' + '.join(each.title for each in parts)}", style="dim"))
         top = max(each.summary.median for each in found)
@@ -73,7 +79,7 @@ def _figures(scenario: results.Scenario) -> Table:
                 Text(bar, style="cyan" if is_ours else "dim"),
                 readings.number(each.summary.median),
                 _spread(each.summary.spread),
-                _ratio(each.ratio, figure.better),
+                _ratio(each, figure.better),
                 style="bold" if is_ours else "",
             )
     return table
@@ -93,11 +99,11 @@ def _spread(spread: float) -> Text:
     return Text(readings.percent(spread) if spread else "", style="yellow" if is_noisy else "")
 
 
-def _ratio(ratio: float | None, better: results.Better) -> Text:
-    if ratio is None:
+def _ratio(reading: readings.Reading, better: results.Better) -> Text:
+    if reading.ratio is None:
         return Text(_MISSING, style="dim")
-    is_ahead = ratio > 1 if better == "higher" else ratio < 1
-    return Text(readings.ratio(ratio), style="green" if is_ahead else "")
+    is_ahead = reading.ratio > 1 if better == "higher" else reading.ratio < 1
+    return Text(readings.ratio_of(reading), style="green" if is_ahead else "")
 
 
 def _distribution(distribution: results.Distribution) -> Table:
@@ -145,7 +151,8 @@ def _median(rounds: statistics.Rounds) -> float | None:
 def lines(report: results.Report) -> Iterator[str]:
     """The report as lines of fields with a tab between them, warnings at the end.
 
-    Fields: scenario, title of the figure, subject, median, unit, spread, kproxy ÷ subject. A
+    Fields: scenario, title of the figure, subject, median, unit, spread, kproxy ÷ subject, and
+    the two ends of that ratio's 95 % interval. A
     distribution's title has its percentile behind it, and a curve's its place: "start-up time, at
     1000 Services". The parts of a stack have its title in front: "CPU time per request, user".
     """
@@ -156,7 +163,7 @@ def lines(report: results.Report) -> Iterator[str]:
         yield f"warning: {warning}"
 
 
-_Fields: TypeAlias = tuple[str, str, str, str, str, str]
+_Fields: TypeAlias = tuple[str, str, str, str, str, str, str, str]
 
 
 def _of_figures(scenario: results.Scenario) -> Iterator[_Fields]:
@@ -166,7 +173,8 @@ def _of_figures(scenario: results.Scenario) -> Iterator[_Fields]:
         for each in readings.read(figure):
             ratio = _MISSING if each.ratio is None else f"{each.ratio:.4g}"
             median, spread = f"{each.summary.median:.6g}", f"{each.summary.spread:.3f}"
-            yield title, each.subject, median, figure.unit, spread, ratio
+            low, high = (f"{end:.4g}" for end in each.interval) if each.interval else _NO_INTERVAL
+            yield title, each.subject, median, figure.unit, spread, ratio, low, high
 
 
 def _of_distributions(scenario: results.Scenario) -> Iterator[_Fields]:
@@ -176,7 +184,7 @@ def _of_distributions(scenario: results.Scenario) -> Iterator[_Fields]:
                 value = readings.value_at(series, q)
                 if value is not None:
                     figure = f"{each.title}, {name}"
-                    yield figure, series.subject, f"{value:.6g}", each.unit, _MISSING, _MISSING
+                    yield figure, series.subject, f"{value:.6g}", each.unit, *_NOT_COMPARED
 
 
 def _of_curves(scenario: results.Scenario) -> Iterator[_Fields]:
@@ -187,4 +195,4 @@ def _of_curves(scenario: results.Scenario) -> Iterator[_Fields]:
                 if at is not None:
                     figure = f"{each.title}, at {point.x:.0f} {each.x_label}"
                     median, spread = f"{at.median:.6g}", f"{at.spread:.3f}"
-                    yield figure, series.subject, median, each.unit, spread, _MISSING
+                    yield figure, series.subject, median, each.unit, spread, _MISSING, *_NO_INTERVAL

@@ -75,6 +75,76 @@ async def test_a_browser_draws_every_chart_and_asks_nobody(tmp_path: Path) -> No
         assert (requests, page.errors) == ([address], [])
 
 
+OUTSIDE = """[...document.querySelectorAll("figure svg")].flatMap(svg => {
+  const frame = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll("text")].filter(each => {
+    const box = each.getBoundingClientRect();
+    return box.left < frame.left - 1 || box.right > frame.right + 1;
+  }).map(each => each.textContent);
+})"""
+
+SMALLEST = """Math.min(...[...document.querySelectorAll("figure svg text")].map(each => {
+  const svg = each.ownerSVGElement;
+  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  return parseFloat(getComputedStyle(each).fontSize) * scale;
+}))"""
+
+
+async def test_long_names_stay_inside_and_words_can_be_read(tmp_path: Path) -> None:
+    """As the strategies' chart, whose subjects are called kproxy-random and the like."""
+    figure = reports.figure(
+        **{
+            "kproxy": (100.0, 105.0),
+            "kproxy-random": (99.0, 98.0),
+            "haproxy-checks": (12345.0, 10000.0),
+        }
+    )
+    address = written(tmp_path, reports.with_figure(reports.report(), figure))
+
+    async with chromium.page(tmp_path) as page:
+        for each in (address, written(tmp_path, reports.report())):
+            await page.open(each)
+            assert await page.evaluate(OUTSIDE) == []
+            assert await page.evaluate(COLLISIONS) == []
+            assert await page.evaluate(SMALLEST) >= 9.5
+
+
+def test_a_chart_says_which_way_is_better_and_where_its_axes_are_logarithmic() -> None:
+    page = html.page(reports.report())
+
+    assert "connections/s, higher is better" in page
+    assert "µs, lower is better, both axes logarithmic" in page
+    assert "Services, logarithmic" in page
+
+
+@pytest.mark.parametrize(
+    ("rounds", "words"),
+    [
+        pytest.param({"kproxy": (719.0, 719.0)}, "<b>719 connections/s</b> kproxy", id="one"),
+        pytest.param(
+            {"kproxy": (0.0, 0.0), "haproxy": (0.0,)},
+            "<b>0 connections/s</b> kproxy and haproxy",
+            id="all-zero",
+        ),
+    ],
+)
+def test_what_compares_nothing_is_said_in_words(
+    rounds: dict[str, tuple[float, ...]], words: str
+) -> None:
+    page = html.page(reports.with_figure(reports.report(), reports.figure(**rounds)))
+
+    assert words in page
+    assert "<svg" not in page
+
+
+def test_a_ratio_comes_with_its_interval() -> None:
+    figure = reports.figure(kproxy=(90.0, 100.0, 110.0), haproxy=(100.0, 100.0, 100.0))
+    page = html.page(reports.with_figure(reports.report(), figure))
+
+    assert "<td>1.00</td><td>0.78 to 1.28</td>" in page
+    assert "1.00 ±0.25" in page
+
+
 async def test_the_page_is_readable_in_light_in_dark_and_on_paper(tmp_path: Path) -> None:
     address = written(tmp_path, reports.report())
 

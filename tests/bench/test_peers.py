@@ -78,3 +78,20 @@ def test_a_custom_peer_leads_to_its_backend(tmp_path: Path) -> None:
         proxy.start([[address]], subject.Place(tmp_path)) as running,
     ):
         assert http.ask(running.target) == address.port
+
+
+def test_envoy_has_a_listener_and_a_cluster_for_each_service() -> None:
+    """As Envoy's documentation has a static bootstrap; where envoy is installed, a run tries it."""
+    one, other = network.Address("127.0.0.1", 1), network.Address("127.0.0.1", 2)
+    config = peers.envoy_config([one, other], [[other], [one, other]])
+
+    resources = config["static_resources"]
+    assert isinstance(resources, dict)
+    assert [each["address"] for each in resources["listeners"]] == [
+        {"socket_address": {"address": "127.0.0.1", "port_value": port}} for port in (1, 2)
+    ]
+    for listener, made in zip(resources["listeners"], resources["clusters"], strict=True):
+        [chain] = listener["filter_chains"]
+        assert chain["filters"][0]["typed_config"]["cluster"] == made["name"]
+    [group] = resources["clusters"][1]["load_assignment"]["endpoints"]
+    assert len(group["lb_endpoints"]) == 2

@@ -27,7 +27,15 @@ def test_eighty_columns_are_enough_for_seven_subjects() -> None:
 
     assert max(map(len, shown.splitlines())) <= 80
     assert "…" not in shown
-    for words in ("connections per second", "no proxy", "asyncio", "user + kernel", "p99.9"):
+    for words in (
+        "more is better",
+        "less is better",
+        "connections per second",
+        "no proxy",
+        "asyncio",
+        "user + kernel",
+        "p99.9",
+    ):
         assert words in shown
 
 
@@ -38,7 +46,7 @@ def test_a_row_has_median_spread_and_ratio() -> None:
 
     haproxy = next(row.split() for row in rows if row.strip().startswith("haproxy"))
     kproxy = next(row.split() for row in rows if row.startswith("  kproxy"))
-    assert haproxy[-4:] == ["200", "10", "%", "0.50"]
+    assert haproxy[-5:] == ["200", "10", "%", "0.50", "±0.00"]
     assert kproxy[-4:] == ["100", "10", "%", "-"]
 
 
@@ -55,12 +63,12 @@ def test_warnings_stand_at_the_end() -> None:
 def test_in_a_pipe_every_line_is_whole() -> None:
     lines = in_pipe(reports.report(noise=0.0))
 
-    assert {len(fields) for fields in lines} == {7}
+    assert {len(fields) for fields in lines} == {9}
     rate = ["connections per second", "haproxy", "14300", "connections/s", "0.000", "0.972"]
-    assert ["connect", *rate] in lines
-    user = ["CPU time per connection, user", "kproxy", "9.2", "µs", "0.000", "-"]
+    assert ["connect", *rate, "0.972", "0.972"] in lines
+    user = ["CPU time per connection, user", "kproxy", "9.2", "µs", "0.000", "-", "-", "-"]
     assert ["connect", *user] in lines
-    start_up = ["start-up time, at 1000 Services", "kproxy", "0.5", "s", "0.000", "-"]
+    start_up = ["start-up time, at 1000 Services", "kproxy", "0.5", "s", "0.000", "-", "-", "-"]
     assert ["services", *start_up] in lines
     tail = ["latency", "reply time at 5,000 requests/s, p99", "nginx"]
     assert any(fields[:3] == tail for fields in lines)

@@ -5,6 +5,7 @@ timeout (1 s) where it has one, balancing round robin where it balances.
 """
 
 import contextlib
+import json
 import platform
 import re
 import resource
@@ -198,6 +199,100 @@ def _load_stream_module(program: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Envoy:
+    """Envoy's TCP proxy, one worker thread."""
+
+    name: str = "envoy"
+
+    def measures(self, scenario: str) -> bool:
+        """Whatever needs no ClientIP affinity."""
+        return scenario not in {"affinity", "churn"}
+
+    @contextlib.contextmanager
+    def start(self, services: subject.Services, place: subject.Place) -> Iterator[subject.Running]:
+        """One process with a listener and a static cluster per Service."""
+        frontends = place.frontends(len(services))
+        config = place.folder / f"envoy-{frontends[0].port}.json"
+        config.write_text(json.dumps(envoy_config(frontends, services)))
+        argv = [
+            processes.find_program("envoy", "envoy"),
+            *("--config-path", str(config), "--concurrency", "1", "--log-level", "error"),
+            *("--disable-hot-restart", "--drain-time-s", "1"),
+        ]
+        with subject.listening(self.name, argv, frontends, place) as running:
+            yield running
+
+    def version(self) -> str:
+        """KproxyError when it is not installed."""
+        return processes.first_line(processes.find_program("envoy", "envoy"), "--version")
+
+
+def envoy_config(
+    frontends: Sequence[network.Address], services: subject.Services
+) -> dict[str, object]:
+    """A static bootstrap configuration: no administration, no limits but what a test needs.
+
+    `max_connect_attempts` 4 is what kproxy's ladder has. Connections are not balanced between
+    listeners, since there is one worker.
+    """
+    return {
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": f"bench-{number}",
+                    "address": _envoy_address(frontend),
+                    "tcp_backlog_size": 4096,
+                    "filter_chains": [{"filters": [_envoy_filter(f"bench-{number}")]}],
+                }
+                for number, frontend in enumerate(frontends)
+            ],
+            "clusters": [
+                {
+                    "name": f"bench-{number}",
+                    "type": "STATIC",
+                    "connect_timeout": "1s",
+                    "lb_policy": "ROUND_ROBIN",
+                    "circuit_breakers": {"thresholds": [_ENVOY_LIMITS]},
+                    "load_assignment": {
+                        "cluster_name": f"bench-{number}",
+                        "endpoints": [
+                            {
+                                "lb_endpoints": [
+                                    {"endpoint": {"address": _envoy_address(each)}}
+                                    for each in endpoints
+                                ]
+                            }
+                        ],
+                    },
+                }
+                for number, endpoints in enumerate(services)
+            ],
+        }
+    }
+
+
+_ENVOY_LIMITS = {"max_connections": 20000, "max_pending_requests": 20000, "max_retries": 20000}
+"""Its defaults are 1,024, 1,024 and 3: a test of 10,000 idle connections would measure them."""
+
+
+def _envoy_filter(cluster: str) -> dict[str, object]:
+    kind = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+    return {
+        "name": "envoy.filters.network.tcp_proxy",
+        "typed_config": {
+            "@type": f"type.googleapis.com/{kind}",
+            "stat_prefix": cluster,
+            "cluster": cluster,
+            "max_connect_attempts": 4,
+        },
+    }
+
+
+def _envoy_address(address: network.Address) -> dict[str, object]:
+    return {"socket_address": {"address": address.host, "port_value": address.port}}
+
+
+@dataclass(frozen=True, slots=True)
 class Socat:
     """socat, which forks for each connection: what a shell script would do."""
 
@@ -268,11 +363,15 @@ KNOWN: dict[str, subject.Subject] = {
         HAProxy("haproxy-splice", splice=True),
         HAProxy("haproxy-checks", checks=True),
         Nginx(),
+        Envoy(),
         Socat(),
     )
 }
-DEFAULT = ("haproxy", "nginx")
-"""Taken where they are installed, when nobody asks for others."""
+DEFAULT = ("haproxy", "nginx", "envoy")
+"""Taken where they are installed, if the user names no others."""
+
+NOT_MISSED = frozenset({"envoy"})
+"""Of these, the ones whose absence is no warning: few systems have a package of them."""
 
 ALWAYS: tuple[subject.Subject, ...] = (Direct(), Streams("asyncio"), Streams("uvloop"))
 """Compared with in every run: they need nothing but Python."""
