@@ -1,10 +1,11 @@
 """Asking a running proxy, over its control socket."""
 
+import contextlib
 import http.client
 import json
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -14,6 +15,10 @@ from kproxy import errors
 _TIMEOUT = 30.0
 _WARNING = re.compile(r'299 - "(?P<text>[^"]*)"')
 """As Kubernetes API servers write it (KEP-1693)."""
+
+
+class NotFoundError(errors.KproxyError):
+    """No Service of that name is served."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -35,40 +40,104 @@ def fetch(
     *,
     namespace: str = "",
     name: str = "",
+    selector: str = "",
     on_warning: Callable[[str], object] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """The views of `resource` (see `control`), of any namespace or Service where "" is given.
 
-    `on_warning` gets what the proxy says of all of them, such as that they are out of date.
-    Raises KproxyError when nobody answers, or no Service `name` is served.
+    `selector` narrows them to Services with such labels. `on_warning` gets what the proxy says of
+    all of them, such as that they are out of date. Raises KproxyError when no proxy answers, and
+    NotFoundError when no Service `name` is served.
     """
+    query = {"namespace": namespace, "name": name, "labelSelector": selector}
+    views: list[dict[str, Any]] = _ask(control, resource, query, on_warning)
+    return views
+
+
+def fetch_status(
+    control: Path, on_warning: Callable[[str], object] = lambda _: None
+) -> dict[str, Any]:
+    """What `status.proxy_view` made. Raises KproxyError when no proxy answers."""
+    view: dict[str, Any] = _ask(control, "status", {}, on_warning)
+    return view
+
+
+def watch(
+    control: Path,
+    resource: str,
+    *,
+    namespace: str = "",
+    name: str = "",
+    selector: str = "",
+    on_warning: Callable[[str], object] = lambda _: None,
+) -> Generator[tuple[str, dict[str, Any]], None, None]:
+    """The events of a watch on the views of `resource`, each with its object: see `watching`.
+
+    Goes on until the caller closes it. Raises KproxyError as `fetch`, and when the proxy ends.
+    """
+    query = {"namespace": namespace, "name": name, "labelSelector": selector, "watch": "1"}
+    with _answered(control, resource, query, on_warning) as response:
+        try:
+            while line := response.readline():
+                event = json.loads(line)
+                if event["type"] == "WARNING":
+                    on_warning(event["object"]["message"])
+                else:
+                    yield event["type"], event["object"]
+        except TimeoutError as error:
+            raise errors.KproxyError(
+                f"the kproxy at {control} has sent nothing for {_TIMEOUT:.0f} s"
+            ) from error
+        except (OSError, http.client.HTTPException, ValueError, LookupError):
+            pass
+    raise errors.KproxyError(f"the kproxy at {control} has ended, and the watch with it")
+
+
+def _ask(
+    control: Path, resource: str, query: dict[str, str], on_warning: Callable[[str], object]
+) -> Any:
+    with _answered(control, resource, query, on_warning) as response:
+        try:
+            return json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _silence(control, error) from error
+
+
+@contextlib.contextmanager
+def _answered(
+    control: Path, resource: str, query: dict[str, str], on_warning: Callable[[str], object]
+) -> Iterator[http.client.HTTPResponse]:
+    """The answer to a question, its body not yet read. Raises KproxyError for a refusal."""
+    given = {key: value for key, value in query.items() if value}
     connection = _UnixConnection(control)
     try:
-        connection.request("GET", f"/v1/{resource}?{urlencode(_given(namespace, name))}")
-        response = connection.getresponse()
-        body = response.read()
+        try:
+            connection.request("GET", f"/v1/{resource}?{urlencode(given)}")
+            response = connection.getresponse()
+            refusal = b"" if response.status == http.client.OK else response.read()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _silence(control, error) from error
         if warning := _WARNING.fullmatch(response.getheader("Warning", "")):
             on_warning(warning["text"])
-        if response.status == http.client.OK:
-            views: list[dict[str, Any]] = json.loads(body)
-            return views
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _silence(control, error) from error
+        if response.status != http.client.OK:
+            raise _refused(control, response.status, refusal, query)
+        yield response
     finally:
         connection.close()
-    if response.status == http.client.NOT_FOUND and name:
+
+
+def _refused(control: Path, status: int, body: bytes, query: dict[str, str]) -> errors.KproxyError:
+    if status == http.client.NOT_FOUND and query.get("name"):
+        namespace = query["namespace"]
         where = f"in namespace {namespace}" if namespace else "in any namespace"
-        raise errors.KproxyError(
-            f"no Service {name} is served {where}: see what is with kproxy get services -A"
+        return NotFoundError(
+            f'service "{query["name"]}" not found {where}: '
+            "kproxy get services -A lists what is served"
         )
-    raise errors.KproxyError(
+    return errors.KproxyError(
         f"the proxy at {control} refused: {body.decode(errors='replace').strip()}; "
         "name another one's socket with --control"
     )
-
-
-def _given(namespace: str, name: str) -> dict[str, str]:
-    return {key: value for key, value in (("namespace", namespace), ("name", name)) if value}
 
 
 def _silence(control: Path, error: Exception) -> errors.KproxyError:

@@ -1,9 +1,11 @@
 """The control server: HTTP over a unix socket, for the other commands of `kproxy`.
 
 `GET /v1/services`, `/v1/endpoints`, `/v1/affinity` and `/v1/connections` answer with a JSON list
-of `status` views; `?namespace=` and `?name=` narrow it to a namespace or a Service. 404 says that
-no Service of that name is served. What should be known of every view, such as that the API server
-is away, comes in a `Warning` header, as Kubernetes API servers send them.
+of `status` views; `?namespace=` and `?name=` narrow it to a namespace or a Service,
+`?labelSelector=` to Services with such labels. 404 says that no Service of that name is served.
+`?watch=1` keeps the answer open and sends changes, see `watching`. `GET /v1/status` answers with
+one object about the whole proxy. What concerns every view, such as that the API server is away,
+comes in a `Warning` header, as Kubernetes API servers send them.
 
 Only this user and root are answered: the socket's mode sees to that, and so does a look at who is
 connected, should the mode be changed (fault-catalogue S21).
@@ -15,60 +17,148 @@ import operator
 import os
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
-from typing import TypeAlias
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from kproxy.model import names
-from kproxy.ops import answers, heads, http, observed, places, status, turns
+from kproxy.model import labels, names
+from kproxy.ops import answers, heads, http, observed, places, status, turns, watching
 from kproxy.reconcile import rules
+
+MAX_WATCHES = 4
+"""Watches at one time. The other connections of the server stay free for questions."""
 
 _Views: TypeAlias = Callable[[observed.Observed, Iterable[rules.PortPlan]], Iterator[status.View]]
 
-RESOURCES: Mapping[str, _Views] = {
-    "services": status.service_views,
-    "endpoints": status.endpoint_views,
-    "affinity": status.affinity_views,
-    "connections": status.connection_views,
+
+class Resource(NamedTuple):
+    """What can be asked for: who makes the views, and how a watch tells them apart."""
+
+    views: _Views
+    kind: watching.Kind
+
+
+_PORT = ("namespace", "service", "port_name", "protocol")
+_CLIENT = ("client_address", "client_port", "frontend_address", "frontend_port")
+
+RESOURCES: Mapping[str, Resource] = {
+    "services": Resource(
+        status.served_views,
+        watching.Kind(("namespace", "name", "port_name", "protocol"), frozenset({"connections"})),
+    ),
+    "endpoints": Resource(
+        status.endpoint_views,
+        watching.Kind((*_PORT, "address", "port"), frozenset({"connections"})),
+    ),
+    "affinity": Resource(
+        status.affinity_views,
+        watching.Kind((*_PORT, "scope", "client"), frozenset({"expires_in_seconds"})),
+    ),
+    "connections": Resource(
+        status.connection_views,
+        watching.Kind(
+            (*_PORT, *_CLIENT),
+            frozenset({"age_seconds", "bytes_from_client", "bytes_from_backend"}),
+        ),
+    ),
 }
-"""What can be asked for, and who answers."""
+"""What lists of views there are."""
+
+
+class _Asked(NamedTuple):
+    """Which Services a question is about; "" and no requirement mean all."""
+
+    namespace: str
+    name: str
+    selector: Sequence[labels.Requirement]
+
+    def names(self, service: names.NamespacedName) -> bool:
+        """Whether this Service is meant by its name."""
+        return self.namespace in ("", service.namespace) and self.name in ("", service.name)
+
+
+class _Control:
+    """Answers questions about one proxy."""
+
+    def __init__(self, seen: observed.Observed, shared: turns.Turns) -> None:
+        self._seen = seen
+        self._shared = shared
+        self._watches = 0
+
+    async def views(self, resource: str, request: heads.Request) -> answers.Answer:
+        """What `/v1/RESOURCE` gives: a list, or a watch."""
+        query = request.query
+        try:
+            selector = labels.parse(query.get("labelSelector", ""))
+        except labels.SelectorError as error:
+            return answers.sentence(400, str(error))
+        asked = _Asked(query.get("namespace", ""), query.get("name", ""), selector)
+        plans: list[rules.PortPlan] = []
+        async for batch in self._shared.batches(self._select(asked)):
+            plans += batch
+        headers = self._warning_header()
+        views, kind = RESOURCES[resource]
+        has_left_some = False
+        if views is status.connection_views and not selector:
+            # A Service that is gone may have left some connections behind.
+            views = functools.partial(status.connection_views, gone=asked.names)
+            has_left_some = status.has_connections(self._seen, asked.names)
+        if asked.name and not plans and not has_left_some:
+            return answers.sentence(404, "no such Service is served", headers)
+        if query.get("watch", "") in ("1", "true"):
+            return self._watch(lambda: views(self._seen, self._select(asked)), kind, headers)
+        plans.sort(key=operator.attrgetter("rule.name"))
+        made = self._shared.batches(views(self._seen, plans))
+        return answers.Answer(200, _json_list(made), headers=headers)
+
+    async def status(self, _request: heads.Request) -> answers.Answer:
+        """What `/v1/status` gives."""
+        counted = status.Counted()
+        async for batch in self._shared.batches(counted.counting(self._seen)):
+            del batch
+        view = status.proxy_view(self._seen, counted, time.monotonic())
+        return answers.Answer(
+            200, msgspec.json.encode(view) + b"\n", headers=self._warning_header()
+        )
+
+    def _select(self, asked: _Asked) -> Iterator[rules.PortPlan]:
+        return status.select(self._seen, asked.namespace, asked.name, asked.selector)
+
+    def _watch(
+        self, views: watching.Views, kind: watching.Kind, headers: Mapping[str, str]
+    ) -> answers.Answer:
+        if self._watches >= MAX_WATCHES:
+            return answers.sentence(503, f"{self._watches} watches run already: end one first")
+        lines = watching.changes(views, kind, self._shared, self._warning)
+        return answers.Answer(
+            200, self._counted(lines), answers.JSON_LINES, headers, is_endless=True
+        )
+
+    async def _counted(self, lines: answers.Body) -> answers.Body:
+        self._watches += 1
+        try:
+            async with contextlib.aclosing(lines):
+                async for line in lines:
+                    yield line
+        finally:
+            self._watches -= 1
+
+    def _warning(self) -> str:
+        return status.warning(self._seen, time.monotonic())
+
+    def _warning_header(self) -> dict[str, str]:
+        warning = self._warning()
+        return {"Warning": f'299 - "{warning}"'} if warning else {}
 
 
 def make_site(seen: observed.Observed, shared: turns.Turns) -> http.Site:
     """What is served on the control socket."""
-
-    def handler(views: _Views) -> http.Handler:
-        async def answer(request: heads.Request) -> answers.Answer:
-            return await _answer(seen, shared, views, request.query)
-
-        return answer
-
-    routes = {f"/v1/{name}": handler(views) for name, views in RESOURCES.items()}
-    return http.Site(routes, admits)
-
-
-async def _answer(
-    seen: observed.Observed, shared: turns.Turns, views: _Views, query: Mapping[str, str]
-) -> answers.Answer:
-    namespace, name = query.get("namespace", ""), query.get("name", "")
-    plans: list[rules.PortPlan] = []
-    async for batch in shared.batches(status.select(seen, namespace, name)):
-        plans += batch
-
-    def is_asked_for(service: names.NamespacedName) -> bool:
-        return namespace in ("", service.namespace) and name in ("", service.name)
-
-    has_left_some = False
-    if views is status.connection_views:  # a Service that is gone may have left some behind
-        views = functools.partial(status.connection_views, gone=is_asked_for)
-        has_left_some = status.has_connections(seen, is_asked_for)
-    warning = status.warning(seen, time.monotonic())
-    headers = {"Warning": f'299 - "{warning}"'} if warning else {}
-    if name and not plans and not has_left_some:
-        return answers.sentence(404, "no such Service is served", headers)
-    plans.sort(key=operator.attrgetter("rule.name"))
-    return answers.Answer(200, _json_list(shared.batches(views(seen, plans))), headers=headers)
+    control = _Control(seen, shared)
+    routes: dict[str, http.Handler] = {
+        f"/v1/{name}": functools.partial(control.views, name) for name in RESOURCES
+    }
+    return http.Site({**routes, "/v1/status": control.status}, admits)
 
 
 async def _json_list(batches: AsyncGenerator[list[status.View], None]) -> answers.Body:

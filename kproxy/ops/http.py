@@ -207,13 +207,13 @@ class _Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Where to put what comes."""
-        if self._is_over:
+        if self._is_over or self.is_endless:
             return memoryview(_scratch)
         return memoryview(self._buffer)[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes have come."""
-        if self._is_over:
+        if self._is_over or self.is_endless:
             self._passed_over += nbytes
             if self._passed_over > _MOST_PASSED_OVER:
                 self.cut()
@@ -222,9 +222,12 @@ class _Connection(asyncio.BufferedProtocol):
         self._read_on()
 
     def eof_received(self) -> bool:
-        """The client sends no more, and may still wait for an answer: keep the other direction."""
+        """The client sends no more, and may still wait for an answer: keep the other direction.
+
+        A client that waits for the end of an endless answer has left.
+        """
         self._is_asked_to_end = True
-        return self.task is not None
+        return self.task is not None and not self.is_endless
 
     def pause_writing(self) -> None:
         """The client reads more slowly than the answer is made."""
@@ -376,7 +379,9 @@ class _Connection(asyncio.BufferedProtocol):
         self._write(heads.write_answer(answer.status, headers))
         async with contextlib.aclosing(body):
             if request.wants_body:
-                self.is_endless = answer.is_endless
+                if answer.is_endless and self._transport is not None:
+                    self.is_endless = True
+                    self._transport.resume_reading()  # to see the client leave
                 await self._send_chunks(body, is_chunked=not request.is_http_10)
 
     async def _send_chunks(self, body: answers.Body, *, is_chunked: bool) -> None:

@@ -4,13 +4,16 @@ The shapes are an interface: scripts and tests rely on them. Every view is made 
 for, so that whoever shows ten thousand of them can let others run in between.
 """
 
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+import kproxy
 from kproxy import metrics
-from kproxy.model import forwarding, names
+from kproxy.model import forwarding, labels, names
 from kproxy.ops import observed
 from kproxy.reconcile import proxier, rules
 
@@ -21,12 +24,22 @@ View: TypeAlias = dict[str, object]
 
 
 def select(
-    seen: observed.Observed, namespace: str = "", name: str = ""
+    seen: observed.Observed,
+    namespace: str = "",
+    name: str = "",
+    selector: Sequence[labels.Requirement] = (),
 ) -> Iterator[rules.PortPlan]:
-    """What is known of the service ports of that Service or namespace; "" means any."""
+    """What is known of the service ports of that Service or namespace; "" means any.
+
+    `selector` narrows them to Services with such labels.
+    """
     for plan in seen.proxier.known():
         service = plan.rule.name.service
         if namespace in ("", service.namespace) and name in ("", service.name):
+            if selector:
+                known = seen.source.store.service(service)
+                if known is None or not labels.match(selector, dict(known.labels)):
+                    continue
             yield plan
 
 
@@ -50,6 +63,19 @@ def warning(seen: observed.Observed, now: float) -> str:
 def service_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
     """`kproxy get services`: a view for each service port."""
     return (_service(seen, plan) for plan in plans)
+
+
+def served_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
+    """`service_views` with what is said of the Service itself, on the control socket."""
+    for plan in plans:
+        service = seen.source.store.service(plan.rule.name.service)
+        yield {
+            **_service(seen, plan),
+            "labels": dict(service.labels) if service else {},
+            "created": (service.created if service else "") or None,
+            "internal_traffic_policy": service.internal_policy.value if service else None,
+            "external_traffic_policy": service.external_policy.value if service else None,
+        }
 
 
 def endpoint_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
@@ -129,6 +155,53 @@ def _service_of(service_port: str) -> names.NamespacedName:
     return names.NamespacedName(namespace, rest.partition(":")[0])
 
 
+class Counted:
+    """Services, their ports, and their frontends by state."""
+
+    def __init__(self) -> None:
+        self.services: set[names.NamespacedName] = set()
+        self.ports = 0
+        self.states: Counter[str] = Counter()
+
+    def counting(self, seen: observed.Observed) -> Iterator[None]:
+        """Count what is known, a service port at each step."""
+        for plan in seen.proxier.known():
+            self.ports += 1
+            self.services.add(plan.rule.name.service)
+            found = seen.proxier.frontends(plan.rule.name)
+            self.states.update(frontend.state.value for frontend in found)
+            yield
+
+
+def proxy_view(seen: observed.Observed, counted: Counted, now: float) -> View:
+    """`kproxy status`: the proxy as a whole. `now` is on the monotonic clock."""
+    return {
+        "version": kproxy.__version__,
+        "pid": os.getpid(),
+        "ready": seen.syncs.is_ready,
+        "alive": seen.syncs.is_alive,
+        "last_sync": _rfc3339(seen.syncs.last_done),
+        "source": {
+            "description": seen.source.describe(),
+            "has_synced": seen.source.has_synced,
+            "unread_seconds": {
+                what: round(seconds, 3)
+                for what, seconds in metrics.unread(seen.source.counters(), now).items()
+            },
+            "problems": len(seen.source.problems()),
+        },
+        "services": len(counted.services),
+        "service_ports": counted.ports,
+        "frontends": dict(sorted(counted.states.items())),
+        "connections": {
+            "active": seen.worker.connections,
+            "limit": seen.worker.max_connections,
+        },
+        "penalized_endpoints": len(seen.plane.box),
+        "dropped_log_lines": seen.dropped_log_lines(),
+    }
+
+
 def _service(seen: observed.Observed, plan: rules.PortPlan) -> View:
     rule = plan.rule
     service = seen.source.store.service(rule.name.service)
@@ -202,7 +275,13 @@ def _endpoints(seen: observed.Observed, plan: rules.PortPlan) -> Iterator[View]:
         }
 
 
-def _wall_clock(moment: float) -> str:
+def _wall_clock(moment: float) -> str | None:
     """A monotonic moment as RFC 3339 in UTC."""
-    seconds = time.time() + moment - time.monotonic()
+    return _rfc3339(time.time() + moment - time.monotonic())
+
+
+def _rfc3339(seconds: float | None) -> str | None:
+    """A Unix time as RFC 3339 in UTC; None stays None."""
+    if seconds is None:
+        return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

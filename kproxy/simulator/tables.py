@@ -4,9 +4,10 @@ Columns and cells are those of kube-apiserver (`pkg/printers/internalversion/pri
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
+from kproxy.model import ages
 from kproxy.simulator.resources import Resource
 from kproxy.simulator.storage import Object
 
@@ -70,40 +71,8 @@ def _included(item: Object, include_object: str, version: str) -> Object:
     return {"object": {**partial, "metadata": item["metadata"]}}
 
 
-def age(created: str | None, now: datetime) -> str:
-    """How long ago, as `duration.HumanDuration` says it: 5s, 3m12s, 4h, 2d3h."""
-    if not created:
-        return UNKNOWN
-    moment = datetime.fromisoformat(created).astimezone(UTC)
-    return human_duration(int((now - moment).total_seconds()))
-
-
-def human_duration(seconds: int) -> str:
-    """The two largest units of a duration while the larger is small, else the larger."""
-    if seconds < -1:
-        return "<invalid>"
-    seconds = max(seconds, 0)
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    for limit, text in (
-        (seconds < 120, f"{seconds}s"),
-        (minutes < 10, _two(minutes, "m", seconds % 60, "s")),
-        (minutes < 180, f"{minutes}m"),
-        (hours < 8, _two(hours, "h", minutes % 60, "m")),
-        (hours < 48, f"{hours}h"),
-        (days < 8, _two(days, "d", hours % 24, "h")),
-        (days < 730, f"{days}d"),
-    ):
-        if limit:
-            return text
-    return _two(days // 365, "y", days % 365, "d") if days < 8 * 365 else f"{days // 365}y"
-
-
-def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
-    return f"{large}{large_unit}{small}{small_unit}" if small else f"{large}{large_unit}"
-
-
 def _age_of(item: Object, now: datetime) -> str:
-    return age(item["metadata"].get("creationTimestamp"), now)
+    return ages.age(item["metadata"].get("creationTimestamp"), now)
 
 
 def _plain(item: Object, now: datetime) -> Sequence[Any]:
@@ -204,7 +173,7 @@ def _restarts(statuses: Sequence[Object], now: datetime) -> str:
     count = sum(each.get("restartCount", 0) for each in statuses)
     ends = [_in(each, "lastState", "terminated", "finishedAt", default="") for each in statuses]
     last = max(ends, default="")
-    return f"{count} ({age(last, now)} ago)" if count and last else str(count)
+    return f"{count} ({ages.age(last, now)} ago)" if count and last else str(count)
 
 
 def _pod_status(item: Object) -> str:
@@ -276,14 +245,14 @@ def _event(item: Object, now: datetime) -> Sequence[Any]:
     first = item.get("firstTimestamp") or item.get("eventTime")
     last = item.get("lastTimestamp") or first
     return (
-        age(last, now),
+        ages.age(last, now),
         item.get("type", ""),
         item.get("reason", ""),
         f"{involved.get('kind', '').lower()}/{involved.get('name', '')}",
         involved.get("fieldPath", ""),
         ", ".join(filter(None, (source.get("component", ""), source.get("host", "")))),
         str(item.get("message", "")).strip(),
-        age(first, now),
+        ages.age(first, now),
         item.get("count", 1),
         item["metadata"]["name"],
     )

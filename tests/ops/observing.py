@@ -2,7 +2,8 @@
 
 import contextlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from kproxy import metrics
 from kproxy.balancer import penalty
@@ -65,8 +66,16 @@ class Proxy:
             dropped_log_lines=lambda: 7,
         )
 
-    def serve(self, *service_names: str, affinity: int | None = None) -> None:
-        """Make these Services of namespace `default`, each with one port "http", all there is."""
+    def serve(
+        self,
+        *service_names: str,
+        affinity: int | None = None,
+        labels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    ) -> None:
+        """Make these Services of namespace `default`, each with one port "http", all there is.
+
+        `labels` are those of Services by name.
+        """
         made = {
             names.NamespacedName("default", name): services.Service(
                 names.NamespacedName("default", name),
@@ -74,6 +83,7 @@ class Proxy:
                 f"10.0.{number // 250}.{number % 250 + 1}",
                 (services.ServicePort("http", names.Protocol.TCP, 80),),
                 affinity_seconds=affinity,
+                labels=tuple(sorted(labels.get(name, {}).items())),
             )
             for number, name in enumerate(service_names)
         }

@@ -5,11 +5,12 @@ import contextlib
 import json
 import os
 import re
+import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -18,6 +19,8 @@ from kproxy.model import endpoints, forwarding
 from kproxy.ops import client, control, http, places, turns
 from tests.e2e import programs
 from tests.ops import observing, serving
+
+Events: TypeAlias = Generator[tuple[str, dict[str, Any]], None, None]
 
 
 class Asked:
@@ -73,10 +76,110 @@ async def test_a_service_that_is_not_served_is_an_error_of_its_own(asked: Asked)
     asked.proxy.serve("web")
 
     for resource in control.RESOURCES:
-        with pytest.raises(errors.KproxyError, match="no Service nope is served in any namespace"):
+        with pytest.raises(errors.KproxyError, match='"nope" not found in any namespace'):
             await asked.fetch(resource, name="nope")
-        with pytest.raises(errors.KproxyError, match="no Service web is served in namespace other"):
+        with pytest.raises(errors.KproxyError, match='"web" not found in namespace other'):
             await asked.fetch(resource, name="web", namespace="other")
+
+
+async def test_labels_narrow_to_services_that_have_them(asked: Asked) -> None:
+    asked.proxy.serve("web", "db", "app", labels={"web": {"tier": "front"}, "db": {"tier": "back"}})
+
+    async def named(selector: str) -> list[str]:
+        return [view["name"] for view in await asked.fetch("services", selector=selector)]
+
+    assert await named("tier=front") == ["web"]
+    assert await named("tier in (front, back)") == ["db", "web"]
+    assert await named("!tier") == ["app"]
+    assert [view["labels"] for view in await asked.fetch("services", name="db")] == [
+        {"tier": "back"}
+    ]
+    with pytest.raises(errors.KproxyError, match="unable to parse requirement"):
+        await asked.fetch("services", selector="tier in")
+
+
+async def test_the_whole_proxy_in_one_answer(asked: Asked) -> None:
+    asked.proxy.serve("web", "db")
+
+    view = await asyncio.to_thread(client.fetch_status, asked.path)
+
+    assert (view["ready"], view["services"], view["service_ports"]) == (True, 2, 2)
+    assert view["frontends"] == {"collision": 1, "no-endpoints": 1}
+    assert view["source"] == {
+        "description": "still",
+        "has_synced": True,
+        "unread_seconds": {},
+        "problems": 0,
+    }
+    assert view["connections"]["active"] == 0
+    assert view["dropped_log_lines"] == 7
+
+
+@contextlib.contextmanager
+def watching_events(asked: Asked, resource: str) -> Iterator[Events]:
+    """The events of a watch; the client leaves with the block."""
+    stream = client.watch(asked.path, resource, on_warning=asked.told.append)
+    yield stream
+    stream.close()
+
+
+async def event(stream: Events) -> tuple[str, str]:
+    """The next event and the name in it, read in a thread."""
+    kind, view = await asyncio.to_thread(next, stream)
+    return kind, view.get("name", "")
+
+
+async def test_a_watch_lasts_and_tells_what_changes(asked: Asked) -> None:
+    asked.proxy.serve("web")
+    with watching_events(asked, "services") as stream:
+        assert await event(stream) == ("ADDED", "web")
+        assert await event(stream) == ("BOOKMARK", "")
+        asked.proxy.serve("web", "zoo")
+        assert await event(stream) == ("ADDED", "zoo")
+        asked.proxy.serve("zoo")
+        assert await event(stream) == ("MODIFIED", "zoo"), "its address has moved"
+        assert await event(stream) == ("DELETED", "web")
+
+
+async def test_there_are_few_watches_at_a_time(asked: Asked) -> None:
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(control.MAX_WATCHES):
+            stream = open_ones.enter_context(watching_events(asked, "services"))
+            assert await event(stream) == ("BOOKMARK", "")
+        with (
+            watching_events(asked, "services") as refused,
+            pytest.raises(errors.KproxyError, match="4 watches run already"),
+        ):
+            await event(refused)
+        assert await asked.fetch("services") == []
+
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(errors.KproxyError), watching_events(asked, "services") as one:
+                assert await event(one) == ("BOOKMARK", "")
+                break
+            await asyncio.sleep(0.05)
+
+
+async def test_a_watch_outlives_a_crowd_of_other_connections(asked: Asked) -> None:
+    with watching_events(asked, "services") as stream, contextlib.ExitStack() as crowd:
+        assert await event(stream) == ("BOOKMARK", "")
+        for _ in range(2 * http.MAX_CONNECTIONS):
+            sock = crowd.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(str(asked.path))
+            await asyncio.sleep(0)
+        assert await asked.fetch("services") == []
+        asked.proxy.serve("web")
+        assert await event(stream) == ("ADDED", "web")
+
+
+async def test_a_watch_ends_with_the_proxy_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with observing.proxy() as proxy, watching_events(Asked(proxy, path), "services") as stream:
+        async with listening(proxy, path):
+            assert await event(stream) == ("BOOKMARK", "")
+        with pytest.raises(errors.KproxyError, match="has ended"):
+            await event(stream)
 
 
 async def test_affinity_tells_who_is_bound_where_and_for_how_long(asked: Asked) -> None:
@@ -117,7 +220,7 @@ async def test_a_server_out_of_contact_is_told_with_how_long_it_has_been(tmp_pat
             watched[1].failing_since = now - 3530
             for resource in control.RESOURCES:
                 await asked.fetch(resource)
-            with pytest.raises(errors.KproxyError, match="no Service nope is served"):
+            with pytest.raises(errors.KproxyError, match='"nope" not found'):
                 await asked.fetch("services", name="nope")
 
     assert len(asked.told) == len(control.RESOURCES) + 1

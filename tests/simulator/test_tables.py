@@ -11,27 +11,6 @@ from kproxy.simulator.storage import Object
 from tests.simulator.objects import NOW
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0s"),
-        (119, "119s"),
-        (120, "2m"),
-        (150, "2m30s"),
-        (700, "11m"),
-        (3 * 3600, "3h"),
-        (3 * 3600 + 60, "3h1m"),
-        (9 * 3600, "9h"),
-        (49 * 3600, "2d1h"),
-        (30 * 86400, "30d"),
-        (800 * 86400, "2y70d"),
-        (9 * 365 * 86400, "9y"),
-    ],
-)
-def test_ages(seconds: int, text: str) -> None:
-    assert tables.age(storage.timestamp(NOW - timedelta(seconds=seconds)), NOW) == text
-
-
 def ended(seconds: int) -> Object:
     """The state of a container that ended so long ago."""
     return {"terminated": {"finishedAt": storage.timestamp(NOW - timedelta(seconds=seconds))}}
