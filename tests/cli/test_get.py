@@ -186,7 +186,7 @@ def test_a_service_that_is_not_there_is_one_sentence(lab: Lab) -> None:
     done = lab.get("services", "nope")
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("kproxy: service "nope" not found in namespace default")
+    assert done.stderr.startswith('kproxy: service "nope" not found in namespace default')
     assert len(done.stderr.splitlines()) == 1
 
 
