@@ -20,7 +20,7 @@ from kproxy.simulator import (
     emulation,
     encoding,
     faults,
-    http_log,
+    http_server,
     kubeconfig,
     media,
     openapi,
@@ -35,9 +35,6 @@ from kproxy.simulator.registry import Registry
 from kproxy.simulator.resources import Resource
 
 _log = structlog.get_logger(__name__)
-
-LARGEST_BODY = 3 * 1024 * 1024
-"""Bytes in a request's body: kube-apiserver's limit."""
 
 _CHECKS = ("healthz", "livez", "readyz")
 _FAULTS = "/simulator/faults"
@@ -103,7 +100,7 @@ class ApiServer:
             streaming_lists=self.emulated.streaming_lists,
         )
         self._openapi = openapi.Documents(self._served)
-        self._runner: web.AppRunner | None = None
+        self._runner: web.ServerRunner | None = None
         self._fresh_tokens: set[str] = set()
         self._on_access_change: list[Callable[[], None]] = []
         self._incidents: set[asyncio.Task[None]] = set()
@@ -128,16 +125,9 @@ class ApiServer:
         """Listen. Raises KproxyError if the port cannot be had."""
         if self.emulated.forgets_on_restart:
             self.cache.restart()
-        application = web.Application(client_max_size=LARGEST_BODY)
-        application.router.add_route("*", "/{path:.*}", self._answer)
         self._streams.open()
-        runner = web.AppRunner(
-            application,
-            handler_cancellation=True,
-            access_log=None,
-            logger=http_log.LOGGER,
-            shutdown_timeout=1.0,
-        )
+        server = http_server.Server(self._answer, largest_body=media.LARGEST_BODY, cancels=True)
+        runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
         context = self._certificate.server_context() if self._certificate else None
         site = web.TCPSite(runner, self.address, self.port, ssl_context=context)
@@ -247,13 +237,13 @@ class ApiServer:
                 await task
         await self.stop()
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             return await self._route(request)
         except status.StatusError as error:
             return _failure(error)
         except web.HTTPRequestEntityTooLarge:
-            message = f"Request entity too large: limit is {LARGEST_BODY}"
+            message = f"Request entity too large: limit is {media.LARGEST_BODY}"
             return _failure(status.StatusError(413, "RequestEntityTooLarge", message))
         except (ConnectionError, asyncio.CancelledError):
             raise  # the client has left
@@ -261,7 +251,7 @@ class ApiServer:
             _log.exception("request failed", method=request.method, path=request.path)
             return _failure(status.internal_error(f"{type(error).__name__}: {error}"))
 
-    async def _route(self, request: web.Request) -> web.StreamResponse:
+    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path.rstrip("/")
         token = _token(request.headers.get("Authorization", ""))
         user = self.tokens.get(token)
@@ -304,7 +294,7 @@ class ApiServer:
                 await self._streams.closed()
         raise status.internal_error("a fault was ordered")
 
-    async def _switch(self, request: web.Request) -> web.StreamResponse:
+    async def _switch(self, request: web.BaseRequest) -> web.StreamResponse:
         """The switches of faults: GET tells them, POST sets one, DELETE clears all."""
         if request.method == "POST":
             return await self._set(request)
@@ -314,8 +304,8 @@ class ApiServer:
             raise status.StatusError(405, "MethodNotAllowed", "use GET, POST or DELETE")
         return self._active_faults()
 
-    async def _set(self, request: web.Request) -> web.StreamResponse:
-        kind, settings = faults.parsed(media.body(request.content_type, await request.read()))
+    async def _set(self, request: web.BaseRequest) -> web.StreamResponse:
+        kind, settings = faults.parsed(await rest.decoded_body(request))
         if kind not in faults.INCIDENTS:
             self.faults.set(kind, **settings)
             return self._active_faults()
@@ -329,7 +319,7 @@ class ApiServer:
     def _active_faults(self) -> web.Response:
         return _json({"kind": "FaultList", "apiVersion": "v1", "items": self.faults.active()})
 
-    def _document(self, request: web.Request, path: str) -> web.Response | None:
+    def _document(self, request: web.BaseRequest, path: str) -> web.Response | None:
         """The answer if the path names a document about the API, else None."""
         if request.method not in ("GET", "HEAD"):
             return None
@@ -355,7 +345,7 @@ class ApiServer:
                 return _json(discovery.resource_list(self._served, resource.api_version))
         return None
 
-    def _openapi_document(self, request: web.Request, path: str) -> web.Response:
+    def _openapi_document(self, request: web.BaseRequest, path: str) -> web.Response:
         accept = request.headers.get("Accept", "")
         if path.startswith("/openapi/v3") and self.emulated.minor < 24:
             raise status.no_such_path()

@@ -1,12 +1,17 @@
 """Media types: how an answer is to be encoded, and how a request's body is to be read."""
 
+import contextlib
 import json
+import math
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
-import yaml
 
+from kproxy.cluster import documents
 from kproxy.simulator import patch, protobuf_body, status
+
+LARGEST_BODY = 3 * 1024 * 1024
+"""Bytes in a request's body: kube-apiserver's limit."""
 
 Form: TypeAlias = Literal["object", "table"]
 
@@ -72,30 +77,65 @@ def patch_body(content_type: str, raw: bytes) -> tuple[patch.Type, Any]:
 
 def _json(raw: bytes) -> Any:
     try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    try:
-        return json.loads(raw)  # its complaints have a line and a column
-    except (ValueError, RecursionError) as error:
-        raise status.bad_request(
-            f"the object provided is unrecognized (must be of type JSON): {error}"
-        ) from error
+        return _bounded(msgspec.json.decode(raw))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        complaint = str(error)
+    with contextlib.suppress(RecursionError):
+        try:
+            json.loads(raw)
+        except ValueError as error:
+            complaint = str(error)  # with a line and a column
+    raise status.bad_request(
+        f"the object provided is unrecognized (must be of type JSON): {complaint}"
+    )
 
 
 def _yaml(raw: bytes) -> Any:
+    """The first document. Its cost is bounded by the size of `raw`, and aliases count in full."""
     try:
-        # JSON has no dates and no binary: what they were written as must come back.
-        return yaml.load(raw, Loader=_PlainLoader)  # noqa: S506
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise status.bad_request(f"error converting YAML to JSON: {error}") from error
+        for document in documents.read_yaml(raw):
+            if document.flaw:
+                raise status.bad_request(f"error converting YAML to JSON: {document.flaw}")
+            return _bounded(document.value)
+    except documents.MalformedError as error:
+        raise status.bad_request(f"error converting YAML to JSON: {error}") from None
+    return None
 
 
-class _PlainLoader(yaml.CSafeLoader):
-    """YAML without timestamps."""
+def _bounded(value: Any) -> Any:
+    """`value`, if it is not larger than a body can be that spells it out. Raises BadRequest.
+
+    Without recursion: what it walks through may be nested as deep as the text allowed.
+    """
+    cost, level, depth = 0, [value], 0
+    while level:
+        depth += 1
+        if depth > documents.MAX_DEPTH:
+            raise status.bad_request(f"the object is nested more than {documents.MAX_DEPTH} deep")
+        below: list[Any] = []
+        for each in level:
+            cost += 1
+            if isinstance(each, str):
+                cost += len(each)
+            elif isinstance(each, dict):
+                cost += sum(map(_length, each))
+                below.extend(each.values())
+            elif isinstance(each, list):
+                below.extend(each)
+            elif isinstance(each, int) and not -(2**63) <= each < 2**63:
+                raise status.bad_request(
+                    "json: cannot unmarshal a number of more than 64 bits into Go value of type "
+                    "int64"
+                )
+            elif isinstance(each, float) and not math.isfinite(each):
+                raise status.bad_request(f"json: unsupported value: {each}")
+            if cost + len(below) > LARGEST_BODY:
+                raise status.bad_request(
+                    f"the object is larger than {LARGEST_BODY} bytes, with aliases counted in full"
+                )
+        level = below
+    return value
 
 
-_PlainLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
+def _length(key: Any) -> int:
+    return len(key) if isinstance(key, str) else 1

@@ -39,7 +39,7 @@ def _number(start: str) -> int:
     return int(digits) if is_ours and len(digits) < 20 else 0
 
 
-async def dripped(request: web.Request, body: bytes, seconds: float) -> web.StreamResponse:
+async def dripped(request: web.BaseRequest, body: bytes, seconds: float) -> web.StreamResponse:
     """Answer with `body`, a byte at a time, with `seconds` between two."""
     response = _response()
     await response.prepare(request)
@@ -49,7 +49,7 @@ async def dripped(request: web.Request, body: bytes, seconds: float) -> web.Stre
     return response
 
 
-async def endless(request: web.Request, resource: Resource) -> None:
+async def endless(request: web.BaseRequest, resource: Resource) -> None:
     """Answer with a list whose metadata does not end, until the client leaves."""
     response = _response()
     await response.prepare(request)
@@ -63,7 +63,7 @@ async def endless(request: web.Request, resource: Resource) -> None:
         await asyncio.sleep(0)
 
 
-async def cut(request: web.Request) -> None:
+async def cut(request: web.BaseRequest) -> None:
     """Answer with the beginning of a list and a reset. Raises ConnectionResetError."""
     response = _response()
     await response.prepare(request)

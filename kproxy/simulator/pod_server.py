@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
-from kproxy.simulator import http_log, pods
+from kproxy.simulator import http_server, pods
 from kproxy.simulator.storage import Object
 
 _BACKLOG = 128
@@ -30,7 +30,7 @@ class PodServer:
         self._pod = pod
         self._address = address
         self._ports = ports
-        self._http = web.Server(self._answer, logger=http_log.LOGGER)
+        self._http = http_server.Server(self._answer)
         self._servers: list[asyncio.Server] = []
         self._black_hole: contextlib.ExitStack | None = None
         self._opened_at = 0.0

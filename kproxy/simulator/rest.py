@@ -32,6 +32,11 @@ from kproxy.simulator.storage import Object
 _BATCH = 200
 """How many items of a list are encoded before everything else on the event loop has its turn."""
 
+_LONGEST_GRACE = 10**9
+"""Seconds."""
+_LARGE_BODY = 64 * 1024
+"""Bytes of a body that is decoded beside the event loop."""
+
 
 class Rest:
     """Answers requests for resources. Its methods raise `status.StatusError`."""
@@ -52,7 +57,7 @@ class Rest:
         self._streaming_lists = streaming_lists
         self._encodings = encoding.Encodings(registry.storage)
 
-    async def answer(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest, info: RequestInfo) -> web.StreamResponse:
         """The answer to a request."""
         answers = {
             "get": self._get,
@@ -66,12 +71,12 @@ class Rest:
         }
         return await answers[info.verb](request, info)
 
-    async def _get(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+    async def _get(self, request: web.BaseRequest, info: RequestInfo) -> web.StreamResponse:
         lists.check_version(self._cache, _stored(info), parameters.version(request.query))
         found = self._registry.get(_stored(info), info.name, info.namespace or "")
         return self._object(request, info, found)
 
-    async def _list(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+    async def _list(self, request: web.BaseRequest, info: RequestInfo) -> web.StreamResponse:
         accepted = _accepted(request, info)
         self._check_options(request)
         options = lists.options(info.resource, request.query)
@@ -96,13 +101,15 @@ class Rest:
     def _take(self, kinds: Collection[faults.Kind], info: RequestInfo) -> faults.Fault | None:
         return self._faults.take(kinds, info.resource.plural, "list")
 
-    def _check_options(self, request: web.Request) -> None:
+    def _check_options(self, request: web.BaseRequest) -> None:
         is_known = self._streaming_lists is not StreamingLists.UNKNOWN
         if is_known and "sendInitialEvents" in request.query:
             detail = "sendInitialEvents is forbidden for list"
             raise lists.invalid(status.forbidden_value("sendInitialEvents", detail))
 
-    async def _fail(self, request: web.Request, info: RequestInfo, options: lists.Options) -> None:
+    async def _fail(
+        self, request: web.BaseRequest, info: RequestInfo, options: lists.Options
+    ) -> None:
         """Meet the faults that take the place of a list, or hold it up."""
         if options.continue_from and (fault := self._take(faults.TOKENS, info)):
             if fault.kind == faults.Kind.LOST_CONTINUE:
@@ -125,7 +132,7 @@ class Rest:
                 await odd_lists.cut(request)
 
     async def _write_list(
-        self, request: web.Request, info: RequestInfo, page: lists.Page
+        self, request: web.BaseRequest, info: RequestInfo, page: lists.Page
     ) -> web.StreamResponse:
         parts = self._encoded(info, page)
         if len(page.items) <= _BATCH:
@@ -166,7 +173,7 @@ class Rest:
 
         return render
 
-    async def _watch(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+    async def _watch(self, request: web.BaseRequest, info: RequestInfo) -> web.StreamResponse:
         accepted = _accepted(request, info)
         query = dict(request.query)
         ignored = (faults.Kind.IGNORED_INITIAL_EVENTS,)
@@ -193,7 +200,7 @@ class Rest:
         return render
 
     def _table_rows(
-        self, request: web.Request, info: RequestInfo, accepted: media.Accepted
+        self, request: web.BaseRequest, info: RequestInfo, accepted: media.Accepted
     ) -> Callable[[watches.Change], bytes]:
         is_first = True
 
@@ -207,17 +214,17 @@ class Rest:
 
         return render
 
-    async def _create(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+    async def _create(self, request: web.BaseRequest, info: RequestInfo) -> web.StreamResponse:
         new = await self._body(request, info)
         if info.resource.has_status and info.resource != resources.NODES:
             new.pop("status", None)
         created = self._registry.create(_stored(info), new, dry_run=_is_dry_run(request))
         return self._object(request, info, created, code=201)
 
-    async def _update(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+    async def _update(self, request: web.BaseRequest, info: RequestInfo) -> web.StreamResponse:
         dry_run = _is_dry_run(request)
         if info.subresource == "scale":
-            body = media.body(request.content_type, await request.read())
+            body = await decoded_body(request)
             return self._scale(info, body, dry_run=dry_run)
         new = await self._body(request, info)
         if info.subresource == "status":
@@ -226,7 +233,7 @@ class Rest:
             updated = self._registry.update(_stored(info), new, dry_run=dry_run)
         return self._object(request, info, updated)
 
-    async def _patch(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+    async def _patch(self, request: web.BaseRequest, info: RequestInfo) -> web.StreamResponse:
         patch_type, body = media.patch_body(request.content_type, await request.read())
         dry_run = _is_dry_run(request)
         if info.subresource == "scale":
@@ -249,7 +256,7 @@ class Rest:
         updated = self._registry.update(_stored(info), scale.scaled(found, wanted), dry_run=dry_run)
         return _json(scale.scale_of(updated))
 
-    async def _delete(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+    async def _delete(self, request: web.BaseRequest, info: RequestInfo) -> web.StreamResponse:
         options = await _delete_options(request)
         deleted = self._delete_one(info, info.name, info.namespace or "", options)
         metadata = deleted["metadata"]
@@ -259,7 +266,7 @@ class Rest:
         return _json(status.success(info.resource, info.name, metadata["uid"]))
 
     async def _delete_collection(
-        self, request: web.Request, info: RequestInfo
+        self, request: web.BaseRequest, info: RequestInfo
     ) -> web.StreamResponse:
         options = await _delete_options(request)
         wanted = lists.options(info.resource, request.query)
@@ -283,12 +290,12 @@ class Rest:
             dry_run=bool(options.get("dryRun")),
         )
 
-    async def _body(self, request: web.Request, info: RequestInfo) -> Object:
-        body = media.body(request.content_type, await request.read())
+    async def _body(self, request: web.BaseRequest, info: RequestInfo) -> Object:
+        body = await decoded_body(request)
         return versions.to_stored(info.resource, checked(info, body))
 
     def _object(
-        self, request: web.Request, info: RequestInfo, stored: Object, *, code: int = 200
+        self, request: web.BaseRequest, info: RequestInfo, stored: Object, *, code: int = 200
     ) -> web.StreamResponse:
         if info.subresource == "scale":
             return _json(scale.scale_of(stored))
@@ -301,7 +308,7 @@ class Rest:
 
     def _table(
         self,
-        request: web.Request,
+        request: web.BaseRequest,
         info: RequestInfo,
         items: Sequence[Object],
         accepted: media.Accepted,
@@ -318,6 +325,15 @@ class Rest:
             include_object=request.query.get("includeObject") or "Metadata",
             with_columns=with_columns,
         )
+
+
+async def decoded_body(request: web.BaseRequest) -> Any:
+    """The body of a request. Raises UnsupportedMediaType, BadRequest."""
+    raw = await request.read()
+    if len(raw) > _LARGE_BODY:
+        # YAML of megabytes takes seconds, in which others want their answers.
+        return await asyncio.to_thread(media.body, request.content_type, raw)
+    return media.body(request.content_type, raw)
 
 
 def checked(info: RequestInfo, body: Any) -> Object:
@@ -365,12 +381,12 @@ def _stored(info: RequestInfo) -> Resource:
     return versions.stored_as(info.resource)
 
 
-def _accepted(request: web.Request, info: RequestInfo) -> media.Accepted:
+def _accepted(request: web.BaseRequest, info: RequestInfo) -> media.Accepted:
     can_be_table = not info.subresource
     return media.accepted(request.headers.get("Accept", ""), can_be_table=can_be_table)
 
 
-def _is_dry_run(request: web.Request) -> bool:
+def _is_dry_run(request: web.BaseRequest) -> bool:
     values = request.query.getall("dryRun", [])
     if any(value != "All" for value in values):
         causes = [status.not_supported_value("dryRun", values, ["All"])]
@@ -378,18 +394,21 @@ def _is_dry_run(request: web.Request) -> bool:
     return bool(values)
 
 
-async def _delete_options(request: web.Request) -> Object:
+async def _delete_options(request: web.BaseRequest) -> Object:
     """DeleteOptions of the body and the query; the query is what is looked at without a body."""
-    raw = await request.read()
-    body = media.body(request.content_type, raw) if raw else {}
+    body = await decoded_body(request) if await request.read() else {}
     if not isinstance(body, dict):
         raise status.bad_request("the body of a deletion is a DeleteOptions object")
     fields = ("gracePeriodSeconds", "propagationPolicy", "dryRun")
     options: Object = {name: request.query[name] for name in fields if name in request.query}
     options |= without_nulls(body)
     grace = options.get("gracePeriodSeconds")
-    if grace is not None and not str(grace).isdigit():
-        raise status.bad_request(f"gracePeriodSeconds is {grace}; it must be a whole number")
+    if isinstance(grace, str):
+        grace = options["gracePeriodSeconds"] = parameters.integer(options, "gracePeriodSeconds")
+    if grace is not None and (type(grace) is not int or not 0 <= grace <= _LONGEST_GRACE):
+        raise status.bad_request(
+            f"gracePeriodSeconds must be a whole number from 0 to {_LONGEST_GRACE}"
+        )
     if options.get("propagationPolicy") not in (None, "Background", "Foreground", "Orphan"):
         raise status.bad_request(f"invalid propagationPolicy: {options['propagationPolicy']}")
     return options

@@ -74,7 +74,7 @@ class WatchStreams:
 
     async def serve(
         self,
-        request: web.Request,
+        request: web.BaseRequest,
         info: RequestInfo,
         options: watches.Options,
         render: Callable[[Change], bytes],
@@ -190,7 +190,7 @@ class _Stream:
 
     def __init__(
         self,
-        request: web.Request,
+        request: web.BaseRequest,
         response: web.StreamResponse,
         info: RequestInfo,
         options: watches.Options,

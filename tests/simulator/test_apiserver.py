@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kproxy.simulator import apiserver, emulation, faults, resources
+from kproxy.simulator import apiserver, emulation, faults, media, resources
 from tests.simulator.api_client import SERVICES, Api
 from tests.simulator.objects import new_registry, pod, service
 
@@ -102,7 +102,7 @@ async def test_yaml_is_read_and_nulls_are_not_there(api: Api) -> None:
         ("GET", f"{SERVICES}?watch=1&sendInitialEvents=true", {}, 422),
         ("GET", "/api/v1/gremlins", {}, 404),
         ("DELETE", "/api/v1/namespaces", {}, 405),
-        ("POST", SERVICES, {"data": io.BytesIO(b" " * (apiserver.LARGEST_BODY + 1))}, 413),
+        ("POST", SERVICES, {"data": io.BytesIO(b" " * (media.LARGEST_BODY + 1))}, 413),
     ],
 )
 async def test_refusals(
