@@ -32,7 +32,7 @@ def _bomb() -> bytes:
     """Nine levels of nine aliases: 400 bytes that stand for 3.5 GB."""
     lines = ["a: &a [" + ",".join("x" * 9) + "]"]
     for level in range(9):
-        inner, outer = "abcdefghij"[level : level + 2]
+        inner, outer = "abcdefghij"[level], "abcdefghij"[level + 1]
         lines.append(f"{outer}: &{outer} [" + ",".join([f"*{inner}"] * 9) + "]")
     return "\n".join(lines).encode()
 
