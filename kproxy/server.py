@@ -19,6 +19,7 @@ import os
 import random
 import resource
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib import parse
@@ -26,12 +27,12 @@ from urllib import parse
 import msgspec
 import structlog
 
-from kproxy import config, errors
+from kproxy import config, errors, events
 from kproxy.balancer import penalty
 from kproxy.cluster import informer, manifests, source
 from kproxy.datapath import syscalls, worker
 from kproxy.model import addresses, admission, endpoints, names
-from kproxy.ops import durations, health, observed, status, surface
+from kproxy.ops import durations, event_log, health, observed, status, surface
 from kproxy.portal import budget, loopback
 from kproxy.reconcile import dataplane, proxier, report, rules, runner
 
@@ -53,7 +54,9 @@ class Server:
     ) -> None:
         self._config = cfg
         self._source = self._make_source(cfg)
-        box = penalty.PenaltyBox(syscalls.is_local)
+        self.feed = events.Feed()
+        """What happens here, for who subscribes."""
+        box = penalty.PenaltyBox(syscalls.is_local, self._tell_penalty)
         self._worker = worker.Worker(
             box,
             worker.Limits(
@@ -65,8 +68,13 @@ class Server:
             ),
         )
         self._plane = dataplane.WorkerDataPlane(
-            self._worker, box, random.Random(), max_affinity_clients=cfg.max_affinity_clients
+            self._worker,
+            box,
+            random.Random(),
+            max_affinity_clients=cfg.max_affinity_clients,
+            feed=self.feed,
         )
+        self._worker.tell(self.feed)
         self._proxier = proxier.Proxier(
             self._source.store,
             self._plane,
@@ -130,9 +138,11 @@ class Server:
             self._bar_own_places()
             async with asyncio.TaskGroup() as seen:
                 watching = seen.create_task(self._surface.run(), name="ops")
+                telling = seen.create_task(self._tell(), name="events")
                 await self._follow()
                 await self._drain()
                 watching.cancel()
+                telling.cancel()
             if self._failure is not None:
                 raise self._failure
         finally:
@@ -183,6 +193,18 @@ class Server:
             self._has_looked = True
         self._syncs.queue()
         self._runner.request()
+
+    async def _tell(self) -> None:
+        """Publish what is known only by looking, and let the log show the facts if it is to."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(event_log.watch_watches(self.feed, self._source.counters))
+            if event_log.is_wanted():
+                group.create_task(event_log.write(self.feed))
+
+    def _tell_penalty(self, backend: endpoints.Backend, is_boxed: bool) -> None:  # noqa: FBT001
+        if self.feed.active:
+            fact = events.EndpointBoxed if is_boxed else events.EndpointReleased
+            self.feed.publish(fact(time.monotonic(), backend))
 
     def _bar_own_places(self) -> None:
         """What answers for health and metrics is no Service's endpoint. Some may be bound late."""

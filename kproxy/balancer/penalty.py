@@ -58,10 +58,18 @@ class PenaltyBox:
     always is, nobody needs to tell of a success.
     """
 
-    __slots__ = ("_due", "_is_local", "_own", "_own_ports", "_watchers", "boxed")
+    __slots__ = ("_due", "_is_local", "_on_change", "_own", "_own_ports", "_watchers", "boxed")
 
-    def __init__(self, is_local: Callable[[str], bool] = lambda _: False) -> None:
-        """`is_local` says whether an IP address is one of this host's."""
+    def __init__(
+        self,
+        is_local: Callable[[str], bool] = lambda _: False,
+        on_change: Callable[[endpoints.Backend, bool], None] = lambda _backend, _boxed: None,
+    ) -> None:
+        """`is_local` says whether an IP address is one of this host's.
+
+        `on_change` is called with a backend and True when it is boxed, False when it is free.
+        """
+        self._on_change = on_change
         self._is_local = is_local
         self._own: dict[endpoints.Backend, str] = {}
         self._own_ports: dict[int, str] = {}
@@ -147,6 +155,7 @@ class PenaltyBox:
         term = self.boxed[backend] = _Term()
         self._sentence(backend, term, now)
         self._tell(backend, boxed=True)
+        self._on_change(backend, True)  # noqa: FBT003  # a callback
         return True
 
     def succeed(self, backend: endpoints.Backend) -> None:
@@ -155,6 +164,7 @@ class PenaltyBox:
         if term is not None:
             self._unschedule(backend, term)
             self._tell(backend, boxed=False)
+            self._on_change(backend, False)  # noqa: FBT003  # a callback
 
     def next_due(self) -> float | None:
         """When the next probe is due: maybe in the past; None when there is none to make."""

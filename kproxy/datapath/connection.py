@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from kproxy import metrics
+from kproxy import events, metrics
 from kproxy.datapath import episodes, halfclose, loops, poller, relay, splice, syscalls
 from kproxy.model import endpoints
 
@@ -46,6 +46,7 @@ class Shared:
         "connections",
         "counters",
         "episodes",
+        "feed",
         "kernel",
         "on_room",
         "own_dials",
@@ -64,6 +65,8 @@ class Shared:
         self.own_dials = loops.OwnDials(self.episodes)
         self.connections = 0
         """Connections open now, dialling ones included."""
+        self.feed: events.Feed | None = None
+        """Where to say what happens to connections; None while nobody listens."""
         self.on_room: Callable[[], None] | None = None
         """Called when a connection has ended, if anyone waits for that."""
 
@@ -80,6 +83,7 @@ class Connection:
         "armed",
         "backend",
         "client",
+        "client_port",
         "dial",
         "is_prompt",
         "progress_at",
@@ -98,11 +102,13 @@ class Connection:
         sock: syscalls.StreamSocket,
         fd: int,
         address: str,
+        client_port: int,
     ) -> None:
         self.shared = shared
         self.target = target
         self.address = address
         """The client's IP address."""
+        self.client_port = client_port
         self.client = relay.Leg(self, sock, fd)
         self.server: relay.Leg | None = None
         self.backend: endpoints.Backend | None = None
@@ -197,6 +203,22 @@ class Connection:
             syscalls.reset_on_close(self.server.sock)
         self._end(reason)
 
+    def _tell_end(self, feed: events.Feed, reason: halfclose.Reason) -> None:
+        now = self.shared.poller.now
+        feed.publish(
+            events.ConnectionEnded(
+                now,
+                self.target.name,
+                (self.address, self.client_port),
+                self.backend,
+                reason,
+                halfclose.MEANING[reason],
+                self.client.total,
+                self.server.total if self.server is not None else 0,
+                now - self.accepted_at,
+            )
+        )
+
     def _end(self, reason: halfclose.Reason) -> None:
         """Settle the counts, give the sockets up, and break the links.
 
@@ -204,6 +226,8 @@ class Connection:
         """
         self.reason = reason
         shared = self.shared
+        if shared.feed is not None:
+            self._tell_end(shared.feed, reason)
         counters = self.target.counters
         counters.active -= 1
         counters.ended[reason] += 1

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Sequence, Sized
 from typing import Protocol
 
+from kproxy import events
 from kproxy.datapath import connection, halfclose, poller, relay, syscalls
 from kproxy.model import endpoints
 
@@ -319,6 +320,8 @@ class Dialer:
         tally = conn.tally = conn.target.counters.endpoint(backend)
         tally.total += 1
         tally.active += 1
+        if self._shared.feed is not None:
+            self._tell_dialled(self._shared.feed, conn, backend)
         server.peer = client
         client.peer = server
         if client.unsent is None and not client.eof and not client.readable:
@@ -359,6 +362,8 @@ class Dialer:
         """The last of `attempts` has just failed: try another endpoint while rungs are left."""
         backend, reason = attempts[-1]
         now = self.poller.now
+        if self._shared.feed is not None:
+            self._tell_failed(self._shared.feed, conn, attempts)
         conn.target.counters.dial_failures[reason] += 1
         is_news = False
         if not is_our_own_fault(reason):
@@ -392,12 +397,33 @@ class Dialer:
                 continue
             dial.cancel()
             conn.dial = None
+            if self._shared.feed is not None:
+                self._tell_failed(self._shared.feed, conn, attempts)
             try:
                 choice = conn.target.picker.repick(conn.address, tried, self.poller.now)
                 assert choice is not None
                 self._attempt(conn, choice, attempts)
             except Exception:
                 self._contain(conn)
+
+    def _tell_dialled(
+        self, feed: events.Feed, conn: connection.Connection, backend: endpoints.Backend
+    ) -> None:
+        now = self.poller.now
+        client = conn.address, conn.client_port
+        waited = now - conn.accepted_at
+        feed.publish(events.Dialled(now, conn.target.name, client, backend, waited))
+
+    def _tell_failed(
+        self, feed: events.Feed, conn: connection.Connection, attempts: Attempts
+    ) -> None:
+        backend, reason = attempts[-1]
+        client = conn.address, conn.client_port
+        feed.publish(
+            events.DialFailed(
+                self.poller.now, conn.target.name, client, backend, reason, len(attempts)
+            )
+        )
 
     def _turn_away(
         self, conn: connection.Connection, reason: halfclose.Reason, attempts: Attempts

@@ -6,6 +6,7 @@ finding 1) is that a peer sees a clean FIN only if everything arrived; so an EOF
 shutdown(SHUT_WR), a reset as a reset, and neither ever as the other.
 """
 
+from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
 Reason = Literal["C/H", "B/H", "C/X", "B/X", "C/D", "B/D", "P/D", "T/H", "T/X", "R/D", "K/X", "P/X"]
@@ -30,6 +31,22 @@ NO_RESOURCES: Final = "R/D"
 KILLED: Final = "K/X"
 BUG: Final = "P/X"
 
+
+MEANING: Final[Mapping[Reason, str]] = {
+    CLIENT_CLOSED: "the client closed first, then the endpoint",
+    BACKEND_CLOSED: "the endpoint closed first, then the client",
+    CLIENT_RESET: "the client reset the connection or is gone",
+    BACKEND_RESET: "the endpoint reset the connection or is gone",
+    CLIENT_LEFT_DIAL: "the client left before an endpoint was reached",
+    DIAL_FAILED: "no endpoint could be reached",
+    NO_ENDPOINTS: "there is no endpoint that may be dialled",
+    HALF_CLOSE_TIMEOUT: "half-closed, and no byte moved for too long",
+    IDLE_TIMEOUT: "no byte moved for too long",
+    NO_RESOURCES: "this host had no port, descriptor or memory left",
+    KILLED: "the proxy ended",
+    BUG: "a bug in the proxy",
+}
+"""Each reason in words, for people."""
 
 Action = Literal["half-close", "close", "abort"]
 """What the relay does when a direction has ended."""

@@ -9,8 +9,9 @@ kernel's queue.
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from kproxy import events
 from kproxy.datapath import connection, dial, episodes, poller, syscalls
 from kproxy.model import endpoints
 
@@ -174,9 +175,11 @@ class Listener:
                 continue
             if port in own_ports and self._is_loop(client, address, port):
                 continue
-            accepted.append(connection.Connection(shared, target, client, fd, address))
+            accepted.append(connection.Connection(shared, target, client, fd, address, port))
         if accepted and self._is_exhausted:
             self._is_exhausted = False
+        if shared.feed is not None:
+            self._tell(shared.feed, accepted)
         self._dialer.start(accepted)
 
     def accept_in_turn(self) -> bool:
@@ -200,8 +203,10 @@ class Listener:
             if port in self._own_dials.ports and self._is_loop(client, address, port):
                 continue
             self._is_exhausted = False
-            accepted = connection.Connection(self._shared, self._target, client, fd, address)
-            self._dialer.start((accepted,))
+            conn = connection.Connection(self._shared, self._target, client, fd, address, port)
+            if self._shared.feed is not None:
+                self._tell(self._shared.feed, (conn,))
+            self._dialer.start((conn,))
             return True
         self.resume_accepting()
         return False
@@ -248,6 +253,11 @@ class Listener:
         self._target.counters.listen_drops += self.drops
         self.fd = -1
         self.sock.close()
+
+    def _tell(self, feed: events.Feed, accepted: Sequence[connection.Connection]) -> None:
+        for conn in accepted:
+            client = conn.address, conn.client_port
+            feed.publish(events.ConnectionAccepted(conn.accepted_at, self._target.name, client))
 
     def _is_loop(self, client: syscalls.StreamSocket, address: str, port: int) -> bool:
         """Whether this process is its own client; if so, that connection is cut."""

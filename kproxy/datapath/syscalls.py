@@ -212,14 +212,6 @@ def unanswered_for(sock: StreamSocket) -> float:
     return int.from_bytes(info[56:60], sys.byteorder) / 1000
 
 
-def peer_port(sock: StreamSocket) -> int | None:
-    """The port at the other end; None when the connection has been reset."""
-    try:
-        return sock.getpeername()[1]
-    except OSError:
-        return None
-
-
 def is_local(address: str) -> bool:
     """Whether an IP address is one of this host's. Sends nothing.
 

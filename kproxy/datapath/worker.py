@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kproxy import errors, metrics
+from kproxy import errors, events, metrics
 from kproxy.datapath import (
     connection,
     dial,
@@ -62,12 +62,12 @@ class Limits:
 class ConnectionView:
     """One open connection as `kproxy get connections` shows it.
 
-    `client_port` is None once the client is gone; `age` is in seconds.
+    `age` is in seconds.
     """
 
     service: str
     client: str
-    client_port: int | None
+    client_port: int
     frontend: endpoints.Backend
     backend: endpoints.Backend | None
     bytes_from_client: int
@@ -168,6 +168,13 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._poller.attach(self._loop)
         self._sweep.start()
+
+    def tell(self, feed: events.Feed) -> None:
+        """Say in `feed` what happens to connections, while anybody listens there."""
+        feed.follow(self._give_feed)
+
+    def _give_feed(self, feed: events.Feed | None) -> None:
+        self._shared.feed = feed
 
     @property
     def connections(self) -> int:
@@ -276,7 +283,7 @@ class Worker:
                 yield ConnectionView(
                     service=conn.target.name,
                     client=conn.address,
-                    client_port=syscalls.peer_port(conn.client.sock),
+                    client_port=conn.client_port,
                     frontend=endpoints.Backend(*conn.client.sock.getsockname()[:2]),
                     backend=conn.backend,
                     bytes_from_client=conn.client.total,

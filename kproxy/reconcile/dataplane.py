@@ -5,12 +5,13 @@ Balancer and affinity state live here, with the sockets. What comes in is plain 
 """
 
 import random
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 import structlog
 
-from kproxy import metrics
+from kproxy import events, metrics
 from kproxy.balancer import affinity, balancer, penalty
 from kproxy.datapath import connection, halfclose, listener, worker
 from kproxy.model import endpoints, forwarding, names
@@ -87,7 +88,10 @@ class WorkerDataPlane:
         rng: random.Random,
         *,
         max_affinity_clients: int = affinity.DEFAULT_MAX_CLIENTS,
+        feed: events.Feed | None = None,
     ) -> None:
+        """`feed` is told what becomes of endpoints, frontends and service ports."""
+        self._feed = feed or events.Feed()
         self._worker = data_path
         self._box = box
         self._rng = rng
@@ -113,17 +117,28 @@ class WorkerDataPlane:
             case forwarding.OpenFrontend(name, frontend, address):
                 state = self._ports[name]
                 target = state.targets[frontend.scope]
-                opened = state.listeners[address] = self._worker.open(address, target)
+                try:
+                    opened = state.listeners[address] = self._worker.open(address, target)
+                except OSError as error:
+                    self._tell_failure(name, address, error)
+                    raise
                 self._listening[address] = state
                 self._box.bar(opened.address, str(name))
+                if self._feed.active:
+                    self._feed.publish(events.FrontendOpened(time.monotonic(), str(name), address))
             case forwarding.CloseFrontend(address):
-                closed = self._listening.pop(address).listeners.pop(address)
+                state = self._listening.pop(address)
+                closed = state.listeners.pop(address)
                 self._worker.shut(closed)
                 self._box.unbar(closed.address)
+                if self._feed.active:
+                    service = str(state.name)
+                    self._feed.publish(events.FrontendClosed(time.monotonic(), service, address))
             case forwarding.Forget(name):
                 state = self._ports.pop(name)
                 for each in state.balancers.values():
                     each.close()
+                self._tell_service(name, "removed")
 
     def bar(self, place: endpoints.Backend, owner: str) -> None:
         """kproxy itself listens on `place`, as `owner`, which is no service port: no endpoint."""
@@ -132,11 +147,20 @@ class WorkerDataPlane:
     def steps(self, message: forwarding.SetBackends) -> Iterator[None]:
         """Balance over these backends, in steps."""
         state = self._ports.get(message.name)
+        if state is not None and state.balancers[forwarding.Scope.CLUSTER].policy != message.policy:
+            self._tell_service(message.name, "changed")
         if state is None:
+            self._tell_service(message.name, "added")
             state = ServicePortState(
                 message.name, message.policy, self._box, self._rng, self._max_affinity_clients
             )
             self._ports[message.name] = state
+        before = (
+            {backend for each in state.balancers.values() for backend in each.backends}
+            if self._feed.active
+            else set()
+        )
+        yield
         for scope, backends in (
             (forwarding.Scope.CLUSTER, message.cluster),
             (forwarding.Scope.LOCAL, message.local),
@@ -145,7 +169,34 @@ class WorkerDataPlane:
             yield from state.balancers[scope].update_steps(backends)
         wanted = {*message.cluster, *message.local}
         yield
+        if self._feed.active:
+            self._tell_endpoints(message.name, before, wanted)
+            yield
         state.counters.keep_endpoints(wanted)
+
+    def _tell_failure(
+        self, name: names.ServicePortName, address: endpoints.Backend, error: OSError
+    ) -> None:
+        if self._feed.active:
+            reason = error.strerror or str(error)
+            self._feed.publish(events.FrontendFailed(time.monotonic(), str(name), address, reason))
+
+    def _tell_service(self, name: names.ServicePortName, change: str) -> None:
+        if self._feed.active:
+            self._feed.publish(events.ServiceChanged(time.monotonic(), str(name), change))
+
+    def _tell_endpoints(
+        self,
+        name: names.ServicePortName,
+        before: Collection[endpoints.Backend],
+        now: Collection[endpoints.Backend],
+    ) -> None:
+        added = tuple(sorted(each for each in now if each not in before))
+        removed = tuple(sorted(each for each in before if each not in now))
+        if added or removed:
+            self._feed.publish(
+                events.EndpointsChanged(time.monotonic(), str(name), added, removed, len(now))
+            )
 
 
 def _report_barred(

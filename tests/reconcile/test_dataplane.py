@@ -7,9 +7,11 @@ import random
 import socket
 from collections.abc import AsyncIterator, Iterator
 
+import msgspec
 import pytest
 import structlog
 
+from kproxy import events
 from kproxy.balancer import penalty
 from kproxy.datapath import syscalls, worker
 from kproxy.model import endpoints, forwarding, services
@@ -400,3 +402,39 @@ async def test_connections_are_counted_by_endpoint(
     assert set(counted) == set()
     assert {await reached(address) for _ in range(4)} == set(backends[1:3])
     assert [counted[backend].total for backend in backends[1:3]] == [2, 2]
+
+
+async def test_what_becomes_of_a_service_port_is_told(
+    address: endpoints.Backend, backends: tuple[endpoints.Backend, ...]
+) -> None:
+    feed = events.Feed()
+    box = penalty.PenaltyBox()
+    data_path = worker.Worker(box)
+    told = feed.subscribe()
+    plane = dataplane.WorkerDataPlane(data_path, box, random.Random(1), feed=feed)
+    try:
+        plane.apply(sets(backends[:2], backends[:1]))
+        plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+        with pytest.raises(OSError, match="in use"):
+            plane.apply(forwarding.OpenFrontend(WEB, NODE_PORT, backends[0]))
+        plane.apply(sets(backends[1:3], policy=STICKY))
+        plane.apply(sets(backends[1:3], policy=STICKY))
+        plane.apply(forwarding.CloseFrontend(address))
+        plane.apply(forwarding.Forget(WEB))
+    finally:
+        data_path.close()
+    web = str(WEB)
+    expected = [
+        events.ServiceChanged(0.0, web, "added"),
+        events.EndpointsChanged(0.0, web, tuple(sorted(backends[:2])), (), 2),
+        events.FrontendOpened(0.0, web, address),
+        events.FrontendFailed(0.0, web, backends[0], "Address already in use"),
+        events.ServiceChanged(0.0, web, "changed"),
+        events.EndpointsChanged(0.0, web, backends[2:3], backends[:1], 2),
+        events.FrontendClosed(0.0, web, address),
+        events.ServiceChanged(0.0, web, "removed"),
+    ]
+    seen = []
+    while (fact := told.take()) is not None:
+        seen.append(msgspec.structs.replace(fact, at=0.0))
+    assert seen == expected

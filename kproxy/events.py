@@ -1,0 +1,217 @@
+"""What happens in a proxy, as facts, and a feed that hands them to subscribers.
+
+A fact is plain frozen data: it says what was true at a moment and holds no part of the proxy.
+Service ports are named as text, `NAMESPACE/NAME:PORT`; moments are seconds of the monotonic clock.
+
+The feed never blocks who publishes. Each subscription has a bounded queue of its own, and what
+comes while it is full is dropped and counted there. While nobody subscribes, nothing is built:
+whoever publishes looks at `Feed.active` first, or is given the feed only for that long.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+QUEUE = 4096
+"""Facts that wait for one subscriber at most."""
+
+Address: TypeAlias = tuple[str, int]
+"""An IP address and a port."""
+
+
+class Fact(msgspec.Struct, frozen=True, gc=False):
+    """Something that was true at the moment `at`."""
+
+    at: float
+
+
+class ConnectionAccepted(Fact, frozen=True, gc=False):
+    """A client was accepted; its dial begins."""
+
+    service: str
+    client: Address
+
+
+class Dialled(Fact, frozen=True, gc=False):
+    """A client's connection reached `endpoint`, `seconds` after it was accepted."""
+
+    service: str
+    client: Address
+    endpoint: Address
+    seconds: float
+
+
+class DialFailed(Fact, frozen=True, gc=False):
+    """A dial failed because of `reason`: an errno name, "timeout", or "moved-on".
+
+    `attempt` counts from 1. Another endpoint is tried, unless the connection ends.
+    """
+
+    service: str
+    client: Address
+    endpoint: Address
+    reason: str
+    attempt: int
+
+
+class ConnectionEnded(Fact, frozen=True, gc=False):
+    """A connection is over. `result` is the label of `kproxy_connections_total`, `why` its meaning.
+
+    `endpoint` is None if none was reached; `seconds` is the time since it was accepted.
+    """
+
+    service: str
+    client: Address
+    endpoint: Address | None
+    result: str
+    why: str
+    bytes_from_client: int
+    bytes_from_endpoint: int
+    seconds: float
+
+
+class EndpointBoxed(Fact, frozen=True, gc=False):
+    """An endpoint failed a dial: clients are sent elsewhere until a probe succeeds."""
+
+    endpoint: Address
+
+
+class EndpointReleased(Fact, frozen=True, gc=False):
+    """An endpoint answered again and gets connections as before."""
+
+    endpoint: Address
+
+
+class FrontendOpened(Fact, frozen=True, gc=False):
+    """The proxy listens on `address` for a service port."""
+
+    service: str
+    address: Address
+
+
+class FrontendClosed(Fact, frozen=True, gc=False):
+    """The proxy no longer listens on `address`; the connections accepted there go on."""
+
+    service: str
+    address: Address
+
+
+class FrontendFailed(Fact, frozen=True, gc=False):
+    """The proxy cannot listen on `address`, and will try again."""
+
+    service: str
+    address: Address
+    reason: str
+
+
+class EndpointsChanged(Fact, frozen=True, gc=False):
+    """The endpoints of a service port are others than before; `count` is how many there are."""
+
+    service: str
+    added: tuple[Address, ...]
+    removed: tuple[Address, ...]
+    count: int
+
+
+class ServiceChanged(Fact, frozen=True, gc=False):
+    """A service port was "added", "changed" in its policy, or "removed"."""
+
+    service: str
+    change: str
+
+
+class WatchLost(Fact, frozen=True, gc=False):
+    """`resource` cannot be read any more; what is known of it goes on being served."""
+
+    resource: str
+
+
+class WatchRegained(Fact, frozen=True, gc=False):
+    """`resource` is being read again, after `seconds`."""
+
+    resource: str
+    seconds: float
+
+
+class Subscription:
+    """A queue of facts for one subscriber. End it with `close`."""
+
+    def __init__(self, feed: "Feed", limit: int) -> None:
+        self._feed = feed
+        self._limit = limit
+        self._facts: deque[Fact] = deque()
+        self._is_waiting = False
+        self._ready = asyncio.Event()
+        self.dropped = 0
+        """Facts that came while the queue was full."""
+
+    def put(self, fact: Fact) -> None:
+        """Queue a fact, or drop and count it. For the feed."""
+        facts = self._facts
+        if len(facts) >= self._limit:
+            self.dropped += 1
+            return
+        facts.append(fact)
+        if self._is_waiting:
+            self._is_waiting = False
+            self._ready.set()
+
+    def take(self) -> Fact | None:
+        """The oldest fact that waits; None when there is none."""
+        return self._facts.popleft() if self._facts else None
+
+    async def wait(self) -> None:
+        """Return when a fact waits."""
+        while not self._facts:
+            self._ready.clear()
+            self._is_waiting = True
+            await self._ready.wait()
+
+    def close(self) -> None:
+        """Want no more."""
+        self._feed.end(self)
+
+
+class Feed:
+    """Hands facts to whoever subscribes. One per proxy; used from one thread."""
+
+    def __init__(self) -> None:
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._followers: list[Callable[[Feed | None], None]] = []
+
+    @property
+    def active(self) -> bool:
+        """Whether anybody subscribes."""
+        return bool(self._subscriptions)
+
+    def publish(self, fact: Fact) -> None:
+        """Queue a fact for each subscriber."""
+        for each in self._subscriptions:
+            each.put(fact)
+
+    def subscribe(self, limit: int = QUEUE) -> Subscription:
+        """Every fact from now on, `limit` of them waiting at most."""
+        made = Subscription(self, limit)
+        self._change((*self._subscriptions, made))
+        return made
+
+    def end(self, subscription: Subscription) -> None:
+        """`subscription` wants no more."""
+        self._change(tuple(each for each in self._subscriptions if each is not subscription))
+
+    def follow(self, give: Callable[["Feed | None"], None]) -> None:
+        """Call `give` with this feed when somebody begins to listen, and with None when nobody
+        does any more. For who cannot afford to ask each time."""
+        self._followers.append(give)
+        if self.active:
+            give(self)
+
+    def _change(self, subscriptions: tuple[Subscription, ...]) -> None:
+        was_active = self.active
+        self._subscriptions = subscriptions
+        if self.active is not was_active:
+            for give in self._followers:
+                give(self if self.active else None)

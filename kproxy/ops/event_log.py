@@ -1,0 +1,131 @@
+"""The log as a subscriber of the feed: what `--log-level debug` shows of connections.
+
+Writing a line takes as long as relaying a connection. So the lines are written a few at a time,
+with pauses in which everyone else has the event loop, and at most some 3 % of its time is spent
+on them. What comes faster than that waits, and is dropped and counted when too much waits.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import structlog
+
+from kproxy import events, metrics
+from kproxy.model import endpoints
+
+_BUDGET: Final = 0.0003
+_PAUSE: Final = 0.01
+_SHOWN: Final = 10
+"""Endpoints that one line names."""
+_LOOK_SECONDS: Final = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+def is_wanted() -> bool:
+    """Whether the log is set to show what happens to each connection."""
+    return bool(_log.is_enabled_for(10))
+
+
+async def write(feed: events.Feed, clock: Callable[[], float] = time.monotonic) -> None:
+    """Log every fact, until cancelled."""
+    subscription = feed.subscribe()
+    told = 0
+    try:
+        while True:
+            await subscription.wait()
+            ends = clock() + _BUDGET
+            while (fact := subscription.take()) is not None:
+                _write(fact)
+                if clock() >= ends:
+                    break
+            if subscription.dropped > told and fact is None:
+                lost, told = subscription.dropped - told, subscription.dropped
+                _log.debug("events are missing here: they came faster than the log", lost=lost)
+            await asyncio.sleep(_PAUSE)
+    finally:
+        subscription.close()
+
+
+async def watch_watches(
+    feed: events.Feed,
+    counters: Callable[[], Iterable[metrics.ReflectorCounters]],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Publish when a resource cannot be read any more, and when it is read again."""
+    lost: dict[str, float] = {}
+    while True:
+        now = clock()
+        unread = metrics.unread(counters(), now)
+        for resource in unread.keys() - lost.keys():
+            lost[resource] = now - unread[resource]
+            feed.publish(events.WatchLost(now, resource))
+        for resource in lost.keys() - unread.keys():
+            feed.publish(events.WatchRegained(now, resource, now - lost.pop(resource)))
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _write(fact: events.Fact) -> None:
+    match fact:
+        case events.ConnectionAccepted(_, service, client):
+            _log.debug("connection accepted", service=service, client=_text(client))
+        case events.Dialled(_, service, client, endpoint, seconds):
+            _log.debug(
+                "endpoint reached",
+                service=service,
+                client=_text(client),
+                endpoint=_text(endpoint),
+                seconds=round(seconds, 6),
+            )
+        case events.DialFailed(_, service, client, endpoint, reason, attempt):
+            _log.debug(
+                "dial failed",
+                service=service,
+                client=_text(client),
+                endpoint=_text(endpoint),
+                reason=reason,
+                attempt=attempt,
+            )
+        case events.ConnectionEnded():
+            _log.debug(
+                "connection ended",
+                service=fact.service,
+                client=_text(fact.client),
+                endpoint=_text(fact.endpoint) if fact.endpoint else None,
+                why=fact.why,
+                result=fact.result,
+                bytes_from_client=fact.bytes_from_client,
+                bytes_from_endpoint=fact.bytes_from_endpoint,
+                seconds=round(fact.seconds, 6),
+            )
+        case events.EndpointBoxed(_, endpoint):
+            _log.debug(
+                "endpoint is avoided: a dial failed, it is probed until it answers",
+                endpoint=_text(endpoint),
+            )
+        case events.EndpointReleased(_, endpoint):
+            _log.debug("endpoint answers again", endpoint=_text(endpoint))
+        case events.EndpointsChanged(_, service, added, removed, count):
+            _log.debug(
+                "endpoints changed",
+                service=service,
+                added=_texts(added),
+                removed=_texts(removed),
+                endpoints=count,
+            )
+        case events.ServiceChanged(_, service, change):
+            _log.debug(f"service port {change}", service=service)
+        case _:
+            pass  # frontends and watches have lines of their own at other levels
+
+
+def _text(address: events.Address) -> str:
+    return str(endpoints.Backend(*address))
+
+
+def _texts(addresses: tuple[events.Address, ...]) -> list[str]:
+    shown = [_text(each) for each in addresses[:_SHOWN]]
+    more = len(addresses) - _SHOWN
+    return [*shown, f"and {more} more"] if more > 0 else shown

@@ -1,0 +1,83 @@
+"""The feed: facts in order for each subscriber, drops counted, nothing built for nobody."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from kproxy import events
+
+
+def fact(number: int) -> events.Fact:
+    return events.EndpointBoxed(float(number), ("10.0.0.1", 80))
+
+
+async def test_each_subscriber_gets_every_fact_in_order() -> None:
+    feed = events.Feed()
+    feed.publish(fact(0))
+    one = feed.subscribe()
+    feed.publish(fact(1))
+    two = feed.subscribe()
+    feed.publish(fact(2))
+    assert [one.take(), one.take(), one.take()] == [fact(1), fact(2), None]
+    assert [two.take(), two.take()] == [fact(2), None]
+    one.close()
+    feed.publish(fact(3))
+    assert one.take() is None
+    assert two.take() == fact(3)
+
+
+async def test_what_a_slow_subscriber_loses_is_counted_and_nobody_else_loses_it() -> None:
+    feed = events.Feed()
+    slow, quick = feed.subscribe(limit=3), feed.subscribe(limit=100)
+    for number in range(10):
+        feed.publish(fact(number))
+    assert (slow.dropped, quick.dropped) == (7, 0)
+    assert [slow.take() for _ in range(4)] == [fact(0), fact(1), fact(2), None]
+    feed.publish(fact(10))
+    assert slow.take() == fact(10)
+    assert [quick.take() for _ in range(11)] == [fact(number) for number in range(11)]
+
+
+async def test_a_subscriber_can_wait_for_a_fact() -> None:
+    feed = events.Feed()
+    subscription = feed.subscribe()
+    for number in range(3):
+        waiting = asyncio.ensure_future(subscription.wait())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        feed.publish(fact(number))
+        async with asyncio.timeout(10):
+            await waiting
+            await subscription.wait()
+        assert subscription.take() == fact(number)
+
+
+async def test_who_follows_has_the_feed_only_while_somebody_subscribes() -> None:
+    feed = events.Feed()
+    given: list[events.Feed | None] = []
+    feed.follow(given.append)
+    assert given == []
+    one, two = feed.subscribe(), feed.subscribe()
+    assert given == [feed]
+    one.close()
+    one.close()
+    two.close()
+    assert given == [feed, None]
+    assert not feed.active
+    three = feed.subscribe()
+    feed.follow(given.append)
+    assert given == [feed, None, feed, feed]
+    three.close()
+
+
+def test_a_fact_does_not_change() -> None:
+    with pytest.raises(AttributeError):
+        fact(1).at = 2.0  # type: ignore[misc]
+
+
+def test_facts_can_cross_a_process_boundary() -> None:
+    ended = events.ConnectionEnded(
+        1.0, "a/web:http", ("192.0.2.1", 4000), None, "B/D", "why", 5, 6, 0.1
+    )
+    assert msgspec.json.decode(msgspec.json.encode(ended), type=events.ConnectionEnded) == ended
