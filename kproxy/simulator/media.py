@@ -13,6 +13,9 @@ from kproxy.simulator import patch, protobuf_body, status
 LARGEST_BODY = 3 * 1024 * 1024
 """Bytes in a request's body: kube-apiserver's limit."""
 
+DEEPEST = 100
+"""How deep mappings and lists may nest in a body; an object needs some ten."""
+
 Form: TypeAlias = Literal["object", "table"]
 
 _JSON = ("application/json", "application/*", "*/*")
@@ -110,8 +113,8 @@ def _bounded(value: Any) -> Any:
     cost, level, depth = 0, [value], 0
     while level:
         depth += 1
-        if depth > documents.MAX_DEPTH:
-            raise status.bad_request(f"the object is nested more than {documents.MAX_DEPTH} deep")
+        if depth > DEEPEST:
+            raise status.bad_request(f"the object is nested more than {DEEPEST} deep")
         below: list[Any] = []
         for each in level:
             cost += 1
