@@ -126,6 +126,8 @@ def _message(message: str, raw: bytes) -> Any:
 
 
 def _value(field: _Field, value: int | bytes) -> Any:
+    if isinstance(value, int) is not (field.type in {"int", "bool"}):
+        raise IndexError(f"{field.name} is of another type on the wire")
     if isinstance(value, int) or field.type == "bytes":
         return value
     if field.type == "string":

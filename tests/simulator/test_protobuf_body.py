@@ -57,6 +57,12 @@ def test_a_kind_that_is_not_known_is_refused() -> None:
         protobuf_body.decode(_body("Secret", NAME))
 
 
+def test_a_number_in_the_place_of_a_message_is_refused() -> None:
+    with pytest.raises(status.StatusError, match="breaks off") as caught:
+        protobuf_body.decode(b"k8s\x00" + b"\x08\x01")
+    assert caught.value.code == 400
+
+
 @given(st.binary(max_size=60))
 def test_what_is_not_protobuf_is_refused(raw: bytes) -> None:
     for body in (raw, b"k8s\x00" + raw, _body("Service", raw)[: 8 + len(raw)]):
