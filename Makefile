@@ -2,60 +2,69 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# Many tests wait, so that there is work for more processes than cores.
+PYTEST := "$(BIN)/python" -m pytest -n 4 --dist loadgroup
 
-.PHONY: demo test coverage test-long lint format bench bench-check bench-record lock clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-long coverage lint format bench bench-check bench-record lock \
+	clean package tools
 
-demo: $(STAMP) ## Run the proxy on a sample manifest and show what it does
-	@$(BIN)/kproxy demo
+help: ## List what can be made
+	@echo "make TARGET [PYTHON=python3.12] [VENV=.venv], where TARGET is one of"
+	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' Makefile | while IFS='|' read -r name text; do \
+		printf '%-16s%s\n' "$$name" "$$text"; done
 
-test: $(STAMP) ## The default test lane
-	$(BIN)/python -m pytest
+demo: package ## Watch the proxy on a simulated cluster; no root, no cluster
+	@"$(BIN)/kproxy" demo
 
-coverage: $(STAMP) ## The same, and which lines it did not reach
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine -q
-	$(BIN)/coverage report
+test: tools ## Run the tests: some minutes
+	$(PYTEST)
 
-test-long: $(STAMP) ## Soaks and sizes that take minutes
-	$(BIN)/python -m pytest -m long
+test-all: tools ## Run the tests that `make test` leaves out as well: everything but soaks
+	$(PYTEST) -m "not long"
 
-lint: $(STAMP) ## Style, types and architecture
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
+test-long: tools ## Run the soaks, and the sizes that take minutes
+	$(PYTEST) -m long
 
-format: $(STAMP) ## Let ruff put the code in shape
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+coverage: tools ## Run the tests, and show which lines they do not reach
+	"$(BIN)/coverage" erase
+	"$(BIN)/coverage" run -m pytest
+	"$(BIN)/coverage" combine -q
+	"$(BIN)/coverage" report
 
-bench: $(STAMP) ## What a userspace proxy costs here: 90 seconds, a table, and build/bench.html
+lint: tools ## Check style, types and architecture
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/mypy"
+	"$(BIN)/lint-imports" --no-logo
+
+format: tools ## Let ruff put the code in shape
+	"$(BIN)/ruff" check --fix .
+	"$(BIN)/ruff" format .
+
+bench: tools ## Measure what a userspace proxy costs here: 90 seconds, a table, and build/bench.html
 	@mkdir -p build
-	$(BIN)/kproxy bench --quick --json build/bench.json --html build/bench.html
+	"$(BIN)/python" -m kproxy bench --quick --json build/bench.json --html build/bench.html
 
-bench-check: $(STAMP) ## Has kproxy fallen behind its peers since the run in benchmarks/results?
-	$(BIN)/python -m benchmarks.check
+bench-check: tools ## Ask whether kproxy has fallen behind its peers since the run in benchmarks/results
+	"$(BIN)/python" -m benchmarks.check
 
 bench-record: RECORD := benchmarks/results/$(shell date +%F)
-bench-record: $(STAMP) ## Record runs in benchmarks/results: as root, on a quiet machine, 25 minutes
-	$(BIN)/kproxy bench --quick --json benchmarks/results/quick.json
-	$(BIN)/kproxy bench --kernel --json $(RECORD).json --html $(RECORD).html
+bench-record: tools ## Record runs in benchmarks/results: as root, on a quiet machine, 25 minutes
+	"$(BIN)/python" -m kproxy bench --quick --json benchmarks/results/quick.json
+	"$(BIN)/python" -m kproxy bench --kernel --json $(RECORD).json --html $(RECORD).html
 
-lock: ## Pin the newest versions that pyproject.toml allows
-	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
-	$(VENV)/lock/bin/pip install --quiet -e '.[dev]'
-	$(VENV)/lock/bin/pip freeze --exclude-editable > constraints.txt
-	rm -rf $(VENV)/lock
+lock: ## Pin the newest versions that pyproject.toml allows, in constraints.txt
+	rm -rf "$(VENV)/lock" && $(PYTHON) -m venv "$(VENV)/lock"
+	"$(VENV)/lock/bin/python" -m pip install --quiet -e '.[dev]'
+	"$(VENV)/lock/bin/python" -m pip freeze --exclude-editable > constraints.txt
+	rm -rf "$(VENV)/lock"
 
-clean: ## Remove what was built
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+clean: ## Remove what was made
+	rm -rf "$(VENV)" build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
 
-$(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "kproxy needs Python 3.11 or newer; name one with: make PYTHON=python3.12" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+package:
+	@.ci/install "$(VENV)" "$(PYTHON)" package
+
+tools:
+	@.ci/install "$(VENV)" "$(PYTHON)" tools
