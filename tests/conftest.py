@@ -1,7 +1,48 @@
 """What all tests have in common."""
 
 import os
+from pathlib import Path
+
+import pytest
+
+from tests import isolation
 
 # No test trusts the machine's certificate authorities, nor does any program it starts. Besides,
 # reading them takes tens of milliseconds, once for each of some hundred processes and servers.
 os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
+
+# Before a plug-in or a test makes a thread or a socket: see there.
+isolation.enter()
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the test's own, as pytest's, but of a short name.
+
+    Unix sockets are made in it, whose paths have 107 bytes at most; pytest-xdist makes them long.
+    """
+    return tmp_path_factory.mktemp("t")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests that share an expensive fixture run in the same process.
+
+    pytest-xdist keeps a group together (`--dist loadgroup`). Without one, each of its processes
+    would start the proxy, the cluster or the redis-server of a module or session once more.
+    """
+    for item in items:
+        if isinstance(item, pytest.Function) and not item.get_closest_marker("xdist_group"):
+            shared = _shared_fixture(item)
+            if shared:
+                item.add_marker(pytest.mark.xdist_group(shared))
+
+
+def _shared_fixture(item: pytest.Function) -> str:
+    """The name and parameter of the widest fixture of ours that a test shares; "" for none."""
+    chosen = getattr(item, "callspec", None)
+    for name, found in item._fixtureinfo.name2fixturedefs.items():
+        if found[-1].scope in {"session", "package", "module"} and found[-1].baseid:
+            index = chosen.indices.get(name, 0) if chosen else 0
+            return f"{found[-1].baseid}:{name}:{index}"
+    return ""

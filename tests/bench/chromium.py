@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,14 @@ async def page(directory: Path) -> AsyncIterator[Page]:
     if program is None:
         pytest.skip("needs Chromium (Debian: chromium)")
     profile = directory / "profile"
+    # Killed, it leaves behind what it puts there: a socket, for which the path must be short.
+    scratch = tempfile.mkdtemp(prefix="chromium-")
     process = await asyncio.create_subprocess_exec(
         program,
         *_FLAGS,
         f"--user-data-dir={profile}",
         "about:blank",
+        env={**os.environ, "TMPDIR": scratch},
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
@@ -108,6 +112,7 @@ async def page(directory: Path) -> AsyncIterator[Page]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 async def _port(written: Path) -> int:

@@ -11,6 +11,8 @@ import pytest
 from kproxy import errors
 from kproxy.bench import backend, http, load, messages, network
 
+pytestmark = pytest.mark.xdist_group("time")
+
 
 @contextlib.contextmanager
 def _running(

@@ -6,6 +6,8 @@ import pytest
 
 from kproxy.bench.scenarios import faults
 
+pytestmark = pytest.mark.xdist_group("time")
+
 
 def test_a_connection_to_the_black_hole_is_neither_accepted_nor_refused() -> None:
     with faults.black_hole() as address, socket.socket() as client:

@@ -13,6 +13,8 @@ from kproxy.bench import kernel, messages, network, rig, rounds
 from kproxy.bench.subjects import kproxy_run, peers
 from tests.bench import test_scenarios
 
+pytestmark = pytest.mark.xdist_group("time")
+
 ENDPOINTS = [network.Address(f"10.1.0.{i}", 8080) for i in (1, 2, 3)]
 RECORDED = [  # kube-proxy 1.20.2, iptables mode: names and addresses replaced by their kind
     '-A PREROUTING -m comment --comment "" -j KUBE-SERVICES',

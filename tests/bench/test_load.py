@@ -16,6 +16,8 @@ from kproxy.bench import http, load, messages, network
 from tests.bench import servers
 from tests.datapath import harness
 
+pytestmark = pytest.mark.xdist_group("time")
+
 
 @pytest.fixture
 def generator() -> Iterator[load.Generator]:

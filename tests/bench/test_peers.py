@@ -10,6 +10,8 @@ from kproxy.bench import backend, http, messages, network
 from kproxy.bench.scenarios import catalogue
 from kproxy.bench.subjects import kproxy_run, peers, subject
 
+pytestmark = pytest.mark.xdist_group("time")
+
 
 @pytest.mark.parametrize(
     ("text", "expected"),

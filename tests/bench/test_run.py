@@ -18,6 +18,8 @@ from kproxy.bench.subjects import kproxy_run, peers
 from kproxy.cli import bench
 from tests.bench import servers
 
+pytestmark = pytest.mark.xdist_group("time")
+
 KPROXY = [sys.executable, "-m", "kproxy", "bench"]
 
 
@@ -115,6 +117,7 @@ def test_a_run_writes_its_results_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.extra
 def test_an_interrupted_run_reports_what_it_has_and_leaves_nothing(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()

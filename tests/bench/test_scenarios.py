@@ -13,6 +13,8 @@ from kproxy.bench.scenarios import catalogue, faults, throughput
 from kproxy.bench.subjects import kproxy_run, peers, subject
 from tests.bench import servers
 
+pytestmark = pytest.mark.xdist_group("time")
+
 TINY = budget.Budget(
     fast_rounds=1,
     rounds=1,
@@ -89,7 +91,10 @@ def test_every_scenario_is_tried_here() -> None:
     assert set(catalogue.SCENARIOS) == {*EXPECTED, "faults"}
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(each, marks=[] if each == "connect" else pytest.mark.extra) for each in EXPECTED],
+)
 def test_a_scenario_measures_every_subject_that_it_concerns(name: str, tmp_path: Path) -> None:
     subjects = (peers.Direct(), kproxy_run.Kproxy())
     with _rig(tmp_path, *subjects) as lab:
@@ -120,6 +125,7 @@ def test_what_leads_in_to_a_load_is_served_and_counts_nowhere(tmp_path: Path) ->
     assert len(loaded.outcome.times) == loaded.outcome.done
 
 
+@pytest.mark.extra
 def test_what_fails_in_a_lead_in_is_told_like_any_failure(tmp_path: Path) -> None:
     with servers.plain(stall_at=1, stall_s=1.5) as server, _rig(tmp_path) as lab:
         running = subject.Running((server.address,))
@@ -129,6 +135,7 @@ def test_what_fails_in_a_lead_in_is_told_like_any_failure(tmp_path: Path) -> Non
     assert lab.warnings == ["tried: 1 of 1 failed (no answer: 1) through plain"]
 
 
+@pytest.mark.extra
 def test_services_have_a_curve_each_for_start_change_latency_and_memory(tmp_path: Path) -> None:
     with _rig(tmp_path, kproxy_run.Kproxy()) as lab:
         measured = run_in(lab, "services")
@@ -142,6 +149,7 @@ def test_services_have_a_curve_each_for_start_change_latency_and_memory(tmp_path
         assert [point.x for point in curve.series[0].points] == [1, 3]
 
 
+@pytest.mark.extra
 def test_affinity_keeps_every_client_where_it_was(tmp_path: Path) -> None:
     with _rig(tmp_path) as lab:
         measured = run_in(lab, "affinity")
@@ -149,6 +157,7 @@ def test_affinity_keeps_every_client_where_it_was(tmp_path: Path) -> None:
     assert moved.series[0].rounds == (0.0,)
 
 
+@pytest.mark.extra
 def test_rotation_is_even_by_every_measure(tmp_path: Path) -> None:
     with _rig(tmp_path, peers.Streams("asyncio")) as lab:
         measured = run_in(lab, "strategies")
@@ -157,6 +166,7 @@ def test_rotation_is_even_by_every_measure(tmp_path: Path) -> None:
     assert by_name["skew"] == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.extra
 def test_faults_cost_kproxy_no_connection_and_the_naive_proxy_some(tmp_path: Path) -> None:
     with _rig(tmp_path, kproxy_run.Kproxy(), peers.Streams("asyncio")) as lab:
         measured = run_in(lab, "faults")
@@ -221,6 +231,7 @@ def test_a_command_with_backends_runs_once_for_each_service(tmp_path: Path) -> N
     assert answered == [lab.endpoints[0].port, lab.endpoints[1].port]
 
 
+@pytest.mark.extra
 def test_failures_are_told_for_all_rounds_together(tmp_path: Path) -> None:
     with _rig(tmp_path, peers.Streams("asyncio")) as lab:
         measured = run_in(lab, "faults")

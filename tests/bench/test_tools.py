@@ -10,7 +10,10 @@ from kproxy.bench import rig, tools
 from kproxy.bench.subjects import peers
 from tests.bench import test_scenarios
 
+pytestmark = pytest.mark.xdist_group("time")
 
+
+@pytest.mark.extra
 @pytest.mark.parametrize(("name", "scenario"), [("wrk", "connect"), ("iperf3", "bulk")])
 def test_a_tool_carries_out_what_it_can(name: str, scenario: str, tmp_path: Path) -> None:
     tool = tools.TOOLS[name]

@@ -54,7 +54,7 @@ def odd() -> list[dict[str, Any]]:
     """A Service whose endpoint is on a node with a name that would colour the terminal."""
     endpoints = manifests.endpoints("odd", [("10.9.9.9", 80)])
     endpoints["subsets"][0]["addresses"][0]["nodeName"] = "\x1b[31mnode"
-    objects = [manifests.service("odd", manifests.fresh_ip(), 8080), endpoints]
+    objects = [manifests.service("odd", manifests.fresh_ip(), manifests.PORT), endpoints]
     for each in objects:
         each["metadata"]["namespace"] = "odd"
     return objects
@@ -63,13 +63,15 @@ def odd() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("get")
-    empty = manifests.service("empty", manifests.fresh_ip(), 8080)
+    empty = manifests.service("empty", manifests.fresh_ip(), manifests.PORT)
     empty["metadata"]["namespace"] = "prod"
     with sockets.backend(manifests.fresh_ip(127)) as pod:
         dead = manifests.fresh_ip(127)
         path = manifests.write(
             folder / "objects.yaml",
-            manifests.service("web", manifests.fresh_ip(), 8080, sessionAffinity="ClientIP"),
+            manifests.service(
+                "web", manifests.fresh_ip(), manifests.PORT, sessionAffinity="ClientIP"
+            ),
             manifests.endpoints("web", [pod.getsockname(), (dead, manifests.free_port(dead))]),
             empty,
             *odd(),
@@ -93,7 +95,7 @@ def test_services_of_namespace_default_are_tabulated(lab: Lab) -> None:
 
     shown = dict(zip(heading, row, strict=True))
     bound = ":".join(map(str, lab.daemon.address("web")))
-    assert (shown["NAME"], shown["PORT"], shown["BOUND"]) == ("web", "8080/TCP", bound)
+    assert (shown["NAME"], shown["PORT"], shown["BOUND"]) == ("web", f"{manifests.PORT}/TCP", bound)
     told = json.loads(lab.get("ep", "web", "-o", "json").stdout)
     used = sum(each["penalized_until"] is None for each in told)  # one is dead, if it was tried
     assert (shown["STATE"], shown["ENDPOINTS"], shown["ACTIVE"]) == ("bound", f"{used}/2", "2")
@@ -241,8 +243,12 @@ def test_of_two_proxies_on_the_default_socket_both_serve_and_the_first_answers(
     tmp_path: Path,
 ) -> None:
     first_ip, second_ip = manifests.fresh_ip(), manifests.fresh_ip()
-    path = manifests.write(tmp_path / "1.yaml", manifests.service("first", first_ip, 8080))
-    other = manifests.write(tmp_path / "2.yaml", manifests.service("second", second_ip, 8080))
+    path = manifests.write(
+        tmp_path / "1.yaml", manifests.service("first", first_ip, manifests.PORT)
+    )
+    other = manifests.write(
+        tmp_path / "2.yaml", manifests.service("second", second_ip, manifests.PORT)
+    )
     private = tmp_path / "runtime"
     private.mkdir(mode=0o700)
     wrapper = ("/usr/bin/env", f"XDG_RUNTIME_DIR={private}")

@@ -14,6 +14,8 @@ from kproxy.datapath import halfclose, worker
 from tests.datapath import harness
 from tests.relay import actor, registry, stream
 
+pytestmark = pytest.mark.xdist_group("time")
+
 QUICK = worker.Limits(half_closed_timeout=0.4)
 """With these limits a sweep visits every connection each 0.1 s."""
 

@@ -152,7 +152,8 @@ def running(
 
     `source` is the flag that names `objects`: manifests, or a kubeconfig. Endpoints on loopback
     are allowed unless told otherwise. `wrapper` is a command to start it through; `stderr` a
-    descriptor to log to in place of a file in `folder`.
+    descriptor to log to in place of a file in `folder`. The default control socket is in `folder`,
+    since two proxies cannot have the same one.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     ready_file, log_file = folder / "ready.json", folder / "stderr.log"
@@ -168,7 +169,7 @@ def running(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log if stderr is None else stderr,
-            env=ENVIRONMENT,
+            env={**ENVIRONMENT, "XDG_RUNTIME_DIR": str(folder)},
             start_new_session=True,
         )
     daemon = Daemon(process, ready_file, log_file)
@@ -187,7 +188,7 @@ def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
         process.terminate()
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
+            process.wait(DEADLINE)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(5)
+    process.wait(DEADLINE)

@@ -10,17 +10,22 @@ from typing import Any
 
 import yaml
 
+from tests import isolation
+
 EXAMPLES = Path(__file__).parent.parent / "fixtures" / "manifests"
 
 Address = tuple[str, int]
+
+PORT = isolation.port()
+"""What Services of tests listen on, unless a test is about a certain port."""
 
 _thirds = itertools.count(1)
 
 
 def fresh_ip(first: int = 10) -> str:
-    """An address of no one else in this run: 10.231.x.y, or 127.231.x.y for `first` 127."""
+    """An address of no one else on this machine: 10.N.x.y, or 127.N.x.y for `first` 127."""
     number = next(_thirds)
-    return f"{first}.231.{number // 250}.{number % 250 + 1}"
+    return f"{first}.{isolation.octet()}.{number // 250}.{number % 250 + 1}"
 
 
 def bound(cluster_ip: str) -> str:

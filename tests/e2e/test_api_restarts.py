@@ -20,7 +20,7 @@ from tests.e2e import beside_cluster, daemon, manifests, sockets
 
 CLIENTS = 8
 BACKENDS = 6
-PORTS = [{"port": 8080}]
+PORTS = [{"port": manifests.PORT}]
 GET_SERVICES = [sys.executable, "-m", "kproxy", "get", "services"]
 
 

@@ -114,12 +114,12 @@ def test_an_endpoint_on_loopback_is_never_dialled_unless_allowed(
         cluster_ip = manifests.fresh_ip()
         path = manifests.write(
             tmp_path / "ssrf.yaml",
-            manifests.service("ssrf", cluster_ip, 8080),
+            manifests.service("ssrf", cluster_ip, manifests.PORT),
             manifests.endpoints("ssrf", [canary.getsockname()]),
         )
         proxy = run(path, allow_loopback=False)
 
-        assert sockets.is_refused((manifests.bound(cluster_ip), 8080))
+        assert sockets.is_refused((manifests.bound(cluster_ip), manifests.PORT))
         daemon.wait_until(
             lambda: proxy.log_lines("[warning", "Endpoints default/ssrf", "loopback"), "a warning"
         )

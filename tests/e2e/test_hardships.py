@@ -25,7 +25,7 @@ def web(folder: Path, *backends: daemon.Address) -> Path:
     """A manifest with a Service called web over these backends."""
     return manifests.write(
         folder / "web.yaml",
-        manifests.service("web", manifests.fresh_ip(), 8080),
+        manifests.service("web", manifests.fresh_ip(), manifests.PORT),
         manifests.endpoints("web", backends),
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e import conftest, daemon, manifests, sockets
 
-SOON = 2.0
+SOON = daemon.DEADLINE
 """Seconds in which an edit must be in force; how fast it is, a benchmark says."""
 
 
@@ -19,7 +19,7 @@ def pods() -> Iterator[list[sockets.Namer]]:
         yield made
 
 
-def web(cluster_ip: str, *pods: sockets.Namer, port: int = 8080) -> list[object]:
+def web(cluster_ip: str, *pods: sockets.Namer, port: int = manifests.PORT) -> list[object]:
     """The documents of a Service called web over these pods."""
     return [
         manifests.service("web", cluster_ip, port),
@@ -44,7 +44,7 @@ def test_a_new_service_becomes_reachable(
 
     manifests.write(path, *web(cluster_ip, pods[0]))
 
-    address = (manifests.bound(cluster_ip), 8080)
+    address = (manifests.bound(cluster_ip), manifests.PORT)
     daemon.wait_until(lambda: answers(address, "first"), "web answers", SOON)
 
 
@@ -55,7 +55,7 @@ def test_a_new_file_in_a_directory_is_served_and_its_removal_ends_that(
     folder.mkdir()
     run(folder)
     cluster_ip = manifests.fresh_ip()
-    address = (manifests.bound(cluster_ip), 8080)
+    address = (manifests.bound(cluster_ip), manifests.PORT)
 
     path = manifests.write(folder / "web.yaml", *web(cluster_ip, pods[0]))
     daemon.wait_until(lambda: answers(address, "first"), "web answers", SOON)
@@ -127,7 +127,7 @@ def test_a_connection_outlives_its_endpoint(tmp_path: Path, run: conftest.Run) -
     with sockets.backend(ip) as old, sockets.namers((ip, "new")) as (new,):
         path = manifests.write(
             tmp_path / "web.yaml",
-            manifests.service("web", cluster_ip, 8080),
+            manifests.service("web", cluster_ip, manifests.PORT),
             manifests.endpoints("web", [old.getsockname()]),
         )
         address = run(path).address("web")
@@ -143,7 +143,7 @@ def test_a_connection_outlives_its_service(tmp_path: Path, run: conftest.Run) ->
     with sockets.backend(manifests.fresh_ip(127)) as pod:
         path = manifests.write(
             tmp_path / "web.yaml",
-            manifests.service("web", cluster_ip, 8080),
+            manifests.service("web", cluster_ip, manifests.PORT),
             manifests.endpoints("web", [pod.getsockname()]),
         )
         proxy = run(path)
@@ -161,16 +161,17 @@ def test_a_connection_outlives_a_change_of_port(tmp_path: Path, run: conftest.Ru
     with sockets.backend(manifests.fresh_ip(127)) as pod:
         given = manifests.endpoints("web", [pod.getsockname()])
         path = manifests.write(
-            tmp_path / "web.yaml", manifests.service("web", cluster_ip, 8080), given
+            tmp_path / "web.yaml", manifests.service("web", cluster_ip, manifests.PORT), given
         )
         proxy = run(path)
         ip, _ = address = proxy.address("web")
+        other_port = manifests.free_port(ip)
         with sockets.stream(address, pod) as through:
-            manifests.write(path, manifests.service("web", cluster_ip, 8081), given)
-            daemon.wait_until(lambda: (ip, 8081) in proxy.listening(), "8081 is open", SOON)
+            manifests.write(path, manifests.service("web", cluster_ip, other_port), given)
+            daemon.wait_until(lambda: (ip, other_port) in proxy.listening(), "it is open", SOON)
 
             assert sockets.is_refused(address)
-            with sockets.stream((ip, 8081), pod) as other:
+            with sockets.stream((ip, other_port), pod) as other:
                 other.check()
             through.check()
 
@@ -184,7 +185,7 @@ def test_a_cluster_ip_changes_hands_without_reaching_the_old_pods(
 
     manifests.write(
         path,
-        manifests.service("api", cluster_ip, 8080),
+        manifests.service("api", cluster_ip, manifests.PORT),
         manifests.endpoints("api", [pods[1].address]),
     )
 

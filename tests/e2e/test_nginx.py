@@ -11,12 +11,12 @@ def test_curl_sees_two_nginx_alternate(tmp_path: Path, run: conftest.Run) -> Non
     cluster_ip = manifests.fresh_ip()
     path = manifests.write(
         tmp_path / "web.yaml",
-        manifests.service("web", cluster_ip, 8080),
+        manifests.service("web", cluster_ip, manifests.PORT),
         manifests.endpoints("web", backends),
     )
     with programs.nginx(tmp_path / "nginx", *backends):
         run(path)
-        url = f"http://{manifests.bound(cluster_ip)}:8080/"
+        url = f"http://{manifests.bound(cluster_ip)}:{manifests.PORT}/"
         answers = [programs.curl(url) for _ in range(6)]
 
     assert answers in ([first, second] * 3, [second, first] * 3)

@@ -24,7 +24,7 @@ def pod() -> Iterator[socket.socket]:
 def manifest(tmp_path: Path, pod: socket.socket) -> Path:
     return manifests.write(
         tmp_path / "web.yaml",
-        manifests.service("web", manifests.fresh_ip(), 8080),
+        manifests.service("web", manifests.fresh_ip(), manifests.PORT),
         manifests.endpoints("web", [pod.getsockname()]),
     )
 

@@ -67,7 +67,7 @@ def test_a_thousand_half_requests_are_cut_and_relays_and_probes_go_on(
     with sockets.backend(manifests.fresh_ip(127)) as pod:
         manifest = manifests.write(
             tmp_path / "web.yaml",
-            manifests.service("web", manifests.fresh_ip(), 8080),
+            manifests.service("web", manifests.fresh_ip(), manifests.PORT),
             manifests.endpoints("web", [pod.getsockname()]),
         )
         with (

@@ -83,7 +83,7 @@ def endpoint_slice(name: str, port: int, *endpoints: dict[str, Any]) -> dict[str
 async def test_a_service_port_has_exactly_these_keys(tmp_path: Path, pod: sockets.Namer) -> None:
     (view,) = await views(
         tmp_path,
-        manifests.service("web", manifests.fresh_ip(), 8080),
+        manifests.service("web", manifests.fresh_ip(), manifests.PORT),
         manifests.endpoints("web", [pod.address]),
     )
 
@@ -98,7 +98,7 @@ async def test_a_plain_service_is_described_in_full(tmp_path: Path, pod: sockets
     ip, port = pod.address
     (view,) = await views(
         tmp_path,
-        manifests.service("web", cluster_ip, 8080),
+        manifests.service("web", cluster_ip, manifests.PORT),
         manifests.endpoints("web", [pod.address]),
     )
 
@@ -108,7 +108,7 @@ async def test_a_plain_service_is_described_in_full(tmp_path: Path, pod: sockets
         "port_name": "",
         "protocol": "TCP",
         "cluster_ip": cluster_ip,
-        "port": 8080,
+        "port": manifests.PORT,
         "type": "ClusterIP",
         "strategy": "round-robin",
         "session_affinity": None,
@@ -116,9 +116,9 @@ async def test_a_plain_service_is_described_in_full(tmp_path: Path, pod: sockets
             {
                 "kind": "cluster-ip",
                 "address": cluster_ip,
-                "port": 8080,
+                "port": manifests.PORT,
                 "bound_address": manifests.bound(cluster_ip),
-                "bound_port": 8080,
+                "bound_port": manifests.PORT,
                 "state": "bound",
                 "detail": "",
             }
@@ -143,7 +143,7 @@ async def test_a_plain_service_is_described_in_full(tmp_path: Path, pod: sockets
 
 async def test_every_kind_of_frontend_is_listed(tmp_path: Path, pod: sockets.Namer) -> None:
     web = manifests.service(
-        "web", manifests.fresh_ip(), 8080, type="LoadBalancer", externalIPs=["192.0.2.77"]
+        "web", manifests.fresh_ip(), manifests.PORT, type="LoadBalancer", externalIPs=["192.0.2.77"]
     )
     web["spec"]["ports"][0]["nodePort"] = manifests.free_port("127.0.0.1")
     web["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.78"}]}}
@@ -169,7 +169,7 @@ async def test_every_kind_of_frontend_is_listed(tmp_path: Path, pod: sockets.Nam
 async def test_affinity_and_strategy_are_shown_as_configured(
     tmp_path: Path, pod: sockets.Namer
 ) -> None:
-    web = manifests.service("web", manifests.fresh_ip(), 8080, sessionAffinity="ClientIP")
+    web = manifests.service("web", manifests.fresh_ip(), manifests.PORT, sessionAffinity="ClientIP")
     web["metadata"]["annotations"] = {"kproxy.io/strategy": "random"}
 
     (view,) = await views(tmp_path, web, manifests.endpoints("web", [pod.address]))
@@ -185,7 +185,7 @@ async def test_endpoints_are_shown_with_their_conditions_used_or_not(
     away = manifests.fresh_ip(127)
     (view,) = await views(
         tmp_path,
-        manifests.service("web", manifests.fresh_ip(), 8080),
+        manifests.service("web", manifests.fresh_ip(), manifests.PORT),
         endpoint_slice(
             "web",
             port,
@@ -209,11 +209,11 @@ async def test_states_other_than_bound_say_why(tmp_path: Path, pod: sockets.Name
     cluster_ip = manifests.fresh_ip()
     given = await views(
         tmp_path,
-        manifests.service("a", cluster_ip, 8080),
+        manifests.service("a", cluster_ip, manifests.PORT),
         manifests.endpoints("a", [pod.address]),
-        manifests.service("b", cluster_ip, 8080),
+        manifests.service("b", cluster_ip, manifests.PORT),
         manifests.endpoints("b", [pod.address]),
-        manifests.service("c", manifests.fresh_ip(), 8080),
+        manifests.service("c", manifests.fresh_ip(), manifests.PORT),
     )
 
     told = {view["name"]: view["frontends"][0] for view in given}
@@ -232,7 +232,7 @@ async def test_connections_are_counted_while_open_and_in_total(
         cluster_ip = manifests.fresh_ip()
         path = manifests.write(
             tmp_path / "web.yaml",
-            manifests.service("web", cluster_ip, 8080),
+            manifests.service("web", cluster_ip, manifests.PORT),
             manifests.endpoints("web", [silent.getsockname()]),
         )
         async with serving.serving(path, ready_file=tmp_path / "ready.json") as served:
@@ -240,7 +240,7 @@ async def test_connections_are_counted_while_open_and_in_total(
             def counted() -> object:
                 return served.service_views()[0]["connections"]
 
-            _, writer = await asyncio.open_connection(manifests.bound(cluster_ip), 8080)
+            _, writer = await asyncio.open_connection(manifests.bound(cluster_ip), manifests.PORT)
             await serving.until(lambda: counted() == {"active": 1, "total": 1})
 
             (await asyncio.to_thread(sockets.accept, silent)).close()
@@ -258,12 +258,14 @@ async def test_an_endpoint_that_failed_shows_until_when_it_is_avoided(
     cluster_ip = manifests.fresh_ip()
     path = manifests.write(
         tmp_path / "web.yaml",
-        manifests.service("web", cluster_ip, 8080),
+        manifests.service("web", cluster_ip, manifests.PORT),
         manifests.endpoints("web", [dead, pod.address]),
     )
     async with serving.serving(path, ready_file=tmp_path / "ready.json") as served:
         for _ in range(2):
-            reader, writer = await asyncio.open_connection(manifests.bound(cluster_ip), 8080)
+            reader, writer = await asyncio.open_connection(
+                manifests.bound(cluster_ip), manifests.PORT
+            )
             assert await reader.read() == b"pod"
             writer.close()
             await writer.wait_closed()

@@ -19,7 +19,7 @@ def web(folder: Path, *backends: manifests.Address) -> Path:
     """A manifest with one Service."""
     return manifests.write(
         folder / "web.yaml",
-        manifests.service("web", manifests.fresh_ip(), 8080),
+        manifests.service("web", manifests.fresh_ip(), manifests.PORT),
         manifests.endpoints("web", backends),
     )
 

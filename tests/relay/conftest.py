@@ -14,10 +14,10 @@ import sys
 
 import pytest
 
-from tests.e2e import daemon
+from tests.e2e import daemon, manifests
 from tests.relay import rig
 
-HALF_CLOSE_TIMEOUT = 1.0
+HALF_CLOSE_TIMEOUT = 4.0
 """Seconds; what the proxies are configured with and R27 judges."""
 
 LONG_HALF_CLOSE_TIMEOUT = 8.0
@@ -33,7 +33,7 @@ _MANIFEST = """
 apiVersion: v1
 kind: Service
 metadata: {{name: relay}}
-spec: {{clusterIP: 127.97.0.1, ports: [{{port: 9000}}]}}
+spec: {{clusterIP: {cluster_ip}, ports: [{{port: {service_port}}}]}}
 ---
 apiVersion: v1
 kind: Endpoints
@@ -56,11 +56,17 @@ def kproxy_run(
 ) -> collections.abc.Iterator[Running]:
     """`kproxy run`, as users start it. At its end nothing may have gone wrong unseen."""
     manifest = folder / "relay.yaml"
-    manifest.write_text(_MANIFEST.format(host=backend[0], port=backend[1]))
+    text = _MANIFEST.format(
+        cluster_ip=manifests.fresh_ip(127),
+        service_port=manifests.PORT,
+        host=backend[0],
+        port=backend[1],
+    )
+    manifest.write_text(text)
     flags = (
         *("--half-closed-timeout", str(half_close_timeout)),
         *("--keepalive-idle", str(KEEPALIVE_IDLE)),
-        # Its sockets are counted, and where another kproxy runs this one would come late.
+        # Its sockets are counted.
         *("--control", ""),
     )
     with daemon.running(folder, manifest, *flags) as proxy:

@@ -155,7 +155,8 @@ async def r09_silent_reset(bench: rig.Rig) -> None:
     await _sees(bench, backend, actor.End.FIN)
     client.reset()
     # A half-close timeout would end it too; that is not noticing.
-    soon = min(rig.PROMPT, (bench.target.half_close_timeout or 2 * rig.PROMPT) / 2)
+    prompt = bench.target.prompt
+    soon = min(prompt, (bench.target.half_close_timeout or 2 * prompt) / 2)
     async with bench.within("the backend is told that the half-closed client has reset", soon):
         await actor.until(backend.is_dead)
 
@@ -199,7 +200,9 @@ async def r27_half_close_timeout(bench: rig.Rig) -> None:
     client, backend = await bench.pair()
     client.shut_write()
     await _sees(bench, backend, actor.End.FIN)
-    async with bench.within("the proxy ends the half-closed connection", limit * 1.5 + rig.PROMPT):
+    async with bench.within(
+        "the proxy ends the half-closed connection", limit * 1.5 + bench.target.prompt
+    ):
         end = await client.receive_to_end()
     assert end is actor.End.RESET, f"the client saw {end.value}, but the backend never ended"
     async with bench.within("the backend is told as well"):

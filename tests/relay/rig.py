@@ -19,14 +19,11 @@ Address = tuple[str, int]
 Number = TypeVar("Number", int, float)
 Place = collections.abc.Callable[[], contextlib.AbstractContextManager[object]]
 
-PROMPT: Final = 2.0
+PROMPT: Final = 5.0
 """Seconds within which something that needs no waiting for must be seen; generous, because the
-machine may be busy. Far below every timeout a proxy is likely to have."""
+machine may be busy. Below the timeouts that a proxy is likely to have."""
 
 BACKLOG: Final = 1024
-
-_PATIENCE: Final = 3.0
-"""Seconds for the sweep: a dial that nobody wants any more may still be retransmitting its SYN."""
 
 
 class Unknown(Exception):  # noqa: N818  # not an error: nothing can be said either way
@@ -38,7 +35,8 @@ class Target:
     """The proxy under test, the backend's listener, and what is known about the proxy.
 
     The listener belongs to whoever made the target. `client_place` and `backend_place` are
-    entered while a socket of that side is made (a network namespace, say).
+    entered while a socket of that side is made (a network namespace, say). What needs no waiting
+    for must be seen within `prompt` seconds.
     """
 
     proxy: Address
@@ -47,6 +45,7 @@ class Target:
     half_close_timeout: float | None = None
     client_place: Place = contextlib.nullcontext
     backend_place: Place = contextlib.nullcontext
+    prompt: float = PROMPT
 
     @property
     def backend(self) -> Address:
@@ -160,7 +159,8 @@ class Rig:
             return not self._left() and self._socket_fds() <= self._fds_before
 
         try:
-            async with asyncio.timeout(_PATIENCE):
+            # A dial whose client is gone may still be retransmitting its SYN.
+            async with asyncio.timeout(2 * self.target.prompt):
                 await actor.until(all_gone)
         except TimeoutError:
             left = self._left()
@@ -171,14 +171,15 @@ class Rig:
 
     @contextlib.asynccontextmanager
     async def within(
-        self, what: str, seconds: float = PROMPT
+        self, what: str, seconds: float | None = None
     ) -> collections.abc.AsyncIterator[None]:
         """Require that the block ends in time; `what` says what it waits for ("X does Y")."""
+        limit = self.target.prompt if seconds is None else seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(limit):
                 yield
         except TimeoutError:
-            raise AssertionError(f"waited {seconds:g} s in vain: {what}") from None
+            raise AssertionError(f"waited {limit:g} s in vain: {what}") from None
 
     @contextlib.asynccontextmanager
     async def full_backlog(self) -> collections.abc.AsyncIterator[None]:

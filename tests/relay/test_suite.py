@@ -45,7 +45,7 @@ async def test_a_case_fails_for_a_proxy_with_its_mistake(fault: Fault, case: reg
     with rig.listen(("127.0.0.1", 0)) as listener:
         proxy = forwarder.Forwarder(listener.getsockname(), 1.0, fault)
         try:
-            target = rig.Target(proxy.address, listener, os.getpid(), 1.0)
+            target = rig.Target(proxy.address, listener, os.getpid(), 1.0, prompt=2.0)
             outcome = await registry.run(case, rig.Rig(target))
         finally:
             await proxy.aclose()
