@@ -5,12 +5,12 @@ Blocking file I/O and parsing, made to be called in a thread; no state between c
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from kproxy.cluster import documents
+from kproxy.cluster import document, documents
 from kproxy.model import admission
 
 EXTENSIONS = frozenset({".json", ".yaml", ".yml"})
@@ -21,6 +21,8 @@ MAX_BYTES = 64 * 1024 * 1024
 
 MAX_LINKS = 40
 """How many symbolic links a path may lead through; the kernel's own limit."""
+
+_PIECE = 1024 * 1024
 
 
 class ManifestFile(NamedTuple):
@@ -45,19 +47,29 @@ class Signature(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One object of a file, and the number of the document it stands in."""
+    """One object of a file, and the number and line of the document it stands in.
+
+    `line` is the item's own for an object in a list.
+    """
 
     document: int
+    line: int
     admission: admission.Admission
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a file says. `failure` is "" unless it could not be read or parsed as a whole."""
+    """What a file says. `failure` is "" unless it could not be read or parsed as a whole.
+
+    `is_gone` tells that there is no such file any more. `is_cut` tells that the last document
+    is malformed, as in a file that is being written.
+    """
 
     signature: Signature | None
     entries: tuple[Entry, ...] = ()
     failure: str = ""
+    is_gone: bool = False
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,101 +81,97 @@ class WatchPlan:
     paths that matter by themselves, `contents` directories in which everything does.
     """
 
-    directories: frozenset[tuple[Path, int, int]]
-    entries: frozenset[Path]
-    contents: frozenset[Path]
+    directories: frozenset[tuple[Path, int, int]] = frozenset()
+    entries: frozenset[Path] = frozenset()
+    contents: frozenset[Path] = frozenset()
 
     def concerns(self, path: Path) -> bool:
         """Whether a change at `path` can change what the manifests say."""
         return path in self.entries or path in self.contents or path.parent in self.contents
 
+    def __or__(self, other: "WatchPlan") -> "WatchPlan":
+        return WatchPlan(
+            self.directories | other.directories,
+            self.entries | other.entries,
+            self.contents | other.contents,
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class Scan:
-    """One look at all roots.
+class Listing:
+    """One look at one root: the manifests there, sorted by path, and what to watch.
 
-    `files` are those there are, sorted by path; `readings` those among them that were read,
-    being new or changed; `missing` says why a root could not be looked into; `bare` are the
-    directories without a manifest.
+    `missing` says why the root could not be looked into, "" otherwise. `is_bare` tells that it
+    is a directory without a manifest.
     """
 
-    files: tuple[ManifestFile, ...]
-    readings: Mapping[Path, Reading]
-    missing: Mapping[Path, str]
-    bare: tuple[Path, ...]
-    plan: WatchPlan
+    files: tuple[ManifestFile, ...] = ()
+    plan: WatchPlan = WatchPlan()
+    missing: str = ""
+    is_bare: bool = False
 
 
-def scan(
-    roots: Iterable[Path],
-    known: Mapping[Path, Signature | None],
-    changed: Collection[Path],
-    *,
-    allow_loopback: bool,
-) -> Scan:
-    """Look at every root; read what is not `known` by its signature, or said to be `changed`.
-
-    A report of a change counts although the signature is the same: two edits of equal length
-    within one tick of the file system's clock leave no other trace.
-    """
-    found: dict[Path, ManifestFile] = {}
-    missing: dict[Path, str] = {}
-    bare = []
-    for root in roots:
-        try:
-            listed = _listing(root)
-        except OSError as error:
-            missing[root] = _reason(error)
-            continue
-        found.update((file.path, file) for file in listed if file.path not in found)
-        if not listed:
-            bare.append(root)
-    readings: dict[Path, Reading] = {}
-    for path in sorted(found):
-        if path in known and not _is_changed(path, known[path], changed):
-            continue
-        try:
-            readings[path] = _read(path, allow_loopback=allow_loopback)
-        except FileNotFoundError as error:
-            gone = found.pop(path)
-            if path == _absolute(gone.root):
-                missing[gone.root] = _reason(error)
-    files = tuple(found[path] for path in sorted(found))
-    return Scan(files, readings, missing, tuple(bare), _watch_plan(roots, files))
-
-
-def _listing(root: Path) -> list[ManifestFile]:
+def listing(root: Path) -> Listing:
     """The files of a root: itself, or for a directory the manifests in it, not recursively.
 
     Hidden files are left out, which kubectl does not do: they are what editors leave behind.
     """
-    path = _absolute(root)
-    if not path.is_dir():
-        path.stat()
-        return [ManifestFile(path, str(root), root)]
-    return [
-        ManifestFile(entry, str(root / entry.name), root)
-        for entry in path.iterdir()
-        if entry.suffix in EXTENSIONS and not entry.name.startswith(".")
-    ]
+    path = absolute(root)
+    files: list[ManifestFile] = []
+    missing = ""
+    is_directory = False
+    try:
+        is_directory = stat.S_ISDIR(path.stat().st_mode)
+        if is_directory:
+            files += (
+                ManifestFile(entry, str(root / entry.name), root)
+                for entry in path.iterdir()
+                if entry.suffix in EXTENSIONS and not entry.name.startswith(".")
+            )
+        else:
+            files.append(ManifestFile(path, str(root), root))
+    except OSError as error:
+        missing = reason(error)
+    plan = _watch_plan(root, files)
+    is_bare = is_directory and not files and not missing
+    return Listing(tuple(sorted(files)), plan, missing, is_bare)
 
 
-def _absolute(path: Path) -> Path:
+def absolute(path: Path) -> Path:
     """`path` without "." and "..", its symbolic links kept: they may be changed."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute() keeps ".."
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """Why, in a few words in lower case."""
     return (error.strerror or "cannot be read").lower()
 
 
-def _is_changed(path: Path, known: Signature | None, changed: Collection[Path]) -> bool:
+def read_if_changed(
+    path: Path,
+    known: Signature | None,
+    changed: Collection[Path],
+    pause: document.Pause,
+    *,
+    allow_loopback: bool,
+) -> Reading | None:
+    """What the file says; None if it is `known` by its signature and not said to be `changed`.
+
+    A report of a change counts although the signature is the same: two edits of equal length
+    within one tick of the file system's clock leave no other trace.
+    """
+    if known is not None and not _is_changed(path, known, changed):
+        return None
+    return read(path, pause, allow_loopback=allow_loopback)
+
+
+def _is_changed(path: Path, known: Signature, changed: Collection[Path]) -> bool:
     if path in changed or (changed and Path(os.path.realpath(path)) in changed):
         return True
     try:
         return _signature(path.stat()) != known
     except OSError:
-        return known is not None
+        return True
 
 
 def _signature(status: os.stat_result) -> Signature:
@@ -172,52 +180,102 @@ def _signature(status: os.stat_result) -> Signature:
     )
 
 
-def _read(path: Path, *, allow_loopback: bool) -> Reading:
-    """Read and judge one file. Raises FileNotFoundError if it has gone meanwhile.
+def read(path: Path, pause: document.Pause, *, allow_loopback: bool) -> Reading:
+    """Read and judge one file; never raises.
 
-    The signature is taken before reading: what is written meanwhile shows in the next scan.
+    The signature is taken before reading: what is written meanwhile shows at the next look.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            return Reading(_signature(status), failure="not a regular file")
-        with path.open("rb") as file:
-            signature = _signature(os.fstat(file.fileno()))
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise
+        found = _contents(path, pause)
+    except FileNotFoundError as error:
+        return Reading(None, failure=reason(error), is_gone=True)
     except OSError as error:
-        return Reading(None, failure=_reason(error))
-    if len(data) > MAX_BYTES:
-        return Reading(signature, failure=f"larger than {MAX_BYTES // 2**20} MiB")
-    parse = documents.read_json if path.suffix == ".json" else documents.read_yaml
+        return Reading(None, failure=reason(error))
+    if isinstance(found, Reading):
+        return found
+    signature, data = found
     try:
-        return Reading(signature, tuple(_judged(parse(data), allow_loopback=allow_loopback)))
-    except documents.MalformedError as error:
-        return Reading(signature, failure=str(error))
+        return judged(data, signature, pause, allow_loopback=allow_loopback)
+    except Exception as error:  # one file's bug must not cost the others
+        text = f"reading it failed: a bug in kproxy ({type(error).__name__})"
+        return Reading(signature, failure=text)
 
 
-def _judged(parsed: Iterable[documents.Document], *, allow_loopback: bool) -> Iterator[Entry]:
-    for document in parsed:
-        if document.flaw:
-            yield Entry(document.number, admission.reject(document.value, document.flaw))
+def _contents(path: Path, pause: document.Pause) -> Reading | tuple[Signature, bytes]:
+    """What is in a regular file that is not too large.
+
+    O_NONBLOCK because the opening of a pipe would wait for a writer, and the reading of some
+    files of /proc and /sys for something to happen.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        status = os.fstat(fd)
+        signature = _signature(status)
+        if not stat.S_ISREG(status.st_mode):
+            return Reading(signature, failure="not a regular file")
+        pieces: list[bytes] = []
+        left = MAX_BYTES + 1
+        while left > 0 and status.st_size <= MAX_BYTES:
+            pause()
+            piece = os.read(fd, min(left, _PIECE))
+            if not piece:
+                return signature, b"".join(pieces)
+            pieces.append(piece)
+            left -= len(piece)
+        return Reading(signature, failure=f"larger than {MAX_BYTES // 2**20} MiB")
+    finally:
+        os.close(fd)
+
+
+def judged(
+    data: bytes, signature: Signature | None, pause: document.Pause, *, allow_loopback: bool
+) -> Reading:
+    """What the text of a file says."""
+    entries: list[Entry] = []
+    failure = ""
+    is_cut = False
+    for each in documents.read(data, pause):
+        pause()
+        is_cut = each.is_malformed
+        if is_cut and not failure:
+            failure = each.flaw
+        entries.extend(_admitted(each, pause, allow_loopback=allow_loopback))
+    if failure and len(entries) == 1:  # the file holds nothing else
+        return Reading(signature, failure=failure, is_cut=True)
+    return Reading(signature, tuple(entries), is_cut=is_cut)
+
+
+def _admitted(
+    each: documents.Document, pause: document.Pause, *, allow_loopback: bool
+) -> Iterator[Entry]:
+    if each.flaw:
+        rejected = admission.reject(each.value, each.flaw)
+        yield Entry(each.number, each.line, rejected)
+        return
+    index = 0
+    for admitted in admission.admit_steps(each.value, allow_loopback=allow_loopback):
+        pause()
+        if admitted is None:
             continue
-        for admitted in admission.admit(document.value, allow_loopback=allow_loopback):
-            yield Entry(document.number, admitted)
+        line = each.item_lines.get(index, each.line) if admitted.position else each.line
+        index += 1
+        remarked = admission.remarked(admitted, each.remark) if each.remark else admitted
+        yield Entry(each.number, line, remarked)
 
 
-def _watch_plan(roots: Iterable[Path], files: Iterable[ManifestFile]) -> WatchPlan:
+def _watch_plan(root: Path, files: Iterable[ManifestFile]) -> WatchPlan:
     """Watch directories, never files: a file replaced by a rename is another inode.
 
     Every symbolic link on the way to a file counts as well, because that is how a ConfigMap
     volume changes: `web.yaml` leads through `..data`, and `..data` is replaced by a rename.
     """
-    entries: set[Path] = set()
+    entries = set(_trail(absolute(root)))
     contents: set[Path] = set()
-    for root in roots:
-        entries.update(_trail(_absolute(root)))
-        if root.is_dir():
+    try:
+        if stat.S_ISDIR(root.stat().st_mode):
             contents.add(root.resolve())
+    except (OSError, RuntimeError):  # links that lead in a circle
+        pass
     for file in files:
         if file.path.is_symlink():
             entries.update(_trail(file.path))
@@ -250,14 +308,18 @@ def _trail(path: Path) -> Iterator[Path]:
             place = place.parent
             continue
         place /= step
-        if place.is_symlink():
+        try:
+            target = place.readlink() if place.is_symlink() else None
+            exists = target is not None or place.exists()
+        except OSError:  # not permitted, or replaced meanwhile
+            break
+        if target is not None:
             yield place
             links += 1
             if links > MAX_LINKS:
                 return
-            target = place.readlink()
             steps.extend(target.parts[target.is_absolute() :][::-1])
             place = Path(target.anchor) if target.is_absolute() else place.parent
-        elif not place.exists():
+        elif not exists:
             break
     yield place

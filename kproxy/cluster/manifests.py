@@ -1,81 +1,76 @@
 """ManifestSource: Services and endpoints from files, followed live.
 
-A bad input costs nothing that was good. A file that cannot be read or parsed as a whole changes
-nothing; an invalid object is skipped, or its last good version stays; and when a document breaks
-beyond telling its name, what its file no longer gives stays too, since it may be that document's.
-What is *validly* gone is gone: a document removed from its file, a file removed from its
-directory. But a path that the user named and that vanishes takes nothing along: an unmounted
-volume or a half-done deployment is likelier than the wish to serve nothing, which is said by
-emptying the file. When two documents describe the same object, the first in the order of paths
-and documents is used, and the other is reported.
+`manifest_files` reads, `manifest_state` decides what to believe, `directory_watch` says when to
+look again; here they are put together, and the Store is written. A path that the user named and
+that vanishes takes nothing along: an unmounted volume or a half-done deployment is likelier than
+the wish to serve nothing, which is said by emptying the file.
+
+Files are read in threads that may be left behind, so that a file whose reading does not end, or
+takes long, holds up neither the other files nor the end of the process.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import contextlib
+import errno
+import functools
+import os
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-import watchfiles
+import structlog
 
 from kproxy import errors, metrics
-from kproxy.cluster import manifest_files, source, store
+from kproxy.cluster import (
+    background,
+    directory_watch,
+    document,
+    manifest_files,
+    manifest_state,
+    source,
+    store,
+)
 from kproxy.model import admission, names
 
-DEBOUNCE_MS = 100
-"""Longest wait for a burst of changes to end before it is looked at."""
+STANDARD_INPUT = Path("-")
+"""As a path: what comes on standard input, read once."""
 
-STEP_MS = 30
-"""A burst has ended when nothing has happened for this long; also the watcher's period."""
+SETTLE_SECONDS = 0.01
+"""How long after the first sign of a change files are looked at: it has often more to come."""
 
-SETTLE_SECONDS = 0.05
-"""A file found broken, or poorer than before, is looked at again after this: it may be being
-written, or between an editor's removal and its rename."""
-
-RESCAN_MS = 5_000
+RESCAN_SECONDS = 5.0
 """Without any event, look anyway this often: network file systems tell nothing."""
 
 POLL_SECONDS = 1.0
-"""How often to look when nothing can be watched."""
+"""How often to look when something cannot be watched."""
 
+RETRY_SECONDS = 30.0
+"""How often to try again to watch what could not be watched."""
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """An accepted object and the document that gives it."""
+PATIENCE_SECONDS = 0.1
+"""A file that takes longer than this to read is read on beside the others."""
 
-    accepted: admission.Accepted
-    where: str
+START_PATIENCE_SECONDS = 5.0
+"""The same before the first sync, counted from when the reading last went on."""
 
+_SLICE_SECONDS = 0.001
+_OPEN_ENDED = float("inf")
+_HINTS = {
+    errno.EMFILE: "; raise the sysctl fs.inotify.max_user_instances, or ulimit -n",
+    errno.ENFILE: "; raise the sysctl fs.file-max",
+    errno.ENOSPC: "; raise the sysctl fs.inotify.max_user_watches",
+}
 
-@dataclass(frozen=True, slots=True)
-class _FileState:
-    """What is believed of one file: its good objects, and what is wrong with it.
-
-    `nameless` counts the invalid documents without a name that are known to hide no object.
-    """
-
-    file: manifest_files.ManifestFile
-    signature: manifest_files.Signature | None
-    given: Mapping[admission.Key, _Given] = field(default_factory=dict)
-    problems: tuple[source.Problem, ...] = ()
-    nameless: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What one look at the files leads to."""
-
-    files: Mapping[Path, _FileState]
-    tables: Mapping[names.Kind, Mapping[names.NamespacedName, admission.Accepted]]
-    problems: tuple[source.Problem, ...]
-    plan: manifest_files.WatchPlan
-    is_doubtful: bool
+_log = structlog.get_logger(__name__)
 
 
 class ManifestSource:
     """A `source.Source` that reads files and directories.
 
     Directories are read as by `kubectl apply -f`: *.yaml, *.yml and *.json, not recursively.
-    Relative paths are taken from the working directory at the time of reading.
+    Relative paths are taken from the working directory at the time of reading. `STANDARD_INPUT`
+    is read once.
 
     Raises ConfigError if a path does not exist or is neither a file nor a directory. Problems
     inside files are never raised: they go to `on_problem`.
@@ -89,16 +84,18 @@ class ManifestSource:
         on_problem: source.OnProblem,
         allow_loopback: bool = False,
     ) -> None:
-        self._roots = tuple(Path(path) for path in paths)
+        self._paths = tuple(dict.fromkeys(Path(path) for path in paths))
+        self._roots = tuple(path for path in self._paths if path != STANDARD_INPUT)
         for root in self._roots:
             _check(root)
         self._on_change = on_change
         self._on_problem = on_problem
         self._allow_loopback = allow_loopback
         self._store = store.Store()
-        self._files: Mapping[Path, _FileState] = {}
+        self._view = manifest_state.NOTHING
+        self._listings: dict[Path, manifest_files.Listing] = {}
+        self._watch_problems: tuple[source.Problem, ...] = ()
         self._problems: tuple[source.Problem, ...] = ()
-        self._watch_problem: tuple[source.Problem, ...] = ()
         self._has_synced = False
         self._stirred = asyncio.Event()
         self._changed: set[Path] = set()
@@ -110,7 +107,7 @@ class ManifestSource:
 
     @property
     def has_synced(self) -> bool:
-        """Whether every file has been read once."""
+        """Whether every file has been read once, or has turned out to take long."""
         return self._has_synced
 
     def problems(self) -> tuple[source.Problem, ...]:
@@ -123,100 +120,275 @@ class ManifestSource:
 
     def describe(self) -> str:
         """For instance "manifests from web.yaml, conf.d: 3 files, 12 objects, 1 problem"."""
-        given = sum(len(state.given) for state in self._files.values())
+        files = self._view.files.values()
+        given = sum(len(state.given) for state in files)
         bad = sum(p.severity is not admission.Severity.NOTE for p in self._problems)
-        counts = ((len(self._files), "file"), (given, "object"), (bad, "problem"))
+        counts = ((len(files), "file"), (given, "object"), (bad, "problem"))
         told = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
-        return f"manifests from {', '.join(map(str, self._roots))}: {told}"
+        return f"manifests from {', '.join(map(str, self._paths))}: {told}"
 
     async def run(self) -> None:
         """Read everything, then follow changes, until cancelled.
 
         A change is in the Store within 200 ms, unless there is more to parse than that takes.
-        Parsing happens in a thread and shares the interpreter lock with the event loop.
         """
-        plan = await self._refresh(frozenset())
-        while True:
-            plan = await self._follow(plan)
-
-    async def _follow(self, plan: manifest_files.WatchPlan) -> manifest_files.WatchPlan:
-        """Watch what `plan` says until it is out of date; the plan to go on with."""
-        async with asyncio.TaskGroup() as group:
-            watcher = group.create_task(self._watch(plan))
-            try:
-                # awatch has its inotify watches in place before it first awaits anything; the
-                # look that follows finds what happened before they were.
-                await asyncio.sleep(0)
-                while True:
-                    self._stirred.clear()
-                    changed, self._changed = frozenset(self._changed), set()
-                    newer = await self._refresh(changed)
-                    if newer != plan:
-                        return newer
-                    await self._stirred.wait()
-            finally:
-                watcher.cancel()
-
-    async def _watch(self, plan: manifest_files.WatchPlan) -> None:
-        """Stir whenever something that `plan` concerns has changed, and once in a while."""
+        readers = _Readers(self._stirred.set)
+        plan: manifest_files.WatchPlan | None = None
+        watch: directory_watch.DirectoryWatch | None = None
+        retry_at = _OPEN_ENDED
         try:
-            self._watch_problem = ()
-            async for changes in watchfiles.awatch(
-                *(directory for directory, _, _ in plan.directories),
-                watch_filter=lambda _, path: plan.concerns(Path(path)),
-                debounce=DEBOUNCE_MS,
-                step=STEP_MS,
-                rust_timeout=RESCAN_MS,
-                yield_on_timeout=True,
-                recursive=False,
-                ignore_permission_denied=True,
-            ):
-                self._changed.update(Path(path) for _, path in changes)
-                self._stirred.set()
-        except (OSError, RuntimeError) as error:
-            if not isinstance(error, FileNotFoundError):  # else the plan is out of date already
-                self._watch_problem = (_unwatched(error),)
             while True:
-                self._stirred.set()
-                await asyncio.sleep(POLL_SECONDS)
+                self._stirred.clear()
+                # Watched before read: what is written in between shows as an event, be it of the
+                # same length and in the same tick of the file system's clock.
+                newer = await self._list(readers)
+                if newer != plan or time.monotonic() >= retry_at:
+                    plan, old = newer, watch
+                    watch = await self._watch(plan, readers.watches)
+                    if old is not None:
+                        old.close()
+                    is_complete = not self._watch_problems
+                    retry_at = _OPEN_ENDED if is_complete else time.monotonic() + RETRY_SECONDS
+                    await self._list(readers)
+                await self._refresh(readers)
+                await self._wait(readers)
+        finally:
+            if watch is not None:
+                watch.close()
 
-    async def _refresh(self, changed: frozenset[Path]) -> manifest_files.WatchPlan:
-        """Look at the files, believe what is to be believed, and tell about it."""
-        view = await asyncio.to_thread(self._look, changed)
-        if self._has_synced and view.is_doubtful:
-            await asyncio.sleep(SETTLE_SECONDS)
-            view = await asyncio.to_thread(self._look, changed)
-        self._files = view.files
-        dirty: frozenset[names.NamespacedName] = frozenset()
-        for kind, table in view.tables.items():
-            dirty |= self._store.replace(kind, table)
-        self._report((*self._watch_problem, *view.problems))
+    async def _wait(self, readers: "_Readers") -> None:
+        """Until something has changed, or it is time to look anyway."""
+        seconds = POLL_SECONDS if self._watch_problems or readers.late else RESCAN_SECONDS
+        if self._view.again_in is not None:
+            seconds = min(seconds, self._view.again_in)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stirred.wait()
+                await asyncio.sleep(SETTLE_SECONDS)
+
+    async def _watch(
+        self, plan: manifest_files.WatchPlan, crew: "background.Crew[list[source.Problem]]"
+    ) -> directory_watch.DirectoryWatch | None:
+        """Watch what `plan` says. What cannot be watched is said, and looked at instead."""
+        try:
+            watch = directory_watch.DirectoryWatch(plan.concerns, self._on_events)
+        except OSError as error:
+            self._watch_problems = (_unwatched("manifests", error),)
+            return None
+        directories = sorted(directory for directory, _, _ in plan.directories)
+        calls: dict[object, background.Call[list[source.Problem]]] = {
+            directory: functools.partial(_add, watch, directory) for directory in directories
+        }
+        results = await crew.run(calls, PATIENCE_SECONDS, is_gentle=True)
+        problems = [problem for found in results.values() for problem in found]
+        problems += (
+            _unwatched(str(directory), TimeoutError(errno.ETIMEDOUT, "it does not answer"))
+            for directory in directories
+            if directory not in results
+        )
+        self._watch_problems = tuple(problems)
+        return watch
+
+    def _on_events(self, changed: set[Path]) -> None:
+        self._changed |= changed
+        self._stirred.set()
+
+    async def _list(self, readers: "_Readers") -> manifest_files.WatchPlan:
+        """Look which files there are; what to watch to learn of changes."""
+        calls: dict[object, background.Call[manifest_files.Listing]] = {
+            root: functools.partial(_listed, root) for root in self._roots
+        }
+        listings = await readers.listings.run(calls, self._patience, is_gentle=self._has_synced)
+        plan = manifest_files.WatchPlan()
+        for root in self._roots:
+            found = listings.get(root)
+            if found is None:
+                old = self._listings.get(root, manifest_files.Listing())
+                text = "looking at it takes long, and goes on beside the others"
+                found = manifest_files.Listing((), old.plan, text)
+            self._listings[root] = found
+            plan |= found.plan
+        return plan
+
+    async def _refresh(self, readers: "_Readers") -> None:
+        """Read the files, believe what is to be believed, and tell about it."""
+        look = await self._read(readers)
+        calls: dict[object, background.Call[manifest_state.View]] = {
+            "view": functools.partial(manifest_state.view, self._view, look)
+        }
+        views = await readers.views.run(calls, _OPEN_ENDED, is_gentle=self._has_synced)
+        self._view = views["view"]
+        dirty = await self._store_all()
+        await self._report(self._view)
         if dirty or not self._has_synced:
             self._has_synced = True
             self._on_change(dirty)
-        return view.plan
 
-    def _look(self, changed: frozenset[Path]) -> _View:
-        """Read and compare, in a thread; it changes nothing."""
-        before = self._files
-        scan = manifest_files.scan(
-            self._roots,
-            {path: state.signature for path, state in before.items()},
-            changed,
-            allow_loopback=self._allow_loopback,
+    @property
+    def _patience(self) -> float:
+        return PATIENCE_SECONDS if self._has_synced else START_PATIENCE_SECONDS
+
+    async def _read(self, readers: "_Readers") -> manifest_state.Look:
+        changed, self._changed = frozenset(self._changed), set()
+        files: dict[Path, manifest_files.ManifestFile] = {}
+        for each in self._listings.values():
+            files.update((file.path, file) for file in each.files if file.path not in files)
+        before = self._view.files
+        calls: dict[object, background.Call[manifest_files.Reading | None]] = {}
+        for path in sorted(files):
+            state = before.get(path)
+            known = state.signature if state and state.doubted is None else None
+            calls[path] = functools.partial(
+                _read_if_changed, path, known, changed, allow_loopback=self._allow_loopback
+            )
+        self._add_standard_input(files, calls)
+        readings = await readers.files.run(calls, self._patience, is_gentle=self._has_synced)
+        found = {path: readings[path] for path in files if path in readings}
+        missing = {root: each.missing for root, each in self._listings.items() if each.missing}
+        for path, reading in found.items():
+            if reading is not None and reading.is_gone:
+                gone = files.pop(path)
+                if path == manifest_files.absolute(gone.root):
+                    missing[gone.root] = reading.failure
+        return manifest_state.Look(
+            [files[path] for path in sorted(files)],
+            {path: reading for path, reading in found.items() if reading is not None},
+            {path for path in files if path not in readings},
+            missing,
+            (*self._watch_problems, *_of_roots(missing, self._listings)),
+            time.monotonic(),
         )
-        files = _believed(before, scan)
-        tables, doubles = _combined(files.values())
-        problems = (*_of_roots(scan), *_of_files(files), *doubles)
-        return _View(files, tables, problems, scan.plan, _is_doubtful(before, files, scan))
 
-    def _report(self, problems: tuple[source.Problem, ...]) -> None:
-        """Tell of each problem that was not there at the last look."""
-        before = frozenset(self._problems)
-        self._problems = problems
-        for problem in problems:
-            if problem not in before:
+    def _add_standard_input(
+        self,
+        files: dict[Path, manifest_files.ManifestFile],
+        calls: "dict[object, background.Call[manifest_files.Reading | None]]",
+    ) -> None:
+        if STANDARD_INPUT not in self._paths:
+            return
+        path = STANDARD_INPUT
+        files[path] = manifest_files.ManifestFile(path, "standard input", path)
+        state = self._view.files.get(path)
+        if state is None or state.signature is None:
+            calls[path] = functools.partial(_standard_input, allow_loopback=self._allow_loopback)
+        else:
+            calls[path] = lambda _: None
+
+    async def _store_all(self) -> frozenset[names.NamespacedName]:
+        """Write the view's objects to the Store."""
+        dirty: set[names.NamespacedName] = set()
+
+        def steps() -> Iterator[None]:
+            for accepted in self._view.updates:
+                dirty.update(self._store.apply(accepted))
+                yield
+            for key in self._view.gone:
+                dirty.update(self._store.delete(*key))
+                yield
+
+        await _in_slices(steps())
+        return frozenset(dirty)
+
+    async def _report(self, view: manifest_state.View) -> None:
+        """Tell of each problem that was not there at the last look, and of what was edited."""
+        self._problems = view.problems
+
+        def steps() -> Iterator[None]:
+            for problem in view.fresh_problems:
                 self._on_problem(problem)
+                yield
+            for change in view.changes if self._has_synced else ():
+                _tell(change)
+                yield
+
+        await _in_slices(steps())
+
+
+class _Readers:
+    """The threads of a running source, for each kind of result."""
+
+    def __init__(self, on_late: background.OnLate) -> None:
+        self.listings = background.Crew[manifest_files.Listing](on_late)
+        self.files = background.Crew[manifest_files.Reading | None](on_late)
+        self.views = background.Crew[manifest_state.View](on_late)
+        self.watches = background.Crew[list[source.Problem]](lambda: None)
+
+    @property
+    def late(self) -> int:
+        """How many looks have not ended in time."""
+        return self.listings.late + self.files.late
+
+
+async def _in_slices(steps: Iterator[None]) -> None:
+    """Carry out `steps`, and let others run in between."""
+    ends = time.monotonic() + _SLICE_SECONDS
+    for _ in steps:
+        if time.monotonic() >= ends:
+            await asyncio.sleep(0)
+            ends = time.monotonic() + _SLICE_SECONDS
+
+
+def _tell(change: manifest_state.Change) -> None:
+    """Log what an edit did: "web.yaml was edited: 1 Service added, 2 EndpointSlices changed"."""
+    parts = [
+        f"{count} {kind}{'' if count == 1 or kind is names.Kind.ENDPOINTS else 's'} {verb}"
+        for verb, counts in (
+            ("added", change.added),
+            ("changed", change.changed),
+            ("removed", change.removed),
+        )
+        for kind, count in counts
+    ]
+    if parts:
+        _log.info(f"{change.shown} was edited: {', '.join(parts)}")
+    if change.is_good_again:
+        _log.info(f"{change.shown} is good again: nothing in it is refused any more")
+
+
+def _add(
+    watch: directory_watch.DirectoryWatch, directory: Path, _: document.Pause
+) -> list[source.Problem]:
+    try:
+        watch.add(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # the plan is out of date already
+    except OSError as error:
+        return [_unwatched(str(directory), error)]
+    return []
+
+
+def _listed(root: Path, _: document.Pause) -> manifest_files.Listing:
+    try:
+        return manifest_files.listing(root)
+    except Exception as error:  # one path's bug must not cost the others
+        text = f"looking at it failed: a bug in kproxy ({type(error).__name__})"
+        return manifest_files.Listing(missing=text)
+
+
+def _read_if_changed(
+    path: Path,
+    known: manifest_files.Signature | None,
+    changed: Collection[Path],
+    pause: document.Pause,
+    *,
+    allow_loopback: bool,
+) -> manifest_files.Reading | None:
+    return manifest_files.read_if_changed(
+        path, known, changed, pause, allow_loopback=allow_loopback
+    )
+
+
+def _standard_input(pause: document.Pause, *, allow_loopback: bool) -> manifest_files.Reading:
+    limit = manifest_files.MAX_BYTES
+    try:
+        data = sys.stdin.buffer.read(limit + 1)
+    except (OSError, AttributeError, ValueError):  # closed, or not there at all
+        data = b""
+    signature = manifest_files.Signature(0, 0, len(data), 0, 0)
+    if len(data) > limit:
+        text = f"larger than {limit // 2**20} MiB"
+        return manifest_files.Reading(signature, failure=text)
+    return manifest_files.judged(data, signature, pause, allow_loopback=allow_loopback)
 
 
 def _check(root: Path) -> None:
@@ -224,7 +396,7 @@ def _check(root: Path) -> None:
         usable = root.is_dir() or root.is_file()
         root.stat()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = manifest_files.reason(error)
         raise errors.ConfigError(
             f"cannot read manifests from {root}: {reason}; name an existing file or directory"
         ) from None
@@ -234,171 +406,25 @@ def _check(root: Path) -> None:
         )
 
 
-def _unwatched(error: Exception) -> source.Problem:
-    reason = str(error) or type(error).__name__
+def _unwatched(where: str, error: OSError) -> source.Problem:
+    reason = error.strerror or os.strerror(error.errno or 0)
+    hint = _HINTS.get(error.errno or 0, "")
     return source.Problem(
         admission.Severity.WARNING,
-        "manifests",
+        where,
         "",
-        f"changes cannot be watched: {reason}",
+        f"changes cannot be watched: {reason}{hint}",
         f"files are looked at every {POLL_SECONDS:g} s instead",
     )
 
 
-def _believed(
-    before: Mapping[Path, _FileState], scan: manifest_files.Scan
-) -> dict[Path, _FileState]:
-    """The state of every file after `scan`, sorted by path."""
-    after = {}
-    for file in scan.files:
-        reading = scan.readings.get(file.path)
-        old = before.get(file.path)
-        after[file.path] = _absorbed(old, file, reading) if reading else before[file.path]
-    for path, state in before.items():
-        if path not in after and state.file.root in scan.missing:
-            after[path] = state
-    return dict(sorted(after.items()))
-
-
-def _absorbed(
-    old: _FileState | None, file: manifest_files.ManifestFile, reading: manifest_files.Reading
-) -> _FileState:
-    """What to believe of a file that has been read, given what was believed before."""
-    old = old or _FileState(file, None)
-    if reading.failure:
-        outcome = "what it gave before stays" if old.given else "nothing is taken from it"
-        problem = source.Problem(admission.Severity.ERROR, file.shown, "", reading.failure, outcome)
-        return replace(old, file=file, signature=reading.signature, problems=(problem,))
-    given: dict[admission.Key, _Given] = {}
-    problems = []
-    invalid = {entry.admission.key for entry in reading.entries if entry.admission.is_invalid}
-    for entry in reading.entries:
-        where, admitted = _where(file, entry), entry.admission
-        if admitted.accepted and admitted.key:
-            accepted = _unchanged(old.given.get(admitted.key), admitted.accepted)
-            first = given.setdefault(admitted.key, _Given(accepted, where))
-            if first.where != where:
-                problems.append(_double(admitted.key, where, first.where))
-                continue
-        if admitted.finding:
-            stays = admitted.is_invalid and admitted.key in old.given
-            problems.append(_problem(admitted, admitted.finding, where, stays=stays))
-    lost = {key: good for key, good in old.given.items() if key not in given}
-    given.update((key, good) for key, good in lost.items() if key in invalid)
-    nameless = sum(entry.admission.is_nameless for entry in reading.entries)
-    is_suspect = nameless > old.nameless or _ends_in_the_middle(reading, old)
-    if is_suspect and not lost.keys() <= given.keys():
-        given.update(lost)
-        nameless = min(nameless, old.nameless)
-        problems.append(_withheld(file, sorted(lost.keys() - invalid)))
-    return _FileState(file, reading.signature, given, tuple(problems), nameless)
-
-
-def _ends_in_the_middle(reading: manifest_files.Reading, old: _FileState) -> bool:
-    """Whether the file may have been cut: its last document was good before and is not now.
-
-    YAML that ends after `spec:` is still YAML; what came behind it is not gone, but unwritten.
-    """
-    if not reading.entries:
-        return False
-    last = reading.entries[-1].admission
-    return last.is_invalid and last.key in old.given
-
-
-def _unchanged(old: _Given | None, new: admission.Accepted) -> admission.Accepted:
-    """The old object in place of an equal new one, so that the Store sees it at a glance."""
-    return old.accepted if old and old.accepted == new else new
-
-
-def _where(file: manifest_files.ManifestFile, entry: manifest_files.Entry) -> str:
-    parts = (file.shown, f"document {entry.document}", entry.admission.position)
-    return ", ".join(part for part in parts if part)
-
-
-def _problem(
-    admitted: admission.Admission, finding: admission.Finding, where: str, *, stays: bool
-) -> source.Problem:
-    outcome = "" if admitted.accepted else "skipped"
-    if stays:
-        outcome = "its last good version stays"
-    return source.Problem(finding.severity, where, admitted.subject, finding.text, outcome)
-
-
-def _withheld(file: manifest_files.ManifestFile, lost: Sequence[admission.Key]) -> source.Problem:
-    """Objects are gone, and a document without a name, which may be theirs, has appeared."""
-    told = [f"{kind} {name}" for kind, name in lost[: admission.MAX_STATEMENTS]]
-    told += [f"{len(lost) - len(told)} more"] if len(lost) > len(told) else []
-    return source.Problem(
-        admission.Severity.WARNING,
-        file.shown,
-        "",
-        f"{', '.join(told)} may be meant by an invalid document",
-        "the last good version stays until that is put right",
-    )
-
-
-def _double(key: admission.Key, where: str, first: str) -> source.Problem:
-    return source.Problem(
-        admission.Severity.ERROR,
-        where,
-        f"{key[0]} {key[1]}",
-        f"already given by {first}",
-        "skipped",
-    )
-
-
-def _combined(
-    states: Iterable[_FileState],
-) -> tuple[dict[names.Kind, dict[names.NamespacedName, admission.Accepted]], list[source.Problem]]:
-    """All objects by kind and name, the first of each winning, and a problem for each other."""
-    winners: dict[admission.Key, _Given] = {}
-    doubles = []
-    for state in states:
-        for key, given in state.given.items():
-            first = winners.setdefault(key, given)
-            if first is not given:
-                doubles.append(_double(key, given.where, first.where))
-    tables: dict[names.Kind, dict[names.NamespacedName, admission.Accepted]] = {
-        kind: {} for kind in names.Kind
-    }
-    for (kind, name), given in winners.items():
-        tables[kind][name] = given.accepted
-    return tables, doubles
-
-
-def _is_doubtful(
-    before: Mapping[Path, _FileState],
-    after: Mapping[Path, _FileState],
-    scan: manifest_files.Scan,
-) -> bool:
-    """Whether a look shows what a write in progress might: something broken, or something gone."""
-    if scan.missing or any(reading.failure for reading in scan.readings.values()):
-        return True
-    return any(
-        path not in after or not state.given.keys() <= after[path].given.keys()
-        for path, state in before.items()
-    )
-
-
-def _of_files(files: Mapping[Path, _FileState]) -> list[source.Problem]:
-    return [problem for state in files.values() for problem in state.problems]
-
-
-def _of_roots(scan: manifest_files.Scan) -> list[source.Problem]:
-    vanished = [
-        source.Problem(
-            admission.Severity.ERROR,
-            str(root),
-            "",
-            reason,
-            "what it gave before stays until it is back",
-        )
-        for root, reason in scan.missing.items()
-    ]
-    bare = [
-        source.Problem(
-            admission.Severity.NOTE, str(root), "", "no *.yaml, *.yml or *.json file is in it"
-        )
-        for root in scan.bare
-    ]
-    return vanished + bare
+def _of_roots(
+    missing: Mapping[Path, str], listings: Mapping[Path, manifest_files.Listing]
+) -> Iterator[source.Problem]:
+    for root, reason in missing.items():
+        outcome = "what it gave before stays until it is back"
+        yield source.Problem(admission.Severity.ERROR, str(root), "", reason, outcome)
+    for root, each in listings.items():
+        if each.is_bare:
+            text = "no *.yaml, *.yml or *.json file is in it"
+            yield source.Problem(admission.Severity.NOTE, str(root), "", text)

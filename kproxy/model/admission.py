@@ -5,8 +5,8 @@ read, and judges every object by itself, so that a bad one costs its siblings no
 (fault-catalogue K19).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -90,23 +90,32 @@ def admit(raw: objects.RawObject, *, allow_loopback: bool = False) -> list[Admis
     `allow_loopback` lifts the address policy for 127/8 and ::1, and for nothing else
     (decision 9 of service-behaviour).
     """
+    return [each for each in admit_steps(raw, allow_loopback=allow_loopback) if each is not None]
+
+
+def admit_steps(
+    raw: objects.RawObject, *, allow_loopback: bool = False
+) -> Iterator[Admission | None]:
+    """The same bit by bit: gives None where others can be let run, at least every 2 ms."""
     try:
         envelope = objects.envelope(raw)
         group_kind = (envelope.api_version, envelope.kind)
         if group_kind not in _LISTS:
-            return [_admit_object(raw, "", allow_loopback=allow_loopback)]
+            yield from _object_steps(raw, "", allow_loopback=allow_loopback)
+            return
         items = objects.items(envelope.items)
     except objects.ShapeError as error:
-        return [_unreadable(error, "")]
+        yield _unreadable(error, "")
+        return
     of_kind = _LISTS[group_kind]
-    made = []
     for index, item in enumerate(items):
         position = f"items[{index}]"
         if of_kind is None:
-            made.append(_admit_object(item, position, allow_loopback=allow_loopback))
+            yield from _object_steps(item, position, allow_loopback=allow_loopback)
         else:
-            made.append(admit_as(of_kind, item, position, allow_loopback=allow_loopback))
-    return made
+            yield (
+                yield from admit_as_steps(of_kind, item, position, allow_loopback=allow_loopback)
+            )
 
 
 def reject(raw: objects.RawObject, text: str) -> Admission:
@@ -127,22 +136,37 @@ def reject_as(kind: names.Kind, raw: objects.RawObject, text: str) -> Admission:
     return Admission(subject, key, finding=Finding(Severity.ERROR, text))
 
 
-def _admit_object(raw: objects.RawObject, position: str, *, allow_loopback: bool) -> Admission:
+def remarked(admitted: Admission, remark: str) -> Admission:
+    """`admitted` with one more thing to say about it: a warning, unless it is refused anyway."""
+    finding = admitted.finding
+    severity = Severity.WARNING
+    if finding is not None:
+        remark = f"{finding.text}; {remark}"
+        severity = Severity.ERROR if admitted.is_invalid else severity
+    violations = finding.violations if finding else ()
+    return replace(admitted, finding=Finding(severity, remark, violations))
+
+
+def _object_steps(
+    raw: objects.RawObject, position: str, *, allow_loopback: bool
+) -> Iterator[Admission | None]:
     """One object that says itself what it is."""
     try:
         envelope = objects.envelope(raw)
     except objects.ShapeError as error:
-        return _unreadable(error, position)
+        yield _unreadable(error, position)
+        return
     group_kind = (envelope.api_version, envelope.kind)
     kind = _READ.get(group_kind)
     if kind is not None:
-        return admit_as(kind, raw, position, allow_loopback=allow_loopback)
+        yield (yield from admit_as_steps(kind, raw, position, allow_loopback=allow_loopback))
+        return
     subject, _ = _named(raw, None, _readable(" ".join(group_kind)))
     if group_kind in _LISTS:
         finding = Finding(Severity.ERROR, "a list inside a list is not opened")
     else:
         finding = Finding(Severity.NOTE, "not a kind a proxy reads")
-    return Admission(subject, None, None, finding, position)
+    yield Admission(subject, None, None, finding, position)
 
 
 def admit_as(
@@ -152,9 +176,22 @@ def admit_as(
 
     `position` is where in that list it stands; the rest is as for `admit`.
     """
+    steps = admit_as_steps(kind, raw, position, allow_loopback=allow_loopback)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            admitted: Admission = end.value
+            return admitted
+
+
+def admit_as_steps(
+    kind: names.Kind, raw: objects.RawObject, position: str = "", *, allow_loopback: bool = False
+) -> Generator[None, None, Admission]:
+    """`admit_as` bit by bit: yields where others can be let run, at least every 2 ms."""
     found = validation.Findings()
     try:
-        accepted = _judge(kind, raw, found, allow_loopback=allow_loopback)
+        accepted = yield from _judge(kind, raw, found, allow_loopback=allow_loopback)
     except objects.ShapeError as error:
         accepted = None
         where = error.field or "the object"
@@ -175,14 +212,22 @@ def _judge(
     found: validation.Findings,
     *,
     allow_loopback: bool,
-) -> Accepted | None:
+) -> Generator[None, None, Accepted | None]:
     if kind is names.Kind.SERVICE:
         return validation.service(objects.decode(raw, objects.Service), found)
     if kind is names.Kind.ENDPOINTS:
         shape = objects.decode(raw, objects.Endpoints)
-        return endpoint_validation.endpoints_object(shape, found, allow_loopback=allow_loopback)
+        yield
+        return (
+            yield from endpoint_validation.endpoints_object(
+                shape, found, allow_loopback=allow_loopback
+            )
+        )
     sliced = objects.decode(raw, objects.EndpointSlice)
-    return endpoint_validation.endpoint_slice(sliced, found, allow_loopback=allow_loopback)
+    yield
+    return (
+        yield from endpoint_validation.endpoint_slice(sliced, found, allow_loopback=allow_loopback)
+    )
 
 
 def _finding(found: validation.Findings) -> Finding | None:

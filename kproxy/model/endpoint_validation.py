@@ -1,18 +1,23 @@
 """Endpoints and EndpointSlices: kube-apiserver's rules, and the address policy.
 
-A broken rule makes the object invalid. An address that is well-formed but must not be dialled
-(decision 9 of service-behaviour: loopback, link-local, multicast, unspecified, broadcast) is
+A broken rule makes the object invalid. An address that is malformed, or that must not be dialled
+(decision 9 of service-behaviour: loopback, link-local, multicast, unspecified, broadcast), is
 left out and reported, and the object's other addresses are kept: one bad pod address must not
-cost a Service the good ones.
+cost a Service the good ones. API servers have stored such addresses ("127.211.0.02"), and
+return them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from kproxy.model import addresses, endpoints, names, objects, validation
 
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
+ALLOW_LOOPBACK_FLAG = "--allow-loopback-endpoints"
+_PIECE = 256
+"""How many endpoints are judged between two pauses."""
+
 TOPOLOGY_HOSTNAME = "kubernetes.io/hostname"
 
 _Conditions: TypeAlias = tuple[bool, bool, bool, str]
@@ -40,15 +45,17 @@ def is_headless(metadata: objects.ObjectMeta | None) -> bool:
 
 def endpoints_object(
     shape: objects.Endpoints, found: validation.Findings, *, allow_loopback: bool
-) -> endpoints.EndpointsObject | None:
+) -> Generator[None, None, endpoints.EndpointsObject | None]:
     """What an Endpoints object says, or None when it is invalid or not for a proxy.
 
-    Its notReadyAddresses become endpoints that are neither ready nor serving (row 21).
+    Its notReadyAddresses become endpoints that are neither ready nor serving (row 21). Yields
+    where others can be let run.
     """
     if is_headless(shape.metadata):
         return None
     key = validation.identity(shape.metadata, validation.DNS_SUBDOMAIN, found)
     groups: _Groups = {}
+    gate = _Gate(found, allow_loopback=allow_loopback)
     for index, subset in enumerate(shape.subsets or ()):
         where = f"subsets[{index}]"
         if not subset.addresses and not subset.not_ready_addresses:
@@ -58,24 +65,27 @@ def endpoints_object(
             listed = subset.addresses if ready else subset.not_ready_addresses
             path = f"{where}.{'addresses' if ready else 'notReadyAddresses'}"
             for position, entry in enumerate(listed or ()):
-                place = f"{path}[{position}].ip"
-                address = _dialable(entry.ip, place, found, allow_loopback=allow_loopback)
+                if position % _PIECE == _PIECE - 1:
+                    yield
+                address = gate.admitted(entry.ip, f"{path}[{position}].ip")
                 if address:
                     node = entry.node_name or ""
                     _add(groups, ports, [(address, (ready, ready, False, node))])
+    gate.conclude()
     if found.violations:
         return None
-    return endpoints.EndpointsObject(key, key, names.Kind.ENDPOINTS, _merged(groups))
+    ports_made = yield from _merged(groups)
+    return endpoints.EndpointsObject(key, key, names.Kind.ENDPOINTS, ports_made)
 
 
 def endpoint_slice(
     shape: objects.EndpointSlice, found: validation.Findings, *, allow_loopback: bool
-) -> endpoints.EndpointsObject | None:
+) -> Generator[None, None, endpoints.EndpointsObject | None]:
     """What an EndpointSlice says, or None when it is invalid or not for a proxy.
 
     Not for a proxy are slices that name no Service, and those of type FQDN (rows 36, 37).
     The Service is looked for in the slice's own namespace only (fault-catalogue S09), and of
-    every endpoint only the first address counts (row 36).
+    every endpoint only the first address counts (row 36). Yields where others can be let run.
     """
     if is_headless(shape.metadata):
         return None
@@ -87,15 +97,15 @@ def endpoint_slice(
         found.notes.append("addressType is FQDN, which a proxy cannot dial")
         return None
     listed: list[tuple[str, _Conditions]] = []
-    is_ipv6 = shape.address_type == "IPv6"
+    gate = _Gate(found, allow_loopback=allow_loopback, family=shape.address_type)
     for index, entry in enumerate(shape.endpoints or ()):
+        if index % _PIECE == _PIECE - 1:
+            yield
         text = entry.addresses[0] if entry.addresses else None
-        place = f"endpoints[{index}].addresses[0]"
-        address = _dialable(text, place, found, allow_loopback=allow_loopback)
-        if address and text and (":" in text) is not is_ipv6:
-            found.violate(place, text, f"must be of addressType {shape.address_type}")
+        address = gate.admitted(text, f"endpoints[{index}].addresses[0]")
         if address:
             listed.append((address, _conditions(entry)))
+    gate.conclude()
     service = (shape.metadata.labels or {}).get(LABEL_SERVICE_NAME) if shape.metadata else None
     if not service:
         found.notes.append(f"no label {LABEL_SERVICE_NAME} says which Service it belongs to")
@@ -104,7 +114,8 @@ def endpoint_slice(
     groups: _Groups = {}
     _add(groups, ports, listed)
     owner = names.NamespacedName(key.namespace, service)
-    return endpoints.EndpointsObject(key, owner, names.Kind.ENDPOINT_SLICE, _merged(groups))
+    ports_made = yield from _merged(groups)
+    return endpoints.EndpointsObject(key, owner, names.Kind.ENDPOINT_SLICE, ports_made)
 
 
 def _conditions(entry: objects.SliceEndpoint) -> _Conditions:
@@ -148,20 +159,47 @@ def _port(
     )
 
 
-def _dialable(
-    text: str | None, where: str, found: validation.Findings, *, allow_loopback: bool
-) -> str:
-    """The canonical text of an address that may be dialled, else "" with the reason recorded."""
-    address = addresses.parse(text) if text else None
-    if address is None:
-        found.violate(where, text, "must be an IP address")
+class _Gate:
+    """Which addresses of one object may be dialled. The others are left out, with the reason.
+
+    An object all of whose addresses are malformed is invalid: it says nothing that could replace
+    what it said before.
+    """
+
+    def __init__(
+        self, found: validation.Findings, *, allow_loopback: bool, family: str | None = None
+    ) -> None:
+        self._found = found
+        self._allow_loopback = allow_loopback
+        self._family = family
+        self._malformed: list[tuple[str, str | None, str]] = []
+        self._is_any_good = False
+
+    def admitted(self, text: str | None, where: str) -> str:
+        """The canonical text of an address that may be dialled, else ""."""
+        address = addresses.parse(text) if text else None
+        if address is None or not text:
+            self._malformed.append((where, text, "must be an IP address"))
+            return ""
+        if self._family and (":" in text) is not (self._family == "IPv6"):
+            self._malformed.append((where, text, f"must be of addressType {self._family}"))
+            return ""
+        self._is_any_good = True
+        if address.use is _ORDINARY:
+            return address.text
+        rule = f"must not be {address.use}"
+        if address.use is addresses.Use.LOOPBACK:
+            if self._allow_loopback:
+                return address.text
+            rule += f", unless {ALLOW_LOOPBACK_FLAG} is given"
+        self._found.refuse(where, text, rule)
         return ""
-    if address.use is _ORDINARY:
-        return address.text
-    if allow_loopback and address.use is addresses.Use.LOOPBACK:
-        return address.text
-    found.refuse(where, text, f"must not be {address.use}")
-    return ""
+
+    def conclude(self) -> None:
+        """All addresses have been seen."""
+        record = self._found.refuse if self._is_any_good else self._found.violate
+        for where, text, rule in self._malformed:
+            record(where, text, rule)
 
 
 def _add(
@@ -175,8 +213,9 @@ def _add(
         )
 
 
-def _merged(groups: _Groups) -> tuple[endpoints.EndpointPort, ...]:
-    return tuple(
-        endpoints.EndpointPort(name, protocol, endpoints.merged(group))
-        for (name, protocol), group in sorted(groups.items())
-    )
+def _merged(groups: _Groups) -> Generator[None, None, tuple[endpoints.EndpointPort, ...]]:
+    made = []
+    for (name, protocol), group in sorted(groups.items()):
+        yield
+        made.append(endpoints.EndpointPort(name, protocol, endpoints.merged(group)))
+    return tuple(made)

@@ -60,6 +60,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     session_affinity_config: SessionAffinityConfig | None = None
     internal_traffic_policy: str | None = None
     external_traffic_policy: str | None = None
+    allocate_load_balancer_node_ports: bool | None = None
 
 
 class LoadBalancerIngress(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -232,10 +233,25 @@ def decode(raw: RawObject, shape: type[Shape]) -> Shape:
             decoded: Shape = _json_decoders[shape].decode(raw)
             return decoded
         return msgspec.convert(raw, shape)
-    except msgspec.ValidationError as error:
-        raise _shape_error(_any(raw), str(error)) from None
+    except msgspec.ValidationError:
+        relaxed = _relaxed(_any(raw))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _unreadable(error) from None
+    try:
+        return msgspec.convert(relaxed, shape)
+    except msgspec.ValidationError as error:
+        raise _shape_error(relaxed, str(error)) from None
+
+
+def _relaxed(value: Any) -> Any:
+    """`value` as Go's decoder means it: null is absent, at any depth, and 80.0 is 80."""
+    if isinstance(value, dict):
+        return {key: _relaxed(each) for key, each in value.items() if each is not None}
+    if isinstance(value, list):
+        return [_relaxed(each) for each in value if each is not None]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def plain(raw: RawObject) -> Any:

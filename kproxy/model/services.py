@@ -68,6 +68,11 @@ class Service:
     labels: tuple[tuple[str, str], ...] = ()
     """`metadata.labels`, sorted: what `kproxy get services -l` selects by."""
 
+    wants_cluster_ip: bool = False
+    """Has no cluster IP, and is of a type for which kube-apiserver allocates one."""
+    wants_node_ports: bool = False
+    """Is of a type for which kube-apiserver allocates the node ports that are absent."""
+
     @property
     def is_proxied(self) -> bool:
         """Whether this proxy serves it: it has a ClusterIP and no other proxy claims it."""

@@ -82,6 +82,7 @@ DNS_1035_LABEL = NameRule(
     63,
     "must be a DNS-1035 label: at most 63 of a-z, 0-9 and '-', a letter first, no '-' last",
 )
+"""What Kubernetes before 1.34 asks of a Service's name."""
 DNS_SUBDOMAIN = NameRule(
     re.compile(rf"{_LABEL}(?:\.{_LABEL})*"),
     253,
@@ -134,12 +135,13 @@ def service(shape: objects.Service, found: Findings) -> services.Service | None:
     """The Service that `shape` describes, or None when `found` has violations.
 
     An ExternalName has no cluster IP whatever it says (row 8); `clusterIP: None` is headless
-    (row 7); and a manifest without a clusterIP stands for a Service that no apiserver has given
-    an address yet, which is noted, because nothing can be served for it.
+    (row 7). A manifest without a clusterIP, or without a node port where one belongs, stands for
+    a Service that no apiserver has completed yet: its `wants` say so. Names follow the relaxed
+    rule of Kubernetes 1.34 (KEP-5311): they may start with a digit.
     """
     spec = shape.spec or objects.ServiceSpec()
     metadata = shape.metadata or objects.ObjectMeta()
-    key = identity(metadata, DNS_1035_LABEL, found)
+    key = identity(metadata, DNS_LABEL, found)
     kind = _choice(spec.type, services.ServiceType.CLUSTER_IP, "spec.type", found)
     cluster_ip = _cluster_ip(spec, kind, found)
     policies = _policies(spec, kind, found)
@@ -155,6 +157,8 @@ def service(shape: objects.Service, found: Findings) -> services.Service | None:
         external_policy=policies[1],
         strategy=_strategy(metadata, found) if metadata.annotations else None,
         created=metadata.creation_timestamp or "",
+        wants_cluster_ip=not spec.cluster_ip and kind is not services.ServiceType.EXTERNAL_NAME,
+        wants_node_ports=_wants_node_ports(spec, kind),
         proxied_elsewhere=LABEL_SERVICE_PROXY_NAME in (metadata.labels or ()),
         labels=tuple(sorted((metadata.labels or {}).items())),
     )
@@ -177,7 +181,6 @@ def _cluster_ip(spec: objects.ServiceSpec, kind: services.ServiceType, found: Fi
         return ""
     text = spec.cluster_ip
     if not text:
-        found.notes.append("spec.clusterIP is absent, so it has no address and is not proxied")
         return ""
     if text == "None":
         if kind is not services.ServiceType.CLUSTER_IP:
@@ -190,6 +193,13 @@ def _cluster_ip(spec: objects.ServiceSpec, kind: services.ServiceType, found: Fi
     if not address.use.is_one_host:
         found.violate("spec.clusterIP", text, f"must not be {address.use}")
     return address.text
+
+
+def _wants_node_ports(spec: objects.ServiceSpec, kind: services.ServiceType) -> bool:
+    """Whether kube-apiserver would give each port a node port that has none."""
+    if kind is services.ServiceType.LOAD_BALANCER:
+        return spec.allocate_load_balancer_node_ports is not False
+    return kind is services.ServiceType.NODE_PORT
 
 
 def _policies(

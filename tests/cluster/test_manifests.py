@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -130,7 +131,7 @@ async def test_node_port_scenarios_keep_nodes_and_policies() -> None:
 async def test_of_the_broken_example_each_document_is_named_once_and_the_good_one_is_kept() -> None:
     async with running(FIXTURES / "broken.yaml") as watched:
         file = str(FIXTURES / "broken.yaml")
-        said = [str(problem).removeprefix(f"{file}, ") for problem in watched.told]
+        said = [re.sub(r"^:\d+, ", "", str(each).removeprefix(file)) for each in watched.told]
         assert said == [
             (
                 "document 1: Service default/port-out-of-range: spec.ports[0].port is 70000 "
@@ -154,7 +155,8 @@ async def test_of_the_broken_example_each_document_is_named_once_and_the_good_on
                 "document 7: Endpoints default/bad-endpoints: address left out: "
                 'subsets[0].addresses[0].ip is "169.254.169.254" but must not be '
                 "a link-local address; address left out: "
-                'subsets[0].addresses[1].ip is "127.0.0.1" but must not be a loopback address; '
+                'subsets[0].addresses[1].ip is "127.0.0.1" but must not be a loopback address, '
+                "unless --allow-loopback-endpoints is given; "
                 'address left out: subsets[0].addresses[2].ip is "224.0.0.1" '
                 "but must not be a multicast address"
             ),
@@ -172,17 +174,18 @@ async def test_of_the_broken_example_each_document_is_named_once_and_the_good_on
         assert watched.backends("bad-endpoints") == []
 
 
-async def test_other_kinds_and_services_without_an_address_are_notes() -> None:
+async def test_other_kinds_and_what_is_filled_in_are_notes() -> None:
     async with running(FIXTURES / "httpd-service.yaml") as watched:
         file = FIXTURES / "httpd-service.yaml"
         assert list(map(str, watched.told)) == [
             (
-                f"{file}, document 1: apps/v1 Deployment default/my-apache: "
+                f"{file}:2, document 1: apps/v1 Deployment default/my-apache: "
                 "not a kind a proxy reads; skipped"
             ),
             (
-                f"{file}, document 2: Service default/httpd-service: "
-                "spec.clusterIP is absent, so it has no address and is not proxied"
+                f"{file}:14, document 2: Service default/httpd-service: "
+                "spec.clusterIP is absent: it gets 10.109.6.152, "
+                "which follows from its namespace and name"
             ),
         ]
         assert {p.severity for p in watched.told} == {admission.Severity.NOTE}
@@ -215,7 +218,7 @@ async def test_lists_and_json_are_read(tmp_path: Path) -> None:
     async with running(tmp_path) as watched:
         assert watched.names() == {"a", "b", "c", "d"}
         (problem,) = watched.told
-        assert problem.where == f"{tmp_path}/list.json, document 1, items[1]"
+        assert problem.where == f"{tmp_path}/list.json:1, document 1, items[1]"
         assert problem.subject == "Service default/bad"
 
 
@@ -240,12 +243,12 @@ async def test_of_two_documents_for_one_object_the_first_by_path_wins(tmp_path: 
         assert watched.ip("web") == "10.0.0.1"
         assert sorted(map(str, watched.told)) == [
             (
-                f"{tmp_path}/a.yaml, document 2: Service default/web: "
-                f"already given by {tmp_path}/a.yaml, document 1; skipped"
+                f"{tmp_path}/a.yaml:6, document 2: Service default/web: "
+                f"already given by {tmp_path}/a.yaml:1, document 1; skipped"
             ),
             (
-                f"{tmp_path}/b.yaml, document 1: Service default/web: "
-                f"already given by {tmp_path}/a.yaml, document 1; skipped"
+                f"{tmp_path}/b.yaml:1, document 1: Service default/web: "
+                f"already given by {tmp_path}/a.yaml:1, document 1; skipped"
             ),
         ]
         (tmp_path / "a.yaml").unlink()
@@ -278,7 +281,7 @@ def test_a_path_that_cannot_be_read_at_the_start_is_a_configuration_error(
     [
         pytest.param("x.yaml", b"a: [1\n", "not valid YAML: line 2", id="YAML"),
         pytest.param("x.json", b'{"a":', "not valid JSON", id="JSON"),
-        pytest.param("x.yaml", b"a: \xff", "not valid YAML", id="no UTF-8"),
+        pytest.param("x.yaml", b"a: \x07", "not valid YAML", id="control character"),
     ],
 )
 async def test_a_file_that_does_not_parse_at_the_start_costs_the_others_nothing(
@@ -495,15 +498,15 @@ async def test_a_file_that_becomes_unreadable_keeps_what_it_gave(tmp_path: Path)
 async def test_without_a_way_to_watch_files_are_looked_at_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unavailable(*paths: object, **options: object) -> None:
+    def unavailable(*_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("watchfiles.awatch", unavailable)
+    monkeypatch.setattr("kproxy.cluster.directory_watch.DirectoryWatch", unavailable)
     monkeypatch.setattr(manifests, "POLL_SECONDS", 0.01)
     file = tmp_path / "web.yaml"
     file.write_text(service("a"))
     async with running(file) as watched:
-        await watched.says("changes cannot be watched: [Errno 24] Too many open files")
+        await watched.says("changes cannot be watched: Too many open files; raise the sysctl")
         file.write_text(service("b", "10.0.0.22"))
         await watched.gives("b")
 

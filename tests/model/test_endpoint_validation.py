@@ -171,6 +171,30 @@ def test_allowing_loopback_allows_nothing_else(address: str) -> None:
     assert bool(read) is loopback
 
 
+@pytest.mark.parametrize("text", ["127.211.0.02", "10.0.0", "", "host", "10.0.0.1 ", "fd00::1"])
+def test_a_malformed_address_costs_its_own_endpoint_only(text: str) -> None:
+    raw = slice_of(*({"addresses": [each]} for each in ("10.1.0.1", text, "10.1.0.2")), {})
+    for admitted in (admit(raw), admit(endpoints_of("10.1.0.1", f"{text}x", "10.1.0.2"))):
+        assert isinstance(admitted.accepted, endpoints.EndpointsObject)
+        assert admitted.accepted.at("", TCP) == (at("10.1.0.1"), at("10.1.0.2"))
+        assert admitted.finding is not None
+        assert admitted.finding.severity is admission.Severity.WARNING
+        assert "address left out" in admitted.finding.text
+
+
+def test_a_refused_loopback_address_names_the_flag_that_admits_it() -> None:
+    finding = admit(endpoints_of("10.1.0.1", "127.0.0.1")).finding
+    assert finding is not None
+    assert "unless --allow-loopback-endpoints is given" in finding.text
+
+
+def test_many_endpoints_are_judged_in_pieces() -> None:
+    raw = endpoints_of(*(f"10.1.{n >> 8}.{n & 255}" for n in range(10_000)))
+    steps = list(admission.admit_steps(raw))
+    assert steps.count(None) > 30
+    assert [each for each in steps if each] == [admit(raw)]
+
+
 def test_ipv6_endpoints_are_kept_in_canonical_text() -> None:
     raw = slice_of({"addresses": ["FD00::0:1"]}, addressType="IPv6")
     assert accepted(raw).at("", TCP) == (at("fd00::1"),)
@@ -185,7 +209,7 @@ def test_a_mapped_address_is_the_ipv4_address_it_reaches() -> None:
     ("raw", "where"),
     [
         *(
-            pytest.param(endpoints_of("10.1.0.1", text), "subsets[0].addresses[1].ip", id=text)
+            pytest.param(endpoints_of(text, "1.2.3"), "subsets[0].addresses[0].ip", id=text)
             for text in ("0177.0.0.1", "127.1", "2130706433", "10.0.0.1\n", " 10.0.0.1")
         ),
         pytest.param(endpoints_of(None), "subsets[0].addresses[0].ip is absent", id="ip null"),

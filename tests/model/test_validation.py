@@ -1,10 +1,11 @@
 """Services: API defaults and kube-apiserver's rules, as seen through `admission.admit`."""
 
+import json
 from typing import Any
 
 import pytest
 
-from kproxy.model import admission, names, services
+from kproxy.model import admission, names, objects, services
 
 
 def service(**spec: Any) -> dict[str, Any]:
@@ -268,10 +269,9 @@ def test_a_broken_rule_names_field_and_value(spec: dict[str, Any], where: str) -
         pytest.param({}, "metadata.name is absent", id="empty metadata"),
         pytest.param({"name": ""}, "metadata.name is absent", id="empty name"),
         pytest.param({"name": 80}, "metadata.name is 80 but must be a string", id="number"),
-        pytest.param({"name": "1web"}, "must be a DNS-1035 label", id="digit first"),
-        pytest.param({"name": "Web"}, "must be a DNS-1035 label", id="capital"),
-        pytest.param({"name": "a.b"}, "must be a DNS-1035 label", id="dot"),
-        pytest.param({"name": "a" * 64}, "must be a DNS-1035 label", id="too long"),
+        pytest.param({"name": "Web"}, "must be a DNS-1123 label", id="capital"),
+        pytest.param({"name": "a.b"}, "must be a DNS-1123 label", id="dot"),
+        pytest.param({"name": "a" * 64}, "must be a DNS-1123 label", id="too long"),
         pytest.param({"name": "web", "namespace": "A"}, "metadata.namespace", id="namespace"),
         pytest.param(
             {"name": "web", "labels": {"a": "b", "v": 1.1}},
@@ -371,12 +371,68 @@ def test_a_service_is_proxied_when_it_has_a_cluster_ip(
     assert read.is_proxied == bool(cluster_ip)
 
 
-def test_a_manifest_without_a_cluster_ip_is_noted_and_a_headless_one_is_not() -> None:
-    finding = admit(service(clusterIP=...)).finding
-    assert finding is not None
-    assert finding.severity is admission.Severity.NOTE
-    assert "spec.clusterIP is absent" in finding.text
-    assert admit(service(clusterIP="None")).finding is None
+@pytest.mark.parametrize(
+    ("spec", "wants"),
+    [
+        pytest.param({"clusterIP": ...}, (True, False), id="no cluster IP"),
+        pytest.param({"clusterIP": ""}, (True, False), id="empty cluster IP"),
+        pytest.param({"clusterIP": None}, (True, False), id="null cluster IP"),
+        pytest.param({"clusterIP": "None"}, (False, False), id="headless"),
+        pytest.param({"type": "NodePort"}, (False, True), id="node port"),
+        pytest.param({"type": "LoadBalancer", "clusterIP": ...}, (True, True), id="balancer"),
+        pytest.param(
+            {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": False},
+            (False, False),
+            id="balancer without node ports",
+        ),
+        pytest.param(
+            {"type": "ExternalName", "clusterIP": ..., "ports": ...}, (False, False), id="name"
+        ),
+    ],
+)
+def test_what_an_api_server_would_allocate_is_wanted(
+    spec: dict[str, Any], wants: tuple[bool, bool]
+) -> None:
+    read = accepted(service(**spec))
+    assert (read.wants_cluster_ip, read.wants_node_ports) == wants
+
+
+def test_names_may_start_with_a_digit_as_since_kubernetes_1_34() -> None:
+    raw = {**service(), "metadata": {"name": "3scale"}}
+    assert accepted(raw).name.name == "3scale"
+
+
+@pytest.mark.parametrize("spec", ["clusterIP", "sessionAffinity", "externalIPs", "type"])
+def test_null_means_absent_in_a_service(spec: str) -> None:
+    assert accepted(service(**{spec: None})) == accepted(service(**{spec: ...}))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        pytest.param({"annotations": {"a": None}}, id="annotation"),
+        pytest.param({"labels": {"a": None, "b": "c"}}, id="label"),
+        pytest.param({"labels": None, "annotations": None}, id="all"),
+        pytest.param({"annotations": {"kproxy.io/strategy": None}}, id="one of ours"),
+        pytest.param({"namespace": None, "creationTimestamp": None}, id="fields"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_null_means_absent_in_metadata(metadata: dict[str, Any], *, as_json: bool) -> None:
+    raw: Any = {**service(), "metadata": {"name": "web", **metadata}, "status": None}
+    if as_json:
+        raw = objects.json_object(json.dumps(raw).encode())
+    assert accepted(raw).strategy is None
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_number_that_is_integral_is_an_integer_and_no_other(*, as_json: bool) -> None:
+    def raw(port: float) -> Any:
+        made = service(ports=[{"port": port}])
+        return objects.json_object(json.dumps(made).encode()) if as_json else made
+
+    assert [port.port for port in accepted(raw(80.0)).ports] == [80]
+    assert "spec.ports[0].port is 80.5 but must be an integer" in complaint(raw(80.5))
 
 
 @pytest.mark.parametrize(

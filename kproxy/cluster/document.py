@@ -1,0 +1,36 @@
+"""A document of a manifest, as the readers of YAML and of JSON give it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from kproxy.model import objects
+
+Pause = Callable[[], None]
+"""Called again and again by a reader that computes, so that others can run."""
+
+
+def no_pause() -> None:
+    """For a reader that keeps nobody waiting."""
+
+
+class MalformedError(ValueError):
+    """The text as a whole cannot be read; the message is a clause without a full stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document, counted from 1; `value` is for `admission.admit`.
+
+    `flaw` says why it must not be used; "" if nothing is wrong. `is_malformed` tells that this
+    is because of its syntax, so that there is no value. `remark` says what may surprise in a
+    document that can be used. `line` is where it begins, counted from 1, and `item_lines` where
+    the items of a list begin, by their index.
+    """
+
+    number: int
+    value: objects.RawObject
+    flaw: str = ""
+    is_malformed: bool = False
+    remark: str = ""
+    line: int = 1
+    item_lines: Mapping[int, int] = field(default_factory=dict)
