@@ -14,6 +14,9 @@ from kproxy.cluster.document import Document, MalformedError, Pause, no_pause
 
 __all__ = ["Document", "MalformedError", "read", "read_json", "read_yaml"]
 
+MAX_DEPTH = yaml_documents.MAX_DEPTH
+"""How deep mappings and lists of a document may nest."""
+
 _JSON_STARTS = re.compile(rb"[ \t\r\n]*\{")
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
