@@ -13,14 +13,13 @@ restart ends in the same state.
 """
 
 import bisect
-import heapq
 from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from kproxy.model import endpoints
+from kproxy.model import endpoints, steps
 from kproxy.portal import claims
 
 _STRIDE = 128
@@ -239,9 +238,12 @@ class Budget:
         """Let the first `share` of what a Service wants have listeners."""
         before, service.denied = service.denied, {}
         if share < len(service.wants):
-            ranked = yield from _ranked(service.wants)
-            service.denied = dict.fromkeys(ranked[share:], cause)
-        for count, address in enumerate(list(service.wants), 1):
+            ranked = yield from steps.sorted_in_steps(service.wants.items(), _rank)
+            for count, (address, _) in enumerate(ranked[share:], 1):
+                service.denied[address] = cause
+                if count % _STRIDE == 0:
+                    yield
+        for count, address in enumerate(service.wants, 1):
             now = service.denied.get(address)
             if before.get(address) is not now:
                 self._changed[address] = None
@@ -275,22 +277,8 @@ def _remove(order: list[Age], age: Age) -> None:
     del order[bisect.bisect_left(order, age)]
 
 
-def _ranked(
-    wants: Mapping[endpoints.Backend, claims.Claim],
-) -> Generator[None, None, list[endpoints.Backend]]:
-    """The addresses in the order in which they get listeners: sorted in runs, then merged."""
-    keyed = [
-        ((claims.rank(claim.frontend.kind), claim.frontend.port, claim.frontend.address), address)
-        for address, claim in wants.items()
-    ]
-    runs = [keyed[first : first + _STRIDE] for first in range(0, len(keyed), _STRIDE)]
-    yield
-    for run in runs:
-        run.sort()
-        yield
-    ranked = []
-    for count, (_, address) in enumerate(heapq.merge(*runs), 1):
-        ranked.append(address)
-        if count % _STRIDE == 0:
-            yield
-    return ranked
+def _rank(want: tuple[endpoints.Backend, claims.Claim]) -> tuple[int, int, str, endpoints.Backend]:
+    """The order in which the frontends of one Service get listeners."""
+    address, claim = want
+    frontend = claim.frontend
+    return claims.rank(frontend.kind), frontend.port, frontend.address, address

@@ -24,15 +24,16 @@ wait for the end of it; a Service whose objects are still those that its rules w
 a comparison.
 """
 
+import itertools
 import operator
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import structlog
 
-from kproxy.model import endpoints, forwarding, names
+from kproxy.model import endpoints, forwarding, names, steps
 from kproxy.portal import budget, claims
 from kproxy.reconcile import dataplane, rules
 
@@ -47,12 +48,13 @@ RETRY_BATCH = 256
 _STRIDE = 128
 """Claims or ports looked at between two pauses."""
 
+_SPELLED_OUT = 10
+"""Service ports that lose an address at once and get a line in the log each."""
+
 State = forwarding.State
 
 _PortPlan: TypeAlias = rules.PortPlan
 _Place: TypeAlias = rules.Place
-
-_Result = TypeVar("_Result")
 
 Steps: TypeAlias = Generator[None, None, list[names.ServicePortName]]
 """A sync in steps; in the end, the service ports whose frontends may be in another state."""
@@ -96,6 +98,9 @@ class _Touched:
 
     winner: claims.Claim | None
     added: list[claims.Claim] = field(default_factory=list)
+
+
+_TouchedAddresses: TypeAlias = dict[endpoints.Backend, _Touched | None]
 
 
 @dataclass(slots=True)
@@ -172,7 +177,7 @@ class Proxier:
 
     def sync(self) -> list[names.ServicePortName]:
         """`sync_steps`, all at once."""
-        return at_once(self.sync_steps())
+        return steps.at_once(self.sync_steps())
 
     def sync_steps(self) -> Steps:
         """Carry out what the dirty Services require. Must not run before the first lists are in.
@@ -184,7 +189,7 @@ class Proxier:
         another one from being served.
         """
         yield from self._carry_out()
-        return self._take_touched()
+        return (yield from self._take_touched())
 
     def resync_steps(self, batch: int = RESYNC_BATCH) -> Steps:
         """Look at everything again, and retry what could not be opened, as `sync_steps` does.
@@ -196,7 +201,7 @@ class Proxier:
         for first in range(0, max(len(everything), 1), batch):
             self.mark(everything[first : first + batch])
             yield from self._carry_out()
-        return self._take_touched()
+        return (yield from self._take_touched())
 
     def _carry_out(self) -> Generator[None, None, None]:
         """One sync. If it raises, the next one reports what it has touched."""
@@ -250,9 +255,10 @@ class Proxier:
             if not opened:
                 break
 
-    def _take_touched(self) -> list[names.ServicePortName]:
+    def _take_touched(self) -> Steps:
         touched, self._touched = self._touched, {}
-        return sorted(touched)  # nearly in order already, which is why it is a dict
+        # Nearly in order already, which is why it is a dict.
+        return (yield from steps.sorted_in_steps(touched, tuple))
 
     def rules(self) -> dict[names.ServicePortName, forwarding.Rule]:
         """The rules in force, by service port."""
@@ -283,8 +289,8 @@ class Proxier:
             if now is not None:
                 plan.set_backends.append(now)
         plan.forget.extend(name for name in left.forget if name not in self._entries)
-        touched: dict[endpoints.Backend, _Touched] = {}
-        for service in _by_name(dirty):
+        touched: _TouchedAddresses = {}
+        for service in (yield from steps.sorted_in_steps(dirty, tuple)):
             try:
                 yield from self._plan_service(service, plan, touched)
             except Exception:
@@ -292,11 +298,15 @@ class Proxier:
                 _log.exception("internal error: Service left unchanged", service=str(service))
             yield
         for address, change in touched.items():
-            yield from self._settle_claims(address, change)
+            if change is not None:
+                yield from self._settle_claims(address, change)
+            # Releasing thousands of them at the end would be one long step.
+            touched[address] = None
             yield
         regranted = yield from self._budget.settle()
-        undecided = (*left.close, *(address for address, _ in left.open))
-        for address in dict.fromkeys((*touched, *regranted, *undecided)):
+        undecided = itertools.chain(regranted, left.close, (address for address, _ in left.open))
+        others = (address for address in undecided if address not in touched)
+        for address in itertools.chain(touched, others):
             self._decide(address, plan)
             yield
 
@@ -315,7 +325,7 @@ class Proxier:
                 self._touched[claim.name] = None
                 if count % _STRIDE == 0:
                     yield
-        self._report_collisions(address, winner, candidates)
+        yield from self._report_collisions(address, winner, candidates)
         # Without backends nothing listens: connections are refused, not accepted and closed.
         if winner is not None and self._has_backends(winner):
             self._budget.want(address, winner)
@@ -343,7 +353,7 @@ class Proxier:
         self,
         service: names.NamespacedName,
         plan: _Plan,
-        touched: dict[endpoints.Backend, _Touched],
+        touched: _TouchedAddresses,
     ) -> Generator[None, None, None]:
         """Compute one Service anew, its effects into `plan`.
 
@@ -357,9 +367,12 @@ class Proxier:
         planned = yield from rules.plans_for(found, sources, self._options)
         created = found.created if found else ""
         known = self._ports_of.get(service, ())
-        changed: dict[names.ServicePortName, _Entry | None] = {
-            name: None for name in known if name not in planned
-        }
+        changed: dict[names.ServicePortName, _Entry | None] = {}
+        for count, name in enumerate(known, 1):
+            if name not in planned:
+                changed[name] = None
+            if count % _STRIDE == 0:
+                yield
         for count, (name, each) in enumerate(planned.items(), 1):
             entry, old = _Entry(each, created), self._entries.get(name)
             if old != entry:
@@ -384,7 +397,7 @@ class Proxier:
         name: names.ServicePortName,
         new: _Entry | None,
         plan: _Plan,
-        touched: dict[endpoints.Backend, _Touched],
+        touched: _TouchedAddresses,
     ) -> None:
         """Put `new` in place of what is known of a service port."""
         self._touched[name] = None
@@ -405,9 +418,7 @@ class Proxier:
         elif after is not None and before != after:
             plan.set_backends.append(after)
 
-    def _touch(
-        self, address: endpoints.Backend, touched: dict[endpoints.Backend, _Touched]
-    ) -> _Touched:
+    def _touch(self, address: endpoints.Backend, touched: _TouchedAddresses) -> _Touched:
         """The change of `address`, before any of its claims is changed."""
         change = touched.get(address)
         if change is None:
@@ -437,17 +448,22 @@ class Proxier:
         address: endpoints.Backend,
         winner: claims.Claim | None,
         candidates: Iterable[claims.Claim],
-    ) -> None:
+    ) -> Generator[None, None, None]:
         """Log once which of `candidates` do not get `address`, and who has it."""
         if winner is None:
             return
         self._forget_loss(address, winner)
-        for claim in candidates:
-            if claim == winner or _is_served(claim.name, claim.frontend, winner):
+        losing = self._losing.get(address, set())
+        found = 0
+        for count, claim in enumerate(candidates, 1):
+            if count % _STRIDE == 0:
+                yield
+            if claim in losing or claim == winner or _is_served(claim.name, claim.frontend, winner):
                 continue
-            losing = self._losing.setdefault(address, set())
-            if claim not in losing:
-                losing.add(claim)
+            losing = self._losing.setdefault(address, losing)
+            losing.add(claim)
+            found += 1
+            if found <= _SPELLED_OUT:
                 _log.error(
                     "address is taken by another Service, this one is not served on it",
                     service=str(claim.name),
@@ -455,6 +471,13 @@ class Proxier:
                     bound=str(address),
                     owner=str(winner.name),
                 )
+        if found > _SPELLED_OUT:
+            _log.error(
+                "address is taken by another Service: more are not served on it",
+                service_ports=found - _SPELLED_OUT,
+                bound=str(address),
+                owner=str(winner.name),
+            )
 
     def _forget_loss(self, address: endpoints.Backend, claim: claims.Claim) -> None:
         losing = self._losing.get(address)
@@ -515,22 +538,6 @@ def _note(plan: _PortPlan, place: _Place) -> str:
             f"{plan.unused} endpoints get no connections; raise --max-endpoints-per-service"
         )
     return "; ".join(notes)
-
-
-def at_once(steps: Generator[None, None, _Result]) -> _Result:
-    """Take all steps of a computation, and return what it does."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: _Result = done.value
-            return result
-
-
-def _by_name(dirty: Iterable[names.NamespacedName]) -> list[names.NamespacedName]:
-    """As `sorted` would, in two thirds of the time: strings compare faster than tuples do."""
-    by_name = sorted(dirty, key=operator.attrgetter("name"))
-    return sorted(by_name, key=operator.attrgetter("namespace"))
 
 
 def _are_same(one: _Snapshot, other: _Snapshot) -> bool:

@@ -9,7 +9,7 @@ import itertools
 import operator
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 import structlog
@@ -59,45 +59,45 @@ class Reporter:
     def _report_service(
         self, service: names.NamespacedName, ports: Iterable[names.ServicePortName]
     ) -> Iterator[None]:
-        gone: list[tuple[names.ServicePortName, proxier.FrontendStatus]] = []
-        new: list[tuple[names.ServicePortName, proxier.FrontendStatus]] = []
+        lines: list[tuple[names.ServicePortName, proxier.FrontendStatus, bool]] = []
+        closed, over = 0, 0
+        reached: Counter[str] = Counter()
+        detail = ""
         for count, name in enumerate(ports, 1):
             before, now = self._known.pop(name, []), self._read(name)
             if now:
                 self._known[name] = now
-            if before != now:
-                gone += ((name, each) for each in before if each not in now)
-                new += ((name, each) for each in now if each not in before)
+            for each in before if before != now else ():
+                if each not in now:
+                    self.states[each.state] -= 1
+                    over -= each.state is _OVER
+                    if each.state is forwarding.State.BOUND:
+                        closed += 1
+                        lines.append((name, each, False))
+            for each in now if before != now else ():
+                if each not in before:
+                    self.states[each.state] += 1
+                    reached[each.state] += 1
+                    if each.state is _OVER:
+                        over, detail = over + 1, each.detail
+                    else:
+                        lines.append((name, each, True))
+            del lines[SPELLED_OUT + 1 :]
             if count % _STRIDE == 0:
                 yield
-        self.states.subtract(each.state for _, each in gone)
-        self.states.update(each.state for _, each in new)
-        self._report_shortage(service, [each for _, each in gone], [each for _, each in new])
-        lost = [each for each in gone if each[1].state is forwarding.State.BOUND]
-        told = [each for each in new if each[1].state is not _OVER]
-        if len(lost) + len(told) > SPELLED_OUT:
-            counted = Counter(f"{each.state.replace('-', '_')}" for _, each in new)
-            _log.info("frontends", service=str(service), closed=len(lost), **counted)
+        self._report_shortage(service, over, detail)
+        if len(lines) > SPELLED_OUT:
+            told = {str(state).replace("-", "_"): number for state, number in reached.items()}
+            _log.info("frontends", service=str(service), closed=closed, **told)
         else:
-            for name, each in lost:
-                _log.info("no longer listening", service=str(name), bound=str(each.bound))
-            for name, each in told:
-                if each.bound is None and each.state is not forwarding.State.NOT_SERVED:
-                    _log.warning("frontend is not served", service=str(name), **_described(each))
-                else:
-                    _log.info("frontend", service=str(name), **_described(each))
+            for name, each, is_new in sorted(lines, key=operator.itemgetter(2)):
+                _report_line(name, each, is_new=is_new)
         yield
 
-    def _report_shortage(
-        self,
-        service: names.NamespacedName,
-        gone: Sequence[proxier.FrontendStatus],
-        new: Sequence[proxier.FrontendStatus],
-    ) -> None:
+    def _report_shortage(self, service: names.NamespacedName, more: int, detail: str) -> None:
         """One line when a Service runs over a budget, and one when it no longer is."""
-        over = [each for each in new if each.state is _OVER]
         before = self._short.pop(service, 0)
-        now = before + len(over) - sum(each.state is _OVER for each in gone)
+        now = before + more
         if now:
             self._short[service] = now
         if now and not before:
@@ -107,10 +107,21 @@ class Reporter:
                     "over budget: not every frontend of this Service is served",
                     service=str(service),
                     frontends=now,
-                    detail=over[0].detail,
+                    detail=detail,
                 )
         elif before and not now and self._lines.allow():
             _log.info("within the budget again", service=str(service))
+
+
+def _report_line(
+    name: names.ServicePortName, status: proxier.FrontendStatus, *, is_new: bool
+) -> None:
+    if not is_new:
+        _log.info("no longer listening", service=str(name), bound=str(status.bound))
+    elif status.bound is None and status.state is not forwarding.State.NOT_SERVED:
+        _log.warning("frontend is not served", service=str(name), **_described(status))
+    else:
+        _log.info("frontend", service=str(name), **_described(status))
 
 
 class _Throttle:

@@ -8,9 +8,8 @@ bound is named, not dropped. Ports that this proxy does not serve (UDP, SCTP, he
 ExternalNames, another proxy's Services) are named too.
 """
 
-import itertools
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -99,7 +98,7 @@ class PortPlan:
 
 
 Plans: TypeAlias = dict[names.ServicePortName, PortPlan]
-Joined: TypeAlias = Mapping[tuple[str, names.Protocol], Sequence[tuple[endpoints.Endpoint, ...]]]
+Joined: TypeAlias = dict[tuple[str, names.Protocol], list[tuple[endpoints.Endpoint, ...]]]
 
 
 def plans_for(
@@ -111,27 +110,39 @@ def plans_for(
     if service is None:
         return {}
     plans: Plans = {}
-    for plan in _unserved(service, options.bounds.ports):
-        plans[plan.rule.name] = plan
-        yield
-    if not service.is_proxied:
+    served: list[services.ServicePort] = []
+    reason = _why_unserved(service)
+    ports = service.ports
+    if reason and not ports:  # a row that stands for the Service
+        ports = (services.ServicePort("", names.Protocol.TCP, 0),)
+    for count, port in enumerate(ports, 1):
+        if not reason and port.protocol is names.Protocol.TCP:
+            served.append(port)
+        elif len(plans) < options.bounds.ports:
+            plan = _unserved(service, port, reason)
+            plans[plan.rule.name] = plan
+        if count % _STRIDE == 0:
+            yield
+    if reason:
         return plans
     joined = yield from _join(sources)
-    served = [port for port in service.ports if port.protocol is names.Protocol.TCP]
     policy = forwarding.Policy(
         service.strategy or options.default_strategy, service.affinity_seconds
     )
     demands = []
-    for port in served:
+    counted: Counter[int] = Counter()
+    for count, port in enumerate(served, 1):
         demands.append(sum(map(len, joined.get((port.name, port.protocol), ()))))
-        yield
-    shares = budget.Shares(Counter(demands), options.bounds.endpoints)
+        counted[demands[-1]] += 1
+        if count % _STRIDE == 0:
+            yield
+    shares = budget.Shares(counted, options.bounds.endpoints)
     rooms = _rooms(service, served, options.bounds)
     for port, demand, room in zip(served, demands, rooms, strict=True):
         share = shares.next(demand)
         name = names.ServicePortName(service.name, port.name, port.protocol)
         frontends, places = _places(service, port, room, options)
-        groups = joined.get((port.name, port.protocol), ())
+        groups = joined.pop((port.name, port.protocol), ())
         found = yield from endpoints.merged_in_steps(groups or ((),))
         chosen = yield from endpoints.chosen_in_steps(
             found,
@@ -157,7 +168,7 @@ def plans_for(
 
 def _join(sources: Sequence[endpoints.EndpointsObject]) -> Generator[None, None, Joined]:
     """The endpoints by port name and protocol, never by number (service-behaviour row 4)."""
-    joined: dict[tuple[str, names.Protocol], list[tuple[endpoints.Endpoint, ...]]] = {}
+    joined: Joined = {}
     count = 0
     for source in sources:
         for port in source.ports:
@@ -259,21 +270,15 @@ def _scope(policy: services.TrafficPolicy) -> forwarding.Scope:
     return forwarding.Scope.CLUSTER
 
 
-def _unserved(service: services.Service, most: int) -> Iterator[PortPlan]:
-    """The ports that are not for this proxy; a Service without ports has one that stands for it."""
-    reason = _why_unserved(service)
-    ports = service.ports
-    if reason and not ports:
-        ports = (services.ServicePort("", names.Protocol.TCP, 0),)
-    others = (port for port in ports if reason or port.protocol is not names.Protocol.TCP)
-    for port in itertools.islice(others, most):
-        name = names.ServicePortName(service.name, port.name, port.protocol)
-        kind = forwarding.FrontendKind.CLUSTER_IP
-        frontend = forwarding.Frontend(kind, service.cluster_ip, port.port)
-        rule = forwarding.Rule(name, (frontend,), forwarding.Policy(), ())
-        detail = reason or f"{port.protocol.value} is not served: only TCP is"
-        place = Place(frontend, None, forwarding.State.NOT_SERVED, detail)
-        yield PortPlan(rule, (place,), is_served=False)
+def _unserved(service: services.Service, port: services.ServicePort, reason: str) -> PortPlan:
+    """A port that is not for this proxy."""
+    name = names.ServicePortName(service.name, port.name, port.protocol)
+    kind = forwarding.FrontendKind.CLUSTER_IP
+    frontend = forwarding.Frontend(kind, service.cluster_ip, port.port)
+    rule = forwarding.Rule(name, (frontend,), forwarding.Policy(), ())
+    detail = reason or f"{port.protocol.value} is not served: only TCP is"
+    place = Place(frontend, None, forwarding.State.NOT_SERVED, detail)
+    return PortPlan(rule, (place,), is_served=False)
 
 
 def _why_unserved(service: services.Service) -> str:

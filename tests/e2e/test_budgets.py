@@ -66,16 +66,6 @@ def limited(files: int) -> tuple[str, ...]:
     return ("sh", "-c", f'ulimit -n {files}; exec "$@"', "sh")
 
 
-def bound_of(views: list[dict[str, Any]], name: str) -> list[daemon.Address]:
-    """Where a Service is bound, as `kproxy get services` says."""
-    return [
-        (frontend["bound_address"], frontend["bound_port"])
-        for view in views
-        for frontend in view["frontends"]
-        if view["name"] == name and frontend["state"] == "bound"
-    ]
-
-
 def states(views: list[dict[str, Any]]) -> Counter[str]:
     return Counter(each["state"] for view in views for each in view["frontends"])
 
@@ -103,11 +93,17 @@ def test_more_services_than_files_are_served_in_part_and_the_rest_is_named(
     told = {state["detail"] for view in views for state in view["frontends"]} - {""}
     assert [detail for detail in told if "--max-listeners" in detail] == list(told)
 
+    bound = {
+        view["name"]: (frontend["bound_address"], frontend["bound_port"])
+        for view in views
+        for frontend in view["frontends"]
+        if frontend["state"] == "bound"
+    }
     served = [name for name, count in each.items() if count]
     with contextlib.ExitStack() as stack:
         clients = files // 16
         for name in served[:clients]:
-            sock = stack.enter_context(contextlib.closing(sockets.connect(bound_of(views, name)[0])))
+            sock = stack.enter_context(contextlib.closing(sockets.connect(bound[name])))
             assert sockets.read_all(sock) == b"pod"
         assert len(client.fetch(Path(proxy.ready["control"]), "services")) == 2 * services
         assert proxy.samples("kproxy_over_budget") == [counted["over-budget"]]

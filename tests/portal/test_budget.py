@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.model import endpoints, forwarding, names
+from kproxy.model import steps as stepwise
 from kproxy.portal import budget, claims
-from kproxy.reconcile import proxier
 
 KINDS = forwarding.FrontendKind
 OLD, NEW = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
@@ -43,7 +43,7 @@ class Wishes:
 
     def settle(self) -> list[endpoints.Backend]:
         """Share out; what has changed."""
-        return proxier.at_once(self.budget.settle())
+        return stepwise.at_once(self.budget.settle())
 
     def granted(self, of: Iterable[endpoints.Backend]) -> list[int]:
         """The ports that got a listener."""

@@ -7,7 +7,8 @@ import pytest
 
 from kproxy.cluster import store
 from kproxy.model import admission, endpoints, forwarding, names, services
-from kproxy.reconcile import proxier, rules
+from kproxy.model import steps as stepwise
+from kproxy.reconcile import rules
 from tests.reconcile import builders
 
 WEB = builders.named("web")
@@ -30,7 +31,7 @@ def rules_of(
 
 def plans_of(kept: store.Store, **options: Any) -> dict[names.ServicePortName, rules.PortPlan]:
     steps = rules.plans_for(kept.service(WEB), kept.sources(WEB), builders.options(**options))
-    return proxier.at_once(steps)
+    return stepwise.at_once(steps)
 
 
 def rule_of(*objects: admission.Accepted, node: str = "n1") -> forwarding.Rule:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kproxy.cluster import store
 from kproxy.model import admission, endpoints, forwarding, names, services
+from kproxy.model import steps as stepwise
 from kproxy.reconcile import proxier
 from tests.reconcile import builders, recording
 
@@ -91,11 +92,11 @@ def test_a_resync_looks_at_everything_and_tells_what_it_has_opened() -> None:
     assert len(world.proxier.sync()) == many
     assert world.plane.open == {}
     world.plane.busy.clear()
-    assert proxier.at_once(world.proxier.resync_steps()) == [
+    assert stepwise.at_once(world.proxier.resync_steps()) == [
         builders.port_of(f"s{number:03}") for number in range(many)
     ]
     assert len(world.plane.open) == many
-    assert proxier.at_once(world.proxier.resync_steps()) == []
+    assert stepwise.at_once(world.proxier.resync_steps()) == []
 
 
 def test_what_a_sync_had_touched_before_it_met_a_bug_is_told_by_the_next() -> None:
@@ -114,7 +115,7 @@ def test_what_a_sync_had_touched_before_it_met_a_bug_is_told_by_the_next() -> No
     with pytest.raises(RuntimeError):
         world.proxier.sync()
     world.plane.apply = apply  # type: ignore[method-assign]
-    told = proxier.at_once(world.proxier.resync_steps())
+    told = stepwise.at_once(world.proxier.resync_steps())
     assert told == [builders.port_of("a"), builders.port_of("b")]
     assert len(world.plane.open) == 2
 

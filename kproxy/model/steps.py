@@ -1,0 +1,43 @@
+"""Long computations in steps: a generator that pauses, so that a caller can let others run."""
+
+import heapq
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_RUN = 256
+"""Items handled between two pauses: some 100 us."""
+
+
+def at_once(steps: Generator[None, None, _Result]) -> _Result:
+    """Take all steps of a computation, and return what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: _Result = done.value
+            return result
+
+
+def sorted_in_steps(
+    items: Iterable[_Item], key: Callable[[_Item], Any]
+) -> Generator[None, None, list[_Item]]:
+    """As `sorted`: runs are sorted, then merged."""
+    runs: list[list[_Item]] = [[]]
+    for item in items:
+        if len(runs[-1]) == _RUN:
+            runs[-1].sort(key=key)
+            runs.append([])
+            yield
+        runs[-1].append(item)
+    runs[-1].sort(key=key)
+    if len(runs) == 1:
+        return runs[0]
+    made = []
+    for count, item in enumerate(heapq.merge(*runs, key=key), 1):
+        made.append(item)
+        if count % _RUN == 0:
+            yield
+    return made
