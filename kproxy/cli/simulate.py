@@ -1,38 +1,37 @@
 """`kproxy simulate`: a cluster without machines, for kubectl and for `kproxy run --kubeconfig`."""
 
 import asyncio
-import contextlib
 import gc
 import ipaddress
-import os
+import re
 import shlex
 import signal
 import socket
-import stat
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
-import yaml
 
 from kproxy import errors
-from kproxy.cli import event_loop
-from kproxy.cluster import documents
+from kproxy.cli import event_loop, kubeconfig_file
 from kproxy.ops import log
 from kproxy.portal import loopback
-from kproxy.simulator import cluster, kubeconfig
+from kproxy.simulator import cluster, emulation, faults, manifests, ranges, status
+
+_log = structlog.get_logger(__name__)
 
 
 def simulate(
     apply: Annotated[
         list[Path] | None,
         typer.Option(
+            "--filename",
             "--apply",
             "-f",
             metavar="FILE",
-            help="Manifests to begin with; repeatable.",
+            help='Manifests to begin with: a file, a directory, or "-" for stdin; repeatable.',
             show_default=False,
         ),
     ] = None,
@@ -48,11 +47,33 @@ def simulate(
         ),
     ] = None,
     service_cidr: Annotated[
-        str, typer.Option(metavar="CIDR", help="Range of cluster IPs.")
-    ] = cluster.DEFAULT_SERVICE_CIDR,
+        str | None,
+        typer.Option(
+            metavar="CIDR",
+            help="Range of cluster IPs.",
+            show_default=f"{ranges.FIRST.services}, or one that is free",
+        ),
+    ] = None,
     pod_cidr: Annotated[
-        str, typer.Option(metavar="CIDR", help="Range of pod addresses; a /24 for each node.")
-    ] = cluster.DEFAULT_POD_CIDR,
+        str | None,
+        typer.Option(
+            metavar="CIDR",
+            help="Range of pod addresses; a /24 for each node.",
+            show_default=f"{ranges.FIRST.pods}, or one that is free",
+        ),
+    ] = None,
+    emulate: Annotated[
+        emulation.Version, typer.Option(help="The version of kube-apiserver to behave like.")
+    ] = emulation.Version.V1_33,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND[,FIELD=VALUE...]",
+            help="What goes wrong with the API from the start, such as "
+            '"silent-watch,resource=services"; repeatable. docs/simulator.md has the kinds.',
+            show_default=False,
+        ),
+    ] = None,
     nodes: Annotated[int, typer.Option(min=1, max=100, help="Number of nodes.")] = 3,
     log_format: Annotated[log.LogFormat, typer.Option(help="Log lines as text or JSON.")] = (
         log.LogFormat.TEXT
@@ -66,46 +87,89 @@ def simulate(
     Ctrl-C or SIGTERM ends it; nothing is kept.
     """
     writer = log.configure(log_format, log_level)
-    options = cluster.Options(service_cidr=service_cidr, pod_cidr=pod_cidr, nodes=nodes, port=port)
     try:
-        event_loop.run(_serve(options, apply or (), kubeconfig_out))
+        wanted = [_fault(each) for each in fault or ()]
+        given = manifests.read(apply or ())
+        with ranges.claimed() as free:
+            options = cluster.Options(
+                service_cidr=service_cidr or free.services,
+                pod_cidr=pod_cidr or free.pods,
+                load_balancer_cidr=free.load_balancers,
+                node_ports=free.picked,
+                nodes=nodes,
+                port=port,
+                emulate=emulate,
+            )
+            event_loop.run(_serve(options, given, wanted, kubeconfig_out))
     finally:
         writer.close()
 
 
-async def _serve(options: cluster.Options, manifests: Sequence[Path], out: Path | None) -> None:
+async def _serve(
+    options: cluster.Options,
+    given: Sequence[manifests.Manifest],
+    wanted: Sequence[tuple[faults.Kind, Mapping[str, Any]]],
+    out: Path | None,
+) -> None:
     """Run the cluster until a signal comes."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    given = [document for path in manifests for document in _read(path)]
     async with cluster.Cluster(options) as running:
-        running.apply(given)
+        for manifest in given:
+            _apply(running, manifest)
         # What exists by now stays: walking through it again and again would hold up every pod.
         gc.collect()
         gc.freeze()
-        with written_kubeconfig(running.kubeconfig, out) as path:
-            typer.echo(_report(running, path))
+        with kubeconfig_file.written(running.kubeconfig, out) as file:
+            running.server.on_access_change(lambda: _rewrite(file, running))
+            for kind, settings in wanted:
+                running.faults.set(kind, **settings)
+            typer.echo(_report(running, file.path))
             await stop.wait()
 
 
-def _read(path: Path) -> list[Any]:
-    """The documents of a manifest file. Raises ConfigError."""
+def _apply(running: cluster.Cluster, manifest: manifests.Manifest) -> None:
+    """Create an object, or say that the cluster has nothing of its kind. Raises KproxyError."""
+    if manifests.resource_of(manifest.content) is None:
+        reason = manifests.why_unknown(manifest.content)
+        _log.warning(f"{manifest.origin}: {manifest.title} is passed over: {reason}")
+        return
     try:
-        found = list(documents.read_yaml(path.read_bytes()))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise errors.ConfigError(
-            f"cannot read manifests from {path}: {reason}; name a readable file with --apply"
-        ) from error
-    except documents.MalformedError as error:
-        raise errors.ConfigError(f"{path} is {error}; correct it") from error
-    for each in found:
-        if each.flaw or not isinstance(each.value, dict):
-            flaw = each.flaw or "it is not an object"
-            raise errors.ConfigError(f"{path}, document {each.number}: {flaw}; correct it")
-    return [each.value for each in found]
+        running.apply([manifest.content])
+    except errors.KproxyError as error:
+        raise errors.KproxyError(f"{manifest.origin}: {error}") from error
+
+
+def _rewrite(file: kubeconfig_file.KubeconfigFile, running: cluster.Cluster) -> None:
+    """Let the kubeconfig have the new token or authority."""
+    try:
+        file.write(running.kubeconfig)
+    except errors.KproxyError as error:
+        _log.error("the kubeconfig could not be written anew", error=str(error))
+
+
+def _fault(text: str) -> tuple[faults.Kind, Mapping[str, Any]]:
+    """What a --fault flag describes. Raises ConfigError."""
+    kind, *fields = text.split(",")
+    body: dict[str, Any] = {"kind": kind}
+    for field in fields:
+        name, _, value = field.partition("=")
+        body[name] = _number(value)
+    try:
+        return faults.parsed(body)
+    except status.StatusError as error:
+        raise errors.ConfigError(f"--fault {text}: {error}") from error
+
+
+def _number(text: str) -> int | float | str:
+    """A number, if the text is one."""
+    if re.fullmatch(r"[0-9]{1,12}", text, re.ASCII):
+        return int(text)
+    if re.fullmatch(r"[0-9]{1,12}\.[0-9]{1,12}", text, re.ASCII):
+        return float(text)
+    return text
 
 
 def _report(running: cluster.Cluster, path: Path) -> str:
@@ -115,6 +179,12 @@ def _report(running: cluster.Cluster, path: Path) -> str:
         f"A simulated cluster is up at {running.url}: {options.nodes} nodes.",
         f"Services have addresses in {options.service_cidr}, pods in {options.pod_cidr}.",
     ]
+    picked = options.node_ports
+    if picked is not None and picked != ranges.FIRST.picked:
+        lines.append(
+            "Another simulated cluster runs on this machine: this one has ranges of its own, and "
+            f"gives node ports from {picked[0]} to {picked[-1]}."
+        )
     if running.shift_below > 1:
         lines.append(
             f"This user may not bind ports below {running.shift_below}: they are moved up by "
@@ -146,62 +216,3 @@ def _is_local(address: ipaddress.IPv4Address) -> bool:
         except OSError:
             return False
     return True
-
-
-@contextlib.contextmanager
-def written_kubeconfig(content: dict[str, Any], out: Path | None) -> Iterator[Path]:
-    """The kubeconfig in a file only this user may read, until the end; `out` None: a temporary.
-
-    Raises ConfigError where that cannot be, or would replace somebody's own file.
-    """
-    with contextlib.ExitStack() as stack:
-        if out is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kproxy-simulate-"))
-            out = Path(folder) / "kubeconfig"
-        else:
-            out = out.absolute()
-            _check_replaceable(out)
-        text = yaml.safe_dump(content, sort_keys=False)
-        _write(out, text)
-        stack.callback(_remove, out, text)
-        yield out
-
-
-def _check_replaceable(path: Path) -> None:
-    """Refuse what is there, unless it is the kubeconfig of an earlier run. Raises ConfigError."""
-    if not os.path.lexists(path):
-        return
-    if stat.S_ISREG(path.lstat().st_mode):
-        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
-            known = yaml.safe_load(path.read_text())
-            if isinstance(known, dict) and known.get("current-context") == kubeconfig.NAME:
-                return
-    raise errors.ConfigError(
-        f"--kubeconfig-out {path}: something is there that is not a simulated cluster's, name "
-        "another path"
-    )
-
-
-def _write(path: Path, text: str) -> None:
-    """Write whole and at once, mode 0600. Raises ConfigError."""
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        except OSError:
-            Path(temporary).unlink()
-            raise
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise errors.ConfigError(
-            f"--kubeconfig-out {path}: {reason}; name a path that can be written"
-        ) from error
-
-
-def _remove(path: Path, text: str) -> None:
-    """Remove the file, if it still is what was written."""
-    with contextlib.suppress(OSError, ValueError):
-        if path.read_text() == text:
-            path.unlink()

@@ -13,7 +13,7 @@ import ipaddress
 import random
 from collections.abc import Collection
 
-DEFAULT_NODE_PORTS = range(30000, 32768)
+from kproxy.simulator import ranges
 
 
 class AllocationError(Exception):
@@ -21,12 +21,12 @@ class AllocationError(Exception):
 
 
 class _Pool:
-    """The numbers of `every`, each free or held; those from `offset` on are picked first."""
+    """The numbers of `every`, each free or held; those of `first` are picked first."""
 
-    def __init__(self, every: range, offset: int, rng: random.Random) -> None:
+    def __init__(self, every: range, first: range, rng: random.Random) -> None:
         self.every = every
         self.held: set[int] = set()
-        self._bands = (every[offset:], every[:offset])
+        self._bands = (first, every)
         self._rng = rng
 
     def pick(self, excluded: Collection[int] = ()) -> int:
@@ -50,7 +50,8 @@ class ClusterIPs:
         first = int(cidr.network_address)
         size = cidr.num_addresses
         offset = min(max(16, size // 16), 256) if size > 16 else 0
-        self._pool = _Pool(range(first + 1, first + size - 1), offset, rng)
+        every = range(first + 1, first + size - 1)
+        self._pool = _Pool(every, every[offset:], rng)
 
     def check(self, address: str) -> None:
         """Raise AllocationError unless the canonical `address` is in range and free."""
@@ -77,11 +78,17 @@ class ClusterIPs:
 
 
 class NodePorts:
-    """The node ports of one range. A number has one Service, whatever the protocol."""
+    """The node ports of one range. A number has one Service, whatever the protocol.
 
-    def __init__(self, rng: random.Random, ports: range = DEFAULT_NODE_PORTS) -> None:
+    `picked` is those that are handed out first; None: as kube-apiserver does.
+    """
+
+    def __init__(
+        self, rng: random.Random, ports: range = ranges.NODE_PORTS, picked: range | None = None
+    ) -> None:
         size = len(ports)
-        self._pool = _Pool(ports, min(max(16, size // 32), 128) if size > 16 else 0, rng)
+        offset = min(max(16, size // 32), 128) if size > 16 else 0
+        self._pool = _Pool(ports, ports[offset:] if picked is None else picked, rng)
 
     def check(self, port: int) -> None:
         """Raise AllocationError unless `port` is in range and free."""

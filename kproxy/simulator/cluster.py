@@ -22,26 +22,30 @@ from kproxy.simulator import (
     controller,
     deployment_controller,
     deployments,
+    emulation,
     endpoint_strategies,
     endpoints_controllers,
     events,
     faults,
     kubelet,
     load_balancers,
+    manifests,
     nodes,
     pods,
+    ranges,
     resources,
+    rest,
     services,
     shifting,
     status,
     storage,
+    versions,
 )
-from kproxy.simulator.resources import Resource
 from kproxy.simulator.storage import Object
 
-DEFAULT_SERVICE_CIDR = "127.96.0.0/16"
-DEFAULT_POD_CIDR = "127.244.0.0/16"
-DEFAULT_LOAD_BALANCER_CIDR = "127.112.0.0/24"
+DEFAULT_SERVICE_CIDR = ranges.FIRST.services
+DEFAULT_POD_CIDR = ranges.FIRST.pods
+DEFAULT_LOAD_BALANCER_CIDR = ranges.FIRST.load_balancers
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _API_PORT_NAME = "https"
@@ -61,8 +65,9 @@ class Options:
     """What kind of cluster. Ranges are IPv4 CIDRs; `port` 0 means any free one.
 
     Ports below `shift_below` cannot be bound and are moved; None: what this process may bind.
+    `node_ports` is those that Services get which ask for none; None: kube-apiserver's choice.
     `token` is what clients authenticate with; None: a random one. Without `tls` the API server
-    speaks plain HTTP.
+    speaks plain HTTP. `emulate` is the kube-apiserver that it resembles.
     """
 
     service_cidr: str = DEFAULT_SERVICE_CIDR
@@ -74,6 +79,8 @@ class Options:
     token: str | None = None
     tls: bool = True
     shift_below: int | None = None
+    node_ports: range | None = None
+    emulate: emulation.Version = emulation.Version.V1_33
 
 
 class Cluster:
@@ -92,7 +99,7 @@ class Cluster:
     ) -> None:
         self.options = options or Options()
         rng = rng or random.Random()
-        ranges = _Ranges(self.options)
+        networks = _Networks(self.options)
         below = self.options.shift_below
         self.shift_below = loopback.first_bindable_port() if below is None else below
         stored = storage.Storage(
@@ -102,7 +109,9 @@ class Cluster:
             stored,
             {
                 resources.SERVICES: services.ServiceStrategy(
-                    stored, allocation.ClusterIPs(ranges.services, rng), allocation.NodePorts(rng)
+                    stored,
+                    allocation.ClusterIPs(networks.services, rng),
+                    allocation.NodePorts(rng, picked=self.options.node_ports),
                 ),
                 resources.PODS: pods.PodStrategy(stored),
                 resources.DEPLOYMENTS: deployments.DeploymentStrategy(),
@@ -117,14 +126,16 @@ class Cluster:
             address=self.options.address,
             port=self.options.port,
             tokens={self.options.token or secrets.token_hex(16): "admin"},
-            certificate=self._certificate(ranges, now()) if self.options.tls else None,
+            certificate=self._certificate(networks, now()) if self.options.tls else None,
+            renew=(lambda: self._certificate(networks, now())) if self.options.tls else None,
+            emulate=self.options.emulate.emulation,
         )
         recorder = events.Recorder(self.registry)
-        self.pod_cidrs = nodes.pod_cidrs(ranges.pods, self.options.nodes)
+        self.pod_cidrs = nodes.pod_cidrs(networks.pods, self.options.nodes)
         by_node = {f"node-{number}": cidr for number, cidr in enumerate(self.pod_cidrs, 1)}
         self._kubelet = kubelet.Kubelet(self.registry, recorder, by_node)
-        self._controllers = self._connect(recorder, ranges, rng)
-        self._first_service_ip = str(ranges.services[1])
+        self._controllers = self._connect(recorder, networks, rng)
+        self._first_service_ip = str(networks.services[1])
         self._running = contextlib.AsyncExitStack()
         for namespace in _NAMESPACES:
             self.registry.create(resources.NAMESPACES, {"metadata": {"name": namespace}})
@@ -157,27 +168,38 @@ class Cluster:
         # Not handed on: the task group would wrap the exception of the body that it is not part of.
         await self._running.aclose()
 
-    def _certificate(self, ranges: "_Ranges", now: datetime) -> certificates.Certificate:
+    def _certificate(self, networks: "_Networks", now: datetime) -> certificates.Certificate:
         """One that holds for the address and, as in any cluster, for the Service in front of it."""
-        addresses = (self.options.address, str(ranges.services[1]))
+        addresses = (self.options.address, str(networks.services[1]))
         return certificates.self_signed(addresses, _API_NAMES, now)
 
     def apply(self, documents: Iterable[Mapping[str, Any]]) -> list[Object]:
         """Create what is not there and patch what is, as `kubectl apply` would.
 
-        Returns the objects as stored. Raises KproxyError at the first that is refused.
+        Returns the objects as stored. Raises KproxyError at the first that is refused, or that is
+        of a kind which the cluster does not have.
         """
-        return [self._apply(each) for document in documents for each in _items(document)]
+        return [self._apply(each) for document in documents for each in manifests.items(document)]
 
     def _apply(self, document: Mapping[str, Any]) -> Object:
-        resource = _resource_of(document)
-        metadata = dict(document.get("metadata") or {})
+        served = manifests.resource_of(document)
+        if served is None:
+            raise errors.KproxyError(f"{manifests.why_unknown(document)}; remove it")
+        resource = versions.stored_as(served)
+        document = versions.to_stored(served, dict(document))
+        metadata = document.get("metadata") or {}
+        if not isinstance(metadata, dict):
+            raise errors.KproxyError("metadata is not an object; correct the manifest")
+        metadata = dict(metadata)
         name = metadata.get("name", "")
         if resource.namespaced:
             metadata.setdefault("namespace", "default")
         applied = json.dumps({**document, "metadata": metadata}, separators=(",", ":"))
-        annotations = {**(metadata.get("annotations") or {}), _LAST_APPLIED: f"{applied}\n"}
-        new = {**document, "metadata": {**metadata, "annotations": annotations}}
+        annotations = metadata.get("annotations") or {}
+        if not isinstance(annotations, dict):
+            raise errors.KproxyError("metadata.annotations is not an object; correct the manifest")
+        annotations = {**annotations, _LAST_APPLIED: f"{applied}\n"}
+        new = rest.without_nulls({**document, "metadata": {**metadata, "annotations": annotations}})
         namespace = metadata.get("namespace", "") if resource.namespaced else ""
         try:
             if self.registry.find(resource, name, namespace) is None:
@@ -199,7 +221,7 @@ class Cluster:
                     task.cancel()
 
     def _connect(
-        self, recorder: events.Recorder, ranges: "_Ranges", rng: random.Random
+        self, recorder: events.Recorder, networks: "_Networks", rng: random.Random
     ) -> Sequence[controller.Controller]:
         """The controllers, told by the storage of what may concern them."""
         scheduler = nodes.Scheduler(self.registry, recorder)
@@ -208,7 +230,7 @@ class Cluster:
         slices = endpoints_controllers.EndpointSliceController(self.registry)
         mirrors = endpoints_controllers.EndpointSliceMirroringController(self.registry)
         balancers = load_balancers.LoadBalancerController(
-            self.registry, recorder, ranges.load_balancers, rng
+            self.registry, recorder, networks.load_balancers, rng
         )
         return [
             self._controller("deployment", deployment.reconcile, deployment.concerned),
@@ -261,7 +283,7 @@ class Cluster:
         )
 
 
-class _Ranges:
+class _Networks:
     """The address ranges of the options. Raises ConfigError for those that cannot work."""
 
     def __init__(self, options: Options) -> None:
@@ -288,23 +310,3 @@ def _network(what: str, text: str, *, longest: int) -> ipaddress.IPv4Network:
     if made.prefixlen > longest:
         raise errors.ConfigError(f"the {what} {text} is too small: give a /{longest} or larger")
     return made
-
-
-def _items(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The objects of a List, or the one that the document is."""
-    if document.get("kind") == "List":
-        found: Sequence[Mapping[str, Any]] = document.get("items") or ()
-        return found
-    return (document,)
-
-
-def _resource_of(document: Mapping[str, Any]) -> Resource:
-    """The resource that a document is one of. Raises KproxyError."""
-    kind, version = document.get("kind"), document.get("apiVersion")
-    for resource in resources.ALL:
-        if (resource.kind, resource.api_version) == (kind, version):
-            return resource
-    known = ", ".join(f"{each.kind} ({each.api_version})" for each in resources.ALL)
-    raise errors.KproxyError(
-        f"the simulated cluster has no {kind} of {version}; it knows {known}: remove the rest"
-    )

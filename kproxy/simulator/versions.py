@@ -33,9 +33,13 @@ def to_stored(served: Resource, item: Object) -> Object:
     """The reverse of `to_served`."""
     if served != ENDPOINT_SLICES_V1BETA1:
         return item
-    endpoints = [_to_v1(endpoint) for endpoint in item.get("endpoints") or ()]
-    api_version = resources.ENDPOINT_SLICES.api_version
-    return {**item, "apiVersion": api_version, "endpoints": endpoints}
+    converted = {**item, "apiVersion": resources.ENDPOINT_SLICES.api_version}
+    endpoints = item.get("endpoints") or []
+    if isinstance(endpoints, list):  # what else it may be is for validation to refuse
+        converted["endpoints"] = [
+            _to_v1(each) if isinstance(each, dict) else each for each in endpoints
+        ]
+    return converted
 
 
 def _to_v1beta1(endpoint: Object) -> Object:
@@ -49,8 +53,11 @@ def _to_v1beta1(endpoint: Object) -> Object:
 
 
 def _to_v1(endpoint: Object) -> Object:
-    topology = dict(endpoint.get("topology") or {})
+    given = endpoint.get("topology") or {}
     new = {name: endpoint[name] for name in endpoint if name != "topology"}
+    if not isinstance(given, dict):
+        return {**new, "deprecatedTopology": given}
+    topology = dict(given)
     if node := topology.pop(_HOSTNAME, ""):
         new.setdefault("nodeName", node)
     if zone := topology.pop(_ZONE, ""):

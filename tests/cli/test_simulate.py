@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ import pytest
 import yaml
 
 from kproxy import errors
-from kproxy.cli import simulate
+from kproxy.cli import kubeconfig_file
 from kproxy.demo import stage
 from kproxy.simulator import kubeconfig
 from tests.e2e import daemon, programs
@@ -46,33 +47,56 @@ class Simulation:
         daemon.wait_until(lambda: "Ctrl-C" in self.out() or self.process.poll() is not None, "up")
         assert self.process.poll() is None, self.err()
 
-    def get(self, path: str) -> dict[str, object]:
+    def get(self, path: str) -> dict[str, Any]:
         """An object of its API, by way of the kubeconfig."""
+        return self._ask(path, None)
+
+    def post(self, path: str, body: object) -> dict[str, Any]:
+        """The answer to a POST, by way of the kubeconfig."""
+        return self._ask(path, json.dumps(body).encode())
+
+    def _ask(self, path: str, body: bytes | None) -> dict[str, Any]:
         found = yaml.safe_load(self.kubeconfig.read_text())
         entry, token = found["clusters"][0]["cluster"], found["users"][0]["user"]["token"]
         authority = base64.b64decode(entry["certificate-authority-data"]).decode()
-        headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
-        request = urllib.request.Request(entry["server"] + path, headers=headers)
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+        }
+        request = urllib.request.Request(entry["server"] + path, data=body, headers=headers)
         context = ssl.create_default_context(cadata=authority)
         with urllib.request.urlopen(request, timeout=daemon.DEADLINE, context=context) as answer:
-            read: dict[str, object] = json.load(answer)
+            read: dict[str, Any] = json.load(answer)
         return read
 
 
 @contextlib.contextmanager
-def started(folder: Path, *flags: str, wrapper: Sequence[str] = ()) -> Iterator[Simulation]:
-    """Start it in a process group and in ranges of its own; end it at the end."""
+def started(
+    folder: Path,
+    *flags: str,
+    wrapper: Sequence[str] = (),
+    stdin: bytes = b"",
+    chooses: bool = False,
+) -> Iterator[Simulation]:
+    """Start it in a process group and in ranges of its own; end it at the end.
+
+    `chooses`: it is to find the ranges itself.
+    """
     (folder / "tmp").mkdir(exist_ok=True)
+    (folder / "in").write_bytes(stdin)
     with (
         stage.claimed_ranges() as ranges,
+        (folder / "in").open("rb") as source,
         (folder / "out").open("wb") as out,
         (folder / "err").open("wb") as err,
     ):
         ours = ["--service-cidr", ranges.services, "--pod-cidr", ranges.pods]
+        ours = [] if chooses else ours
         out_flag = ["--kubeconfig-out", str(folder / "kubeconfig")]
         process = subprocess.Popen(
             [*wrapper, sys.executable, "-m", "kproxy", "simulate", *ours, *out_flag, *flags],
-            stdin=subprocess.DEVNULL,
+            stdin=source,
             stdout=out,
             stderr=err,
             env={**os.environ, "TMPDIR": str(folder / "tmp")},
@@ -84,6 +108,7 @@ def started(folder: Path, *flags: str, wrapper: Sequence[str] = ()) -> Iterator[
             daemon.end(process)
 
 
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 MANIFEST = """
 apiVersion: apps/v1
 kind: Deployment
@@ -147,6 +172,149 @@ def test_pods_that_could_not_listen_are_told_of_with_the_command_that_helps(
         assert "ip route" not in simulation.out()
 
 
+TEMPLATE = """
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: ConfigMap, metadata: {name: settings}}
+- apiVersion: v1
+  kind: Service
+  metadata: {name: web, annotations: }
+  spec: {selector: {app: web}, ports: [{port: 8080}]}
+---
+{apiVersion: extensions/v1beta1, kind: Deployment, metadata: {name: old}}
+"""
+
+
+def test_kinds_that_the_cluster_does_not_have_are_passed_over_by_name(tmp_path: Path) -> None:
+    """As in the manifests of microservices-demo and bookinfo."""
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    (folder / "shop.yaml").write_text(TEMPLATE)
+    (folder / "web.json").write_text(json.dumps(yaml.safe_load(MANIFEST)))
+    (folder / "notes.txt").write_text("not a manifest")
+    with started(tmp_path, "--filename", str(folder)) as simulation:
+        simulation.wait_up()
+        for path in ("/api/v1/namespaces/default/services", DEPLOYMENTS):
+            assert simulation.get(f"{path}/web")["metadata"]["name"] == "web"
+        lines = simulation.err().splitlines()
+    shop = folder / "shop.yaml"
+    for line, words in zip(
+        lines,
+        (
+            f"{shop}, document 1: ServiceAccount shop is passed over: the simulated ",
+            f"{shop}, document 2, item 1: ConfigMap settings is passed over",
+            "document 3: Deployment old is passed over: the simulated cluster has Deployment",
+        ),
+        strict=True,
+    ):
+        assert words in line
+
+
+def test_manifests_come_by_standard_input_too(tmp_path: Path) -> None:
+    with started(tmp_path, "-f", "-", stdin=MANIFEST.encode()) as simulation:
+        simulation.wait_up()
+        assert simulation.get(f"{DEPLOYMENTS}/web")["kind"] == "Deployment"
+
+
+def test_a_folder_without_manifests_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, line = failure(tmp_path, "-f", str(tmp_path / "empty"))
+    assert (code, "there is no manifest in" in line) == (2, True)
+
+
+def test_two_at_once_have_ranges_of_their_own(tmp_path: Path) -> None:
+    service = (
+        "\n---\n{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {type: NodePort, "
+    )
+    service += "selector: {app: web}, ports: [{port: 8080}]}}"
+    folders = [tmp_path / "one", tmp_path / "two"]
+    seen: list[tuple[str, str, int]] = []
+    with contextlib.ExitStack() as stack:
+        running = []
+        for folder in folders:
+            folder.mkdir()
+            (folder / "web.yaml").write_text(MANIFEST + service)
+            flags = ("-f", str(folder / "web.yaml"))
+            running.append(stack.enter_context(started(folder, *flags, chooses=True)))
+        for simulation in running:
+            simulation.wait_up()
+            daemon.wait_until(functools.partial(_ready, simulation), "a pod that is ready")
+            spec = simulation.get("/api/v1/namespaces/default/services/web")["spec"]
+            (pod,) = _ready(simulation)
+            octets = ".".join(pod.split(".")[:2])
+            seen.append(
+                (spec["clusterIP"].rpartition(".")[0], octets, spec["ports"][0]["nodePort"])
+            )
+        told = [simulation.out() for simulation in running]
+    assert sum("this one has ranges of its own" in each for each in told) >= 1
+    (one, other) = seen
+    assert one[0] != other[0]
+    assert one[1] != other[1]
+    assert one[2] != other[2]
+
+
+def _ready(simulation: Simulation) -> list[str]:
+    """The addresses of the pods that are ready."""
+    pods: Any = simulation.get("/api/v1/namespaces/default/pods")["items"]
+    return [
+        pod["status"]["podIP"]
+        for pod in pods
+        if any(
+            each["type"] == "Ready" and each["status"] == "True"
+            for each in pod["status"].get("conditions", ())
+        )
+    ]
+
+
+def test_an_old_server_and_faults_by_flags(tmp_path: Path) -> None:
+    flags = ("--emulate", "1.20", "--fault", "forbidden,resource=nodes,count=1")
+    with started(tmp_path, *flags) as simulation:
+        simulation.wait_up()
+        assert simulation.get("/version")["minor"] == "20"
+        (fault,) = [
+            each
+            for each in simulation.get("/simulator/faults")["items"]
+            if each["kind"] == "forbidden"
+        ]
+        assert (fault["resource"], fault["count"]) == ("nodes", 1)
+
+
+@pytest.mark.parametrize("fault", ["mischief", "gone,count=two", "gone,x=1", "gone,count=1e3"])
+def test_a_fault_that_is_none_is_one_sentence(tmp_path: Path, fault: str) -> None:
+    code, line = failure(tmp_path, "--fault", fault)
+    assert (code, f"--fault {fault}: a fault" in line) == (2, True)
+
+
+def test_a_new_token_and_a_new_key_come_into_the_kubeconfig(tmp_path: Path) -> None:
+    with started(tmp_path) as simulation:
+        simulation.wait_up()
+        before = simulation.kubeconfig.read_text()
+        for kind in ("rotated-token", "rekey"):
+            old = simulation.kubeconfig.read_text()
+            simulation.post("/simulator/faults", {"kind": kind, "seconds": 0})
+            is_new = functools.partial(_differs, simulation.kubeconfig, old)
+            daemon.wait_until(is_new, "another kubeconfig")
+            assert stat.S_IMODE(simulation.kubeconfig.stat().st_mode) == 0o600
+            assert simulation.get("/api/v1/namespaces/default")["kind"] == "Namespace"
+        was, now = (yaml.safe_load(each) for each in (before, simulation.kubeconfig.read_text()))
+        assert was["users"][0]["user"]["token"] != now["users"][0]["user"]["token"]
+        authority = "certificate-authority-data"
+        assert was["clusters"][0]["cluster"][authority] != now["clusters"][0]["cluster"][authority]
+        assert was["clusters"][0]["cluster"]["server"] == now["clusters"][0]["cluster"]["server"]
+        simulation.process.send_signal(signal.SIGTERM)
+        assert simulation.process.wait(daemon.DEADLINE) == 0
+        assert not simulation.kubeconfig.exists()
+
+
+def _differs(path: Path, text: str) -> bool:
+    return path.read_text() != text
+
+
 def failure(folder: Path, *flags: str) -> tuple[int, str]:
     """The exit code and the only line on stderr of a run that fails."""
     with started(folder, *flags) as simulation:
@@ -170,11 +338,11 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
         pytest.param(None, 2, "no such file", id="missing"),
         pytest.param("a: [", 2, "not valid YAML", id="malformed"),
         pytest.param("- a\n", 2, "document 1: it is not an object", id="a list"),
-        pytest.param("{kind: Ingress, apiVersion: networking.k8s.io/v1}", 1, "no Ingress", id="?"),
+        pytest.param("{kind: Service, apiVersion: v1, metadata: 5}", 1, "metadata is not", id="?"),
         pytest.param(
             "{kind: Service, apiVersion: v1, metadata: {name: web}}",
             1,
-            'Service "web" is invalid: spec.ports: Required value; correct the manifest',
+            '1: Service "web" is invalid: spec.ports: Required value; correct the manifest',
             id="invalid",
         ),
     ],
@@ -198,14 +366,14 @@ def test_what_is_not_ours_is_not_overwritten(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         with (
             pytest.raises(errors.ConfigError, match="name another path"),
-            simulate.written_kubeconfig(CONTENT, tmp_path / name),
+            kubeconfig_file.written(CONTENT, tmp_path / name),
         ):
             pass
         assert (tmp_path / name).read_text() == text
     (tmp_path / "link").symlink_to(tmp_path / "mine")
     with (
         pytest.raises(errors.ConfigError),
-        simulate.written_kubeconfig(CONTENT, tmp_path / "link"),
+        kubeconfig_file.written(CONTENT, tmp_path / "link"),
     ):
         pass
 
@@ -214,7 +382,7 @@ def test_what_an_earlier_run_left_is_replaced_and_what_came_later_is_kept(tmp_pa
     path = tmp_path / "kubeconfig"
     path.write_text(yaml.safe_dump(CONTENT))
     path.chmod(0o644)
-    with simulate.written_kubeconfig(CONTENT, path):
+    with kubeconfig_file.written(CONTENT, path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         path.write_text("somebody else's")
     assert path.read_text() == "somebody else's"
@@ -224,6 +392,6 @@ def test_what_an_earlier_run_left_is_replaced_and_what_came_later_is_kept(tmp_pa
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with (
         pytest.raises(errors.ConfigError, match="no such file or directory"),
-        simulate.written_kubeconfig(CONTENT, tmp_path / "missing" / "kubeconfig"),
+        kubeconfig_file.written(CONTENT, tmp_path / "missing" / "kubeconfig"),
     ):
         pass
