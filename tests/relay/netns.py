@@ -1,13 +1,17 @@
 """Three network namespaces, client, proxy and backend, joined by veth; gone after the block."""
 
+import asyncio
 import collections.abc
 import contextlib
 import ctypes
 import dataclasses
+import fcntl
 import itertools
 import os
 import pathlib
+import random
 import shutil
+import struct
 import subprocess
 from typing import Final
 
@@ -22,6 +26,10 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces ne
 needs_tools = pytest.mark.skipif(
     not (shutil.which("ip") and shutil.which("nft")),
     reason="needs the packages iproute2 and nftables",
+)
+
+needs_tun = pytest.mark.skipif(
+    not pathlib.Path("/dev/net/tun").exists(), reason="needs TUN devices"
 )
 
 _CLONE_NEWNET: Final = 0x40000000
@@ -79,6 +87,94 @@ def network() -> collections.abc.Iterator[Network]:
         _link(made.client, CLIENT, made.proxy, "cl", PROXY_TO_CLIENT)
         _link(made.backend, BACKEND, made.proxy, "be", PROXY_TO_BACKEND)
         yield made
+
+
+@contextlib.contextmanager
+def unruly_network(seed: int) -> collections.abc.Iterator[tuple[Network, "Disorder"]]:
+    """As `network`, but what joins the namespaces are TUN devices and a `Disorder` between them.
+
+    netem would do, where the kernel has it. `Disorder.run` must run for a packet to pass.
+    """
+    with namespace("-cl") as client, namespace("-px") as proxy, namespace("-be") as backend:
+        made = Network(client, proxy, backend)
+        with contextlib.ExitStack() as fds:
+
+            def device(place: str, name: str, address: str) -> int:
+                with inside(place):
+                    fd = _tun(name)
+                fds.callback(os.close, fd)
+                run("ip", "-n", place, "addr", "add", f"{address}/24", "dev", name)
+                run("ip", "-n", place, "link", "set", name, "up")
+                return fd
+
+            pairs = (
+                (device(client, "eth0", CLIENT), device(proxy, "cl", PROXY_TO_CLIENT)),
+                (device(backend, "eth0", BACKEND), device(proxy, "be", PROXY_TO_BACKEND)),
+            )
+            yield made, Disorder(pairs, random.Random(seed))
+
+
+class Disorder:
+    """Carries packets between pairs of TUN devices, and loses, doubles and delays some of them."""
+
+    LOST, DOUBLED, DELAYED = 0.02, 0.03, 0.05
+
+    def __init__(
+        self, pairs: collections.abc.Sequence[tuple[int, int]], chance: random.Random
+    ) -> None:
+        self._chance = chance
+        self._ways = [way for near, far in pairs for way in ((near, far), (far, near))]
+        self._held: dict[int, list[bytes]] = {far: [] for _, far in self._ways}
+        self.lost = self.doubled = self.delayed = 0
+
+    @contextlib.contextmanager
+    def run(self, loop: asyncio.AbstractEventLoop) -> collections.abc.Iterator[None]:
+        """Carry packets on `loop` for a block."""
+        for near, far in self._ways:
+            loop.add_reader(near, self._carry, near, far)
+        try:
+            yield
+        finally:
+            for near, _ in self._ways:
+                loop.remove_reader(near)
+
+    def _carry(self, near: int, far: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(64):
+                self._pass_on(os.read(near, 65536), far)
+        held = self._held[far]
+        while held:  # behind what came after them
+            self._put(far, held.pop())
+
+    def _pass_on(self, packet: bytes, far: int) -> None:
+        drawn = self._chance.random()
+        if drawn < self.LOST:
+            self.lost += 1
+        elif drawn < self.LOST + self.DELAYED:
+            self.delayed += 1
+            self._held[far].append(packet)
+        else:
+            self._put(far, packet)
+            if drawn > 1 - self.DOUBLED:
+                self.doubled += 1
+                self._put(far, packet)
+
+    @staticmethod
+    def _put(far: int, packet: bytes) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):  # a full queue loses packets, too
+            os.write(far, packet)
+
+
+def _tun(name: str) -> int:
+    """A TUN device of the namespace this thread is in; gone when its descriptor is closed."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        flags = 0x0001 | 0x1000  # IFF_TUN, IFF_NO_PI
+        fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name.encode(), flags))  # TUNSETIFF
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _link(outer: str, address: str, proxy: str, interface: str, proxy_address: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections.abc
+import contextlib
 import functools
 import json
 import statistics
@@ -26,6 +27,12 @@ def network() -> collections.abc.Iterator[netns.Network]:
 @pytest.fixture
 async def bench(network: netns.Network) -> collections.abc.AsyncIterator[rig.Rig]:
     """Yield a rig with the proxy between its namespaces; the thread stays in the proxy's."""
+    async with _between(network) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def _between(network: netns.Network) -> collections.abc.AsyncIterator[rig.Rig]:
     with netns.inside(network.backend):
         listener = rig.listen((netns.BACKEND, 0))
     backend = listener.getsockname()
@@ -88,6 +95,34 @@ async def test_r22_single_segments_end_without_a_stalled_tail(
 ) -> None:
     network.tool(network.backend, "ip", "link", "set", "eth0", "gso_max_segs", "1")
     await _passes("R22", bench)
+
+
+@netns.needs_tun
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_r29_bytes_are_exact_through_loss_disorder_and_duplicates(seed: int) -> None:
+    """On both legs: one packet in fifty is lost, more come twice, and more too late."""
+    size = 3 * MIB
+    ways = (stream.Stream(1, stream.TO_BACKEND, seed), stream.Stream(1, stream.TO_CLIENT, seed))
+    loop = asyncio.get_running_loop()
+    with netns.unruly_network(seed) as (network, disorder), disorder.run(loop):
+        async with _between(network) as bench, bench.within("all bytes arrive", 60.0):
+            client, backend = await bench.pair()
+
+            async def send(sender: actor.Actor, way: stream.Stream) -> None:
+                await sender.send_stream(way, size)
+                sender.shut_write()
+
+            async def arrive(end: actor.Actor, way: stream.Stream) -> None:
+                assert await end.receive_to_end(stream.Checker(way)) is actor.End.FIN
+                assert end.received == size
+
+            await registry.together(
+                send(client, ways[0]),
+                send(backend, ways[1]),
+                arrive(backend, ways[0]),
+                arrive(client, ways[1]),
+            )
+    assert min(disorder.lost, disorder.doubled, disorder.delayed) > 50
 
 
 @pytest.mark.long
