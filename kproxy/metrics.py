@@ -86,6 +86,7 @@ class DataPathCounters:
         "accept_errors",
         "accept_pauses",
         "bugs",
+        "small_pipes",
         "splice_fallbacks",
         "splices",
         "stale_events",
@@ -96,6 +97,7 @@ class DataPathCounters:
         self.accept_errors = 0
         self.accept_pauses = 0
         self.bugs = 0
+        self.small_pipes = 0
         self.splices = 0
         self.splice_fallbacks = 0
         self.stale_events = 0

@@ -512,6 +512,8 @@ class Leg:
             shared.counters.splice_fallbacks += 1
         else:
             shared.counters.splices += 1
+            if self.pipe.size < splice.PIPE_SIZE:
+                shared.counters.small_pipes += 1
 
     def _fill_pipe(self, pipe: splice.Pipe) -> None:
         """Move bytes from the socket into the empty pipe.

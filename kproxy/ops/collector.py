@@ -38,6 +38,7 @@ _DATA_PATH = {
     "bugs": "Errors in the code that handles one connection; the connection was reset.",
     "splices": "Directions of connections that were handed to splice(2).",
     "splice_fallbacks": "Directions that were copied for want of a pipe.",
+    "small_pipes": "Directions spliced through a pipe that the kernel made smaller than asked for.",
     "stale_events": "Events for a connection that had just ended.",
     "stalls_recovered": "Connections whose lost wake-up the watchdog made good.",
 }

@@ -136,3 +136,58 @@ assert all(size == fcntl.fcntl(end, 1032) for _, end, size in pipes), pipes[-1]
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
+
+
+_MANY_STREAMS = """
+import asyncio, os, resource
+from tests.datapath import harness
+from tests.relay import actor, stream
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
+os.setgroups([]); os.setgid(65534); os.setuid(54323)
+STREAMS, SIZE = 100, 1 << 20
+
+async def main():
+    bench = harness.Harness()
+    path, place = bench.start(), bench.backend()
+    service = path.serve(place)
+    pairs = [await bench.pair(service, place, rcvbuf=4096) for _ in range(STREAMS)]
+    ways = [stream.Stream(number, stream.TO_CLIENT) for number in range(STREAMS)]
+    checkers = [stream.Checker(way) for way in ways]
+
+    async def relayed(number):
+        client, backend = pairs[number]
+        sending = asyncio.ensure_future(backend.send_stream(ways[number], SIZE))
+        counters = path.worker.counters
+        await harness.until(lambda: counters.splices >= STREAMS, "all are spliced at once", 20)
+        ending = asyncio.ensure_future(client.receive_to_end(checkers[number]))
+        await sending
+        backend.shut_write()
+        assert await ending is actor.End.FIN
+        assert client.received == SIZE
+        client.shut_write()
+
+    await asyncio.gather(*map(relayed, range(STREAMS)))
+    await harness.until(path.is_quiet, "all have ended")
+    counters = path.worker.counters
+    await bench.finish()
+    return counters.small_pipes, counters.splices
+
+print(*asyncio.run(main()))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: becomes another user")
+def test_x12_bytes_are_exact_through_pipes_that_the_kernel_made_small() -> None:
+    """A hundred streams of an unprivileged user, who may have 64 pipes of a megabyte."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MANY_STREAMS],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    small, splices = map(int, done.stdout.strip().splitlines()[-1].split())
+    assert splices >= 100
+    assert 0 < small < splices
