@@ -48,6 +48,10 @@ class Template:
         """The text that the template makes of `data`. Raises TemplateError."""
         return "".join(_rendered(self._actions, data))
 
+    def results(self, data: Any) -> list[Any]:
+        """What the first pair of braces finds in `data`. Raises TemplateError."""
+        return self._actions[0].find(data) if self._actions else []
+
 
 def _rendered(actions: Sequence[_Action], current: Any) -> list[str]:
     made = []

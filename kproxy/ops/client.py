@@ -5,7 +5,7 @@ import http.client
 import json
 import re
 import socket
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -17,6 +17,19 @@ _WARNING = re.compile(r'299 - "(?P<text>[^"]*)"')
 """As Kubernetes API servers write it (KEP-1693)."""
 
 
+_PORT = ("namespace", "service", "port_name", "protocol")
+IDENTITIES: Mapping[str, tuple[str, ...]] = {
+    "services": ("namespace", "name", "port_name", "protocol"),
+    "endpoints": (*_PORT, "address", "port"),
+    "affinity": (*_PORT, "scope", "client"),
+    "connections": (
+        *_PORT,
+        *("client_address", "client_port", "frontend_address", "frontend_port"),
+    ),
+}
+"""The fields that tell the views of a resource apart; the object of a `DELETED` has only these."""
+
+
 class NotFoundError(errors.KproxyError):
     """No Service of that name is served."""
 
@@ -24,13 +37,13 @@ class NotFoundError(errors.KproxyError):
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP to a unix socket. Raises OSError as connect(2) does."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_TIMEOUT)
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_TIMEOUT)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 
@@ -42,6 +55,7 @@ def fetch(
     name: str = "",
     selector: str = "",
     on_warning: Callable[[str], object] = lambda _: None,
+    timeout: float = _TIMEOUT,
 ) -> list[dict[str, Any]]:
     """The views of `resource` (see `control`), of any namespace or Service where "" is given.
 
@@ -50,7 +64,7 @@ def fetch(
     NotFoundError when no Service `name` is served.
     """
     query = {"namespace": namespace, "name": name, "labelSelector": selector}
-    views: list[dict[str, Any]] = _ask(control, resource, query, on_warning)
+    views: list[dict[str, Any]] = _ask(control, resource, query, on_warning, timeout)
     return views
 
 
@@ -94,9 +108,13 @@ def watch(
 
 
 def _ask(
-    control: Path, resource: str, query: dict[str, str], on_warning: Callable[[str], object]
+    control: Path,
+    resource: str,
+    query: dict[str, str],
+    on_warning: Callable[[str], object],
+    timeout: float = _TIMEOUT,
 ) -> Any:
-    with _answered(control, resource, query, on_warning) as response:
+    with _answered(control, resource, query, on_warning, timeout) as response:
         try:
             return json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -105,11 +123,15 @@ def _ask(
 
 @contextlib.contextmanager
 def _answered(
-    control: Path, resource: str, query: dict[str, str], on_warning: Callable[[str], object]
+    control: Path,
+    resource: str,
+    query: dict[str, str],
+    on_warning: Callable[[str], object],
+    timeout: float = _TIMEOUT,
 ) -> Iterator[http.client.HTTPResponse]:
     """The answer to a question, its body not yet read. Raises KproxyError for a refusal."""
     given = {key: value for key, value in query.items() if value}
-    connection = _UnixConnection(control)
+    connection = _UnixConnection(control, timeout)
     try:
         try:
             connection.request("GET", f"/v1/{resource}?{urlencode(given)}")

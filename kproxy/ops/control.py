@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from kproxy.model import labels, names
-from kproxy.ops import answers, heads, http, observed, places, status, turns, watching
+from kproxy.ops import answers, client, heads, http, observed, places, status, turns, watching
 from kproxy.reconcile import rules
 
 MAX_WATCHES = 4
@@ -39,29 +39,18 @@ class Resource(NamedTuple):
     kind: watching.Kind
 
 
-_PORT = ("namespace", "service", "port_name", "protocol")
-_CLIENT = ("client_address", "client_port", "frontend_address", "frontend_port")
-
 RESOURCES: Mapping[str, Resource] = {
-    "services": Resource(
-        status.served_views,
-        watching.Kind(("namespace", "name", "port_name", "protocol"), frozenset({"connections"})),
-    ),
-    "endpoints": Resource(
-        status.endpoint_views,
-        watching.Kind((*_PORT, "address", "port"), frozenset({"connections"})),
-    ),
-    "affinity": Resource(
-        status.affinity_views,
-        watching.Kind((*_PORT, "scope", "client"), frozenset({"expires_in_seconds"})),
-    ),
-    "connections": Resource(
-        status.connection_views,
-        watching.Kind(
-            (*_PORT, *_CLIENT),
-            frozenset({"age_seconds", "bytes_from_client", "bytes_from_backend"}),
+    name: Resource(views, watching.Kind(client.IDENTITIES[name], frozenset(passing)))
+    for name, views, passing in (
+        ("services", status.served_views, ("connections",)),
+        ("endpoints", status.endpoint_views, ("connections",)),
+        ("affinity", status.affinity_views, ("expires_in_seconds",)),
+        (
+            "connections",
+            status.connection_views,
+            ("age_seconds", "bytes_from_client", "bytes_from_backend"),
         ),
-    ),
+    )
 }
 """What lists of views there are."""
 

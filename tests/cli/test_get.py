@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.e2e import daemon, manifests, sockets
 
@@ -20,10 +21,11 @@ class Lab:
     """A proxy that serves `default/web` on two endpoints, one dead, and `prod/empty` on none."""
 
     def __init__(
-        self, served: daemon.Daemon, pod: manifests.Address, clients: list[socket.socket]
+        self, served: daemon.Daemon, listening: socket.socket, clients: list[socket.socket]
     ) -> None:
         self.daemon = served
-        self.pod = pod
+        self.listening = listening
+        self.pod: manifests.Address = listening.getsockname()
         self.clients = clients
         self.control = served.ready["control"]
 
@@ -67,11 +69,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     empty["metadata"]["namespace"] = "prod"
     with sockets.backend(manifests.fresh_ip(127)) as pod:
         dead = manifests.fresh_ip(127)
+        web = manifests.service(
+            "web", manifests.fresh_ip(), manifests.PORT, sessionAffinity="ClientIP"
+        )
+        web["metadata"]["labels"] = {"tier": "front"}
         path = manifests.write(
             folder / "objects.yaml",
-            manifests.service(
-                "web", manifests.fresh_ip(), manifests.PORT, sessionAffinity="ClientIP"
-            ),
+            web,
             manifests.endpoints("web", [pod.getsockname(), (dead, manifests.free_port(dead))]),
             empty,
             *odd(),
@@ -87,7 +91,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
                 client = sockets.connect(served.address("web"))
                 clients.append(ends.enter_context(contextlib.closing(client)))
                 ends.enter_context(contextlib.closing(sockets.accept(pod)))
-            yield Lab(served, pod.getsockname(), clients)
+            yield Lab(served, pod, clients)
 
 
 def test_services_of_namespace_default_are_tabulated(lab: Lab) -> None:
@@ -96,7 +100,7 @@ def test_services_of_namespace_default_are_tabulated(lab: Lab) -> None:
     shown = dict(zip(heading, row, strict=True))
     bound = ":".join(map(str, lab.daemon.address("web")))
     assert (shown["NAME"], shown["PORT"], shown["BOUND"]) == ("web", f"{manifests.PORT}/TCP", bound)
-    told = json.loads(lab.get("ep", "web", "-o", "json").stdout)
+    told = json.loads(lab.get("ep", "web", "-o", "json").stdout)["items"]
     used = sum(each["penalized_until"] is None for each in told)  # one is dead, if it was tried
     assert (shown["STATE"], shown["ENDPOINTS"], shown["ACTIVE"]) == ("bound", f"{used}/2", "2")
 
@@ -117,13 +121,107 @@ def test_wide_tells_more(lab: Lab) -> None:
     assert "connections are refused" in done.stdout
 
 
-def test_json_is_what_the_ready_file_says(lab: Lab) -> None:
+def test_json_is_a_list_of_what_the_ready_file_says_and_more(lab: Lab) -> None:
     told = json.loads(lab.get("services", "-A", "-o", "json").stdout)
 
+    assert (told["apiVersion"], told["kind"]) == ("v1", "List")
     ready = lab.daemon.ready["services"]
-    assert [list(view) for view in told] == [list(view) for view in ready]
-    assert [view["frontends"] for view in told] == [view["frontends"] for view in ready]
-    assert told[0]["connections"] == {"active": 2, "total": 2}
+    for item, view in zip(told["items"], ready, strict=True):
+        assert list(view) == [key for key in item if key in view]
+        assert item["frontends"] == view["frontends"]
+        assert item["apiVersion"] == "kproxy.io/v1"
+        assert (item["kind"], item["metadata"]["name"]) == ("Service", view["name"])
+        assert item["metadata"]["namespace"] == view["namespace"]
+    assert told["items"][0]["connections"] == {"active": 2, "total": 2}
+    assert told["items"][0]["metadata"]["labels"] == {"tier": "front"}
+
+
+def test_yaml_and_names_say_the_same(lab: Lab) -> None:
+    as_json = json.loads(lab.get("services", "-o", "json").stdout)
+
+    assert yaml.safe_load(lab.get("services", "-o", "yaml").stdout) == as_json
+    assert lab.get("svc,ep", "-o", "name").stdout == "service/web\nendpoints/web\n"
+
+
+def test_jsonpath_and_columns_of_ones_own(lab: Lab) -> None:
+    template = '{range .items[*]}{.metadata.name}={.port}{"\\n"}{end}'
+
+    assert lab.get("svc", "-A", f"-ojsonpath={template}").stdout == (
+        f"web={manifests.PORT}\nodd={manifests.PORT}\nempty={manifests.PORT}\n"
+    )
+    assert lab.table("svc/web", "-o=custom-columns=WHO:.metadata.name,NOT:.nope") == [
+        ["WHO", "NOT"],
+        ["web", "<none>"],
+    ]
+    wrong = lab.get("svc", "-o", "jsonpath={.items[99]}")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert "array index out of bounds" in wrong.stderr
+
+
+def test_names_are_given_as_kubectl_takes_them(lab: Lab) -> None:
+    for arguments in (["svc/web"], ["service", "web"], ["services", "svc/web"], ["SVC", "web"]):
+        assert lab.table(*arguments)[1][0] == "web"
+    together = lab.get("svc,ep", "--no-headers").stdout
+    services, endpoints = together.split("\n\n")
+    assert services.split()[0] == "service/web"
+    assert [line.split()[0] for line in endpoints.splitlines()] == ["endpoints/web"] * 2
+    one_missing = lab.get("svc", "web", "nope", "neither", "--no-headers")
+    assert one_missing.returncode == 1
+    assert one_missing.stdout.split()[0] == "web"
+    assert [line.split('"')[1] for line in one_missing.stderr.splitlines()] == ["nope", "neither"]
+    assert lab.get("svc", "nope", "--ignore-not-found").returncode == 0
+
+
+def test_labels_select_services(lab: Lab) -> None:
+    assert lab.table("svc", "-A", "-l", "tier=front", "--no-headers")[0][1] == "web"
+    assert len(lab.table("ep", "-l", "tier in (front)", "--no-headers")) == 2
+    assert lab.table("svc", "-l", "!tier", "-A", "--no-headers", "--show-labels")[0][-1] == "<none>"
+    wrong = lab.get("svc", "-l", "tier in")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "-l tier in" in wrong.stderr
+
+
+def test_sorted_by_a_field(lab: Lab) -> None:
+    rows = lab.table("svc", "-A", "--no-headers", "--sort-by", ".metadata.name")
+    assert [row[1] for row in rows] == ["empty", "odd", "web"]
+
+
+def test_tables_fit_100_columns_without_colours_in_a_pipe(lab: Lab) -> None:
+    for resource in ("services", "endpoints", "affinity", "connections"):
+        shown = lab.get(resource, "-A").stdout
+        assert max(map(len, shown.splitlines())) <= 100
+        assert "\x1b" not in shown
+
+
+def test_a_watch_goes_on_until_it_is_interrupted(lab: Lab) -> None:
+    command = [sys.executable, "-m", "kproxy", "get", "conn", "-w", "--control", lab.control]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        lines = iter(watch.stdout.readline, "")
+        try:
+            assert next(lines).split()[:2] == ["SERVICE", "CLIENT"]
+            assert {next(lines).split()[0] for _ in lab.clients} == {"web"}
+            with contextlib.closing(sockets.connect(lab.daemon.address("web"))) as another:
+                name = ":".join(map(str, another.getsockname()))
+                assert name in next(lines)
+                sockets.accept(lab.listening).close()
+        finally:
+            watch.send_signal(signal.SIGINT)
+        assert watch.wait(20) == 130
+    daemon.wait_until(
+        lambda: len(lab.table("conn", "--no-headers")) == len(lab.clients), "the other's end"
+    )
+
+
+def test_endpoints_show_what_each_of_them_got(lab: Lab) -> None:
+    heading, *rows = lab.table("endpoints", "svc/web", "-o", "wide")
+
+    shown = [dict(zip(heading, row, strict=True)) for row in rows]
+    (pod,) = [row for row in shown if row["ADDRESS"] == ":".join(map(str, lab.pod))]
+    assert int(pod["TOTAL"]) >= 2
+    assert pod["ACTIVE"] == "2"
+    assert pod["SHARE"] == "100.0%"
+    assert {"TOTAL", "ACTIVE", "FAILURES", "SHARE"} < set(heading)
 
 
 def test_endpoints_tell_which_one_is_avoided(lab: Lab) -> None:
@@ -133,8 +231,9 @@ def test_endpoints_tell_which_one_is_avoided(lab: Lab) -> None:
     address = ":".join(map(str, lab.pod))
     assert ["web", "<none>", address, "true", "true", "<none>"] in rows
     assert len(rows) == 2
-    (view, _) = json.loads(lab.get("ep", "-o", "json").stdout)
+    (view, _) = json.loads(lab.get("ep", "-o", "json").stdout)["items"]
     assert list(view) == [
+        *("apiVersion", "kind", "metadata"),
         *("namespace", "service", "port_name", "protocol", "address", "port"),
         *("ready", "serving", "terminating", "node", "in_use", "penalized_until"),
         *("own_address_of", "connections"),
@@ -158,19 +257,13 @@ def test_connections_are_listed_one_by_one(lab: Lab) -> None:
     _, *rows = lab.table("connections", "-A")
 
     address = ":".join(map(str, lab.pod))
-    for row in rows:
-        assert row[:3] + row[4:6] + row[7:] == [
-            "default",
-            "web",
-            "<none>",
-            address,
-            "open",
-            "0",
-            "0",
-        ]
     clients = {":".join(map(str, each.getsockname())) for each in lab.clients}
-    assert {row[3] for row in rows} == clients
-    assert all(row[6].endswith("s") for row in rows), "an age"
+    assert {tuple(row[:5]) for row in rows} == {
+        ("default", "web", client, address, "open") for client in clients
+    }
+    assert all(row[5].endswith("s") or "m" in row[5] for row in rows), "an age"
+    wide = lab.table("connections", "-o", "wide", "--no-headers")
+    assert {tuple(row[-2:]) for row in wide} == {("0", "0")}, "bytes"
 
 
 def test_a_reader_that_leaves_ends_it_in_silence(lab: Lab) -> None:
@@ -196,8 +289,8 @@ def test_nothing_to_show_is_no_failure(lab: Lab) -> None:
     done = lab.get("services", "-n", "empty")
 
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "no services in namespace empty\n"
-    assert lab.get("services", "-n", "empty", "-o", "json").stdout == "[]\n"
+    assert done.stderr == "No resources found in empty namespace.\n"
+    assert json.loads(lab.get("services", "-n", "empty", "-o", "json").stdout)["items"] == []
 
 
 def test_without_a_proxy_it_says_where_it_looked(tmp_path: Path) -> None:
@@ -214,7 +307,13 @@ def test_without_a_proxy_it_says_where_it_looked(tmp_path: Path) -> None:
     [
         pytest.param([], ["RESOURCE"], id="nothing to get"),
         pytest.param(["pods"], ["pods", "services", "endpoints", "affinity"], id="no resource"),
-        pytest.param(["svc", "-o", "yaml"], ["yaml", "table", "wide", "json"], id="no format"),
+        pytest.param(["svc", "-o", "xml"], ["xml", "table", "wide", "yaml"], id="no format"),
+        pytest.param(["svc", "-o", "jsonpath={.x"], ["unclosed action"], id="a broken template"),
+        pytest.param(["svc", "-o", "jsonpath="], ["template"], id="an empty template"),
+        pytest.param(["svc", "-o", "custom-columns=X"], ["HEADING:PATH"], id="no column"),
+        pytest.param(["svc/"], ["svc/", "RESOURCE/NAME"], id="no name"),
+        pytest.param(["svc/web", "ep"], ["ep has no resource"], id="a name without resource"),
+        pytest.param(["svc,ep", "-w"], ["--watch", "one resource"], id="a watch on two"),
         pytest.param(["svc", "--control", ""], ["--control", "empty"], id="an empty path"),
     ],
 )
@@ -260,7 +359,7 @@ def test_of_two_proxies_on_the_default_socket_both_serve_and_the_first_answers(
     ):
         assert first.ready["control"] == f"{private}/kproxy.sock"
         assert second.ready["control"] is None
-        assert second.log_lines("warning", "no control", f"process {first.pid}")
+        assert second.log_lines("warning", "control unavailable", f"process {first.pid}")
         shown = call("svc", "-o", "json", XDG_RUNTIME_DIR=str(private))
-        assert [view["name"] for view in json.loads(shown.stdout)] == ["first"]
+        assert [view["name"] for view in json.loads(shown.stdout)["items"]] == ["first"]
     assert list(private.iterdir()) == []

@@ -34,7 +34,14 @@ class Asked:
     async def fetch(self, resource: str, **chosen: str) -> list[dict[str, Any]]:
         """As `kproxy get` does."""
         return await asyncio.to_thread(
-            client.fetch, self.path, resource, **chosen, on_warning=self.told.append
+            lambda: client.fetch(
+                self.path,
+                resource,
+                namespace=chosen.get("namespace", ""),
+                name=chosen.get("name", ""),
+                selector=chosen.get("selector", ""),
+                on_warning=self.told.append,
+            )
         )
 
 
