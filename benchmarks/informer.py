@@ -30,7 +30,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from kproxy import config, server
+from kproxy import config, process, server
 from kproxy.cluster import discovery, rest_config
 from kproxy.model import forwarding, names
 from kproxy.ops import observed
@@ -56,7 +56,7 @@ def main() -> None:
 
 async def _measure(options: argparse.Namespace) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
-    server.prepare_process()
+    process.prepare()
     with tempfile.TemporaryDirectory() as folder:
         async with _api_server(options) as api:
             ready = Path(folder, "ready")

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from kproxy import errors, settings
+from kproxy import errors, ready_file, settings
 from kproxy.model import services
 from kproxy.ops import log, places
 
@@ -273,7 +273,7 @@ class Config:
         for path in self.manifests:
             _check_readable(path)
         if self.ready_file is not None:
-            _check_ready_file(self.ready_file, self.manifests)
+            ready_file.check(self.ready_file, self.manifests)
 
 
 def _check_readable(path: Path) -> None:
@@ -287,28 +287,6 @@ def _check_readable(path: Path) -> None:
     if not os.access(path, wanted):
         raise errors.ConfigError(
             f"cannot read manifests from {path}: permission denied; allow this user to read it"
-        )
-
-
-def _check_ready_file(path: Path, manifests: tuple[Path, ...]) -> None:
-    """Refuse a place that the ready file cannot have, or must not take. Raises ConfigError."""
-    if not path.parent.is_dir():
-        raise errors.ConfigError(
-            f"--ready-file {path}: its directory does not exist, create it first"
-        )
-    # It is put in place by a rename and removed at exit: a device would be lost to everyone.
-    if os.path.lexists(path) and not path.is_file():
-        raise errors.ConfigError(
-            f"--ready-file {path}: something other than a regular file is there, name another path"
-        )
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise errors.ConfigError(
-            f"--ready-file {path}: this user may not write to its directory, name another path"
-        )
-    taken = {each.resolve() for each in manifests}
-    if path.resolve() in taken or path.parent.resolve() in taken:
-        raise errors.ConfigError(
-            f"--ready-file {path}: manifests are read from there, name a path elsewhere"
         )
 
 

@@ -12,22 +12,17 @@
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import operator
 import os
 import random
-import resource
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from urllib import parse
 
-import msgspec
 import structlog
 
-from kproxy import config, errors, events
+from kproxy import config, errors, events, process, ready_file
 from kproxy.balancer import penalty
 from kproxy.cluster import informer, manifests, source
 from kproxy.datapath import syscalls, worker
@@ -38,9 +33,6 @@ from kproxy.reconcile import dataplane, proxier, report, rules, runner
 
 _LARGE_SYNC = 20_000
 """Objects made by a sync from which on they are kept from the garbage collector."""
-
-_ROOM_FOR_FILES = 65536
-"""Descriptors for which there is room from the start: half a megabyte of the kernel's memory."""
 
 _log = structlog.get_logger(__name__)
 
@@ -105,6 +97,7 @@ class Server:
         self._surface = surface.Surface(
             self.observed, healthz=cfg.healthz, metrics=cfg.metrics, control_socket=cfg.control
         )
+        self._ready_file = ready_file.ReadyFile(cfg.ready_file) if cfg.ready_file else None
         self._has_looked = False
         self._is_ready = False
         self._failure: errors.KproxyError | None = None
@@ -135,8 +128,8 @@ class Server:
         that, when the ready file could not be written.
         """
         try:
-            if self._config.ready_file is not None:
-                _remove_stale(self._config.ready_file)
+            if self._ready_file is not None:
+                self._ready_file.remove_stale()
             self._surface.bind()
             self._bar_own_places()
             async with asyncio.TaskGroup() as seen:
@@ -151,8 +144,8 @@ class Server:
         finally:
             self._surface.close()
             self._worker.close()
-            if self._config.ready_file is not None and self._is_ready:
-                self._config.ready_file.unlink(missing_ok=True)
+            if self._ready_file is not None:
+                self._ready_file.remove()
 
     async def _follow(self) -> None:
         """Make true what the source says, until `stop`."""
@@ -172,6 +165,17 @@ class Server:
         self._stopping.set()
         if self._stop_requests > 1:
             self._killed.set()
+
+    def kill(self) -> None:
+        """Stop, and end at once: connections are reset."""
+        self.stop()
+        self._killed.set()
+
+    def reload(self) -> None:
+        """Read manifests or credentials again, and look at every frontend once more."""
+        _log.info("reloading", source=self._source.describe())
+        self._source.reload()
+        self._on_change(frozenset())
 
     def addresses(self) -> dict[str, str | None]:
         """Where "control", "healthz" and "metrics" are, None for one that is not there (yet)."""
@@ -255,10 +259,10 @@ class Server:
         )
 
     def _write_ready_file(self) -> Iterator[None]:
-        if self._config.ready_file is not None:
+        if self._ready_file is not None:
             head = {"pid": os.getpid(), **self.addresses()}
-            content = _json(head, "services", self._service_views())
-            yield from _write_atomically(self._config.ready_file, content)
+            content = ready_file.document(head, "services", self._service_views())
+            yield from self._ready_file.write(content)
 
     async def _drain(self) -> None:
         open_now = self._worker.connections
@@ -275,21 +279,17 @@ class Server:
 
 
 async def serve(cfg: config.Config, dropped_log_lines: Callable[[], int] = lambda: 0) -> None:
-    """Run a Server until SIGTERM or SIGINT; a second signal ends it at once.
+    """Run a Server until a signal ends it; see `process.Signals`.
 
     Raises ConfigError before anything is opened, KproxyError when serving is impossible.
     """
-    prepare_process()
+    process.prepare()
     server = Server(cfg, dropped_log_lines)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
     try:
-        await server.run()
+        with process.signals.handling(stop=server.stop, kill=server.kill, reload=server.reload):
+            await server.run()
     finally:
         gc.enable()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
 
 def _socket_address(text: str) -> endpoints.Backend | None:
@@ -347,74 +347,3 @@ def _report_problem(problem: source.Problem) -> None:
         _log.warning(str(problem))
     else:
         _log.info(str(problem))
-
-
-def prepare_process() -> None:
-    """Set limits and the garbage collector as a proxy of many Services needs them."""
-    _raise_open_files_limit()
-    _dump_no_core()
-    # Until the first sync is done, everything that is made stays: there is nothing to collect.
-    gc.disable()
-    gc.set_threshold(50_000, 20, 50)
-
-
-def _raise_open_files_limit() -> None:
-    """Use all the descriptors this process is allowed to have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    _make_room_for_files(hard)
-
-
-def _make_room_for_files(count: int) -> None:
-    """Let the kernel's table of descriptors have its size now.
-
-    It doubles whenever it is full, and with a second thread in the process that waits for a
-    grace period of RCU (fs/file.c, expand_fdtable): 5 to 15 ms in which no byte moves.
-    """
-    with contextlib.suppress(OSError), Path(os.devnull).open("rb") as file:
-        os.close(fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, min(count, _ROOM_FOR_FILES) - 1))
-
-
-def _dump_no_core() -> None:
-    """Should this process crash, its credentials stay out of the file system."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove the ready file of an earlier life, which would mislead. Raises ConfigError."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise errors.ConfigError(
-            f"cannot replace the ready file {path}: {error.strerror}; choose another place"
-        ) from error
-
-
-def _json(head: Mapping[str, object], key: str, items: Iterable[object]) -> Iterator[bytes]:
-    """The JSON object `head` with a list of `items` as its last member, a piece for each item."""
-    yield msgspec.json.format(msgspec.json.encode(head), indent=2).removesuffix(b"\n}")
-    yield b',\n  "%s": [' % key.encode()
-    separator = b"\n"
-    for item in items:
-        yield separator + msgspec.json.encode(item)
-        separator = b",\n"
-    yield b"\n]\n}\n"
-
-
-def _write_atomically(path: Path, pieces: Iterable[bytes]) -> Iterator[None]:
-    """Write so that a reader sees all of it or nothing. Raises KproxyError."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-                yield
-        scratch.replace(path)
-    except OSError as error:
-        raise errors.KproxyError(
-            f"cannot write the ready file {path}: {error.strerror}; choose another place"
-        ) from error
-    finally:
-        scratch.unlink(missing_ok=True)

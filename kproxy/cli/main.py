@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kproxy import errors
+from kproxy import errors, process
 
 if TYPE_CHECKING:
     import typer
@@ -32,9 +32,21 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 
+SERVING = frozenset({"run", "simulate", "demo"})
+"""The commands that go on until a signal ends them."""
+
+
 def main() -> None:
     """Entry point of the command."""
-    sys.exit(run(sys.argv[1:] or ["--help"]))
+    process.open_standard_streams()
+    arguments = sys.argv[1:] or ["--help"]
+    try:
+        if arguments[0] in SERVING:
+            process.signals.take()
+        code = run(arguments)
+    except process.EndedError:
+        code = 0
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -54,6 +66,8 @@ def run(arguments: list[str]) -> int:
         first = _first_leaf(error)
         if isinstance(first, errors.KproxyError):
             return _fail(str(first), first.exit_code)
+        if sentence := process.shortage(first):
+            return _fail(sentence, errors.KproxyError.exit_code)
         if sys.flags.dev_mode:
             raise
         return _fail(_bug_sentence(first), errors.KproxyError.exit_code)

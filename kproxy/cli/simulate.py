@@ -5,7 +5,6 @@ import gc
 import ipaddress
 import re
 import shlex
-import signal
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-from kproxy import errors
+from kproxy import errors, process
 from kproxy.cli import event_loop, kubeconfig_file
 from kproxy.ops import log
 from kproxy.portal import loopback
@@ -113,9 +112,17 @@ async def _serve(
 ) -> None:
     """Run the cluster until a signal comes."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    with process.signals.handling(stop=stop.set, kill=stop.set):
+        await _serve_until(stop, options, given, wanted, out)
+
+
+async def _serve_until(
+    stop: asyncio.Event,
+    options: cluster.Options,
+    given: Sequence[manifests.Manifest],
+    wanted: Sequence[tuple[faults.Kind, Mapping[str, Any]]],
+    out: Path | None,
+) -> None:
     async with cluster.Cluster(options) as running:
         for manifest in given:
             _apply(running, manifest)

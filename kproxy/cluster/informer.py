@@ -108,6 +108,11 @@ class InformerSource:
                 group.create_task(each.run(), name=f"reflector of {each.where}")
             group.create_task(self._watch_for_sleep(), name="watch for sleep")
 
+    def reload(self) -> None:
+        """Ask the server anew, with the credentials of now."""
+        for each in self._reflectors:
+            each.reconnect()
+
     async def _watch_for_sleep(self) -> None:
         """After a suspend the server has forgotten our connections, and will never say so."""
         before = self._asleep()

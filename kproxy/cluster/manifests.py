@@ -156,6 +156,12 @@ class ManifestSource:
             if watch is not None:
                 watch.close()
 
+    def reload(self) -> None:
+        """Read every file again, also those that look unchanged."""
+        for listing in self._listings.values():
+            self._changed |= {file.path for file in listing.files}
+        self._stirred.set()
+
     async def _wait(self, readers: "_Readers") -> None:
         """Until something has changed, or it is time to look anyway."""
         seconds = POLL_SECONDS if self._watch_problems or readers.late else RESCAN_SECONDS

@@ -94,3 +94,7 @@ class Source(Protocol):
     async def run(self) -> None:
         """Read, then follow changes, until cancelled."""
         ...
+
+    def reload(self) -> None:
+        """Read everything again soon: manifests, or credentials and lists."""
+        ...

@@ -37,6 +37,9 @@ class StillSource:
     async def run(self) -> None:
         """Nothing."""
 
+    def reload(self) -> None:
+        """Nothing."""
+
 
 class Proxy:
     """The parts of a proxy; nothing is really bound. `seen` is what is observed of them."""

@@ -1,0 +1,231 @@
+"""This process towards the system: standard streams, signals, limits.
+
+The first two come before everything else, so that a signal in the first second, or a closed
+standard stream, meets a program that knows what to do. So this module imports little.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+_IGNORED = (
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGIO,
+)
+"""They would end a process that has no use for them."""
+
+_ROOM_FOR_FILES = 65536
+"""Descriptors for which there is room from the start: half a megabyte of the kernel's memory."""
+
+
+class EndedError(BaseException):
+    """SIGTERM, or the loss of the terminal, before there was anything to stop."""
+
+
+def open_standard_streams() -> None:
+    """Put /dev/null in the place of each standard stream that is closed.
+
+    Without this, the next file or socket that is opened becomes standard error, and everything
+    that is printed goes into it.
+    """
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                continue
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number
+            if opened != fd:
+                os.dup2(opened, fd)
+                os.close(opened)
+            os.set_inheritable(fd, True)  # noqa: FBT003  # children have standard streams too
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(fd, mode, closefd=False))
+
+
+class Terminal:
+    """The terminal that this process was started on, if there was one."""
+
+    def __init__(self) -> None:
+        self._was_there = self.is_there()
+
+    def is_lost(self) -> bool:
+        """Whether there was one, and it has gone away: its window was closed."""
+        return self._was_there and not self.is_there()
+
+    @staticmethod
+    def is_there() -> bool:
+        """Whether there is a controlling terminal that has not been hung up."""
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
+        except OSError:
+            return False
+        return True
+
+
+class Signals:
+    """What signals do to a command that serves.
+
+    | signal | |
+    |---|---|
+    | TERM, INT | end in good order; a second one ends at once |
+    | QUIT | end at once |
+    | HUP, after the terminal has gone | as TERM |
+    | HUP otherwise | reload; a command that cannot ends as on TERM |
+    | USR1, USR2, ALRM and their like | nothing |
+
+    HUP stays ignored if it was at the start: nohup asks for that. `take` is called first of all;
+    until `handling` takes over, the signals that end raise EndedError.
+    """
+
+    def __init__(self) -> None:
+        self._terminal = Terminal()
+        self._heeds_hup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        self._is_taken = False
+        self.has_ended = False
+        """Whether an end was asked for. It counts even if somebody swallowed the EndedError."""
+
+    def take(self) -> None:
+        """Have this object handle the signals. Call it in the main thread."""
+        self._is_taken = True
+        for number in _IGNORED:
+            # Not SIG_IGN, which programs that this one starts would inherit.
+            signal.signal(number, _nothing)
+        for number in (signal.SIGTERM, signal.SIGQUIT):
+            signal.signal(number, self._end)
+        if self._heeds_hup:
+            signal.signal(signal.SIGHUP, self._end_if_lost)
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        self.has_ended = True
+        raise EndedError
+
+    def _end_if_lost(self, number: int, frame: FrameType | None) -> None:
+        if self._terminal.is_lost():
+            self._end(number, frame)
+
+    @contextlib.contextmanager
+    def handling(
+        self,
+        *,
+        stop: Callable[[], object],
+        kill: Callable[[], object],
+        reload: Callable[[], object] | None = None,
+    ) -> Iterator[None]:
+        """Call these on the running event loop. What has come before counts."""
+        import asyncio  # noqa: PLC0415  # the command line does not need it
+
+        loop = asyncio.get_running_loop()
+
+        def on_hup() -> None:
+            if reload is None or self._terminal.is_lost():
+                stop()
+            else:
+                reload()
+
+        handlers: dict[int, Callable[[], object]] = {
+            signal.SIGTERM: stop,
+            signal.SIGINT: stop,
+            signal.SIGQUIT: kill,
+        }
+        if self._heeds_hup:
+            handlers[signal.SIGHUP] = on_hup
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        if self.has_ended:
+            stop()
+        try:
+            yield
+        finally:
+            for number in handlers:
+                loop.remove_signal_handler(number)
+            if self._is_taken:
+                self.take()
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    pass
+
+
+signals = Signals()
+"""Those of this process."""
+
+
+def prepare() -> None:
+    """Set limits and the garbage collector as a proxy of many Services needs them."""
+    import gc  # noqa: PLC0415
+
+    _raise_open_files_limit()
+    _dump_no_core()
+    # Until the first sync is done, everything that is made stays: there is nothing to collect.
+    gc.disable()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def _raise_open_files_limit() -> None:
+    """Use all the descriptors this process is allowed to have."""
+    import resource  # noqa: PLC0415
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _make_room_for_files(hard)
+
+
+def _make_room_for_files(count: int) -> None:
+    """Let the kernel's table of descriptors have its size now.
+
+    It doubles whenever it is full, and with a second thread in the process that waits for a
+    grace period of RCU (fs/file.c, expand_fdtable): 5 to 15 ms in which no byte moves.
+    """
+    import fcntl  # noqa: PLC0415
+
+    with contextlib.suppress(OSError):
+        fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.close(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(count, _ROOM_FOR_FILES) - 1))
+        finally:
+            os.close(fd)
+
+
+def _dump_no_core() -> None:
+    """Should this process crash, its credentials stay out of the file system."""
+    import resource  # noqa: PLC0415
+
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
+_OUT_OF = {
+    errno.ENOMEM: "memory is used up: give this process more (ulimit -v, the container's limit)",
+    errno.EMFILE: "open files are used up: raise the limit (ulimit -n)",
+    errno.ENFILE: "the system's open files are used up (fs.file-max): close some programs",
+    errno.ENOSPC: "the disk is full: make room on it",
+    errno.EDQUOT: "this user's disk quota is used up: make room",
+    errno.EROFS: "the file system is read-only: name a path on another one",
+    errno.EIO: "a device or terminal failed to read or write",
+}
+
+
+def shortage(error: BaseException) -> str:
+    """The sentence for an exception that says what the system is short of; "" for others."""
+    if isinstance(error, MemoryError):
+        return _OUT_OF[errno.ENOMEM]
+    if isinstance(error, OSError) and error.errno in _OUT_OF:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{_OUT_OF[error.errno]}{where}"
+    text = str(error)
+    if isinstance(error, RuntimeError) and "start new thread" in text:
+        return "no thread can be started: raise the limits of memory or processes (ulimit -v, -u)"
+    is_unloadable = "failed to map segment" in text or "cannot allocate memory" in text.lower()
+    if isinstance(error, ImportError) and is_unloadable:
+        return _OUT_OF[errno.ENOMEM]
+    return ""

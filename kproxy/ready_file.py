@@ -1,0 +1,130 @@
+"""The ready file: a JSON document that appears when the first sync is done, and goes at exit."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from kproxy import errors
+
+
+def check(path: Path, manifests: Collection[Path]) -> None:
+    """Refuse a place that the ready file cannot have, or must not take. Raises ConfigError."""
+    try:
+        reason = _reason_against(path, manifests)
+    except OSError as error:
+        reason = f"{_words(error)}, name another path"
+    if reason:
+        raise errors.ConfigError(f"--ready-file {path}: {reason}")
+
+
+def _reason_against(path: Path, manifests: Collection[Path]) -> str:
+    """Why the ready file cannot be there; "" if it can. Raises OSError."""
+    if not path.parent.is_dir():
+        return "its directory does not exist, create it first"
+    # It is put in place by a rename and removed at exit: a device would be lost to everyone.
+    if _exists(path) and not path.is_file():
+        return "something other than a regular file is there, name another path"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return "this user may not write to its directory, name another path"
+    taken = {_resolved(each) for each in manifests}
+    if _resolved(path) in taken or _resolved(path.parent) in taken:
+        return "manifests are read from there, name a path elsewhere"
+    return ""
+
+
+def _exists(path: Path) -> bool:
+    """Whether anything is there, a broken link for instance. Raises OSError."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _resolved(path: Path) -> Path:
+    """Where symbolic links lead; the path itself where they lead round in a circle."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # RuntimeError is what Python says before 3.13
+        return path.absolute()
+
+
+class ReadyFile:
+    """The ready file at a path. Owns a descriptor of its directory from `write` to `remove`.
+
+    With the descriptor the file is found again at exit, though its directory may have been moved
+    or replaced since.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._directory = -1
+        self._written: tuple[int, int] | None = None
+
+    def remove_stale(self) -> None:
+        """Remove the file of an earlier life, which would mislead. Raises ConfigError."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise errors.ConfigError(
+                f"cannot replace the ready file {self._path}: {_words(error)}; choose another place"
+            ) from error
+
+    def write(self, pieces: Iterable[bytes]) -> Iterator[None]:
+        """Write so that a reader sees all of it or nothing. Raises KproxyError."""
+        scratch = f".kproxy-{os.getpid()}"  # short: the name itself may be as long as can be
+        try:
+            self._directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                yield from self._fill(scratch, pieces)
+            finally:
+                with contextlib.suppress(OSError):
+                    os.unlink(scratch, dir_fd=self._directory)
+        except OSError as error:
+            raise errors.KproxyError(
+                f"cannot write the ready file {self._path}: {_words(error)}; choose another place"
+            ) from error
+
+    def _fill(self, scratch: str, pieces: Iterable[bytes]) -> Iterator[None]:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        fd = os.open(scratch, flags, 0o666, dir_fd=self._directory)
+        with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor
+            for piece in pieces:
+                file.write(piece)
+                yield
+            file.flush()
+            found = os.fstat(fd)
+            name = self._path.name
+            os.replace(scratch, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            self._written = found.st_dev, found.st_ino
+
+    def remove(self) -> None:
+        """Remove what was written, unless something else is there by now. Never raises OSError."""
+        directory, self._directory = self._directory, -1
+        written, self._written = self._written, None
+        if directory < 0:
+            return
+        with contextlib.suppress(OSError):
+            found = os.stat(self._path.name, dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISREG(found.st_mode) and (found.st_dev, found.st_ino) == written:
+                os.unlink(self._path.name, dir_fd=directory)
+        os.close(directory)
+
+
+def document(head: Mapping[str, object], key: str, items: Iterable[object]) -> Iterator[bytes]:
+    """The JSON object `head` with a list of `items` as its last member, a piece for each item."""
+    yield msgspec.json.format(msgspec.json.encode(head), indent=2).removesuffix(b"\n}")
+    yield b',\n  "%s": [' % key.encode()
+    separator = b"\n"
+    for item in items:
+        yield separator + msgspec.json.encode(item)
+        separator = b",\n"
+    yield b"\n]\n}\n"
+
+
+def _words(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,113 @@
+"""A process whose standard streams are closed, or that is short of something."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kproxy import process
+
+MANIFEST = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: 10.232.0.1, ports: [{port: 8080}]}
+"""
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "01", "12", "02", "012"])
+@pytest.mark.parametrize("arguments", ["version", "run -f missing.yaml", "get services"])
+def test_a_closed_standard_stream_changes_nothing_else(
+    tmp_path: Path, closed: str, arguments: str
+) -> None:
+    closing = " ".join(f"{fd}<&-" for fd in closed)
+    command = f"exec {sys.executable} -m kproxy {arguments} {closing}"
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+    assert done.returncode == {"version": 0, "get services": 1}.get(arguments, 2)
+    has_failed = done.returncode != 0
+    assert bool(done.stderr) == (has_failed and "2" not in closed)
+    assert bool(done.stdout) == (not has_failed and "1" not in closed)
+    assert list(tmp_path.iterdir()) == []
+
+
+STREAMS = """
+import os, sys
+for fd in (0, 1, 2):
+    os.close(fd)
+from kproxy import process
+process.open_standard_streams()
+process.open_standard_streams()
+opened = os.open(sys.argv[1], os.O_WRONLY)
+names = [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)]
+os.write(opened, f"{opened} {names}".encode())
+"""
+
+
+def test_closed_streams_become_dev_null_and_files_get_other_numbers(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.touch()
+
+    subprocess.run([sys.executable, "-c", STREAMS, str(out)], timeout=20, check=True)
+
+    assert out.read_text() == "3 ['/dev/null', '/dev/null', '/dev/null']"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "memory"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (OSError(errno.ENFILE, "x"), "fs.file-max"),
+        (OSError(errno.ENOSPC, "x", "/var/run/x"), "/var/run/x"),
+        (OSError(errno.EROFS, "x", "/var/run/x"), "read-only"),
+        (RuntimeError("can't start new thread"), "thread"),
+        (ImportError("x.so: failed to map segment from shared object"), "memory"),
+        (OSError(errno.EBADF, "x"), ""),
+        (RuntimeError("x"), ""),
+        (ImportError("No module named x"), ""),
+    ],
+)
+def test_what_the_system_is_short_of_is_told_in_words(error: Exception, said: str) -> None:
+    sentence = process.shortage(error)
+
+    assert bool(sentence) == bool(said)
+    assert said in sentence
+
+
+@pytest.mark.parametrize("megabytes", [60, 120, 160, 200])
+def test_a_memory_limit_is_met_with_a_sentence_or_served_under(
+    tmp_path: Path, megabytes: int
+) -> None:
+    (tmp_path / "web.yaml").write_text(MANIFEST)
+    limit = f"ulimit -v {megabytes * 1024}; exec timeout -s TERM 3"
+    flags = "--healthz-bind-address '' --metrics-bind-address '' --control '' --ready-file ready"
+
+    done = subprocess.run(
+        ["sh", "-c", f"{limit} {sys.executable} -m kproxy run -f web.yaml {flags}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    if done.returncode != 124:  # it did not last until it was stopped
+        assert done.returncode == 1, done.stderr
+        assert "memory" in done.stderr.splitlines()[-1] or "thread" in done.stderr
+    assert "a bug" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["web.yaml"]
