@@ -21,6 +21,7 @@ from kproxy.simulator import (
     resources,
     status,
     storage,
+    target_ports,
 )
 from kproxy.simulator.storage import Object
 
@@ -59,6 +60,9 @@ class Kubelet:
             await asyncio.Event().wait()
 
     def _follow(self, event: storage.Event) -> None:
+        if event.resource is resources.SERVICES:
+            for running in self._runs.values():
+                running.run.service_changed(event)
         if event.resource is not resources.PODS:
             return
         uid = event.object["metadata"]["uid"]
@@ -117,6 +121,8 @@ class _Run:
         self._recorder = recorder
         self._address = ""
         self._server: pod_server.PodServer | None = None
+        self._declared = pods.ports(pod)
+        self._told: list[str] = []
         self._restarts = 0
         self._changed = asyncio.Event()
         self._ending = asyncio.Event()
@@ -131,6 +137,17 @@ class _Run:
         if pod["metadata"].get("annotations") != annotations:
             self._changed.set()
         self._note_deletion()
+
+    def service_changed(self, event: storage.Event) -> None:
+        """The API has another version of a Service, which may say what this pod listens on."""
+        if self._declared or not self._address:
+            return
+        namespace = event.object["metadata"]["namespace"]
+        versions = (event.object, event.previous or event.object)
+        if namespace == self.pod["metadata"]["namespace"] and any(
+            target_ports.selects(each, self.pod) for each in versions
+        ):
+            self._changed.set()
 
     async def run(self, address: str) -> None:
         """Live until the pod is deleted, then finish what is under way.
@@ -172,7 +189,8 @@ class _Run:
         """One run of the container; how it ended."""
         loop = asyncio.get_running_loop()
         opened_at, started = loop.time(), self._now()
-        server = pod_server.PodServer(lambda: self.pod, self._address, pods.ports(self.pod))
+        self._declared, self._told = pods.ports(self.pod), []
+        server = pod_server.PodServer(lambda: self.pod, self._address, self._ports())
         self._server = server
         try:
             await server.open()
@@ -193,7 +211,8 @@ class _Run:
         loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
-            await server.adjust()
+            await server.adjust(self._ports())
+            self._tell_ports()
             asked = pods.behaviour(self.pod)
             now = loop.time()
             ready_at = opened_at + asked.readiness_delay
@@ -204,6 +223,26 @@ class _Run:
             self._report({"running": {"startedAt": started}}, is_ready=is_ready)
             moments = [each for each in (ready_at, crash_at) if each is not None and each > now]
             await self._changed_before(min(moments, default=None))
+
+    def _ports(self) -> list[int]:
+        """What it listens on: the ports that are declared, else those that its Services target."""
+        return self._declared or list(self._target_ports().numbers)
+
+    def _target_ports(self) -> target_ports.TargetPorts:
+        services = self._registry.list(resources.SERVICES, self.pod["metadata"]["namespace"])
+        return target_ports.of(self.pod, services)
+
+    def _tell_ports(self) -> None:
+        """Let an Event say what a pod without declared ports listens on, when that changes."""
+        if self._declared:
+            return
+        found = self._target_ports()
+        told = [found.listening(), *found.unresolved()]
+        if told != self._told:
+            self._told = told
+            self._event("TargetPorts", told[0], is_warning=not found.numbers)
+            for sentence in told[1:]:
+                self._event("TargetPorts", sentence, is_warning=True)
 
     async def _changed_before(self, moment: float | None) -> None:
         """Return when an annotation has changed, and at `moment` at the latest."""

@@ -65,7 +65,7 @@ def why_unknown(content: Mapping[str, Any]) -> str:
     served = [each.api_version for each in resources.ALL if each.kind == kind]
     if served:
         return f"the simulated cluster has {kind} of {served[0]}, not of {version}"
-    return f"the simulated cluster has no {kind}"
+    return f"the simulated cluster has no {kind} of {version}"
 
 
 def items(content: Mapping[str, Any]) -> Sequence[Any]:

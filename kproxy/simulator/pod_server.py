@@ -23,15 +23,16 @@ class PodServer:
     """Listens on `ports` of the pod's address, and answers for as long as it is open.
 
     `pod` gives the pod as it is now: its annotations count at once. The owner calls `open` once,
-    then `adjust` whenever the annotations have changed, and one of `close` and `abort` at last.
+    then `adjust` whenever the annotations or the ports have changed, and one of `close` and
+    `abort` at last.
     """
 
     def __init__(self, pod: Callable[[], Object], address: str, ports: Sequence[int]) -> None:
         self._pod = pod
         self._address = address
-        self._ports = ports
+        self._ports = list(ports)
         self._http = http_server.Server(self._answer)
-        self._servers: list[asyncio.Server] = []
+        self._servers: dict[int, asyncio.Server] = {}
         self._black_hole: contextlib.ExitStack | None = None
         self._opened_at = 0.0
         self._under_way = 0
@@ -43,16 +44,20 @@ class PodServer:
         self._opened_at = asyncio.get_running_loop().time()
         await self.adjust()
 
-    async def adjust(self) -> None:
-        """Become a black hole, or stop being one, as the pod now says. Raises OSError."""
-        wanted = pods.behaviour(self._pod()).is_black_hole
-        if wanted and self._black_hole is None:
+    async def adjust(self, ports: Sequence[int] | None = None) -> None:
+        """Listen on `ports`, None for those of before, or be a black hole on them, as the pod now
+        says. Raises OSError."""
+        has_moved = ports is not None and list(ports) != self._ports
+        if ports is not None:
+            self._ports = list(ports)
+        if not pods.behaviour(self._pod()).is_black_hole:
+            self._fill_in()
+            await self._listen()
+        elif self._black_hole is None or has_moved:
+            self._fill_in()
             self._stop_listening()
             self._drop_connections()
             self._black_hole = black_holes(self._address, self._ports)
-        elif not wanted and (self._black_hole is not None or not self._servers):
-            self._fill_in()
-            await self._listen()
 
     async def drain(self) -> None:
         """Accept nothing more, and return when no request is under way."""
@@ -73,18 +78,21 @@ class PodServer:
         self._drop_connections()
 
     async def _listen(self) -> None:
+        """Listen on each of the ports, and on no other."""
         loop = asyncio.get_running_loop()
+        for port in self._servers.keys() - set(self._ports):
+            self._servers.pop(port).close()
+        new = [port for port in self._ports if port not in self._servers]
         with contextlib.ExitStack() as opened:
-            listeners = [
-                opened.enter_context(_listener(self._address, port)) for port in self._ports
-            ]
+            listeners = {port: opened.enter_context(_listener(self._address, port)) for port in new}
             opened.pop_all()
-        for listener in listeners:
-            server = await loop.create_server(self._http, sock=listener, backlog=_BACKLOG)
-            self._servers.append(server)
+        for port, listener in listeners.items():
+            self._servers[port] = await loop.create_server(
+                self._http, sock=listener, backlog=_BACKLOG
+            )
 
     def _stop_listening(self) -> None:
-        for server in self._servers:
+        for server in self._servers.values():
             server.close()
         self._servers.clear()
 
