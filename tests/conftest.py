@@ -24,18 +24,16 @@ def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("t")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Let tests that share an expensive fixture run in the same process.
 
     pytest-xdist keeps a group together (`--dist loadgroup`). Without one, each of its processes
     would start the proxy, the cluster or the redis-server of a module or session once more.
     """
-    for item in items:
-        if isinstance(item, pytest.Function) and not item.get_closest_marker("xdist_group"):
-            shared = _shared_fixture(item)
-            if shared:
-                item.add_marker(pytest.mark.xdist_group(shared))
+    if isinstance(item, pytest.Function) and not item.get_closest_marker("xdist_group"):
+        shared = _shared_fixture(item)
+        if shared:
+            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 def _shared_fixture(item: pytest.Function) -> str:
