@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "run": "Serve Services on virtual ClusterIPs.",
     "get": "Show what a running proxy is doing.",
+    "describe": "Show everything a running proxy knows of a Service.",
+    "status": "Show how a running proxy is.",
     "simulate": "Run a simulated cluster, for kubectl and for the proxy.",
     "demo": "Watch the proxy at work, without a cluster and without root.",
     "bench": "Measure what a userspace proxy costs.",

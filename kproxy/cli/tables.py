@@ -120,7 +120,8 @@ def field(heading: str, key: str, *, is_wide: bool = False) -> Column:
     return Column(heading, lambda view: str(view[key] or ""), is_wide)
 
 
-def _yes(heading: str, key: str, *, is_wide: bool = False) -> Column:
+def yes(heading: str, key: str, *, is_wide: bool = False) -> Column:
+    """A column that shows whether a field is true."""
     return Column(heading, lambda view: "true" if view[key] else "false", is_wide)
 
 
@@ -247,12 +248,12 @@ _COLUMNS = {
         field("SERVICE", "service"),
         field("PORT-NAME", "port_name"),
         ADDRESS,
-        _yes("READY", "ready"),
-        _yes("IN-USE", "in_use"),
+        yes("READY", "ready"),
+        yes("IN-USE", "in_use"),
         Column("PENALIZED", penalized),
         *ENDPOINT_COUNTERS,
-        _yes("SERVING", "serving", is_wide=True),
-        _yes("TERMINATING", "terminating", is_wide=True),
+        yes("SERVING", "serving", is_wide=True),
+        yes("TERMINATING", "terminating", is_wide=True),
         field("NODE", "node", is_wide=True),
     ),
     "affinity": (

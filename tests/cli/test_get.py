@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
+from kproxy import __version__
+from kproxy.cli import completion
+from tests import kubectl
 from tests.e2e import daemon, manifests, sockets
+
+
+ROOT = Path(__file__).parents[2]
 
 
 class Lab:
@@ -42,8 +49,13 @@ class Lab:
 
 def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`kproxy get ARGUMENTS` in an environment of these variables."""
+    return kproxy("get", *arguments, **environment)
+
+
+def kproxy(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`kproxy ARGUMENTS` in an environment of these variables."""
     return subprocess.run(
-        [sys.executable, "-m", "kproxy", "get", *arguments],
+        [sys.executable, "-m", "kproxy", *arguments],
         capture_output=True,
         text=True,
         timeout=20,
@@ -238,6 +250,80 @@ def test_endpoints_tell_which_one_is_avoided(lab: Lab) -> None:
         *("ready", "serving", "terminating", "node", "in_use", "penalized_until"),
         *("own_address_of", "connections"),
     ]
+
+
+def test_a_service_is_described_with_its_endpoints(lab: Lab) -> None:
+    done = kproxy("describe", "svc/web", "--control", lab.control)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line and line[0] != " ")
+    assert (fields["Name"].strip(), fields["Labels"].strip()) == ("web", "tier=front")
+    assert fields["Session Affinity"].strip() == "ClientIP 3h"
+    bound = ":".join(map(str, lab.daemon.address("web")))
+    assert any(line.split()[:1] == ["cluster-ip"] and bound in line for line in lines)
+    address = ":".join(map(str, lab.pod))
+    (row,) = [line.split() for line in lines if address in line]
+    assert (row[1], row[3], row[-1]) == ("true", "2", "<none>")
+    missing = kproxy("describe", "service", "nope", "--control", lab.control)
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert '"nope" not found' in missing.stderr
+    assert kproxy("describe", "ep/web", "--control", lab.control).returncode == 2
+
+
+def test_why_an_endpoint_is_not_used(lab: Lab) -> None:
+    done = kproxy("describe", "svc", "web", "odd", "-A", "--control", lab.control)
+
+    assert "Name:             odd" in done.stdout
+    assert "\x1b" not in done.stdout
+    dead = [line for line in done.stdout.splitlines() if "failed a dial, avoided for" in line]
+    told = json.loads(lab.get("ep", "web", "-o", "json").stdout)["items"]
+    assert bool(dead) >= any(each["penalized_until"] for each in told)
+
+
+def test_how_the_proxy_is_on_one_screen(lab: Lab) -> None:
+    done = kproxy("status", "--control", lab.control)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"ready, version {__version__}, process {lab.daemon.pid}" in done.stdout
+    assert "3 with 3 ports" in done.stdout
+    as_json = json.loads(kproxy("status", "-o", "json", "--control", lab.control).stdout)
+    assert as_json["frontends"]["bound"] >= 1
+
+
+def test_kubectl_finds_it_as_a_plugin(lab: Lab, tmp_path: Path) -> None:
+    found = kubectl.programs()
+    if not found:
+        pytest.skip("needs kubectl")
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        entry = tomllib.load(file)["project"]["scripts"]["kubectl-kproxy"]
+    module, _, function = entry.partition(":")
+    plugin = tmp_path / "kubectl-kproxy"
+    plugin.write_text(f"#!{sys.executable}\nfrom {module} import {function}\n{function}()\n")
+    plugin.chmod(0o755)
+
+    done = subprocess.run(
+        [found[-1], "kproxy", "get", "svc", "-o", "name", "--control", lab.control],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
+    )
+
+    assert (done.stdout, done.returncode) == ("service/web\n", 0)
+
+
+def test_a_shell_is_offered_resources_and_services(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert completion.arguments([], "s") == ["services"]
+    assert completion.arguments(["services"], "w") == [], "without a proxy"
+
+    (tmp_path / "kproxy.sock").symlink_to(lab.control)
+    assert completion.arguments(["services", "-A"], "w") == ["web"]
+    assert completion.arguments([], "svc/o") == ["svc/odd"]
 
 
 def test_a_name_cannot_drive_the_terminal(lab: Lab) -> None:

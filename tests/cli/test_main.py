@@ -17,7 +17,7 @@ from kproxy import server
 from kproxy.cli import main
 from tests.e2e import manifests, programs
 
-COMMANDS = ["run", "get", "simulate", "demo", "bench", "config", "version"]
+COMMANDS = ["run", "get", "describe", "status", "simulate", "demo", "bench", "config", "version"]
 
 MANIFEST = f"""
 apiVersion: v1

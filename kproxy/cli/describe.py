@@ -1,0 +1,156 @@
+"""`kproxy describe`: everything a running proxy knows of a Service, as kubectl describes things."""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Annotated
+
+import typer
+
+from kproxy import errors
+from kproxy.cli import completion, resources, tables
+from kproxy.cli.get import (
+    ControlOption,
+    EveryNamespaceOption,
+    NamespaceOption,
+    Question,
+    control_path,
+)
+from kproxy.cli.resources import View
+
+_SHOWN_ENDPOINTS = 100
+"""Endpoints of a service port that are listed; `kproxy get endpoints` has all."""
+
+
+def describe(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="service [NAME]...",
+            help="Services: service web, or svc/web.",
+            show_default=False,
+            autocompletion=completion.arguments,
+        ),
+    ],
+    namespace: NamespaceOption = "default",
+    all_namespaces: EveryNamespaceOption = False,  # noqa: FBT002  # a flag
+    control: ControlOption = None,
+) -> None:
+    """Show everything that a running proxy knows of a Service.
+
+    Its addresses and where they are bound, its endpoints and why some of them are not used.
+    """
+    wanted = resources.wanted(arguments)
+    if others := {each.kind.plural for each in wanted} - {"services"}:
+        raise errors.ConfigError(f"only services can be described, not {', '.join(sorted(others))}")
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do
+    asked = Question(control_path(control), "" if all_namespaces else namespace)
+    found, missing = asked.all(wanted)
+    texts = [
+        "\n".join(_service(list(ports)))
+        for _, views in found
+        for _, ports in groupby(views, key=lambda view: (view["namespace"], view["name"]))
+    ]
+    if texts:
+        sys.stdout.write("\n\n\n".join(texts) + "\n")
+    elif not missing:
+        where = f"in {asked.namespace} namespace." if asked.namespace else ""
+        typer.echo(f"No resources found {where}".strip(), err=True)
+    if missing:
+        *others_missing, last = missing
+        for each in others_missing:
+            typer.echo(f"kproxy: {each}", err=True)
+        raise last
+
+
+def _service(ports: Sequence[View]) -> Iterator[str]:
+    """The lines about a Service, all of whose ports are given."""
+    first = ports[0]
+    label_lines = [f"{key}={value}" for key, value in (first.get("labels") or {}).items()]
+    yield from _fields(
+        ("Name", first["name"]),
+        ("Namespace", first["namespace"]),
+        ("Labels", f"\n{' ' * _INDENT}".join(map(tables.printable, label_lines))),
+        ("Type", first["type"]),
+        ("Age", tables.age(first)),
+        ("IP", first["cluster_ip"]),
+        ("Strategy", first["strategy"]),
+        ("Session Affinity", tables.affinity(first) or "None"),
+        ("Internal Policy", first.get("internal_traffic_policy")),
+        ("External Policy", first.get("external_traffic_policy")),
+    )
+    for view in ports:
+        yield from _port(view)
+
+
+def _port(view: View) -> Iterator[str]:
+    connections = view["connections"]
+    yield from _fields(
+        ("Port", f"{view['port_name'] or '<unset>'}  {tables.port(view)}"),
+        ("Connections", f"{connections['active']} active, {connections['total']} in all"),
+    )
+    yield "Addresses:"
+    yield from _indented(tables.Table(_FRONTENDS).lines(view["frontends"]))
+    found = view["endpoints"]
+    yield f"Endpoints:{' ' * (_INDENT - 10)}{tables.picked(view)} in use"
+    shown = [{**each, "port_view": view} for each in found[:_SHOWN_ENDPOINTS]]
+    yield from _indented(tables.Table(_ENDPOINTS).lines(shown))
+    if len(found) > _SHOWN_ENDPOINTS:
+        yield (
+            f"  and {len(found) - _SHOWN_ENDPOINTS} more: "
+            f"kproxy get endpoints {view['name']} -n {view['namespace']}"
+        )
+
+
+_INDENT = 18
+"""The column in which values begin."""
+
+
+def _fields(*pairs: tuple[str, object]) -> Iterator[str]:
+    for name, value in pairs:
+        yield f"{name + ':':<{_INDENT}}{value or tables.NONE}"
+
+
+def _indented(lines: Sequence[str]) -> Iterator[str]:
+    return (f"  {line}" for line in lines)
+
+
+def why_not(endpoint: View) -> str:
+    """Why new connections do not go to an endpoint; "" if they do."""
+    view = endpoint["port_view"]
+    if endpoint["in_use"]:
+        return ""
+    if owner := endpoint.get("own_address_of"):
+        return f"an address of kproxy itself, for {owner}: it would dial itself"
+    if endpoint["penalized_until"] is not None:
+        return f"failed a dial, avoided for {tables.penalized(endpoint)}"
+    if endpoint["terminating"]:
+        return "terminating" if endpoint["serving"] else "terminating, and not serving"
+    if not endpoint["ready"]:
+        return "not ready"
+    states = {each["state"] for each in view["frontends"]}
+    if not states & {"bound", "no-endpoints"}:
+        return f"no address of this port is open: {', '.join(sorted(states))}"
+    policies = (view.get("internal_traffic_policy"), view.get("external_traffic_policy"))
+    return "on another node, and the policy is Local" if "Local" in policies else "not picked"
+
+
+_FRONTENDS = (
+    tables.field("KIND", "kind"),
+    tables.Column(
+        "ADDRESS", lambda each: tables.socket_address(each["address"] or "*", each["port"])
+    ),
+    tables.Column(
+        "BOUND", lambda each: tables.socket_address(each["bound_address"], each["bound_port"])
+    ),
+    tables.field("STATE", "state"),
+    tables.field("DETAIL", "detail"),
+)
+_ENDPOINTS = (
+    tables.ADDRESS,
+    tables.yes("READY", "ready"),
+    *tables.ENDPOINT_COUNTERS,
+    tables.field("NODE", "node"),
+    tables.Column("WHY NOT USED", why_not),
+)

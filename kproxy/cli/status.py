@@ -1,0 +1,64 @@
+"""`kproxy status`: how a running proxy is, on one screen."""
+
+import json
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from kproxy.cli import tables
+from kproxy.cli.get import ControlOption, control_path
+from kproxy.ops import client
+
+
+class Format(StrEnum):
+    """Values of -o."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def status(
+    output_format: Annotated[
+        Format, typer.Option("--output", "-o", help="How to show it.")
+    ] = Format.TEXT,
+    control: ControlOption = None,
+) -> None:
+    """Show how a running proxy is: ready or not, its source, what it serves, what it lost."""
+    view = client.fetch_status(
+        control_path(control),
+        lambda warning: typer.echo(f"Warning: {tables.printable(warning)}", err=True),
+    )
+    if output_format is Format.JSON:
+        sys.stdout.write(json.dumps(view, indent=4, ensure_ascii=False) + "\n")
+        return
+    for name, value in _lines(view):
+        sys.stdout.write(f"{name + ':':<14}{tables.printable(value)}\n")
+
+
+def _lines(view: dict[str, Any]) -> list[tuple[str, str]]:
+    source, connections = view["source"], view["connections"]
+    unread = source["unread_seconds"]
+    read = (
+        "not read yet"
+        if not source["has_synced"]
+        else ", ".join(f"{what} not read for {tables.duration(s)}" for what, s in unread.items())
+        or "up to date"
+    )
+    state = "ready" if view["ready"] else "not ready" if view["alive"] else "stuck: not ready"
+    problems = source["problems"]
+    return [
+        ("Proxy", f"{state}, version {view['version']}, process {view['pid']}"),
+        ("Source", source["description"]),
+        ("State", f"{read}, last sync {view['last_sync'] or 'never'}"),
+        ("Problems", str(problems) + (", see the log of the proxy" if problems else "")),
+        ("Services", f"{view['services']} with {view['service_ports']} ports"),
+        (
+            "Frontends",
+            ", ".join(f"{count} {state}" for state, count in view["frontends"].items()) or "none",
+        ),
+        ("Connections", f"{connections['active']} of {connections['limit']} at most"),
+        ("Penalized", f"{view['penalized_endpoints']} endpoints"),
+        ("Lost", f"{view['dropped_log_lines']} lines of the log"),
+    ]
