@@ -162,7 +162,12 @@ def _yaml(value: Any) -> str:
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     text: str = yaml.dump(
-        value, Dumper=dumper, sort_keys=False, default_flow_style=False, allow_unicode=True
+        value,
+        Dumper=dumper,
+        sort_keys=False,
+        default_flow_style=False,
+        allow_unicode=True,
+        width=1_000_000,  # long texts stay in one line
     )
     return text
 

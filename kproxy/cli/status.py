@@ -53,12 +53,12 @@ def _lines(view: dict[str, Any]) -> list[tuple[str, str]]:
         ("Source", source["description"]),
         ("State", f"{read}, last sync {view['last_sync'] or 'never'}"),
         ("Problems", str(problems) + (", see the log of the proxy" if problems else "")),
-        ("Services", f"{view['services']} with {view['service_ports']} ports"),
+        ("Services", f"{view['services']} with {tables.counted(view['service_ports'], 'port')}"),
         (
             "Frontends",
             ", ".join(f"{count} {state}" for state, count in view["frontends"].items()) or "none",
         ),
         ("Connections", f"{connections['active']} of {connections['limit']} at most"),
-        ("Penalized", f"{view['penalized_endpoints']} endpoints"),
-        ("Lost", f"{view['dropped_log_lines']} lines of the log"),
+        ("Penalized", tables.counted(view["penalized_endpoints"], "endpoint")),
+        ("Lost", f"{tables.counted(view['dropped_log_lines'], 'line')} of the log"),
     ]

@@ -147,12 +147,6 @@ def _bounds(view: View) -> list[str]:
     return [socket_address(each["bound_address"], each["bound_port"]) for each in bound]
 
 
-def _first_bound(view: View) -> str:
-    """The first of them, and how many more there are."""
-    bound = _bounds(view)
-    return f"{bound[0]}+{len(bound) - 1}" if len(bound) > 1 else "".join(bound)
-
-
 def _states(view: View) -> str:
     """The states of its frontends, each once: mostly one word."""
     return ",".join(dict.fromkeys(each["state"] for each in view["frontends"]))
@@ -179,6 +173,11 @@ def penalized(view: View) -> str:
         return ""
     left = datetime.fromisoformat(view["penalized_until"]) - datetime.now(UTC)
     return duration(max(left.total_seconds(), 0.0))
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 port`, `2 ports`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def duration(seconds: float) -> str:
@@ -230,7 +229,7 @@ _COLUMNS = {
     "services": (
         field("NAME", "name"),
         Column("PORT", port),
-        Column("BOUND", _first_bound),
+        Column("BOUND", lambda view: "".join(_bounds(view)[:1])),
         Column("STATE", _states),
         Column("ENDPOINTS", picked),
         Column("ACTIVE", counter("active")),
@@ -238,7 +237,7 @@ _COLUMNS = {
         field("PORT-NAME", "port_name", is_wide=True),
         field("TYPE", "type", is_wide=True),
         field("CLUSTER-IP", "cluster_ip", is_wide=True),
-        Column("ALL-BOUND", lambda view: ",".join(_bounds(view)), is_wide=True),
+        Column("ALSO-BOUND", lambda view: ",".join(_bounds(view)[1:]), is_wide=True),
         field("STRATEGY", "strategy", is_wide=True),
         Column("AFFINITY", affinity, is_wide=True),
         Column("AGE", age, is_wide=True),

@@ -20,7 +20,6 @@ from kproxy.cli import completion
 from tests import kubectl
 from tests.e2e import daemon, manifests, sockets
 
-
 ROOT = Path(__file__).parents[2]
 
 
