@@ -4,6 +4,7 @@ The fields of `Config` are the table of settings; see `settings`. To add a setti
 the flag of `kproxy run`, the environment variable, help, checks and the reference follow from it.
 """
 
+import dataclasses
 import ipaddress
 import itertools
 import os
@@ -241,6 +242,12 @@ class Config:
         "Serve the externalIPs of Services that are in CIDR; repeatable.",
         shown_default="none is served",
     )
+    oom_score_adj: int | None = settings.setting(
+        None,
+        settings.Whole(-1000, 1000),
+        "How readily the kernel ends this process when memory is short; lowering needs root.",
+        shown_default="inherited",
+    )
     log_format: log.LogFormat = settings.setting(
         log.LogFormat.TEXT, settings.OneOf(log.LogFormat), "Log lines as text or JSON."
     )
@@ -299,6 +306,18 @@ def load(flags: Mapping[str, settings.Given], environment: Mapping[str, str]) ->
         values["kubeconfig"], values["context"], has_manifests=bool(values["manifests"])
     )
     return Config(cluster=cluster, **values)
+
+
+def files(cfg: Config, environment: Mapping[str, str]) -> list[Path]:
+    """The files that this configuration has read; there may be none at a path."""
+    if cfg.cluster is None:
+        return list(cfg.manifests)
+    from kproxy.cluster import kubeconfig  # noqa: PLC0415  # files need none of it
+
+    found = kubeconfig.paths(cfg.kubeconfig, environment)
+    parts = (cfg.cluster, cfg.cluster.user)
+    values = [getattr(each, field.name) for each in parts for field in dataclasses.fields(each)]
+    return [*found, *(each for each in values if isinstance(each, Path))]
 
 
 def cluster_access(

@@ -204,6 +204,19 @@ def _dump_no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
+def adjust_oom_score(adjustment: int) -> str:
+    """Tell the kernel how readily to end this process. A sentence if it refuses, else ""."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+            file.write(str(adjustment))
+    except OSError as error:
+        return (
+            f"--oom-score-adj {adjustment} has no effect: {(error.strerror or str(error)).lower()}"
+            "; a lower value than now needs CAP_SYS_RESOURCE"
+        )
+    return ""
+
+
 _OUT_OF = {
     errno.ENOMEM: "memory is used up: give this process more (ulimit -v, the container's limit)",
     errno.EMFILE: "open files are used up: raise the limit (ulimit -n)",

@@ -6,11 +6,12 @@ from typing import Any
 import structlog
 import typer
 
-from kproxy import config, settings
+from kproxy import config, privileges, process, settings
 from kproxy.cli import event_loop, kube_proxy, options
 from kproxy.ops import log
 
 _ROWS = settings.table(config.Config)
+(_OOM_SCORE,) = (row for row in _ROWS if row.attribute == "oom_score_adj")
 
 _log = structlog.get_logger(__name__)
 
@@ -41,9 +42,24 @@ def run(invocation: typer.Context, **flags: settings.Given) -> None:
     `kproxy config reference` lists all options with their bounds. Flags of kube-proxy that mean
     nothing here are accepted, and named in the log.
     """
+    # While there is one thread: what is given up here is given up by all that come.
+    (score,) = settings.read([_OOM_SCORE], flags, os.environ)
+    notes = [] if score.value is None else [process.adjust_oom_score(score.value)]
+    reading = privileges.Capability.DAC_READ_SEARCH
+    privileges.limit_to(privileges.LOOPBACK_PORTAL | {reading})
     chosen = config.load(flags, os.environ)
+    foreign = privileges.unreadable(config.files(chosen, os.environ))
+    if foreign is None:
+        privileges.limit_to(privileges.LOOPBACK_PORTAL)
+    else:
+        notes.append(
+            f"kproxy keeps the right to read every file, for {foreign} belongs to another user: "
+            "run kproxy as that user, or give the file to root"
+        )
     writer = log.configure(chosen.log_format, chosen.least_level)
     try:
+        for note in filter(None, notes):
+            _log.warning(note)
         for note in invocation.obj or ():
             _log.info(note)
         # Half a second, for which nobody who mistyped a flag need wait.

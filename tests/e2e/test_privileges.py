@@ -65,3 +65,47 @@ def test_nothing_listens_outside_loopback_whatever_a_service_asks_for(
 
     assert ("127.8.8.8", port) in listening
     assert [ip for ip, _ in listening if not ip.startswith("127.")] == []
+
+
+def capabilities(pid: int) -> dict[str, int]:
+    """The sets of capabilities of all threads of a process, as the kernel says; the union."""
+    found: dict[str, int] = {}
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        for line in status.read_text().splitlines():
+            if line.startswith("Cap"):
+                name, value = line.split()
+                found[name] = found.get(name, 0) | int(value, 16)
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have something to lose")
+def test_root_keeps_the_right_to_bind_low_ports_and_nothing_else(
+    tmp_path: Path, run: conftest.Run
+) -> None:
+    path = manifests.write(
+        tmp_path / "web.yaml", manifests.service("web", manifests.fresh_ip(), 80)
+    )
+
+    proxy = run(path, "--oom-score-adj", "987")
+
+    kept = 1 << 10  # CAP_NET_BIND_SERVICE
+    assert Path(f"/proc/{proxy.pid}/oom_score_adj").read_text() == "987\n"
+    assert {value & ~kept for value in capabilities(proxy.pid).values()} == {0}
+    assert capabilities(proxy.pid)["CapEff:"] == kept
+    assert proxy.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to read another user's file")
+def test_the_right_to_read_another_users_file_is_kept_where_one_is_named(
+    tmp_path: Path, run: conftest.Run
+) -> None:
+    path = manifests.write(
+        tmp_path / "web.yaml", manifests.service("web", manifests.fresh_ip(), 80)
+    )
+    path.chmod(0o600)
+    os.chown(path, 65534, 65534)
+
+    proxy = run(path)
+
+    assert capabilities(proxy.pid)["CapEff:"] == 1 << 10 | 1 << 2  # and CAP_DAC_READ_SEARCH
+    assert proxy.log_lines("right to read every file", str(path))
