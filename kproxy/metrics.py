@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 SETTLED_SECONDS = 1.0
-"""A watch that has lasted so long is a good one, whatever happened before."""
+"""A request that has gone well for so long is a good one, whatever happened before."""
 
 
 class EndpointCounters:
@@ -104,52 +104,119 @@ class DataPathCounters:
         self.stalls_recovered = 0
 
 
-class ReflectorCounters:
-    """What happened to one list-and-watch of the API, named after its `resource` (a plural).
+class Contact:
+    """Whether a list-and-watch is in contact with its server.
 
-    Moments are on the monotonic clock. `last_contact` is when the server last sent a byte that
-    made sense (an event, a bookmark, a list), None before the first; `failing_since` is when
-    contact was lost, None while all is well; `answered_at` is when the request under way was
-    answered, None while there is none or an answer proves nothing, as after a silence. `relists`
-    counts lists by cause, `events` watch events by type, `failures` what broke a list or a watch,
-    by reason.
+    Moments are on one clock that does not run backwards. `heard_at` is when the server last said
+    something that makes sense (an event, a bookmark, a list, any answer to a probe), None before
+    the first. `failing_since` is when contact was lost, None while all is well; `trouble` names
+    what is wrong then, "" if it has no name yet.
     """
 
     __slots__ = (
-        "answered_at",
-        "events",
+        "_began",
+        "_is_answered",
+        "_is_watch",
+        "_was_answered",
+        "_was_watch",
         "failing_since",
-        "failures",
-        "last_contact",
-        "malformed",
-        "relists",
-        "resource",
-        "watches",
+        "heard_at",
+        "trouble",
     )
+
+    def __init__(self) -> None:
+        self.heard_at: float | None = None
+        self.failing_since: float | None = None
+        self.trouble = ""
+        self._began = 0.0
+        self._is_answered = False
+        self._is_watch = False
+        self._was_answered = False
+        self._was_watch = False
+
+    def begin(self, now: float, *, is_watch: bool) -> None:
+        """A request begins."""
+        self._began = now
+        self._is_answered = False
+        self._is_watch = is_watch
+
+    def lasted(self, now: float) -> float:
+        """Seconds since the request began."""
+        return now - self._began
+
+    def answered(self, now: float) -> bool:
+        """The request is answered, with a body to come; whether this ends the trouble.
+
+        Trouble with watches ends with a watch that is answered, however many lists are. And if
+        the request in trouble was itself answered, and only its answer was bad, then trouble ends
+        once a later request has gone well for `SETTLED_SECONDS`. Otherwise a server whose every
+        answer begins well and ends badly would be reported again and again.
+        """
+        self._is_answered = True
+        return self._recover(now)
+
+    def heard(self, now: float) -> bool:
+        """The server has said something that makes sense; whether this ends the trouble."""
+        self.heard_at = now
+        return self._recover(now)
+
+    def lost(self, now: float) -> None:
+        """Contact is lost, for a reason that may pass by itself within a second."""
+        if self.failing_since is None:
+            self.failing_since = now
+
+    def failed(self, now: float, trouble: str) -> bool:
+        """Contact is lost because of `trouble`; whether that is another one than before."""
+        self.lost(now)
+        self._was_answered, self._was_watch = self._is_answered, self._is_watch
+        is_news, self.trouble = trouble != self.trouble, trouble
+        return is_news
+
+    def unread_for(self, now: float) -> float | None:
+        """Seconds for which nothing could be read; None while all is well.
+
+        Counted from the last word of the server, since a loss may go unnoticed for a while, and
+        at least from the first failure.
+        """
+        if self.failing_since is None:
+            return None
+        heard_at = self.failing_since if self.heard_at is None else self.heard_at
+        return max(now - min(heard_at, self.failing_since), 0.0)
+
+    def _recover(self, now: float) -> bool:
+        if self._was_watch and not self._is_watch:
+            return False
+        if self._was_answered and self.lasted(now) < SETTLED_SECONDS:
+            return False
+        was_failing, self.failing_since = self.failing_since is not None, None
+        self.trouble, self._was_answered, self._was_watch = "", False, False
+        return was_failing
+
+
+class ReflectorCounters:
+    """What happened to one list-and-watch of the API, named after its `resource` (a plural).
+
+    `relists` counts lists by cause, `events` watch events by type, `failures` what broke a list
+    or a watch, by reason.
+    """
+
+    __slots__ = ("contact", "events", "failures", "malformed", "relists", "resource", "watches")
 
     def __init__(self, resource: str) -> None:
         self.resource = resource
+        self.contact = Contact()
         self.relists: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.watches = 0
         self.malformed = 0
-        self.last_contact: float | None = None
-        self.failing_since: float | None = None
-        self.answered_at: float | None = None
 
 
 def unread(watched: Iterable[ReflectorCounters], now: float) -> dict[str, float]:
-    """What cannot be read at the moment, and for how many seconds nothing of it has been read.
-
-    Empty while all is well. Counted from the last byte that made sense, since a loss may go
-    unnoticed for a while, and at least from the first failure.
-    """
+    """What cannot be read at the moment, and for how many seconds; empty while all is well."""
     seconds: dict[str, float] = {}
     for one in watched:  # one for each namespace, if namespaces are named
-        is_live = one.answered_at is not None and now - one.answered_at >= SETTLED_SECONDS
-        if one.failing_since is not None and not is_live:
-            heard = one.failing_since if one.last_contact is None else one.last_contact
-            lost = max(now - min(heard, one.failing_since), 0.0)
+        lost = one.contact.unread_for(now)
+        if lost is not None:
             seconds[one.resource] = max(lost, seconds.get(one.resource, 0.0))
     return seconds

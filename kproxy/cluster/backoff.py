@@ -3,13 +3,24 @@
 client-go (`tools/cache/reflector.go`) starts at 0.8 s, doubles to 30 s, and starts anew after two
 minutes without a failure. The wait is drawn from all of [0, ceiling), so that a thousand clients
 that lost the same server do not come back together.
+
+A server that is away, or whose trouble is young, is asked again within `SOON` seconds, which
+client-go does not do: a proxy should follow a server that has come back within five seconds.
 """
 
+import math
 import random
 from typing import Final
 
 FIRST: Final = 0.8
 LONGEST: Final = 30.0
+SOON: Final = 4.0
+"""The ceiling while `progress.is_patient` does not hold. With a request's own time: under 5 s."""
+
+PERMISSION_FIRST: Final = 1.0
+PERMISSION_LONGEST: Final = 8.0
+"""A server that loads its roles answers 403 for a moment; a right granted counts within 10 s."""
+
 HEALTHY_SECONDS: Final = 120.0
 """Nothing failed for so long: the next failure is a first one again."""
 
@@ -18,20 +29,39 @@ LONGEST_RETRY_AFTER: Final = 300.0
 
 
 class Backoff:
-    """The waits of one client. `now` is on any clock that does not run backwards."""
+    """The waits of one client. `now` is on any clock that does not run backwards.
 
-    def __init__(self, rng: random.Random) -> None:
+    Each wait is drawn from [`least` x ceiling, ceiling). The first ceiling is `first`, the
+    highest `longest`, in seconds.
+    """
+
+    def __init__(
+        self,
+        rng: random.Random,
+        *,
+        first: float = FIRST,
+        longest: float = LONGEST,
+        least: float = 0.0,
+    ) -> None:
         self._rng = rng
-        self._ceiling = FIRST
+        self._first = first
+        self._longest = longest
+        self._least = least
+        self._ceiling = first
         self._failed_at: float | None = None
 
-    def delay(self, now: float) -> float:
-        """Something failed at `now`: seconds to wait."""
+    def delay(self, now: float, *, at_most: float = math.inf) -> float:
+        """Something failed at `now`: seconds to wait, `at_most` so many."""
         if self._failed_at is not None and now - self._failed_at > HEALTHY_SECONDS:
-            self._ceiling = FIRST
+            self._ceiling = self._first
         self._failed_at = now
-        ceiling, self._ceiling = self._ceiling, min(2 * self._ceiling, LONGEST)
-        return self._rng.uniform(0.0, ceiling)
+        ceiling, self._ceiling = self._ceiling, min(2 * self._ceiling, self._longest)
+        ceiling = min(ceiling, at_most)
+        return self._rng.uniform(self._least * ceiling, ceiling)
+
+    def reset(self) -> None:
+        """All is well: the next failure is a first one."""
+        self._ceiling = self._first
 
 
 def retry_after(header: str | None) -> float:

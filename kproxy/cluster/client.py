@@ -6,9 +6,7 @@ bounded by whoever reads it. Every way in which a request can fail is a `Request
 """
 
 import asyncio
-import errno
 import os
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,7 +14,6 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
-import aiohttp.http_exceptions
 import multidict
 import yarl
 
@@ -25,6 +22,7 @@ from kproxy.cluster import (
     backoff,
     credentials,
     kubeconfig,
+    network_errors,
     progress,
     proxies,
     sessions,
@@ -37,6 +35,18 @@ ESTABLISHMENT_SECONDS = 30.0
 
 MAX_ERROR_BYTES = 64 * 1024
 """Of the body of an answer that is not 200."""
+
+PROBE_PATH = "/version"
+"""Cheap, and by default open to everybody; a refusal proves as much as an answer."""
+
+_DEAF = frozenset(
+    {
+        progress.Outcome.REFUSED,
+        progress.Outcome.LOST,
+        progress.Outcome.UNREACHABLE,
+        progress.Outcome.SILENT,
+    }
+)
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "kproxy"}
 
@@ -108,6 +118,22 @@ class Client:
                 raise RequestError(progress.Outcome.MALFORMED, text)
             yield Response(answer)
 
+    async def is_alive(self, seconds: float) -> bool:
+        """Whether the server answers at all, by `seconds` from now; what it answers is no matter.
+
+        HTTP/2 has pings for this, which client-go uses. Where we cannot ask, for want of
+        credentials or of trust, nothing is known and the answer is yes.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                async with self.get(progress.Mode.LIST, PROBE_PATH, {}) as answer:
+                    await answer.read_all(seconds, MAX_ERROR_BYTES)
+        except RequestError as error:
+            return error.outcome not in _DEAF
+        except TimeoutError:
+            return False
+        return True
+
     async def _request(
         self, path: str, query: Mapping[str, str], stack: AsyncExitStack
     ) -> aiohttp.ClientResponse:
@@ -164,18 +190,15 @@ class Client:
                 headers=headers,
                 allow_redirects=False,
             )
-        except _ERRORS as error:
+        except network_errors.CAUGHT as error:
             self._ways.suspect()
-            if credential.certificate is not None and _may_be_a_refusal(error):
+            if credential.certificate is not None and network_errors.may_refuse_certificate(error):
                 way.credentials.discard(credential)
-            if not _is_of_tls(error):
-                raise RequestError(
-                    progress.Outcome.UNREACHABLE, errors.in_one_line(error)
-                ) from None
-            # The authority, or our certificate, may have been replaced on disk.
-            way.sessions.give_up(session)
-            text = f"TLS failed: {errors.in_one_line(error)}"
-            raise RequestError(progress.Outcome.TLS_FAILED, text) from None
+            outcome, text = network_errors.before_answer(error)
+            if outcome is progress.Outcome.TLS_FAILED:
+                # The authority, or our certificate, may have been replaced on disk.
+                way.sessions.give_up(session)
+            raise RequestError(outcome, text) from None
 
 
 class Response:
@@ -195,40 +218,19 @@ class Response:
         except TimeoutError:
             text = f"the server has said nothing for {quiet_seconds:g} s"
             raise RequestError(progress.Outcome.SILENT, text) from None
-        except _ERRORS as error:
-            raise RequestError(progress.Outcome.BROKEN_OFF, errors.in_one_line(error)) from None
+        except network_errors.CAUGHT as error:
+            raise RequestError(*network_errors.within_answer(error)) from None
 
-    async def read_all(self, quiet_seconds: float, ceiling: int) -> bytes:
-        """The whole body. Raises RequestError, also when it is longer than `ceiling` bytes."""
+    async def read_all(self, seconds: float, ceiling: int) -> bytes:
+        """The whole body. Raises RequestError, also after `seconds` or `ceiling` bytes."""
         body = bytearray()
-        while chunk := await self.read(quiet_seconds):
+        deadline = asyncio.get_running_loop().time() + seconds
+        while chunk := await self.read(deadline - asyncio.get_running_loop().time()):
             body += chunk
             if len(body) > ceiling:
                 text = f"the answer is longer than {ceiling} bytes"
                 raise RequestError(progress.Outcome.MALFORMED, text)
         return bytes(body)
-
-
-# HttpProcessingError (of which LineTooLong is one) is no ClientError.
-_ERRORS = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError, ValueError)
-
-
-def _is_of_tls(error: BaseException) -> bool:
-    """Whether TLS failed: in the handshake, or after it, as a refusal in TLS 1.3 does."""
-    return isinstance(error, aiohttp.ClientSSLError | ssl.SSLError) or isinstance(
-        error.__cause__, ssl.SSLError
-    )
-
-
-def _may_be_a_refusal(error: BaseException) -> bool:
-    """Whether a server that ends a connection so may have disliked the client's certificate.
-
-    In TLS 1.3 it does so after the handshake, and a reset may overtake the alert that says why.
-    """
-    if isinstance(error, aiohttp.ClientConnectorError):
-        # During the handshake; whom nobody listens to was not refused for a certificate.
-        return _is_of_tls(error) or error.os_error.errno in {None, errno.ECONNRESET}
-    return isinstance(error, aiohttp.ClientOSError | aiohttp.ServerDisconnectedError)
 
 
 async def _refusal(mode: progress.Mode, answer: aiohttp.ClientResponse) -> RequestError:
@@ -241,7 +243,7 @@ async def _refusal(mode: progress.Mode, answer: aiohttp.ClientResponse) -> Reque
     try:
         async with asyncio.timeout(ESTABLISHMENT_SECONDS):
             body = await answer.content.read(MAX_ERROR_BYTES)
-    except (*_ERRORS, TimeoutError):
+    except (*network_errors.CAUGHT, TimeoutError):
         pass  # the code says enough
     found = wire.status(body)
     wait = backoff.retry_after(answer.headers.get("Retry-After"))

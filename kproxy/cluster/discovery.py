@@ -11,18 +11,22 @@ from kproxy.cluster import client, progress, wire
 from kproxy.model import names
 
 GROUP = "discovery.k8s.io"
-QUIET_SECONDS = 30.0
+ANSWER_SECONDS = 30.0
 MAX_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A collection that can be listed and watched: `plural` of `group` at `version`."""
+    """A collection that can be listed and watched: `plural` of `group` at `version`.
+
+    Only objects that `label_selector` matches are asked for; "" matches all.
+    """
 
     kind: names.Kind
     group: str
     version: str
     plural: str
+    label_selector: str = ""
 
     def __str__(self) -> str:
         return f"{self.plural}.{self.group}" if self.group else self.plural
@@ -34,10 +38,18 @@ class Resource:
         return f"{root}/{self.version}{scope}/{self.plural}"
 
 
+NOT_HEADLESS = "!service.kubernetes.io/headless"
+"""As kube-proxy asks for endpoints: those of headless Services are many, and of no use to it.
+
+Services are asked for without a selector, unlike kube-proxy's: headless ones and those of another
+proxy are not served either, but users want to see that, and why. The label
+`service.kubernetes.io/service-proxy-name` counts on Services only (service-behaviour row 10).
+"""
+
 SERVICES = Resource(names.Kind.SERVICE, "", "v1", "services")
-ENDPOINTS = Resource(names.Kind.ENDPOINTS, "", "v1", "endpoints")
-SLICES = Resource(names.Kind.ENDPOINT_SLICE, GROUP, "v1", "endpointslices")
-BETA_SLICES = Resource(names.Kind.ENDPOINT_SLICE, GROUP, "v1beta1", "endpointslices")
+ENDPOINTS = Resource(names.Kind.ENDPOINTS, "", "v1", "endpoints", NOT_HEADLESS)
+SLICES = Resource(names.Kind.ENDPOINT_SLICE, GROUP, "v1", "endpointslices", NOT_HEADLESS)
+BETA_SLICES = Resource(names.Kind.ENDPOINT_SLICE, GROUP, "v1beta1", "endpointslices", NOT_HEADLESS)
 
 
 async def services(_: client.Client) -> Resource:
@@ -48,11 +60,11 @@ async def services(_: client.Client) -> Resource:
 async def endpoints(api: client.Client) -> Resource:
     """The best that the server has for endpoints. Raises RequestError.
 
-    Who may not ask is taken to have a server of this decade.
+    If discovery is forbidden (403), discovery.k8s.io/v1 is assumed: Kubernetes 1.21 or newer.
     """
     try:
         async with api.get(progress.Mode.LIST, f"/apis/{GROUP}", {}) as answer:
-            body = await answer.read_all(QUIET_SECONDS, MAX_BYTES)
+            body = await answer.read_all(ANSWER_SECONDS, MAX_BYTES)
     except client.RequestError as error:
         if error.outcome is progress.Outcome.NOT_FOUND:
             return ENDPOINTS

@@ -18,6 +18,9 @@ import msgspec
 MAX_VALUE_BYTES = 16 * 1024 * 1024
 """Ceiling for one line of a watch and one item of a list. etcd keeps objects of 1.5 MiB at most."""
 
+MAX_FIELDS = 100
+"""Of a list object beside its items. The API knows kind, apiVersion and metadata."""
+
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _PLACE = re.compile(r"\(byte (\d+)\)")
 _TRAILING = "JSON is malformed: trailing characters"
@@ -76,6 +79,7 @@ class ListFramer:
         self._buffer = b""
         self._at = 0
         self._reading = self._read()
+        self._held = 0
         self.fields: dict[str, msgspec.Raw] = {}
         self.is_complete = False
 
@@ -97,13 +101,20 @@ class ListFramer:
             yield from self._mark(b":")
             if key != "items" or (yield from self._mark(b"[n")) == b"n":
                 self._at -= key == "items"
-                self.fields[key] = yield from self._value()
+                self._keep(key, (yield from self._value()))
             else:
                 yield from self._items()
             if (yield from self._mark(b",}")) == b"}":
                 break
         self.is_complete = True
         yield from self._mark(b"")
+
+    def _keep(self, key: str, value: msgspec.Raw) -> None:
+        """A list object has four fields, and a server may send fields without end."""
+        self._held += len(key) + len(bytes(value))
+        if self._held > self._ceiling or len(self.fields) >= MAX_FIELDS:
+            raise FramingError("a list object has more fields than a list can have")
+        self.fields[key] = value
 
     def _items(self) -> _Reading:
         while (yield from self._mark(b"{]")) == b"{":

@@ -3,6 +3,9 @@
 Two reflectors for a whole cluster, or two for each namespace for users whose rights end there.
 While the API server is away the last state stands, and `describe` and the counters say for how
 long nothing has been heard.
+
+A namespace whose objects may not be read holds up no other one. Its Services are asked for only
+once its endpoints have been listed: a Service without them would refuse its clients.
 """
 
 import asyncio
@@ -11,7 +14,16 @@ import time
 from collections.abc import Callable
 
 from kproxy import metrics
-from kproxy.cluster import client, discovery, intake, reflector, source, store
+from kproxy.cluster import (
+    bounds,
+    client,
+    discovery,
+    intake,
+    progress,
+    reflector,
+    source,
+    store,
+)
 from kproxy.model import admission
 
 SLEEP_CHECK_SECONDS = 5.0
@@ -19,6 +31,19 @@ SLEEP_CHECK_SECONDS = 5.0
 
 SLEPT_SECONDS = 1.0
 """A sleep longer than this may have cost connections their peer."""
+
+PROBE_CHECK_SECONDS = 5.0
+"""How often to look whether a watch is quiet."""
+
+PROBE_QUIET_SECONDS = 15.0
+"""After so long without a word the server is asked for a sign of life.
+
+A kernel acknowledges for a process that hangs, so that TCP's keepalive is not enough. client-go
+sends HTTP/2 pings after 30 s.
+"""
+
+PROBE_SECONDS = 10.0
+"""Within which it must answer."""
 
 
 def time_asleep() -> float:
@@ -32,8 +57,9 @@ class InformerSource:
     `namespaces` restricts it to some; none means the whole cluster. Raises ConfigError when the
     proxy to the server cannot be used. Nothing connects before `run`.
 
-    `clock` must be the event loop's own, which `time.monotonic` is outside of tests. No decision
-    depends on the wall clock, except when credentials expire.
+    `limits` bounds what the server may send. `clock` must be the event loop's own, which
+    `time.monotonic` is outside of tests. No decision depends on the wall clock, except when
+    credentials expire.
     """
 
     def __init__(
@@ -47,29 +73,37 @@ class InformerSource:
         clock: Callable[[], float] = time.monotonic,
         asleep: Callable[[], float] = time_asleep,
         rng: random.Random | None = None,
+        limits: bounds.Bounds | None = None,
     ) -> None:
         self._access = access
         self._clock = clock
         self._asleep = asleep
         self._intake = intake.Intake(on_change, on_problem, allow_loopback=allow_loopback)
         self._api = client.Client(access, monotonic=clock)
-        clockwork = reflector.Clockwork(clock, rng or random.Random())
-        self._reflectors = [
+        self._clockwork = reflector.Clockwork(
+            clock, rng or random.Random(), limits or bounds.Bounds()
+        )
+        self._is_restricted = bool(namespaces)
+        self._scopes = [self._scope(namespace) for namespace in sorted(namespaces) or [""]]
+        self._reflectors = [each for scope in self._scopes for each in scope.reflectors]
+
+    def _scope(self, namespace: str) -> "_Scope":
+        services, endpoints = (
             reflector.Reflector(
                 self._api,
                 resolve,
                 self._intake,
                 metrics.ReflectorCounters(resource),
-                clockwork,
-                self._on_listed,
+                self._clockwork,
+                self._on_settled,
                 namespace=namespace,
             )
-            for namespace in sorted(namespaces) or [""]
             for resource, resolve in (
                 ("services", discovery.services),
                 ("endpoints", discovery.endpoints),
             )
-        ]
+        )
+        return _Scope(services, endpoints)
 
     @property
     def store(self) -> store.Store:
@@ -78,7 +112,7 @@ class InformerSource:
 
     @property
     def has_synced(self) -> bool:
-        """Whether every collection has been listed once."""
+        """Whether every collection has been listed once, of namespaces that may be read."""
         return self._intake.has_synced
 
     def problems(self) -> tuple[source.Problem, ...]:
@@ -104,14 +138,25 @@ class InformerSource:
         if not self._access.verifies and self._access.server.startswith("https://"):
             self._intake.tell(self, _unverified(self._access))
         async with self._api, asyncio.TaskGroup() as group:
-            for each in self._reflectors:
-                group.create_task(each.run(), name=f"reflector of {each.where}")
+            for scope in self._scopes:
+                group.create_task(
+                    scope.endpoints.run(), name=f"reflector of {scope.endpoints.where}"
+                )
+                group.create_task(
+                    self._run_services(scope), name=f"reflector of {scope.services.where}"
+                )
             group.create_task(self._watch_for_sleep(), name="watch for sleep")
+            group.create_task(self._watch_for_silence(), name="watch for silence")
+
+    async def _run_services(self, scope: "_Scope") -> None:
+        if self._is_restricted:
+            await scope.has_endpoints.wait()
+        await scope.services.run()
 
     def reload(self) -> None:
         """Ask the server anew, with the credentials of now."""
         for each in self._reflectors:
-            each.reconnect()
+            each.interrupt(progress.Outcome.INTERRUPTED)
 
     async def _watch_for_sleep(self) -> None:
         """After a suspend the server has forgotten our connections, and will never say so."""
@@ -121,12 +166,53 @@ class InformerSource:
             now = self._asleep()
             if now - before > SLEPT_SECONDS:
                 for each in self._reflectors:
-                    each.reconnect()
+                    each.interrupt(progress.Outcome.INTERRUPTED)
             before = now
 
-    def _on_listed(self) -> None:
-        if not self.has_synced and all(each.has_listed for each in self._reflectors):
+    async def _watch_for_silence(self) -> None:
+        """A watch may be quiet because nothing changes, or because the server is gone."""
+        while True:
+            await asyncio.sleep(PROBE_CHECK_SECONDS)
+            if not any(each.is_quiet(PROBE_QUIET_SECONDS) for each in self._reflectors):
+                continue
+            is_alive = await self._api.is_alive(PROBE_SECONDS)
+            for each in self._reflectors:
+                if is_alive:
+                    each.hear()
+                elif each.is_quiet(PROBE_QUIET_SECONDS):
+                    each.interrupt(progress.Outcome.SILENT)
+
+    def _on_settled(self) -> None:
+        for scope in self._scopes:
+            if scope.endpoints.has_listed:
+                scope.has_endpoints.set()
+        if self.has_synced or not any(scope.has_listed for scope in self._scopes):
+            return
+        if all(
+            scope.has_listed or (self._is_restricted and scope.is_forbidden)
+            for scope in self._scopes
+        ):
             self._intake.complete()
+
+
+class _Scope:
+    """The two reflectors of one namespace, or of the whole cluster."""
+
+    def __init__(self, services: reflector.Reflector, endpoints: reflector.Reflector) -> None:
+        self.services = services
+        self.endpoints = endpoints
+        self.reflectors = (services, endpoints)
+        self.has_endpoints = asyncio.Event()
+
+    @property
+    def has_listed(self) -> bool:
+        """Whether both collections have been listed."""
+        return all(each.has_listed for each in self.reflectors)
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether a right to read one of them is missing."""
+        return any(each.is_forbidden for each in self.reflectors)
 
 
 def _unverified(access: client.ClusterAccess) -> source.Problem:

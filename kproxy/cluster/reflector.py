@@ -1,9 +1,9 @@
 """Reflector: keeps what we know of one collection equal to what an API server has of it.
 
 client-go's Reflector (`tools/cache/reflector.go`): list, then watch from the list's version, for
-ever. What to do next is decided in `progress`, which version is news in `versions`; this module
-asks, reads, and waits. Nothing that a server says or fails to say ends it, or takes away what was
-known: while the server is away, the last state stands.
+ever. What to do next is decided in `progress`, what to ask in `queries`, which version is news in
+`versions`; this module asks, reads, and waits. Nothing that a server says or fails to say ends
+it, or takes away what was known: while the server is away, the last state stands.
 
 The event loop is shared with a data path, so that objects are taken in for `SLICE_SECONDS` at
 most before others get their turn.
@@ -14,7 +14,7 @@ import gc
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import msgspec
@@ -23,11 +23,13 @@ import structlog
 from kproxy import metrics
 from kproxy.cluster import (
     backoff,
+    bounds,
     client,
     discovery,
     framing,
     intake,
     progress,
+    queries,
     replica,
     rights,
     source,
@@ -38,23 +40,23 @@ from kproxy.model import admission
 
 _log = structlog.get_logger(__name__)
 
-LABEL_SELECTOR = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name"
-"""As kube-proxy asks for Services and endpoints alike: neither headless nor another proxy's."""
-
-PAGE_SIZE = 500
-"""Items a page; servers that answer from their cache send all at once nevertheless."""
-
 WATCH_SECONDS = (300, 600)
 """The server is asked to end a watch after a random time in this range, in seconds."""
 
 GRACE_SECONDS = 30
 """If it has not done so this much later, we do."""
 
-SILENCE_SECONDS = 70.0
-"""Bookmarks come every minute; a server that is silent for longer is taken for dead."""
+QUIET_SECONDS = 70.0
+"""A watch on which nothing came for so long is exchanged for a new one.
 
-STREAM_SILENCE_SECONDS = 10.0
-"""Within a streaming list. Servers before 1.27 ignore the request for one and send no end."""
+Bookmarks come every minute from most servers, and from some only while something changes.
+"""
+
+SETTLE_SECONDS = metrics.SETTLED_SECONDS + 0.01
+"""A watch that is answered and open for so long is a good one, though nothing has come on it."""
+
+STREAM_SECONDS = 10.0
+"""For a streaming list. Servers that ignore the request for one never send its end."""
 
 SLICE_SECONDS = 0.002
 """Two reflectors that list at the same time may each have two turns before a timer has its own."""
@@ -73,21 +75,64 @@ _SEVERITIES = dict.fromkeys(
 )
 """Of troubles that somebody has to do something about; the others may pass."""
 
+_NO_FAILURES = frozenset({progress.Outcome.LISTED, progress.Outcome.ENDED, progress.Outcome.QUIET})
+
 _EVENT_TYPES = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
 
 
 @dataclass(frozen=True, slots=True)
 class Clockwork:
-    """Time and chance. `clock` is the event loop's, in seconds."""
+    """Time, chance and bounds. `clock` is the event loop's, in seconds."""
 
     clock: Callable[[], float]
     rng: random.Random
+    limits: bounds.Bounds = field(default_factory=bounds.Bounds)
+
+
+class _Waits:
+    """How long one list-and-watch waits, by what it waits for."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._failures = backoff.Backoff(rng)
+        self._permission = backoff.Backoff(
+            rng,
+            first=backoff.PERMISSION_FIRST,
+            longest=backoff.PERMISSION_LONGEST,
+            least=0.5,
+        )
+        self._relisted_at: float | None = None
+        self._refused_list = False
+        self.refusals = 0
+        """Requests of one verb in a row that were answered 403."""
+
+    def refused(self, *, is_list: bool) -> None:
+        """A request was answered 403."""
+        self.refusals = 1 if is_list != self._refused_list else self.refusals + 1
+        self._refused_list = is_list
+
+    def admitted(self, *, is_list: bool) -> None:
+        """A request was answered. It says nothing of the right to the other verb."""
+        if is_list == self._refused_list:
+            self.refusals = 0
+            self._permission.reset()
+
+    def seconds(self, wait: progress.Wait, now: float, *, is_patient: bool) -> float:
+        """Seconds to wait, now."""
+        if wait is progress.Wait.RELIST:
+            last, self._relisted_at = self._relisted_at, now
+            if last is None or now - last > progress.HEALTHY_WATCH_SECONDS:
+                return 0.0
+        if wait is progress.Wait.NOTHING:
+            return 0.0
+        if wait is progress.Wait.PERMISSION:
+            return self._permission.delay(now)
+        return self._failures.delay(now, at_most=backoff.LONGEST if is_patient else backoff.SOON)
 
 
 class Reflector:
     """One list-and-watch. `resolve` says which collection, at first and after a 404.
 
-    `on_listed` is called after every complete list.
+    `on_settled` is called after every complete list, and when a right is found missing.
     """
 
     def __init__(
@@ -97,29 +142,32 @@ class Reflector:
         taking: intake.Intake,
         counters: metrics.ReflectorCounters,
         clockwork: Clockwork,
-        on_listed: Callable[[], None],
+        on_settled: Callable[[], None],
         *,
         namespace: str = "",
     ) -> None:
         self.counters = counters
+        self.namespace = namespace
         self.has_listed = False
         self._api = api
         self._resolve = resolve
         self._intake = taking
-        self._clockwork = clockwork
-        self._on_listed = on_listed
-        self._namespace = namespace
+        self._clock = clockwork.clock
+        self._rng = clockwork.rng
+        self._bounds = clockwork.limits
+        self._on_settled = on_settled
         self._resource: discovery.Resource | None = None
         self._position = progress.Position()
         self._cause = "start"
-        self._replica = replica.Replica(taking, counters)
-        self._backoff = backoff.Backoff(clockwork.rng)
-        self._trouble: progress.Outcome | None = None
-        self._trouble_was_answered = False
-        self._began = 0.0
-        self._is_answered = False
+        self._replica = replica.Replica(taking, counters, clockwork.limits)
+        self._waits = _Waits(clockwork.rng)
+        self._outcome: progress.Outcome | None = None
+        self._is_mute = True
+        self._is_settled = False
+        self._is_watching = False
         self._slice_began = 0.0
         self._nudged = asyncio.Event()
+        self._interruption = progress.Outcome.INTERRUPTED
         self._scope: asyncio.Timeout | None = None
 
     @property
@@ -131,10 +179,29 @@ class Reflector:
     def where(self) -> str:
         """The collection in words, for instance "services in namespace web"."""
         name = str(self._resource or self.counters.resource)
-        return f"{name} in namespace {self._namespace}" if self._namespace else name
+        return f"{name} in namespace {self.namespace}" if self.namespace else name
 
-    def reconnect(self) -> None:
-        """Whatever is under way may hang on a dead connection: ask anew, at once."""
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether the right to read the collection is missing, as far as is known."""
+        return self.counters.contact.trouble == progress.Outcome.FORBIDDEN
+
+    def is_quiet(self, seconds: float) -> bool:
+        """Whether a watch is open on which nothing has been heard for `seconds`."""
+        heard_at = self.counters.contact.heard_at
+        return self._is_watching and heard_at is not None and self._clock() - heard_at >= seconds
+
+    def hear(self) -> None:
+        """The server has answered a probe: a quiet watch is quiet, and not deaf."""
+        if self._is_watching:
+            self._heard()
+
+    def interrupt(self, outcome: progress.Outcome) -> None:
+        """Whatever is under way may hang on a dead connection: ask anew.
+
+        `outcome` is INTERRUPTED, or SILENT if the server does not answer.
+        """
+        self._interruption = outcome
         self._nudged.set()
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time())
@@ -142,7 +209,8 @@ class Reflector:
     async def run(self) -> None:
         """List and watch until cancelled."""
         while True:
-            self._began, self._is_answered = self._clockwork.clock(), False
+            is_watch = self._position.mode is not progress.Mode.LIST
+            self.counters.contact.begin(self._clock(), is_watch=is_watch)
             self._nudged.clear()
             ending = await self._attempt()
             self._replica.abandon_list()
@@ -163,7 +231,7 @@ class Reflector:
         except TimeoutError:
             outcome, text = progress.Outcome.SILENT, "the server did not end the watch in time"
             if self._nudged.is_set():
-                outcome = progress.Outcome.INTERRUPTED
+                outcome, text = self._interruption, "the server does not answer any more"
         except Exception:
             # The state stands and the rest goes on: better than an informer that has ended.
             _log.exception("a list-and-watch failed, which is a bug", resource=self.where)
@@ -172,24 +240,41 @@ class Reflector:
 
     def _consequences(self, ending: client.RequestError) -> float:
         """Draw the conclusions from how a list or watch ended; seconds to wait."""
-        now, outcome = self._clockwork.clock(), ending.outcome
-        lasted = now - self._began
-        if outcome not in {progress.Outcome.LISTED, progress.Outcome.ENDED}:
-            self.counters.failures[outcome.value] += 1
-        if progress.is_trouble(outcome, lasted):
-            if self.counters.failing_since is None:
-                self.counters.failing_since = now
-            self._tell(ending)
+        now, outcome, contact = self._clock(), ending.outcome, self.counters.contact
+        lasted = contact.lasted(now)
+        is_short = self._is_mute and lasted < progress.LEAST_WATCH_SECONDS
+        if outcome not in _NO_FAILURES:
+            self.counters.failures[outcome.reason] += 1
+        if progress.is_trouble(self._position, outcome, is_short=is_short):
+            if self._may_pass(outcome):
+                contact.lost(now)
+            else:
+                self._fail(ending)
+        elif outcome is progress.Outcome.BROKEN_OFF:
+            _log.info(f"{self.where}: {ending.text}; the watch goes on from {self.version}")
         wait = progress.wait_after(self._position, outcome, lasted)
-        before, self._position = self._position, progress.after(self._position, outcome)
+        before = self._position
+        self._position = progress.after(before, outcome, is_short=is_short)
         if before.is_listed and not self._position.is_listed:
-            self._cause = outcome.value
+            self._cause = outcome.reason
         if outcome is progress.Outcome.NOT_FOUND:
             self._resource = None
-        if wait is progress.Wait.PERMISSION:
-            return self._clockwork.rng.uniform(0.5, 1.0) * progress.FORBIDDEN_SECONDS
-        backed_off = self._backoff.delay(now) if wait is progress.Wait.BACKOFF else 0.0
-        return ending.retry_after + backed_off
+        if outcome is progress.Outcome.FORBIDDEN:
+            self._waits.refused(is_list=before.mode is progress.Mode.LIST)
+        self._outcome = outcome
+        is_patient = progress.is_patient(outcome, contact.unread_for(now) or 0.0)
+        return ending.retry_after + self._waits.seconds(wait, now, is_patient=is_patient)
+
+    def _may_pass(self, outcome: progress.Outcome) -> bool:
+        """Whether a trouble may be over with the next request, and is reported only if it is not.
+
+        A server that has just started answers 403 until it has loaded its roles, and one that
+        is being stopped cuts watches that have just begun.
+        """
+        if outcome is progress.Outcome.FORBIDDEN:
+            return self._waits.refusals == 0 and (self.has_listed or self._outcome in progress.AWAY)
+        is_first = self.counters.contact.failing_since is None
+        return outcome is progress.Outcome.BROKEN_OFF and self.has_listed and is_first
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -207,7 +292,7 @@ class Reflector:
                     self.counters.resource = self._resource.plural
                 if self._position.mode is progress.Mode.LIST:
                     return await self._list(self._resource)
-                seconds = self._clockwork.rng.randint(*WATCH_SECONDS)
+                seconds = self._rng.randint(*WATCH_SECONDS)
                 deadline = asyncio.get_running_loop().time() + seconds + GRACE_SECONDS
                 self._scope.reschedule(deadline)
                 return await self._watch(self._resource, seconds)
@@ -216,22 +301,34 @@ class Reflector:
 
     async def _list(self, resource: discovery.Resource) -> progress.Outcome:
         """All pages of a list."""
-        asked, token = self._position.asked_version, ""
         self._replica.begin_list(is_epoch=self._position.begins_epoch)
+        meter = bounds.Meter(self._bounds, self._clock)
+        query, token = queries.first_page(self._position), ""
         while True:
-            # A continue token has the version in it; both together are refused.
-            query = {"continue": token} if token else {"resourceVersion": asked} if asked else {}
-            version, token = await self._page(resource, {**query, "limit": str(PAGE_SIZE)})
+            meter.page(token)
+            try:
+                version, token = await self._page(resource, query, meter)
+            except client.RequestError as error:
+                if not token or error.outcome is not progress.Outcome.EXPIRED:
+                    raise
+                # The pages' version is gone before the last page (client-go's FullListIfExpired).
+                self._replica.begin_list(is_epoch=self._position.begins_epoch)
+                query, token = queries.first_page(self._position, is_whole=True), ""
+                version, token = await self._page(resource, query, meter)
             if not token:
                 break
+            query = queries.next_page(token)
         await self._complete(version)
         return progress.Outcome.LISTED
 
-    async def _page(self, resource: discovery.Resource, query: dict[str, str]) -> tuple[str, str]:
+    async def _page(
+        self, resource: discovery.Resource, query: Mapping[str, str], meter: bounds.Meter
+    ) -> tuple[str, str]:
         """One page: its version, and the token of the next one, "" at the last."""
         framer = framing.ListFramer()
         async with self._get(resource, progress.Mode.LIST, query) as answer:
-            while chunk := await answer.read(SILENCE_SECONDS):
+            while chunk := await answer.read(self._bounds.slow_seconds):
+                meter.chunk(len(chunk))
                 for item in framer.feed(chunk):
                     self._check_age(framer.fields)
                     self._replica.put(resource.kind, item, self.where)
@@ -239,7 +336,6 @@ class Reflector:
         if not framer.is_complete:
             raise client.RequestError(progress.Outcome.BROKEN_OFF, "a list ended in the middle")
         self._check_age(framer.fields)
-        self._in_contact()
         return wire.list_position(framer.fields)
 
     def _check_age(self, fields: Mapping[str, msgspec.Raw]) -> None:
@@ -253,48 +349,65 @@ class Reflector:
 
     async def _watch(self, resource: discovery.Resource, seconds: int) -> progress.Outcome:
         """A watch, and before it a streaming list if there has been no list."""
-        mode = self._position.mode
-        query = {
-            "watch": "true",
-            "allowWatchBookmarks": "true",
-            "timeoutSeconds": str(seconds),
-        }
-        if self._position.asked_version:
-            query["resourceVersion"] = self._position.asked_version
+        mode, self._is_mute, self._is_settled = self._position.mode, True, False
+        query = queries.watch(self._position, seconds)
         if mode is progress.Mode.STREAM:
-            query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
             self._replica.begin_list(is_epoch=self._position.begins_epoch)
         else:
             self._replica.begin_watch(self._position.version)
-        framer, is_empty = framing.LineFramer(), True
+        framer, pace = framing.LineFramer(), bounds.Pace(self._bounds, self._clock, "an event")
         async with self._get(resource, mode, query) as answer:
             self.counters.watches += 1
-            while chunk := await self._read(answer):
+            answered_at = self._clock()
+            while chunk := await self._read(answer, answered_at, framer, pace):
                 for line in framer.feed(chunk):
-                    is_empty = False
+                    pace.restart()
                     await self._on_event(resource, wire.event(line))
                     await self._give_way()
+                if framer.is_mid_line:
+                    pace.count(len(chunk))
+                else:
+                    pace.restart()
                 self._intake.announce()
         if framer.is_mid_line:
             raise client.RequestError(progress.Outcome.BROKEN_OFF, "a watch ended mid-line")
         if self._replica.is_listing:
             return progress.Outcome.STREAM_REFUSED
-        lasted = self._clockwork.clock() - self._began
-        if is_empty and lasted < progress.LEAST_WATCH_SECONDS:
+        lasted = self.counters.contact.lasted(self._clock())
+        if self._is_mute and lasted < progress.LEAST_WATCH_SECONDS:
             text = "the server ends every watch as soon as it begins"
             raise client.RequestError(progress.Outcome.EMPTY, text)
         return progress.Outcome.ENDED
 
-    async def _read(self, answer: client.Response) -> bytes:
-        """The next bytes of a watch. Raises RequestError."""
-        if not self._replica.is_listing:
-            return await answer.read(SILENCE_SECONDS)
-        try:
-            return await answer.read(STREAM_SILENCE_SECONDS)
-        except client.RequestError as error:
-            if error.outcome is not progress.Outcome.SILENT:
-                raise
-            raise client.RequestError(progress.Outcome.STREAM_REFUSED, error.text) from None
+    async def _read(
+        self,
+        answer: client.Response,
+        answered_at: float,
+        framer: framing.LineFramer,
+        pace: bounds.Pace,
+    ) -> bytes:
+        """The next bytes of a watch; b"" at its end. Raises RequestError."""
+        while True:
+            open_for, is_settled = self._clock() - answered_at, self._is_settled
+            if self._replica.is_listing:
+                text = f"no end of a streaming list within {STREAM_SECONDS:g} s"
+                passing = client.RequestError(progress.Outcome.STREAM_REFUSED, text)
+                patience = STREAM_SECONDS - open_for
+            elif framer.is_mid_line:
+                passing, patience = pace.failure(), pace.seconds_left
+            else:
+                passing = client.RequestError(progress.Outcome.QUIET, "")
+                patience = QUIET_SECONDS if is_settled else SETTLE_SECONDS - open_for
+            try:
+                return await answer.read(patience)
+            except client.RequestError as error:
+                if error.outcome is not progress.Outcome.SILENT:
+                    raise
+            if is_settled or passing.outcome is not progress.Outcome.QUIET:
+                raise passing
+            # No bookmark may be assumed: a watch that is answered and stays open is contact.
+            self._is_settled = self._is_watching = True
+            self._heard()
 
     async def _on_event(self, resource: discovery.Resource, event: wire.Event) -> None:
         """One line of a watch. Raises RequestError for an ERROR, and FramingError."""
@@ -310,79 +423,79 @@ class Reflector:
                 version, is_end = wire.bookmark(event.object)
                 if is_end and self._replica.is_listing:
                     await self._complete(version)
+                    return
             case "ERROR":
                 status = wire.status(event.object) or wire.Status(500, "", "an unknown error")
                 raise client.refused(self._position.mode, status)
-        self._in_contact()
-        if version and not self._replica.is_listing:
-            newest = versions.newest(self._position.version, version)
-            self._position = replace(self._position, version=newest)
+        self._is_mute = False
+        if self._replica.is_listing:
+            return
+        self._is_watching = True
+        self._heard()
+        newest = versions.newest(self.version, version) if version else self.version
+        self._position = progress.heard(self._position, newest)
 
     async def _complete(self, version: str) -> None:
         """A list has ended, at `version`: forget what it did not have, and watch from it."""
         for _ in self._replica.unlisted():
             await self._give_way()
         self._replica.begin_watch(version)
-        if versions.is_behind(version, self._position.version):
+        if versions.is_behind(version, self.version):
             _log.warning(
                 "the API server went back to an older state, which is the truth now",
                 resource=self.where,
                 version=version,
-                before=self._position.version,
+                before=self.version,
             )
+        if not progress.is_stuck(self._position, version):
+            self._heard()
         self._position = progress.listed(self._position, version)
         self.counters.relists[self._cause] += 1
         self.has_listed = True
-        self._on_listed()
+        self._on_settled()
         self._intake.announce()
 
     @asynccontextmanager
     async def _get(
         self, resource: discovery.Resource, mode: progress.Mode, query: Mapping[str, str]
     ) -> AsyncIterator[client.Response]:
-        path = resource.path(self._namespace)
-        async with self._api.get(mode, path, {**query, "labelSelector": LABEL_SELECTOR}) as answer:
-            self._is_answered = True
-            if self._trouble is not progress.Outcome.SILENT:  # only bytes end a silence
-                self.counters.answered_at = self._clockwork.clock()
-            self._in_contact()
+        if resource.label_selector:
+            query = {**query, "labelSelector": resource.label_selector}
+        async with self._api.get(mode, resource.path(self.namespace), query) as answer:
+            self._waits.admitted(is_list=mode is progress.Mode.LIST)
+            if self.counters.contact.answered(self._clock()):
+                self._intake.settle(self)
             try:
                 yield answer
             finally:
-                self.counters.answered_at = None
+                self._is_watching = False
 
-    def _in_contact(self) -> None:
-        """The server has answered, or said something that makes sense."""
-        now = self._clockwork.clock()
-        self.counters.last_contact = now
-        if self._trouble is not None and progress.is_healed(
-            now - self._began, was_answered=self._trouble_was_answered
-        ):
-            self._trouble = None
-            self.counters.failing_since = None
+    def _heard(self) -> None:
+        """The server has said something that makes sense."""
+        if self.counters.contact.heard(self._clock()):
             self._intake.settle(self)
 
-    def _tell(self, ending: client.RequestError) -> None:
-        """A trouble is told once, however often it repeats itself."""
-        self._trouble_was_answered = self._is_answered
-        if self._trouble is ending.outcome:
+    def _fail(self, ending: client.RequestError) -> None:
+        """Contact is lost. A trouble is reported once, however often it repeats itself."""
+        if not self.counters.contact.failed(self._clock(), ending.outcome.reason):
             return
-        self._trouble = ending.outcome
         mode = progress.Mode.LIST if self._position.mode is progress.Mode.LIST else "watch"
         text = f"cannot {mode}: {ending.text}"
         if ending.outcome is progress.Outcome.FORBIDDEN and self._resource is not None:
-            text += f"; {rights.remedy(mode, self._resource, self._namespace, ending.text)}"
+            text += f"; {rights.remedy(mode, self._resource, self.namespace, ending.text)}"
         outcome = "what was last known is served" if self.has_listed else "nothing is known yet"
         severity = _SEVERITIES.get(ending.outcome, admission.Severity.WARNING)
         self._intake.tell(self, source.Problem(severity, self.where, "", text, outcome))
+        if self.is_forbidden:
+            self._on_settled()
 
     async def _give_way(self) -> None:
         """Let the data path have its turn, if it has waited for long enough."""
-        if self._clockwork.clock() - self._slice_began >= SLICE_SECONDS:
+        if self._clock() - self._slice_began >= SLICE_SECONDS:
             self._intake.announce()
             if self._replica.is_listing:
                 # What a list brings stays. The collector would look at all of it, over and over,
                 # and hold the loop for 15 ms each time; reference counts free it as before.
                 gc.freeze()
             await asyncio.sleep(0)
-            self._slice_began = self._clockwork.clock()
+            self._slice_began = self._clock()

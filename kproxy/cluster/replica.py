@@ -10,16 +10,22 @@ from collections.abc import Iterator
 import msgspec
 
 from kproxy import metrics
-from kproxy.cluster import intake, versions, wire
+from kproxy.cluster import bounds, intake, versions, wire
 from kproxy.model import admission, names
 
 
 class Replica:
     """No I/O; on the event loop's thread. `where` is the collection in the user's words."""
 
-    def __init__(self, taking: intake.Intake, counters: metrics.ReflectorCounters) -> None:
+    def __init__(
+        self,
+        taking: intake.Intake,
+        counters: metrics.ReflectorCounters,
+        limits: bounds.Bounds,
+    ) -> None:
         self._intake = taking
         self._counters = counters
+        self._bounds = limits
         self._versions = versions.Versions()
         self._seen: set[admission.Key] | None = None
         self._is_epoch = False
@@ -50,13 +56,18 @@ class Replica:
         self._versions.begin_watch(version)
 
     def put(self, kind: names.Kind, raw: msgspec.Raw, where: str) -> str:
-        """An object as it is now, of a list or of a watch; its version, "" if it has none."""
+        """An object as it is now, of a list or of a watch; its version, "" if it has none.
+
+        Raises RequestError when it is one more than may be known.
+        """
         identity = wire.identity(raw)
         if identity is None:
             self._counters.malformed += 1
             self._intake.take(kind, raw, where)
             return ""
         key = (kind, identity.name)
+        if len(self._versions) >= self._bounds.objects and key not in self._versions:
+            raise bounds.too_many_objects(self._bounds)
         if self._seen is not None:
             self._seen.add(key)
         if self._is_news(key, identity.version):

@@ -17,10 +17,11 @@ def remedy(verb: str, resource: discovery.Resource, namespace: str, said: str) -
     scope = f"in namespace {namespace}" if namespace else "in all namespaces"
     kind = "role" if namespace else "clusterrole"
     place = f" --namespace={namespace}" if namespace else ""
-    resources = ",".join(map(str, (discovery.SERVICES, discovery.SLICES, discovery.ENDPOINTS)))
+    of_endpoints = discovery.SLICES if resource == discovery.SERVICES else resource
+    resources = f"{discovery.SERVICES},{of_endpoints}"
     return (
         f"the right to {verb} {resource} {scope} is missing; an administrator can grant it by: "
-        f"kubectl create {kind} kproxy{place} --verb=get,list,watch --resource={resources}"
+        f"kubectl create {kind} kproxy{place} --verb=list,watch --resource={resources}"
         f" && kubectl create {kind}binding kproxy{place} --{kind}=kproxy {_subject(said)}"
     )
 

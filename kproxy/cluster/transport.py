@@ -27,6 +27,9 @@ USER_TIMEOUT_MS = 25_000
 """The same bound for what was sent and is not acknowledged (TCP_USER_TIMEOUT)."""
 
 
+IDLE_SECONDS = 60.0
+"""A connection that has brought a whole answer is kept for the next request, such as a probe."""
+
 READ_BYTES = 64 * 1024
 """Of a body, kept for the reader before the server has to wait: twice this, and one read(2)."""
 
@@ -66,7 +69,12 @@ class Transport:
         )
 
     def _direct(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(limit=0, ssl=self._context, socket_factory=_socket)
+        return aiohttp.TCPConnector(
+            limit=0,
+            ssl=self._context,
+            socket_factory=_socket,
+            keepalive_timeout=IDLE_SECONDS,
+        )
 
     def _through_socks(self) -> aiohttp.TCPConnector:
         from kproxy.cluster import socks  # noqa: PLC0415  # for the few who have such a proxy

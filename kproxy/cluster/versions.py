@@ -13,12 +13,16 @@ from collections.abc import Set as AbstractSet
 
 from kproxy.model import admission
 
+MAX_DELETED = 100_000
+"""A server may send deletions without end."""
+
 
 class Versions:
     """The versions of what one list-and-watch knows, by kind and name.
 
     Deleted objects are remembered until the next watch begins, so that an event from before the
-    deletion does not bring one back. Memory: an entry per object, and per deletion in a watch.
+    deletion does not bring one back. Memory: an entry per object, and for each of the last
+    `MAX_DELETED` deletions in a watch.
     """
 
     __slots__ = ("_deleted", "_floor", "_known")
@@ -27,6 +31,14 @@ class Versions:
         self._known: dict[admission.Key, str] = {}
         self._deleted: dict[admission.Key, int] = {}
         self._floor = 0
+
+    def __len__(self) -> int:
+        """How many objects are known."""
+        return len(self._known)
+
+    def __contains__(self, key: admission.Key) -> bool:
+        """Whether the object is known."""
+        return key in self._known
 
     def begin_watch(self, version: str) -> None:
         """A watch begins: its server sends only what is newer than `version`."""
@@ -64,7 +76,9 @@ class Versions:
     def drop(self, key: admission.Key, version: str = "") -> None:
         """The object is gone; `version` is that of its deletion, if one was told."""
         self._known.pop(key, None)
-        self._deleted[key] = max(_number(version) or 0, self._deleted.get(key, 0))
+        self._deleted[key] = max(_number(version) or 0, self._deleted.pop(key, 0))
+        if len(self._deleted) > MAX_DELETED:
+            del self._deleted[next(iter(self._deleted))]
 
     def missing_from(self, seen: AbstractSet[admission.Key]) -> AbstractSet[admission.Key]:
         """What is known, and not among `seen`."""

@@ -219,8 +219,8 @@ class ProxyCollector(registry.Collector):
         }
         for one in watched:  # one for each namespace, if namespaces are named
             resource = one.resource
-            if one.last_contact is not None:
-                quiet = max(now - one.last_contact, 0.0)
+            if one.contact.heard_at is not None:
+                quiet = max(now - one.contact.heard_at, 0.0)
                 contacts[resource] = max(quiet, contacts.get(resource, 0.0))
             for field in ("relists", "events", "failures"):
                 for key, count in getattr(one, field).items():

@@ -53,6 +53,8 @@ class FakeApi:
     objects: dict[str, dict[str, Object]] = field(default_factory=lambda: defaultdict(dict))
     asked: list[Asked] = field(default_factory=list)
     history: dict[str, list[tuple[int, bytes]]] = field(default_factory=lambda: defaultdict(list))
+    behave: Behaviour | None = None
+    """Answers every request, in place of `answer`."""
     _scripts: dict[tuple[str, str], deque[Behaviour]] = field(
         default_factory=lambda: defaultdict(deque)
     )
@@ -88,6 +90,10 @@ class FakeApi:
         self.history[path].append((self.version, event(kind, body)))
         self._stirred.set()
         self._stirred = asyncio.Event()
+
+    def forget_scripts(self) -> None:
+        """From now on every request gets the normal answer."""
+        self._scripts.clear()
 
     def requests(self, path: str, mode: str) -> list[Asked]:
         """What was asked so far."""
@@ -174,7 +180,11 @@ def _common_name(request: web.BaseRequest) -> str:
 @contextlib.asynccontextmanager
 async def serving(api: FakeApi, tls: SSLContext | None = None) -> AsyncIterator[FakeApi]:
     """Serve `api` on a port of its own; its `url` says where."""
-    runner = web.ServerRunner(web.Server(api.answer, access_log=None), shutdown_timeout=0.1)
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        return await (api.behave or api.answer)(request)
+
+    runner = web.ServerRunner(web.Server(answer, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from kproxy.model import names
 from tests.cluster import fake_api, following
 from tests.cluster.fake_api import SERVICES, sends
@@ -11,9 +13,17 @@ from tests.cluster.following import on_fake_time
 RECORDINGS = Path(__file__).parent.parent / "fixtures" / "recordings" / "kube-apiserver-v1.20.2"
 
 
-def test_every_recorded_list_and_watch_is_digested() -> None:
+def _sends_json(body: object) -> fake_api.Behaviour:
+    return sends(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("is_expired", [False, True])
+def test_every_recorded_list_and_watch_is_digested(is_expired: bool) -> None:
     """A server that speaks only in recordings of kube-apiserver v1.20.2."""
     pages = [RECORDINGS / f"list-services-page{number}.json" for number in (1, 2, 3, 4)]
+
+    whole = json.loads(pages[3].read_text())
+    whole["items"] = [item for page in pages for item in json.loads(page.read_text())["items"]]
 
     async def scenario(api: fake_api.FakeApi) -> None:
         group = (RECORDINGS / "discovery-group.json").read_bytes()
@@ -25,9 +35,11 @@ def test_every_recorded_list_and_watch_is_digested() -> None:
             "list",
             *[sends(denied, code=401)] * 2,
             sends((RECORDINGS / "not-found-404.json").read_bytes(), code=404),
-            sends(pages[0].read_bytes()),
-            sends(expired, code=410),
-            *[sends(page.read_bytes()) for page in pages],
+            *(
+                [sends(pages[0].read_bytes()), sends(expired, code=410), _sends_json(whole)]
+                if is_expired
+                else [sends(page.read_bytes()) for page in pages]
+            ),
         )
         watch = (RECORDINGS / "watch-services.jsonl").read_bytes()
         too_old = (RECORDINGS / "watch-too-old-resourceversion.jsonl").read_bytes()
@@ -41,8 +53,7 @@ def test_every_recorded_list_and_watch_is_digested() -> None:
         api.versions = ("v1beta1",)
         async with following.following(api) as followed:
             await followed.synced()
-            objects = [item for page in pages for item in json.loads(page.read_text())["items"]]
-            assert followed.services() == {each["metadata"]["name"] for each in objects}
+            assert followed.services() == {each["metadata"]["name"] for each in whole["items"]}
             api.script(SERVICES, "list", sends(selected))
             await followed.until(lambda: len(api.requests(SERVICES, "watch")) == 4)
             chosen = {each["metadata"]["name"] for each in json.loads(selected)["items"]}

@@ -2,11 +2,12 @@
 
 import asyncio
 import itertools
+import json
 
 import pytest
 from aiohttp import test_utils, web
 
-from kproxy.cluster import reflector
+from kproxy.cluster import discovery, reflector
 from kproxy.model import names
 from tests.cluster import fake_api, following
 from tests.cluster.fake_api import SERVICES, SLICES, fails, sends
@@ -32,8 +33,11 @@ def test_it_lists_then_watches_from_the_version_of_the_list() -> None:
             assert watched[0].query["resourceVersion"] == "102"
             assert watched[0].query["allowWatchBookmarks"] == "true"
             assert 300 <= int(watched[0].query["timeoutSeconds"]) <= 600
-            selectors = {asked.query.get("labelSelector") for asked in api.asked}
-            assert selectors == {None, reflector.LABEL_SELECTOR}  # None: discovery
+            selectors = {
+                path: {each.query.get("labelSelector") for each in api.asked if each.path == path}
+                for path in (SERVICES, SLICES)
+            }
+            assert selectors == {SERVICES: {None}, SLICES: {discovery.NOT_HEADLESS}}
             api.put(SLICES, "web-1", fake_api.sliced("web", "10.1.0.2"))
             await followed.until(lambda: followed.backends("web") == {"10.1.0.2"})
             api.remove(SERVICES, "web")
@@ -207,21 +211,52 @@ def fake_request(path: str) -> web.BaseRequest:
     return test_utils.make_mocked_request("GET", path)
 
 
-def test_pages_are_put_together_and_an_expired_token_means_a_whole_new_list() -> None:
+def test_pages_are_put_together_and_after_an_expired_token_the_list_comes_in_one_piece() -> None:
     async def scenario(api: fake_api.FakeApi) -> None:
         for number in range(1200):
             api.put(
                 SERVICES, f"s-{number}", fake_api.service(f"10.96.{number // 250}.{number % 250}")
             )
         gone = [fails(410, "Expired", "gone")]
-        api.script(SERVICES, "list", *gone, api.answer_list, *gone)
+        api.script(SERVICES, "list", *gone, api.answer_list, api.answer_list, *gone)
         async with following.following(api) as followed:
             await followed.synced()
-            asked = api.requests(SERVICES, "list")
-            tokens = [each.query.get("continue") for each in asked]
-            assert tokens == [None, None, "500", None, "500", "1000"]
-            assert all("resourceVersion" not in each.query for each in asked[1:])
+            asked = [each.query for each in api.requests(SERVICES, "list")]
+            assert [each.get("continue") for each in asked] == [None, None, "500", "1000", None]
+            assert [each.get("limit") for each in asked] == ["500", "500", "500", "500", None]
+            assert [each.get("resourceVersion") for each in asked] == ["0", None, None, None, None]
             assert len(followed.services()) == 1200
+            assert followed.told == []
+
+    on_fake_time(scenario)
+
+
+def test_f5_a_server_whose_every_continue_token_has_expired_is_listed_in_one_piece() -> None:
+    async def scenario(api: fake_api.FakeApi) -> None:
+        async def page(request: web.BaseRequest) -> web.StreamResponse:
+            if "continue" in request.query:
+                return await fails(410, "Expired", "the continue token is too old")(request)
+            whole = api.list(fake_request(SERVICES))
+            assert isinstance(whole.body, bytes)
+            body = json.loads(whole.body)
+            if "limit" in request.query:
+                body["items"] = body["items"][:1]
+                body["metadata"]["continue"] = "more"
+            return fake_api.reply(body)
+
+        fake_api.serve_web(api, "10.1.0.1")
+        api.put(SERVICES, "db", fake_api.service("10.96.0.2"))
+        api.script(SERVICES, "list", *[page] * 100)
+        async with following.following(api) as followed:
+            await followed.synced()
+            assert followed.services() == {"web", "db"}
+            asked = [each.query for each in api.requests(SERVICES, "list")]
+            assert asked == [
+                {"resourceVersion": "0", "limit": "500"},
+                {"continue": "more", "limit": "500"},
+                {"resourceVersion": "0"},
+            ]
+            assert followed.told == []
 
     on_fake_time(scenario)
 
@@ -265,12 +300,13 @@ def test_every_bad_watch_is_counted_told_once_and_healed(mode: str) -> None:
             told = followed.sentences()
             assert len(told) <= 1, told
             assert "Traceback" not in "".join(told)
-            assert sum(followed.of_services.failures.values()) >= times
+            if mode != "silent":  # which a healthy server may be
+                assert sum(followed.of_services.failures.values()) >= times
             api.put(SERVICES, "db", fake_api.service("10.96.0.2"))
             await followed.until(lambda: followed.services() == {"web", "db"}, 3600)
             await asyncio.sleep(90)  # bookmarks come
             assert followed.informed.problems() == ()
-            assert followed.of_services.failing_since is None
+            assert followed.of_services.contact.failing_since is None
 
     on_fake_time(scenario)
 
@@ -325,7 +361,7 @@ def test_a_list_that_breaks_off_takes_nothing_away() -> None:
     on_fake_time(scenario)
 
 
-def test_silence_is_noticed_after_70_seconds() -> None:
+def test_a_watch_that_is_quiet_for_70_seconds_is_exchanged_for_a_new_one() -> None:
     async def scenario(api: fake_api.FakeApi) -> None:
         fake_api.serve_web(api, "10.1.0.1")
         api.script(SERVICES, "watch", sends(fake_api.bookmark(500), then="silent"))
@@ -335,8 +371,63 @@ def test_silence_is_noticed_after_70_seconds() -> None:
             assert 69.9 <= second.at - first.at <= 72
             assert second.query["resourceVersion"] == "500"
             assert len(api.requests(SERVICES, "list")) == 1
+            assert followed.told == []
 
     on_fake_time(scenario)
+
+
+def test_f4_a_quiet_server_that_sends_no_bookmarks_is_well() -> None:
+    async def scenario(api: fake_api.FakeApi) -> None:
+        fake_api.serve_web(api, "10.1.0.1")
+        for path in (SERVICES, SLICES):
+            api.script(path, "watch", *[sends(then="silent")] * 1000)
+        async with following.following(api) as followed:
+            await followed.synced()
+            for _ in range(600):
+                await asyncio.sleep(7)
+                now = asyncio.get_running_loop().time()
+                for counters in followed.informed.counters():
+                    assert counters.contact.unread_for(now) is None
+                    assert counters.contact.heard_at is not None
+                    assert now - counters.contact.heard_at <= 30
+            assert followed.told == []
+            assert sum(followed.of_services.failures.values()) == 1  # the streaming list
+            assert len(api.requests(SERVICES, "list")) == 1
+
+    on_fake_time(scenario)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_server_that_does_not_answer_any_more_is_noticed_within_half_a_minute(
+    streams: bool,
+) -> None:
+    """K09: its kernel goes on acknowledging, so that only a probe can tell."""
+    hung = asyncio.Event()
+
+    async def scenario(api: fake_api.FakeApi) -> None:
+        honest = api.answer
+
+        async def hangs(request: web.BaseRequest) -> web.StreamResponse:
+            if hung.is_set():
+                await asyncio.Event().wait()
+            return await honest(request)
+
+        api.behave = hangs
+        fake_api.serve_web(api, "10.1.0.1")
+        async with following.following(api) as followed:
+            await followed.synced()
+            await asyncio.sleep(100)
+            hung.set()
+            begun = asyncio.get_running_loop().time()
+            await followed.until(lambda: len(followed.informed.problems()) == 2)
+            assert asyncio.get_running_loop().time() - begun <= 30
+            assert "does not answer any more" in followed.sentences()[0]
+            assert "out of contact" in followed.informed.describe()
+            await asyncio.sleep(100)
+            assert "out of contact for 1" in followed.informed.describe()
+            assert followed.backends("web") == {"10.1.0.1"}
+
+    on_fake_time(scenario, fake_api.FakeApi(streams=streams))
 
 
 def test_a_server_that_trickles_for_ever_is_left_after_its_timeout() -> None:
@@ -407,7 +498,7 @@ def test_clients_that_were_turned_away_do_not_come_back_together() -> None:
     on_fake_time(scenario)
 
 
-def test_a_missing_right_is_named_with_what_would_grant_it_and_retried_slowly() -> None:
+def test_a_missing_right_is_named_with_what_would_grant_it_and_found_within_10_seconds() -> None:
     said = (
         'services is forbidden: User "system:serviceaccount:kube-system:kproxy" cannot list '
         'resource "services" in API group "" at the cluster scope'
@@ -415,15 +506,55 @@ def test_a_missing_right_is_named_with_what_would_grant_it_and_retried_slowly() 
 
     async def scenario(api: fake_api.FakeApi) -> None:
         fake_api.serve_web(api, "10.1.0.1")
-        api.script(SERVICES, "list", *[fails(403, "Forbidden", said)] * 10)
+        refusals = [fails(403, "Forbidden", said)] * 1000
+        api.script(SERVICES, "list", *refusals)
         async with following.following(api) as followed:
             await asyncio.sleep(300)
-            assert 5 <= len(api.requests(SERVICES, "list")) <= 10
+            assert 300 / 8 <= len(api.requests(SERVICES, "list")) <= 300 / 4
             (told,) = followed.sentences()
             assert "the right to list services in all namespaces is missing" in told
-            assert "kubectl create clusterrole kproxy --verb=get,list,watch" in told
+            assert (
+                "kubectl create clusterrole kproxy --verb=list,watch "
+                "--resource=services,endpointslices.discovery.k8s.io &&" in told
+            )
             assert "--serviceaccount=kube-system:kproxy" in told
+            assert told.startswith("services: cannot list: ")
+            begun = asyncio.get_running_loop().time()
+            api.forget_scripts()
             await followed.until(lambda: followed.informed.has_synced, 600)
+            assert asyncio.get_running_loop().time() - begun <= 10
             assert followed.informed.problems() == ()
+
+    on_fake_time(scenario)
+
+
+def test_c4_a_403_of_a_server_that_loads_its_roles_is_asked_again_within_a_second() -> None:
+    async def scenario(api: fake_api.FakeApi) -> None:
+        fake_api.serve_web(api, "10.1.0.1")
+        async with following.following(api) as followed:
+            await followed.synced()
+            api.script(SERVICES, "watch", fails(403, "Forbidden", "no"))
+            api.script(SERVICES, "list", fails(403, "Forbidden", "no"))
+            api.emit(SERVICES, "ERROR", fake_api.status_object(500, "InternalError", "no"))
+            begun = asyncio.get_running_loop().time()
+            api.put(SERVICES, "db", fake_api.service("10.96.0.2"))
+            await followed.until(lambda: followed.services() == {"web", "db"})
+            assert asyncio.get_running_loop().time() - begun <= 3
+            assert not [each for each in followed.sentences() if "kubectl" in each]
+
+    on_fake_time(scenario)
+
+
+def test_the_right_to_list_without_the_right_to_watch_is_reported_once() -> None:
+    async def scenario(api: fake_api.FakeApi) -> None:
+        fake_api.serve_web(api, "10.1.0.1")
+        api.script(SERVICES, "watch", *[fails(403, "Forbidden", "no")] * 1000)
+        async with following.following(api) as followed:
+            await followed.synced()
+            await asyncio.sleep(600)
+            (told,) = followed.sentences()
+            assert "the right to watch services in all namespaces is missing" in told
+            assert 600 / 8 - 5 <= len(api.requests(SERVICES, "watch")) <= 600 / 4 + 5
+            assert "out of contact" in followed.informed.describe()
 
     on_fake_time(scenario)

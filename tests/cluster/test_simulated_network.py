@@ -133,4 +133,6 @@ async def test_k21_an_expired_certificate_is_refused_until_there_is_a_new_one(
             async with serving(certificate(timedelta()), first.port):
                 await until(lambda: proxy.table() == {"web": {"10.1.0.2"}}, 60)
                 await until(lambda: proxy.informed.problems() == (), 60)
-                assert proxy.relists() == {"start": 2}
+                # A watch that was refused goes on; one on which TLS failed is followed by a list.
+            assert proxy.relists()["start"] == 2
+            assert proxy.relists().total() <= 4

@@ -65,7 +65,7 @@ def test_k01_a_server_that_is_absent_for_a_minute_opens_nothing_early(streaming:
         async with beside(api) as proxy:
             await asyncio.sleep(60)
             attempts = proxy.counters[0].failures[progress.Outcome.UNREACHABLE]
-            assert 4 <= attempts <= 30  # 0.8 s, doubling to 30 s, each drawn from all of it
+            assert 60 / 4 <= attempts <= 60  # 0.8 s, doubling to 4 s, each drawn from all of it
             assert (proxy.changes, proxy.plane.messages) == ([], [])
             assert len(proxy.told) == 2  # Services and endpoints, once each
             api.faults.set(Kind.INTERNAL_ERROR, resource="endpointslices")
@@ -96,10 +96,10 @@ def test_k02_ten_minutes_without_a_server_change_nothing_and_are_told() -> None:
                 await asyncio.sleep(60)
                 assert proxy.state() == before
                 for each in proxy.counters:
-                    assert each.failing_since is not None
-                    assert each.failing_since == pytest.approx(lost_at, abs=10)
-                assert proxy.counters[0].last_contact is not None
-                ages.append(clock() - proxy.counters[0].last_contact)
+                    assert each.contact.failing_since is not None
+                    assert each.contact.failing_since == pytest.approx(lost_at, abs=10)
+                assert proxy.counters[0].contact.heard_at is not None
+                ages.append(clock() - proxy.counters[0].contact.heard_at)
             assert ages == pytest.approx([60.0 * minute for minute in range(1, 11)], abs=5)
             assert "out of contact for 6" in proxy.informed.describe()
             assert len(proxy.told) == 2
@@ -205,7 +205,7 @@ def test_k09_a_server_that_is_silent_is_left_for_another_before_its_watch_would_
             assert proxy.table() == {"web": {"10.1.0.1"}}
             await until(lambda: proxy.table() == {"web": {"10.1.0.2"}})
             assert clock() - silent_since <= 70 + 2
-            assert proxy.counters[1].failures[progress.Outcome.SILENT] == 1
+            assert proxy.told == []  # a server may be silent when nothing changes
             assert proxy.relists() == {"start": 2}
 
     simulated_api.run(scenario)
@@ -240,8 +240,9 @@ def test_k11_half_a_line_is_never_applied() -> None:
                 await asyncio.sleep(0.01)
                 assert proxy.table() == {"web": {"10.1.0.1"}}
             await until(lambda: proxy.table() == {"web": {"10.1.0.4"}})
-            assert proxy.counters[1].failures[progress.Outcome.BROKEN_OFF] == 3
-            assert proxy.relists() == {"start": 2}
+            # The second watch ends at once and without an event, and a list follows.
+            assert proxy.counters[1].failures[progress.Outcome.BROKEN_OFF] == 2
+            assert proxy.relists() == {"start": 2, "broken-off": 1}
 
     simulated_api.run(scenario)
 
@@ -262,13 +263,13 @@ def test_k20_who_is_turned_away_goes_on_serving_and_comes_back_within_a_minute(
             assert proxy.table() == {"web": {"10.1.0.1"}}
             assert len(proxy.informed.problems()) == 2
             if kind is Kind.FORBIDDEN:
-                assert all(each.failures["forbidden"] <= 20 for each in proxy.counters)
+                assert all(each.failures["forbidden"] <= 600 / 4 for each in proxy.counters)
             api.faults.clear()
             begun = clock()
             await until(lambda: proxy.table() == {"web": {"10.1.0.2"}})
-            assert clock() - begun <= 60
+            assert clock() - begun <= (10 if kind is Kind.FORBIDDEN else 30)
             await until(lambda: not proxy.informed.problems())
-            assert proxy.relists() == {"start": 2}
+            assert proxy.relists() == {"start": 2, kind.value: 2}
             assert simulated_api.TOKEN not in "".join(proxy.sentences())
 
     simulated_api.run(scenario)
@@ -310,8 +311,9 @@ def test_k22_two_hundred_proxies_that_lost_the_same_server_do_not_come_back_toge
             busiest = max(
                 sum(1 for moment in spread if start <= moment < start + 1) for start in range(120)
             )
-            assert busiest <= 50
-            assert spread[-1] - spread[0] >= 8
+            # They come within backoff.SOON, and evenly: 50 a second would be the best possible.
+            assert busiest <= (80 if kind is None else 50)
+            assert spread[-1] - spread[0] >= (3 if kind is None else 8)
             if kind is not None:
                 # Those that were turned away kept away for as long as they were asked to.
                 late = [moment for moment in spread if moment >= 45]

@@ -43,7 +43,8 @@ def test_k04_a_version_that_is_gone_means_a_list_that_tells_of_deletions(
             api.remove_service("old")
             api.remove_slice("old-1")
             api.put_slice("web-1", "web", "10.1.0.2")
-            api.faults.set(kind, verb="watch", count=2)
+            for resource in ("services", "endpointslices"):
+                api.faults.set(kind, verb="watch", resource=resource, count=1)
             await api.server.start()
             await until(relisted(proxy))
             assert proxy.relists() == {"start": 2, "expired": 2}

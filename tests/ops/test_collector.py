@@ -116,7 +116,7 @@ async def test_lists_and_watches_of_one_resource_are_told_together() -> None:
     watched[0].events["MODIFIED"] = 5
     watched[1].failures["abrupt"] = 6
     watched[1].malformed = 3
-    watched[0].last_contact, watched[1].last_contact = 90.0, 60.0
+    watched[0].contact.heard_at, watched[1].contact.heard_at = 90.0, 60.0
 
     with observing.proxy(watched) as proxy:
         found = {

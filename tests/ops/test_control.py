@@ -219,12 +219,12 @@ async def test_a_server_out_of_contact_is_told_with_how_long_it_has_been(tmp_pat
             asked = Asked(proxy, path)
             now = time.monotonic()
             for each in watched:
-                each.last_contact = now - 60
+                each.contact.heard_at = now - 60
             await asked.fetch("services")
             assert asked.told == []
 
-            watched[1].last_contact = now - 3600
-            watched[1].failing_since = now - 3530
+            watched[1].contact.heard_at = now - 3600
+            watched[1].contact.failing_since = now - 3530
             for resource in control.RESOURCES:
                 await asked.fetch(resource)
             with pytest.raises(errors.KproxyError, match='"nope" not found'):

@@ -107,16 +107,16 @@ def test_a_watch_that_is_lost_and_regained_is_published() -> None:
         feed = events.Feed()
         told = feed.subscribe()
         watched = metrics.ReflectorCounters("services")
-        watched.last_contact = clock()
+        watched.contact.heard_at = clock()
         watching = asyncio.ensure_future(event_log.watch_watches(feed, lambda: [watched], clock))
         await asyncio.sleep(10)
         assert told.take() is None
-        watched.failing_since = clock()
+        watched.contact.failing_since = clock()
         await asyncio.sleep(10)
         lost = told.take()
         assert isinstance(lost, events.WatchLost)
         assert lost.resource == "services"
-        watched.failing_since = None
+        watched.contact.failing_since = None
         await asyncio.sleep(10)
         regained = told.take()
         assert isinstance(regained, events.WatchRegained)
