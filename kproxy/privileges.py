@@ -54,18 +54,20 @@ def held() -> int:
     return 0
 
 
-def limit_to(kept: Iterable[Capability]) -> None:
+def limit_to(kept: Iterable[Capability], *, here: Iterable[Capability] = ()) -> None:
     """Give up all capabilities but `kept`, for good. A process without any stays as it is.
 
-    Raises OSError when the kernel refuses.
+    Those `here` are kept too, but programs that this one starts do not get them. Raises OSError
+    when the kernel refuses.
     """
     before = held()
     if not before:
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    wanted = before & _mask(kept)
+    inherited = before & _mask(kept)
+    wanted = inherited | before & _mask(here)
     for number in range(_HIGHEST + 1):
-        if not wanted >> number & 1:
+        if not inherited >> number & 1:
             # EINVAL beyond the kernel's last one, EPERM without CAP_SETPCAP.
             libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)

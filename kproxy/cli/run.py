@@ -46,7 +46,7 @@ def run(invocation: typer.Context, **flags: settings.Given) -> None:
     (score,) = settings.read([_OOM_SCORE], flags, os.environ)
     notes = [] if score.value is None else [process.adjust_oom_score(score.value)]
     reading = privileges.Capability.DAC_READ_SEARCH
-    privileges.limit_to(privileges.LOOPBACK_PORTAL | {reading})
+    privileges.limit_to(privileges.LOOPBACK_PORTAL, here=[reading])
     chosen = config.load(flags, os.environ)
     foreign = privileges.unreadable(config.files(chosen, os.environ))
     if foreign is None:

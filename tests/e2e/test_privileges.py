@@ -108,4 +108,5 @@ def test_the_right_to_read_another_users_file_is_kept_where_one_is_named(
     proxy = run(path)
 
     assert capabilities(proxy.pid)["CapEff:"] == 1 << 10 | 1 << 2  # and CAP_DAC_READ_SEARCH
+    assert capabilities(proxy.pid)["CapBnd:"] == 1 << 10  # which plugins do not get
     assert proxy.log_lines("right to read every file", str(path))
