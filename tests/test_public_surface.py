@@ -68,7 +68,16 @@ def test_the_command_is_installed() -> None:
 
 def test_the_version_is_one_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+([a-z]+\d+)?", kproxy.__version__)
-    assert importlib.metadata.version("kproxy") == kproxy.__version__
+    assert importlib.metadata.version("kproxy-userspace") == kproxy.__version__
+
+
+def test_nothing_advises_to_install_by_a_name_that_is_not_ours() -> None:
+    root = Path(kproxy.__file__).parents[1]
+    texts = [*root.glob("kproxy/**/*.py"), *root.glob("docs/*.md"), root / "README.md"]
+    advice = re.compile(r"pip3? install (?:-\S+ )*['\"]?kproxy(?!-userspace)")
+
+    assert len(texts) > 100
+    assert [str(each) for each in texts if advice.search(each.read_text())] == []
 
 
 def test_the_package_says_that_it_is_typed() -> None:

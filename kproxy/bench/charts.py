@@ -5,7 +5,7 @@ light, dark and paper. Text stays text: it can be searched, copied and read alou
 
 kproxy is the one saturated colour and the one thick line; peers are told apart by labels at
 their lines and bars, so no chart depends on seeing colours. Importing this module
-needs matplotlib, the extra `kproxy[report]`.
+needs matplotlib, the extra `report`.
 """
 
 import io

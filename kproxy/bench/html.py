@@ -36,7 +36,7 @@ def require_charts() -> None:
         importlib.import_module("matplotlib")
     except ImportError as error:
         raise errors.ConfigError(
-            "charts need matplotlib, which is not installed: run pip install 'kproxy[report]'"
+            "charts need matplotlib, which is not installed: run pip install matplotlib"
         ) from error
 
 
