@@ -29,6 +29,10 @@ class PortalRefusedError(KproxyError):
     """A virtual address is not served because serving it could take traffic from someone else."""
 
 
+class NotServedError(KproxyError):
+    """A running proxy serves no Service of the name that was asked for."""
+
+
 def in_one_line(error: BaseException) -> str:
     """What somebody else's exception says, for a sentence of ours: a line, 200 letters at most."""
     return " ".join(str(error).split())[:200] or type(error).__name__

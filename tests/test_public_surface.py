@@ -97,4 +97,6 @@ def test_every_expected_failure_has_an_exit_code() -> None:
         "ConfigError": 2,
         "InvalidObjectError": 1,
         "PortalUnavailableError": 1,
+        "PortalRefusedError": 1,
+        "NotServedError": 1,
     }

@@ -141,7 +141,7 @@ class Question:
                     selector=self._selector,
                     on_warning=self._warn,
                 )
-            except client.NotFoundError as error:
+            except errors.NotServedError as error:
                 missing.append(error)
             else:
                 views.setdefault(kind, []).extend(found)

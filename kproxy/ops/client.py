@@ -30,10 +30,6 @@ IDENTITIES: Mapping[str, tuple[str, ...]] = {
 """The fields that tell the views of a resource apart; the object of a `DELETED` has only these."""
 
 
-class NotFoundError(errors.KproxyError):
-    """No Service of that name is served."""
-
-
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP to a unix socket. Raises OSError as connect(2) does."""
 
@@ -61,7 +57,7 @@ def fetch(
 
     `selector` narrows them to Services with such labels. `on_warning` gets what the proxy says of
     all of them, such as that they are out of date. Raises KproxyError when no proxy answers, and
-    NotFoundError when no Service `name` is served.
+    NotServedError when no Service `name` is served.
     """
     query = {"namespace": namespace, "name": name, "labelSelector": selector}
     views: list[dict[str, Any]] = _ask(control, resource, query, on_warning, timeout)
@@ -152,7 +148,7 @@ def _refused(control: Path, status: int, body: bytes, query: dict[str, str]) -> 
     if status == http.client.NOT_FOUND and query.get("name"):
         namespace = query["namespace"]
         where = f"in namespace {namespace}" if namespace else "in any namespace"
-        return NotFoundError(
+        return errors.NotServedError(
             f'service "{query["name"]}" not found {where}: '
             "kproxy get services -A lists what is served"
         )
