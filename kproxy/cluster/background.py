@@ -17,9 +17,9 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 WORK_SECONDS = 0.001
-"""How long a call in a thread computes before it lets the event loop have the interpreter."""
+"""How much CPU time a call in a thread takes before the event loop can have the interpreter."""
 
-REST_SECONDS = 0.0003
+REST_SECONDS = 0.0001
 """How long it then rests; without a rest, the event loop waits 5 ms for the interpreter lock."""
 
 MAX_LATE = 32
@@ -37,15 +37,14 @@ class Pace:
         self.alive = time.monotonic()
         """When the work was last seen to go on."""
         self._is_gentle = is_gentle
-        self._since = self.alive
+        self._since = time.thread_time()
 
     def __call__(self) -> None:
         """To be called at least every 0.1 ms of computing or so."""
-        now = self.alive = time.monotonic()
-        if now - self._since >= WORK_SECONDS:
-            if self._is_gentle:
-                time.sleep(REST_SECONDS)
-            self._since = time.monotonic()
+        self.alive = time.monotonic()
+        if self._is_gentle and time.thread_time() - self._since >= WORK_SECONDS:
+            time.sleep(REST_SECONDS)
+            self._since = time.thread_time()
 
 
 Call = Callable[[Pace], Result]

@@ -16,7 +16,7 @@ from kproxy.cluster import documents
 from kproxy.model import objects
 from tests import kubectl as kubectls
 
-PROGRAMS = kubectls.first_and_last()
+PROGRAMS = kubectls.last()
 pytestmark = pytest.mark.skipif(
     not PROGRAMS, reason="no kubectl: install Debian's package kubernetes-client"
 )
@@ -117,7 +117,6 @@ REFUSED: dict[str, str | bytes] = {
 }
 
 MORE: dict[str, tuple[str, int]] = {
-    "a document behind its end": (f"{HEAD}...\n{OTHER}", 2),
     "content behind the separator": (f"--- {KIND % 'a'}\n", 1),
     "a YAML directive": (f"%YAML 1.1\n---\n{HEAD}", 1),
     "YAML that begins with a brace": (KIND % "a", 1),
