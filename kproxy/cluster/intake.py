@@ -5,10 +5,12 @@ one that is valid and not for a proxy is forgotten; one whose judging fails unex
 quarantined, which is a bug of ours and costs nobody else anything (fault-catalogue K25).
 """
 
+from collections.abc import Generator
+
 import structlog
 
 from kproxy.cluster import source, store
-from kproxy.model import admission, names, objects
+from kproxy.model import admission, names, objects, steps
 
 _log = structlog.get_logger(__name__)
 
@@ -38,11 +40,18 @@ class Intake:
         return tuple(self._problems.values())
 
     def take(self, kind: names.Kind, raw: objects.RawObject, where: str) -> admission.Key | None:
+        """`take_steps`, all at once."""
+        return steps.at_once(self.take_steps(kind, raw, where))
+
+    def take_steps(
+        self, kind: names.Kind, raw: objects.RawObject, where: str
+    ) -> Generator[None, None, admission.Key | None]:
         """Judge an object and store it, if it is good; its key, if it has one.
 
-        `where` is the collection it came from, in the user's words.
+        `where` is the collection it came from, in the user's words. Yields while a large object
+        is judged; nothing has changed until that is done.
         """
-        admitted = self._judge(kind, raw)
+        admitted = yield from self._judge(kind, raw)
         key = admitted.key
         if admitted.accepted is not None:
             self._dirty |= self.store.apply(admitted.accepted)
@@ -95,9 +104,13 @@ class Intake:
         else:
             self._dirty -= told
 
-    def _judge(self, kind: names.Kind, raw: objects.RawObject) -> admission.Admission:
+    def _judge(
+        self, kind: names.Kind, raw: objects.RawObject
+    ) -> Generator[None, None, admission.Admission]:
         try:
-            return admission.admit_as(kind, raw, allow_loopback=self._allow_loopback)
+            return (
+                yield from admission.admit_as_steps(kind, raw, allow_loopback=self._allow_loopback)
+            )
         except Exception:
             self.quarantined += 1
             refused = admission.reject_as(kind, raw, "judging it failed: a bug in kproxy")

@@ -36,7 +36,7 @@ from kproxy.cluster import (
     versions,
     wire,
 )
-from kproxy.model import admission
+from kproxy.model import admission, names
 
 _log = structlog.get_logger(__name__)
 
@@ -331,7 +331,7 @@ class Reflector:
                 meter.chunk(len(chunk))
                 for item in framer.feed(chunk):
                     self._check_age(framer.fields)
-                    self._replica.put(resource.kind, item, self.where)
+                    await self._put(resource.kind, item)
                     await self._give_way()
         if not framer.is_complete:
             raise client.RequestError(progress.Outcome.BROKEN_OFF, "a list ended in the middle")
@@ -416,7 +416,7 @@ class Reflector:
         version = ""
         match event.type:
             case "ADDED" | "MODIFIED":
-                version = self._replica.put(resource.kind, event.object, self.where)
+                version = await self._put(resource.kind, event.object)
             case "DELETED":
                 version = self._replica.delete(resource.kind, event.object)
             case "BOOKMARK":
@@ -434,6 +434,17 @@ class Reflector:
         self._heard()
         newest = versions.newest(self.version, version) if version else self.version
         self._position = progress.heard(self._position, newest)
+
+    async def _put(self, kind: names.Kind, raw: msgspec.Raw) -> str:
+        """Take in an object as it is now; its version."""
+        steps = self._replica.put_steps(kind, raw, self.where)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                version: str = done.value
+                return version
+            await self._give_way()
 
     async def _complete(self, version: str) -> None:
         """A list has ended, at `version`: forget what it did not have, and watch from it."""

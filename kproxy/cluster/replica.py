@@ -5,7 +5,7 @@ costs little, and keeps account of what a list did *not* have, which is how dele
 watched are noticed (fault-catalogue K06).
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import msgspec
 
@@ -55,15 +55,18 @@ class Replica:
         """Events follow, all newer than `version`."""
         self._versions.begin_watch(version)
 
-    def put(self, kind: names.Kind, raw: msgspec.Raw, where: str) -> str:
+    def put_steps(
+        self, kind: names.Kind, raw: msgspec.Raw, where: str
+    ) -> Generator[None, None, str]:
         """An object as it is now, of a list or of a watch; its version, "" if it has none.
 
-        Raises RequestError when it is one more than may be known.
+        Yields while a large object is judged. Raises RequestError when it is one more than may be
+        known.
         """
         identity = wire.identity(raw)
         if identity is None:
             self._counters.malformed += 1
-            self._intake.take(kind, raw, where)
+            yield from self._intake.take_steps(kind, raw, where)
             return ""
         key = (kind, identity.name)
         if len(self._versions) >= self._bounds.objects and key not in self._versions:
@@ -71,7 +74,7 @@ class Replica:
         if self._seen is not None:
             self._seen.add(key)
         if self._is_news(key, identity.version):
-            self._intake.take(kind, raw, where)
+            yield from self._intake.take_steps(kind, raw, where)
             self._versions.put(key, identity.version)
         return identity.version
 

@@ -16,6 +16,7 @@ from kproxy.model import (
     names,
     objects,
     services,
+    steps,
     validation,
 )
 
@@ -176,13 +177,7 @@ def admit_as(
 
     `position` is where in that list it stands; the rest is as for `admit`.
     """
-    steps = admit_as_steps(kind, raw, position, allow_loopback=allow_loopback)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            admitted: Admission = end.value
-            return admitted
+    return steps.at_once(admit_as_steps(kind, raw, position, allow_loopback=allow_loopback))
 
 
 def admit_as_steps(
@@ -214,7 +209,8 @@ def _judge(
     allow_loopback: bool,
 ) -> Generator[None, None, Accepted | None]:
     if kind is names.Kind.SERVICE:
-        return validation.service(objects.decode(raw, objects.Service), found)
+        service = objects.decode(raw, objects.Service)
+        return (yield from validation.service_steps(service, found))
     if kind is names.Kind.ENDPOINTS:
         shape = objects.decode(raw, objects.Endpoints)
         yield

@@ -10,13 +10,16 @@ return them.
 from collections.abc import Generator, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from kproxy.model import addresses, endpoints, names, objects, validation
+from kproxy.model import addresses, endpoints, names, objects, steps, validation
 
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 ALLOW_LOOPBACK_FLAG = "--allow-loopback-endpoints"
 _PIECE = 256
 """How many endpoints are judged between two pauses."""
+MOST_ENDPOINTS = 200_000
+"""Endpoints that one object may make: its addresses times its ports. An object of 1 MB could
+otherwise make a hundred million."""
 
 TOPOLOGY_HOSTNAME = "kubernetes.io/hostname"
 
@@ -56,21 +59,29 @@ def endpoints_object(
     key = validation.identity(shape.metadata, validation.DNS_SUBDOMAIN, found)
     groups: _Groups = {}
     gate = _Gate(found, allow_loopback=allow_loopback)
+    made = 0
     for index, subset in enumerate(shape.subsets or ()):
         where = f"subsets[{index}]"
         if not subset.addresses and not subset.not_ready_addresses:
             found.violate(f"{where}.addresses", None, "must be given, or notReadyAddresses")
-        ports = _subset_ports(subset.ports or (), where, found)
+        ports = yield from _subset_ports(subset.ports or (), where, found)
+        room = max((MOST_ENDPOINTS - made) // max(len(ports), 1), 0)
         for ready in (True, False):
             listed = subset.addresses if ready else subset.not_ready_addresses
             path = f"{where}.{'addresses' if ready else 'notReadyAddresses'}"
-            for position, entry in enumerate(listed or ()):
+            if listed and len(listed) > room:
+                rule = f"must be at most {room} of the same object with {len(ports)} ports"
+                found.refuse(path, len(listed), rule)
+            kept = (listed or ())[:room]
+            room -= len(kept)
+            made += len(kept) * len(ports)
+            for position, entry in enumerate(kept):
                 if position % _PIECE == _PIECE - 1:
                     yield
                 address = gate.admitted(entry.ip, f"{path}[{position}].ip")
                 if address:
                     node = entry.node_name or ""
-                    _add(groups, ports, [(address, (ready, ready, False, node))])
+                    yield from _add(groups, ports, [(address, (ready, ready, False, node))])
     gate.conclude()
     if found.violations:
         return None
@@ -90,7 +101,7 @@ def endpoint_slice(
     if is_headless(shape.metadata):
         return None
     key = validation.identity(shape.metadata, validation.DNS_SUBDOMAIN, found)
-    ports = _slice_ports(shape.ports or (), found)
+    ports = yield from _slice_ports(shape.ports or (), found)
     if shape.address_type not in {"IPv4", "IPv6", "FQDN"}:
         found.violate("addressType", shape.address_type, "must be IPv4, IPv6 or FQDN")
     if shape.address_type == "FQDN":
@@ -112,7 +123,10 @@ def endpoint_slice(
     if found.violations or not service:
         return None
     groups: _Groups = {}
-    _add(groups, ports, listed)
+    room = MOST_ENDPOINTS // max(len(ports), 1)
+    if len(listed) > room:
+        found.refuse("endpoints", len(listed), f"must be at most {room} with {len(ports)} ports")
+    yield from _add(groups, ports, listed[:room])
     owner = names.NamespacedName(key.namespace, service)
     ports_made = yield from _merged(groups)
     return endpoints.EndpointsObject(key, owner, names.Kind.ENDPOINT_SLICE, ports_made)
@@ -129,17 +143,23 @@ def _conditions(entry: objects.SliceEndpoint) -> _Conditions:
 
 def _subset_ports(
     ports: Sequence[objects.EndpointPort], where: str, found: validation.Findings
-) -> list[_Port]:
-    return [
-        _port(port, f"{where}.ports[{index}]", found, required=len(ports) > 1)
-        for index, port in enumerate(ports)
-    ]
+) -> Generator[None, None, list[_Port]]:
+    made = []
+    for index, port in enumerate(ports):
+        if index % _PIECE == _PIECE - 1:
+            yield
+        made.append(_port(port, f"{where}.ports[{index}]", found, required=len(ports) > 1))
+    return made
 
 
-def _slice_ports(ports: Sequence[objects.EndpointPort], found: validation.Findings) -> list[_Port]:
+def _slice_ports(
+    ports: Sequence[objects.EndpointPort], found: validation.Findings
+) -> Generator[None, None, list[_Port]]:
     """The ports a proxy can serve: one without a number means "every port", so it is not one."""
     made: dict[str, _Port] = {}
     for index, port in enumerate(ports):
+        if index % _PIECE == _PIECE - 1:
+            yield
         if port.port is None:
             found.notes.append(f"ports[{index}].port is absent, which a proxy cannot serve")
             continue
@@ -204,18 +224,29 @@ class _Gate:
 
 def _add(
     groups: _Groups, ports: Iterable[_Port], listed: Sequence[tuple[str, _Conditions]]
-) -> None:
+) -> Generator[None, None, None]:
     """Every address with every port."""
+    done = 0
     for name, protocol, number in ports:
-        groups.setdefault((name, protocol), []).extend(
-            endpoints.Endpoint(endpoints.Backend(address, number), *conditions)
-            for address, conditions in listed
-        )
+        group = groups.setdefault((name, protocol), [])
+        for first in range(0, len(listed), _PIECE):
+            piece = listed[first : first + _PIECE]
+            group.extend(
+                endpoints.Endpoint(endpoints.Backend(address, number), *conditions)
+                for address, conditions in piece
+            )
+            done += len(piece)
+            if done >= _PIECE:
+                done = 0
+                yield
 
 
 def _merged(groups: _Groups) -> Generator[None, None, tuple[endpoints.EndpointPort, ...]]:
+    """The ports in order. Empties `groups`: releasing all of it at once would take long."""
     made = []
-    for (name, protocol), group in sorted(groups.items()):
+    for name, protocol in (yield from steps.sorted_in_steps(groups, tuple)):
+        group = groups.pop((name, protocol))
+        merged = yield from endpoints.merged_from_any_in_steps(group)
+        made.append(endpoints.EndpointPort(name, protocol, merged))
         yield
-        made.append(endpoints.EndpointPort(name, protocol, endpoints.merged(group)))
     return tuple(made)

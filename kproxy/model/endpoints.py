@@ -4,7 +4,6 @@
 can be connected to. `chosen_in_steps` decides which endpoints receive new connections.
 """
 
-import bisect
 import heapq
 import operator
 from collections.abc import Generator, Iterable, Sequence
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from kproxy.model import names
+from kproxy.model import names, steps
 
 _STRIDE = 512
 """Endpoints looked at between two pauses: some 100 us."""
@@ -69,14 +68,9 @@ class EndpointsObject:
     origin: names.Kind
     ports: tuple[EndpointPort, ...] = ()
 
-    def __post_init__(self) -> None:
-        """Sort the ports by name and protocol, of which no two are equal."""
-        object.__setattr__(self, "ports", tuple(sorted(self.ports)))
-
     def at(self, port: str, protocol: names.Protocol) -> tuple[Endpoint, ...]:
         """The endpoints of the port so named; () if the object has no such port."""
-        found = bisect.bisect_left(self.ports, (port, protocol))
-        for entry in self.ports[found : found + 1]:
+        for entry in self.ports:
             if entry.name == port and entry.protocol is protocol:
                 return entry.endpoints
         return ()
@@ -97,6 +91,16 @@ def merged(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
     return tuple(best[backend] for backend in sorted(best))
 
 
+def merged_from_any_in_steps(
+    endpoints: Sequence[Endpoint],
+) -> Generator[None, None, tuple[Endpoint, ...]]:
+    """As `merged`, with a pause now and then."""
+    if len(endpoints) <= _STRIDE:
+        return merged(endpoints)
+    in_order = yield from steps.sorted_in_steps(endpoints, operator.attrgetter("backend"))
+    return (yield from _without_doubles(in_order))
+
+
 def merged_in_steps(
     groups: Sequence[tuple[Endpoint, ...]],
 ) -> Generator[None, None, tuple[Endpoint, ...]]:
@@ -105,8 +109,14 @@ def merged_in_steps(
         return groups[0]
     if sum(map(len, groups)) <= _STRIDE:
         return merged(endpoint for group in groups for endpoint in group)
+    return (yield from _without_doubles(heapq.merge(*groups, key=operator.attrgetter("backend"))))
+
+
+def _without_doubles(
+    in_order: Iterable[Endpoint],
+) -> Generator[None, None, tuple[Endpoint, ...]]:
+    """Of endpoints of one backend, which follow each other, the most useful one."""
     made: list[Endpoint] = []
-    in_order = heapq.merge(*groups, key=operator.attrgetter("backend"))
     for count, endpoint in enumerate(in_order, 1):
         if not made or made[-1].backend != endpoint.backend:
             made.append(endpoint)

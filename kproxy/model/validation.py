@@ -7,7 +7,7 @@ and what they share with endpoints, which `endpoint_validation` has.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
@@ -17,6 +17,9 @@ from kproxy.model import addresses, names, objects, services
 DEFAULT_NAMESPACE = "default"
 LABEL_SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 ANNOTATION_STRATEGY = "kproxy.io/strategy"
+
+_PIECE = 128
+"""Ports judged between two pauses."""
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _PROTOCOLS: Mapping[str | None, names.Protocol] = {
@@ -131,8 +134,12 @@ def protocol(value: str | None, where: str, found: Findings) -> names.Protocol:
     return known or names.Protocol.TCP
 
 
-def service(shape: objects.Service, found: Findings) -> services.Service | None:
+def service_steps(
+    shape: objects.Service, found: Findings
+) -> Generator[None, None, services.Service | None]:
     """The Service that `shape` describes, or None when `found` has violations.
+
+    Yields where others can be let run.
 
     An ExternalName has no cluster IP whatever it says (row 8); `clusterIP: None` is headless
     (row 7). A manifest without a clusterIP, or without a node port where one belongs, stands for
@@ -149,7 +156,7 @@ def service(shape: objects.Service, found: Findings) -> services.Service | None:
         name=key,
         type=kind,
         cluster_ip=cluster_ip,
-        ports=_service_ports(spec, kind, found),
+        ports=(yield from _service_ports(spec, kind, found)),
         external_ips=_external_ips(spec, found) if spec.external_ips else (),
         load_balancer_ips=_load_balancer_ips(shape.status, found) if shape.status else (),
         affinity_seconds=_affinity_seconds(spec, found),
@@ -219,20 +226,23 @@ def _policies(
 
 def _service_ports(
     spec: objects.ServiceSpec, kind: services.ServiceType, found: Findings
-) -> tuple[services.ServicePort, ...]:
-    ports = tuple(
-        _service_port(port, f"spec.ports[{index}]", found, several=len(spec.ports or ()) > 1)
-        for index, port in enumerate(spec.ports or ())
-    )
+) -> Generator[None, None, tuple[services.ServicePort, ...]]:
+    made = []
+    several = len(spec.ports or ()) > 1
+    for index, port in enumerate(spec.ports or ()):
+        made.append(_service_port(port, f"spec.ports[{index}]", found, several=several))
+        if index % _PIECE == _PIECE - 1:
+            yield
+    ports = tuple(made)
     if not ports and kind is not services.ServiceType.EXTERNAL_NAME and spec.cluster_ip != "None":
         found.violate("spec.ports", None, "must hold at least one port")
     if len(ports) > 1:
-        _check_unique(ports, found)
+        yield from _check_unique(ports, found)
     if kind is services.ServiceType.CLUSTER_IP:
-        for index, port in enumerate(ports):
-            if port.node_port:
+        for index, each in enumerate(ports):
+            if each.node_port:
                 where = f"spec.ports[{index}].nodePort"
-                found.violate(where, port.node_port, "must be absent for type ClusterIP")
+                found.violate(where, each.node_port, "must be absent for type ClusterIP")
     return ports
 
 
@@ -250,10 +260,14 @@ def _service_port(
     )
 
 
-def _check_unique(ports: tuple[services.ServicePort, ...], found: Findings) -> None:
+def _check_unique(
+    ports: tuple[services.ServicePort, ...], found: Findings
+) -> Generator[None, None, None]:
     """Names are unique; so are numbers, node ports too, within a protocol (row 6)."""
     first: dict[tuple[object, ...], int] = {}
     for index, port in enumerate(ports):
+        if index % _PIECE == _PIECE - 1:
+            yield
         claims: tuple[tuple[str, object, tuple[object, ...]], ...] = (
             ("name", port.name, ()),
             ("port", port.port, (port.protocol,)),

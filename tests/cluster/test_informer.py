@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,14 +266,16 @@ def test_an_object_that_trips_over_a_bug_is_quarantined_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """K25."""
-    honest = admission.admit_as
+    honest = admission.admit_as_steps
 
-    def buggy(kind: names.Kind, raw: object, *, allow_loopback: bool) -> admission.Admission:
+    def buggy(
+        kind: names.Kind, raw: object, *, allow_loopback: bool
+    ) -> Generator[None, None, admission.Admission]:
         if b"cursed" in bytes(raw):  # type: ignore[call-overload]
             raise ZeroDivisionError
         return honest(kind, raw, allow_loopback=allow_loopback)
 
-    monkeypatch.setattr(admission, "admit_as", buggy)
+    monkeypatch.setattr(admission, "admit_as_steps", buggy)
 
     async def scenario(api: fake_api.FakeApi) -> None:
         api.put(SERVICES, "cursed", fake_api.service("10.96.0.9"))
