@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kproxy import errors
 from kproxy.cluster import documents
 from kproxy.simulator import resources, versions
@@ -108,22 +110,40 @@ def _is_manifest(path: Path) -> bool:
 
 
 def _manifests(name: str, data: bytes) -> Iterator[Manifest]:
+    for document in documents.read(data):
+        origin = f"{name}, document {document.number}"
+        if document.flaw:
+            raise errors.ConfigError(f"{_at(origin, document.line)}: {document.flaw}; correct it")
+        yield from _objects(origin, document.line, document.item_lines, document.value)
+
+
+def _objects(
+    origin: str, line: int, item_lines: Mapping[int, int], value: Any
+) -> Iterator[Manifest]:
+    """The objects of a document; `item_lines` is where those of a list begin, by their index."""
+    where = _at(origin, line)
     try:
-        for document in documents.read_yaml(data):
-            origin = f"{name}, document {document.number}"
-            if document.flaw:
-                raise errors.ConfigError(f"{origin}: {document.flaw}; correct it")
-            yield from _objects(origin, document.value)
-    except documents.MalformedError as error:
-        raise errors.ConfigError(f"{name} is {error}; correct it") from error
-
-
-def _objects(origin: str, value: Any) -> Iterator[Manifest]:
+        value = _plain(value)
+    except RecursionError:
+        raise errors.ConfigError(f"{where}: it is nested too deeply to be read") from None
     if not isinstance(value, dict):
-        raise errors.ConfigError(f"{origin}: it is not an object; correct it")
+        raise errors.ConfigError(f"{where}: it is not an object; correct it")
     found = items(value)
-    for number, each in enumerate(found, 1):
-        where = origin if found == (value,) else f"{origin}, item {number}"
-        if not isinstance(each, dict):
-            raise errors.ConfigError(f"{where}: it is not an object; correct it")
-        yield from _objects(where, each) if each.get("kind") == "List" else [Manifest(where, each)]
+    if found == (value,):
+        yield Manifest(where, value)
+        return
+    for index, each in enumerate(found):
+        yield from _objects(f"{origin}, item {index + 1}", item_lines.get(index, line), {}, each)
+
+
+def _plain(value: Any) -> Any:
+    """A value that the reader of JSON left encoded, and the items of a list likewise."""
+    if isinstance(value, msgspec.Raw):
+        return msgspec.json.decode(value)
+    if isinstance(value, dict) and isinstance(value.get("items"), list):
+        return {**value, "items": [_plain(each) for each in value["items"]]}
+    return value
+
+
+def _at(origin: str, line: int) -> str:
+    return f"{origin} (line {line})"

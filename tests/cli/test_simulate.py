@@ -195,20 +195,25 @@ def test_kinds_that_the_cluster_does_not_have_are_passed_over_by_name(tmp_path: 
     folder = tmp_path / "manifests"
     folder.mkdir()
     (folder / "shop.yaml").write_text(TEMPLATE)
-    (folder / "web.json").write_text(json.dumps(yaml.safe_load(MANIFEST)))
+    shop = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
+    many = {"apiVersion": "v1", "kind": "NamespaceList", "items": [shop]}
+    (folder / "web.json").write_text(
+        f"{json.dumps(yaml.safe_load(MANIFEST))}\n{json.dumps(many, indent=2)}"
+    )
     (folder / "notes.txt").write_text("not a manifest")
     with started(tmp_path, "--filename", str(folder)) as simulation:
         simulation.wait_up()
         for path in ("/api/v1/namespaces/default/services", DEPLOYMENTS):
             assert simulation.get(f"{path}/web")["metadata"]["name"] == "web"
+        assert simulation.get("/api/v1/namespaces/shop")["kind"] == "Namespace"
         lines = simulation.err().splitlines()
-    shop = folder / "shop.yaml"
+    origin = folder / "shop.yaml"
     for line, words in zip(
         lines,
         (
-            f"{shop}, document 1: ServiceAccount shop is passed over: the simulated ",
-            f"{shop}, document 2, item 1: ConfigMap settings is passed over",
-            "document 3: Deployment old is passed over: the simulated cluster has Deployment",
+            f"{origin}, document 1 (line 2): ServiceAccount shop is passed over: the simulated ",
+            f"{origin}, document 2, item 1 (line 9): ConfigMap settings is passed over",
+            "document 3 (line 15): Deployment old is passed over: the simulated cluster has ",
         ),
         strict=True,
     ):
@@ -337,12 +342,12 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
     [
         pytest.param(None, 2, "no such file", id="missing"),
         pytest.param("a: [", 2, "not valid YAML", id="malformed"),
-        pytest.param("- a\n", 2, "document 1: it is not an object", id="a list"),
+        pytest.param("- a\n", 2, "document 1 (line 1): it is not an object", id="a list"),
         pytest.param("{kind: Service, apiVersion: v1, metadata: 5}", 1, "metadata is not", id="?"),
         pytest.param(
             "{kind: Service, apiVersion: v1, metadata: {name: web}}",
             1,
-            '1: Service "web" is invalid: spec.ports: Required value; correct the manifest',
+            '(line 1): Service "web" is invalid: spec.ports: Required value; correct the manifest',
             id="invalid",
         ),
     ],
