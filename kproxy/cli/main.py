@@ -7,7 +7,9 @@ Only what the subcommand needs is imported, and as late as possible: `kproxy get
 for the simulated cluster, and a Ctrl-C finds somebody at home who knows what to do with it.
 """
 
+import contextlib
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,10 @@ COMMANDS = {
     "version": "Print the version.",
 }
 """The subcommands: each is a function, or a typer app called `app`, of `kproxy.cli.<name>`."""
+
+_NAME = "kproxy"
+_COMPLETING = "_KPROXY_COMPLETE"
+"""The environment variable by which a shell asks for completions: typer's, for `_NAME`."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -53,11 +59,14 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """The exit code of `kproxy ARGUMENTS`; what went wrong is on stderr."""
+    if _COMPLETING in os.environ:
+        return _complete()
     try:
         import typer  # noqa: PLC0415  # see above
 
         try:
-            return _app(arguments[0])(arguments, standalone_mode=False) or 0
+            app = _app(arguments[0])
+            return app(arguments, prog_name=_NAME, standalone_mode=False) or 0
         except typer.TyperException as error:
             return _fail(_usage_sentence(error), errors.ConfigError.exit_code)
         except typer.Abort:
@@ -75,14 +84,22 @@ def run(arguments: list[str]) -> int:
         return _fail(_bug_sentence(first), errors.KproxyError.exit_code)
 
 
+def _complete() -> int:
+    """Answer a shell that completes a command line; it wants no errors to be shown."""
+    words = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    chosen = [*words.split(), "", ""][1]
+    with contextlib.suppress(Exception, SystemExit):
+        _app(chosen)([], prog_name=_NAME, standalone_mode=False)
+    return 0
+
+
 def _app(chosen: str) -> "typer.Typer":
     """The command line, with nothing behind the subcommands but the `chosen` one."""
     import typer  # noqa: PLC0415  # see above
 
     app = typer.Typer(
-        name="kproxy",
+        name=_NAME,
         help="A userspace Kubernetes service proxy: Services in, virtual ClusterIPs out.",
-        add_completion=False,
         rich_markup_mode=None,  # it cuts the names of options, and eats what stands in brackets
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -415,3 +416,48 @@ def test_a_bug_is_told_in_one_sentence_and_with_a_traceback_only_to_developers(
     assert done.returncode == 1
     assert_one_sentence(done, ["a bug", "ValueError: two lines", "report"])
     assert "Traceback" in provoke("-X", "dev").stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("kproxy ge", ["get"]),
+        ("kproxy get serv", ["services"]),
+        ("kproxy get --no-h", ["--no-headers"]),
+        ("kproxy run --strat", ["--strategy"]),
+        ("kproxy get services no-such-", []),
+        ("kproxy nonsense x", []),
+        ("kproxy", []),
+    ],
+)
+def test_a_shell_completes(line: str, offered: list[str], tmp_path: Path) -> None:
+    words = line.split()
+    environment = {
+        "_KPROXY_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "kproxy"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | environment,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == offered or line == "kproxy"
+
+
+def test_completion_is_shown_for_the_shell_one_uses(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kproxy", "--show-completion"]
+    environment = os.environ | {"SHELL": "/bin/bash"}
+    shell = ["bash", "-c", f"{shlex.join(command)}; true"]
+    done = subprocess.run(
+        shell, capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+
+    assert "_KPROXY_COMPLETE=complete_bash" in done.stdout
+    assert done.stderr == ""
