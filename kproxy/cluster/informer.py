@@ -42,7 +42,7 @@ A kernel acknowledges for a process that hangs, so that TCP's keepalive is not e
 sends HTTP/2 pings after 30 s.
 """
 
-PROBE_SECONDS = 10.0
+PROBE_SECONDS = 5.0
 """Within which it must answer."""
 
 

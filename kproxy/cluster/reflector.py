@@ -58,6 +58,12 @@ SETTLE_SECONDS = metrics.SETTLED_SECONDS + 0.01
 STREAM_SECONDS = 10.0
 """For a streaming list. Servers that ignore the request for one never send its end."""
 
+PROBE_SECONDS = 3.0
+"""Within which a server that did not answer must answer a probe."""
+
+LIFE_SECONDS = 300.0
+"""How long probes may fail until a request is made without one."""
+
 SLICE_SECONDS = 0.002
 """Two reflectors that list at the same time may each have two turns before a timer has its own."""
 
@@ -76,6 +82,8 @@ _SEVERITIES = dict.fromkeys(
 """Of troubles that somebody has to do something about; the others may pass."""
 
 _NO_FAILURES = frozenset({progress.Outcome.LISTED, progress.Outcome.ENDED, progress.Outcome.QUIET})
+
+_UNANSWERED = frozenset({progress.Outcome.SILENT, progress.Outcome.UNREACHABLE})
 
 _EVENT_TYPES = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
 
@@ -161,7 +169,6 @@ class Reflector:
         self._cause = "start"
         self._replica = replica.Replica(taking, counters, clockwork.limits)
         self._waits = _Waits(clockwork.rng)
-        self._outcome: progress.Outcome | None = None
         self._is_mute = True
         self._is_settled = False
         self._is_watching = False
@@ -218,6 +225,8 @@ class Reflector:
             seconds = self._consequences(ending)
             if seconds > 0:
                 await self._pause(seconds)
+            if ending.outcome in _UNANSWERED:
+                await self._wait_for_life()
 
     async def _attempt(self) -> client.RequestError:
         """One list, or one watch; how it ended."""
@@ -261,7 +270,6 @@ class Reflector:
             self._resource = None
         if outcome is progress.Outcome.FORBIDDEN:
             self._waits.refused(is_list=before.mode is progress.Mode.LIST)
-        self._outcome = outcome
         is_patient = progress.is_patient(outcome, contact.unread_for(now) or 0.0)
         return ending.retry_after + self._waits.seconds(wait, now, is_patient=is_patient)
 
@@ -272,7 +280,7 @@ class Reflector:
         is being stopped cuts watches that have just begun.
         """
         if outcome is progress.Outcome.FORBIDDEN:
-            return self._waits.refusals == 0 and (self.has_listed or self._outcome in progress.AWAY)
+            return self._waits.refusals == 0
         is_first = self.counters.contact.failing_since is None
         return outcome is progress.Outcome.BROKEN_OFF and self.has_listed and is_first
 
@@ -282,6 +290,16 @@ class Reflector:
                 await self._nudged.wait()
         except TimeoutError:
             pass
+
+    async def _wait_for_life(self) -> None:
+        """Wait until the server answers a probe.
+
+        A request to a server that hangs may hang for as long as requests may, and the server be
+        back in the meantime. A probe is given up within seconds.
+        """
+        deadline = self._clock() + LIFE_SECONDS
+        while self._clock() < deadline and not await self._api.is_alive(PROBE_SECONDS):
+            await self._pause(self._rng.uniform(0.5, 1.0))
 
     async def _ask(self) -> progress.Outcome:
         """Make the next request and read its answer."""

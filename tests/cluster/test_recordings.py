@@ -94,7 +94,7 @@ def test_a_recorded_refusal_names_a_user() -> None:
     body = (RECORDINGS / "forbidden-403.json").read_bytes()
 
     async def scenario(api: fake_api.FakeApi) -> None:
-        api.script("/api/v1/namespaces/web/services", "list", sends(body, code=403))
+        api.script("/api/v1/namespaces/web/services", "list", *[sends(body, code=403)] * 2)
         async with following.following(api, namespaces=frozenset({"web"})) as followed:
             await followed.until(lambda: bool(followed.told))
             told = followed.sentences()[0]
