@@ -96,6 +96,8 @@ def test_every_expected_failure_has_an_exit_code() -> None:
         "KproxyError": 1,
         "ConfigError": 2,
         "InvalidObjectError": 1,
+        "NotFoundError": 1,
+        "PortalRefusedError": 1,
         "PortalUnavailableError": 1,
         "PortalRefusedError": 1,
         "NotServedError": 1,

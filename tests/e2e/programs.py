@@ -14,6 +14,7 @@ from tests.e2e import daemon, sockets
 _PACKAGES = {
     "curl": "curl",
     "ip": "iproute2",
+    "kubectl": "kubernetes-client",
     "nginx": "nginx",
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",

@@ -1,0 +1,130 @@
+"""The pages: every block of commands runs as pasted, or says why it is not run.
+
+A block is fenced as `sh` (every line is a command), as `console` (commands are behind `$ `, what
+they print is between them), or as something else, which holds no commands. Before a block that is
+not run stands a comment, `<!-- not run: why -->`.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.e2e import programs
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "benchmarks/results/README.md"]
+
+COMMANDS = {"cat", "curl", "export", "jq", "kproxy", "kubectl", "make", "pip", "python", "$"}
+"""First words by which a block of commands is recognised, however it is fenced."""
+
+SECONDS = 120.0
+"""For a block; a bound, not an expectation."""
+
+
+class Block(NamedTuple):
+    """A fenced block: where it begins, how it is fenced, its text, and why it is not run."""
+
+    page: str
+    line: int
+    info: str
+    text: str
+    reason: str | None
+
+    @property
+    def script(self) -> str:
+        """Its commands."""
+        if self.info != "console":
+            return self.text
+        marked = [line[2:] for line in self.text.splitlines() if line.startswith(("$ ", "> "))]
+        return "\n".join(marked)
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The fenced blocks of a page."""
+    reason, start, info = None, 0, ""
+    lines: list[str] = []
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        if start and line.strip() == "```":
+            yield Block(str(page.relative_to(ROOT)), start, info, "\n".join(lines), reason)
+            start, reason = 0, None
+        elif start:
+            lines.append(line)
+        elif line.lstrip().startswith("```"):
+            start, info, lines = number, line.strip().removeprefix("```"), []
+        elif found := re.fullmatch(r"<!-- not run: (.+) -->", line):
+            reason = found[1]
+        elif line:
+            reason = None
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+RUN = [each for each in BLOCKS if each.info in {"sh", "console"} and each.reason is None]
+
+
+def test_every_block_of_commands_is_fenced_as_one() -> None:
+    """Otherwise it would not be run, and nothing would say so."""
+    hidden = [
+        f"{each.page}:{each.line}"
+        for each in BLOCKS
+        if each.info not in {"sh", "console", "text"}
+        and COMMANDS & {line.split(" ")[0] for line in each.text.splitlines()}
+    ]
+
+    assert hidden == []
+
+
+def test_a_reason_stands_before_a_block_of_commands_only() -> None:
+    marked = [each for each in BLOCKS if each.reason is not None]
+    written = sum(page.read_text().count("<!-- not run: ") for page in PAGES)
+
+    assert len(marked) == written
+    assert {each.info for each in marked} <= {"sh", "console"}
+    assert len(RUN) >= 3
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize(
+    "block", [pytest.param(each, id=f"{each.page}:{each.line}") for each in RUN]
+)
+def test_a_block_runs_as_pasted(block: Block, tmp_path: Path) -> None:
+    for program in ("kubectl", "curl"):
+        if program in block.script:
+            programs.need(program)
+    home = Path(sys.prefix)
+    (tmp_path / ".venv").symlink_to(home)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "run").mkdir(mode=0o700)
+    environment = os.environ | {
+        "HOME": str(tmp_path),
+        "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+        "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    environment.pop("KUBECONFIG", None)
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            ["bash", "-e", "-u", "-o", "pipefail", "-c", block.script],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        code = process.wait(SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    assert code == 0, log.read_text()
