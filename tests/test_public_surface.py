@@ -99,6 +99,5 @@ def test_every_expected_failure_has_an_exit_code() -> None:
         "NotFoundError": 1,
         "PortalRefusedError": 1,
         "PortalUnavailableError": 1,
-        "PortalRefusedError": 1,
         "NotServedError": 1,
     }
