@@ -358,10 +358,15 @@ class Harness:
         self._actors.append(end)
         return end
 
-    async def finish(self) -> None:
-        """End everything; AssertionError says what was left."""
+    def end_all(self) -> None:
+        """End every client and backend connection, and forget them (for tests with thousands)."""
         for end in self._actors:
             end.reset()
+        self._actors.clear()
+
+    async def finish(self) -> None:
+        """End everything; AssertionError says what was left."""
+        self.end_all()
         for place in self._places:
             place.close()
         async with contextlib.AsyncExitStack() as stack:

@@ -1,5 +1,6 @@
 """When a dial cannot be made, for want of something here or for a bug: one client pays."""
 
+import ast
 import errno
 import os
 import subprocess
@@ -168,3 +169,86 @@ def test_when_ports_run_out_the_rest_is_reset_and_nobody_is_blamed() -> None:
     assert int(served) in range(14, 17), "two ports may be the test's own"
     assert "EADDRNOTAVAIL" in rest[0]
     assert rest[0].endswith("False")
+
+
+_WITHIN_TIME_WAIT = """
+import asyncio, subprocess
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+def sysctl(name, value):
+    with open("/proc/sys/net/ipv4/" + name, "w") as file:
+        file.write(value)
+from tests.datapath import harness
+
+PORTS = 60
+
+async def main():
+    sysctl("tcp_tw_reuse", "0")
+    bench = harness.Harness()
+    path, place = bench.start(), bench.backend()
+    service = path.serve(place)
+    sysctl("ip_local_port_range", f"40000 {40000 + PORTS - 1}")
+    numbers = iter(range(2000, 9000))
+
+    async def visit():
+        # The client closes first, so the proxy does towards the backend: its port waits.
+        before = service.target.counters.accepted
+        client = harness.socket.socket()
+        client.bind(("127.0.0.2", next(numbers)))
+        client.setblocking(False)
+        client.connect_ex(service.listener.address)
+        await harness.until(lambda: service.target.counters.accepted > before, "it is accepted")
+        await harness.until(lambda: place.waiting() or not path.worker.connections, "it is dialled")
+        if place.waiting():
+            client.shutdown(harness.socket.SHUT_WR)
+            backend = await bench.accept(place)
+            await backend.receive_to_end()
+            backend.close()
+        client.close()
+        await harness.until(path.is_quiet, "it ends")
+
+    for _ in range(PORTS):
+        await visit()
+    below = dict(service.ended), dict(service.dial_failures)
+    for _ in range(5):
+        await visit()
+    above = dict(service.ended), dict(service.dial_failures)
+    sysctl("tcp_tw_reuse", "1")
+
+    async def is_served_again():
+        failed = service.dial_failures
+        await visit()
+        return service.dial_failures == failed
+
+    async with asyncio.timeout(20):  # a port may be used again after a second
+        while not await is_served_again():
+            await asyncio.sleep(0.2)
+    boxed = bool(path.box)
+    await bench.finish()
+    return below, above, boxed
+
+print(repr(asyncio.run(main())))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a network namespace")
+@pytest.mark.netns
+def test_x07_ports_that_wait_are_a_ceiling_that_shows_as_such() -> None:
+    """As many connections to one endpoint as there are ports, a minute long; then a clear metric.
+
+    With `net.ipv4.tcp_tw_reuse` a port serves again after a second.
+    """
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", _WITHIN_TIME_WAIT],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    below, above, is_boxed = ast.literal_eval(done.stdout.strip().splitlines()[-1])
+    assert below[1] == {}, "below the ceiling nothing fails"
+    assert below[0] == {"C/H": 60}
+    assert set(above[1]) == {"EADDRNOTAVAIL"}, "above it, this and nothing else"
+    assert sum(above[0].values()) == 65
+    assert above[0]["C/H"] < 65
+    assert not is_boxed, "the endpoint is not to blame"
