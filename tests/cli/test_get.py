@@ -224,6 +224,29 @@ def test_a_watch_goes_on_until_it_is_interrupted(lab: Lab) -> None:
     )
 
 
+def test_a_watch_ends_with_the_proxy(tmp_path: Path) -> None:
+    path = manifests.write(
+        tmp_path / "a.yaml", manifests.service("a", manifests.fresh_ip(), manifests.PORT)
+    )
+    control = tmp_path / "control.sock"
+    flags = ("--healthz-bind-address", "", "--metrics-bind-address", "", "--control", str(control))
+    with daemon.running(tmp_path, path, *flags) as served:
+        arguments = ["get", "svc", "-w", "-o", "name", "--control", str(control)]
+        with subprocess.Popen(
+            [sys.executable, "-m", "kproxy", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as watch:
+            assert watch.stdout is not None
+            assert watch.stdout.readline() == "service/a\n"
+            served.stop()
+            _, said = watch.communicate(timeout=30)
+
+    assert watch.returncode == 1
+    assert said == f"kproxy: the kproxy at {control} has ended, and the watch with it\n"
+
+
 def test_endpoints_show_what_each_of_them_got(lab: Lab) -> None:
     heading, *rows = lab.table("endpoints", "svc/web", "-o", "wide")
 
