@@ -278,7 +278,8 @@ class Config:
                 "--namespace is empty: name a namespace, or leave it out to serve all of them"
             )
         for path in self.manifests:
-            _check_readable(path)
+            if str(path) != "-":
+                _check_readable(path)
         if self.ready_file is not None:
             ready_file.check(self.ready_file, self.manifests)
 

@@ -22,6 +22,9 @@ MAX_PROBLEMS = 100
 EMPTY_SECONDS = 1.5
 """An emptied file counts as empty after this: `helm template > file` empties it first."""
 
+LATE_SECONDS = 1.0
+"""A file whose reading takes longer than this is said to be read beside the others."""
+
 SHRUNK_SECONDS = 0.5
 """A file that gives less than half as many objects as before counts after this."""
 
@@ -42,7 +45,8 @@ class FileState:
 
     `nameless` counts the invalid documents without a name that are known to hide no object.
     `doubted` is since when (on the monotonic clock) the file has given much less than it did,
-    None if it does not: as long as that is recent, what it gave before is believed.
+    None if it does not: as long as that is recent, what it gave before is believed. `late` is
+    since when it has been read beside the others, None if it is not.
     """
 
     file: manifest_files.ManifestFile
@@ -51,6 +55,7 @@ class FileState:
     problems: tuple[source.Problem, ...] = ()
     nameless: int = 0
     doubted: float | None = None
+    late: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,20 +156,26 @@ def _believed(before: Mapping[Path, FileState], look: Look) -> dict[Path, FileSt
         if reading is not None:
             after[file.path] = _absorbed(old, file, reading, look.now)
         elif file.path in look.late:
-            after[file.path] = _late(old or FileState(file))
+            after[file.path] = _late(old, file, look.now)
         else:
-            after[file.path] = old or FileState(file)
+            after[file.path] = (
+                replace(old, late=None) if old and old.late else old or FileState(file)
+            )
     for path, state in before.items():
         if path not in after and state.file.root in look.lost_roots:
             after[path] = state
     return dict(sorted(after.items()))
 
 
-def _late(state: FileState) -> FileState:
+def _late(old: FileState | None, file: manifest_files.ManifestFile, now: float) -> FileState:
+    state = replace(old or FileState(file), signature=None)
+    if old is not None and (old.late is None or now - old.late < LATE_SECONDS):
+        return replace(state, late=now if old.late is None else old.late)
     outcome = "what it gave before stays" if state.given else "nothing is taken from it yet"
     text = "reading it takes long, and goes on beside the others"
     problem = source.Problem(admission.Severity.WARNING, state.file.shown, "", text, outcome)
-    return replace(state, problems=(problem,), signature=None)
+    since = now - LATE_SECONDS if old is None else old.late
+    return replace(state, problems=(problem,), late=since)
 
 
 def _absorbed(
@@ -179,7 +190,12 @@ def _absorbed(
         outcome = "what it gave before stays" if old.given else "nothing is taken from it"
         problem = source.Problem(admission.Severity.ERROR, file.shown, "", reading.failure, outcome)
         return replace(
-            old, file=file, signature=reading.signature, problems=(problem,), doubted=None
+            old,
+            file=file,
+            signature=reading.signature,
+            problems=(problem,),
+            doubted=None,
+            late=None,
         )
     given: dict[admission.Key, Given] = {}
     problems = []
@@ -210,7 +226,7 @@ def _absorbed(
     if now - doubted >= _patience_with(made):
         return made
     # Nothing else is taken over yet, and the file is read again at the next look.
-    return replace(old, file=file, doubted=doubted, signature=made.signature)
+    return replace(old, file=file, doubted=doubted, signature=made.signature, late=None)
 
 
 def _capped(

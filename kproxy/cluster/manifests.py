@@ -14,7 +14,6 @@ import contextlib
 import errno
 import functools
 import os
-import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -54,6 +53,7 @@ PATIENCE_SECONDS = 0.1
 START_PATIENCE_SECONDS = 5.0
 """The same before the first sync, counted from when the reading last went on."""
 
+_INPUT_PIECE = 1024 * 1024
 _SLICE_SECONDS = 0.001
 _OPEN_ENDED = float("inf")
 _HINTS = {
@@ -61,6 +61,13 @@ _HINTS = {
     errno.ENFILE: "; raise the sysctl fs.file-max",
     errno.ENOSPC: "; raise the sysctl fs.inotify.max_user_watches",
 }
+
+_READ_ONCE = source.Problem(
+    admission.Severity.NOTE,
+    "standard input",
+    "",
+    "it is read once; what comes later is not followed",
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -125,7 +132,7 @@ class ManifestSource:
         bad = sum(p.severity is not admission.Severity.NOTE for p in self._problems)
         counts = ((len(files), "file"), (given, "object"), (bad, "problem"))
         told = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
-        return f"manifests from {', '.join(map(str, self._paths))}: {told}"
+        return f"manifests from {', '.join(map(_shown, self._paths))}: {told}"
 
     async def run(self) -> None:
         """Read everything, then follow changes, until cancelled.
@@ -261,7 +268,11 @@ class ManifestSource:
             {path: reading for path, reading in found.items() if reading is not None},
             {path for path in files if path not in readings},
             missing,
-            (*self._watch_problems, *_of_roots(missing, self._listings)),
+            (
+                *self._watch_problems,
+                *_of_roots(missing, self._listings),
+                *([_READ_ONCE] if STANDARD_INPUT in self._paths else []),
+            ),
             time.monotonic(),
         )
 
@@ -385,16 +396,27 @@ def _read_if_changed(
 
 
 def _standard_input(pause: document.Pause, *, allow_loopback: bool) -> manifest_files.Reading:
+    """All that comes on standard input, up to a bound.
+
+    By its descriptor: sys.stdin has a lock, and Python aborts if a thread holds it at the end.
+    """
     limit = manifest_files.MAX_BYTES
-    try:
-        data = sys.stdin.buffer.read(limit + 1)
-    except (OSError, AttributeError, ValueError):  # closed, or not there at all
-        data = b""
+    data = b""
+    with contextlib.suppress(OSError):  # closed, or a directory
+        while len(data) <= limit and (piece := os.read(0, _INPUT_PIECE)):
+            pause()
+            data += piece
     signature = manifest_files.Signature(0, 0, len(data), 0, 0)
     if len(data) > limit:
         text = f"larger than {limit // 2**20} MiB"
         return manifest_files.Reading(signature, failure=text)
+    if not data.strip():
+        return manifest_files.Reading(signature, failure="nothing came on it")
     return manifest_files.judged(data, signature, pause, allow_loopback=allow_loopback)
+
+
+def _shown(path: Path) -> str:
+    return "standard input" if path == STANDARD_INPUT else str(path)
 
 
 def _check(root: Path) -> None:
