@@ -145,6 +145,7 @@ def configure(fmt: LogFormat, level: LogLevel, stream: IO[str] | None = None) ->
             structlog.dev.ConsoleRenderer(
                 colors=sink.isatty(),
                 pad_event_to=0,
+                sort_keys=False,
                 exception_formatter=structlog.dev.plain_traceback,
             ),
         ]
@@ -153,6 +154,7 @@ def configure(fmt: LogFormat, level: LogLevel, stream: IO[str] | None = None) ->
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _shorten,
+            _arrange,
             *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -160,6 +162,17 @@ def configure(fmt: LogFormat, level: LogLevel, stream: IO[str] | None = None) ->
         cache_logger_on_first_use=False,
     )
     return writer
+
+
+_FIRST_KEYS = ("timestamp", "level", "event", "service")
+
+
+def _arrange(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """When, how bad, what, and of which Service; the rest in the order in which it was given."""
+    arranged = {key: event[key] for key in _FIRST_KEYS if key in event}
+    return {**arranged, **event}
 
 
 def _shorten(

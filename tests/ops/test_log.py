@@ -163,6 +163,14 @@ def test_json_lines_carry_event_level_time_and_values() -> None:
     assert (event["level"], event["service"], event["count"]) == ("warning", "default/web", 2)
 
 
+@pytest.mark.parametrize("fmt", log.LogFormat)
+def test_keys_come_in_a_reader_s_order(fmt: log.LogFormat) -> None:
+    line = written(fmt, "it happened", zone=1, service="a/web", bytes=2, about="x")
+    words = ["it happened", "service", "zone", "bytes", "about"]
+    positions = [line.index(word) for word in words]
+    assert positions == sorted(positions)
+
+
 def test_text_has_no_colours_when_nobody_is_looking() -> None:
     line = written(log.LogFormat.TEXT, "frontend", service="default/web")
 
