@@ -24,7 +24,7 @@ import structlog
 
 from kproxy import config, errors, events, process, ready_file
 from kproxy.balancer import penalty
-from kproxy.cluster import informer, manifests, source
+from kproxy.cluster import source
 from kproxy.datapath import syscalls, worker
 from kproxy.model import addresses, admission, endpoints, names
 from kproxy.ops import durations, event_log, health, observed, status, surface
@@ -106,7 +106,10 @@ class Server:
         self._killed = asyncio.Event()
 
     def _make_source(self, cfg: config.Config) -> source.Source:
+        # The client of API servers takes as long to load as everything else: files need none of it.
         if cfg.cluster is not None:
+            from kproxy.cluster import informer  # noqa: PLC0415
+
             return informer.InformerSource(
                 cfg.cluster,
                 on_change=self._on_change,
@@ -114,6 +117,8 @@ class Server:
                 namespaces=cfg.namespaces,
                 allow_loopback=cfg.allow_loopback_endpoints,
             )
+        from kproxy.cluster import manifests  # noqa: PLC0415
+
         return manifests.ManifestSource(
             cfg.manifests,
             on_change=self._on_change,

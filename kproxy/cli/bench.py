@@ -34,6 +34,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="bench",
+    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -15,6 +15,7 @@ _ROWS = settings.table(config.Config)
 
 app = typer.Typer(
     name="config",
+    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

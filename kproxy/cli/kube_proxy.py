@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import kproxy
 from kproxy import errors
 
 _NO_NETFILTER = "kproxy uses neither netfilter nor IPVS"
@@ -144,6 +145,7 @@ _FALSE = ("false", "f", "0", "False", "FALSE", "F")
 
 _ENDINGS = {
     "cleanup": "nothing to clean up: kproxy leaves nothing behind in the kernel",
+    "version": f"kproxy {kproxy.__version__}",
     "init-only": "nothing to prepare: kproxy run needs no step as root before it",
 }
 

@@ -65,19 +65,26 @@ def run(arguments: list[str]) -> int:
         import typer  # noqa: PLC0415  # see above
 
         try:
-            app = _app(arguments[0])
-            return app(arguments, prog_name=_NAME, standalone_mode=False) or 0
+            code = _call(arguments)
+            sys.stdout.flush()
         except typer.TyperException as error:
             return _fail(_usage_sentence(error), errors.ConfigError.exit_code)
         except typer.Abort:
             return INTERRUPTED
+        else:
+            return code
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough. What is left in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return errors.KproxyError.exit_code
     except Exception as error:
         first = _first_leaf(error)
         if isinstance(first, errors.KproxyError):
             return _fail(str(first), first.exit_code)
         if sentence := process.shortage(first):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # it may be what is full
             return _fail(sentence, errors.KproxyError.exit_code)
         if sys.flags.dev_mode:
             raise
@@ -89,12 +96,23 @@ def _complete() -> int:
     words = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
     chosen = [*words.split(), "", ""][1]
     with contextlib.suppress(Exception, SystemExit):
-        _app(chosen)([], prog_name=_NAME, standalone_mode=False)
+        _all(chosen)([], prog_name=_NAME, standalone_mode=False)
     return 0
 
 
-def _app(chosen: str) -> "typer.Typer":
-    """The command line, with nothing behind the subcommands but the `chosen` one."""
+def _call(arguments: list[str]) -> int:
+    """Have typer read the arguments and call the subcommand. Raises what that raises."""
+    first, *others = arguments
+    if first in ("--version", "-V"):
+        first, others = "version", []
+    if first not in COMMANDS:  # help, completion, a mistake
+        return _all("")(arguments, prog_name=_NAME, standalone_mode=False) or 0
+    # Past the group of all commands, for typer loads pydantic to read the options of that.
+    return _one(first)(others, prog_name=f"{_NAME} {first}", standalone_mode=False) or 0
+
+
+def _all(chosen: str) -> "typer.Typer":
+    """All subcommands, with nothing behind them but for the `chosen` one."""
     import typer  # noqa: PLC0415  # see above
 
     app = typer.Typer(
@@ -104,23 +122,55 @@ def _app(chosen: str) -> "typer.Typer":
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+    @app.callback()
+    def kproxy(
+        version: bool = typer.Option(  # noqa: FBT001  # read by `_call`
+            False,  # noqa: FBT003
+            "--version",
+            "-V",
+            help="Print the version and exit.",
+        ),
+    ) -> None:
+        pass
+
     for name, told in COMMANDS.items():
-        if name != chosen:
-            app.command(name, short_help=told)(lambda: None)
-            continue
-        module = importlib.import_module(f"kproxy.cli.{name}")
-        if hasattr(module, "app"):
-            app.add_typer(module.app, name=name, short_help=told)
+        if name == chosen:
+            _add(app, name)
         else:
-            app.command(name, cls=getattr(module, "Command", None), short_help=told)(
-                getattr(module, name)
-            )
+            app.command(name, short_help=told)(lambda: None)
     return app
+
+
+def _one(name: str) -> "typer.Typer":
+    """One subcommand."""
+    import typer  # noqa: PLC0415  # see above
+
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    return _add(app, name) or app
+
+
+def _add(app: "typer.Typer", name: str) -> "typer.Typer | None":
+    """Add a subcommand to `app`; the subcommand's own app, if it has one."""
+    module = importlib.import_module(f"kproxy.cli.{name}")
+    if hasattr(module, "app"):
+        app.add_typer(module.app, name=name, short_help=COMMANDS[name])
+        own: typer.Typer = module.app
+        return own
+    command_class = getattr(module, "Command", None)
+    app.command(name, cls=command_class, short_help=COMMANDS[name])(getattr(module, name))
+    return None
 
 
 def _usage_sentence(error: "typer.TyperException") -> str:
     """What typer has against the arguments, as one sentence in our own manner."""
-    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    message = error.format_message().rstrip(".?").replace("Value error, ", "")
+    message = message.replace(". Did you mean", ": did you mean").replace("? (", " (")
     message = message.replace("Input should be", "it must be")
     context: typer.Context | None = getattr(error, "ctx", None)
     command = context.command_path if context else "kproxy"

@@ -3,7 +3,6 @@
 import os
 from typing import Any
 
-import structlog
 import typer
 
 from kproxy import config, privileges, process, settings
@@ -13,7 +12,7 @@ from kproxy.ops import log
 _ROWS = settings.table(config.Config)
 (_OOM_SCORE,) = (row for row in _ROWS if row.attribute == "oom_score_adj")
 
-_log = structlog.get_logger(__name__)
+_log = log.get_logger(__name__)
 
 
 class Command(options.Command):

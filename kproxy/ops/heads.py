@@ -5,9 +5,9 @@ folded lines, control characters, two lengths. Only GET and HEAD exist. Pure: no
 """
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import formatdate
 from http import HTTPStatus
 from urllib.parse import parse_qsl
 
@@ -163,6 +163,19 @@ def write_answer(status: int, headers: Mapping[str, str]) -> bytes:
         f"HTTP/1.1 {int(status)} {HTTPStatus(status).phrase}",
         *(f"{name}: {value}" for name, value in headers.items()),
         "X-Content-Type-Options: nosniff",
-        f"Date: {formatdate(usegmt=True)}",
+        f"Date: {_date(time.gmtime())}",
     ]
     return "\r\n".join(lines).encode("latin-1", "replace") + END
+
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = (
+    *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
+    *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+)
+
+
+def _date(moment: time.struct_time) -> str:
+    """A moment as HTTP writes it (RFC 9110, 5.6.7). `strftime` would ask the locale."""
+    day = f"{_DAYS[moment.tm_wday]}, {moment.tm_mday:02} {_MONTHS[moment.tm_mon - 1]}"
+    return f"{day} {moment.tm_year} {time.strftime('%H:%M:%S', moment)} GMT"

@@ -97,7 +97,7 @@ def test_a_flag_that_means_something_is_translated(flags: list[str], ours: list[
     assert translate(*flags) == kube_proxy.Translated(ours, [])
 
 
-@pytest.mark.parametrize("flag", ["--cleanup", "--cleanup=true", "--init-only"])
+@pytest.mark.parametrize("flag", ["--cleanup", "--cleanup=true", "--init-only", "--version=raw"])
 def test_what_kube_proxy_does_before_it_serves_is_done_at_once(flag: str) -> None:
     assert translate(flag, "--cluster-cidr", "10.0.0.0/8").ending is not None
 

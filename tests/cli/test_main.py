@@ -336,6 +336,46 @@ def test_version_prints_the_version(folder: Path) -> None:
     assert done.stdout == f"kproxy {kproxy.__version__}\n"
 
 
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version_is_a_flag_too(folder: Path, flag: str) -> None:
+    assert call([flag], folder).stdout == f"kproxy {kproxy.__version__}\n"
+    assert "--version" in call(["--help"], folder).stdout
+
+
+@pytest.mark.parametrize(
+    ("mistake", "meant"),
+    [("rn", "run"), ("gte", "get"), ("simulte", "simulate"), ("verison", "version")],
+)
+def test_the_nearest_command_is_suggested(folder: Path, mistake: str, meant: str) -> None:
+    done = call([mistake], folder)
+
+    assert done.returncode == 2
+    assert_one_sentence(done, [f"did you mean '{meant}'"])
+
+
+@pytest.mark.parametrize("arguments", [["config", "reference"], ["run", "--help"]])
+def test_a_reader_that_has_enough_is_no_failure_of_ours(folder: Path, arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "kproxy", *arguments]
+    done = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=20, check=False
+    )
+    os.close(writer)
+
+    assert done.stderr == ""
+
+
+def test_a_full_disk_under_the_output_is_a_sentence(folder: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "kproxy", "version"]
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=20, check=False
+        )
+
+    assert (done.returncode, done.stderr) == (1, "kproxy: the disk is full: make room on it\n")
+
+
 def test_version_as_json_is_one_object(folder: Path) -> None:
     done = call(["version", "-o", "json"], folder)
 
@@ -372,13 +412,68 @@ def test_ctrl_c_while_the_program_loads_is_no_traceback(folder: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_a_command_loads_nothing_that_is_another_ones(folder: Path) -> None:
-    program = "import sys; from kproxy.cli import main; main.run(['version']); print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
+LOADED = """
+import os, sys, threading, time
+from pathlib import Path
+from kproxy.cli import main
+
+def watch():
+    ready = Path(sys.argv[1])
+    while not ready.exists():
+        time.sleep(0.01)
+    Path(sys.argv[2]).write_text(" ".join(sys.modules))
+    os.kill(os.getpid(), 15)
+
+if sys.argv[2]:
+    threading.Thread(target=watch, daemon=True).start()
+main.run(sys.argv[3:])
+if not sys.argv[2]:
+    print(*sys.modules)
+"""
+HEAVY = {
+    *("aiohttp", "cryptography", "jsonpatch", "kubernetes", "matplotlib", "pydantic", "rich"),
+    "watchfiles",
+}
+
+
+def test_files_are_served_without_what_only_clusters_and_terminals_need(folder: Path) -> None:
+    flags = [
+        *("-f", "web.yaml", "--ready-file", "ready", "--control", "control.sock"),
+        *("--healthz-bind-address", "127.0.0.1:0", "--metrics-bind-address", "127.0.0.1:0"),
+    ]
+    subprocess.run(
+        [sys.executable, "-c", LOADED, "ready", "modules", "run", *flags],
+        cwd=folder,
+        timeout=60,
+        check=True,
     )
 
-    assert not {"aiohttp", "kubernetes", "uvloop"} & set(done.stdout.split())
+    loaded = set((folder / "modules").read_text().split())
+    assert loaded & HEAVY == set()
+    assert {"kproxy.server", "prometheus_client"} <= loaded
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more"),
+    [
+        pytest.param(["--help"], {"asyncio", "structlog", "yaml"}, id="--help"),
+        pytest.param(["version"], {"asyncio", "structlog", "yaml", "uvloop"}, id="version"),
+        pytest.param(["config", "reference"], {"uvloop"}, id="config"),
+    ],
+)
+def test_a_command_loads_nothing_that_is_another_ones(
+    folder: Path, arguments: list[str], more: set[str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, "", "", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert loaded & (HEAVY - {"pydantic"} | more) == set()
 
 
 def test_manifests_and_a_cluster_exclude_each_other(folder: Path) -> None:

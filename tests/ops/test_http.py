@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import email.utils
 import gc
 import gzip
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator
 from http import client as http_client
 
@@ -426,3 +428,12 @@ def _is_answered(client: socket.socket) -> bool:
         return client.recv(65536, socket.MSG_PEEK).endswith(b"hello")
     except BlockingIOError:
         return False
+
+
+async def test_an_answer_is_dated_as_http_has_it(address: str) -> None:
+    before = time.time() - 1
+    _, headers, _ = await serving.get(address, "/")
+
+    dated = email.utils.parsedate_to_datetime(headers["Date"])
+    assert before <= dated.timestamp() <= time.time()
+    assert email.utils.format_datetime(dated, usegmt=True) == headers["Date"]
