@@ -91,6 +91,7 @@ class Server:
             runner=self._runner,
             syncs=self._syncs,
             lag=durations.Histogram(durations.LAG_BUCKETS),
+            feed=self.feed,
             dropped_log_lines=dropped_log_lines,
         )
         """The parts, to read: what metrics, health and status are made of."""

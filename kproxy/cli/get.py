@@ -34,7 +34,7 @@ def get(
         list[str],
         typer.Argument(
             metavar="RESOURCE [NAME]...",
-            help="services, endpoints, affinity or connections; svc/web; svc,ep; all.",
+            help="services, endpoints, affinity, connections or events; svc/web; svc,ep; all.",
             show_default=False,
             autocompletion=completion.arguments,
         ),
@@ -97,6 +97,8 @@ def get(
             raise errors.ConfigError("--watch follows one resource, of one Service or of all")
         asked.watch(wanted[0], printer)
         return
+    if "events" in (each.kind.plural for each in wanted):
+        raise errors.ConfigError("events are not kept: follow them with kproxy get events -w")
     found, missing = asked.all(wanted)
     if sort_by:
         found = [output.Found(kind, output.in_order(views, kind, sort_by)) for kind, views in found]
@@ -158,11 +160,14 @@ class Question:
             selector=self._selector,
             on_warning=self._warn,
         )
-        identity = client.IDENTITIES[wanted.kind.plural]
+        identity = client.IDENTITIES.get(wanted.kind.plural)
         with contextlib.closing(events):
             for event, view in events:
                 if event == "BOOKMARK":
                     sys.stdout.flush()
+                    continue
+                if identity is None:  # a thing that happened, and does not change
+                    sys.stdout.write(printer.one(wanted.kind, view))
                     continue
                 key = tuple(view[name] for name in identity)
                 # The object of a DELETED has no more than its identity: show it as it last was.

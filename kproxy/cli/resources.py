@@ -30,6 +30,7 @@ KINDS = (
     Kind("endpoints", "endpoints", "Endpoint", ("ep", "endpoint")),
     Kind("affinity", "affinity", "Affinity", ("aff", "affinities")),
     Kind("connections", "connection", "Connection", ("conn",)),
+    Kind("events", "event", "Event", ("ev",)),
 )
 _BY_WORD = {word: kind for kind in KINDS for word in (kind.plural, kind.singular, *kind.short)}
 _ALL = (KINDS[0], KINDS[1])

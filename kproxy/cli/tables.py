@@ -209,6 +209,19 @@ def share(view: View) -> str:
     return "" if part is None else f"{part:.1%}"
 
 
+def _service_port(view: View) -> str:
+    """The service port of an event, if it concerns one."""
+    return ":".join(filter(None, (view["service"], view["port_name"])))
+
+
+def _event_details(view: View) -> str:
+    shown = {
+        name: ",".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in view["details"].items()
+    }
+    return " ".join(f"{name}={value}" for name, value in shown.items())
+
+
 _BACKEND = Column(
     "ENDPOINT", lambda view: socket_address(view["backend_address"], view["backend_port"])
 )
@@ -226,6 +239,12 @@ ENDPOINT_COUNTERS = (
 )
 
 _COLUMNS = {
+    "events": (
+        Column("TIME", lambda view: view["time"][11:23]),
+        field("REASON", "reason"),
+        Column("SERVICE", _service_port),
+        Column("DETAILS", _event_details),
+    ),
     "services": (
         field("NAME", "name"),
         Column("PORT", port),

@@ -3,7 +3,8 @@
 `GET /v1/services`, `/v1/endpoints`, `/v1/affinity` and `/v1/connections` answer with a JSON list
 of `status` views; `?namespace=` and `?name=` narrow it to a namespace or a Service,
 `?labelSelector=` to Services with such labels. 404 says that no Service of that name is served.
-`?watch=1` keeps the answer open and sends changes, see `watching`. `GET /v1/status` answers with
+`?watch=1` keeps the answer open and sends changes, see `watching`. `GET /v1/events?watch=1` sends
+what happens, see `fact_stream`. `GET /v1/status` answers with
 one object about the whole proxy. What concerns every view, such as that the API server is away,
 comes in a `Warning` header, as Kubernetes API servers send them.
 
@@ -23,7 +24,18 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from kproxy.model import labels, names
-from kproxy.ops import answers, client, heads, http, observed, places, status, turns, watching
+from kproxy.ops import (
+    answers,
+    client,
+    fact_stream,
+    heads,
+    http,
+    observed,
+    places,
+    status,
+    turns,
+    watching,
+)
 from kproxy.reconcile import rules
 
 MAX_WATCHES = 4
@@ -96,7 +108,10 @@ class _Control:
         if asked.name and not plans and not has_left_some:
             return answers.sentence(404, "no such Service is served", headers)
         if query.get("watch", "") in ("1", "true"):
-            return self._watch(lambda: views(self._seen, self._select(asked)), kind, headers)
+            lines = watching.changes(
+                lambda: views(self._seen, self._select(asked)), kind, self._shared, self._warning
+            )
+            return self._watch(lines, headers)
         plans.sort(key=operator.attrgetter("rule.name"))
         made = self._shared.batches(views(self._seen, plans))
         return answers.Answer(200, _json_list(made), headers=headers)
@@ -111,15 +126,28 @@ class _Control:
             200, msgspec.json.encode(view) + b"\n", headers=self._warning_header()
         )
 
+    async def events(self, request: heads.Request) -> answers.Answer:
+        """What `/v1/events` gives: what happens from now on."""
+        query = request.query
+        if query.get("watch", "") not in ("1", "true"):
+            return answers.sentence(400, "events are not kept: ask with watch=1")
+        if query.get("labelSelector"):
+            return answers.sentence(400, "events cannot be selected by labels")
+        asked = _Asked(query.get("namespace", ""), query.get("name", ""), ())
+
+        def is_wanted(view: status.View) -> bool:
+            service = names.NamespacedName(str(view["namespace"]), str(view["service"]))
+            # What concerns no Service concerns all, unless one is named.
+            return asked.names(service) or not (asked.name or service.name)
+
+        return self._watch(fact_stream.lines(self._seen.feed, is_wanted), self._warning_header())
+
     def _select(self, asked: _Asked) -> Iterator[rules.PortPlan]:
         return status.select(self._seen, asked.namespace, asked.name, asked.selector)
 
-    def _watch(
-        self, views: watching.Views, kind: watching.Kind, headers: Mapping[str, str]
-    ) -> answers.Answer:
+    def _watch(self, lines: answers.Body, headers: Mapping[str, str]) -> answers.Answer:
         if self._watches >= MAX_WATCHES:
             return answers.sentence(503, f"{self._watches} watches run already: end one first")
-        lines = watching.changes(views, kind, self._shared, self._warning)
         return answers.Answer(
             200, self._counted(lines), answers.JSON_LINES, headers, is_endless=True
         )
@@ -147,7 +175,8 @@ def make_site(seen: observed.Observed, shared: turns.Turns) -> http.Site:
     routes: dict[str, http.Handler] = {
         f"/v1/{name}": functools.partial(control.views, name) for name in RESOURCES
     }
-    return http.Site({**routes, "/v1/status": control.status}, admits)
+    more = {"/v1/events": control.events, "/v1/status": control.status}
+    return http.Site({**routes, **more}, admits)
 
 
 async def _json_list(batches: AsyncGenerator[list[status.View], None]) -> answers.Body:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kproxy import events
 from kproxy.cluster import source
 from kproxy.datapath import worker
 from kproxy.ops import durations, health
@@ -24,4 +25,5 @@ class Observed:
     runner: runner.Runner
     syncs: health.SyncRecord
     lag: durations.Histogram
+    feed: events.Feed
     dropped_log_lines: Callable[[], int]

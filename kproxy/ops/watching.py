@@ -64,14 +64,14 @@ async def changes(
         for key in known.keys() - present:
             del known[key]
             last_news = time.monotonic()
-            yield _line("DELETED", dict(zip(kind.identity, key, strict=True)))
+            yield line("DELETED", dict(zip(kind.identity, key, strict=True)))
         if (said := warning()) != warned:
             warned = said
-            yield _line("WARNING", {"message": said})
+            yield line("WARNING", {"message": said})
         if is_first or time.monotonic() - last_news >= QUIET:
             last_news = time.monotonic()
             is_first = False
-            yield _line("BOOKMARK", {})
+            yield line("BOOKMARK", {})
         until = began + max(INTERVAL, (time.monotonic() - began) / SHARE)
         while (left := until - time.monotonic()) > 0:
             await asyncio.sleep(min(left, INTERVAL))
@@ -106,8 +106,9 @@ def _news(batch: Iterable[_Seen], known: dict[_Key, int], present: set[_Key]) ->
         old = known.get(key)
         if old != digest:
             known[key] = digest
-            yield _line("ADDED" if old is None else "MODIFIED", view)
+            yield line("ADDED" if old is None else "MODIFIED", view)
 
 
-def _line(event: str, view: status.View) -> bytes:
+def line(event: str, view: status.View) -> bytes:
+    """One event, with its object."""
     return msgspec.json.encode({"type": event, "object": view}) + b"\n"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -221,6 +222,30 @@ def test_a_watch_goes_on_until_it_is_interrupted(lab: Lab) -> None:
         assert watch.wait(20) == 130
     daemon.wait_until(
         lambda: len(lab.table("conn", "--no-headers")) == len(lab.clients), "the other's end"
+    )
+
+
+def test_events_are_followed_while_they_happen(lab: Lab) -> None:
+    command = [sys.executable, "-m", "kproxy", "get", "events", "-w", "-o", "json"]
+    command = [*command, "--control", lab.control]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        found: list[str] = []
+        try:
+            while "ConnectionEnded" not in "".join(found):
+                # The watch may not have begun when the first of these connections comes.
+                with contextlib.closing(sockets.connect(lab.daemon.address("web"))):
+                    sockets.accept(lab.listening).close()
+                if select.select([watch.stdout], [], [], 0.1)[0]:
+                    found.append(os.read(watch.stdout.fileno(), 65536).decode())
+        finally:
+            watch.send_signal(signal.SIGINT)
+        assert watch.wait(20) == 130
+    first, _ = json.JSONDecoder().raw_decode("".join(found))
+    assert (first["kind"], first["metadata"]["name"]) == ("Event", "web")
+    assert lab.get("events").returncode == 2
+    daemon.wait_until(
+        lambda: len(lab.table("conn", "--no-headers")) == len(lab.clients), "the others' end"
     )
 
 

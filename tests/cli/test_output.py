@@ -10,7 +10,7 @@ import yaml
 from kproxy import errors
 from kproxy.cli import output, resources, tables
 
-SERVICES, ENDPOINTS, AFFINITY, CONNECTIONS = resources.KINDS
+SERVICES, ENDPOINTS, AFFINITY, CONNECTIONS, EVENTS = resources.KINDS
 NAMESPACE = "kube-system"
 NAME = "checkout-frontend-v2"
 
@@ -87,6 +87,14 @@ VIEWS: dict[resources.Kind, resources.View] = {
         "bytes_from_backend": 10,
     },
 }
+EVENT: resources.View = {
+    "namespace": NAMESPACE,
+    "service": NAME,
+    "port_name": "http",
+    "reason": "DialFailed",
+    "time": "2026-11-28T03:04:05.678+00:00",
+    "details": {"client": "10.0.0.1:5", "attempt": 1, "added": ["10.1.0.1:80", "10.1.0.2:80"]},
+}
 
 
 def printed(text: str, *views: resources.View, **shape: bool) -> str:
@@ -161,6 +169,16 @@ def test_watched_documents_stand_each_for_itself() -> None:
     assert [each["name"] for each in yaml.safe_load_all(text)] == ["a", "b"]
     assert json.loads(as_json.one(SERVICES, service("a")))["kind"] == "Service"
     assert template.one(SERVICES, service("a")) == "a"
+
+
+def test_an_event_is_a_row() -> None:
+    heading, row = output.printer("", output.Shape()).one(EVENTS, EVENT).splitlines()
+
+    assert heading.split() == ["TIME", "REASON", "SERVICE", "DETAILS"]
+    assert row.split() == [
+        *("03:04:05.678", "DialFailed", f"{NAME}:http"),
+        *("client=10.0.0.1:5", "attempt=1", "added=10.1.0.1:80,10.1.0.2:80"),
+    ]
 
 
 def test_names_are_those_of_services_each_once() -> None:

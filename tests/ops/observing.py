@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from kproxy import metrics
+from kproxy import events, metrics
 from kproxy.balancer import penalty
 from kproxy.cluster import source, store
 from kproxy.datapath import worker
@@ -56,6 +56,7 @@ class Proxy:
             rules.Options(locate=lambda _: endpoints.Backend("127.0.0.1", 0)),
         )
         self.reporter = report.Reporter(self.proxier.frontends)
+        self.feed = events.Feed()
         self.syncs = health.SyncRecord()
         self.seen = observed.Observed(
             source=self.source,
@@ -66,6 +67,7 @@ class Proxy:
             runner=runner.Runner(tuple, tuple, lambda: False),
             syncs=self.syncs,
             lag=durations.Histogram(durations.LAG_BUCKETS),
+            feed=self.feed,
             dropped_log_lines=lambda: 7,
         )
 
