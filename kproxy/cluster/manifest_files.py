@@ -124,12 +124,12 @@ def listing(root: Path) -> Listing:
         is_directory = stat.S_ISDIR(path.stat().st_mode)
         if is_directory:
             files += (
-                ManifestFile(entry, str(root / entry.name), root)
+                ManifestFile(entry, readable(root / entry.name), root)
                 for entry in path.iterdir()
                 if entry.suffix in EXTENSIONS and not entry.name.startswith(".")
             )
         else:
-            files.append(ManifestFile(path, str(root), root))
+            files.append(ManifestFile(path, readable(root), root))
     except OSError as error:
         missing = reason(error)
     plan = _watch_plan(root, files)
@@ -140,6 +140,12 @@ def listing(root: Path) -> Listing:
 def absolute(path: Path) -> Path:
     """`path` without "." and "..", its symbolic links kept: they may be changed."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute() keeps ".."
+
+
+def readable(path: Path) -> str:
+    """A path as it can stand in a log: on one line, in UTF-8, without control characters."""
+    text = str(path)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def reason(error: OSError) -> str:

@@ -195,7 +195,10 @@ class ManifestSource:
         results = await crew.run(calls, PATIENCE_SECONDS, is_gentle=True)
         problems = [problem for found in results.values() for problem in found]
         problems += (
-            _unwatched(str(directory), TimeoutError(errno.ETIMEDOUT, "it does not answer"))
+            _unwatched(
+                manifest_files.readable(directory),
+                TimeoutError(errno.ETIMEDOUT, "it does not answer"),
+            )
             for directory in directories
             if directory not in results
         )
@@ -370,7 +373,7 @@ def _add(
     except (FileNotFoundError, NotADirectoryError):
         pass  # the plan is out of date already
     except OSError as error:
-        return [_unwatched(str(directory), error)]
+        return [_unwatched(manifest_files.readable(directory), error)]
     return []
 
 
@@ -401,7 +404,7 @@ def _standard_input(pause: document.Pause, *, allow_loopback: bool) -> manifest_
     By its descriptor: sys.stdin has a lock, and Python aborts if a thread holds it at the end.
     """
     limit = manifest_files.MAX_BYTES
-    data = b""
+    data = bytearray()
     with contextlib.suppress(OSError):  # closed, or a directory
         while len(data) <= limit and (piece := os.read(0, _INPUT_PIECE)):
             pause()
@@ -412,11 +415,11 @@ def _standard_input(pause: document.Pause, *, allow_loopback: bool) -> manifest_
         return manifest_files.Reading(signature, failure=text)
     if not data.strip():
         return manifest_files.Reading(signature, failure="nothing came on it")
-    return manifest_files.judged(data, signature, pause, allow_loopback=allow_loopback)
+    return manifest_files.judged(bytes(data), signature, pause, allow_loopback=allow_loopback)
 
 
 def _shown(path: Path) -> str:
-    return "standard input" if path == STANDARD_INPUT else str(path)
+    return "standard input" if path == STANDARD_INPUT else manifest_files.readable(path)
 
 
 def _check(root: Path) -> None:
@@ -451,8 +454,11 @@ def _of_roots(
 ) -> Iterator[source.Problem]:
     for root, reason in missing.items():
         outcome = "what it gave before stays until it is back"
-        yield source.Problem(admission.Severity.ERROR, str(root), "", reason, outcome)
+        yield source.Problem(
+            admission.Severity.ERROR, manifest_files.readable(root), "", reason, outcome
+        )
     for root, each in listings.items():
         if each.is_bare:
             text = "no *.yaml, *.yml or *.json file is in it"
-            yield source.Problem(admission.Severity.NOTE, str(root), "", text)
+            where = manifest_files.readable(root)
+            yield source.Problem(admission.Severity.NOTE, where, "", text)

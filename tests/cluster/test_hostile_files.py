@@ -3,12 +3,15 @@
 import asyncio
 import errno
 import os
+import random
 import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kproxy.cluster import directory_watch, manifest_files, manifest_state, manifests
 from tests.cluster.test_manifests import PATIENCE_SECONDS, running, service, stream
@@ -42,7 +45,6 @@ async def test_h2_a_name_that_a_stranger_chooses_stops_nothing(
         file.write_text(service("b", "10.0.0.2"))
         await watched.gives("b")
         assert not [each for each in watched.told if "cannot be watched" in str(each)]
-        assert all(str(each).encode() for each in watched.told)
 
 
 def make_socket(path: Path) -> None:
@@ -261,3 +263,40 @@ async def test_a_file_that_shrinks_to_less_than_half_counts_only_when_it_stays_s
         await asyncio.sleep(0)
         assert watched.names() == set("abcde")
         await watched.gives("a", "b")
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_s17_a_file_name_writes_no_line_of_its_own(tmp_path: Path, name: bytes) -> None:
+    folder = os.fsencode(tmp_path) + b"/" + name[:200]
+    os.mkdir(folder)  # noqa: PTH102 - bytes
+    os.mknod(folder + b"/" + name[:200] + b".yaml")
+    async with running(Path(os.fsdecode(folder))) as watched:
+        for text in (*map(str, watched.told), watched.source.describe()):
+            assert text.isprintable()
+            assert text.encode().isascii()
+
+
+CORPUS = [
+    path.read_bytes()
+    for path in sorted((Path(__file__).parent.parent / "fixtures" / "manifests").iterdir())
+]
+
+
+@given(st.sampled_from(CORPUS), st.randoms(use_true_random=False))
+def test_s20_mutated_manifests_are_read_or_refused_and_nothing_else(
+    text: bytes, dice: random.Random
+) -> None:
+    data = bytearray(text)
+    for _ in range(dice.randint(1, 8)):
+        at = dice.randrange(len(data))
+        end = min(len(data), at + dice.randint(0, 40))
+        piece = dice.choice(
+            [b"", b"\xff", b"---\n", b"{", b'"', b"\t", b": ", b"&a ", b"*a", b"<<: "]
+        )
+        data[at:end] = dice.choice([piece, bytes(data[at:end]) * 2, dice.randbytes(3)])
+    reading = manifest_files.judged(bytes(data), None, lambda: None, allow_loopback=False)
+    assert "bug" not in reading.failure
+    for entry in reading.entries:
+        assert entry.line >= 1
+        assert entry.admission.subject.isprintable()
+        assert entry.admission.finding is None or entry.admission.finding.text.isprintable()
