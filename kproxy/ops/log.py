@@ -1,8 +1,9 @@
 """Logging to stderr, as text or JSON lines, without ever blocking the data path.
 
 A log sink can stop reading: a full pipe, a stopped terminal. Lines therefore go through a
-bounded queue to a thread; when the queue is full they are dropped and the number is told later
-(fault-catalogue X13).
+bounded queue to a thread; when the queue is full they are dropped, and a line says how many. The
+queue for a plain file is so long that nothing is lost in practice (fault-catalogue X13). A line
+that repeats is written ten times a minute at most.
 """
 
 import io
@@ -10,9 +11,12 @@ import json
 import os
 import queue
 import select
+import stat
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO
 
@@ -34,6 +38,16 @@ else:
 get_logger = structlog.get_logger
 
 _QUEUE_LINES = 4096
+"""Lines that wait for a pipe or terminal; more are dropped."""
+_QUEUE_CHARACTERS = 64 * 1024 * 1024
+"""Characters that wait for a plain file. Only a disk that has stopped lets so many gather."""
+_LINES_AT_ONCE = 128
+"""Lines of one write(2). Each hands the interpreter's lock over twice, and relays wait for it."""
+_REPEAT_LINES = 10
+_REPEAT_SECONDS = 60.0
+"""One and the same line is written so often in so many seconds."""
+_REPEATS_KNOWN = 1024
+"""Lines that are remembered for that."""
 _LONGEST_VALUE = 4096
 """Characters of one value that are written; names and messages come from outside."""
 
@@ -66,7 +80,11 @@ class Writer:
     def __init__(self, stream: IO[str], tell_drops: Callable[[int], str] | None = None) -> None:
         self._put = _sink(stream)
         self._tell_drops = tell_drops or _drops_as_text
-        self._lines: queue.Queue[str | None] = queue.Queue(_QUEUE_LINES)
+        self._is_file = _is_file(stream)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        # How much was queued and taken: each is written by one side only.
+        self._queued = 0
+        self._taken = 0
         self.dropped = 0
         """Lines that were not written, since the start."""
         self._told = 0
@@ -75,39 +93,63 @@ class Writer:
 
     def write(self, text: str) -> int:
         """Queue `text`, or drop it when the sink is that far behind."""
-        try:
-            self._lines.put_nowait(text)
-        except queue.Full:
+        size, most = (len(text), _QUEUE_CHARACTERS) if self._is_file else (1, _QUEUE_LINES)
+        if self._queued - self._taken >= most:
             self.dropped += 1
+        else:
+            self._queued += size
+            self._lines.put(text)
         return len(text)
 
     def flush(self) -> None:
         """Nothing is kept back here."""
 
     def close(self, patience: float = 1.0) -> None:
-        """Write what is queued, waiting no longer than `patience` seconds for a slow sink."""
-        try:
-            self._lines.put(None, timeout=patience)
-        except queue.Full:
-            return
-        self._thread.join(patience)
+        """Write what is queued, as long as the sink takes something every `patience` seconds.
+
+        Ten times that is the longest.
+        """
+        self._lines.put(None)
+        for _ in range(10):
+            before = self._taken
+            self._thread.join(patience)
+            if not self._thread.is_alive() or self._taken == before:
+                return
 
     def _run(self) -> None:
-        while (text := self._lines.get()) is not None:
-            self._write(self._drops() + text)
-        self._write(self._drops())
+        is_open = True
+        while is_open:
+            first = self._lines.get()
+            lines = [] if first is None else [first]
+            is_open = first is not None
+            while is_open and len(lines) < _LINES_AT_ONCE and not self._lines.empty():
+                more = self._lines.get()
+                is_open = more is not None
+                if more is not None:
+                    lines.append(more)
+            self._write(lines)
+        self._write([])
 
     def _drops(self) -> str:
         """The line about what was dropped since the last one, if anything was."""
         lost, self._told = self.dropped - self._told, self.dropped
         return self._tell_drops(lost) if lost else ""
 
-    def _write(self, text: str) -> None:
+    def _write(self, lines: list[str]) -> None:
         try:
-            self._put(text)
+            self._put(self._drops() + "".join(lines))
         except (OSError, ValueError):
             # The sink is gone for good; the process has more important things to do.
-            self.dropped += 1
+            self.dropped += max(len(lines), 1)
+        self._taken += sum(map(len, lines)) if self._is_file else len(lines)
+
+
+def _is_file(stream: IO[str]) -> bool:
+    """Whether `stream` is a plain file, which takes whatever there is."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, io.UnsupportedOperation):
+        return False
 
 
 def _sink(stream: IO[str]) -> Callable[[str], object]:
@@ -158,7 +200,7 @@ def configure(fmt: LogFormat, level: LogLevel, stream: IO[str] | None = None) ->
         rendering = [
             _escape,
             structlog.dev.ConsoleRenderer(
-                colors=sink.isatty(),
+                colors=_has_colours(sink, os.environ),
                 pad_event_to=0,
                 sort_keys=False,
                 exception_formatter=structlog.dev.plain_traceback,
@@ -167,6 +209,7 @@ def configure(fmt: LogFormat, level: LogLevel, stream: IO[str] | None = None) ->
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            Repeats(),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _shorten,
             _arrange,
@@ -177,6 +220,53 @@ def configure(fmt: LogFormat, level: LogLevel, stream: IO[str] | None = None) ->
         cache_logger_on_first_use=False,
     )
     return writer
+
+
+def _has_colours(sink: IO[str], environment: Mapping[str, str]) -> bool:
+    """Whether a person looks at `sink` who wants colours (no-color.org, terminfo's `dumb`)."""
+    is_plain = bool(environment.get("NO_COLOR")) or environment.get("TERM") == "dumb"
+    return sink.isatty() and not is_plain
+
+
+class Repeats:
+    """A processor that bounds how often one and the same line is written.
+
+    What is left out is counted, and the next such line that is written says how many: `repeated`.
+    Lines are the same if all of their values are.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[object, _Repeated] = {}
+
+    def __call__(
+        self, _logger: object, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        """`event`, unless it has been written often enough. Raises DropEvent then."""
+        key = tuple((name, str(event[name])) for name in event if name != "exc_info")
+        now = self._clock()
+        found = self._seen.pop(key, None)
+        if found is None or now >= found.until:
+            left_out = 0 if found is None else found.left_out
+            self._seen[key] = _Repeated(now + _REPEAT_SECONDS)
+            if len(self._seen) > _REPEATS_KNOWN:
+                del self._seen[next(iter(self._seen))]
+            return {**event, "repeated": left_out} if left_out else event
+        self._seen[key] = found
+        found.written += 1
+        if found.written > _REPEAT_LINES:
+            found.left_out += 1
+            raise structlog.DropEvent
+        return event
+
+
+@dataclass(slots=True)
+class _Repeated:
+    """How often a line came in the time until `until`."""
+
+    until: float
+    written: int = 1
+    left_out: int = 0
 
 
 _FIRST_KEYS = ("timestamp", "level", "event", "service")

@@ -1,10 +1,12 @@
 """The log never blocks, never loses count, and never lets a name break out of its line."""
 
+import contextlib
 import io
 import json
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -211,3 +213,100 @@ def test_an_exception_in_the_log_does_not_show_the_values_of_variables(fmt: log.
 
     assert "ValueError" in sink.getvalue()
     assert "hunter2" not in sink.getvalue()
+
+
+def test_a_plain_file_gets_every_line_of_a_flood(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    lines = [f"{number:0200}\n" for number in range(50_000)]
+    with path.open("w") as stream:
+        writer = log.Writer(stream)
+        for line in lines:
+            writer.write(line)
+        writer.close(10)
+
+    assert writer.dropped == 0
+    assert path.read_text() == "".join(lines)
+
+
+def test_a_slow_sink_is_waited_for_at_the_end_while_it_takes_something() -> None:
+    reader, sink = os.pipe()
+    lines = [f"{number:0100}\n" for number in range(4000)]
+    received: list[bytes] = []
+
+    def read() -> None:
+        while chunk := os.read(reader, 4096):
+            received.append(chunk)
+
+    with os.fdopen(sink, "w") as stream:
+        writer = log.Writer(stream)
+        for line in lines:
+            writer.write(line)
+        reading = threading.Thread(target=read)
+        reading.start()
+        writer.close(10)
+    reading.join(10)
+    os.close(reader)
+
+    assert b"".join(received).decode() == "".join(lines)
+
+
+class Terminal(io.StringIO):
+    """A sink that somebody looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_coloured"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({}, True),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+    ],
+)
+def test_a_terminal_has_colours_unless_its_user_wants_none(
+    environment: dict[str, str], is_coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TERM", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    sink = Terminal()
+    writer = log.configure(log.LogFormat.TEXT, log.LogLevel.INFO, sink)
+    structlog.get_logger().info("frontend", service="default/web")
+    writer.close()
+
+    assert ("\x1b[" in sink.getvalue()) == is_coloured
+
+
+def test_a_line_that_repeats_is_bounded_and_counted() -> None:
+    now = [0.0]
+    repeats = log.Repeats(lambda: now[0])
+
+    def come(times: int, **values: object) -> list[dict[str, object]]:
+        written = []
+        for _ in range(times):
+            with contextlib.suppress(structlog.DropEvent):
+                written.append(dict(repeats(None, "info", {"event": "full", **values})))
+        return written
+
+    assert come(5000, limit=3) == 10 * [{"event": "full", "limit": 3}]
+    assert len(come(1, limit=4)) == 1
+    now[0] = 59.0
+    assert come(1, limit=3) == []
+    now[0] = 61.0
+    assert come(2, limit=3) == [
+        {"event": "full", "limit": 3, "repeated": 4991},
+        {"event": "full", "limit": 3},
+    ]
+
+
+def test_lines_that_differ_are_all_written_and_not_all_remembered() -> None:
+    repeats = log.Repeats()
+    for number in range(20_000):
+        assert repeats(None, "info", {"event": "frontend", "service": number})["service"] == number
+
+    assert len(repeats._seen) <= 1024
