@@ -45,7 +45,7 @@ def describe(
     if others := {each.kind.plural for each in wanted} - {"services"}:
         raise errors.ConfigError(f"only services can be described, not {', '.join(sorted(others))}")
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do
-    asked = Question(control_path(control), "" if all_namespaces else namespace)
+    asked = Question(control_path(control), "" if all_namespaces else namespace or "default")
     found, missing = asked.all(wanted)
     texts = [
         "\n".join(_service(list(ports)))

@@ -88,7 +88,7 @@ def get(
     printer = output.printer(_value(output_format), shape)
     asked = Question(
         control_path(control),
-        "" if all_namespaces else _value(namespace),
+        "" if all_namespaces else _value(namespace) or "default",
         _checked(_value(selector)),
     )
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do
@@ -104,8 +104,13 @@ def get(
         found = [output.Found(kind, output.in_order(views, kind, sort_by)) for kind, views in found]
     text = printer.every(found)
     sys.stdout.write(text)
-    if not text and not missing and isinstance(printer, output.TablePrinter):
-        typer.echo(_nothing(asked.namespace), err=True)
+    if not text and not missing:
+        if isinstance(printer, output.TablePrinter):
+            typer.echo(_nothing(asked.namespace), err=True)
+        elif isinstance(printer, output.TemplatePrinter) and any(views for _, views in found):
+            typer.echo(
+                "Warning: the template found nothing; it begins at a List: {.items[*]…}", err=True
+            )
     if missing and not ignore_not_found:
         *others, last = missing
         for each in others:
