@@ -2,7 +2,7 @@
 
 The window slides on *new connections*, as in kube-proxy's userspace balancer and as the net
 effect of iptables' `recent` rules; traffic on an open connection refreshes nothing
-(service-behaviour section 2, items 4 and 7; section 3). Unlike theirs the table is bounded, and
+(docs/behaviour.md section 2, items 4 and 7). Unlike theirs the table is bounded, and
 never scanned: all entries share one window and every hit moves its entry to the end, so the
 order of use *is* the order of expiry, and what has expired is taken from the front, a few
 entries per operation.
@@ -35,7 +35,7 @@ class AffinityTable:
     A binding holds while less than `ttl` seconds have passed since the client's last new
     connection; upstream compares `int(elapsed) < ttl`, which says the same of a whole number
     of seconds. It ends at once when its member leaves the set. The table is in memory alone: a
-    restart forgets it (fault-catalogue A09).
+    restart forgets it (docs/faults.md A09).
 
     `now` must not run backwards. If it does by a little, some entries are freed late, and
     nothing worse happens.

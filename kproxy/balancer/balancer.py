@@ -1,6 +1,6 @@
 """Choose a backend for each connection of one service port: rotation, affinity, penalties.
 
-The rules are those of kube-proxy's userspace balancer (`roundrobin.go`, service-behaviour
+The rules are those of kube-proxy's userspace balancer (`roundrobin.go`, docs/behaviour.md
 section 2) with three departures: an endpoint update keeps the rotation where it was
 (decision 6), a change of the affinity window takes effect at once (decision 4), and a retry
 goes to an endpoint that this client has not tried yet (decision 5).
@@ -100,7 +100,7 @@ class ServicePortBalancer:
 
         A backend not in `tried` if there is one, those outside the penalty box first; else the
         next in rotation once more. `client` is re-bound to it (upstream's sessionAffinityReset,
-        service-behaviour section 2, item 6).
+        docs/behaviour.md section 2, item 6).
         """
         choose = self._renew()
         if choose is None:
@@ -125,7 +125,7 @@ class ServicePortBalancer:
 
         The backends that stay keep their order, their turn and their clients. New ones come in
         shuffled, at the end of the rotation. The bindings of those that left are void, and stay
-        void if the backend returns (fault-catalogue A05).
+        void if the backend returns (docs/faults.md A05).
 
         Ten thousand backends are a long computation on a thread that also relays bytes: between
         two steps others may run, and pick among the old set or the new one, never a mixture.

@@ -7,7 +7,7 @@ class Member:
     """One stay of a backend in a balancer's set.
 
     A backend that leaves and returns is a new member. So whatever still points to the old one
-    is known to be out of date by `alive` alone, without being looked for (fault-catalogue A05).
+    is known to be out of date by `alive` alone, without being looked for (docs/faults.md A05).
     """
 
     __slots__ = ("alive", "backend", "barred", "boxed", "clients")

@@ -1,7 +1,7 @@
 """The penalty box: backends that failed a dial, kept away from clients until a probe succeeds.
 
 kube-proxy's userspace mode let every client find out about a dead endpoint for itself, at up to
-3.75 s each (service-behaviour section 2, item 18). Here the first failed dial boxes the backend
+3.75 s each (docs/behaviour.md section 2, item 18). Here the first failed dial boxes the backend
 for all service ports of the data plane, and it comes out when a dial succeeds: no client pays
 for finding out. The box is a bookkeeper; whoever owns it makes the probe dials.
 

@@ -26,7 +26,7 @@ class Strategy(Protocol):
 
 
 def round_robin(members: Sequence[member.Member], _rng: random.Random, /) -> Chooser:
-    """Strict rotation, as in userspace mode (service-behaviour row 23; section 2, item 2).
+    """Strict rotation, as in userspace mode (docs/behaviour.md row 23; section 2, item 2).
 
     Any run of picks gives each member its share, at most one apart. `itertools.cycle` rotates
     in C, in two thirds of the time of a Python index.

@@ -1,7 +1,7 @@
 """Credentials that outlive their tokens: files that are rotated, plugins that are re-run.
 
 A failure to get credentials is a failure: no request is ever sent anonymously instead
-(fault-catalogue K20). No message and no log has a token in it.
+(docs/faults.md K20). No message and no log has a token in it.
 """
 
 import asyncio

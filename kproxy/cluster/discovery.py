@@ -43,7 +43,7 @@ NOT_HEADLESS = "!service.kubernetes.io/headless"
 
 Services are asked for without a selector, unlike kube-proxy's: headless ones and those of another
 proxy are not served either, but users want to see that, and why. The label
-`service.kubernetes.io/service-proxy-name` counts on Services only (service-behaviour row 10).
+`service.kubernetes.io/service-proxy-name` counts on Services only (docs/behaviour.md row 10).
 """
 
 SERVICES = Resource(names.Kind.SERVICE, "", "v1", "services")

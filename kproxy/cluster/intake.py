@@ -2,7 +2,7 @@
 
 An object is judged by itself. One that breaks a rule leaves its last good version in the Store;
 one that is valid and not for a proxy is forgotten; one whose judging fails unexpectedly is
-quarantined, which is a bug of ours and costs nobody else anything (fault-catalogue K25).
+quarantined, which is a bug of ours and costs nobody else anything (docs/faults.md K25).
 """
 
 from collections.abc import Generator

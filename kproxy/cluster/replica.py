@@ -2,7 +2,7 @@
 
 It gives objects to the intake only when they are news, so that a list that repeats what is known
 costs little, and keeps account of what a list did *not* have, which is how deletions that nobody
-watched are noticed (fault-catalogue K06).
+watched are noticed (docs/faults.md K06).
 """
 
 from collections.abc import Generator, Iterator

@@ -20,7 +20,7 @@ _EndpointsObject: TypeAlias = endpoints.EndpointsObject
 class Store:
     """Services and endpoints by name, as last accepted.
 
-    Where endpoints come from (decision 7 of service-behaviour): if any EndpointSlice names a
+    Where endpoints come from (decision 7 of docs/behaviour.md): if any EndpointSlice names a
     Service, its slices speak, and the Endpoints object of the Service's name is ignored, because
     the control plane mirrors the one into the other. Only without a slice does the Endpoints
     object count. Slices are kept one by one under their own names, so that an endpoint that
@@ -69,7 +69,7 @@ class Store:
         return self._apply_slice(accepted)
 
     def delete(self, kind: names.Kind, name: names.NamespacedName) -> Dirty:
-        """Forget an object. An unknown one dirties nothing (fault-catalogue K14)."""
+        """Forget an object. An unknown one dirties nothing (docs/faults.md K14)."""
         if kind is names.Kind.SERVICE:
             return frozenset((name,)) if self._services.pop(name, None) else _NOTHING
         if kind is names.Kind.ENDPOINTS:

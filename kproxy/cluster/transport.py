@@ -21,7 +21,7 @@ CONNECT_SECONDS = 10.0
 """For TCP; TLS and the answer's head have to come within the client's own deadline."""
 
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
-"""A peer that is gone is noticed within 10 + 3 x 5 s (fault-catalogue K08)."""
+"""A peer that is gone is noticed within 10 + 3 x 5 s (docs/faults.md K08)."""
 
 USER_TIMEOUT_MS = 25_000
 """The same bound for what was sent and is not acknowledged (TCP_USER_TIMEOUT)."""

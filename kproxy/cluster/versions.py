@@ -1,7 +1,7 @@
 """Which version of every object has been seen, and whether another one is news.
 
 Within an epoch an object never goes back: an event that was delayed, repeated or overtaken
-changes nothing (fault-catalogue K12, K14). An epoch begins with a list that the server was not
+changes nothing (docs/faults.md K12, K14). An epoch begins with a list that the server was not
 asked to be as new as what we have; that list is then the truth, also when its numbers are lower,
 as after etcd was restored (K13).
 

@@ -1,7 +1,7 @@
 """How a relayed connection ends: pure decisions, and the words for them.
 
 A connection has two directions. Each one ends in one of two ways: its source sent FIN and every
-byte before it has been passed on, or its source was reset. The promise (fault-catalogue,
+byte before it has been passed on, or its source was reset. The promise (docs/faults.md,
 finding 1) is that a peer sees a clean FIN only if everything arrived; so an EOF is relayed as
 shutdown(SHUT_WR), a reset as a reset, and neither ever as the other.
 """

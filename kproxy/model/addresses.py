@@ -39,7 +39,7 @@ class Address(NamedTuple):
 
     Kubernetes refuses all uses but the ordinary one for endpoints and external addresses
     (`ValidateNonSpecialIP`): a proxy that dials them reaches itself, its node or a whole network
-    instead of a pod (CVE-2021-25737; decision 9 of service-behaviour).
+    instead of a pod (CVE-2021-25737; decision 9 of docs/behaviour.md).
     """
 
     text: str

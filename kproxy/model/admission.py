@@ -2,7 +2,7 @@
 
 `admit` never raises for what a document says. It opens lists, skips kinds that a proxy does not
 read, and judges every object by itself, so that a bad one costs its siblings nothing
-(fault-catalogue K19).
+(docs/faults.md K19).
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -89,7 +89,7 @@ def admit(raw: objects.RawObject, *, allow_loopback: bool = False) -> list[Admis
     """What becomes of the object `raw`, or of every item if it is a list.
 
     `allow_loopback` lifts the address policy for 127/8 and ::1, and for nothing else
-    (decision 9 of service-behaviour).
+    (decision 9 of docs/behaviour.md).
     """
     return [each for each in admit_steps(raw, allow_loopback=allow_loopback) if each is not None]
 

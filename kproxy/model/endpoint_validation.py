@@ -1,7 +1,7 @@
 """Endpoints and EndpointSlices: kube-apiserver's rules, and the address policy.
 
 A broken rule makes the object invalid. An address that is malformed, or that must not be dialled
-(decision 9 of service-behaviour: loopback, link-local, multicast, unspecified, broadcast), is
+(decision 9 of docs/behaviour.md: loopback, link-local, multicast, unspecified, broadcast), is
 left out and reported, and the object's other addresses are kept: one bad pod address must not
 cost a Service the good ones. API servers have stored such addresses ("127.211.0.02"), and
 return them.
@@ -95,7 +95,7 @@ def endpoint_slice(
     """What an EndpointSlice says, or None when it is invalid or not for a proxy.
 
     Not for a proxy are slices that name no Service, and those of type FQDN (rows 36, 37).
-    The Service is looked for in the slice's own namespace only (fault-catalogue S09), and of
+    The Service is looked for in the slice's own namespace only (docs/faults.md S09), and of
     every endpoint only the first address counts (row 36). Yields where others can be let run.
     """
     if is_headless(shape.metadata):

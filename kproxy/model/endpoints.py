@@ -36,7 +36,7 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
     """One backend of a service port with the conditions the API gives it.
 
     Absent conditions mean ready and serving and not terminating
-    (kube-proxy `endpointslicecache.go`; service-behaviour row 35). `node` is "" when unknown.
+    (kube-proxy `endpointslicecache.go`; docs/behaviour.md row 35). `node` is "" when unknown.
     """
 
     backend: Backend
@@ -60,7 +60,7 @@ class EndpointsObject:
 
     `name` is the object's own name. `service` is the Service it belongs to: the one of the same
     name for Endpoints, the one its label names, in its own namespace, for a slice. Ports are
-    joined with a Service's by *name* and protocol, never by number (service-behaviour row 4).
+    joined with a Service's by *name* and protocol, never by number (docs/behaviour.md row 4).
     """
 
     name: names.NamespacedName
@@ -81,7 +81,7 @@ def merged(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
 
     Of duplicates the most useful one stays: ready before not ready, serving before not, staying
     before terminating, on a known node before an unknown one. The result does not depend on the
-    order of the input (service-behaviour row 36, modern).
+    order of the input (docs/behaviour.md row 36, modern).
     """
     best: dict[Backend, Endpoint] = {}
     for endpoint in endpoints:
@@ -160,7 +160,7 @@ def chosen_in_steps(
     """Which of `found` get new connections: one pass, with a pause now and then.
 
     The ready ones, else those that are serving while terminating, which keeps a Service up while
-    its last pods drain (KEP-1669; service-behaviour row 34). This holds for the cluster and for
+    its last pods drain (KEP-1669; docs/behaviour.md row 34). This holds for the cluster and for
     `node` separately; an empty node name matches none (row 29). `own` addresses are left out.
 
     A dual-stack Service has each pod twice. Its frontends use the endpoints of one family, IPv4 if

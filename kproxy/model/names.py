@@ -38,7 +38,7 @@ class NamespacedName(NamedTuple):
 class ServicePortName(NamedTuple):
     """The unit that is balanced: one port of one Service, known by its port *name*.
 
-    Balancer state is per port (service-behaviour row 3). The name of a Service's only port may
+    Balancer state is per port (docs/behaviour.md row 3). The name of a Service's only port may
     be empty; `str()` then omits the colon, as kube-proxy has done since 1.20 (`fmtPortName`).
     """
 

@@ -47,7 +47,7 @@ class Service:
     """A Service after API defaulting and validation (see `kproxy.model.objects`).
 
     `cluster_ip` is "" when the Service is headless or an ExternalName: it is then not proxied
-    (service-behaviour rows 7 and 8). `affinity_seconds` is None without ClientIP affinity,
+    (docs/behaviour.md rows 7 and 8). `affinity_seconds` is None without ClientIP affinity,
     else 1..86400. `strategy` is None unless the annotation `kproxy.io/strategy` names one.
     """
 

@@ -1,7 +1,7 @@
 """From API shapes to what a proxy works with: defaults, then kube-apiserver's rules.
 
 A real cluster's objects have been through this once; hand-written manifests have not. Defaults
-are those of `pkg/apis/core/v1/defaults.go` (service-behaviour row 2), rules those of
+are those of `pkg/apis/core/v1/defaults.go` (docs/behaviour.md row 2), rules those of
 `pkg/apis/core/validation/validation.go`, for the fields a proxy reads. This module has Services
 and what they share with endpoints, which `endpoint_validation` has.
 """

@@ -1,7 +1,7 @@
 """A Prometheus collector over the plain counters; what its metrics mean is in docs/operations.md.
 
 Nothing is counted here: at each scrape the counters are read as they stand, so the hot path pays
-nothing, and the series of a Service that is gone are gone too (fault-catalogue S19).
+nothing, and the series of a Service that is gone are gone too (docs/faults.md S19).
 
 At 10,000 Services a page has some hundred thousand samples, and the thread that makes it relays
 bytes as well. So a family comes in parts: several `Metric`s of one name, one right after the

@@ -9,7 +9,7 @@ one object about the whole proxy. What concerns every view, such as that the API
 comes in a `Warning` header, as Kubernetes API servers send them.
 
 Only this user and root are answered: the socket's mode sees to that, and so does a look at who is
-connected, should the mode be changed (fault-catalogue S21).
+connected, should the mode be changed (docs/faults.md S21).
 """
 
 import contextlib

@@ -5,7 +5,7 @@ done it. It is judged by the *oldest* pending change, so that a steady stream of
 hide a sync that hangs or fails. /livez says just that, and is for liveness probes. /healthz is
 for whoever sends traffic here: it also fails before the first sync, when nothing is served yet
 (kube-proxy says 200 then), and from the moment the proxy is told to stop, while connections
-finish and /livez stays well (fault-catalogue K01 and P01).
+finish and /livez stays well (docs/faults.md K01 and P01).
 """
 
 import contextlib

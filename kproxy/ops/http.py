@@ -2,7 +2,7 @@
 
 They share the event loop with the data path. So each takes few connections, of which a new one
 ends the oldest; a connection ends after 10 to 30 s, whatever it is doing; a request's head has at
-most 4 KiB, and of a body nothing is kept (fault-catalogue S13). There is no verb that changes
+most 4 KiB, and of a body nothing is kept (docs/faults.md S13). There is no verb that changes
 anything: only GET and HEAD.
 
 Not aiohttp's server: it keeps each refused request in a cycle of exception, traceback and frames,

@@ -2,7 +2,7 @@
 
 A log sink can stop reading: a full pipe, a stopped terminal. Lines therefore go through a
 bounded queue to a thread; when the queue is full they are dropped, and a line says how many. The
-queue for a plain file is so long that nothing is lost in practice (fault-catalogue X13). A line
+queue for a plain file is so long that nothing is lost in practice (docs/faults.md X13). A line
 that repeats is written ten times a minute at most.
 """
 
@@ -283,7 +283,7 @@ def _arrange(
 def _shorten(
     _logger: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Nobody's name fills a disk (fault-catalogue S17)."""
+    """Nobody's name fills a disk (docs/faults.md S17)."""
     for key, value in event.items():
         if isinstance(value, str) and len(value) > _LONGEST_VALUE:
             more = len(value) - _LONGEST_VALUE

@@ -3,7 +3,7 @@
 The API server never gives one ClusterIP to two Services, but manifests can, two ClusterIPs can meet
 in 127/8, and anybody who may edit a Service can write another Service's address into its
 `externalIPs`. One claim wins and is served. The winner does not depend on the order in which the
-claims came, so a random history of changes ends where a fresh start does (fault-catalogue S10):
+claims came, so a random history of changes ends where a fresh start does (docs/faults.md S10):
 
 1. by kind: a ClusterIP before a node port, before a load balancer's address, before an external
    IP. The API server and the load balancer's controller choose the first three; an external IP is

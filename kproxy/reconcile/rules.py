@@ -167,7 +167,7 @@ def plans_for(
 
 
 def _join(sources: Sequence[endpoints.EndpointsObject]) -> Generator[None, None, Joined]:
-    """The endpoints by port name and protocol, never by number (service-behaviour row 4)."""
+    """The endpoints by port name and protocol, never by number (docs/behaviour.md row 4)."""
     joined: Joined = {}
     count = 0
     for source in sources:

@@ -1,4 +1,7 @@
-"""kubeconfig files: merged, chosen from, and refused in one sentence."""
+"""kubeconfig files: merged, chosen from, and refused in one sentence.
+
+Cases: S11 of docs/faults.md.
+"""
 
 import base64
 import json

@@ -286,7 +286,7 @@ MODES = {
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_bad_watch_is_counted_told_once_and_healed(mode: str) -> None:
-    """The table of modes, and the fuzz corpus (fault-catalogue K07, K11, K17)."""
+    """The table of modes, and the fuzz corpus (docs/faults.md K07, K11, K17)."""
 
     async def scenario(api: fake_api.FakeApi) -> None:
         fake_api.serve_web(api, "10.1.0.1")

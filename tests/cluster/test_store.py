@@ -1,4 +1,7 @@
-"""The Store: which object is current, which endpoints a port has, and what is dirty."""
+"""The Store: which object is current, which endpoints a port has, and what is dirty.
+
+Cases: C14, S09 of docs/faults.md.
+"""
 
 import pytest
 from hypothesis import given

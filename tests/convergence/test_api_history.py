@@ -1,6 +1,6 @@
 """A random history of an API server, with its faults, ends in the same state as a fresh start.
 
-And on the way (fault-catalogue K26): while the server can be reached, no endpoint is balanced
+And on the way (docs/faults.md K26): while the server can be reached, no endpoint is balanced
 over for longer than `GRACE_SECONDS` after its removal was acknowledged.
 
 Histories have either what cuts a stream off or what reorders its events, never both. A client

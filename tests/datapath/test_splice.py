@@ -1,4 +1,7 @@
-"""The pipe pool: what one client left in a pipe never reaches another."""
+"""The pipe pool: what one client left in a pipe never reaches another.
+
+Cases: X04 of docs/faults.md.
+"""
 
 import fcntl
 import os

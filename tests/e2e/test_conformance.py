@@ -53,6 +53,8 @@ conntrack.go, kube_proxy.go                     not applicable: UDP; netfilter
 dns.go                                          not applicable: DNS
 API and controllers alone                       tests/simulator
 =============================================== ===============================================
+
+Cases: C10 of docs/faults.md.
 """
 
 import contextlib

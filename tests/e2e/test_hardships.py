@@ -1,4 +1,7 @@
-"""What a process meets in life: no SIGPIPE protection, a pause, nobody who reads its log."""
+"""What a process meets in life: no SIGPIPE protection, a pause, nobody who reads its log.
+
+Cases: P11, P13, X13 of docs/faults.md.
+"""
 
 import contextlib
 import os

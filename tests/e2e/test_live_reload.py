@@ -1,4 +1,7 @@
-"""Editing a manifest changes the running proxy, and costs no open connection anything."""
+"""Editing a manifest changes the running proxy, and costs no open connection anything.
+
+Cases: C03, C06, C08 of docs/faults.md.
+"""
 
 import contextlib
 from collections.abc import Iterator

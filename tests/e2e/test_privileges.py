@@ -1,4 +1,7 @@
-"""What a user without rights gets: everything, with low ports moved up."""
+"""What a user without rights gets: everything, with low ports moved up.
+
+Cases: S05, S16 of docs/faults.md.
+"""
 
 import os
 from pathlib import Path

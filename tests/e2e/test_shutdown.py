@@ -1,4 +1,7 @@
-"""The end of a proxy: nobody new is let in, those inside may finish, nothing is left."""
+"""The end of a proxy: nobody new is let in, those inside may finish, nothing is left.
+
+Cases: P02 of docs/faults.md.
+"""
 
 import contextlib
 import signal

@@ -1,4 +1,7 @@
-"""Signals other than the polite end: an early end, a lost terminal, and those without meaning."""
+"""Signals other than the polite end: an early end, a lost terminal, and those without meaning.
+
+Cases: P03 of docs/faults.md.
+"""
 
 import contextlib
 import os

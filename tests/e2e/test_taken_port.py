@@ -1,4 +1,7 @@
-"""A port that somebody else holds costs nobody but its own Service anything."""
+"""A port that somebody else holds costs nobody but its own Service anything.
+
+Cases: C15 of docs/faults.md.
+"""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""What counts as an address, and what kind of address it is (fault-catalogue S01, S02, S04)."""
+"""What counts as an address, and what kind of address it is (docs/faults.md S01, S02, S04)."""
 
 import ipaddress
 

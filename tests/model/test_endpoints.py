@@ -1,4 +1,7 @@
-"""Merging endpoints: one per ip:port, whatever the order (service-behaviour row 36)."""
+"""Merging endpoints: one per ip:port, whatever the order (docs/behaviour.md row 36).
+
+Cases: D17 of docs/faults.md.
+"""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,7 @@
-"""What a scrape says: every counter, in the text format, for as long as its Service is there."""
+"""What a scrape says: every counter, in the text format, for as long as its Service is there.
+
+Cases: S19 of docs/faults.md.
+"""
 
 import math
 import re

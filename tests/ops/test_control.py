@@ -1,4 +1,7 @@
-"""What the control socket answers, and to whom."""
+"""What the control socket answers, and to whom.
+
+Cases: S21 of docs/faults.md.
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,7 @@
-"""The log never blocks, never loses count, and never lets a name break out of its line."""
+"""The log never blocks, never loses count, and never lets a name break out of its line.
+
+Cases: S17 of docs/faults.md.
+"""
 
 import contextlib
 import io

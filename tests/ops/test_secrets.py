@@ -1,4 +1,4 @@
-"""Credentials never show, whatever goes wrong and wherever one looks (fault-catalogue S18)."""
+"""Credentials never show, whatever goes wrong and wherever one looks (docs/faults.md S18)."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""A crowd that talks slowly to the admin servers of a proxy at work (fault-catalogue S13)."""
+"""A crowd that talks slowly to the admin servers of a proxy at work (docs/faults.md S13)."""
 
 import contextlib
 import http.client

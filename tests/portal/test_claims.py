@@ -1,4 +1,7 @@
-"""Claims: who is served on an address that several want."""
+"""Claims: who is served on an address that several want.
+
+Cases: S10 of docs/faults.md.
+"""
 
 import itertools
 import random

@@ -1,4 +1,7 @@
-"""What one Service may have, what is not served, and why: named, and computed in steps."""
+"""What one Service may have, what is not served, and why: named, and computed in steps.
+
+Cases: S06 of docs/faults.md.
+"""
 
 from collections import Counter
 

@@ -257,7 +257,7 @@ async def test_connections_outlive_the_frontend_they_came_in_by(
     backends: tuple[endpoints.Backend, ...],
     is_forgotten: bool,
 ) -> None:
-    """Fault-catalogue C05 and service-behaviour row 45."""
+    """Fault-catalogue C05 and docs/behaviour.md row 45."""
     plane.apply(sets(backends[:1]))
     plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
     async with connected(address) as client:

@@ -2,6 +2,8 @@
 
 In the manner of mitmproxy's Playbook. The data plane only records, and fails a test whenever it
 is told what the contract rules out (`recording.RecordingPlane`).
+
+Cases: C07, C09 of docs/faults.md.
 """
 
 import itertools
@@ -662,7 +664,7 @@ class TestFailures:
 
 
 class TestLoops:
-    """An endpoint that is the Service's own address would dial itself (fault-catalogue D14)."""
+    """An endpoint that is the Service's own address would dial itself (docs/faults.md D14)."""
 
     @pytest.mark.parametrize(
         "own",

@@ -112,7 +112,7 @@ def test_a_stream_of_requests_is_paced_and_the_last_one_is_served() -> None:
     rig = Rig(interval=0.05)
 
     async def script() -> None:
-        for _ in range(100):  # one endpoint flapping at 100 Hz, fault-catalogue C13
+        for _ in range(100):  # one endpoint flapping at 100 Hz, docs/faults.md C13
             rig.runner.request()
             await asyncio.sleep(0.01)
         await asyncio.sleep(1)

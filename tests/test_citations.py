@@ -1,0 +1,76 @@
+"""What code and tests cite exists: cases of faults.md, rows and decisions of behaviour.md."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FAULTS = (ROOT / "docs" / "faults.md").read_text()
+BEHAVIOUR = (ROOT / "docs" / "behaviour.md").read_text()
+
+CASES = {
+    line.split(" | ")[0].removeprefix("| "): line
+    for line in FAULTS.splitlines()
+    if re.match(r"\| [A-Z]\d\d \| P[0-2] \|", line)
+}
+ROWS = set(re.findall(r"^\| (\d+) \|", BEHAVIOUR, re.MULTILINE))
+ITEMS = set(re.findall(r"^\| 2\.(\d+) \|", BEHAVIOUR, re.MULTILINE))
+DECISIONS = set(re.findall(r"^(\d)\. ", BEHAVIOUR.partition("### Decisions")[2], re.MULTILINE))
+
+SOURCES = [
+    *ROOT.glob("kproxy/**/*.py"),
+    *(each for each in ROOT.glob("tests/**/*.py") if each != Path(__file__)),
+]
+
+LETTERS = "".join(sorted({each[0] for each in CASES}))
+
+
+def cited_cases(text: str) -> set[str]:
+    """The ids in docstrings and comments (D05), and in names of tests (test_k22_…)."""
+    plain = re.findall(rf"\b([{LETTERS}]\d\d)\b", text)
+    named = re.findall(rf"_([{LETTERS.lower()}]\d\d)_", text)
+    return {*plain, *(each.upper() for each in named)}
+
+
+def cited(word: str, text: str) -> set[str]:
+    """The numbers behind `word`, as in "rows 7 and 8"."""
+    lists = re.findall(rf"\b{word}s? (\d+(?:(?:, | and | to )\d+)*)", text)
+    return {number for each in lists for number in re.findall(r"\d+", each)}
+
+
+def test_the_pages_are_read() -> None:
+    assert len(CASES) > 150
+    assert len(ROWS) > 20
+    assert set("123456789") == DECISIONS
+
+
+@pytest.mark.parametrize("folder", ["kproxy", "tests"])
+def test_every_case_that_is_cited_is_in_the_catalogue(folder: str) -> None:
+    unknown = {
+        f"{each.relative_to(ROOT)}: {case}"
+        for each in SOURCES
+        if each.is_relative_to(ROOT / folder)
+        for case in cited_cases(each.read_text()) - CASES.keys()
+    }
+
+    assert unknown == set()
+
+
+def test_every_row_and_decision_that_is_cited_is_in_the_page() -> None:
+    for each in ROOT.glob("kproxy/**/*.py"):
+        text = each.read_text()
+        if "behaviour.md" in text:
+            assert cited("row", text) <= ROWS, each
+            assert cited("decision", text) <= DECISIONS, each
+            assert cited("section 2, item", text) <= ITEMS, each
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_case_names_tests_that_cite_it_or_the_reason_why_none_does(case: str) -> None:
+    line = CASES[case]
+    named = re.findall(r"\]\(\.\./(tests/[\w/]+\.py)\)", line)
+
+    assert bool(named) is not bool(re.search(r"\| not covered: \w[^|]+ \|$", line))
+    for each in named:
+        assert case in cited_cases((ROOT / each).read_text()), each
