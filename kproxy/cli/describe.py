@@ -27,7 +27,7 @@ def describe(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="service [NAME]...",
+            metavar="SERVICE",
             help="Services: service web, or svc/web.",
             show_default=False,
             autocompletion=completion.arguments,

@@ -33,8 +33,9 @@ def get(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="RESOURCE [NAME]...",
-            help="services, endpoints, affinity, connections or events; svc/web; svc,ep; all.",
+            metavar="RESOURCE",
+            help="services, endpoints, affinity, connections or events, then names of Services; "
+            "or svc/web; or svc,ep; or all.",
             show_default=False,
             autocompletion=completion.arguments,
         ),
@@ -74,9 +75,9 @@ def get(
     ] = False,
     control: ControlOption = None,
 ) -> None:
-    """Show the services, endpoints, affinity or connections of a running proxy.
+    """Show the services, endpoints, affinity, connections or events of a running proxy.
 
-    Short names such as svc and ep will do.
+    Short names such as svc and ep will do. Names are names of Services.
     """
     wanted = resources.wanted(arguments)
     shape = output.Shape(
