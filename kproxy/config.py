@@ -236,6 +236,21 @@ class Config:
         settings.Whole(1, 16_777_216, "Services"),
         "Services of one namespace that are served.",
     )
+    max_list_objects: int = settings.setting(
+        250_000,
+        settings.Whole(1, 16_777_216, "objects"),
+        "Services, and EndpointSlices, taken from an API server in one namespace or in all.",
+    )
+    max_list_pages: int = settings.setting(
+        10_000,
+        settings.Whole(1, 16_777_216, "pages"),
+        "Pages of one list taken from an API server.",
+    )
+    max_list_bytes: int = settings.setting(
+        2 * 1024**3,
+        settings.Whole(1024, 1024**4, "bytes"),
+        "Bytes of one list taken from an API server.",
+    )
     external_ip_cidrs: tuple[_Network, ...] = settings.setting(
         (),
         settings.Each(_Cidr(), lambda lists: tuple(itertools.chain.from_iterable(lists))),

@@ -109,7 +109,7 @@ class Server:
     def _make_source(self, cfg: config.Config) -> source.Source:
         # The client of API servers takes as long to load as everything else: files need none of it.
         if cfg.cluster is not None:
-            from kproxy.cluster import informer  # noqa: PLC0415
+            from kproxy.cluster import bounds, informer  # noqa: PLC0415
 
             return informer.InformerSource(
                 cfg.cluster,
@@ -117,6 +117,7 @@ class Server:
                 on_problem=_report_problem,
                 namespaces=cfg.namespaces,
                 allow_loopback=cfg.allow_loopback_endpoints,
+                limits=bounds.Bounds(cfg.max_list_objects, cfg.max_list_pages, cfg.max_list_bytes),
             )
         from kproxy.cluster import manifests  # noqa: PLC0415
 

@@ -22,8 +22,10 @@ MAX_FIELDS = 100
 """Of a list object beside its items. The API knows kind, apiVersion and metadata."""
 
 _raw = msgspec.json.Decoder(msgspec.Raw)
-_PLACE = re.compile(r"\(byte (\d+)\)")
-_TRAILING = "JSON is malformed: trailing characters"
+PLACE = re.compile(r"\(byte (\d+)\)")
+TRAILING = "JSON is malformed: trailing characters"
+"""Of msgspec's messages: tests/cluster/test_msgspec_words.py."""
+
 _BLANKS = re.compile(rb"[ \t\r\n]*")
 
 
@@ -147,9 +149,9 @@ class ListFramer:
             try:
                 _raw.decode(memoryview(self._buffer)[self._at :])
             except msgspec.DecodeError as error:
-                found = _PLACE.search(str(error))
+                found = PLACE.search(str(error))
                 place = int(found[1]) if found else math.inf
-                if str(error).startswith(_TRAILING):
+                if str(error).startswith(TRAILING):
                     break
                 # A complaint about the very end may be only that it is not the end yet.
                 if place < len(self._buffer) - self._at:

@@ -220,7 +220,8 @@ class Reflector:
             self.counters.contact.begin(self._clock(), is_watch=is_watch)
             self._nudged.clear()
             ending = await self._attempt()
-            self._replica.abandon_list()
+            for _ in self._replica.abandon_list():
+                await self._give_way()
             self._intake.announce()
             seconds = self._consequences(ending)
             if seconds > 0:

@@ -28,6 +28,7 @@ class Replica:
         self._bounds = limits
         self._versions = versions.Versions()
         self._seen: set[admission.Key] | None = None
+        self._added: set[admission.Key] = set()
         self._is_epoch = False
 
     @property
@@ -38,6 +39,7 @@ class Replica:
     def begin_list(self, *, is_epoch: bool) -> None:
         """All objects follow. `is_epoch`: they are the truth even where they are older."""
         self._seen = set()
+        self._added = set()
         self._is_epoch = is_epoch
 
     def unlisted(self) -> Iterator[None]:
@@ -46,10 +48,20 @@ class Replica:
             self._forget(key, "")
             yield
         self._seen = None
+        self._added.clear()
 
-    def abandon_list(self) -> None:
-        """The list was never finished: what it did not have may be there all the same."""
+    def abandon_list(self) -> Iterator[None]:
+        """A list that has begun, if any, was never finished: one step each, to pause between.
+
+        What it did not have may be there all the same. What it had stays, unless that is more
+        than may be known: then what only this list had is forgotten.
+        """
+        if self._seen is not None and len(self._versions) > self._bounds.objects:
+            for key in self._added:
+                self._forget(key, "")
+                yield
         self._seen = None
+        self._added.clear()
 
     def begin_watch(self, version: str) -> None:
         """Events follow, all newer than `version`."""
@@ -69,10 +81,14 @@ class Replica:
             yield from self._intake.take_steps(kind, raw, where)
             return ""
         key = (kind, identity.name)
-        if len(self._versions) >= self._bounds.objects and key not in self._versions:
+        is_new = key not in self._versions
+        known = len(self._versions) if self._seen is None else len(self._seen)
+        if is_new and known >= self._bounds.objects:
             raise bounds.too_many_objects(self._bounds)
         if self._seen is not None:
             self._seen.add(key)
+            if is_new:
+                self._added.add(key)
         if self._is_news(key, identity.version):
             yield from self._intake.take_steps(kind, raw, where)
             self._versions.put(key, identity.version)
