@@ -329,6 +329,82 @@ def test_namespaces_are_listed_one_by_one() -> None:
     on_fake_time(scenario)
 
 
+@pytest.mark.parametrize("what", ["services", "endpointslices", "both"])
+def test_c9_a_namespace_without_rights_is_named_and_the_others_are_served(what: str) -> None:
+    """And is served, within ten seconds, once the rights are granted (C6)."""
+
+    async def scenario(api: fake_api.FakeApi) -> None:
+        slices = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
+        services = "/api/v1/namespaces/{}/services"
+        for namespace in ("a", "b"):
+            api.put(services.format(namespace), "web", fake_api.service(namespace=namespace))
+            body = fake_api.sliced("web", "10.1.0.1")
+            body["metadata"]["namespace"] = namespace
+            api.put(slices.format(namespace), "web-1", body)
+        for path in (services, slices):
+            if what in path or what == "both":
+                api.script(path.format("b"), "list", *[fails(403, "Forbidden", "no")] * 10_000)
+        async with following.following(api, namespaces=frozenset({"a", "b"})) as followed:
+            begun = asyncio.get_running_loop().time()
+            await followed.synced()
+            assert asyncio.get_running_loop().time() - begun <= 10
+            names_of_services = followed.informed.store.service_names
+            assert names_of_services() == {("a", "web")}
+            await asyncio.sleep(300)
+            assert names_of_services() == {("a", "web")}
+            (told,) = followed.sentences()
+            assert " in namespace b: cannot list: " in told
+            assert "kubectl create role kproxy --namespace=b --verb=list,watch" in told
+            begun = asyncio.get_running_loop().time()
+            api.forget_scripts()
+            both = {("a", "web"), ("b", "web")}
+            await followed.until(lambda: names_of_services() == both)
+            assert asyncio.get_running_loop().time() - begun <= 10
+            assert followed.changes[-1]
+
+    on_fake_time(scenario)
+
+
+def test_without_any_right_nothing_is_complete() -> None:
+    async def scenario(api: fake_api.FakeApi) -> None:
+        refusals = [fails(403, "Forbidden", "no")] * 10_000
+        api.script("/api/v1/namespaces/a/services", "list", *refusals)
+        async with following.following(api, namespaces=frozenset({"a"})) as followed:
+            await asyncio.sleep(100)
+            assert not followed.informed.has_synced
+            assert len(followed.told) == 1
+
+    on_fake_time(scenario)
+
+
+def test_headless_and_foreign_services_arrive_and_labels_of_slices_do_not_matter() -> None:
+    """F15: the label service-proxy-name counts on Services only."""
+    foreign = "service.kubernetes.io/service-proxy-name"
+
+    async def scenario(api: fake_api.FakeApi) -> None:
+        api.put(SERVICES, "web", fake_api.service())
+        body = fake_api.sliced("web", "10.1.0.1")
+        body["metadata"]["labels"][foreign] = "other"
+        api.put(SLICES, "web-1", body)
+        api.put(SERVICES, "theirs", fake_api.service("10.96.0.2", labels={foreign: "other"}))
+        api.put(SERVICES, "headless", fake_api.service("None"))
+        async with following.following(api) as followed:
+            await followed.synced()
+            assert followed.backends("web") == {"10.1.0.1"}
+            store = followed.informed.store
+            proxied = {
+                name.name: found.is_proxied
+                for name in store.service_names()
+                if (found := store.service(name))
+            }
+            assert proxied == {"web": True, "theirs": False, "headless": False}
+            assert {each.query.get("labelSelector") for each in api.requests(SERVICES, "list")} == {
+                None
+            }
+
+    on_fake_time(scenario)
+
+
 def test_endpoints_are_found_again_when_the_server_was_upgraded() -> None:
     async def scenario(api: fake_api.FakeApi) -> None:
         fake_api.serve_web(api, "10.1.0.1")

@@ -123,6 +123,31 @@ def test_a_server_without_streaming_lists_is_asked_for_one_only_once(
     on_fake_time(scenario)
 
 
+def test_f3_ten_seconds_of_other_events_are_no_streaming_list() -> None:
+    """A server that ignores the parameter, and renews one object every two seconds."""
+
+    async def renewing(request: web.BaseRequest) -> web.StreamResponse:
+        response = await fake_api.begin(request)
+        for number in range(10_000):
+            body = fake_api.service(name="leader", resourceVersion=str(1000 + number))
+            await response.write(fake_api.event("MODIFIED", body))
+            await asyncio.sleep(2)
+        return response
+
+    async def scenario(api: fake_api.FakeApi) -> None:
+        fake_api.serve_web(api, "10.1.0.1")
+        api.script(SERVICES, "stream", *[renewing] * 10)
+        async with following.following(api) as followed:
+            await followed.synced()
+            assert asyncio.get_running_loop().time() <= 11
+            assert followed.services() == {"web"}
+            api.emit(SERVICES, "ERROR", GONE)
+            await followed.until(lambda: len(api.requests(SERVICES, "list")) == 2)
+            assert len(api.requests(SERVICES, "stream")) == 1
+
+    on_fake_time(scenario, fake_api.FakeApi(streams=True))
+
+
 @pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("how", ["status", "event"])
 def test_410_lists_again_and_notices_what_was_deleted(how: str, streams: bool) -> None:
