@@ -75,6 +75,11 @@ def _service(ports: Sequence[View]) -> Iterator[str]:
         ("Type", first["type"]),
         ("Age", tables.age(first)),
         ("IP", first["cluster_ip"]),
+        *(
+            [("Filled In", f"{', '.join(filled_in)}: absent in the manifest")]
+            if (filled_in := first.get("filled_in"))
+            else []
+        ),
         ("Strategy", first["strategy"]),
         ("Session Affinity", tables.affinity(first) or "None"),
         ("Internal Policy", first.get("internal_traffic_policy")),

@@ -368,6 +368,7 @@ def _completed(
 def _complete(
     given: services.Service, cluster_ip: str, ports: Mapping[names.ServicePortName, int]
 ) -> services.Service:
+    with_node_ports = ports_before = given.ports
     if given.wants_node_ports:
         with_node_ports = tuple(
             port
@@ -381,7 +382,10 @@ def _complete(
         given = replace(given, ports=with_node_ports, wants_node_ports=False)
     if given.wants_cluster_ip:
         given = replace(given, cluster_ip=cluster_ip, wants_cluster_ip=False)
-    return given
+    filled_in: tuple[str, ...] = ("spec.clusterIP",) if cluster_ip else ()
+    if with_node_ports != ports_before:
+        filled_in += ("spec.ports[].nodePort",)
+    return replace(given, filled_in=filled_in) if filled_in else given
 
 
 def _allocated(given: services.Service, completed: services.Service) -> str:

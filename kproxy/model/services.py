@@ -72,6 +72,8 @@ class Service:
     """Has no cluster IP, and is of a type for which kube-apiserver allocates one."""
     wants_node_ports: bool = False
     """Is of a type for which kube-apiserver allocates the node ports that are absent."""
+    filled_in: tuple[str, ...] = ()
+    """The fields that were absent in a file and that kproxy has completed."""
 
     @property
     def is_proxied(self) -> bool:

@@ -72,6 +72,7 @@ def served_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> It
         yield {
             **_service(seen, plan),
             "labels": dict(service.labels) if service else {},
+            "filled_in": list(service.filled_in) if service else [],
             "created": (service.created if service else "") or None,
             "internal_traffic_policy": service.internal_policy.value if service else None,
             "external_traffic_policy": service.external_policy.value if service else None,

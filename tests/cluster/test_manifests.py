@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kproxy import errors
-from kproxy.cluster import manifests, source
+from kproxy.cluster import manifest_state, manifests, source
 from kproxy.model import admission, names, services
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "manifests"
@@ -188,6 +188,9 @@ async def test_other_kinds_and_what_is_filled_in_are_notes() -> None:
                 "which follows from its namespace and name"
             ),
         ]
+        completed = watched.source.store.service(key("httpd-service"))
+        assert completed is not None
+        assert completed.filled_in == ("spec.clusterIP",)
         assert {p.severity for p in watched.told} == {admission.Severity.NOTE}
         assert "1 file, 1 object, 0 problems" in watched.source.describe()
 
@@ -549,7 +552,11 @@ def history(dice: random.Random, length: int) -> Iterable[tuple[str, str | None]
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_random_history_of_edits_ends_like_a_fresh_start(tmp_path: Path, seed: int) -> None:
+async def test_a_random_history_of_edits_ends_like_a_fresh_start(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest_state, "EMPTY_SECONDS", 0.0)  # how much later is tested elsewhere
+    monkeypatch.setattr(manifest_state, "SHRUNK_SECONDS", 0.0)
     dice = random.Random(seed)
     async with running(tmp_path) as watched:
         for name, text in history(dice, 30):
