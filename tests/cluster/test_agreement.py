@@ -2,6 +2,8 @@
 
 What should be served is computed here from the simulator's own objects, independently of the
 informer. Meanwhile counters and `get` say that the state is old.
+
+Cases: K03, K09, K20, K21 of docs/faults.md.
 """
 
 import asyncio

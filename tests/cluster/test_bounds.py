@@ -1,4 +1,7 @@
-"""Servers that send without end, or next to nothing: bounded, reported, and healed (H9)."""
+"""Servers that send without end, or next to nothing: bounded, reported, and healed (H9).
+
+Cases: K18 of docs/faults.md.
+"""
 
 import asyncio
 import itertools

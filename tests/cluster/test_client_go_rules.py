@@ -2,6 +2,8 @@
 
 Each row's id is the place in client-go (`tools/cache/reflector.go`, `tools/pager/pager.go`,
 `rest/request.go`, as of 1.35) that has the rule. Rows marked "kproxy:" are stricter.
+
+Cases: K04 of docs/faults.md.
 """
 
 import asyncio
