@@ -5,7 +5,8 @@ Service ports are named as text, `NAMESPACE/NAME:PORT`; moments are seconds of t
 
 The feed never blocks who publishes. Each subscription has a bounded queue of its own, and what
 comes while it is full is dropped and counted there. While nobody subscribes, nothing is built:
-whoever publishes looks at `Feed.active` first, or is given the feed only for that long.
+a publisher looks at `Feed.active` first, or is given the feed only for that long. One that
+publishes very often also looks at `Feed.is_full`, and builds nothing that no queue would take.
 """
 
 import asyncio
@@ -155,13 +156,27 @@ class Subscription:
             self.dropped += 1
             return
         facts.append(fact)
+        if len(facts) == self._limit:
+            self._feed.note_room()
         if self._is_waiting:
             self._is_waiting = False
             self._ready.set()
 
     def take(self) -> Fact | None:
         """The oldest fact that waits; None when there is none."""
-        return self._facts.popleft() if self._facts else None
+        facts = self._facts
+        if not facts:
+            return None
+        was_full = self.is_full
+        fact = facts.popleft()
+        if was_full:
+            self._feed.note_room()
+        return fact
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next fact would be dropped."""
+        return len(self._facts) >= self._limit
 
     async def wait(self) -> None:
         """Return when a fact waits."""
@@ -181,6 +196,8 @@ class Feed:
     def __init__(self) -> None:
         self._subscriptions: tuple[Subscription, ...] = ()
         self._followers: list[Callable[[Feed | None], None]] = []
+        self.is_full = False
+        """Nobody can take another fact: call `drop` instead of building one."""
 
     @property
     def active(self) -> bool:
@@ -191,6 +208,15 @@ class Feed:
         """Queue a fact for each subscriber."""
         for each in self._subscriptions:
             each.put(fact)
+
+    def drop(self, count: int = 1) -> None:
+        """Count facts that were not built, since every queue is full."""
+        for each in self._subscriptions:
+            each.dropped += count
+
+    def note_room(self) -> None:
+        """A queue has become full, or is full no longer. For subscriptions."""
+        self.is_full = bool(self._subscriptions) and all(s.is_full for s in self._subscriptions)
 
     def subscribe(self, limit: int = QUEUE) -> Subscription:
         """Every fact from now on, `limit` of them waiting at most."""
@@ -212,6 +238,7 @@ class Feed:
     def _change(self, subscriptions: tuple[Subscription, ...]) -> None:
         was_active = self.active
         self._subscriptions = subscriptions
+        self.note_room()
         if self.active is not was_active:
             for give in self._followers:
                 give(self if self.active else None)

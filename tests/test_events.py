@@ -39,6 +39,26 @@ async def test_what_a_slow_subscriber_loses_is_counted_and_nobody_else_loses_it(
     assert [quick.take() for _ in range(11)] == [fact(number) for number in range(11)]
 
 
+async def test_a_publisher_can_see_that_nobody_takes_more() -> None:
+    feed = events.Feed()
+    assert not feed.is_full
+    small, large = feed.subscribe(limit=1), feed.subscribe(limit=2)
+    feed.publish(fact(1))
+    assert not feed.is_full
+    feed.publish(fact(2))
+    assert feed.is_full
+    feed.drop(3)
+    assert (small.dropped, large.dropped) == (4, 3)
+    assert large.take() == fact(1)
+    assert not feed.is_full
+    large.close()
+    assert feed.is_full
+    assert small.take() == fact(1)
+    assert not feed.is_full
+    small.close()
+    assert not feed.is_full
+
+
 async def test_a_subscriber_can_wait_for_a_fact() -> None:
     feed = events.Feed()
     subscription = feed.subscribe()

@@ -204,6 +204,9 @@ class Connection:
         self._end(reason)
 
     def _tell_end(self, feed: events.Feed, reason: halfclose.Reason) -> None:
+        if feed.is_full:
+            feed.drop()
+            return
         now = self.shared.poller.now
         feed.publish(
             events.ConnectionEnded(

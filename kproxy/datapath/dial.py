@@ -409,6 +409,9 @@ class Dialer:
     def _tell_dialled(
         self, feed: events.Feed, conn: connection.Connection, backend: endpoints.Backend
     ) -> None:
+        if feed.is_full:
+            feed.drop()
+            return
         now = self.poller.now
         client = conn.address, conn.client_port
         waited = now - conn.accepted_at
@@ -417,6 +420,9 @@ class Dialer:
     def _tell_failed(
         self, feed: events.Feed, conn: connection.Connection, attempts: Attempts
     ) -> None:
+        if feed.is_full:
+            feed.drop()
+            return
         backend, reason = attempts[-1]
         client = conn.address, conn.client_port
         feed.publish(

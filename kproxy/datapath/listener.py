@@ -255,6 +255,9 @@ class Listener:
         self.sock.close()
 
     def _tell(self, feed: events.Feed, accepted: Sequence[connection.Connection]) -> None:
+        if feed.is_full:
+            feed.drop(len(accepted))
+            return
         for conn in accepted:
             client = conn.address, conn.client_port
             feed.publish(events.ConnectionAccepted(conn.accepted_at, self._target.name, client))

@@ -83,6 +83,22 @@ async def test_nothing_is_told_before_somebody_listens_and_after(bench: harness.
     assert facts(subscription) == []
 
 
+async def test_while_nobody_takes_more_facts_are_counted_and_nothing_else(
+    bench: harness.Harness,
+) -> None:
+    path, place = bench.start(), bench.backend()
+    feed = events.Feed()
+    path.worker.tell(feed)
+    subscription = feed.subscribe(limit=1)
+    service = path.serve_by(harness.Scripted(bench.place().address, place.address))
+    client, _ = await bench.pair(service, place)
+    client.reset()
+    await harness.until(path.is_quiet, "the connection ends")
+    (accepted,) = facts(subscription)
+    assert isinstance(accepted, events.ConnectionAccepted)
+    assert subscription.dropped in {2, 3}, "a dial that failed, the end, and what was reached"
+
+
 def test_every_reason_has_its_words() -> None:
     assert set(halfclose.MEANING) == set(halfclose.REASONS)
     assert len(set(halfclose.MEANING.values())) == len(halfclose.REASONS)

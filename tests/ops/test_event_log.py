@@ -81,7 +81,7 @@ def test_what_comes_faster_than_the_log_is_lost_and_counted() -> None:
 
 
 async def test_the_log_leaves_the_event_loop_to_others() -> None:
-    """A budget of 0.3 ms, then a pause: it is measured by how many lines come between two."""
+    """A millisecond of lines, then a pause. Here each line takes a tenth of one."""
     feed = events.Feed()
     now = 0.0
 
@@ -97,7 +97,7 @@ async def test_the_log_leaves_the_event_loop_to_others() -> None:
             feed.publish(events.ServiceChanged(1.0, "a/web", "changed"))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert 1 <= len(log) <= 3
+        assert 1 <= len(log) <= 11
         writing.cancel()
 
 
