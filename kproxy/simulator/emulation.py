@@ -30,8 +30,10 @@ class Emulation:
     watch cache learns of every write to etcd (progress notifications, from 1.25 on), so that its
     version is always the newest; without it, the cache's version is that of the last change to
     its own resource. With `tells_of_quiet` a bookmark comes each minute; without it, only once
-    the version is newer than that which the watch began at. `loads_rbac` is for how many seconds
-    after its start a server answers 403 because its cache of roles is empty: at least, at most.
+    the version is newer than that which the watch began at. With `forgets_on_restart` the watch
+    cache is empty after each start; without it, a start stands for another replica that takes over.
+    `loads_rbac` is for how many seconds after its start a server answers 403 because its cache of
+    roles is empty: at least, at most.
     """
 
     minor: int

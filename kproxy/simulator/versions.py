@@ -48,7 +48,8 @@ def _to_v1beta1(endpoint: Object) -> Object:
         topology[_HOSTNAME] = endpoint["nodeName"]
     if endpoint.get("zone"):
         topology[_ZONE] = endpoint["zone"]
-    kept = {name: endpoint[name] for name in endpoint if name not in ("deprecatedTopology", "zone")}
+    moved = ("deprecatedTopology", "nodeName", "zone")  # nodeName is behind a gate in v1beta1
+    kept = {name: endpoint[name] for name in endpoint if name not in moved}
     return {**kept, "topology": topology} if topology else kept
 
 

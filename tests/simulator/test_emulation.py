@@ -1,6 +1,7 @@
 """The habits of old and new servers, over HTTP; those of 1.20.2 against its recordings."""
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kproxy.simulator import apiserver, emulation, resources
+from kproxy.simulator import apiserver, emulation, resources, versions, watches
 from tests import virtual_time
 from tests.simulator.api_client import SERVICES, Api
 from tests.simulator.objects import new_registry
@@ -189,6 +190,102 @@ async def test_an_old_cache_has_not_reached_what_other_resources_have() -> None:
         version = page["metadata"]["resourceVersion"]
         assert (await api.get(SERVICES, resourceVersion=version))[0] == 200
         assert (await api.get(f"{SERVICES}/a", resourceVersion=version))[0] == 200
+
+
+def put(api: Api, *names: str, resource: resources.Resource = resources.SERVICES) -> None:
+    """Store the objects of recorded lists, as far as clients give them."""
+    if api.registry.find(resources.NAMESPACES, "rec") is None:
+        api.registry.create(resources.NAMESPACES, {"metadata": {"name": "rec"}})
+    for name in names:
+        for item in recorded(name)["items"]:
+            metadata = given(item)["metadata"]
+            new = (
+                versions.to_stored(
+                    versions.ENDPOINT_SLICES_V1BETA1, {**given(item), "metadata": metadata}
+                )
+                if resource == resources.ENDPOINT_SLICES
+                else {**item, "metadata": metadata}
+            )
+            api.registry.create(resource, new)
+
+
+def given(item: dict[str, Any]) -> dict[str, Any]:
+    """An object without what the server has set in its metadata."""
+    kept = ("name", "namespace", "labels", "annotations")
+    metadata = {field: item["metadata"][field] for field in kept if field in item["metadata"]}
+    return {**item, "metadata": metadata}
+
+
+def token(page: Any) -> dict[str, Any]:
+    """The continue token of a page, without its version."""
+    encoded = page["metadata"]["continue"]
+    read: dict[str, Any] = json.loads(base64.b64decode(encoded + "=" * (-len(encoded) % 4)))
+    assert read.pop("rv") == int(page["metadata"]["resourceVersion"])
+    return read
+
+
+PAGES = [f"list-services-page{number}.json" for number in (1, 2, 3, 4)]
+
+
+async def test_pages_are_as_recorded() -> None:
+    async with serving(emulation.V1_20) as api:
+        put(api, *PAGES)
+        query = {"limit": "5"}
+        for name in PAGES:
+            known = recorded(name)
+            _, page = await api.get("/api/v1/services", **query)
+            assert [given(each)["metadata"] for each in page["items"]] == [
+                given(each)["metadata"] for each in known["items"]
+            ]
+            assert page.keys() == known.keys()
+            assert page["metadata"].keys() == known["metadata"].keys()
+            if "continue" in known["metadata"]:
+                assert token(page) == token(known)
+                remaining = "remainingItemCount"
+                assert page["metadata"][remaining] == known["metadata"][remaining]
+                query["continue"] = page["metadata"]["continue"]
+
+
+async def test_an_expired_token_is_as_recorded() -> None:
+    async with serving(emulation.V1_20) as api:
+        put(api, *PAGES)
+        _, page = await api.get("/api/v1/services", limit="5")
+        api.make("later")
+        api.registry.storage.compact()
+        query = {"limit": "5", "continue": page["metadata"]["continue"]}
+        assert await api.get("/api/v1/services", **query) == (
+            410,
+            recorded("continue-expired-410.json"),
+        )
+
+
+async def test_the_selector_of_kube_proxy_chooses_as_recorded() -> None:
+    async with serving(emulation.V1_20) as api:
+        put(api, *PAGES)
+        selector = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless"
+        _, chosen = await api.get("/api/v1/services", labelSelector=selector)
+        known = recorded("list-services-kube-proxy-selector.json")
+        names = [[each["metadata"]["name"] for each in page["items"]] for page in (chosen, known)]
+        assert names[0] == names[1]
+
+
+async def test_slices_are_as_recorded() -> None:
+    async with serving(emulation.V1_20) as api:
+        name = "list-endpointslices-v1beta1.json"
+        put(api, name, resource=resources.ENDPOINT_SLICES)
+        _, listed = await api.get("/apis/discovery.k8s.io/v1beta1/endpointslices")
+        known = recorded(name)
+        assert (listed["kind"], listed["apiVersion"]) == (known["kind"], known["apiVersion"])
+        for one, other in zip(listed["items"], known["items"], strict=True):
+            assert given(one) == given(other)
+
+
+def test_a_bookmark_is_as_recorded() -> None:
+    line = (RECORDED / "watch-services.jsonl").read_text().splitlines()[-1]
+    known = json.loads(line)
+    version = int(known["object"]["metadata"]["resourceVersion"])
+    mark = watches.bookmark(resources.SERVICES, version)
+    assert {"type": mark.type, "object": mark.object} == known
 
 
 @pytest.mark.parametrize("version", emulation.Version)
