@@ -454,6 +454,13 @@ def _seconds(text: str) -> float | None:
     return seconds if text and at == len(text) else None
 
 
+def parse_duration(text: str, flag: str, minimum: float, maximum: float) -> float:
+    """The seconds that `flag` of another command than `kproxy run` has. Raises ConfigError."""
+    entry = Entry(kind=Duration(minimum, maximum), help="", flag=flag)
+    seconds: float = Setting("", None, entry).parse(text, flag)
+    return seconds
+
+
 def show_duration(seconds: float) -> str:
     """A duration in Go's notation, without the units that are zero: `1h30m`, `250ms`, `0s`."""
     if not math.isfinite(seconds):

@@ -9,7 +9,7 @@ import msgspec
 import typer
 from rich import console
 
-from kproxy import errors
+from kproxy import errors, settings
 from kproxy.bench import (
     backend,
     budget,
@@ -28,6 +28,9 @@ from kproxy.bench import (
 from kproxy.bench import compare as compare_runs
 from kproxy.bench.scenarios import catalogue
 from kproxy.bench.subjects import peers
+
+_LONGEST = 86400.0
+"""Seconds that a load or a delay may last."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -155,7 +158,7 @@ def put_load(
     kind: Annotated[
         str, typer.Option(metavar="KIND", help=f"One of {', '.join(messages.KINDS)}.")
     ] = "request",
-    seconds: Annotated[float, typer.Option(min=0.01, help="How long.")] = 5.0,
+    seconds: Annotated[str, typer.Option(metavar="DURATION", help="How long.")] = "5s",
     connections: Annotated[int, typer.Option(min=1, help="At once.")] = 64,
     rate: Annotated[
         float, typer.Option(min=0.1, help="Per second, in all; for rate and arrivals.")
@@ -176,7 +179,7 @@ def put_load(
         {
             "kind": kind,
             "target": network.parse(target),
-            "seconds": seconds,
+            "seconds": settings.parse_duration(seconds, "--seconds", 0.01, _LONGEST),
             "connections": connections,
             "rate": rate,
             "size": mib << 20,
@@ -234,15 +237,18 @@ def serve_backend(
     bulk: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Serve streams here.")
     ] = None,
-    delay: Annotated[float, typer.Option(min=0, help="Seconds before each answer.")] = 0.0,
+    delay: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long each answer is held back.")
+    ] = "0s",
     count: Annotated[
         int | None, typer.Option("--processes", min=1, help="Servers.", show_default="cores / 2")
     ] = None,
 ) -> None:
     """Be the backend behind a proxy: answers say which port they come from."""
     addresses = [network.parse(each) for each in listen or ["127.0.0.1:8080"]]
+    held_back = settings.parse_duration(delay, "--delay", 0, _LONGEST)
     spec = messages.Backend(
-        tuple(messages.Listen(each, delay) for each in addresses),
+        tuple(messages.Listen(each, held_back) for each in addresses),
         network.parse(bulk) if bulk else None,
     )
     run.allow_open_files()

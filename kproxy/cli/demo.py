@@ -5,19 +5,18 @@ from typing import Annotated
 import typer
 from rich import console
 
+from kproxy import settings
 from kproxy.cli import event_loop
 from kproxy.demo import screen
 
 
 def demo(
     pace: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            min=0,
-            max=60,
-            metavar="SECONDS",
+            metavar="DURATION",
             help="Pause after each step.",
-            show_default="2 on a terminal, else 0",
+            show_default="2s on a terminal, else 0s",
         ),
     ] = None,
 ) -> None:
@@ -26,7 +25,10 @@ def demo(
     Needs neither a cluster nor root. On a terminal it stays up until Ctrl-C.
     """
     out = console.Console(highlight=False)
-    shown = screen.Screen(out, (2.0 if out.is_terminal else 0.0) if pace is None else pace)
+    seconds = 2.0 if out.is_terminal else 0.0
+    if pace is not None:
+        seconds = settings.parse_duration(pace, "--pace", 0, 60)
+    shown = screen.Screen(out, seconds)
     shown.say(
         "kproxy demo: a simulated cluster and a service proxy, on this machine alone. "
         "Starting an API server, 3 nodes, 3 pods and the proxy ..."

@@ -193,6 +193,10 @@ WRONG_USAGE = [
         id="a mode of kube-proxy's that kproxy has not",
     ),
     pytest.param(["run", "--master=https://x"], ["--master", "--kubeconfig"], id="--master"),
+    pytest.param(["demo", "--pace", "2m"], ["--pace 2m", "1m"], id="a pace too slow"),
+    pytest.param(
+        ["bench", "load", "127.0.0.1:1", "--seconds", "nan"], ["--seconds nan"], id="no duration"
+    ),
     pytest.param(["config"], ["missing command", "config --help"], id="a command without its own"),
     pytest.param(["version", "-o", "yaml"], ["--output", "yaml", "json"], id="unknown output"),
 ]
