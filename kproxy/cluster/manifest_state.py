@@ -86,6 +86,8 @@ class View:
     fresh_problems: tuple[source.Problem, ...]
     changes: tuple[Change, ...]
     again_in: float | None
+    of_look: tuple[source.Problem, ...] = ()
+    """Those of `problems` that were the look's own."""
 
 
 NOTHING = View({}, {kind: {} for kind in names.Kind}, (), (), (), (), (), None)
@@ -110,6 +112,9 @@ class Look:
 def view(before: View, look: Look, pause: document.Pause) -> View:
     """What to believe after a look, and how it differs from what was believed before."""
     files = _believed(before.files, look)
+    if before.again_in is None and before.of_look == look.problems and _are(files, before.files):
+        # The usual case: at 10,000 Services, combining them anew every few seconds costs 1 % CPU.
+        return replace(before, updates=(), gone=(), fresh_problems=(), changes=())
     tables, doubles = _combined(files.values(), pause)
     completed, notes = _completed(tables, files, pause)
     tables[names.Kind.SERVICE] = completed
@@ -139,6 +144,14 @@ def view(before: View, look: Look, pause: document.Pause) -> View:
         fresh_problems=tuple(problem for problem in problems if problem not in known),
         changes=tuple(_changes(before.files, files)),
         again_in=max(min(deadlines), 0.01) if deadlines else None,
+        of_look=look.problems,
+    )
+
+
+def _are(files: Mapping[Path, FileState], others: Mapping[Path, FileState]) -> bool:
+    """Whether the states of all files are the very same."""
+    return files.keys() == others.keys() and all(
+        state is others[path] for path, state in files.items()
     )
 
 
