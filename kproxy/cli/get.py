@@ -96,6 +96,8 @@ def get(
     if watch:
         if len(wanted) > 1:
             raise errors.ConfigError("--watch follows one resource, of one Service or of all")
+        if sort_by:
+            typer.echo("Warning: --watch shows what comes as it comes: no --sort-by", err=True)
         asked.watch(wanted[0], printer)
         return
     if "events" in (each.kind.plural for each in wanted):
