@@ -25,7 +25,8 @@ def to_served(served: Resource, item: Object) -> Object:
     """A stored object as `served` shows it; the same object if that is how it is stored."""
     if served != ENDPOINT_SLICES_V1BETA1:
         return item
-    endpoints = [_to_v1beta1(endpoint) for endpoint in item.get("endpoints") or ()]
+    # Without any it is null, as Go writes a slice that was never made.
+    endpoints = [_to_v1beta1(endpoint) for endpoint in item.get("endpoints") or ()] or None
     return {**item, "apiVersion": served.api_version, "endpoints": endpoints}
 
 
