@@ -118,21 +118,27 @@ def listing(root: Path) -> Listing:
     """
     path = absolute(root)
     files: list[ManifestFile] = []
+    links: list[Path] = []
     missing = ""
     is_directory = False
     try:
         is_directory = stat.S_ISDIR(path.stat().st_mode)
         if is_directory:
-            files += (
-                ManifestFile(entry, readable(root / entry.name), root)
-                for entry in path.iterdir()
-                if entry.suffix in EXTENSIONS and not entry.name.startswith(".")
-            )
+            shown = readable(root)
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name.startswith(".") or os.path.splitext(name)[1] not in EXTENSIONS:  # noqa: PTH122
+                        continue
+                    place = path / name
+                    files.append(ManifestFile(place, f"{shown}/{readable(Path(name))}", root))
+                    if entry.is_symlink():
+                        links.append(place)
         else:
             files.append(ManifestFile(path, readable(root), root))
     except OSError as error:
         missing = reason(error)
-    plan = _watch_plan(root, files)
+    plan = _watch_plan(root, links)
     is_bare = is_directory and not files and not missing
     return Listing(tuple(sorted(files)), plan, missing, is_bare)
 
@@ -269,11 +275,12 @@ def _admitted(
         yield Entry(each.number, line, remarked)
 
 
-def _watch_plan(root: Path, files: Iterable[ManifestFile]) -> WatchPlan:
+def _watch_plan(root: Path, links: Iterable[Path]) -> WatchPlan:
     """Watch directories, never files: a file replaced by a rename is another inode.
 
     Every symbolic link on the way to a file counts as well, because that is how a ConfigMap
     volume changes: `web.yaml` leads through `..data`, and `..data` is replaced by a rename.
+    `links` are those of the files that are links themselves.
     """
     entries = set(_trail(absolute(root)))
     contents: set[Path] = set()
@@ -282,9 +289,8 @@ def _watch_plan(root: Path, files: Iterable[ManifestFile]) -> WatchPlan:
             contents.add(root.resolve())
     except (OSError, RuntimeError):  # links that lead in a circle
         pass
-    for file in files:
-        if file.path.is_symlink():
-            entries.update(_trail(file.path))
+    for link in links:
+        entries.update(_trail(link))
     directories = set()
     for path in contents | {_existing(entry.parent) for entry in entries}:
         try:

@@ -41,6 +41,10 @@ SETTLE_SECONDS = 0.01
 RESCAN_SECONDS = 5.0
 """Without any event, look anyway this often: network file systems tell nothing."""
 
+MAX_RESCAN_SECONDS = 60.0
+"""The same where a look takes long because there are thousands of files: at most one part in 300
+of the time is spent on looking."""
+
 POLL_SECONDS = 1.0
 """How often to look when something cannot be watched."""
 
@@ -146,6 +150,7 @@ class ManifestSource:
         try:
             while True:
                 self._stirred.clear()
+                began = time.monotonic()
                 # Watched before read: what is written in between shows as an event, be it of the
                 # same length and in the same tick of the file system's clock.
                 newer = await self._list(readers)
@@ -158,7 +163,8 @@ class ManifestSource:
                     retry_at = _OPEN_ENDED if is_complete else time.monotonic() + RETRY_SECONDS
                     await self._list(readers)
                 await self._refresh(readers)
-                await self._wait(readers)
+                took = time.monotonic() - began
+                await self._wait(readers, min(max(RESCAN_SECONDS, took * 300), MAX_RESCAN_SECONDS))
         finally:
             if watch is not None:
                 watch.close()
@@ -169,9 +175,9 @@ class ManifestSource:
             self._changed |= {file.path for file in listing.files}
         self._stirred.set()
 
-    async def _wait(self, readers: "_Readers") -> None:
-        """Until something has changed, or it is time to look anyway."""
-        seconds = POLL_SECONDS if self._watch_problems or readers.late else RESCAN_SECONDS
+    async def _wait(self, readers: "_Readers", seconds: float) -> None:
+        """Until something has changed, or it is time to look anyway, in `seconds` or sooner."""
+        seconds = POLL_SECONDS if self._watch_problems or readers.late else seconds
         if self._view.again_in is not None:
             seconds = min(seconds, self._view.again_in)
         with contextlib.suppress(TimeoutError):
