@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from kproxy import errors
+
 _IGNORED = (
     signal.SIGUSR1,
     signal.SIGUSR2,
@@ -19,8 +21,14 @@ _IGNORED = (
     signal.SIGVTALRM,
     signal.SIGPROF,
     signal.SIGIO,
+    signal.SIGPWR,
+    signal.SIGSTKFLT,
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
 )
 """They would end a process that has no use for them."""
+
+_FEWEST_FILES = 32
+"""Open files without which an event loop, the log and the ready file cannot be had."""
 
 _ROOM_FOR_FILES = 65536
 """Descriptors for which there is room from the start: half a megabyte of the kernel's memory."""
@@ -157,6 +165,18 @@ def _nothing(_number: int, _frame: FrameType | None) -> None:
 
 signals = Signals()
 """Those of this process."""
+
+
+def check_open_files() -> None:
+    """Raise ConfigError where so few open files are allowed that not even a start can succeed."""
+    import resource  # noqa: PLC0415
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < _FEWEST_FILES:
+        raise errors.ConfigError(
+            f"only {hard} open files are allowed: raise the limit (ulimit -n) to {_FEWEST_FILES} "
+            "at least, and to two for each connection and one for each port served"
+        )
 
 
 def prepare() -> None:

@@ -88,6 +88,32 @@ def test_what_the_system_is_short_of_is_told_in_words(error: Exception, said: st
     assert said in sentence
 
 
+@pytest.mark.parametrize("files", [12, 20, 31, 40])
+def test_few_open_files_are_met_with_a_sentence_or_served_under(tmp_path: Path, files: int) -> None:
+    (tmp_path / "web.yaml").write_text(MANIFEST)
+    flags = "--healthz-bind-address '' --metrics-bind-address '' --control '' --ready-file ready"
+    command = f"timeout -s TERM 3 {sys.executable} -m kproxy run -f web.yaml {flags}"
+
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -n {files}; exec {command}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    if files < 32:
+        assert done.returncode == 2
+        assert done.stderr == (
+            f"kproxy: only {files} open files are allowed: raise the limit (ulimit -n) to 32 at "
+            "least, and to two for each connection and one for each port served\n"
+        )
+    assert "a bug" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["web.yaml"]
+
+
 @pytest.mark.parametrize("megabytes", [60, 120, 160, 200])
 def test_a_memory_limit_is_met_with_a_sentence_or_served_under(
     tmp_path: Path, megabytes: int

@@ -8,8 +8,11 @@ from typing import Any
 def run(main_task: Coroutine[Any, Any, None]) -> None:
     """Run on uvloop where there is one, else on asyncio's own loop."""
     try:
-        import uvloop  # noqa: PLC0415  # absent on some platforms
-    except ImportError:
-        asyncio.run(main_task)
-    else:
-        uvloop.run(main_task)
+        try:
+            import uvloop  # noqa: PLC0415  # absent on some platforms
+        except ModuleNotFoundError:
+            asyncio.run(main_task)
+        else:
+            uvloop.run(main_task)
+    finally:
+        main_task.close()  # where no loop could be made it has not begun

@@ -41,6 +41,7 @@ def run(invocation: typer.Context, **flags: settings.Given) -> None:
     `kproxy config reference` lists all options with their bounds. Flags of kube-proxy that mean
     nothing here are accepted, and named in the log.
     """
+    process.check_open_files()
     # While there is one thread: what is given up here is given up by all that come.
     (score,) = settings.read([_OOM_SCORE], flags, os.environ)
     notes = [] if score.value is None else [process.adjust_oom_score(score.value)]
