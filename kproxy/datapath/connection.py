@@ -62,7 +62,7 @@ class Shared:
         self.pipes = pipes
         self.counters = metrics.DataPathCounters()
         self.episodes = episodes.Episodes()
-        self.own_dials = loops.OwnDials(self.episodes)
+        self.own_dials = loops.OwnDials(event_poller, self.episodes)
         self.connections = 0
         """Connections open now, dialling ones included."""
         self.feed: events.Feed | None = None

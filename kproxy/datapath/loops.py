@@ -14,7 +14,7 @@ import _socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from kproxy.datapath import episodes, halfclose, syscalls
+from kproxy.datapath import episodes, halfclose, poller, syscalls
 from kproxy.model import endpoints
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ _KEPT = 64
 _SO_ORIGINAL_DST = 80
 
 _Dialled = tuple["connection.Connection", syscalls.StreamSocket, endpoints.Backend]
+_Noted = tuple[syscalls.StreamSocket, str, endpoints.Backend]
+"""A dial's socket, the service port it was made for, and where to. No connection: that may end."""
 
 
 class OwnDials:
@@ -33,18 +35,19 @@ class OwnDials:
     `ports` is empty or small; it is only to be looked into. Owns no socket.
     """
 
-    def __init__(self, troubles: episodes.Episodes) -> None:
-        self.ports: dict[int, _Dialled] = {}
+    def __init__(self, event_poller: poller.Poller, troubles: episodes.Episodes) -> None:
+        self.ports: dict[int, _Noted] = {}
         self.countdown = 0
         """How many more batches of dials are passed over; the dialler counts it down."""
+        self._poller = event_poller
         self._troubles = troubles
 
     def note(self, dialled: Iterable[_Dialled]) -> None:
         """Remember these dials, which have just begun."""
         self.countdown = _EVERY
-        for each in dialled:
-            if each[0].is_open:
-                self.ports[each[1].getsockname()[1]] = each
+        for conn, sock, backend in dialled:
+            if conn.is_open:
+                self.ports[sock.getsockname()[1]] = sock, conn.target.name, backend
         while len(self.ports) > _KEPT:
             del self.ports[next(iter(self.ports))]
 
@@ -54,7 +57,7 @@ class OwnDials:
         If so, the connection that dialled is reset, and with it all that it came through; the
         caller closes `accepted`. `name` is the service port that the client came to.
         """
-        conn, sock, backend = self.ports[port]
+        sock, service, backend = self.ports[port]
         try:
             is_own = sock.getsockname()[:2] == (address, port) and (
                 sock.getpeername()[:2] in (accepted.getsockname()[:2], _original(accepted))
@@ -65,11 +68,14 @@ class OwnDials:
             return False
         del self.ports[port]
         self._troubles.note(
-            episodes.LOOP,
-            conn.target.name,
-            lambda: {"endpoint": str(backend), "leads_to": name},
+            episodes.LOOP, service, lambda: {"endpoint": str(backend), "leads_to": name}
         )
-        conn.abort(halfclose.NO_ENDPOINTS)
+        for handler in self._poller.handlers():
+            if getattr(handler, "sock", None) is sock:  # a leg of a connection, or a waiting dial
+                conn: connection.Connection | None = getattr(handler, "conn", None)
+                if conn is not None:
+                    conn.abort(halfclose.NO_ENDPOINTS)
+                break
         return True
 
 
