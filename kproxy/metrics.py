@@ -196,14 +196,24 @@ class Contact:
 class ReflectorCounters:
     """What happened to one list-and-watch of the API, named after its `resource` (a plural).
 
-    `relists` counts lists by cause, `events` watch events by type, `failures` what broke a list
-    or a watch, by reason.
+    `namespace` is the one it is restricted to, "" for all. `relists` counts lists by cause,
+    `events` watch events by type, `failures` what broke a list or a watch, by reason.
     """
 
-    __slots__ = ("contact", "events", "failures", "malformed", "relists", "resource", "watches")
+    __slots__ = (
+        "contact",
+        "events",
+        "failures",
+        "malformed",
+        "namespace",
+        "relists",
+        "resource",
+        "watches",
+    )
 
-    def __init__(self, resource: str) -> None:
+    def __init__(self, resource: str, namespace: str = "") -> None:
         self.resource = resource
+        self.namespace = namespace
         self.contact = Contact()
         self.relists: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
@@ -215,8 +225,9 @@ class ReflectorCounters:
 def unread(watched: Iterable[ReflectorCounters], now: float) -> dict[str, float]:
     """What cannot be read at the moment, and for how many seconds; empty while all is well."""
     seconds: dict[str, float] = {}
-    for one in watched:  # one for each namespace, if namespaces are named
+    for one in watched:
         lost = one.contact.unread_for(now)
         if lost is not None:
-            seconds[one.resource] = max(lost, seconds.get(one.resource, 0.0))
+            where = f" in namespace {one.namespace}" if one.namespace else ""
+            seconds[f"{one.resource}{where}"] = lost
     return seconds

@@ -93,7 +93,7 @@ class InformerSource:
                 self._api,
                 resolve,
                 self._intake,
-                metrics.ReflectorCounters(resource),
+                metrics.ReflectorCounters(resource, namespace),
                 self._clockwork,
                 self._on_settled,
                 namespace=namespace,

@@ -218,12 +218,12 @@ class Reflector:
         while True:
             is_watch = self._position.mode is not progress.Mode.LIST
             self.counters.contact.begin(self._clock(), is_watch=is_watch)
-            self._nudged.clear()
             ending = await self._attempt()
             for _ in self._replica.abandon_list():
                 await self._give_way()
             self._intake.announce()
             seconds = self._consequences(ending)
+            self._nudged.clear()
             if seconds > 0:
                 await self._pause(seconds)
             if ending.outcome in _UNANSWERED:
@@ -300,6 +300,7 @@ class Reflector:
         """
         deadline = self._clock() + LIFE_SECONDS
         while self._clock() < deadline and not await self._api.is_alive(PROBE_SECONDS):
+            self._nudged.clear()
             await self._pause(self._rng.uniform(0.5, 1.0))
 
     async def _ask(self) -> progress.Outcome:

@@ -17,6 +17,9 @@ from kproxy.model import forwarding, labels, names
 from kproxy.ops import observed
 from kproxy.reconcile import proxier, rules
 
+MOST_UNREAD_NAMED = 4
+"""Of what cannot be read, with `--namespace` two for each namespace."""
+
 AFFINITY_SHOWN = 10_000
 """Clients shown for each service port and scope: those that came last."""
 
@@ -53,7 +56,10 @@ def warning(seen: observed.Observed, now: float) -> str:
     unread = metrics.unread(seen.source.counters(), now)
     if not unread:
         return ""
-    what, seconds = " and ".join(sorted(unread)), max(unread.values())
+    shown, seconds = sorted(unread), max(unread.values())
+    if len(shown) > MOST_UNREAD_NAMED:
+        shown[MOST_UNREAD_NAMED:] = [f"{len(shown) - MOST_UNREAD_NAMED} more"]
+    what = " and ".join(shown)
     return (
         f"{what} could not be read for {seconds:.0f} s: this is the last known state, "
         "which goes on being served; the log of the proxy says why"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from kproxy import metrics
 from kproxy.cluster import client, kubeconfig
 from kproxy.model import admission, names
 from tests.cluster import fake_api, following, tls
@@ -355,6 +356,9 @@ def test_c9_a_namespace_without_rights_is_named_and_the_others_are_served(what: 
             (told,) = followed.sentences()
             assert " in namespace b: cannot list: " in told
             assert "kubectl create role kproxy --namespace=b --verb=list,watch" in told
+            now = asyncio.get_running_loop().time()
+            unread = metrics.unread(followed.informed.counters(), now)
+            assert list(unread) == [told.partition(":")[0].replace(".discovery.k8s.io", "")]
             begun = asyncio.get_running_loop().time()
             api.forget_scripts()
             both = {("a", "web"), ("b", "web")}

@@ -7,7 +7,7 @@ import json
 import pytest
 from aiohttp import test_utils, web
 
-from kproxy.cluster import discovery, reflector
+from kproxy.cluster import client, discovery, reflector
 from kproxy.model import names
 from tests.cluster import fake_api, following
 from tests.cluster.fake_api import SERVICES, SLICES, fails, sends
@@ -519,6 +519,30 @@ def test_clients_that_were_turned_away_do_not_come_back_together() -> None:
         assert max(moments) - min(moments) > 1.5
         gaps = [b - a for a, b in itertools.pairwise(sorted(moments))]
         assert max(gaps) < 2
+
+    on_fake_time(scenario)
+
+
+def test_a_server_that_hangs_and_is_then_gone_is_not_probed_in_a_hot_loop() -> None:
+    async def scenario(api: fake_api.FakeApi) -> None:
+        fake_api.serve_web(api, "10.1.0.1")
+        async with following.following(api) as followed:
+            await followed.synced()
+            await asyncio.sleep(100)
+            probes = 0
+
+            async def refuses(request: web.BaseRequest) -> web.StreamResponse:
+                nonlocal probes
+                probes += request.path == client.PROBE_PATH
+                assert request.transport is not None
+                request.transport.abort()
+                return web.Response()
+
+            api.behave = refuses
+            await asyncio.sleep(250)
+            assert 50 <= probes <= 2 * 250 / 0.5
+            api.behave = None
+            await followed.until(lambda: followed.informed.problems() == (), 10)
 
     on_fake_time(scenario)
 
