@@ -311,7 +311,10 @@ def _shape_error(raw: Any, message: str) -> ShapeError:
     field, value = _located(raw, path)
     if where.startswith("`key`"):
         return ShapeError(field, value, "a mapping whose keys are strings")
-    return ShapeError(field, value, _TYPE_WORDS.get(expected, expected))
+    words = _TYPE_WORDS.get(expected, expected)
+    if expected == "str" and re.match(r"[-+.\d]|true|false", value):
+        words += ", in quotes if this is YAML"  # y, no, on and 1.10 are no strings there
+    return ShapeError(field, value, words)
 
 
 def _located(raw: Any, path: str) -> tuple[str, str]:
