@@ -4,6 +4,8 @@ Every message says what is wrong, where, and what to do about it. The command li
 sentence and exits with the class's code; no traceback reaches a user.
 """
 
+import errno
+
 
 class KproxyError(Exception):
     """Base of every expected failure. `exit_code` is what the process ends with."""
@@ -36,3 +38,30 @@ class NotServedError(KproxyError):
 def in_one_line(error: BaseException) -> str:
     """What somebody else's exception says, for a sentence of ours: a line, 200 letters at most."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+_OUT_OF = {
+    errno.ENOMEM: "memory is used up: give this process more (ulimit -v, the container's limit)",
+    errno.EMFILE: "open files are used up: raise the limit (ulimit -n)",
+    errno.ENFILE: "the system's open files are used up (fs.file-max): close some programs",
+    errno.ENOSPC: "the disk is full: make room on it",
+    errno.EDQUOT: "this user's disk quota is used up: make room",
+    errno.EROFS: "the file system is read-only: name a path on another one",
+    errno.EIO: "a device or terminal failed to read or write",
+}
+
+
+def shortage(error: BaseException) -> str:
+    """The sentence for an exception that says what the system is short of; "" for others."""
+    if isinstance(error, MemoryError):
+        return _OUT_OF[errno.ENOMEM]
+    if isinstance(error, OSError) and error.errno in _OUT_OF:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{_OUT_OF[error.errno]}{where}"
+    text = str(error)
+    if isinstance(error, RuntimeError) and "start new thread" in text:
+        return "no thread can be started: raise the limits of memory or processes (ulimit -v, -u)"
+    is_unloadable = "failed to map segment" in text or "cannot allocate memory" in text.lower()
+    if isinstance(error, ImportError) and is_unloadable:
+        return _OUT_OF[errno.ENOMEM]
+    return ""

@@ -235,30 +235,3 @@ def adjust_oom_score(adjustment: int) -> str:
             "; a lower value than now needs CAP_SYS_RESOURCE"
         )
     return ""
-
-
-_OUT_OF = {
-    errno.ENOMEM: "memory is used up: give this process more (ulimit -v, the container's limit)",
-    errno.EMFILE: "open files are used up: raise the limit (ulimit -n)",
-    errno.ENFILE: "the system's open files are used up (fs.file-max): close some programs",
-    errno.ENOSPC: "the disk is full: make room on it",
-    errno.EDQUOT: "this user's disk quota is used up: make room",
-    errno.EROFS: "the file system is read-only: name a path on another one",
-    errno.EIO: "a device or terminal failed to read or write",
-}
-
-
-def shortage(error: BaseException) -> str:
-    """The sentence for an exception that says what the system is short of; "" for others."""
-    if isinstance(error, MemoryError):
-        return _OUT_OF[errno.ENOMEM]
-    if isinstance(error, OSError) and error.errno in _OUT_OF:
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{_OUT_OF[error.errno]}{where}"
-    text = str(error)
-    if isinstance(error, RuntimeError) and "start new thread" in text:
-        return "no thread can be started: raise the limits of memory or processes (ulimit -v, -u)"
-    is_unloadable = "failed to map segment" in text or "cannot allocate memory" in text.lower()
-    if isinstance(error, ImportError) and is_unloadable:
-        return _OUT_OF[errno.ENOMEM]
-    return ""

@@ -85,8 +85,9 @@ class ReadyFile:
                 with contextlib.suppress(OSError):
                     os.unlink(scratch, dir_fd=self._directory)
         except OSError as error:
+            reason = errors.shortage(error) or f"{_words(error)}; choose another place"
             raise errors.KproxyError(
-                f"cannot write the ready file {self._path}: {_words(error)}; choose another place"
+                f"cannot write the ready file {self._path}: {reason}"
             ) from error
 
     def _fill(self, scratch: str, pieces: Iterable[bytes]) -> Iterator[None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kproxy import process
+from kproxy import errors
 
 MANIFEST = """
 apiVersion: v1
@@ -48,7 +48,7 @@ STREAMS = """
 import os, sys
 for fd in (0, 1, 2):
     os.close(fd)
-from kproxy import process
+from kproxy import errors
 process.open_standard_streams()
 process.open_standard_streams()
 opened = os.open(sys.argv[1], os.O_WRONLY)
@@ -82,7 +82,7 @@ def test_closed_streams_become_dev_null_and_files_get_other_numbers(tmp_path: Pa
     ],
 )
 def test_what_the_system_is_short_of_is_told_in_words(error: Exception, said: str) -> None:
-    sentence = process.shortage(error)
+    sentence = errors.shortage(error)
 
     assert bool(sentence) == bool(said)
     assert said in sentence

@@ -105,7 +105,7 @@ def test_a_place_that_cannot_be_written_any_more_is_a_sentence(tmp_path: Path, g
             yield b"a"
             raise OSError(28, "No space left on device")
 
-        with pytest.raises(errors.KproxyError, match=f"{folder}/ready.json: no space left"):
+        with pytest.raises(errors.KproxyError, match=f"{folder}/ready.json: the disk is full"):
             list(file.write(full()))
         assert list(folder.iterdir()) == []
         return

@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> int:
         first = _first_leaf(error)
         if isinstance(first, errors.KproxyError):
             return _fail(str(first), first.exit_code)
-        if sentence := process.shortage(first):
+        if sentence := errors.shortage(first):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # it may be what is full
             return _fail(sentence, errors.KproxyError.exit_code)
         if sys.flags.dev_mode:
