@@ -81,7 +81,7 @@ class Kubectl(NamedTuple):
 
 def first_and_last() -> list[Any]:
     """`programs` for a fixture. The first and the last tell most of what there is to tell; those
-    between them are left to the long lane."""
+    between them are left to the lane `extra`."""
     found = programs()
     return _parameters(found, [*found[:1], *found[-1:]])
 
@@ -95,7 +95,7 @@ def last() -> list[Any]:
 def _parameters(found: list[Path], in_default_lane: list[Path]) -> list[Any]:
     return [
         pytest.param(
-            each, id=each.name, marks=[] if each in in_default_lane else [pytest.mark.long]
+            each, id=each.name, marks=[] if each in in_default_lane else [pytest.mark.extra]
         )
         for each in found
     ]

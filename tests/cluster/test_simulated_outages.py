@@ -162,7 +162,7 @@ def test_k03_a_hundred_restarts_mean_no_list_and_lose_no_change() -> None:
     "streaming",
     [
         pytest.param(False, id="lists"),
-        pytest.param(True, id="streams", marks=pytest.mark.long),
+        pytest.param(True, id="streams", marks=pytest.mark.extra),
     ],
 )
 def test_k07_watches_that_never_last_are_asked_for_with_patience(
@@ -279,7 +279,7 @@ def test_k20_who_is_turned_away_goes_on_serving_and_comes_back_within_a_minute(
     "kind",
     [
         pytest.param(None, id="restart"),
-        pytest.param(Kind.TOO_MANY_REQUESTS, id="429", marks=pytest.mark.long),
+        pytest.param(Kind.TOO_MANY_REQUESTS, id="429", marks=pytest.mark.extra),
     ],
 )
 def test_k22_two_hundred_proxies_that_lost_the_same_server_do_not_come_back_together(

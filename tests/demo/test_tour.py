@@ -180,7 +180,7 @@ def test_its_control_socket_has_a_short_path_whatever_tmpdir_is(
     "everyone",
     [
         pytest.param(True, id="to the group"),
-        pytest.param(False, id="to it alone", marks=pytest.mark.long),
+        pytest.param(False, id="to it alone", marks=pytest.mark.extra),
     ],
 )
 def test_a_signal_in_the_middle_leaves_nothing_and_no_traceback(

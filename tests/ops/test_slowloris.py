@@ -58,7 +58,7 @@ def parsed(address: str) -> daemon.Address:
 
 @pytest.mark.parametrize(
     "server",
-    ["healthz", pytest.param("metrics", marks=pytest.mark.long)],  # the same code
+    ["healthz", pytest.param("metrics", marks=pytest.mark.extra)],  # the same code
 )
 def test_a_thousand_half_requests_are_cut_and_relays_and_probes_go_on(
     tmp_path: Path, server: str

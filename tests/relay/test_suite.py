@@ -30,12 +30,12 @@ _CAUGHT_BY = {
 @pytest.mark.parametrize(
     ("fault", "case"),
     [
-        # That every mistake is caught is for every run; by which other cases, for the long lane.
+        # That every mistake is caught is for every run; by which other cases, for `make test-all`.
         pytest.param(
             fault,
             _BY_ID[name],
             id=f"{name} when {fault.value}",
-            marks=[] if name == names[0] else [pytest.mark.long],
+            marks=[] if name == names[0] else [pytest.mark.extra],
         )
         for fault, names in _CAUGHT_BY.items()
         for name in names
