@@ -58,7 +58,7 @@ SETTLE_SECONDS = metrics.SETTLED_SECONDS + 0.01
 STREAM_SECONDS = 10.0
 """For a streaming list. Servers that ignore the request for one never send its end."""
 
-PROBE_SECONDS = 3.0
+PROBE_SECONDS = 2.5
 """Within which a server that did not answer must answer a probe."""
 
 LIFE_SECONDS = 300.0
@@ -301,7 +301,7 @@ class Reflector:
         deadline = self._clock() + LIFE_SECONDS
         while self._clock() < deadline and not await self._api.is_alive(PROBE_SECONDS):
             self._nudged.clear()
-            await self._pause(self._rng.uniform(0.5, 1.0))
+            await self._pause(self._rng.uniform(1.0, 2.0))
 
     async def _ask(self) -> progress.Outcome:
         """Make the next request and read its answer."""
