@@ -48,7 +48,7 @@ STREAMS = """
 import os, sys
 for fd in (0, 1, 2):
     os.close(fd)
-from kproxy import errors
+from kproxy import process
 process.open_standard_streams()
 process.open_standard_streams()
 opened = os.open(sys.argv[1], os.O_WRONLY)
