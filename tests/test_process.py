@@ -18,7 +18,7 @@ spec: {clusterIP: 10.232.0.1, ports: [{port: 8080}]}
 """
 
 
-@pytest.mark.parametrize("closed", ["0", "1", "2", "01", "12", "02", "012"])
+@pytest.mark.parametrize("closed", ["0", "1", "2", "012"])
 @pytest.mark.parametrize("arguments", ["version", "run -f missing.yaml", "get services"])
 def test_a_closed_standard_stream_changes_nothing_else(
     tmp_path: Path, closed: str, arguments: str
@@ -92,7 +92,7 @@ def test_what_the_system_is_short_of_is_told_in_words(error: Exception, said: st
 def test_few_open_files_are_met_with_a_sentence_or_served_under(tmp_path: Path, files: int) -> None:
     (tmp_path / "web.yaml").write_text(MANIFEST)
     flags = "--healthz-bind-address '' --metrics-bind-address '' --control '' --ready-file ready"
-    command = f"timeout -s TERM 3 {sys.executable} -m kproxy run -f web.yaml {flags}"
+    command = f"timeout -s TERM 2 {sys.executable} -m kproxy run -f web.yaml {flags}"
 
     done = subprocess.run(
         ["sh", "-c", f"ulimit -n {files}; exec {command}"],
@@ -114,12 +114,12 @@ def test_few_open_files_are_met_with_a_sentence_or_served_under(tmp_path: Path, 
     assert [each.name for each in tmp_path.iterdir()] == ["web.yaml"]
 
 
-@pytest.mark.parametrize("megabytes", [60, 120, 160, 200])
+@pytest.mark.parametrize("megabytes", [60, 130, 200])
 def test_a_memory_limit_is_met_with_a_sentence_or_served_under(
     tmp_path: Path, megabytes: int
 ) -> None:
     (tmp_path / "web.yaml").write_text(MANIFEST)
-    limit = f"ulimit -v {megabytes * 1024}; exec timeout -s TERM 3"
+    limit = f"ulimit -v {megabytes * 1024}; exec timeout -s TERM 2"
     flags = "--healthz-bind-address '' --metrics-bind-address '' --control '' --ready-file ready"
 
     done = subprocess.run(

@@ -104,7 +104,7 @@ def heeds_term(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8])
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.3, 0.6])
 @pytest.mark.parametrize("command", ["run", "simulate"])
 def test_an_end_in_the_first_second_leaves_nothing(
     manifest: Path, tmp_path: Path, command: str, delay: float
