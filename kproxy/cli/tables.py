@@ -137,8 +137,8 @@ def _client(view: View) -> str:
 
 
 def port(view: View) -> str:
-    """`80/TCP`."""
-    return f"{view['port']}/{view['protocol']}"
+    """`80/TCP`; "" for an ExternalName, which has no port."""
+    return f"{view['port']}/{view['protocol']}" if view["port"] else ""
 
 
 def _bounds(view: View) -> list[str]:

@@ -152,8 +152,11 @@ class _Throttle:
 
 def _described(status: proxier.FrontendStatus) -> dict[str, str]:
     """A frontend for the log."""
-    where = f"{status.frontend.address or 'node'}:{status.frontend.port}"
-    described = {"kind": status.frontend.kind.value, "address": where}
+    frontend = status.frontend
+    described = {"kind": frontend.kind.value}
+    host = "node" if frontend.kind is forwarding.FrontendKind.NODE_PORT else frontend.address
+    if host:
+        described["address"] = f"{host}:{frontend.port}"
     if status.bound is not None:
         described["bound"] = str(status.bound)
     described["state"] = status.state.value
