@@ -98,19 +98,24 @@ class Signals:
         self._terminal = Terminal()
         self._heeds_hup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         self._is_taken = False
+        self._reloads = False
         self.has_ended = False
         """Whether an end was asked for. It counts even if somebody swallowed the EndedError."""
 
-    def take(self) -> None:
-        """Have this object handle the signals. Call it in the main thread."""
+    def take(self, *, reloads: bool = False) -> None:
+        """Have this object handle the signals. Call it in the main thread.
+
+        `reloads` says whether the command can reload on HUP; one that cannot ends.
+        """
         self._is_taken = True
+        self._reloads = reloads
         for number in _IGNORED:
             # Not SIG_IGN, which programs that this one starts would inherit.
             signal.signal(number, _nothing)
         for number in (signal.SIGTERM, signal.SIGQUIT):
             signal.signal(number, self._end)
         if self._heeds_hup:
-            signal.signal(signal.SIGHUP, self._end_if_lost)
+            signal.signal(signal.SIGHUP, self._end_if_lost if reloads else self._end)
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
         self.has_ended = True
@@ -156,7 +161,7 @@ class Signals:
             for number in handlers:
                 loop.remove_signal_handler(number)
             if self._is_taken:
-                self.take()
+                self.take(reloads=self._reloads)
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:

@@ -50,7 +50,7 @@ def main() -> None:
     arguments = sys.argv[1:] or ["--help"]
     try:
         if arguments[0] in SERVING:
-            process.signals.take()
+            process.signals.take(reloads=arguments[0] == "run")
         code = run(arguments)
     except process.EndedError:
         code = 0

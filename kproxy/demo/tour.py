@@ -25,6 +25,7 @@ _NAMESPACE = "default"
 KUBECONFIG = "kubeconfig"
 """The cluster's kubeconfig, in the folder of the demonstration's files."""
 _STEPS = 6
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 async def show(shown: screen.Screen, *, stays: bool) -> None:
@@ -66,7 +67,7 @@ async def _ended_by_signals() -> AsyncIterator[None]:
         received.append(number)
         task.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         loop.add_signal_handler(number, end, number)
     try:
         yield
@@ -77,7 +78,7 @@ async def _ended_by_signals() -> AsyncIterator[None]:
             f"the demonstration was ended by {received[0].name}, before its end"
         ) from None
     finally:
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in _ENDING:
             loop.remove_signal_handler(number)
 
 

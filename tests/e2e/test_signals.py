@@ -105,9 +105,17 @@ def heeds_term(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.3, 0.6])
-@pytest.mark.parametrize("command", ["run", "simulate"])
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        ("run", signal.SIGTERM),
+        ("run", signal.SIGQUIT),
+        ("simulate", signal.SIGTERM),
+        ("simulate", signal.SIGHUP),
+    ],
+)
 def test_an_end_in_the_first_second_leaves_nothing(
-    manifest: Path, tmp_path: Path, command: str, delay: float
+    manifest: Path, tmp_path: Path, command: str, number: signal.Signals, delay: float
 ) -> None:
     folder = tmp_path / "files"
     folder.mkdir()
@@ -121,7 +129,7 @@ def test_an_end_in_the_first_second_leaves_nothing(
     with started(folder, [command, *flags[command]]) as process:
         daemon.wait_until(lambda: heeds_term(process.pid), "a handler")
         time.sleep(delay)  # the moment is what is tried, not waited for
-        process.terminate()
+        process.send_signal(number)
 
         _, said = process.communicate(timeout=daemon.DEADLINE)
 
