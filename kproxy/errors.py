@@ -19,10 +19,6 @@ class ConfigError(KproxyError):
     exit_code = 2
 
 
-class InvalidObjectError(KproxyError):
-    """One Kubernetes object breaks a rule of its API type; the others are unaffected."""
-
-
 class PortalUnavailableError(KproxyError):
     """A virtual address cannot be made connectable: the portal has no place for it."""
 

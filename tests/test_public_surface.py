@@ -92,8 +92,10 @@ def test_every_expected_failure_has_an_exit_code() -> None:
         *errors.KproxyError.__subclasses__(),
     ]
 
-    wrong_usage = {kind.__name__ for kind in kinds if kind.exit_code == 2}
-    at_run_time = {kind.__name__ for kind in kinds if kind.exit_code == 1}
-
-    assert wrong_usage == {"ConfigError"}
-    assert wrong_usage | at_run_time == {kind.__name__ for kind in kinds}
+    assert {kind.__name__: kind.exit_code for kind in kinds} == {
+        "KproxyError": 1,
+        "ConfigError": 2,
+        "NotServedError": 1,
+        "PortalRefusedError": 1,
+        "PortalUnavailableError": 1,
+    }

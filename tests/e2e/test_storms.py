@@ -53,6 +53,9 @@ def test_p12_a_thousand_signals_a_second_cost_no_byte(tmp_path: Path, run: conft
             signal.SIGWINCH,
             signal.SIGURG,
             signal.SIGCONT,
+            signal.SIGUSR1,
+            signal.SIGUSR2,
+            signal.SIGALRM,
             signal.SIGPIPE,
         )
     )
