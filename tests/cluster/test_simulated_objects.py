@@ -21,8 +21,7 @@ MILD = {Kind.DUPLICATE_EVENTS, Kind.REORDER_EVENTS, Kind.OVERSIZED_OBJECTS, Kind
 APART = {
     Kind.SILENT_DEATH,  # for as long as it is on, not for some requests
     Kind.ROTATED_TOKEN,  # needs a kubeconfig that is read again
-    Kind.DRIPPED_LIST,
-    Kind.ENDLESS_PAGES,
+    Kind.ENDLESS_PAGES,  # has objects that are not there
 }
 """Switches that this case does not fit."""
 
