@@ -164,11 +164,11 @@ class Contact:
         """Contact is lost, for a reason that may pass by itself within a second."""
         if self.failing_since is None:
             self.failing_since = now
+        self._was_answered, self._was_watch = self._is_answered, self._is_watch
 
     def failed(self, now: float, trouble: str) -> bool:
         """Contact is lost because of `trouble`; whether that is another one than before."""
         self.lost(now)
-        self._was_answered, self._was_watch = self._is_answered, self._is_watch
         is_news, self.trouble = trouble != self.trouble, trouble
         return is_news
 
@@ -182,6 +182,12 @@ class Contact:
             return None
         heard_at = self.failing_since if self.heard_at is None else self.heard_at
         return max(now - min(heard_at, self.failing_since), 0.0)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the server has said something that makes sense since contact was lost."""
+        since, heard_at = self.failing_since, self.heard_at
+        return since is not None and heard_at is not None and heard_at > since
 
     def _recover(self, now: float) -> bool:
         if self._was_watch and not self._is_watch:

@@ -214,14 +214,16 @@ def wait_after(position: Position, outcome: Outcome, lasted: float) -> Wait:
     return Wait.BACKOFF
 
 
-def is_patient(outcome: Outcome, failing_for: float) -> bool:
-    """Whether waits may grow beyond a few seconds.
+def is_patient(outcome: Outcome, failing_for: float, *, is_heard: bool) -> bool:
+    """Whether waits may grow beyond a few seconds, in a trouble of `failing_for` seconds.
+
+    `is_heard`: the server has answered other requests meanwhile, so that it is not away.
 
     A kernel refuses a connection at next to no cost, and a server that returns is to be found
     within seconds, however long it was away. What a server has to work for is asked less often
     after a while, and at once when the server says that it has too much to do.
     """
-    if outcome in AWAY:
+    if outcome in AWAY and not is_heard:
         return False
     return outcome is Outcome.THROTTLED or failing_for >= PATIENT_AFTER_SECONDS
 

@@ -271,7 +271,8 @@ class Reflector:
             self._resource = None
         if outcome is progress.Outcome.FORBIDDEN:
             self._waits.refused(is_list=before.mode is progress.Mode.LIST)
-        is_patient = progress.is_patient(outcome, contact.unread_for(now) or 0.0)
+        failing_for = contact.unread_for(now) or 0.0
+        is_patient = progress.is_patient(outcome, failing_for, is_heard=contact.is_heard)
         return ending.retry_after + self._waits.seconds(wait, now, is_patient=is_patient)
 
     def _may_pass(self, outcome: progress.Outcome) -> bool:
