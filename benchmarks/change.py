@@ -23,7 +23,9 @@ from pathlib import Path
 from rich.console import Console
 
 from kproxy import errors
-from kproxy.bench import budget, progress, readings, recording, results, rig, run, statistics
+from kproxy.bench import budget, progress_bar, run
+from kproxy.bench.lab import recording, rig
+from kproxy.bench.report import arithmetic, readings, results
 from kproxy.bench.scenarios import catalogue
 from kproxy.bench.subjects import kproxy_run, peers, subject
 
@@ -36,7 +38,7 @@ def ratio(ours: Sequence[float | None], theirs: Sequence[float | None]) -> tuple
 
     Raises ValueError when fewer than two rounds have both.
     """
-    ratios = statistics.measured(statistics.ratios(ours, theirs))
+    ratios = arithmetic.measured(arithmetic.ratios(ours, theirs))
     logs = [math.log(each) for each in ratios if each]
     if len(logs) < 2:
         raise ValueError("fewer than two rounds were measured of both")
@@ -106,7 +108,7 @@ def measure(commit: str, rounds: int, scenarios: Sequence[str], console: Console
             subjects.append(peers.KNOWN["haproxy"])
         planned = sum(catalogue.SCENARIOS[each].planned(size, subjects) for each in scenarios)
         with (
-            progress.show(console, planned) as shown,
+            progress_bar.show(console, planned) as shown,
             rig.start(subjects, size, folder, shown, []) as lab,
         ):
             for each in scenarios:

@@ -3,7 +3,8 @@
     python -m benchmarks.check [RECORDED.json]
 
 Measures the scenarios of a recorded quick run again, and compares kproxy's ratios to its peers
-(`kproxy.bench.compare.regressions`), never absolute figures. A figure that seems worse is measured
+(`kproxy.bench.report.compare.regressions`), never absolute figures. A figure that seems worse is
+measured
 a second time: chance errs in one figure out of some dozens, but seldom twice in the same one. Exit
 code 1 when a figure is worse in both, 130 after Ctrl-C, 2 when there is nothing to compare with.
 """
@@ -15,7 +16,8 @@ from pathlib import Path
 from rich.console import Console
 
 from kproxy import errors
-from kproxy.bench import budget, compare, readings, results, run
+from kproxy.bench import budget, run
+from kproxy.bench.report import compare, readings, results
 from kproxy.bench.scenarios import catalogue
 
 INTERRUPTED = 130

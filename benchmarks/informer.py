@@ -31,9 +31,10 @@ import uvloop
 from aiohttp import web
 
 from kproxy import config, process, server
-from kproxy.cluster import discovery, rest_config
 from kproxy.model import forwarding, names
-from kproxy.ops import observed
+from kproxy.ops.views import observed
+from kproxy.sources.access import rest_config
+from kproxy.sources.api import discovery
 
 ENDPOINTS_EACH = 10
 CHANGE_SECONDS = 0.12

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kproxy import errors, ready_file, settings
-from kproxy.model import services
-from kproxy.ops import log, places
+from kproxy.model.kinds import services
+from kproxy.ops import log
+from kproxy.ops.serving import places
 
 if TYPE_CHECKING:
-    from kproxy.cluster import rest_config
+    from kproxy.sources.access import rest_config
 
 DEFAULT_HEALTHZ = "0.0.0.0:10256"
 """kube-proxy's. Other hosts may ask for it, as load balancers do."""
@@ -328,7 +329,7 @@ def files(cfg: Config, environment: Mapping[str, str]) -> list[Path]:
     """The files that this configuration has read; there may be none at a path."""
     if cfg.cluster is None:
         return list(cfg.manifests)
-    from kproxy.cluster import kubeconfig  # noqa: PLC0415  # files need none of it
+    from kproxy.sources.access import kubeconfig  # noqa: PLC0415  # files need none of it
 
     found = kubeconfig.paths(cfg.kubeconfig, environment)
     parts = (cfg.cluster, cfg.cluster.user)
@@ -351,7 +352,7 @@ def cluster_access(
                 "--manifests and a cluster (--kubeconfig, --context) exclude each other: give one"
             )
         return None
-    from kproxy.cluster import rest_config  # noqa: PLC0415  # files need none of it
+    from kproxy.sources.access import rest_config  # noqa: PLC0415  # files need none of it
 
     if is_asked_for or rest_config.is_available():
         return rest_config.load(kubeconfig, context)

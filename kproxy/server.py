@@ -24,12 +24,16 @@ import structlog
 
 from kproxy import config, errors, events, process, ready_file
 from kproxy.balancer import penalty
-from kproxy.cluster import source
 from kproxy.datapath import syscalls, worker
-from kproxy.model import addresses, admission, endpoints, names
-from kproxy.ops import durations, event_log, health, observed, status, surface
+from kproxy.model import addresses, admission, names
+from kproxy.model.kinds import endpoints
+from kproxy.ops import event_log, health, surface
+from kproxy.ops.prometheus import durations
+from kproxy.ops.views import observed, status
+from kproxy.plane import in_process
 from kproxy.portal import budget, loopback
-from kproxy.reconcile import dataplane, proxier, report, rules, runner
+from kproxy.reconcile import proxier, report, rules, runner
+from kproxy.sources import source
 
 _LARGE_SYNC = 20_000
 """Objects made by a sync from which on they are kept from the garbage collector."""
@@ -62,7 +66,7 @@ class Server:
                 max_listeners=cfg.max_listeners,
             ),
         )
-        self._plane = dataplane.WorkerDataPlane(
+        self._plane = in_process.WorkerDataPlane(
             self._worker,
             box,
             random.Random(),
@@ -109,7 +113,7 @@ class Server:
     def _make_source(self, cfg: config.Config) -> source.Source:
         # The client of API servers takes as long to load as everything else: files need none of it.
         if cfg.cluster is not None:
-            from kproxy.cluster import bounds, informer  # noqa: PLC0415
+            from kproxy.sources.api import api_bounds, informer  # noqa: PLC0415
 
             return informer.InformerSource(
                 cfg.cluster,
@@ -117,9 +121,11 @@ class Server:
                 on_problem=_report_problem,
                 namespaces=cfg.namespaces,
                 allow_loopback=cfg.allow_loopback_endpoints,
-                limits=bounds.Bounds(cfg.max_list_objects, cfg.max_list_pages, cfg.max_list_bytes),
+                limits=api_bounds.Bounds(
+                    cfg.max_list_objects, cfg.max_list_pages, cfg.max_list_bytes
+                ),
             )
-        from kproxy.cluster import manifests  # noqa: PLC0415
+        from kproxy.sources.files import manifests  # noqa: PLC0415
 
         return manifests.ManifestSource(
             cfg.manifests,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import kproxy
-from tests.e2e import daemon, manifests, sockets
+from tests.e2e.rig import daemon, manifests, sockets
 
 pytestmark = pytest.mark.extra
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.e2e import programs
+from tests.e2e.rig import programs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "benchmarks/results/README.md"]

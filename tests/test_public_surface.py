@@ -43,7 +43,7 @@ def public_members(module: ModuleType) -> list[tuple[str, object]]:
 
 
 def test_there_are_modules_to_judge() -> None:
-    assert {"kproxy.server", "kproxy.cli.main", "kproxy.datapath.relay"} <= set(MODULES)
+    assert {"kproxy.server", "kproxy.cli.main", "kproxy.datapath.tcp.relay"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -11,8 +11,8 @@ import pytest
 import structlog
 
 from kproxy import config, errors, server
-from tests.e2e import daemon, manifests, sockets
-from tests.ops import serving
+from tests.e2e.rig import daemon, manifests, sockets
+from tests.ops import surfaces
 
 
 def web(folder: Path, cluster_ip: str, *backends: manifests.Address) -> Path:
@@ -37,12 +37,12 @@ async def test_it_serves_and_after_its_end_nothing_of_it_is_left(tmp_path: Path)
     with sockets.namers((manifests.fresh_ip(127), "pod")) as (pod,):
         path = web(tmp_path, cluster_ip, pod.address)
         before = open_files()
-        async with serving.serving(path, ready_file=ready_file):
+        async with surfaces.serving(path, ready_file=ready_file):
             assert await asyncio.to_thread(sockets.ask, address) == "pod"
 
         assert sockets.is_refused(address)
         # The file watcher's own thread closes its descriptors a moment after it was told to.
-        await serving.until(lambda: open_files() == before)
+        await surfaces.until(lambda: open_files() == before)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert not ready_file.exists()
 
@@ -52,7 +52,7 @@ async def test_the_ready_file_is_there_only_once_the_services_are(tmp_path: Path
     ready_file = tmp_path / "ready.json"
     with sockets.namers((manifests.fresh_ip(127), "pod")) as (pod,):
         path = web(tmp_path, cluster_ip, pod.address)
-        async with serving.serving(path, ready_file=ready_file) as served:
+        async with surfaces.serving(path, ready_file=ready_file) as served:
             ready = json.loads(ready_file.read_text())
 
             assert ready["services"] == served.service_views()
@@ -73,7 +73,7 @@ async def test_the_ready_file_of_an_earlier_life_is_gone_before_anything_else_ha
 
         assert not stale.exists()
 
-        await serving.until(stale.exists)
+        await surfaces.until(stale.exists)
         assert json.loads(stale.read_text())["pid"] == os.getpid()
         served.stop()
 
@@ -87,14 +87,14 @@ async def test_each_frontend_is_reported_once_and_again_only_when_it_changes(
         structlog.testing.capture_logs() as logs,
     ):
         path = web(tmp_path, cluster_ip, pod.address)
-        async with serving.serving(path, ready_file=tmp_path / "ready.json"):
+        async with surfaces.serving(path, ready_file=tmp_path / "ready.json"):
             manifests.write(
                 path,
                 manifests.service("web", cluster_ip, 8080),
                 manifests.endpoints("web", [pod.address]),
                 manifests.service("new", manifests.fresh_ip(), 8080),
             )
-            await serving.until(lambda: any(log.get("service") == "default/new" for log in logs))
+            await surfaces.until(lambda: any(log.get("service") == "default/new" for log in logs))
 
     reported = [log for log in logs if log["event"] == "frontend"]
     assert [(log["service"], log["state"]) for log in reported] == [
@@ -109,13 +109,13 @@ async def test_stopping_waits_for_connections_and_a_second_stop_does_not(tmp_pat
     cluster_ip = manifests.fresh_ip()
     with sockets.backend(manifests.fresh_ip(127)) as pod:
         path = web(tmp_path, cluster_ip, pod.getsockname())
-        starting = serving.serving(path, ready_file=tmp_path / "ready.json", grace_period=3600)
+        starting = surfaces.serving(path, ready_file=tmp_path / "ready.json", grace_period=3600)
         async with starting as served:
             address = (manifests.bound(cluster_ip), 8080)
             reader, writer = await asyncio.open_connection(*address)
             with contextlib.closing(await asyncio.to_thread(sockets.accept, pod)):
                 served.stop()
-                await serving.until(lambda: address not in daemon.listening(os.getpid()))
+                await surfaces.until(lambda: address not in daemon.listening(os.getpid()))
                 assert served.service_views()[0]["connections"] == {"active": 1, "total": 1}
 
                 served.stop()

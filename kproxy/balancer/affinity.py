@@ -13,7 +13,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from kproxy.balancer import member
-from kproxy.model import endpoints
+from kproxy.model.kinds import endpoints
 
 DEFAULT_MAX_CLIENTS = 65536
 

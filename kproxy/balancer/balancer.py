@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 from kproxy.balancer import affinity, member, penalty, strategies
-from kproxy.model import endpoints, forwarding
+from kproxy.model import forwarding
+from kproxy.model.kinds import endpoints
 
 _STEP = 500
 """Backends dealt with in one step of an update: some 0.5 ms."""

@@ -1,6 +1,6 @@
 """A backend's membership in one balancer, from the update that adds it to the one without it."""
 
-from kproxy.model import endpoints
+from kproxy.model.kinds import endpoints
 
 
 class Member:

@@ -16,7 +16,8 @@ import bisect
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from kproxy.model import addresses, endpoints
+from kproxy.model import addresses
+from kproxy.model.kinds import endpoints
 
 FIRST_PENALTY = 1.0
 LONGEST_PENALTY = 30.0

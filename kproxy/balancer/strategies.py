@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from kproxy.balancer import member
-from kproxy.model import services
+from kproxy.model.kinds import services
 
 Chooser = Callable[[], member.Member]
 

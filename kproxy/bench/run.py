@@ -11,18 +11,10 @@ from pathlib import Path
 from rich.console import Console
 
 from kproxy import errors
-from kproxy.bench import (
-    budget,
-    kernel,
-    machine,
-    processes,
-    progress,
-    readings,
-    recording,
-    results,
-    rig,
-    tools,
-)
+from kproxy.bench import budget, progress_bar
+from kproxy.bench.lab import kernel, machine, processes, recording, rig
+from kproxy.bench.load import tools
+from kproxy.bench.report import readings, results
 from kproxy.bench.scenarios import catalogue
 from kproxy.bench.subjects import kproxy_run, peers, subject
 
@@ -83,7 +75,7 @@ class Run:
             try:
                 with (
                     tempfile.TemporaryDirectory(prefix="kproxy-bench-") as folder,
-                    progress.show(console, planned) as shown,
+                    progress_bar.show(console, planned) as shown,
                 ):
                     names = readings.listed([readings.label(each.name) for each in self.subjects])
                     shown.note(f"comparing {names}: about {readings.duration(planned)}")
@@ -94,7 +86,7 @@ class Run:
                 processes.end_leftovers()
                 self.interrupted = True
 
-    def _measure(self, folder: Path, shown: progress.Progress) -> None:
+    def _measure(self, folder: Path, shown: progress_bar.Progress) -> None:
         request = self.request
         with rig.start(
             self.subjects,

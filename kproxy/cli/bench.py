@@ -10,22 +10,11 @@ import typer
 from rich import console
 
 from kproxy import errors, settings
-from kproxy.bench import (
-    backend,
-    budget,
-    headroom,
-    html,
-    load,
-    messages,
-    network,
-    processes,
-    results,
-    run,
-    statistics,
-    table,
-    tools,
-)
-from kproxy.bench import compare as compare_runs
+from kproxy.bench import budget, run
+from kproxy.bench.lab import network, processes
+from kproxy.bench.load import backend, headroom, loading, messages, tools
+from kproxy.bench.report import arithmetic, html_page, results, table
+from kproxy.bench.report import compare as compare_runs
 from kproxy.bench.scenarios import catalogue
 from kproxy.bench.subjects import peers
 
@@ -116,13 +105,13 @@ def bench(
     )
     to_json, to_html = _writable("--json", json_file), _writable("--html", html_file)
     if to_html:
-        html.require_charts()
+        html_page.require_charts()
     terminal = console.Console(stderr=True, highlight=False)
     report = run.execute(request, terminal)
     if to_json:  # first: a reader who closes the pipe must not cost the results
         results.write(report, to_json)
     if to_html:
-        html.write_html(report, to_html)
+        html_page.write_html(report, to_html)
     table.show(report, console.Console(highlight=False))
     return INTERRUPTED if report.interrupted else 0
 
@@ -189,7 +178,7 @@ def put_load(
     run.allow_open_files()
     with tempfile.TemporaryDirectory(prefix="kproxy-bench-") as folder, processes.interruptible():
         try:
-            with load.start(count or load.default_processes(), Path(folder)) as pool:
+            with loading.start(count or loading.default_processes(), Path(folder)) as pool:
                 outcome = pool.run(plan)
         except KeyboardInterrupt:
             processes.end_leftovers()
@@ -219,7 +208,7 @@ def _described(plan: messages.Plan, outcome: messages.Outcome) -> list[str]:
         )
         lines.append(f"{outcome.done:,} done in {outcome.seconds:.2f} s{per_second}")
     if outcome.times:
-        quantiles = {p: statistics.percentile(outcome.times, p) * 1e6 for p in (50, 90, 99, 100)}
+        quantiles = {p: arithmetic.percentile(outcome.times, p) * 1e6 for p in (50, 90, 99, 100)}
         lines.append("latency " + ", ".join(f"p{p} {v:,.0f} µs" for p, v in quantiles.items()))
     lines += [f"failed {count:,}: {reason}" for reason, count in outcome.failures.items()]
     spare = max(0.0, 1 - outcome.busy)
@@ -255,7 +244,7 @@ def serve_backend(
     with (
         tempfile.TemporaryDirectory(prefix="kproxy-bench-") as folder,
         processes.interruptible(),
-        backend.start(spec, count or load.default_processes(), Path(folder)) as running,
+        backend.start(spec, count or loading.default_processes(), Path(folder)) as running,
     ):
         typer.echo(f"listening on {', '.join(map(str, (*addresses, *([bulk] if bulk else []))))}")
         try:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kproxy import config, settings
-from kproxy.cli import kube_proxy, options
+from kproxy.cli.parse import kube_proxy, options
 
 _ROWS = settings.table(config.Config)
 

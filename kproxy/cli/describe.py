@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from kproxy import errors
-from kproxy.cli import completion, resources, tables
 from kproxy.cli.get import (
     ControlOption,
     EveryNamespaceOption,
@@ -17,7 +16,9 @@ from kproxy.cli.get import (
     Question,
     control_path,
 )
-from kproxy.cli.resources import View
+from kproxy.cli.parse import asked_resources, completion
+from kproxy.cli.parse.asked_resources import View
+from kproxy.cli.render import tables
 
 _SHOWN_ENDPOINTS = 100
 """Endpoints of a service port that are listed; `kproxy get endpoints` has all."""
@@ -41,7 +42,7 @@ def describe(
 
     Its addresses and where they are bound, its endpoints and why some of them are not used.
     """
-    wanted = resources.wanted(arguments)
+    wanted = asked_resources.wanted(arguments)
     if others := {each.kind.plural for each in wanted} - {"services"}:
         raise errors.ConfigError(f"only services can be described, not {', '.join(sorted(others))}")
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do

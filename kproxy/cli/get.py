@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 
 from kproxy import errors
-from kproxy.cli import completion, output, resources, tables
+from kproxy.cli.parse import asked_resources, completion
+from kproxy.cli.render import output, tables
 from kproxy.model import labels as label_selectors
-from kproxy.ops import client, places
+from kproxy.ops.serving import places
+from kproxy.ops.views import control_client
 
 ControlOption = Annotated[
     str | None,
@@ -79,7 +81,7 @@ def get(
 
     Short names such as svc and ep will do. Names are names of Services.
     """
-    wanted = resources.wanted(arguments)
+    wanted = asked_resources.wanted(arguments)
     shape = output.Shape(
         has_headings=not no_headers,
         has_namespace=all_namespaces,
@@ -136,14 +138,14 @@ class Question:
         self._warned = ""
 
     def all(
-        self, wanted: Sequence[resources.Wanted]
+        self, wanted: Sequence[asked_resources.Wanted]
     ) -> tuple[list[output.Found], list[errors.KproxyError]]:
         """The views of each resource, and a sentence for each Service that is not served."""
-        views: dict[resources.Kind, list[resources.View]] = {}
+        views: dict[asked_resources.Kind, list[asked_resources.View]] = {}
         missing: list[errors.KproxyError] = []
         for kind, name in ((each.kind, each.name) for each in wanted):
             try:
-                found = client.fetch(
+                found = control_client.fetch(
                     self._control,
                     kind.plural,
                     namespace=self.namespace,
@@ -157,10 +159,10 @@ class Question:
                 views.setdefault(kind, []).extend(found)
         return [output.Found(kind, found) for kind, found in views.items()], missing
 
-    def watch(self, wanted: resources.Wanted, printer: output.Printer) -> None:
+    def watch(self, wanted: asked_resources.Wanted, printer: output.Printer) -> None:
         """Print what there is, then what changes. Raises KproxyError when the proxy ends."""
-        known: dict[tuple[object, ...], resources.View] = {}
-        events = client.watch(
+        known: dict[tuple[object, ...], asked_resources.View] = {}
+        events = control_client.watch(
             self._control,
             wanted.kind.plural,
             namespace=self.namespace,
@@ -168,7 +170,7 @@ class Question:
             selector=self._selector,
             on_warning=self._warn,
         )
-        identity = client.IDENTITIES.get(wanted.kind.plural)
+        identity = control_client.IDENTITIES.get(wanted.kind.plural)
         with contextlib.closing(events):
             for event, view in events:
                 if event == "BOOKMARK":

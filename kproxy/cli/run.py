@@ -6,7 +6,8 @@ from typing import Any
 import typer
 
 from kproxy import config, privileges, process, settings
-from kproxy.cli import event_loop, kube_proxy, options
+from kproxy.cli import event_loop
+from kproxy.cli.parse import kube_proxy, options
 from kproxy.ops import log
 
 _ROWS = settings.table(config.Config)

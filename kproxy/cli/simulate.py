@@ -14,10 +14,13 @@ import structlog
 import typer
 
 from kproxy import errors, process
-from kproxy.cli import event_loop, kubeconfig_file
+from kproxy.cli import event_loop
+from kproxy.cli.parse import kubeconfig_file
 from kproxy.ops import log
 from kproxy.portal import loopback
-from kproxy.simulator import cluster, emulation, faults, manifests, ranges, status
+from kproxy.simulator import applied_files, cluster, ranges
+from kproxy.simulator.api import emulation, server_faults
+from kproxy.simulator.store import statuses
 
 _log = structlog.get_logger(__name__)
 
@@ -88,7 +91,7 @@ def simulate(
     writer = log.configure(log_format, log_level)
     try:
         wanted = [_fault(each) for each in fault or ()]
-        given = manifests.read(apply or ())
+        given = applied_files.read(apply or ())
         with ranges.claimed() as free:
             options = cluster.Options(
                 service_cidr=service_cidr or free.services,
@@ -106,8 +109,8 @@ def simulate(
 
 async def _serve(
     options: cluster.Options,
-    given: Sequence[manifests.Manifest],
-    wanted: Sequence[tuple[faults.Kind, Mapping[str, Any]]],
+    given: Sequence[applied_files.Manifest],
+    wanted: Sequence[tuple[server_faults.Kind, Mapping[str, Any]]],
     out: Path | None,
 ) -> None:
     """Run the cluster until a signal comes."""
@@ -119,8 +122,8 @@ async def _serve(
 async def _serve_until(
     stop: asyncio.Event,
     options: cluster.Options,
-    given: Sequence[manifests.Manifest],
-    wanted: Sequence[tuple[faults.Kind, Mapping[str, Any]]],
+    given: Sequence[applied_files.Manifest],
+    wanted: Sequence[tuple[server_faults.Kind, Mapping[str, Any]]],
     out: Path | None,
 ) -> None:
     async with cluster.Cluster(options) as running:
@@ -137,10 +140,10 @@ async def _serve_until(
             await stop.wait()
 
 
-def _apply(running: cluster.Cluster, manifest: manifests.Manifest) -> None:
+def _apply(running: cluster.Cluster, manifest: applied_files.Manifest) -> None:
     """Create an object, or say that the cluster has nothing of its kind. Raises KproxyError."""
-    if manifests.resource_of(manifest.content) is None:
-        reason = manifests.why_unknown(manifest.content)
+    if applied_files.resource_of(manifest.content) is None:
+        reason = applied_files.why_unknown(manifest.content)
         _log.warning(f"{manifest.origin}: {manifest.title} is passed over: {reason}")
         return
     try:
@@ -157,7 +160,7 @@ def _rewrite(file: kubeconfig_file.KubeconfigFile, running: cluster.Cluster) -> 
         _log.error("the kubeconfig could not be written anew", error=str(error))
 
 
-def _fault(text: str) -> tuple[faults.Kind, Mapping[str, Any]]:
+def _fault(text: str) -> tuple[server_faults.Kind, Mapping[str, Any]]:
     """What a --fault flag describes. Raises ConfigError."""
     kind, *fields = text.split(",")
     body: dict[str, Any] = {"kind": kind}
@@ -165,8 +168,8 @@ def _fault(text: str) -> tuple[faults.Kind, Mapping[str, Any]]:
         name, _, value = field.partition("=")
         body[name] = _number(value)
     try:
-        return faults.parsed(body)
-    except status.StatusError as error:
+        return server_faults.parsed(body)
+    except statuses.StatusError as error:
         raise errors.ConfigError(f"--fault {text}: {error}") from error
 
 

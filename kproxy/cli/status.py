@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from kproxy.cli import tables
 from kproxy.cli.get import ControlOption, control_path
-from kproxy.ops import client
+from kproxy.cli.render import tables
+from kproxy.ops.views import control_client
 
 
 class Format(StrEnum):
@@ -26,7 +26,7 @@ def status(
     control: ControlOption = None,
 ) -> None:
     """Show how a running proxy is: ready or not, its source, what it serves, what it lost."""
-    view = client.fetch_status(
+    view = control_client.fetch_status(
         control_path(control),
         lambda warning: typer.echo(f"Warning: {tables.printable(warning)}", err=True),
     )

@@ -16,7 +16,8 @@ import sys
 import termios
 from typing import Protocol, overload
 
-from kproxy.model import addresses, endpoints
+from kproxy.model import addresses
+from kproxy.model.kinds import endpoints
 
 STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
 _LINGER_ZERO = struct.pack("ii", 1, 0)

@@ -13,20 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kproxy import errors, events, metrics
-from kproxy.datapath import (
-    connection,
-    dial,
-    episodes,
-    halfclose,
-    listener,
-    poller,
-    probe,
-    relay,
-    splice,
-    sweep,
-    syscalls,
-)
-from kproxy.model import endpoints
+from kproxy.datapath import episodes, poller, splice, syscalls
+from kproxy.datapath.tcp import connection, dial, halfclose, listener, probe, relay, sweep
+from kproxy.model.kinds import endpoints
 
 _RESERVED_FILES = 128
 """Descriptors kept for everything that is neither client nor listener: logs, surfaces, watches,

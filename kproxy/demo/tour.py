@@ -14,10 +14,12 @@ from pathlib import Path
 import yaml
 
 from kproxy import errors
-from kproxy.cluster import documents
 from kproxy.demo import screen, stage
-from kproxy.simulator import cluster, pods, resources
-from kproxy.simulator.storage import Object
+from kproxy.simulator import cluster
+from kproxy.simulator.kinds import pods
+from kproxy.simulator.store import resources
+from kproxy.simulator.store.storage import Object
+from kproxy.sources.documents import reading
 
 _REQUEST_SECONDS = 5.0
 _WAIT_SECONDS = 15.0
@@ -123,7 +125,7 @@ def _manifests(port: int) -> list[Object]:
     """The sample's objects, on `port`."""
     text = package_files.files("kproxy.demo").joinpath("sample.yaml").read_bytes()
     text = text.replace(b"8080", str(port).encode())
-    return [document.value for document in documents.read_yaml(text)]
+    return [document.value for document in reading.read_yaml(text)]
 
 
 class _Tour:

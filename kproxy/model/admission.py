@@ -10,15 +10,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
-from kproxy.model import (
-    endpoint_validation,
-    endpoints,
-    names,
-    objects,
-    services,
-    steps,
-    validation,
-)
+from kproxy.model import names, objects, steps
+from kproxy.model.kinds import endpoint_rules, endpoints, service_rules, services
 
 Accepted: TypeAlias = services.Service | endpoints.EndpointsObject
 Key: TypeAlias = tuple[names.Kind, names.NamespacedName]
@@ -55,7 +48,7 @@ class Finding:
 
     severity: Severity
     text: str
-    violations: tuple[validation.Violation, ...] = ()
+    violations: tuple[service_rules.Violation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +177,14 @@ def admit_as_steps(
     kind: names.Kind, raw: objects.RawObject, position: str = "", *, allow_loopback: bool = False
 ) -> Generator[None, None, Admission]:
     """`admit_as` bit by bit: yields where others can be let run, at least every 2 ms."""
-    found = validation.Findings()
+    found = service_rules.Findings()
     try:
         accepted = yield from _judge(kind, raw, found, allow_loopback=allow_loopback)
     except objects.ShapeError as error:
         accepted = None
         where = error.field or "the object"
         found.violations.append(
-            validation.Violation(where, error.found, f"must be {error.expected}")
+            service_rules.Violation(where, error.found, f"must be {error.expected}")
         )
     finding = _finding(found)
     if accepted is not None:
@@ -204,29 +197,25 @@ def admit_as_steps(
 def _judge(
     kind: names.Kind,
     raw: objects.RawObject,
-    found: validation.Findings,
+    found: service_rules.Findings,
     *,
     allow_loopback: bool,
 ) -> Generator[None, None, Accepted | None]:
     if kind is names.Kind.SERVICE:
         service = objects.decode(raw, objects.Service)
-        return (yield from validation.service_steps(service, found))
+        return (yield from service_rules.service_steps(service, found))
     if kind is names.Kind.ENDPOINTS:
         shape = objects.decode(raw, objects.Endpoints)
         yield
         return (
-            yield from endpoint_validation.endpoints_object(
-                shape, found, allow_loopback=allow_loopback
-            )
+            yield from endpoint_rules.endpoints_object(shape, found, allow_loopback=allow_loopback)
         )
     sliced = objects.decode(raw, objects.EndpointSlice)
     yield
-    return (
-        yield from endpoint_validation.endpoint_slice(sliced, found, allow_loopback=allow_loopback)
-    )
+    return (yield from endpoint_rules.endpoint_slice(sliced, found, allow_loopback=allow_loopback))
 
 
-def _finding(found: validation.Findings) -> Finding | None:
+def _finding(found: service_rules.Findings) -> Finding | None:
     """One finding for one object: what makes it invalid, else what was left out and noted."""
     if found.violations:
         text = _joined(found.violations)
@@ -255,7 +244,7 @@ def _named(raw: objects.RawObject, kind: names.Kind | None, label: str) -> tuple
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str) or not name:
         return f"{label} without a name", None
-    namespace = metadata.get("namespace") or validation.DEFAULT_NAMESPACE
+    namespace = metadata.get("namespace") or service_rules.DEFAULT_NAMESPACE
     if not isinstance(namespace, str):
         return f"{label} {_readable(name)}", None
     key = names.NamespacedName(namespace, name)

@@ -7,7 +7,8 @@ tables. Everything here can cross a process boundary: no sockets, no callables.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kproxy.model import endpoints, names, services
+from kproxy.model import names
+from kproxy.model.kinds import endpoints, services
 
 
 class FrontendKind(StrEnum):

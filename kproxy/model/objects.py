@@ -3,7 +3,7 @@
 The structs mirror the JSON of `core/v1` and `discovery.k8s.io/v1` and `v1beta1`, reduced to what
 a proxy reads; unknown fields are ignored, and null means absent, as for kube-apiserver. A value
 of the wrong JSON type is a `ShapeError` that names the field. What values are *allowed* is the
-business of `kproxy.model.validation`; what becomes of a whole document, of `admission`.
+business of `kproxy.model.kinds.service_rules`; what becomes of a whole document, of `admission`.
 """
 
 import json

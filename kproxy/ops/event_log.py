@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from kproxy import events, metrics
-from kproxy.model import endpoints
+from kproxy.model.kinds import endpoints
 
 _BUDGET: Final = 0.001
 _PAUSE: Final = 0.05

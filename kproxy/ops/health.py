@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from kproxy.ops import answers, durations, heads, http
+from kproxy.ops.prometheus import durations
+from kproxy.ops.serving import answers, heads, responder
 
 TIMEOUT = 60.0
 """Seconds a change may be pending: twice the period of full syncs."""
@@ -104,7 +105,7 @@ def go_time(wall: int, since_start: float) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}{fraction} +0000 UTC m={since_start:+.9f}"
 
 
-def make_site(syncs: SyncRecord) -> http.Site:
+def make_site(syncs: SyncRecord) -> responder.Site:
     """What is served on port 10256."""
 
     def answer(*, is_well: bool) -> answers.Answer:
@@ -116,4 +117,4 @@ def make_site(syncs: SyncRecord) -> http.Site:
     async def livez(_request: heads.Request) -> answers.Answer:
         return answer(is_well=syncs.is_alive)
 
-    return http.Site({"/healthz": healthz, "/livez": livez})
+    return responder.Site({"/healthz": healthz, "/livez": livez})

@@ -2,7 +2,11 @@
 
 import asyncio
 
-from kproxy.ops import control, durations, health, http, observed, places, turns
+from kproxy import turns
+from kproxy.ops import health
+from kproxy.ops.prometheus import durations
+from kproxy.ops.serving import places, responder
+from kproxy.ops.views import control, observed
 
 
 class Surface:
@@ -25,14 +29,14 @@ class Surface:
         shared = turns.Turns()
         if metrics is not None:
             # prometheus_client takes a tenth of all the time that it takes to start.
-            from kproxy.ops.scrape import make_site as make_metrics  # noqa: PLC0415
+            from kproxy.ops.prometheus.scrape import make_site as make_metrics  # noqa: PLC0415
         servers = {
             "control": (control_socket, lambda: control.make_site(seen, shared)),
             "healthz": (healthz, lambda: health.make_site(seen.syncs)),
             "metrics": (metrics, lambda: make_metrics(seen, shared)),
         }
         self._listeners = {
-            name: http.Listener(name, place, make_site) if place else None
+            name: responder.Listener(name, place, make_site) if place else None
             for name, (place, make_site) in servers.items()
         }
 
@@ -60,5 +64,5 @@ class Surface:
         for listener in self._present():
             listener.close()
 
-    def _present(self) -> list[http.Listener]:
+    def _present(self) -> list[responder.Listener]:
         return [each for each in self._listeners.values() if each is not None]

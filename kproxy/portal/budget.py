@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from kproxy.model import endpoints, steps
+from kproxy.model import steps
+from kproxy.model.kinds import endpoints
 from kproxy.portal import claims
 
 _STRIDE = 128

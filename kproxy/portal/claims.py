@@ -16,7 +16,8 @@ import bisect
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from kproxy.model import endpoints, forwarding, names
+from kproxy.model import forwarding, names
+from kproxy.model.kinds import endpoints
 
 _KINDS = forwarding.FrontendKind
 _RANK = {

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from kproxy import errors
-from kproxy.model import addresses, endpoints, forwarding
+from kproxy.model import addresses, forwarding
+from kproxy.model.kinds import endpoints
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 

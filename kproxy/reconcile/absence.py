@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from kproxy.model import endpoints, names
+from kproxy.model import names
+from kproxy.model.kinds import endpoints
 
 _NAMED = 5
 """Ports and objects that a sentence names; the others are counted."""

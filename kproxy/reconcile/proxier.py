@@ -33,9 +33,11 @@ from typing import TypeAlias
 
 import structlog
 
-from kproxy.model import endpoints, forwarding, names, steps
+from kproxy.model import forwarding, names, steps
+from kproxy.model.kinds import endpoints
+from kproxy.plane import in_process
 from kproxy.portal import budget, claims
-from kproxy.reconcile import dataplane, rules
+from kproxy.reconcile import rules
 
 _log = structlog.get_logger(__name__)
 
@@ -123,7 +125,7 @@ class Proxier:
     def __init__(
         self,
         reader: rules.ObjectReader,
-        plane: dataplane.DataPlane,
+        plane: in_process.DataPlane,
         options: rules.Options,
         *,
         namespaces: frozenset[str] = frozenset(),

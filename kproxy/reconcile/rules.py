@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from kproxy import errors
-from kproxy.model import endpoints, forwarding, names, services, validation
+from kproxy.model import forwarding, names
+from kproxy.model.kinds import endpoints, service_rules, services
 from kproxy.portal import budget
 from kproxy.reconcile import absence
 
@@ -286,7 +287,9 @@ def _why_unserved(service: services.Service) -> str:
     if service.type is services.ServiceType.EXTERNAL_NAME:
         return "an ExternalName is a DNS name only: no address is served"
     if service.proxied_elsewhere:
-        return f"it belongs to another service proxy (label {validation.LABEL_SERVICE_PROXY_NAME})"
+        return (
+            f"it belongs to another service proxy (label {service_rules.LABEL_SERVICE_PROXY_NAME})"
+        )
     if not service.cluster_ip:
         return "headless: it has no ClusterIP, and clients connect to its endpoints themselves"
     return ""

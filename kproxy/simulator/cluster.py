@@ -13,35 +13,30 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from kproxy import errors
-from kproxy.model import endpoint_validation, names
+from kproxy.model import names
+from kproxy.model.kinds import endpoint_rules
 from kproxy.portal import loopback
-from kproxy.simulator import (
-    allocation,
-    apiserver,
-    certificates,
+from kproxy.simulator import applied_files, certificates, ranges
+from kproxy.simulator.api import apiserver, emulation, rest, server_faults
+from kproxy.simulator.controllers import (
     controller,
     deployment_controller,
-    deployments,
-    emulation,
-    endpoint_strategies,
     endpoints_controllers,
-    events,
-    faults,
-    kubelet,
     load_balancers,
-    manifests,
     nodes,
-    pods,
-    ranges,
-    resources,
-    rest,
-    services,
-    shifting,
-    status,
-    storage,
-    versions,
 )
-from kproxy.simulator.storage import Object
+from kproxy.simulator.kinds import (
+    addressing,
+    deployments,
+    endpoint_strategies,
+    event_recorder,
+    pods,
+    service_strategy,
+    shifting,
+)
+from kproxy.simulator.machines import kubelet
+from kproxy.simulator.store import api_versions, resources, statuses, storage
+from kproxy.simulator.store.storage import Object
 
 DEFAULT_SERVICE_CIDR = ranges.FIRST.services
 DEFAULT_POD_CIDR = ranges.FIRST.pods
@@ -108,10 +103,10 @@ class Cluster:
         self.registry = shifting.ShiftingRegistry(
             stored,
             {
-                resources.SERVICES: services.ServiceStrategy(
+                resources.SERVICES: service_strategy.ServiceStrategy(
                     stored,
-                    allocation.ClusterIPs(networks.services, rng),
-                    allocation.NodePorts(rng, picked=self.options.node_ports),
+                    addressing.ClusterIPs(networks.services, rng),
+                    addressing.NodePorts(rng, picked=self.options.node_ports),
                 ),
                 resources.PODS: pods.PodStrategy(stored),
                 resources.DEPLOYMENTS: deployments.DeploymentStrategy(),
@@ -130,7 +125,7 @@ class Cluster:
             renew=(lambda: self._certificate(networks, now())) if self.options.tls else None,
             emulate=self.options.emulate.emulation,
         )
-        recorder = events.Recorder(self.registry)
+        recorder = event_recorder.Recorder(self.registry)
         self.pod_cidrs = nodes.pod_cidrs(networks.pods, self.options.nodes)
         by_node = {f"node-{number}": cidr for number, cidr in enumerate(self.pod_cidrs, 1)}
         self._kubelet = kubelet.Kubelet(self.registry, recorder, by_node)
@@ -152,7 +147,7 @@ class Cluster:
         return self.server.kubeconfig()
 
     @property
-    def faults(self) -> faults.Faults:
+    def faults(self) -> server_faults.Faults:
         """What can be made to go wrong with the API."""
         return self.server.faults
 
@@ -179,14 +174,16 @@ class Cluster:
         Returns the objects as stored. Raises KproxyError at the first that is refused, or that is
         of a kind which the cluster does not have.
         """
-        return [self._apply(each) for document in documents for each in manifests.items(document)]
+        return [
+            self._apply(each) for document in documents for each in applied_files.items(document)
+        ]
 
     def _apply(self, document: Mapping[str, Any]) -> Object:
-        served = manifests.resource_of(document)
+        served = applied_files.resource_of(document)
         if served is None:
-            raise errors.KproxyError(f"{manifests.why_unknown(document)}; remove it")
-        resource = versions.stored_as(served)
-        document = versions.to_stored(served, dict(document))
+            raise errors.KproxyError(f"{applied_files.why_unknown(document)}; remove it")
+        resource = api_versions.stored_as(served)
+        document = api_versions.to_stored(served, dict(document))
         metadata = document.get("metadata") or {}
         if not isinstance(metadata, dict):
             raise errors.KproxyError("metadata is not an object; correct the manifest")
@@ -205,7 +202,7 @@ class Cluster:
             if self.registry.find(resource, name, namespace) is None:
                 return self.registry.create(resource, new)
             return self.registry.patch(resource, namespace, name, "strategic", new)
-        except status.StatusError as error:
+        except statuses.StatusError as error:
             raise errors.KproxyError(f"{error}; correct the manifest") from error
 
     @contextlib.asynccontextmanager
@@ -221,7 +218,7 @@ class Cluster:
                     task.cancel()
 
     def _connect(
-        self, recorder: events.Recorder, networks: "_Networks", rng: random.Random
+        self, recorder: event_recorder.Recorder, networks: "_Networks", rng: random.Random
     ) -> Sequence[controller.Controller]:
         """The controllers, told by the storage of what may concern them."""
         scheduler = nodes.Scheduler(self.registry, recorder)
@@ -271,7 +268,7 @@ class Cluster:
         made = {"metadata": {**identity, "labels": skip}, "subsets": [subset]}
         self.registry.create(resources.ENDPOINTS, made)
         endpoint = {"addresses": [self.options.address], "conditions": {"ready": True}}
-        label = {endpoint_validation.LABEL_SERVICE_NAME: "kubernetes"}
+        label = {endpoint_rules.LABEL_SERVICE_NAME: "kubernetes"}
         self.registry.create(
             resources.ENDPOINT_SLICES,
             {

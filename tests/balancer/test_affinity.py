@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kproxy.balancer import affinity, member
-from kproxy.model import endpoints
+from kproxy.model.kinds import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from kproxy.balancer import balancer, penalty
-from kproxy.model import endpoints, forwarding, services
+from kproxy.model import forwarding
+from kproxy.model.kinds import endpoints, services
 
 RANDOM = services.Strategy.RANDOM
 ROUND_ROBIN = services.Strategy.ROUND_ROBIN

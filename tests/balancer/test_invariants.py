@@ -10,7 +10,8 @@ from hypothesis import stateful
 from hypothesis import strategies as st
 
 from kproxy.balancer import balancer, penalty
-from kproxy.model import endpoints, forwarding, services
+from kproxy.model import forwarding
+from kproxy.model.kinds import endpoints, services
 
 BACKENDS = [endpoints.Backend(f"10.0.0.{i}", 80) for i in range(1, 6)]
 CLIENTS = [f"192.0.2.{i}" for i in range(1, 7)]

@@ -3,7 +3,7 @@
 import pytest
 
 from kproxy.balancer import penalty
-from kproxy.model import endpoints
+from kproxy.model.kinds import endpoints
 
 A = endpoints.Backend("10.0.0.1", 80)
 B = endpoints.Backend("10.0.0.2", 80)

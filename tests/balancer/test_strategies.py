@@ -7,7 +7,7 @@ import random
 import pytest
 
 from kproxy.balancer import member, strategies
-from kproxy.model import endpoints, services
+from kproxy.model.kinds import endpoints, services
 
 
 def members(count: int) -> list[member.Member]:

@@ -4,7 +4,7 @@ import random
 
 import msgspec
 
-from kproxy.bench import results, statistics
+from kproxy.bench.report import arithmetic, results
 
 SUBJECTS = ("direct", "kproxy", "haproxy", "nginx", "socat", "uvloop", "asyncio")
 
@@ -38,7 +38,7 @@ def report(seed: int = 1, rounds: int = 5, noise: float = 0.04) -> results.Repor
 
     def latency(median: float) -> tuple[tuple[float, float], ...]:
         values = [median * chance.lognormvariate(0, 0.35) for _ in range(10_000)]
-        return tuple((q, round(v, 1)) for q, v in statistics.quantiles(values))
+        return tuple((q, round(v, 1)) for q, v in arithmetic.quantiles(values))
 
     connect = results.Scenario(
         name="connect",

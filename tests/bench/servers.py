@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kproxy.bench import http, network
+from kproxy.bench.lab import network
+from kproxy.bench.load import http1
 
 
 @dataclass
@@ -43,8 +44,8 @@ class Plain:
         with client, contextlib.suppress(OSError):
             while data := client.recv(4096):
                 pending += data
-                while http.END in pending:
-                    request, _, pending = pending.partition(http.END)
+                while http1.END in pending:
+                    request, _, pending = pending.partition(http1.END)
                     if not self.answer:
                         return
                     with self.lock:  # a stall is everybody's
@@ -58,7 +59,7 @@ class Plain:
 
 @contextlib.contextmanager
 def plain(
-    answer: bytes = http.answer(80), stall_at: int = 0, stall_s: float = 0
+    answer: bytes = http1.answer(80), stall_at: int = 0, stall_s: float = 0
 ) -> Iterator[Plain]:
     """A server on a free port; an empty `answer` means closing without one."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:

@@ -4,20 +4,20 @@ import socket
 
 import pytest
 
-from kproxy.bench.scenarios import faults
+from kproxy.bench.scenarios import dead_endpoints
 
 pytestmark = pytest.mark.xdist_group("time")
 
 
 def test_a_connection_to_the_black_hole_is_neither_accepted_nor_refused() -> None:
-    with faults.black_hole() as address, socket.socket() as client:
+    with dead_endpoints.black_hole() as address, socket.socket() as client:
         client.settimeout(0.2)
         with pytest.raises(TimeoutError):
             client.connect(address)
 
 
 def test_the_black_hole_is_gone_when_its_context_ends() -> None:
-    with faults.black_hole() as address:
+    with dead_endpoints.black_hole() as address:
         pass
     with socket.socket() as client, pytest.raises(ConnectionRefusedError):
         client.connect(address)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kproxy import errors
-from kproxy.bench import backend, http, messages, network
+from kproxy.bench.lab import network
+from kproxy.bench.load import backend, http1, messages
 from kproxy.bench.scenarios import catalogue
 from kproxy.bench.subjects import kproxy_run, peers, subject
 
@@ -64,9 +65,9 @@ def test_each_service_has_a_frontend_of_its_own(proxy: subject.Subject, tmp_path
         proxy.start([[one], [other], [one, other]], subject.Place(tmp_path)) as running,
     ):
         first, second, both = running.frontends
-        assert http.ask(first) == one.port
-        assert http.ask(second) == other.port
-        assert {http.ask(both), http.ask(both)} == {one.port, other.port}
+        assert http1.ask(first) == one.port
+        assert http1.ask(second) == other.port
+        assert {http1.ask(both), http1.ask(both)} == {one.port, other.port}
         assert running.usage().total > 0
     assert not any(map(network.is_listening, running.frontends))
 
@@ -79,7 +80,7 @@ def test_a_custom_peer_leads_to_its_backend(tmp_path: Path) -> None:
         backend.start(messages.Backend((messages.Listen(address),)), 1, tmp_path),
         proxy.start([[address]], subject.Place(tmp_path)) as running,
     ):
-        assert http.ask(running.target) == address.port
+        assert http1.ask(running.target) == address.port
 
 
 def test_envoy_has_a_listener_and_a_cluster_for_each_service() -> None:

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from kproxy import errors
-from kproxy.bench import budget, http, network, results, run
+from kproxy.bench import budget, run
+from kproxy.bench.lab import network
+from kproxy.bench.load import http1
+from kproxy.bench.report import results
 from kproxy.bench.scenarios import catalogue
 from kproxy.bench.subjects import kproxy_run, peers
 from kproxy.cli import bench
@@ -176,7 +179,7 @@ def test_a_backend_on_its_own_serves_until_interrupted_and_tells_its_headroom() 
         try:
             assert running.stdout is not None
             assert running.stdout.readline() == f"listening on {address}\n"
-            assert http.ask(address) == address.port
+            assert http1.ask(address) == address.port
             running.send_signal(signal.SIGINT)
             assert running.stdout.read().startswith("1 requests on 1 connections; idle ")
             assert running.wait(20) == 0

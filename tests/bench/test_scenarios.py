@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kproxy.bench import budget, http, messages, network, processes, recording, results, rig, rounds
-from kproxy.bench.scenarios import catalogue, faults, throughput
+from kproxy.bench import budget
+from kproxy.bench.lab import network, processes, recording, rig, rounds
+from kproxy.bench.load import http1, messages
+from kproxy.bench.report import results
+from kproxy.bench.scenarios import catalogue, dead_endpoints, throughput
 from kproxy.bench.subjects import kproxy_run, peers, subject
 from tests.bench import servers
 
@@ -176,7 +179,7 @@ def test_faults_cost_kproxy_no_connection_and_the_naive_proxy_some(tmp_path: Pat
         if figure.name.endswith("_failed")
         for each in figure.series
     }
-    assert {failed[f"{fault}_failed", "kproxy"] for fault in faults.FAULTS} == {0}
+    assert {failed[f"{fault}_failed", "kproxy"] for fault in dead_endpoints.FAULTS} == {0}
     assert failed["healthy_failed", "asyncio"] == 0
     assert (failed["refused_failed", "asyncio"] or 0) > 0
     assert ("churn_failed", "asyncio") not in failed  # its endpoints cannot change
@@ -227,7 +230,7 @@ def test_a_command_with_backends_runs_once_for_each_service(tmp_path: Path) -> N
     with _rig(tmp_path) as lab:
         services = [[lab.endpoints[0]], [lab.endpoints[1]]]
         with custom.start(services, lab.place) as running:
-            answered = [http.ask(each) for each in running.frontends]
+            answered = [http1.ask(each) for each in running.frontends]
     assert answered == [lab.endpoints[0].port, lab.endpoints[1].port]
 
 

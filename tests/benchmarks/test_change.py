@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import change
 from kproxy import errors
-from kproxy.bench import results
+from kproxy.bench.report import results
 from tests.bench import reports
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import check
-from kproxy.bench import results
+from kproxy.bench.report import results
 from tests.bench import reports
 
 CALM = (98.0, 99.0, 100.0, 101.0)

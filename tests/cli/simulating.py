@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from kproxy.demo import stage
-from tests.e2e import daemon
+from tests.e2e.rig import daemon
 
 
 class Simulation:

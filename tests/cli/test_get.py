@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from kproxy import __version__
-from kproxy.cli import completion
+from kproxy.cli.parse import completion
 from tests import kubectl
-from tests.e2e import daemon, manifests, sockets
+from tests.e2e.rig import daemon, manifests, sockets
 
 ROOT = Path(__file__).parents[2]
 

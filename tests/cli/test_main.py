@@ -16,7 +16,7 @@ import pytest
 import kproxy
 from kproxy import server
 from kproxy.cli import main
-from tests.e2e import manifests, programs
+from tests.e2e.rig import manifests, programs
 
 COMMANDS = ["run", "get", "describe", "status", "simulate", "demo", "bench", "config", "version"]
 

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from kproxy import errors
-from kproxy.cli import kubeconfig_file
-from kproxy.simulator import kubeconfig
+from kproxy.cli.parse import kubeconfig_file
+from kproxy.simulator import admin_kubeconfig
 from tests.cli.simulating import Simulation, started
-from tests.e2e import daemon, programs
+from tests.e2e.rig import daemon, programs
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 MANIFEST = """
@@ -273,7 +273,7 @@ def test_a_manifest_that_cannot_be_used_is_one_sentence(
     assert words in line
 
 
-CONTENT = kubeconfig.kubeconfig("https://127.0.0.1:1", "token", b"")
+CONTENT = admin_kubeconfig.kubeconfig("https://127.0.0.1:1", "token", b"")
 
 
 def test_what_is_not_ours_is_not_overwritten(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from kproxy.simulator import faults, resources
-from kproxy.simulator.faults import Kind
-from tests.cluster import simulated_api
+from kproxy.simulator.api import server_faults
+from kproxy.simulator.api.server_faults import Kind
+from kproxy.simulator.store import resources
+from tests.sources.api import simulated_api
 
 GRACE_SECONDS = 5.0
 RECOVERY_SECONDS = 150.0
@@ -209,7 +210,7 @@ def breaks(kinds: Sequence[Kind]) -> st.SearchStrategy[Step]:
 mends: st.SearchStrategy[Step] = st.builds(Mend)
 cut: st.SearchStrategy[Step] = st.one_of(
     *(changes, changes, changes, waits, waits),
-    *(breaks(CUTS), breaks(sorted(faults.STREAMS)), mends, restarts, st.builds(Forget)),
+    *(breaks(CUTS), breaks(sorted(server_faults.STREAMS)), mends, restarts, st.builds(Forget)),
 )
 disordered: st.SearchStrategy[Step] = st.one_of(changes, changes, waits, breaks(DISORDERS), mends)
 openings = st.tuples(

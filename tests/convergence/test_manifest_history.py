@@ -19,10 +19,12 @@ import structlog.testing
 import yaml
 from hypothesis import strategies as st
 
-from kproxy.cluster import manifest_state, manifests, store
-from kproxy.model import admission, endpoints, names, services
+from kproxy.model import admission, names
+from kproxy.model.kinds import endpoints, services
 from kproxy.portal import budget
 from kproxy.reconcile import proxier
+from kproxy.sources import store
+from kproxy.sources.files import manifest_state, manifests
 from tests.reconcile import builders, recording
 
 Document: TypeAlias = dict[str, Any]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from kproxy.datapath import syscalls
-from kproxy.model import endpoints
+from kproxy.model.kinds import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -246,11 +246,11 @@ class FaultyKernel(syscalls.Kernel):
                 code = self.rng.choice(codes)
                 raise OSError(code, os.strerror(code))
         sock, fd, address, port = super().accept(listener)
-        return self._adopt(cast(_socket.socket, sock)), fd, address, port
+        return self._adopt(cast("_socket.socket", sock)), fd, address, port
 
     def stream_socket(self, backend: endpoints.Backend) -> syscalls.StreamSocket:
         self.fail_if_asked("socket")
-        sock = self._adopt(cast(_socket.socket, super().stream_socket(backend)))
+        sock = self._adopt(cast("_socket.socket", super().stream_socket(backend)))
         sock.is_dialled = True
         if self.prepare_dial is not None:
             self.prepare_dial(sock)
@@ -258,7 +258,7 @@ class FaultyKernel(syscalls.Kernel):
 
     def epoll(self) -> select.epoll:
         self.watcher = FaultyEpoll(self)
-        return cast(select.epoll, self.watcher)
+        return cast("select.epoll", self.watcher)
 
     def pipe(self, size: int) -> tuple[int, int, int]:
         self.fail_if_asked("pipe")

@@ -14,8 +14,9 @@ import uvloop
 
 from kproxy import metrics
 from kproxy.balancer import penalty
-from kproxy.datapath import connection, halfclose, syscalls, worker
-from kproxy.model import endpoints
+from kproxy.datapath import syscalls, worker
+from kproxy.datapath.tcp import connection, halfclose
+from kproxy.model.kinds import endpoints
 from tests.datapath import faulty
 
 _KERNELS: dict[str, Callable[[int], syscalls.Kernel]] = {

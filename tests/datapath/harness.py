@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from kproxy.balancer import balancer, penalty
-from kproxy.datapath import connection, dial, listener, probe, relay, syscalls, worker
-from kproxy.model import endpoints, forwarding
+from kproxy.datapath import syscalls, worker
+from kproxy.datapath.tcp import connection, dial, listener, probe, relay
+from kproxy.model import forwarding
+from kproxy.model.kinds import endpoints
 from tests.datapath import faulty
 from tests.relay import actor
 

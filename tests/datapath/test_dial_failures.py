@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kproxy.datapath import halfclose
-from kproxy.model import endpoints
+from kproxy.datapath.tcp import halfclose
+from kproxy.model.kinds import endpoints
 from tests.datapath import clients, harness
 
 FAST = pytest.param(False, id="service port")

@@ -1,7 +1,7 @@
 """What the data path tells in a feed of its connections."""
 
 from kproxy import events
-from kproxy.datapath import halfclose
+from kproxy.datapath.tcp import halfclose
 from tests.datapath import clients, harness
 
 

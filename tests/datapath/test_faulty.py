@@ -4,7 +4,7 @@ import collections
 
 import pytest
 
-from kproxy.datapath import halfclose
+from kproxy.datapath.tcp import halfclose
 from tests.datapath import faulty, harness
 from tests.relay import actor, cases, registry, rig, stream
 

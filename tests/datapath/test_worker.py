@@ -9,7 +9,8 @@ import pytest
 
 from kproxy import errors
 from kproxy.balancer import penalty
-from kproxy.datapath import halfclose, syscalls, worker
+from kproxy.datapath import syscalls, worker
+from kproxy.datapath.tcp import halfclose
 from tests.datapath import harness
 from tests.relay import actor
 

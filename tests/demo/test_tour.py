@@ -21,7 +21,7 @@ from rich import console
 
 from kproxy import errors
 from kproxy.demo import screen, stage
-from tests.e2e import daemon
+from tests.e2e.rig import daemon
 
 
 class Demo:

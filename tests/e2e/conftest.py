@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.e2e import daemon
+from tests.e2e.rig import daemon
 
 Run: TypeAlias = Callable[..., daemon.Daemon]
 

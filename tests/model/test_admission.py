@@ -10,7 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.model import admission, endpoints, names, objects, services
+from kproxy.model import admission, names, objects
+from kproxy.model.kinds import endpoints, services
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 GOOD: dict[str, Any] = {

@@ -7,11 +7,15 @@ from types import MappingProxyType
 
 from kproxy import events, metrics
 from kproxy.balancer import penalty
-from kproxy.cluster import source, store
 from kproxy.datapath import worker
-from kproxy.model import endpoints, forwarding, names, services
-from kproxy.ops import durations, health, observed
-from kproxy.reconcile import dataplane, proxier, report, rules, runner
+from kproxy.model import forwarding, names
+from kproxy.model.kinds import endpoints, services
+from kproxy.ops import health
+from kproxy.ops.prometheus import durations
+from kproxy.ops.views import observed
+from kproxy.plane import in_process
+from kproxy.reconcile import proxier, report, rules, runner
+from kproxy.sources import source, store
 
 
 class StillSource:
@@ -49,7 +53,7 @@ class Proxy:
     ) -> None:
         self.box = penalty.PenaltyBox()
         self.source = StillSource(reflectors)
-        self.plane = dataplane.WorkerDataPlane(data_path, self.box, random.Random(1))
+        self.plane = in_process.WorkerDataPlane(data_path, self.box, random.Random(1))
         self.proxier = proxier.Proxier(
             self.source.store,
             self.plane,
@@ -96,7 +100,7 @@ class Proxy:
         with self.syncs.sync():
             self.proxier.sync()
 
-    def port(self, name: str) -> dataplane.ServicePortState:
+    def port(self, name: str) -> in_process.ServicePortState:
         """What the data plane holds of a Service's port."""
         service = names.NamespacedName("default", name)
         state = self.plane.port(names.ServicePortName(service, "http"))

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from kproxy.ops import control
-from kproxy.simulator import apiserver, certificates, faults, resources
-from tests.e2e import daemon, manifests
-from tests.ops import serving
+from kproxy.ops.views import control
+from kproxy.simulator import certificates
+from kproxy.simulator.api import apiserver, server_faults
+from kproxy.simulator.store import resources
+from tests.e2e.rig import daemon, manifests
+from tests.ops import surfaces
 from tests.simulator import objects
 
 TOKEN = "top-Secret-of-the-cluster"
@@ -98,7 +100,7 @@ async def seen_from_outside(proxy: daemon.Daemon) -> bytes:
         for verb in ("GET", "POST")
     ]
     answers = [
-        await serving.ask(address, f"{verb} {path} HTTP/1.0\nHost: x\n\n")
+        await surfaces.ask(address, f"{verb} {path} HTTP/1.0\nHost: x\n\n")
         for address, path, verb in asked
     ]
     process = Path(f"/proc/{proxy.pid}")
@@ -137,11 +139,15 @@ async def test_a_token_is_nowhere_to_be_found(
         assert soft_limit(proxy.pid, "Max core file size") == "0"
         seen = await seen_from_outside(proxy)
 
-        for kind in (faults.Kind.INTERNAL_ERROR, faults.Kind.BAD_GATEWAY, faults.Kind.FORBIDDEN):
+        for kind in (
+            server_faults.Kind.INTERNAL_ERROR,
+            server_faults.Kind.BAD_GATEWAY,
+            server_faults.Kind.FORBIDDEN,
+        ):
             api.faults.set(kind, count=1)
         await api.stop()
         await api.start()
-        await serving.until(lambda: not api.faults.active())
+        await surfaces.until(lambda: not api.faults.active())
         await api.stop()
         api.tokens = {"another": "kproxy"}  # the proxy's is refused from now on
         await api.start()

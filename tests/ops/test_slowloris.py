@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kproxy.ops import http as ops_http
-from tests.e2e import daemon, manifests, sockets
+from kproxy.ops.serving import responder as ops_http
+from tests.e2e.rig import daemon, manifests, sockets
 
 CROWD = 1000
 HALF_A_REQUEST = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: "

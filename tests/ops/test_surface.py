@@ -10,9 +10,9 @@ import pytest
 import structlog
 
 from kproxy import config, errors, server
-from kproxy.ops import http, places
-from tests.e2e import manifests, sockets
-from tests.ops import recordings, serving
+from kproxy.ops.serving import places, responder
+from tests.e2e.rig import manifests, sockets
+from tests.ops import recordings, surfaces
 
 
 def web(folder: Path, *backends: manifests.Address) -> Path:
@@ -37,11 +37,11 @@ def addresses(folder: Path) -> dict[str, str]:
 
 async def test_healthz_and_livez_answer_as_kube_proxy_does(tmp_path: Path) -> None:
     status, headers, body = recordings.answer("healthz.http.txt")
-    async with serving.serving(
-        web(tmp_path), ready_file=tmp_path / "ready.json", healthz=serving.anywhere()
+    async with surfaces.serving(
+        web(tmp_path), ready_file=tmp_path / "ready.json", healthz=surfaces.anywhere()
     ):
         for path in ("/healthz", "/livez"):
-            given = await serving.get(addresses(tmp_path)["healthz"], path)
+            given = await surfaces.get(addresses(tmp_path)["healthz"], path)
 
             assert given[0] == status == 200
             assert undated(given[1]) == undated(headers)
@@ -50,41 +50,41 @@ async def test_healthz_and_livez_answer_as_kube_proxy_does(tmp_path: Path) -> No
 
 async def test_proxy_mode_is_answered_as_kube_proxys_userspace_mode_did(tmp_path: Path) -> None:
     status, headers, body = recordings.answer("userspace-mode.proxyMode.http.txt")
-    async with serving.serving(
-        web(tmp_path), ready_file=tmp_path / "ready.json", metrics=serving.anywhere()
+    async with surfaces.serving(
+        web(tmp_path), ready_file=tmp_path / "ready.json", metrics=surfaces.anywhere()
     ):
-        given = await serving.get(addresses(tmp_path)["metrics"], "/proxyMode")
+        given = await surfaces.get(addresses(tmp_path)["metrics"], "/proxyMode")
 
         assert (given[0], undated(given[1]), given[2]) == (status, undated(headers), body)
         assert given[1]["Content-Length"] == headers["Content-Length"] == "9"
-        assert (await serving.get(addresses(tmp_path)["metrics"], "/healthz"))[2] == b"ok"
+        assert (await surfaces.get(addresses(tmp_path)["metrics"], "/healthz"))[2] == b"ok"
 
 
 async def test_nothing_can_be_changed_and_nothing_else_is_there(tmp_path: Path) -> None:
-    async with serving.serving(
-        web(tmp_path), ready_file=tmp_path / "ready.json", metrics=serving.anywhere()
+    async with surfaces.serving(
+        web(tmp_path), ready_file=tmp_path / "ready.json", metrics=surfaces.anywhere()
     ):
         address = addresses(tmp_path)["metrics"]
         for verb in ("POST", "PUT", "DELETE", "PATCH"):
-            assert (await serving.get(address, "/metrics", verb=verb))[0] == 405
+            assert (await surfaces.get(address, "/metrics", verb=verb))[0] == 405
         for path in ("/", "/debug/pprof/", "/configz", "/livez/"):
-            assert (await serving.get(address, path))[0] == 404
-        status, _, body = await serving.get(address, "/metrics", verb="HEAD")
+            assert (await surfaces.get(address, path))[0] == 404
+        status, _, body = await surfaces.get(address, "/metrics", verb="HEAD")
         assert (status, body) == (200, b"")
 
 
 async def test_health_fails_before_the_first_sync_and_life_does_not(tmp_path: Path) -> None:
     served = server.Server(
-        config.Config(manifests=(web(tmp_path),), grace_period=0.0, healthz=serving.anywhere())
+        config.Config(manifests=(web(tmp_path),), grace_period=0.0, healthz=surfaces.anywhere())
     )
     with structlog.testing.capture_logs() as logs:
         async with asyncio.TaskGroup() as group:
             group.create_task(served.run())
             await asyncio.sleep(0)
             (address,) = [each for each in served.addresses().values() if each]
-            early = [await serving.get(address, path) for path in ("/healthz", "/livez")]
-            await serving.until(lambda: any(log["event"] == "ready" for log in logs))
-            late = await serving.get(address, "/healthz")
+            early = [await surfaces.get(address, path) for path in ("/healthz", "/livez")]
+            await surfaces.until(lambda: any(log["event"] == "ready" for log in logs))
+            late = await surfaces.get(address, "/healthz")
             served.stop()
 
     assert late[0] == 200
@@ -99,12 +99,12 @@ async def test_health_fails_before_the_first_sync_and_life_does_not(tmp_path: Pa
 async def test_when_told_to_stop_health_fails_at_once_and_life_goes_on(tmp_path: Path) -> None:
     with sockets.backend(manifests.fresh_ip(127)) as pod:
         path = web(tmp_path, pod.getsockname())
-        async with serving.serving(
+        async with surfaces.serving(
             path,
             ready_file=tmp_path / "ready.json",
             grace_period=3600,
-            healthz=serving.anywhere(),
-            metrics=serving.anywhere(),
+            healthz=surfaces.anywhere(),
+            metrics=surfaces.anywhere(),
         ) as served:
             bound = addresses(tmp_path)
             (frontend,) = json.loads((tmp_path / "ready.json").read_text())["services"][0][
@@ -116,9 +116,9 @@ async def test_when_told_to_stop_health_fails_at_once_and_life_goes_on(tmp_path:
             with contextlib.closing(await asyncio.to_thread(sockets.accept, pod)):
                 served.stop()
 
-                assert (await serving.get(bound["healthz"], "/healthz"))[0] == 503
-                assert (await serving.get(bound["healthz"], "/livez"))[0] == 200
-                _, _, page = await serving.get(bound["metrics"], "/metrics")
+                assert (await surfaces.get(bound["healthz"], "/healthz"))[0] == 503
+                assert (await surfaces.get(bound["healthz"], "/livez"))[0] == 200
+                _, _, page = await surfaces.get(bound["metrics"], "/metrics")
                 assert b"kproxy_open_connections 1.0" in page
 
                 served.stop()
@@ -147,7 +147,7 @@ async def test_a_taken_address_that_was_asked_for_ends_the_proxy_before_it_serve
 async def test_a_taken_default_is_told_once_and_had_when_it_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "RETRY", 0.01)
+    monkeypatch.setattr(responder, "RETRY", 0.01)
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         structlog.testing.capture_logs() as logs,
@@ -155,26 +155,26 @@ async def test_a_taken_default_is_told_once_and_had_when_it_is_free(
         place = places.TcpPlace(
             "127.0.0.1", taken.getsockname()[1], "--metrics-bind-address", is_required=False
         )
-        async with serving.serving(
+        async with surfaces.serving(
             web(tmp_path), ready_file=tmp_path / "ready.json", metrics=place
         ) as served:
             assert addresses(tmp_path)["metrics"] is None
             await asyncio.sleep(0.05)  # some tries, each of which could tell it again
             taken.close()
-            await serving.until(lambda: served.addresses()["metrics"])
+            await surfaces.until(lambda: served.addresses()["metrics"])
 
-            assert (await serving.get(f"127.0.0.1:{place.port}", "/proxyMode"))[0] == 200
+            assert (await surfaces.get(f"127.0.0.1:{place.port}", "/proxyMode"))[0] == 200
 
     told = [log for log in logs if "metrics unavailable" in log["event"]]
     assert [log["log_level"] for log in told] == ["warning"]
 
 
 async def test_every_address_is_given_back(tmp_path: Path) -> None:
-    async with serving.serving(
+    async with surfaces.serving(
         web(tmp_path),
         ready_file=tmp_path / "ready.json",
-        healthz=serving.anywhere(),
-        metrics=serving.anywhere(),
+        healthz=surfaces.anywhere(),
+        metrics=surfaces.anywhere(),
         control=places.UnixPlace(tmp_path / "control.sock"),
     ):
         bound = addresses(tmp_path)

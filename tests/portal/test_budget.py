@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.model import endpoints, forwarding, names
+from kproxy.model import forwarding, names
 from kproxy.model import steps as stepwise
+from kproxy.model.kinds import endpoints
 from kproxy.portal import budget, claims
 
 KINDS = forwarding.FrontendKind

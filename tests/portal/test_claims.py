@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.model import endpoints, forwarding, names
+from kproxy.model import forwarding, names
+from kproxy.model.kinds import endpoints
 from kproxy.portal import claims
 
 HERE = endpoints.Backend("127.0.0.1", 80)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy import errors
-from kproxy.model import endpoints, forwarding
+from kproxy.model import forwarding
+from kproxy.model.kinds import endpoints
 from kproxy.portal import loopback
 
 KINDS = forwarding.FrontendKind

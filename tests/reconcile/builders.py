@@ -4,7 +4,8 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
-from kproxy.model import endpoints, names, services
+from kproxy.model import names
+from kproxy.model.kinds import endpoints, services
 from kproxy.portal import loopback
 from kproxy.reconcile import rules
 

@@ -3,8 +3,12 @@
 import errno
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from kproxy.model import endpoints, forwarding, names
+from kproxy.model import forwarding, names
+
+if TYPE_CHECKING:
+    from kproxy.model.kinds import endpoints
 
 
 class RecordingPlane:

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.cluster import store
-from kproxy.model import endpoints, forwarding, names, services
+from kproxy.model import forwarding, names
 from kproxy.model import steps as stepwise
+from kproxy.model.kinds import endpoints, services
 from kproxy.portal import budget, loopback
 from kproxy.reconcile import proxier, rules
+from kproxy.sources import store
 from tests.reconcile import builders, recording
 from tests.reconcile.builders import service, sliced
 

@@ -14,10 +14,11 @@ import pytest
 import structlog.testing
 import structlog.typing
 
-from kproxy.cluster import store
-from kproxy.model import admission, endpoints, forwarding, names, services
+from kproxy.model import admission, forwarding, names
+from kproxy.model.kinds import endpoints, services
 from kproxy.portal import budget
 from kproxy.reconcile import proxier
+from kproxy.sources import store
 from tests.reconcile import builders, recording
 from tests.reconcile.builders import service, sliced  # the words of every script
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from kproxy.cluster import store
-from kproxy.model import admission, endpoints, forwarding, names, services
+from kproxy.model import admission, forwarding, names
 from kproxy.model import steps as stepwise
+from kproxy.model.kinds import endpoints, services
 from kproxy.reconcile import rules
+from kproxy.sources import store
 from tests.reconcile import builders
 
 WEB = builders.named("web")

@@ -4,9 +4,10 @@ from collections import Counter
 
 import pytest
 
-from kproxy.cluster import store
-from kproxy.model import endpoints, forwarding, names, services
+from kproxy.model import forwarding, names
+from kproxy.model.kinds import endpoints, services
 from kproxy.reconcile import proxier
+from kproxy.sources import store
 from tests.reconcile import builders, recording
 
 _SLICES, _IN_EACH = 100, 50

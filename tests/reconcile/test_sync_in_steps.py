@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.cluster import store
-from kproxy.model import admission, endpoints, forwarding, names, services
+from kproxy.model import admission, forwarding, names
 from kproxy.model import steps as stepwise
+from kproxy.model.kinds import endpoints, services
 from kproxy.reconcile import proxier
+from kproxy.sources import store
 from tests.reconcile import builders, recording
 
 if TYPE_CHECKING:

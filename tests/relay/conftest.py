@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-from tests.e2e import daemon, manifests
+from tests.e2e.rig import daemon, manifests
 from tests.relay import rig
 
 HALF_CLOSE_TIMEOUT = 4.0

@@ -8,7 +8,8 @@ from typing import Any
 
 import aiohttp
 
-from kproxy.simulator import apiserver, registry, resources
+from kproxy.simulator.api import apiserver
+from kproxy.simulator.store import registry, resources
 from tests.simulator.objects import service
 
 SERVICES = "/api/v1/namespaces/default/services"

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from kproxy.simulator import registry, resources, storage
-from kproxy.simulator.storage import Object
+from kproxy.simulator.store import registry, resources, storage
+from kproxy.simulator.store.storage import Object
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from kproxy.demo import stage
-from kproxy.simulator import cluster, pods, resources
-from kproxy.simulator.storage import Object
+from kproxy.simulator import cluster
+from kproxy.simulator.kinds import pods
+from kproxy.simulator.store import resources
+from kproxy.simulator.store.storage import Object
 from tests import virtual_time
 
 _T = TypeVar("_T")

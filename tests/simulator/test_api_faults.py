@@ -13,8 +13,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from kproxy.simulator import apiserver, certificates, faults, resources
-from kproxy.simulator.faults import Kind
+from kproxy.simulator import certificates
+from kproxy.simulator.api import apiserver, server_faults
+from kproxy.simulator.api.server_faults import Kind
+from kproxy.simulator.store import resources
 from tests import virtual_time
 from tests.simulator.api_client import SERVICES, Api
 from tests.simulator.objects import new_registry
@@ -149,7 +151,7 @@ async def test_oversized_objects(api: Api) -> None:
     api.make("web")
     api.server.faults.set(Kind.OVERSIZED_OBJECTS, size=200_000)
     _, body = await api.get(SERVICES)
-    assert len(body["items"][0]["metadata"]["annotations"][faults.PADDING]) == 200_000
+    assert len(body["items"][0]["metadata"]["annotations"][server_faults.PADDING]) == 200_000
 
 
 async def test_stalled_headers_never_come(api: Api) -> None:
@@ -188,15 +190,15 @@ async def test_the_switches_over_http(api: Api) -> None:
 )
 def test_orders_that_make_no_sense(body: Any) -> None:
     with pytest.raises(Exception, match="a fault"):
-        faults.Faults().set_from(body)
+        server_faults.Faults().set_from(body)
 
 
 async def test_late_rbac_is_over_by_itself() -> None:
     clock = iter((0.0, 1.0, 2.0, 2.0))
-    switches = faults.Faults(clock=lambda: next(clock))
+    switches = server_faults.Faults(clock=lambda: next(clock))
     switches.set(Kind.LATE_RBAC, seconds=2)
-    assert switches.take(faults.ANSWERS, "services", "list")
-    assert switches.take(faults.ANSWERS, "services", "list") is None
+    assert switches.take(server_faults.ANSWERS, "services", "list")
+    assert switches.take(server_faults.ANSWERS, "services", "list") is None
     assert switches.active() == []
 
 

@@ -15,9 +15,11 @@ import pytest
 import yaml
 from kubernetes import aio as kubernetes_aio
 
-from kproxy.cluster import informer, rest_config
 from kproxy.demo import stage
-from kproxy.simulator import apiserver, certificates, cluster
+from kproxy.simulator import certificates, cluster
+from kproxy.simulator.api import apiserver
+from kproxy.sources.access import rest_config
+from kproxy.sources.api import informer
 from tests.simulator.objects import new_registry
 
 PATH = "/api/v1/namespaces"

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from kproxy import errors
-from kproxy.simulator import cluster, pods, resources
+from kproxy.simulator import cluster
+from kproxy.simulator.kinds import pods
+from kproxy.simulator.store import resources
 from tests.simulator import simulated
 from tests.simulator.simulated import Simulated, deployment, get, service
 

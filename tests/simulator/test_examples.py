@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kproxy.simulator import manifests, resources
+from kproxy.simulator import applied_files
+from kproxy.simulator.store import resources
 from tests.simulator import simulated
 from tests.simulator.simulated import Simulated
 
@@ -14,7 +15,7 @@ SIMULATED = ("deployment-and-service.yaml", "httpd-service.yaml", "two-microserv
 
 @pytest.mark.parametrize("name", SIMULATED)
 def test_every_service_has_the_pods_of_its_deployment(name: str) -> None:
-    given = manifests.read([EXAMPLES / name])
+    given = applied_files.read([EXAMPLES / name])
 
     async def main(running: Simulated) -> None:
         running.apply(each.content for each in given)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kproxy.simulator import apiserver
+from kproxy.simulator.api import apiserver
 from tests.simulator.api_client import SERVICES, Api
 from tests.simulator.objects import new_registry
 

@@ -5,8 +5,10 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from kproxy.simulator import apiserver, http_log, pod_server
-from tests.e2e import manifests
+from kproxy.simulator import http_log
+from kproxy.simulator.api import apiserver
+from kproxy.simulator.machines import pod_server
+from tests.e2e.rig import manifests
 from tests.simulator.objects import new_registry
 
 PORT = 8080

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kproxy.bench import budget, recording, rig
+from kproxy.bench import budget
+from kproxy.bench.lab import recording, rig
 from kproxy.bench.scenarios import (
-    affinity,
-    faults,
+    dead_endpoints,
     idle,
     latency,
-    services,
-    strategies,
+    many_services,
+    spread,
+    sticky_clients,
     throughput,
 )
 from kproxy.bench.subjects import subject
@@ -51,12 +52,12 @@ def _idle(size: budget.Budget, count: int) -> float:
 
 
 def _services(size: budget.Budget, count: int) -> float:
-    return count * size.slow_rounds * sum(map(services.seconds, size.services))
+    return count * size.slow_rounds * sum(map(many_services.seconds, size.services))
 
 
 def _affinity(size: budget.Budget, count: int) -> float:  # noqa: ARG001 (kproxy's own)
-    table = sum(map(affinity.table_seconds, size.affinity_clients))
-    return table + affinity.wire_seconds(size)
+    table = sum(map(sticky_clients.table_seconds, size.affinity_clients))
+    return table + sticky_clients.wire_seconds(size)
 
 
 SCENARIOS = {
@@ -67,20 +68,20 @@ SCENARIOS = {
         Scenario("bulk", "bulk streams", throughput.bulk, _bulk),
         Scenario("latency", "latency at fixed rates", latency.latency, _latency),
         Scenario("idle", "idle connections", idle.idle, _idle),
-        Scenario("services", "many Services", services.services, _services),
-        Scenario("affinity", "ClientIP affinity", affinity.affinity, _affinity),
+        Scenario("services", "many Services", many_services.services, _services),
+        Scenario("affinity", "ClientIP affinity", sticky_clients.affinity, _affinity),
         Scenario(
             "faults",
             "one of four endpoints at fault",
-            faults.faults,
-            lambda size, count: size.slow_rounds * faults.seconds(size.faults_s, count),
+            dead_endpoints.faults,
+            lambda size, count: size.slow_rounds * dead_endpoints.seconds(size.faults_s, count),
         ),
         Scenario(
             "strategies",
             "spread over endpoints",
-            strategies.strategies,
+            spread.strategies,
             lambda size, count: (
-                (count + 1) * strategies.seconds(size.slow_rounds, size.strategies_connections)
+                (count + 1) * spread.seconds(size.slow_rounds, size.strategies_connections)
             ),
         ),
     )

@@ -4,7 +4,8 @@ import resource
 import time
 
 from kproxy import errors
-from kproxy.bench import messages, recording, rig, rounds
+from kproxy.bench.lab import recording, rig, rounds
+from kproxy.bench.load import messages
 from kproxy.bench.subjects import subject
 
 _SETTLE_S = 0.2  # for what a proxy gives back once a connection is quiet

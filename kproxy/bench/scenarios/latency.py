@@ -1,6 +1,9 @@
 """latency: what a user waits, at fixed rates below anybody's limit. Open loops."""
 
-from kproxy.bench import budget, messages, recording, rig, rounds, statistics
+from kproxy.bench import budget
+from kproxy.bench.lab import recording, rig, rounds
+from kproxy.bench.load import messages
+from kproxy.bench.report import arithmetic
 from kproxy.bench.subjects import subject
 
 _MICROSECONDS = 1e6
@@ -32,9 +35,9 @@ def latency(lab: rig.Rig, into: recording.Recording) -> None:
             outcome = sums.add((name, number, connections), outcome)
             times = sorted(time * _MICROSECONDS for time in outcome.times)
             for percent in _PERCENTILES:
-                value = statistics.percentile(times, percent)
+                value = arithmetic.percentile(times, percent)
                 into.figure(_figure(percent, connections, rate), name, number, value)
-        return rounds.Result(statistics.percentile(times, 50), "µs")
+        return rounds.Result(arithmetic.percentile(times, 50), "µs")
 
     into.note(
         "Latency counts from the moment each request was due, whatever became of those before."

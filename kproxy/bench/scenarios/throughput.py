@@ -1,6 +1,9 @@
 """connect, request, bulk: how much, and what an operation costs. Closed loops."""
 
-from kproxy.bench import budget, messages, processes, recording, rig, rounds, statistics
+from kproxy.bench import budget
+from kproxy.bench.lab import processes, recording, rig, rounds
+from kproxy.bench.load import messages
+from kproxy.bench.report import arithmetic
 from kproxy.bench.subjects import subject
 
 CONNECTIONS = 64
@@ -97,8 +100,8 @@ def _closed_loop(
         rate = outcome.done / outcome.seconds
         into.figure(main, name, number, rate)
         times = sorted(time * _MICROSECONDS for time in outcome.times)
-        into.figure(MEDIAN, name, number, statistics.percentile(times, 50))
-        into.figure(TAIL, name, number, statistics.percentile(times, 99))
+        into.figure(MEDIAN, name, number, arithmetic.percentile(times, 50))
+        into.figure(TAIL, name, number, arithmetic.percentile(times, 99))
         return rounds.Result(rate, main.unit)
 
     turns = "a turn" if cut.turns == 1 else f"{cut.turns} turns"

@@ -12,7 +12,7 @@ from typing import Any
 
 import kproxy
 from kproxy import errors
-from kproxy.bench import network, processes
+from kproxy.bench.lab import network, processes
 from kproxy.bench.subjects import subject
 
 RUN = (sys.executable, "-m", "kproxy", "run")

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 from kproxy import errors
-from kproxy.bench import network, processes
+from kproxy.bench.lab import network, processes
 from kproxy.bench.subjects import subject
 
 

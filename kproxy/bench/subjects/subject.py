@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
-from kproxy.bench import network, processes
+from kproxy.bench.lab import network, processes
 
 Services: TypeAlias = Sequence[Sequence[network.Address]]
 """The endpoints of each Service; a subject gives each Service a frontend of its own."""

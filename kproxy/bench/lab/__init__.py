@@ -1,0 +1,1 @@
+"""Where a measurement takes place: processes, networks, rounds, recordings."""

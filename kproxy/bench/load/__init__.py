@@ -1,0 +1,1 @@
+"""Load generators, and the servers that answer them."""

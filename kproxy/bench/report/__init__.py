@@ -1,0 +1,1 @@
+"""What was measured: results, ratios, tables, the page."""

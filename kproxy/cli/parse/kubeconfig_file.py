@@ -1,0 +1,85 @@
+"""The kubeconfig that `kproxy simulate` writes: for its user alone, and removed at the end."""
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kproxy import errors
+from kproxy.simulator import admin_kubeconfig
+
+
+class KubeconfigFile:
+    """A kubeconfig on disk. `written` makes and removes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._text = ""
+
+    def write(self, content: Mapping[str, Any]) -> None:
+        """Write the file whole and at once, mode 0600. Raises ConfigError."""
+        text = yaml.safe_dump(dict(content), sort_keys=False)
+        try:
+            _replace(self.path, text)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise errors.ConfigError(
+                f"--kubeconfig-out {self.path}: {reason}; name a path that can be written"
+            ) from error
+        self._text = text
+
+    def remove(self) -> None:
+        """Remove the file, if it still is what was written."""
+        with contextlib.suppress(OSError, ValueError):
+            if self.path.read_text() == self._text:
+                self.path.unlink()
+
+
+@contextlib.contextmanager
+def written(content: Mapping[str, Any], out: Path | None) -> Iterator[KubeconfigFile]:
+    """The kubeconfig in a file, until the end; `out` None: in a temporary folder.
+
+    Raises ConfigError where that cannot be, or would replace somebody's own file.
+    """
+    with contextlib.ExitStack() as stack:
+        if out is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kproxy-simulate-"))
+            out = Path(folder) / "kubeconfig"
+        else:
+            out = out.absolute()
+            _check_replaceable(out)
+        file = KubeconfigFile(out)
+        stack.callback(file.remove)
+        file.write(content)
+        yield file
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse what is there, unless it is the kubeconfig of an earlier run. Raises ConfigError."""
+    if not os.path.lexists(path):
+        return
+    if stat.S_ISREG(path.lstat().st_mode):
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+            known = yaml.safe_load(path.read_text())
+            if isinstance(known, dict) and known.get("current-context") == admin_kubeconfig.NAME:
+                return
+    raise errors.ConfigError(
+        f"--kubeconfig-out {path}: something is there that is not a simulated cluster's, name "
+        "another path"
+    )
+
+
+def _replace(path: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except OSError:
+        Path(temporary).unlink()
+        raise

@@ -1,0 +1,1 @@
+"""From values to tables, YAML, JSON and templates."""

@@ -1,0 +1,289 @@
+"""The values of -o: how items are printed, all at once or, in a watch, one after the other."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from kproxy import errors
+from kproxy.cli.parse import asked_resources
+from kproxy.cli.parse.asked_resources import Kind, View
+from kproxy.cli.render import jsonpath, tables
+
+FORMATS = (
+    "table, wide, json, yaml, name, jsonpath=TEMPLATE, jsonpath-file=PATH, "
+    "custom-columns=HEADING:PATH,…, custom-columns-file=PATH"
+)
+
+
+class Found(NamedTuple):
+    """Views of one resource."""
+
+    kind: Kind
+    views: Sequence[View]
+
+
+class Printer(Protocol):
+    """One way to print. What is printed ends with a line feed where kubectl ends it so."""
+
+    def every(self, found: Sequence[Found]) -> str:
+        """All that there is."""
+        ...
+
+    def one(self, kind: Kind, view: View) -> str:
+        """What a watch brings. Raises KproxyError for a template that does not fit."""
+        ...
+
+
+class Shape(NamedTuple):
+    """What is asked of tables beside their format."""
+
+    has_headings: bool = True
+    has_namespace: bool = False
+    has_labels: bool = False
+    is_colourful: bool = False
+
+
+def printer(text: str, shape: Shape) -> Printer:
+    """The printer for a value of -o. Raises ConfigError."""
+    name, equals, argument = text.partition("=")
+    if not equals and name in ("", "table", "wide"):
+        return TablePrinter(shape, is_wide=name == "wide")
+    if not equals and name in _PLAIN:
+        return _PLAIN[name]()
+    if name in ("jsonpath-file", "custom-columns-file"):
+        argument = _contents(argument, name)
+        if name == "custom-columns-file":
+            argument = _spec(argument)
+        name = name.removesuffix("-file")
+    if name == "jsonpath":
+        if not argument:
+            raise errors.ConfigError("-o jsonpath= needs a template, such as {.items[*].name}")
+        return TemplatePrinter(argument)
+    if name == "custom-columns":
+        return CustomPrinter(argument, shape)
+    raise errors.ConfigError(f"-o {text} is no format: there are {FORMATS}")
+
+
+def _contents(path: str, name: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not readable as text"
+        raise errors.ConfigError(f"-o {name}={path}: {reason}") from None
+
+
+def _spec(text: str) -> str:
+    """A line of headings and one of paths, as a value of custom-columns."""
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    if len(lines) != 2 or len(lines[0]) != len(lines[1]):
+        raise errors.ConfigError(
+            "-o custom-columns-file: the file needs a line of headings and a line of as many paths"
+        )
+    return ",".join(f"{heading}:{where}" for heading, where in zip(*lines, strict=True))
+
+
+class TablePrinter:
+    """Tables; in several of them names tell which resource they are of."""
+
+    def __init__(self, shape: Shape, *, is_wide: bool) -> None:
+        self._shape = shape
+        self._is_wide = is_wide
+        self._watched: tables.Table | None = None
+
+    def every(self, found: Sequence[Found]) -> str:
+        """A table for each resource that has something to show, an empty line between them."""
+        made = []
+        for kind, views in found:
+            table = self._table(kind, has_kind=len(found) > 1)
+            if lines := table.lines(views):
+                made.append("\n".join(lines) + "\n")
+        return "\n".join(made)
+
+    def one(self, kind: Kind, view: View) -> str:
+        """A row, the first one below the headings."""
+        if self._watched is None:
+            self._watched = self._table(kind, has_kind=False)
+        return "\n".join(self._watched.lines([view])) + "\n"
+
+    def _table(self, kind: Kind, *, has_kind: bool) -> tables.Table:
+        columns = tables.columns(
+            kind,
+            is_wide=self._is_wide,
+            has_namespace=self._shape.has_namespace,
+            has_kind=has_kind,
+            has_labels=self._shape.has_labels,
+        )
+        if self._shape.is_colourful:
+            return tables.Table(
+                columns, has_headings=self._shape.has_headings, paint=tables.coloured
+            )
+        return tables.Table(columns, has_headings=self._shape.has_headings)
+
+
+def _items(found: Sequence[Found]) -> list[View]:
+    return [asked_resources.item(kind, view) for kind, views in found for view in views]
+
+
+class JSONPrinter:
+    """JSON, indented as kubectl does it."""
+
+    def every(self, found: Sequence[Found]) -> str:
+        """A List."""
+        return self._shown(asked_resources.as_list(_items(found)))
+
+    def one(self, kind: Kind, view: View) -> str:
+        """A document."""
+        return self._shown(asked_resources.item(kind, view))
+
+    def _shown(self, value: Any) -> str:
+        return json.dumps(value, indent=4, ensure_ascii=False) + "\n"
+
+
+class YAMLPrinter:
+    """YAML. In a watch each document follows a line `---`, but for the first."""
+
+    def __init__(self) -> None:
+        self._is_first = True
+
+    def every(self, found: Sequence[Found]) -> str:
+        """A List."""
+        return _yaml(asked_resources.as_list(_items(found)))
+
+    def one(self, kind: Kind, view: View) -> str:
+        """A document."""
+        opening = "" if self._is_first else "---\n"
+        self._is_first = False
+        return opening + _yaml(asked_resources.item(kind, view))
+
+
+def _yaml(value: Any) -> str:
+    import yaml  # noqa: PLC0415  # only -o yaml waits for it
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(
+        value,
+        Dumper=dumper,
+        sort_keys=False,
+        default_flow_style=False,
+        allow_unicode=True,
+        width=1_000_000,  # long texts stay in one line
+    )
+    return text
+
+
+class NamePrinter:
+    """`service/web`: the Services that something is shown of, each once."""
+
+    def every(self, found: Sequence[Found]) -> str:
+        """A line for each."""
+        return "".join(
+            dict.fromkeys(self.one(kind, view) for kind, views in found for view in views)
+        )
+
+    def one(self, kind: Kind, view: View) -> str:
+        """A line."""
+        return f"{kind.singular}/{tables.printable(view[kind.name_field])}\n"
+
+
+_PLAIN: dict[str, Callable[[], Printer]] = {
+    "json": JSONPrinter,
+    "yaml": YAMLPrinter,
+    "name": NamePrinter,
+}
+
+
+class TemplatePrinter:
+    """A JSONPath template, applied to the List, or in a watch to each item."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._template = _template(text)
+
+    def every(self, found: Sequence[Found]) -> str:
+        """What the template makes of the List, without a line feed of its own."""
+        return self._rendered(asked_resources.as_list(_items(found)))
+
+    def one(self, kind: Kind, view: View) -> str:
+        """What it makes of one item."""
+        return self._rendered(asked_resources.item(kind, view))
+
+    def _rendered(self, data: View) -> str:
+        try:
+            return self._template.render(data)
+        except jsonpath.TemplateError as error:
+            raise errors.KproxyError(f"-o jsonpath={self._text}: {error}") from None
+
+
+def _template(text: str) -> jsonpath.Template:
+    try:
+        return jsonpath.Template(text)
+    except jsonpath.TemplateError as error:
+        raise errors.ConfigError(f"-o jsonpath={text}: {error}") from None
+
+
+_RELAXED = re.compile(r"\{\.?([^{}]+)\}|\.?([^{}]+)")
+
+
+def path(text: str) -> jsonpath.Template:
+    """A path with or without braces and leading dot, as kubectl takes it. Raises ConfigError."""
+    match = _RELAXED.fullmatch(text)
+    if match is None:
+        raise errors.ConfigError(f"{text} is no path: write it as {{.metadata.name}}")
+    return _template(f"{{.{match[1] or match[2]}}}")
+
+
+class CustomPrinter:
+    """A table with columns of the user's choice."""
+
+    def __init__(self, spec: str, shape: Shape) -> None:
+        self._columns = [self._column(part) for part in spec.split(",") if part]
+        if not self._columns:
+            raise errors.ConfigError("-o custom-columns= needs HEADING:PATH, such as NAME:.name")
+        self._has_headings = shape.has_headings
+        self._watched = tables.Table(self._columns, has_headings=shape.has_headings)
+
+    def every(self, found: Sequence[Found]) -> str:
+        """One table for all items."""
+        table = tables.Table(self._columns, has_headings=self._has_headings)
+        return "".join(f"{line}\n" for line in table.lines(_items(found)))
+
+    def one(self, kind: Kind, view: View) -> str:
+        """A row."""
+        return "".join(
+            f"{line}\n" for line in self._watched.lines([asked_resources.item(kind, view)])
+        )
+
+    def _column(self, part: str) -> tables.Column:
+        heading, _, where = part.partition(":")
+        if not heading or not where:
+            raise errors.ConfigError(f"-o custom-columns: {part} is not of the form HEADING:PATH")
+        template = path(where)
+
+        def show(item: View) -> str:
+            try:
+                found = template.results(item)
+            except jsonpath.TemplateError as error:
+                raise errors.KproxyError(f"-o custom-columns: {part}: {error}") from None
+            return ",".join(jsonpath.shown(each) for each in found if each is not None)
+
+        return tables.Column(heading, show)
+
+
+def in_order(views: Sequence[View], kind: Kind, text: str) -> list[View]:
+    """`views` sorted by the value at a path; those without one come first."""
+    template = path(text)
+
+    def key(view: View) -> tuple[int, float, str]:
+        try:
+            found = template.results(asked_resources.item(kind, view))
+        except jsonpath.TemplateError as error:
+            raise errors.KproxyError(f"--sort-by={text}: {error}") from None
+        if not found or found[0] is None:
+            return 0, 0.0, ""
+        if isinstance(found[0], int | float):
+            return 1, float(found[0]), ""
+        return 2, 0.0, jsonpath.shown(found[0])
+
+    return sorted(views, key=key)

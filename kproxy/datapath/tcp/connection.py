@@ -1,0 +1,259 @@
+"""One proxied connection from accept to end, and what all connections of a data path share."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from kproxy import events, metrics
+from kproxy.datapath import episodes, poller, splice, syscalls
+from kproxy.datapath.tcp import halfclose, loops, relay
+from kproxy.model.kinds import endpoints
+
+if TYPE_CHECKING:
+    from kproxy.datapath.tcp import dial
+
+
+class Picker(Protocol):
+    """Chooses backends for one service port. The balancer satisfies it; it must not block."""
+
+    def pick(self, client: str, now: float, /) -> endpoints.Backend | None:
+        """The first choice for a new connection from `client`; None when there is no backend."""
+
+    def repick(
+        self, client: str, tried: Sequence[endpoints.Backend], now: float, /
+    ) -> endpoints.Backend | None:
+        """Another choice after the dials in `tried` failed, untried ones first."""
+
+    def has_alternative(self, tried: Sequence[endpoints.Backend], /) -> bool:
+        """Whether a backend is left that is neither in `tried` nor known to be failing."""
+
+
+class Target:
+    """Where a listener's connections go: a picker, and the counters of its service port."""
+
+    __slots__ = ("counters", "name", "picker")
+
+    def __init__(
+        self, name: str, picker: Picker, counters: metrics.ServicePortCounters | None = None
+    ) -> None:
+        self.name = name
+        self.picker = picker
+        self.counters = counters or metrics.ServicePortCounters(halfclose.REASONS)
+
+
+class Shared:
+    """What every connection of one data path shares."""
+
+    __slots__ = (
+        "connections",
+        "counters",
+        "episodes",
+        "feed",
+        "kernel",
+        "on_room",
+        "own_dials",
+        "pipes",
+        "poller",
+    )
+
+    def __init__(
+        self, kernel: syscalls.Kernel, event_poller: poller.Poller, pipes: splice.PipePool
+    ) -> None:
+        self.kernel = kernel
+        self.poller = event_poller
+        self.pipes = pipes
+        self.counters = metrics.DataPathCounters()
+        self.episodes = episodes.Episodes()
+        self.own_dials = loops.OwnDials(event_poller, self.episodes)
+        self.connections = 0
+        """Connections open now, dialling ones included."""
+        self.feed: events.Feed | None = None
+        """Where to say what happens to connections; None while nobody listens."""
+        self.on_room: Callable[[], None] | None = None
+        """Called when a connection has ended, if anyone waits for that."""
+
+
+class Connection:
+    """A client's connection and the backend leg it is relayed to.
+
+    Owns both sockets through its legs; `close` and `abort` are the only ways they are closed.
+    """
+
+    __slots__ = (
+        "accepted_at",
+        "address",
+        "armed",
+        "backend",
+        "client",
+        "client_port",
+        "dial",
+        "is_prompt",
+        "progress_at",
+        "reason",
+        "seen",
+        "server",
+        "shared",
+        "tally",
+        "target",
+    )
+
+    def __init__(
+        self,
+        shared: Shared,
+        target: Target,
+        sock: syscalls.StreamSocket,
+        fd: int,
+        address: str,
+        client_port: int,
+    ) -> None:
+        self.shared = shared
+        self.target = target
+        self.address = address
+        """The client's IP address."""
+        self.client_port = client_port
+        self.client = relay.Leg(self, sock, fd)
+        self.server: relay.Leg | None = None
+        self.backend: endpoints.Backend | None = None
+        self.tally: metrics.EndpointCounters | None = None
+        """The backend's counters; None until it is connected."""
+        self.dial: dial.Dial | None = None
+        """The dial under way, if it did not complete at once."""
+        self.reason: halfclose.Reason | None = None
+        """Set when the end has begun: by the first half-close, or at the end itself."""
+        self.armed = False
+        self.is_prompt = False
+        """TCP_NODELAY is set on the backend leg, and what else `make_prompt` sets."""
+        self.seen: tuple[int, int, int] | None = None
+        """What the sweep saw at its last visit."""
+        self.accepted_at = self.progress_at = shared.poller.now
+        shared.connections += 1
+        target.counters.active += 1
+
+    @property
+    def is_open(self) -> bool:
+        """False once the connection has ended."""
+        return self.client.fd >= 0
+
+    @property
+    def state(self) -> str:
+        """In a word, for people."""
+        if self.server is None:
+            return "dialling"
+        return "half-closed" if self.reason is not None else "open"
+
+    def arm(self, keepalive_idle: int) -> None:
+        """Prepare a connection that lasts for what may happen to it. Done by the sweep.
+
+        The backend leg gets the keepalive that the client's inherited from its listener. Both
+        legs get a reset on close, which `close` takes back: should this process be killed, its
+        peers see a reset, and no cut transfer passes for a complete one. Doing this for every
+        short connection would cost seven system calls each.
+        """
+        server = self.server
+        assert server is not None
+        self.armed = True
+        syscalls.arm_keepalive(server.sock, keepalive_idle)
+        syscalls.reset_on_close(server.sock)
+        syscalls.reset_on_close(self.client.sock)
+
+    def make_prompt(self) -> None:
+        """Let nothing hold back what is sent to the backend, before a second message is sent.
+
+        No Nagle delay; no pacing on loopback. A connection of one message never needs either, and
+        is spared the system calls. The client leg has inherited both from its listener.
+        """
+        assert self.server is not None
+        assert self.backend is not None
+        self.is_prompt = True
+        syscalls.send_at_once(self.server.sock)
+        syscalls.send_unpaced(self.server.sock, self.backend.address)
+
+    def count_bytes(self) -> None:
+        """Bring the counters of the service port up to date while the connection goes on."""
+        counters = self.target.counters
+        counters.bytes_from_clients += self.client.take_count()
+        if self.server is not None:
+            counters.bytes_from_backends += self.server.take_count()
+
+    def note_progress(self) -> None:
+        """Start the inactivity clock anew."""
+        self.progress_at = self.shared.poller.now
+
+    def reset_by(self, leg: relay.Leg) -> halfclose.Reason:
+        """The reason for an end that `leg`'s failure brought about."""
+        return halfclose.CLIENT_RESET if leg is self.client else halfclose.BACKEND_RESET
+
+    def close(self) -> None:
+        """Both directions have ended in order: close both sockets."""
+        server = self.server
+        assert server is not None
+        assert self.reason is not None
+        if self.armed:
+            syscalls.close_in_order(server.sock)
+            syscalls.close_in_order(self.client.sock)
+        self._end(self.reason)
+
+    def abort(self, reason: halfclose.Reason) -> None:
+        """Reset both sides, whatever is under way. Does nothing when already ended."""
+        if not self.is_open:
+            return
+        if self.dial is not None:
+            self.dial.cancel()
+            self.dial = None
+        syscalls.reset_on_close(self.client.sock)
+        if self.server is not None:
+            syscalls.reset_on_close(self.server.sock)
+        self._end(reason)
+
+    def _tell_end(self, feed: events.Feed, reason: halfclose.Reason) -> None:
+        if feed.is_full:
+            feed.drop()
+            return
+        now = self.shared.poller.now
+        feed.publish(
+            events.ConnectionEnded(
+                now,
+                self.target.name,
+                (self.address, self.client_port),
+                self.backend,
+                reason,
+                halfclose.MEANING[reason],
+                self.client.total,
+                self.server.total if self.server is not None else 0,
+                now - self.accepted_at,
+            )
+        )
+
+    def _end(self, reason: halfclose.Reason) -> None:
+        """Settle the counts, give the sockets up, and break the links.
+
+        With the links broken no cycle is left for the garbage collector.
+        """
+        self.reason = reason
+        shared = self.shared
+        if shared.feed is not None:
+            self._tell_end(shared.feed, reason)
+        counters = self.target.counters
+        counters.active -= 1
+        counters.ended[reason] += 1
+        client = self.client
+        server = self.server
+        counters.bytes_from_clients += client.moved
+        if client.unsent is not None or client.pipe is not None:
+            client.discard()
+        if server is None:
+            shared.poller.close_later(client.fd, client.sock)
+        else:
+            counters.bytes_from_backends += server.moved
+            if server.unsent is not None or server.pipe is not None:
+                server.discard()
+            if self.tally is not None:
+                self.tally.active -= 1
+            shared.poller.close_pair_later(client.fd, client.sock, server.fd, server.sock)
+            server.fd = -1
+            client.peer = server.peer = None
+            del server.conn
+        client.fd = -1
+        del client.conn
+        shared.connections -= 1
+        if shared.on_room is not None:
+            shared.on_room()

@@ -1,0 +1,350 @@
+"""From API shapes to what a proxy works with: defaults, then kube-apiserver's rules.
+
+A real cluster's objects have been through this once; hand-written manifests have not. Defaults
+are those of `pkg/apis/core/v1/defaults.go` (docs/behaviour.md row 2), rules those of
+`pkg/apis/core/validation/validation.go`, for the fields a proxy reads. This module has Services
+and what they share with endpoints, which `endpoint_validation` has.
+"""
+
+import re
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, TypeVar
+
+from kproxy.model import addresses, names, objects
+from kproxy.model.kinds import services
+
+DEFAULT_NAMESPACE = "default"
+LABEL_SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
+ANNOTATION_STRATEGY = "kproxy.io/strategy"
+
+_PIECE = 128
+"""Ports judged between two pauses."""
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+_PROTOCOLS: Mapping[str | None, names.Protocol] = {
+    None: names.Protocol.TCP,
+    "": names.Protocol.TCP,
+    **{protocol.value: protocol for protocol in names.Protocol},
+}
+
+
+class Violation(NamedTuple):
+    """One broken rule: the field's path, the value found in words, the rule ("must be ...")."""
+
+    field: str
+    found: str
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.field} is {self.found} but {self.rule}"
+
+
+@dataclass(slots=True)
+class Findings:
+    """What checking one object brought to light, collected as the checks go along.
+
+    `violations` make the object invalid. `refused` are endpoint addresses left out by the
+    address policy, the rest of the object being good. `notes` explain what is not an error.
+    """
+
+    violations: list[Violation] = field(default_factory=list)
+    refused: list[Violation] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def violate(self, where: str, value: object, rule: str) -> None:
+        """Record that `value` at the field path `where` breaks `rule`."""
+        self.violations.append(Violation(where, objects.shown(value), rule))
+
+    def refuse(self, where: str, value: object, rule: str) -> None:
+        """Record that the endpoint address `value` is left out because of `rule`."""
+        self.refused.append(Violation(where, objects.shown(value), rule))
+
+
+@dataclass(frozen=True, slots=True)
+class NameRule:
+    """A syntax for names, in the words of k8s.io/apimachinery's validation package."""
+
+    pattern: re.Pattern[str]
+    longest: int
+    words: str
+
+    def admits(self, name: str) -> bool:
+        """Whether `name` has this syntax."""
+        return len(name) <= self.longest and self.pattern.fullmatch(name) is not None
+
+
+_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+DNS_LABEL = NameRule(
+    re.compile(_LABEL),
+    63,
+    "must be a DNS-1123 label: at most 63 of a-z, 0-9 and '-', no '-' at either end",
+)
+DNS_1035_LABEL = NameRule(
+    re.compile(r"[a-z](?:[-a-z0-9]*[a-z0-9])?"),
+    63,
+    "must be a DNS-1035 label: at most 63 of a-z, 0-9 and '-', a letter first, no '-' last",
+)
+"""What Kubernetes before 1.34 asks of a Service's name."""
+DNS_SUBDOMAIN = NameRule(
+    re.compile(rf"{_LABEL}(?:\.{_LABEL})*"),
+    253,
+    "must be a DNS-1123 subdomain: at most 253 of a-z, 0-9, '-' and '.'",
+)
+
+
+def identity(
+    metadata: objects.ObjectMeta | None, rule: NameRule, found: Findings
+) -> names.NamespacedName:
+    """The object's key; the namespace defaults to `default`, as in kubectl without a context."""
+    name = (metadata.name if metadata else None) or ""
+    namespace = (metadata.namespace if metadata else None) or DEFAULT_NAMESPACE
+    if not name:
+        found.violate("metadata.name", None, "must be given")
+    elif not rule.admits(name):
+        found.violate("metadata.name", name, rule.words)
+    if not DNS_LABEL.admits(namespace):
+        found.violate("metadata.namespace", namespace, DNS_LABEL.words)
+    return names.NamespacedName(namespace, name)
+
+
+def port_number(value: int | None, where: str, found: Findings) -> int:
+    """A port that something listens on: 1 to 65535."""
+    if value is None or not 1 <= value <= 65535:
+        found.violate(where, value, "must be from 1 to 65535")
+    return value or 0
+
+
+def port_name(name: str | None, where: str, found: Findings, *, required: bool) -> str:
+    """A port's name, "" when it has none, which is allowed for an only port (row 4)."""
+    if name:
+        if not DNS_LABEL.admits(name):
+            found.violate(where, name, DNS_LABEL.words)
+        return name
+    if required:
+        found.violate(where, None, "must be given when there is more than one port")
+    return ""
+
+
+def protocol(value: str | None, where: str, found: Findings) -> names.Protocol:
+    """A transport protocol; TCP when absent or empty. Upper case only, as in the API."""
+    known = _PROTOCOLS.get(value)
+    if known is None:
+        found.violate(where, value, "must be TCP, UDP or SCTP")
+    return known or names.Protocol.TCP
+
+
+def service_steps(
+    shape: objects.Service, found: Findings
+) -> Generator[None, None, services.Service | None]:
+    """The Service that `shape` describes, or None when `found` has violations.
+
+    Yields where others can be let run.
+
+    An ExternalName has no cluster IP whatever it says (row 8); `clusterIP: None` is headless
+    (row 7). A manifest without a clusterIP, or without a node port where one belongs, stands for
+    a Service that no apiserver has completed yet: its `wants` say so. Names follow the relaxed
+    rule of Kubernetes 1.34 (KEP-5311): they may start with a digit.
+    """
+    spec = shape.spec or objects.ServiceSpec()
+    metadata = shape.metadata or objects.ObjectMeta()
+    key = identity(metadata, DNS_LABEL, found)
+    kind = _choice(spec.type, services.ServiceType.CLUSTER_IP, "spec.type", found)
+    cluster_ip = _cluster_ip(spec, kind, found)
+    policies = _policies(spec, kind, found)
+    made = services.Service(
+        name=key,
+        type=kind,
+        cluster_ip=cluster_ip,
+        ports=(yield from _service_ports(spec, kind, found)),
+        external_ips=_external_ips(spec, found) if spec.external_ips else (),
+        load_balancer_ips=_load_balancer_ips(shape.status, found) if shape.status else (),
+        affinity_seconds=_affinity_seconds(spec, found),
+        internal_policy=policies[0],
+        external_policy=policies[1],
+        strategy=_strategy(metadata, found) if metadata.annotations else None,
+        created=metadata.creation_timestamp or "",
+        wants_cluster_ip=not spec.cluster_ip and kind is not services.ServiceType.EXTERNAL_NAME,
+        wants_node_ports=_wants_node_ports(spec, kind),
+        proxied_elsewhere=LABEL_SERVICE_PROXY_NAME in (metadata.labels or ()),
+        labels=tuple(sorted((metadata.labels or {}).items())),
+    )
+    return None if found.violations else made
+
+
+def _choice(value: str | None, default: _Choice, where: str, found: Findings) -> _Choice:
+    """A member of `default`'s enumeration; `default` when absent or empty."""
+    if not value:
+        return default
+    try:
+        return type(default)(value)
+    except ValueError:
+        found.violate(where, value, f"must be one of {', '.join(type(default))}")
+        return default
+
+
+def _cluster_ip(spec: objects.ServiceSpec, kind: services.ServiceType, found: Findings) -> str:
+    if kind is services.ServiceType.EXTERNAL_NAME:
+        return ""
+    text = spec.cluster_ip
+    if not text:
+        return ""
+    if text == "None":
+        if kind is not services.ServiceType.CLUSTER_IP:
+            found.violate("spec.clusterIP", text, f"must be an IP address for type {kind}")
+        return ""
+    address = addresses.parse(text)
+    if address is None:
+        found.violate("spec.clusterIP", text, 'must be an IP address, "None" or absent')
+        return ""
+    if not address.use.is_one_host:
+        found.violate("spec.clusterIP", text, f"must not be {address.use}")
+    return address.text
+
+
+def _wants_node_ports(spec: objects.ServiceSpec, kind: services.ServiceType) -> bool:
+    """Whether kube-apiserver would give each port a node port that has none."""
+    if kind is services.ServiceType.LOAD_BALANCER:
+        return spec.allocate_load_balancer_node_ports is not False
+    return kind is services.ServiceType.NODE_PORT
+
+
+def _policies(
+    spec: objects.ServiceSpec, kind: services.ServiceType, found: Findings
+) -> tuple[services.TrafficPolicy, services.TrafficPolicy]:
+    """The internal and the external traffic policy."""
+    cluster = services.TrafficPolicy.CLUSTER
+    where = "spec.externalTrafficPolicy"
+    external = _choice(spec.external_traffic_policy, cluster, where, found)
+    reachable = kind is not services.ServiceType.CLUSTER_IP or bool(spec.external_ips)
+    if spec.external_traffic_policy and not reachable:
+        rule = "must be absent for type ClusterIP without externalIPs"
+        found.violate(where, spec.external_traffic_policy, rule)
+    where = "spec.internalTrafficPolicy"
+    return _choice(spec.internal_traffic_policy, cluster, where, found), external
+
+
+def _service_ports(
+    spec: objects.ServiceSpec, kind: services.ServiceType, found: Findings
+) -> Generator[None, None, tuple[services.ServicePort, ...]]:
+    made = []
+    several = len(spec.ports or ()) > 1
+    for index, port in enumerate(spec.ports or ()):
+        made.append(_service_port(port, f"spec.ports[{index}]", found, several=several))
+        if index % _PIECE == _PIECE - 1:
+            yield
+    ports = tuple(made)
+    if not ports and kind is not services.ServiceType.EXTERNAL_NAME and spec.cluster_ip != "None":
+        found.violate("spec.ports", None, "must hold at least one port")
+    if len(ports) > 1:
+        yield from _check_unique(ports, found)
+    if kind is services.ServiceType.CLUSTER_IP:
+        for index, each in enumerate(ports):
+            if each.node_port:
+                where = f"spec.ports[{index}].nodePort"
+                found.violate(where, each.node_port, "must be absent for type ClusterIP")
+    return ports
+
+
+def _service_port(
+    port: objects.ServicePort, where: str, found: Findings, *, several: bool
+) -> services.ServicePort:
+    node_port = port.node_port or 0
+    if not 0 <= node_port <= 65535:
+        found.violate(f"{where}.nodePort", node_port, "must be from 0 to 65535")
+    return services.ServicePort(
+        name=port_name(port.name, f"{where}.name", found, required=several),
+        protocol=protocol(port.protocol, f"{where}.protocol", found),
+        port=port_number(port.port, f"{where}.port", found),
+        node_port=node_port,
+    )
+
+
+def _check_unique(
+    ports: tuple[services.ServicePort, ...], found: Findings
+) -> Generator[None, None, None]:
+    """Names are unique; so are numbers, node ports too, within a protocol (row 6)."""
+    first: dict[tuple[object, ...], int] = {}
+    for index, port in enumerate(ports):
+        if index % _PIECE == _PIECE - 1:
+            yield
+        claims: tuple[tuple[str, object, tuple[object, ...]], ...] = (
+            ("name", port.name, ()),
+            ("port", port.port, (port.protocol,)),
+            ("nodePort", port.node_port, (port.protocol,)),
+        )
+        for attribute, value, scope in claims:
+            holder = first.setdefault((attribute, value, *scope), index)
+            if value and holder != index:
+                within = f" in {port.protocol}" if scope else ""
+                rule = f"must be unique{within}: spec.ports[{holder}] has it already"
+                found.violate(f"spec.ports[{index}].{attribute}", value, rule)
+
+
+def _affinity_seconds(spec: objects.ServiceSpec, found: Findings) -> int | None:
+    """ClientIP's timeout, 10800 when nothing is said at any level; None without affinity.
+
+    With affinity None the apiserver's defaulting *clears* the config before its validation
+    could forbid it (`SetDefaults_Service`), so it is accepted here too, and noted.
+    """
+    config = spec.session_affinity_config
+    if spec.session_affinity in {None, "", "None"}:
+        if config is not None and config.client_ip is not None:
+            found.notes.append(
+                "spec.sessionAffinityConfig has no effect because spec.sessionAffinity is None"
+            )
+        return None
+    if spec.session_affinity != "ClientIP":
+        found.violate("spec.sessionAffinity", spec.session_affinity, "must be ClientIP or None")
+        return None
+    seconds = config.client_ip.timeout_seconds if config and config.client_ip else None
+    if seconds is None:
+        return services.DEFAULT_AFFINITY_SECONDS
+    if not 1 <= seconds <= services.MAX_AFFINITY_SECONDS:
+        where = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
+        found.violate(where, seconds, f"must be from 1 to {services.MAX_AFFINITY_SECONDS}")
+    return seconds
+
+
+def _external_ips(spec: objects.ServiceSpec, found: Findings) -> tuple[str, ...]:
+    made = []
+    for index, text in enumerate(spec.external_ips or ()):
+        address = addresses.parse(text)
+        if address is None:
+            found.violate(f"spec.externalIPs[{index}]", text, "must be an IP address")
+        elif address.use is not addresses.Use.ORDINARY:
+            found.violate(f"spec.externalIPs[{index}]", text, f"must not be {address.use}")
+        else:
+            made.append(address.text)
+    return tuple(made)
+
+
+def _load_balancer_ips(status: objects.ServiceStatus, found: Findings) -> tuple[str, ...]:
+    """Ingress addresses to intercept: not hostnames, and not those of mode Proxy (15, 16)."""
+    made = []
+    ingress = (status.load_balancer.ingress if status.load_balancer else None) or ()
+    for index, entry in enumerate(ingress):
+        if not entry.ip or entry.ip_mode not in {None, "VIP"}:
+            continue
+        where = f"status.loadBalancer.ingress[{index}].ip"
+        address = addresses.parse(entry.ip)
+        if address is None:
+            found.violate(where, entry.ip, "must be an IP address")
+        elif not address.use.is_one_host:
+            found.violate(where, entry.ip, f"must not be {address.use}")
+        else:
+            made.append(address.text)
+    return tuple(made)
+
+
+def _strategy(metadata: objects.ObjectMeta, found: Findings) -> services.Strategy | None:
+    value = (metadata.annotations or {}).get(ANNOTATION_STRATEGY)
+    if value is None:
+        return None
+    try:
+        return services.Strategy(value)
+    except ValueError:
+        rule = f"must be one of {', '.join(services.Strategy)}"
+        found.violate(f'metadata.annotations["{ANNOTATION_STRATEGY}"]', value, rule)
+        return None

@@ -1,0 +1,1 @@
+"""Counters as metrics, in slices that hold no relay up."""

@@ -1,0 +1,1 @@
+"""HTTP for health, metrics and control: one bounded responder, and where it listens."""

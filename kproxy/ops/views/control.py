@@ -1,0 +1,186 @@
+"""The control server: HTTP over a unix socket, for the other commands of `kproxy`.
+
+`GET /v1/services`, `/v1/endpoints`, `/v1/affinity` and `/v1/connections` answer with a JSON list
+of `status` views; `?namespace=` and `?name=` narrow it to a namespace or a Service,
+`?labelSelector=` to Services with such labels. 404 says that no Service of that name is served.
+`?watch=1` keeps the answer open and sends changes, see `watching`. `GET /v1/events?watch=1` sends
+what happens, see `fact_stream`. `GET /v1/status` answers with
+one object about the whole proxy. What concerns every view, such as that the API server is away,
+comes in a `Warning` header, as Kubernetes API servers send them.
+
+Only this user and root are answered: the socket's mode sees to that, and so does a look at who is
+connected, should the mode be changed (docs/faults.md S21).
+"""
+
+import contextlib
+import functools
+import operator
+import os
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from kproxy import turns
+from kproxy.model import labels, names
+from kproxy.ops.serving import answers, heads, places, responder
+from kproxy.ops.views import control_client, fact_stream, observed, status, watching
+from kproxy.reconcile import rules
+
+MAX_WATCHES = 4
+"""Watches at one time. The other connections of the server stay free for questions."""
+
+_Views: TypeAlias = Callable[[observed.Observed, Iterable[rules.PortPlan]], Iterator[status.View]]
+
+
+class Resource(NamedTuple):
+    """What can be asked for: who makes the views, and how a watch tells them apart."""
+
+    views: _Views
+    kind: watching.Kind
+
+
+RESOURCES: Mapping[str, Resource] = {
+    name: Resource(views, watching.Kind(control_client.IDENTITIES[name], frozenset(passing)))
+    for name, views, passing in (
+        ("services", status.served_views, ("connections",)),
+        ("endpoints", status.endpoint_views, ("connections",)),
+        ("affinity", status.affinity_views, ("expires_in_seconds",)),
+        (
+            "connections",
+            status.connection_views,
+            ("age_seconds", "bytes_from_client", "bytes_from_backend"),
+        ),
+    )
+}
+"""What lists of views there are."""
+
+
+class _Asked(NamedTuple):
+    """Which Services a question is about; "" and no requirement mean all."""
+
+    namespace: str
+    name: str
+    selector: Sequence[labels.Requirement]
+
+    def names(self, service: names.NamespacedName) -> bool:
+        """Whether this Service is meant by its name."""
+        return self.namespace in ("", service.namespace) and self.name in ("", service.name)
+
+
+class _Control:
+    """Answers questions about one proxy."""
+
+    def __init__(self, seen: observed.Observed, shared: turns.Turns) -> None:
+        self._seen = seen
+        self._shared = shared
+        self._watches = 0
+
+    async def views(self, resource: str, request: heads.Request) -> answers.Answer:
+        """What `/v1/RESOURCE` gives: a list, or a watch."""
+        query = request.query
+        try:
+            selector = labels.parse(query.get("labelSelector", ""))
+        except labels.SelectorError as error:
+            return answers.sentence(400, str(error))
+        asked = _Asked(query.get("namespace", ""), query.get("name", ""), selector)
+        plans: list[rules.PortPlan] = []
+        async for batch in self._shared.batches(self._select(asked)):
+            plans += batch
+        headers = self._warning_header()
+        views, kind = RESOURCES[resource]
+        has_left_some = False
+        if views is status.connection_views and not selector:
+            # A Service that is gone may have left some connections behind.
+            views = functools.partial(status.connection_views, gone=asked.names)
+            has_left_some = status.has_connections(self._seen, asked.names)
+        if asked.name and not plans and not has_left_some:
+            return answers.sentence(404, "no such Service is served", headers)
+        if query.get("watch", "") in ("1", "true"):
+            lines = watching.changes(
+                lambda: views(self._seen, self._select(asked)), kind, self._shared, self._warning
+            )
+            return self._watch(lines, headers)
+        plans.sort(key=operator.attrgetter("rule.name"))
+        made = self._shared.batches(views(self._seen, plans))
+        return answers.Answer(200, _json_list(made), headers=headers)
+
+    async def status(self, _request: heads.Request) -> answers.Answer:
+        """What `/v1/status` gives."""
+        counted = status.Counted()
+        async for batch in self._shared.batches(counted.counting(self._seen)):
+            del batch
+        view = status.proxy_view(self._seen, counted, time.monotonic())
+        return answers.Answer(
+            200, msgspec.json.encode(view) + b"\n", headers=self._warning_header()
+        )
+
+    async def events(self, request: heads.Request) -> answers.Answer:
+        """What `/v1/events` gives: what happens from now on."""
+        query = request.query
+        if query.get("watch", "") not in ("1", "true"):
+            return answers.sentence(400, "events are not kept: ask with watch=1")
+        if query.get("labelSelector"):
+            return answers.sentence(400, "events cannot be selected by labels")
+        asked = _Asked(query.get("namespace", ""), query.get("name", ""), ())
+
+        def is_wanted(view: status.View) -> bool:
+            service = names.NamespacedName(str(view["namespace"]), str(view["service"]))
+            # What concerns no Service concerns all, unless one is named.
+            return asked.names(service) or not (asked.name or service.name)
+
+        return self._watch(fact_stream.lines(self._seen.feed, is_wanted), self._warning_header())
+
+    def _select(self, asked: _Asked) -> Iterator[rules.PortPlan]:
+        return status.select(self._seen, asked.namespace, asked.name, asked.selector)
+
+    def _watch(self, lines: answers.Body, headers: Mapping[str, str]) -> answers.Answer:
+        if self._watches >= MAX_WATCHES:
+            return answers.sentence(503, f"{self._watches} watches run already: end one first")
+        return answers.Answer(
+            200, self._counted(lines), answers.JSON_LINES, headers, is_endless=True
+        )
+
+    async def _counted(self, lines: answers.Body) -> answers.Body:
+        self._watches += 1
+        try:
+            async with contextlib.aclosing(lines):
+                async for line in lines:
+                    yield line
+        finally:
+            self._watches -= 1
+
+    def _warning(self) -> str:
+        return status.warning(self._seen, time.monotonic())
+
+    def _warning_header(self) -> dict[str, str]:
+        warning = self._warning()
+        return {"Warning": f'299 - "{warning}"'} if warning else {}
+
+
+def make_site(seen: observed.Observed, shared: turns.Turns) -> responder.Site:
+    """What is served on the control socket."""
+    control = _Control(seen, shared)
+    routes: dict[str, responder.Handler] = {
+        f"/v1/{name}": functools.partial(control.views, name) for name in RESOURCES
+    }
+    more = {"/v1/events": control.events, "/v1/status": control.status}
+    return responder.Site({**routes, **more}, admits)
+
+
+async def _json_list(batches: AsyncGenerator[list[status.View], None]) -> answers.Body:
+    """A JSON list, sent while it is made: ten thousand Services are some ten megabytes."""
+    opening = b"["
+    async with contextlib.aclosing(batches):
+        async for batch in batches:
+            if batch:
+                yield opening + b",\n".join(map(msgspec.json.encode, batch))
+                opening = b",\n"
+    yield b"]\n" if opening != b"[" else b"[]\n"
+
+
+def admits(sock: socket.socket) -> bool:
+    """Whether the process at the other end belongs to this user or root."""
+    return places.peer(sock).uid in (0, os.geteuid())

@@ -1,0 +1,31 @@
+"""What metrics, health and status look at: the parts of a running proxy, to read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kproxy import events
+from kproxy.datapath import worker
+from kproxy.ops import health
+from kproxy.ops.prometheus import durations
+from kproxy.plane import in_process
+from kproxy.reconcile import proxier, report, runner
+from kproxy.sources import source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """One proxy. Nobody changes anything through this.
+
+    `dropped_log_lines` gives how many lines the log has lost so far.
+    """
+
+    source: source.Source
+    proxier: proxier.Proxier
+    plane: in_process.WorkerDataPlane
+    worker: worker.Worker
+    reporter: report.Reporter
+    runner: runner.Runner
+    syncs: health.SyncRecord
+    lag: durations.Histogram
+    feed: events.Feed
+    dropped_log_lines: Callable[[], int]

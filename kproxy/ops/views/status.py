@@ -1,0 +1,294 @@
+"""What the proxy is doing, as the plain data of `kproxy get … -o json`.
+
+The shapes are an interface: scripts and tests rely on them. Every view is made when it is asked
+for, so that whoever shows ten thousand of them can let others run in between.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+import kproxy
+from kproxy import metrics
+from kproxy.model import forwarding, labels, names
+from kproxy.ops.views import observed
+from kproxy.reconcile import proxier, rules
+
+MOST_UNREAD_NAMED = 4
+"""Of what cannot be read, with `--namespace` two for each namespace."""
+
+AFFINITY_SHOWN = 10_000
+"""Clients shown for each service port and scope: those that came last."""
+
+View: TypeAlias = dict[str, object]
+
+
+def select(
+    seen: observed.Observed,
+    namespace: str = "",
+    name: str = "",
+    selector: Sequence[labels.Requirement] = (),
+) -> Iterator[rules.PortPlan]:
+    """What is known of the service ports of that Service or namespace; "" means any.
+
+    `selector` narrows them to Services with such labels.
+    """
+    for plan in seen.proxier.known():
+        service = plan.rule.name.service
+        if namespace in ("", service.namespace) and name in ("", service.name):
+            if selector:
+                known = seen.source.store.service(service)
+                if known is None or not labels.match(selector, dict(known.labels)):
+                    continue
+            yield plan
+
+
+def warning(seen: observed.Observed, now: float) -> str:
+    """What whoever reads the views should know of all of them, in a sentence; "" is nothing.
+
+    `now` is on the monotonic clock.
+    """
+    if not seen.source.has_synced:
+        return "not every Service and endpoint has been read yet"
+    unread = metrics.unread(seen.source.counters(), now)
+    if not unread:
+        return ""
+    shown, seconds = sorted(unread), max(unread.values())
+    if len(shown) > MOST_UNREAD_NAMED:
+        shown[MOST_UNREAD_NAMED:] = [f"{len(shown) - MOST_UNREAD_NAMED} more"]
+    what = " and ".join(shown)
+    return (
+        f"{what} could not be read for {seconds:.0f} s: this is the last known state, "
+        "which goes on being served; the log of the proxy says why"
+    )
+
+
+def service_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
+    """`kproxy get services`: a view for each service port."""
+    return (_service(seen, plan) for plan in plans)
+
+
+def served_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
+    """`service_views` with what is said of the Service itself, on the control socket."""
+    for plan in plans:
+        service = seen.source.store.service(plan.rule.name.service)
+        yield {
+            **_service(seen, plan),
+            "labels": dict(service.labels) if service else {},
+            "filled_in": list(service.filled_in) if service else [],
+            "created": (service.created if service else "") or None,
+            "internal_traffic_policy": service.internal_policy.value if service else None,
+            "external_traffic_policy": service.external_policy.value if service else None,
+        }
+
+
+def endpoint_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
+    """`kproxy get endpoints`: a view for each endpoint of each service port."""
+    for plan in plans:
+        for view in _endpoints(seen, plan):
+            yield {**_identity(plan.rule, "service"), **view}
+
+
+def affinity_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
+    """`kproxy get affinity`: a view for each client that is bound to an endpoint."""
+    for rule in (plan.rule for plan in plans):
+        state = seen.plane.port(rule.name)
+        for scope, balancer in state.balancers.items() if state else ():
+            table = balancer.affinity_table
+            if table is None:
+                continue
+            for binding in table.snapshot(time.monotonic(), AFFINITY_SHOWN):
+                yield {
+                    **_identity(rule, "service"),
+                    "scope": scope.value,
+                    "client": binding.client,
+                    "backend_address": binding.backend.address,
+                    "backend_port": binding.backend.port,
+                    "expires_in_seconds": round(binding.seconds_left, 3),
+                }
+
+
+def connection_views(
+    seen: observed.Observed,
+    plans: Iterable[rules.PortPlan],
+    gone: Callable[[names.NamespacedName], bool] = lambda _: False,
+) -> Iterator[View]:
+    """`kproxy get connections`: a view for each open connection of these service ports.
+
+    A Service that is gone has no rule, and its connections go on: those of which `gone` says so
+    are shown too.
+    """
+    chosen = {plan.rule.name.service for plan in plans}
+    present = {rule.name.service for rule in seen.proxier.in_force()}
+
+    def is_asked_for(service_port: str) -> bool:
+        service = _service_of(service_port)
+        return service in chosen or (service not in present and gone(service))
+
+    for view in seen.worker.connection_views(is_asked_for):
+        service = _service_of(view.service)
+        yield {
+            "namespace": service.namespace,
+            "service": service.name,
+            "port_name": view.service.partition(":")[2],
+            "protocol": names.Protocol.TCP.value,
+            "client_address": view.client,
+            "client_port": view.client_port,
+            "frontend_address": view.frontend.address,
+            "frontend_port": view.frontend.port,
+            "backend_address": view.backend.address if view.backend else None,
+            "backend_port": view.backend.port if view.backend else None,
+            "state": view.state,
+            "age_seconds": round(view.age, 3),
+            "bytes_from_client": view.bytes_from_client,
+            "bytes_from_backend": view.bytes_from_backend,
+        }
+
+
+def has_connections(
+    seen: observed.Observed, is_asked_for: Callable[[names.NamespacedName], bool]
+) -> bool:
+    """Whether some connection of such a Service is open."""
+    views = seen.worker.connection_views(lambda port: is_asked_for(_service_of(port)))
+    return next(views, None) is not None
+
+
+def _service_of(service_port: str) -> names.NamespacedName:
+    """The Service in the text form of a ServicePortName."""
+    namespace, _, rest = service_port.partition("/")
+    return names.NamespacedName(namespace, rest.partition(":")[0])
+
+
+class Counted:
+    """Services, their ports, and their frontends by state."""
+
+    def __init__(self) -> None:
+        self.services: set[names.NamespacedName] = set()
+        self.ports = 0
+        self.states: Counter[str] = Counter()
+
+    def counting(self, seen: observed.Observed) -> Iterator[None]:
+        """Count what is known, a service port at each step."""
+        for plan in seen.proxier.known():
+            self.ports += 1
+            self.services.add(plan.rule.name.service)
+            found = seen.proxier.frontends(plan.rule.name)
+            self.states.update(frontend.state.value for frontend in found)
+            yield
+
+
+def proxy_view(seen: observed.Observed, counted: Counted, now: float) -> View:
+    """`kproxy status`: the proxy as a whole. `now` is on the monotonic clock."""
+    return {
+        "version": kproxy.__version__,
+        "pid": os.getpid(),
+        "ready": seen.syncs.is_ready,
+        "alive": seen.syncs.is_alive,
+        "last_sync": _rfc3339(seen.syncs.last_done),
+        "source": {
+            "description": seen.source.describe(),
+            "has_synced": seen.source.has_synced,
+            "unread_seconds": {
+                what: round(seconds, 3)
+                for what, seconds in metrics.unread(seen.source.counters(), now).items()
+            },
+            "problems": len(seen.source.problems()),
+        },
+        "services": len(counted.services),
+        "service_ports": counted.ports,
+        "frontends": dict(sorted(counted.states.items())),
+        "connections": {
+            "active": seen.worker.connections,
+            "limit": seen.worker.max_connections,
+        },
+        "penalized_endpoints": len(seen.plane.box),
+        "dropped_log_lines": seen.dropped_log_lines(),
+    }
+
+
+def _service(seen: observed.Observed, plan: rules.PortPlan) -> View:
+    rule = plan.rule
+    service = seen.source.store.service(rule.name.service)
+    state = seen.plane.port(rule.name)
+    counters = state.counters if state else None
+    main = rule.frontends[0]
+    affinity = rule.policy.affinity_seconds
+    return {
+        **_identity(rule, "name"),
+        "cluster_ip": main.address,
+        "port": main.port,
+        "type": service.type.value if service else None,
+        "strategy": rule.policy.strategy.value,
+        "session_affinity": (
+            {"type": "ClientIP", "timeout_seconds": affinity} if affinity is not None else None
+        ),
+        "frontends": [_frontend(status) for status in seen.proxier.frontends(rule.name)],
+        "endpoints": list(_endpoints(seen, plan)),
+        "connections": {
+            "active": counters.active if counters else 0,
+            "total": counters.accepted if counters else 0,
+        },
+    }
+
+
+def _identity(rule: forwarding.Rule, key: str) -> View:
+    return {
+        "namespace": rule.name.service.namespace,
+        key: rule.name.service.name,
+        "port_name": rule.name.port,
+        "protocol": rule.name.protocol.value,
+    }
+
+
+def _frontend(status: proxier.FrontendStatus) -> View:
+    return {
+        "kind": status.frontend.kind.value,
+        "address": status.frontend.address,
+        "port": status.frontend.port,
+        "bound_address": status.bound.address if status.bound else None,
+        "bound_port": status.bound.port if status.bound else None,
+        "state": status.state.value,
+        "detail": status.detail,
+    }
+
+
+def _endpoints(seen: observed.Observed, plan: rules.PortPlan) -> Iterator[View]:
+    state = seen.plane.port(plan.rule.name)
+    counted = dict(state.counters.endpoints) if state else {}
+    all_total = sum(each.total for each in counted.values())
+    for endpoint in plan.found:
+        until = seen.plane.box.until(endpoint.backend)
+        counters = counted.get(endpoint.backend)
+        total = counters.total if counters else 0
+        yield {
+            "address": endpoint.backend.address,
+            "port": endpoint.backend.port,
+            "ready": endpoint.ready,
+            "serving": endpoint.serving,
+            "terminating": endpoint.terminating,
+            "node": endpoint.node,
+            "in_use": state is not None and state.is_used(endpoint.backend),
+            "penalized_until": None if until is None else _wall_clock(until),
+            "own_address_of": seen.plane.box.owner(endpoint.backend),
+            "connections": {
+                "total": total,
+                "active": counters.active if counters else 0,
+                "dial_failures": counters.dial_failures if counters else 0,
+                "share": round(total / all_total, 4) if all_total else None,
+            },
+        }
+
+
+def _wall_clock(moment: float) -> str | None:
+    """A monotonic moment as RFC 3339 in UTC."""
+    return _rfc3339(time.time() + moment - time.monotonic())
+
+
+def _rfc3339(seconds: float | None) -> str | None:
+    """A Unix time as RFC 3339 in UTC; None stays None."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,85 @@
+"""Which kube-apiserver the simulated one resembles: what differs between old servers and new ones.
+
+What is written here was seen of a kube-apiserver 1.20.2 (tests/fixtures/recordings), or stands in
+the source of 1.20 and 1.33.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kproxy.simulator.store import api_versions, resources
+from kproxy.simulator.store.resources import Resource
+
+
+class StreamingLists(StrEnum):
+    """What a server does with `sendInitialEvents`, the parameter that asks for a streaming list."""
+
+    SERVED = "served"
+    REFUSED = "refused"
+    """422: the server knows the parameter, and its WatchList feature is off (1.27 to 1.31)."""
+    UNKNOWN = "unknown"
+    """The parameter is ignored, as any that a server does not know (before 1.27)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emulation:
+    """The habits of one version of kube-apiserver.
+
+    `served` is which resources are there, and in which versions. With `follows_revision` each
+    watch cache learns of every write to etcd (progress notifications, from 1.25 on), so that its
+    version is always the newest; without it, the cache's version is that of the last change to
+    its own resource. With `tells_of_quiet` a bookmark comes each minute; without it, only once
+    the version is newer than that which the watch began at. With `forgets_on_restart` the watch
+    cache is empty after each start; without it, a start stands for another replica that takes over.
+    `loads_rbac` is for how many seconds after its start a server answers 403 because its cache of
+    roles is empty: at least, at most.
+    """
+
+    minor: int
+    git_version: str
+    served: Sequence[Resource]
+    streaming_lists: StreamingLists
+    follows_revision: bool
+    tells_of_quiet: bool
+    forgets_on_restart: bool
+    loads_rbac: tuple[float, float] | None
+
+
+_V1_20_SERVED = tuple(
+    api_versions.ENDPOINT_SLICES_V1BETA1 if resource == resources.ENDPOINT_SLICES else resource
+    for resource in resources.ALL
+)
+
+V1_20 = Emulation(
+    minor=20,
+    git_version="v1.20.2+kproxy",
+    served=_V1_20_SERVED,
+    streaming_lists=StreamingLists.UNKNOWN,
+    follows_revision=False,
+    tells_of_quiet=False,
+    forgets_on_restart=True,
+    loads_rbac=(0.1, 0.2),
+)
+V1_33 = Emulation(
+    minor=33,
+    git_version="v1.33.0+kproxy",
+    served=(*resources.ALL, api_versions.ENDPOINT_SLICES_V1BETA1),
+    streaming_lists=StreamingLists.SERVED,
+    follows_revision=True,
+    tells_of_quiet=True,
+    forgets_on_restart=False,
+    loads_rbac=None,
+)
+
+
+class Version(StrEnum):
+    """The versions that can be chosen by name."""
+
+    V1_20 = "1.20"
+    V1_33 = "1.33"
+
+    @property
+    def emulation(self) -> Emulation:
+        """What a server of this version does."""
+        return {Version.V1_20: V1_20, Version.V1_33: V1_33}[self]

@@ -1,0 +1,1 @@
+"""Bodies: JSON, YAML, protobuf, and the OpenAPI document."""

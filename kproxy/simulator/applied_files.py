@@ -1,0 +1,149 @@
+"""Manifests to begin with: files, directories and standard input, as `kubectl apply -f` has them.
+
+A manifest for a whole application holds kinds that a simulated cluster does not have, such as a
+ServiceAccount beside a Deployment. Those are passed over, by name.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kproxy import errors
+from kproxy.simulator.store import api_versions, resources
+from kproxy.simulator.store.resources import Resource
+from kproxy.sources.documents import reading
+
+STANDARD_INPUT = Path("-")
+_EXTENSIONS = (".json", ".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One object of a document; `origin` is the file and the document, for messages."""
+
+    origin: str
+    content: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """Kind and name."""
+        metadata = self.content.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        kind = self.content.get("kind") or "an object without a kind"
+        return f"{kind} {name}" if isinstance(name, str) and name else str(kind)
+
+
+def read(paths: Sequence[Path]) -> list[Manifest]:
+    """The objects in files, in the manifests of directories, and in standard input ("-").
+
+    Raises ConfigError for what cannot be read, and for a document that is not an object.
+    """
+    return [
+        manifest
+        for path in paths
+        for name, data in _sources(path)
+        for manifest in _manifests(name, data)
+    ]
+
+
+def resource_of(content: Mapping[str, Any]) -> Resource | None:
+    """The resource that an object is one of; None if the simulated cluster does not have it."""
+    for resource in (*resources.ALL, api_versions.ENDPOINT_SLICES_V1BETA1):
+        wanted = (resource.kind, resource.api_version)
+        if (content.get("kind"), content.get("apiVersion")) == wanted:
+            return resource
+    return None
+
+
+def why_unknown(content: Mapping[str, Any]) -> str:
+    """Why `resource_of` found nothing, as a clause."""
+    kind, version = content.get("kind"), content.get("apiVersion")
+    if not isinstance(kind, str) or not kind:
+        return "it has no kind"
+    served = [each.api_version for each in resources.ALL if each.kind == kind]
+    if served:
+        return f"the simulated cluster has {kind} of {served[0]}, not of {version}"
+    return f"the simulated cluster has no {kind} of {version}"
+
+
+def items(content: Mapping[str, Any]) -> Sequence[Any]:
+    """The objects of a List, of whatever kind, or the one object that `content` is."""
+    kind, listed = content.get("kind"), content.get("items")
+    if not isinstance(kind, str) or not kind.endswith("List") or not isinstance(listed, list):
+        return (content,)
+    identity = {"apiVersion": content.get("apiVersion"), "kind": kind.removesuffix("List")}
+    if kind == "List":
+        identity = {}
+    return [{**identity, **each} if isinstance(each, dict) else each for each in listed]
+
+
+def _sources(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The names and the contents of what `path` stands for. Raises ConfigError."""
+    if path == STANDARD_INPUT:
+        yield "standard input", sys.stdin.buffer.read()
+        return
+    try:
+        if not path.is_dir():
+            yield str(path), path.read_bytes()
+            return
+        files = sorted(each for each in path.iterdir() if _is_manifest(each))
+        for file in files:
+            yield str(file), file.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise errors.ConfigError(
+            f"cannot read manifests from {path}: {reason}; name a readable file with --filename"
+        ) from error
+    if not files:
+        raise errors.ConfigError(
+            f"there is no manifest in {path}: a manifest's name ends in {', '.join(_EXTENSIONS)}"
+        )
+
+
+def _is_manifest(path: Path) -> bool:
+    is_shown = not path.name.startswith(".")
+    return path.suffix in _EXTENSIONS and is_shown and path.is_file()
+
+
+def _manifests(name: str, data: bytes) -> Iterator[Manifest]:
+    for document in reading.read(data):
+        origin = f"{name}, document {document.number}"
+        if document.flaw:
+            raise errors.ConfigError(f"{_at(origin, document.line)}: {document.flaw}; correct it")
+        yield from _objects(origin, document.line, document.item_lines, document.value)
+
+
+def _objects(
+    origin: str, line: int, item_lines: Mapping[int, int], value: Any
+) -> Iterator[Manifest]:
+    """The objects of a document; `item_lines` is where those of a list begin, by their index."""
+    where = _at(origin, line)
+    try:
+        value = _plain(value)
+    except RecursionError:
+        raise errors.ConfigError(f"{where}: it is nested too deeply to be read") from None
+    if not isinstance(value, dict):
+        raise errors.ConfigError(f"{where}: it is not an object; correct it")
+    found = items(value)
+    if found == (value,):
+        yield Manifest(where, value)
+        return
+    for index, each in enumerate(found):
+        yield from _objects(f"{origin}, item {index + 1}", item_lines.get(index, line), {}, each)
+
+
+def _plain(value: Any) -> Any:
+    """A value that the reader of JSON left encoded, and the items of a list likewise."""
+    if isinstance(value, msgspec.Raw):
+        return msgspec.json.decode(value)
+    if isinstance(value, dict) and isinstance(value.get("items"), list):
+        return {**value, "items": [_plain(each) for each in value["items"]]}
+    return value
+
+
+def _at(origin: str, line: int) -> str:
+    return f"{origin} (line {line})"

@@ -1,0 +1,1 @@
+"""Controllers: what a real cluster's controller manager and scheduler do."""

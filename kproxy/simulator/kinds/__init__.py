@@ -1,0 +1,1 @@
+"""What the API server adds to and asks of objects of each kind."""

@@ -1,0 +1,279 @@
+"""Services as the API server keeps them: defaults, cluster IPs and node ports.
+
+The order is kube-apiserver's (`pkg/registry/core/service/storage`): defaults, then what an update
+inherits from the stored Service or drops with a change of type, then validation, then allocation.
+"""
+
+import copy
+import ipaddress
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from kproxy.model import objects
+from kproxy.model.kinds import services as model_services
+from kproxy.simulator.kinds import addressing, service_validation
+from kproxy.simulator.store import resources, statuses, storage
+from kproxy.simulator.store.storage import Object
+
+
+class ServiceStrategy:
+    """The rules for Services, with the allocators, which follow what is stored.
+
+    `stored` is the storage; the strategy subscribes to it for as long as it lives.
+    """
+
+    def __init__(
+        self,
+        stored: storage.Storage,
+        cluster_ips: addressing.ClusterIPs,
+        node_ports: addressing.NodePorts,
+    ) -> None:
+        self._cluster_ips = cluster_ips
+        self._node_ports = node_ports
+        stored.subscribe(self._follow)
+
+    def prepare_create(self, new: Object) -> Object:
+        """The Service to store. Raises BadRequest and Invalid."""
+        service = _readable(new)
+        set_defaults(service)
+        service["status"] = {"loadBalancer": {}}
+        self._check(service, service_validation.violations(service))
+        self._allocate(service, None)
+        return service
+
+    def prepare_update(self, old: Object, new: Object) -> Object:
+        """The Service to store in place of `old`. Raises BadRequest and Invalid."""
+        service = _readable(new)
+        _inherit(old, service)
+        _drop_with_type(old, service)
+        set_defaults(service)
+        causes = service_validation.violations(service)
+        self._check(service, [*causes, *service_validation.update_violations(old, service)])
+        self._allocate(service, old)
+        if service["spec"]["type"] != "LoadBalancer":
+            service["status"] = {"loadBalancer": {}}
+        return service
+
+    def begin_delete(self, old: Object, grace_seconds: int | None) -> Object | None:  # noqa: ARG002  # of the protocol
+        """Nobody has to finish anything: it goes at once."""
+        return None
+
+    def _check(self, service: Object, causes: list[statuses.Cause]) -> None:
+        if causes:
+            raise statuses.invalid(resources.SERVICES, service["metadata"].get("name", ""), causes)
+
+    def _allocate(self, service: Object, old: Object | None) -> None:
+        """Give `service` what its type needs and it does not have. Raises Invalid."""
+        if service_validation.needs_cluster_ip(service):
+            self._allocate_cluster_ip(service, old)
+        held = node_ports_of(old) if old else frozenset()
+        if service_validation.needs_node_ports(service) or any(
+            port.get("nodePort") for port in service["spec"].get("ports") or ()
+        ):
+            self._allocate_node_ports(service, held)
+        if service_validation.needs_health_check(service):
+            self._allocate_health_check_port(service, held)
+
+    def _allocate_cluster_ip(self, service: Object, old: Object | None) -> None:
+        spec = service["spec"]
+        wanted = spec.get("clusterIP")
+        if wanted == "None" or (old and wanted and wanted == old["spec"].get("clusterIP")):
+            return
+        try:
+            if wanted:
+                wanted = str(ipaddress.ip_address(wanted))
+                self._cluster_ips.check(wanted)
+            else:
+                wanted = self._cluster_ips.pick()
+        except addressing.AllocationError as error:
+            if not wanted:
+                raise statuses.internal_error(f"failed to allocate a serviceIP: {error}") from error
+            detail = f"failed to allocate IP {wanted}: {error}"
+            self._check(service, [statuses.invalid_value("spec.clusterIPs", [wanted], detail)])
+        spec["clusterIP"] = wanted
+        spec["clusterIPs"] = [wanted]
+
+    def _allocate_node_ports(self, service: Object, held: frozenset[int]) -> None:
+        """Ports of one Service may share a number when their protocols differ."""
+        ports = service["spec"].get("ports") or []
+        wanted = {port["nodePort"] for port in ports if port.get("nodePort")}
+        for index, port in enumerate(ports):
+            if number := port.get("nodePort"):
+                if number not in held:
+                    self._check_node_port(service, f"spec.ports[{index}].nodePort", number)
+            elif service_validation.needs_node_ports(service):
+                port["nodePort"] = self._pick_node_port(wanted)
+                wanted.add(port["nodePort"])
+
+    def _allocate_health_check_port(self, service: Object, held: frozenset[int]) -> None:
+        spec = service["spec"]
+        if number := spec.get("healthCheckNodePort"):
+            if number not in held:
+                self._check_node_port(service, "spec.healthCheckNodePort", number)
+        else:
+            spec["healthCheckNodePort"] = self._pick_node_port(node_ports_of(service))
+
+    def _check_node_port(self, service: Object, where: str, number: int) -> None:
+        try:
+            self._node_ports.check(number)
+        except addressing.AllocationError as error:
+            self._check(service, [statuses.invalid_value(where, number, str(error))])
+
+    def _pick_node_port(self, excluded: set[int] | frozenset[int]) -> int:
+        try:
+            return self._node_ports.pick(excluded)
+        except addressing.AllocationError as error:
+            raise statuses.internal_error(f"failed to allocate a nodePort: {error}") from error
+
+    def _follow(self, event: storage.Event) -> None:
+        """Hold what the stored Services have, and nothing else."""
+        if event.resource is not resources.SERVICES:
+            return
+        before = event.previous
+        after = event.object if event.type != "DELETED" else None
+        if before:
+            self._node_ports.release(node_ports_of(before))
+            if address := cluster_ip_of(before):
+                self._cluster_ips.release(address)
+        if after:
+            self._node_ports.hold(node_ports_of(after))
+            if address := cluster_ip_of(after):
+                self._cluster_ips.hold(address)
+
+
+def cluster_ip_of(service: Object) -> str:
+    """Its cluster IP; "" when it is headless or has none."""
+    address = service["spec"].get("clusterIP") or ""
+    return "" if address == "None" else address
+
+
+def node_ports_of(service: Object) -> frozenset[int]:
+    """All numbers it has from the range of node ports."""
+    spec = service["spec"]
+    numbers = [port.get("nodePort") for port in spec.get("ports") or ()]
+    return frozenset(each for each in (*numbers, spec.get("healthCheckNodePort")) if each)
+
+
+def _readable(new: Object) -> Object:
+    """A copy whose fields have the types of the API. Raises BadRequest."""
+    try:
+        msgspec.convert(new, objects.Service)
+        msgspec.convert(new, _Rest)
+    except msgspec.ValidationError as error:
+        raise statuses.unreadable(resources.SERVICES, error) from error
+    service = copy.deepcopy(new)
+    service["spec"] = service.get("spec") or {}
+    return service
+
+
+class _RestOfPort(msgspec.Struct, rename="camel"):
+    port: int
+    target_port: int | str | None = None
+
+
+class _RestOfSpec(msgspec.Struct, rename="camel"):
+    selector: dict[str, str] | None = None
+    ports: list[_RestOfPort] | None = None
+    cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
+    ip_families: list[str] | None = None
+    external_name: str | None = None
+    health_check_node_port: int | None = None
+    allocate_load_balancer_node_ports: bool | None = None
+
+
+class _Rest(msgspec.Struct):
+    """Fields that a proxy does not read, and so the model does not have."""
+
+    spec: _RestOfSpec | None = None
+
+
+def set_defaults(service: Object) -> None:
+    """`SetDefaults_Service` of `pkg/apis/core/v1/defaults.go`, and the families' defaults."""
+    spec = service["spec"]
+    _default(spec, "type", "ClusterIP")
+    _default(spec, "sessionAffinity", "None")
+    if spec["sessionAffinity"] == "ClientIP":
+        config = spec["sessionAffinityConfig"] = spec.get("sessionAffinityConfig") or {}
+        config["clientIP"] = config.get("clientIP") or {}
+        if config["clientIP"].get("timeoutSeconds") is None:
+            config["clientIP"]["timeoutSeconds"] = model_services.DEFAULT_AFFINITY_SECONDS
+    elif spec["sessionAffinity"] == "None":
+        spec.pop("sessionAffinityConfig", None)
+    for port in spec.get("ports") or ():
+        _default(port, "protocol", "TCP")
+        _default(port, "targetPort", port["port"])
+    if spec["type"] != "ExternalName":
+        _default(spec, "internalTrafficPolicy", "Cluster")
+        _default(spec, "ipFamilies", ["IPv4"])
+        _default(spec, "ipFamilyPolicy", "SingleStack")
+        if spec.get("clusterIP") and not spec.get("clusterIPs"):
+            spec["clusterIPs"] = [spec["clusterIP"]]
+    if spec["type"] == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is None:
+        spec["allocateLoadBalancerNodePorts"] = True
+    if service_validation.is_externally_accessible(service):
+        _default(spec, "externalTrafficPolicy", "Cluster")
+
+
+def _default(fields: dict[str, Any], name: str, value: object) -> None:
+    """Set what is absent, null, "" or 0: to Go these are one."""
+    if not fields.get(name):
+        fields[name] = value
+
+
+def _inherit(old: Object, new: Object) -> None:
+    """What an update leaves out and the stored Service has (`patchAllocatedValues`)."""
+    before, after = old["spec"], new["spec"]
+    _default(after, "type", "ClusterIP")
+    needed = (service_validation.needs_cluster_ip, service_validation.needs_node_ports)
+    keeps_ip, keeps_ports = (rule(old) and rule(new) for rule in needed)
+    if keeps_ip:
+        if not after.get("clusterIP") and not after.get("clusterIPs"):
+            _copy(before, after, ("clusterIP", "clusterIPs"))
+        elif before.get("clusterIPs") == after.get("clusterIPs") and after.get("clusterIP"):
+            after["clusterIPs"] = [after["clusterIP"]]
+    if keeps_ports:
+        known = {(port["protocol"], port["port"]): port for port in before.get("ports") or ()}
+        taken = {port.get("nodePort") for port in after.get("ports") or ()}
+        for port in after.get("ports") or ():
+            held = known.get((port.get("protocol") or "TCP", port["port"]), {}).get("nodePort")
+            if held and not port.get("nodePort") and held not in taken:
+                port["nodePort"] = held
+    if service_validation.needs_health_check(old) and service_validation.needs_health_check(new):
+        _default(after, "healthCheckNodePort", before.get("healthCheckNodePort"))
+
+
+def _copy(source: Object, target: Object, fields: tuple[str, ...]) -> None:
+    target.update({field: source[field] for field in fields if field in source})
+
+
+def _drop_with_type(old: Object, new: Object) -> None:
+    """What the old type had and the new one cannot, unless the user has set it to something else.
+
+    `dropTypeDependentFields`: `kubectl patch -p '{"spec": {"type": "ClusterIP"}}'` is to work.
+    """
+    before, after = old["spec"], new["spec"]
+    for fields, still_fits in _dependent_fields():
+        if still_fits(old) and not still_fits(new):
+            for field in fields:
+                if after.get(field) == before.get(field):
+                    after.pop(field, None)
+    if service_validation.needs_node_ports(old) and after["type"] in {"ClusterIP", "ExternalName"}:
+        held = node_ports_of(old)
+        for port in after.get("ports") or ():
+            if port.get("nodePort") in held:
+                del port["nodePort"]
+
+
+def _dependent_fields() -> Iterator[tuple[tuple[str, ...], Callable[[Object], bool]]]:
+    yield (
+        ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"),
+        service_validation.needs_cluster_ip,
+    )
+    yield ("healthCheckNodePort",), service_validation.needs_health_check
+    yield ("externalTrafficPolicy",), service_validation.is_externally_accessible
+    yield (
+        ("allocateLoadBalancerNodePorts", "loadBalancerClass"),
+        lambda service: bool(service["spec"].get("type") == "LoadBalancer"),
+    )

@@ -1,0 +1,285 @@
+"""What a Service may say: kube-apiserver's rules and words, for a cluster of IPv4 alone.
+
+From `ValidateService` and `ValidateServiceUpdate` of `pkg/apis/core/validation/validation.go`, as
+far as they concern what a proxy or the allocators read. Defaults have been set before.
+"""
+
+import re
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+from kproxy.model import addresses
+from kproxy.model.kinds import service_rules, services
+from kproxy.simulator.store import statuses
+from kproxy.simulator.store.statuses import Cause
+from kproxy.simulator.store.storage import Object
+
+_PORT_RULE = "must be between 1 and 65535, inclusive"
+_DNS_LABEL = (
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and "
+    "must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex "
+    "used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+)
+_DNS_1035_LABEL = (
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an "
+    "alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or "
+    "'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
+)
+_DNS_SUBDOMAIN = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or "
+    "'.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used "
+    "for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+)
+_ONLY_LOAD_BALANCER = "may only be used when `type` is 'LoadBalancer'"
+_LOAD_BALANCER_FIELDS = (
+    "allocateLoadBalancerNodePorts",
+    "loadBalancerClass",
+    "loadBalancerSourceRanges",
+)
+_CHOICES = {
+    "type": tuple(services.ServiceType),
+    "sessionAffinity": ("ClientIP", "None"),
+    "externalTrafficPolicy": tuple(services.TrafficPolicy),
+    "internalTrafficPolicy": tuple(services.TrafficPolicy),
+}
+
+
+def is_headless(service: Object) -> bool:
+    """Whether it asked for no cluster IP."""
+    return bool(service["spec"].get("clusterIP") == "None")
+
+
+def needs_cluster_ip(service: Object) -> bool:
+    """Whether its type comes with a cluster IP ("None" counts as one here)."""
+    return bool(service["spec"].get("type") != "ExternalName")
+
+
+def needs_node_ports(service: Object) -> bool:
+    """Whether its ports get node ports by themselves."""
+    spec = service["spec"]
+    if spec.get("type") == "LoadBalancer":
+        return spec.get("allocateLoadBalancerNodePorts") is not False
+    return bool(spec.get("type") == "NodePort")
+
+
+def needs_health_check(service: Object) -> bool:
+    """Whether it gets a healthCheckNodePort."""
+    spec = service["spec"]
+    return bool(spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local")
+
+
+def is_externally_accessible(service: Object) -> bool:
+    """Whether an externalTrafficPolicy means anything for it."""
+    spec = service["spec"]
+    kind = spec.get("type")
+    return bool(
+        kind in {"NodePort", "LoadBalancer"} or (kind == "ClusterIP" and spec.get("externalIPs"))
+    )
+
+
+def violations(service: Object) -> list[Cause]:
+    """What is wrong with a Service by itself."""
+    return [
+        *_name(service["metadata"].get("name", "")),
+        *_choices(service["spec"]),
+        *_type(service),
+        *_ports(service),
+        *_affinity(service["spec"]),
+        *_cluster_ips(service["spec"]),
+        *_external_ips(service["spec"]),
+        *_type_dependent_fields(service),
+    ]
+
+
+def update_violations(old: Object, new: Object) -> Iterator[Cause]:
+    """What may not change. A type change from or to ExternalName frees the address."""
+    if not (needs_cluster_ip(old) and needs_cluster_ip(new)):
+        return
+    before, after = old["spec"].get("clusterIPs") or [], new["spec"].get("clusterIPs") or []
+    if before and not after:
+        yield statuses.invalid_value(
+            "spec.clusterIPs[0]", after, "primary clusterIP can not be unset"
+        )
+    elif before and before[0] != after[0]:
+        yield statuses.invalid_value("spec.clusterIPs[0]", after, "may not change once set")
+    if needs_health_check(old) and needs_health_check(new):
+        field = "healthCheckNodePort"
+        if old["spec"].get(field) != new["spec"].get(field):
+            yield statuses.forbidden_value(f"spec.{field}", "field is immutable")
+
+
+def _name(name: str) -> Iterator[Cause]:
+    if not service_rules.DNS_1035_LABEL.admits(name):
+        rule = "must be no more than 63 characters" if len(name) > 63 else _DNS_1035_LABEL
+        yield statuses.invalid_value("metadata.name", name, rule)
+
+
+def _choices(spec: Object) -> Iterator[Cause]:
+    for field, choices in _CHOICES.items():
+        value = spec.get(field)
+        if value is not None and value not in choices:
+            yield statuses.not_supported_value(f"spec.{field}", value, choices)
+
+
+def _type(service: Object) -> Iterator[Cause]:
+    spec = service["spec"]
+    kind = spec["type"]
+    if kind == "ExternalName":
+        for field in ("clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+            if spec.get(field):
+                yield statuses.forbidden_value(
+                    f"spec.{field}", "may not be set for ExternalName services"
+                )
+        target = (spec.get("externalName") or "").removesuffix(".")
+        if not target:
+            yield statuses.required_value("spec.externalName")
+        elif not service_rules.DNS_SUBDOMAIN.admits(target):
+            yield statuses.invalid_value("spec.externalName", target, _DNS_SUBDOMAIN)
+    elif is_headless(service):
+        if kind != "ClusterIP":
+            yield statuses.invalid_value(
+                "spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services"
+            )
+    elif not spec.get("ports"):
+        yield statuses.required_value("spec.ports")
+
+
+def _ports(service: Object) -> Iterator[Cause]:
+    spec = service["spec"]
+    ports = spec.get("ports") or []
+    seen: dict[str, set[Hashable]] = {"name": set(), "nodePort": set(), "": set()}
+    for index, port in enumerate(ports):
+        where = f"spec.ports[{index}]"
+        yield from _port(port, where, name_required=len(ports) > 1)
+        if spec["type"] == "ClusterIP" and port.get("nodePort"):
+            yield statuses.forbidden_value(
+                f"{where}.nodePort", "may not be used when `type` is 'ClusterIP'"
+            )
+        key = {name: port[name] for name in ("protocol", "port")}
+        scoped = (port["protocol"], port.get("nodePort"))
+        for field, value, shown in (
+            ("name", port.get("name"), port.get("name")),
+            ("nodePort", scoped if port.get("nodePort") else None, port.get("nodePort")),
+            ("", tuple(key.values()), key),
+        ):
+            if value and value in seen[field]:
+                yield statuses.duplicate_value(f"{where}.{field}".rstrip("."), shown)
+            seen[field].add(value)
+
+
+def _port(port: Object, where: str, *, name_required: bool) -> Iterator[Cause]:
+    name = port.get("name") or ""
+    if name_required and not name:
+        yield statuses.required_value(f"{where}.name")
+    elif name and not service_rules.DNS_LABEL.admits(name):
+        yield statuses.invalid_value(f"{where}.name", name, _DNS_LABEL)
+    if not 1 <= port["port"] <= 65535:
+        yield statuses.invalid_value(f"{where}.port", port["port"], _PORT_RULE)
+    if port["protocol"] not in {"TCP", "UDP", "SCTP"}:
+        yield statuses.not_supported_value(
+            f"{where}.protocol", port["protocol"], ("SCTP", "TCP", "UDP")
+        )
+    yield from _target_port(port["targetPort"], f"{where}.targetPort")
+
+
+def _target_port(value: int | str, where: str) -> Iterator[Cause]:
+    if isinstance(value, str):
+        for rule in port_name_faults(value):
+            yield statuses.invalid_value(where, value, rule)
+    elif not 1 <= value <= 65535:
+        yield statuses.invalid_value(where, value, _PORT_RULE)
+
+
+def port_name_faults(name: str) -> Iterator[str]:
+    """What is wrong with a container port's name (`IsValidPortName`: IANA's service names)."""
+    if len(name) > 15:
+        yield "must be no more than 15 characters"
+    if not re.fullmatch(r"[-a-z0-9]+", name):
+        yield "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"
+    if not re.search(r"[a-z]", name):
+        yield "must contain at least one letter (a-z)"
+    if "--" in name:
+        yield "must not contain consecutive hyphens"
+    if name.startswith("-") or name.endswith("-"):
+        yield "must not begin or end with a hyphen"
+
+
+def _affinity(spec: Object) -> Iterator[Cause]:
+    if spec.get("sessionAffinity") != "ClientIP":
+        return
+    seconds = spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"]
+    longest = services.MAX_AFFINITY_SECONDS
+    if not 1 <= seconds <= longest:
+        yield statuses.invalid_value(
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+            seconds,
+            f"must be greater than 0 and less than {longest}",
+        )
+
+
+def _cluster_ips(spec: Object) -> Iterator[Cause]:
+    first, every = spec.get("clusterIP") or "", spec.get("clusterIPs") or []
+    if first and every and every[0] != first:
+        yield statuses.invalid_value("spec.clusterIPs", every, "first value must match `clusterIP`")
+    elif every and not first:
+        yield statuses.invalid_value(
+            "spec.clusterIPs", every, "must be empty when `clusterIP` is not specified"
+        )
+    if len(every) > 1:
+        yield statuses.invalid_value(
+            "spec.clusterIPs", every, "may only hold up to 1 value: the cluster is not dual-stack"
+        )
+    for index, text in enumerate(every):
+        if text != "None":
+            yield from address_violations(text, f"spec.clusterIPs[{index}]")
+    if spec.get("ipFamilyPolicy") == "RequireDualStack":
+        yield statuses.invalid_value(
+            "spec.ipFamilyPolicy",
+            "RequireDualStack",
+            "this cluster is not configured for dual-stack services",
+        )
+    for index, family in enumerate(spec.get("ipFamilies") or []):
+        if family != "IPv4":
+            yield statuses.invalid_value(
+                f"spec.ipFamilies[{index}]", family, "not configured on this cluster"
+            )
+
+
+def _external_ips(spec: Object) -> Iterator[Cause]:
+    for index, text in enumerate(spec.get("externalIPs") or []):
+        where = f"spec.externalIPs[{index}]"
+        yield from address_violations(text, where)
+        parsed = addresses.parse(text)
+        if parsed and parsed.use is addresses.Use.LOOPBACK:
+            yield statuses.invalid_value(
+                where, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)"
+            )
+
+
+def address_violations(text: str, where: str) -> Iterator[Cause]:
+    """That `text` is no IP address in the strict sense (`IsValidIP`)."""
+    if addresses.parse(text) is None:
+        yield statuses.invalid_value(
+            where, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+        )
+
+
+def _type_dependent_fields(service: Object) -> Iterator[Cause]:
+    spec: dict[str, Any] = service["spec"]
+    policy = spec.get("externalTrafficPolicy")
+    if policy and not is_externally_accessible(service):
+        yield statuses.invalid_value(
+            "spec.externalTrafficPolicy",
+            policy,
+            "may only be set for externally-accessible services",
+        )
+    if spec.get("healthCheckNodePort") and not needs_health_check(service):
+        yield statuses.invalid_value(
+            "spec.healthCheckNodePort",
+            spec["healthCheckNodePort"],
+            "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+        )
+    if spec["type"] != "LoadBalancer":
+        for field in _LOAD_BALANCER_FIELDS:
+            if spec.get(field) is not None:
+                yield statuses.forbidden_value(f"spec.{field}", _ONLY_LOAD_BALANCER)

@@ -1,0 +1,1 @@
+"""Nodes and what runs on them: kubelet, and pods that answer HTTP."""

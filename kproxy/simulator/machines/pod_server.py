@@ -1,0 +1,175 @@
+"""What a simulated pod's process does: it listens, and answers HTTP with who it is.
+
+A `PodServer` is one run of the container: opened, perhaps turned into a black hole and back, and
+closed, in an orderly way or as a crash.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+
+from aiohttp import web
+
+from kproxy.simulator import http_server
+from kproxy.simulator.kinds import pods
+from kproxy.simulator.store.storage import Object
+
+_BACKLOG = 128
+_FILLERS = 8
+_SLOWEST_START = 1.0
+
+
+class PodServer:
+    """Listens on `ports` of the pod's address, and answers for as long as it is open.
+
+    `pod` gives the pod as it is now: its annotations count at once. The owner calls `open` once,
+    then `adjust` whenever the annotations or the ports have changed, and one of `close` and
+    `abort` at last.
+    """
+
+    def __init__(self, pod: Callable[[], Object], address: str, ports: Sequence[int]) -> None:
+        self._pod = pod
+        self._address = address
+        self._ports = list(ports)
+        self._http = http_server.Server(self._answer)
+        self._servers: dict[int, asyncio.Server] = {}
+        self._black_hole: contextlib.ExitStack | None = None
+        self._opened_at = 0.0
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def open(self) -> None:
+        """Listen on every port. Raises OSError, and then listens on none."""
+        self._opened_at = asyncio.get_running_loop().time()
+        await self.adjust()
+
+    async def adjust(self, ports: Sequence[int] | None = None) -> None:
+        """Listen on `ports`, None for those of before, or be a black hole on them, as the pod now
+        says. Raises OSError."""
+        has_moved = ports is not None and list(ports) != self._ports
+        if ports is not None:
+            self._ports = list(ports)
+        if not pods.behaviour(self._pod()).is_black_hole:
+            self._fill_in()
+            await self._listen()
+        elif self._black_hole is None or has_moved:
+            self._fill_in()
+            self._stop_listening()
+            self._drop_connections()
+            self._black_hole = black_holes(self._address, self._ports)
+
+    async def drain(self) -> None:
+        """Accept nothing more, and return when no request is under way."""
+        self._stop_listening()
+        self._http.pre_shutdown()
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Let go of listeners and connections."""
+        self._stop_listening()
+        self._fill_in()
+        await self._http.shutdown(0)
+
+    def abort(self) -> None:
+        """Let go of them at once, as the kernel does for a process that was killed."""
+        self._stop_listening()
+        self._fill_in()
+        self._drop_connections()
+
+    async def _listen(self) -> None:
+        """Listen on each of the ports, and on no other."""
+        loop = asyncio.get_running_loop()
+        for port in self._servers.keys() - set(self._ports):
+            self._servers.pop(port).close()
+        new = [port for port in self._ports if port not in self._servers]
+        with contextlib.ExitStack() as opened:
+            listeners = {port: opened.enter_context(_listener(self._address, port)) for port in new}
+            opened.pop_all()
+        for port, listener in listeners.items():
+            self._servers[port] = await loop.create_server(
+                self._http, sock=listener, backlog=_BACKLOG
+            )
+
+    def _stop_listening(self) -> None:
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
+
+    def _fill_in(self) -> None:
+        """End the black hole, if it is one."""
+        if self._black_hole is not None:
+            self._black_hole.close()
+            self._black_hole = None
+
+    def _drop_connections(self) -> None:
+        for connection in self._http.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            if delay := self._delay():
+                await asyncio.sleep(delay)
+            return web.Response(text=_told(self._pod(), self._address, request))
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    def _delay(self) -> float:
+        """Seconds that an answer takes now."""
+        asked = pods.behaviour(self._pod())
+        age = asyncio.get_running_loop().time() - self._opened_at
+        warming = max(1 - age / asked.slow_start, 0.0) if asked.slow_start else 0.0
+        return asked.response_delay + _SLOWEST_START * warming
+
+
+def _told(pod: Object, address: str, request: web.BaseRequest) -> str:
+    """The answer: who got which request from whom, a line for each fact."""
+    metadata = pod["metadata"]
+    head = {
+        "pod": metadata["name"],
+        "namespace": metadata["namespace"],
+        "node": pod["spec"]["nodeName"],
+        "pod-ip": address,
+        "client": request.remote or "",
+        "request": f"{request.method} {request.raw_path}",
+    }
+    lines = [f"{name}: {value}" for name, value in head.items()]
+    lines += [f"header {name}: {value}" for name, value in request.headers.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _listener(address: str, port: int) -> socket.socket:
+    """A bound socket that a restarted pod may bind again at once."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setblocking(False)  # noqa: FBT003  # its only form
+        made.bind((address, port))
+        # Listening here makes a taken port known before any other one is served.
+        made.listen(_BACKLOG)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def black_holes(address: str, ports: Sequence[int]) -> contextlib.ExitStack:
+    """Ports whose SYNs the kernel drops: listeners with a full accept queue (Linux).
+
+    Closing the stack ends it. Raises OSError.
+    """
+    with contextlib.ExitStack() as held:
+        for port in ports:
+            listener = held.enter_context(_listener(address, port))
+            listener.listen(0)
+            for _ in range(_FILLERS):
+                filler = held.enter_context(socket.socket())
+                filler.setblocking(False)  # noqa: FBT003  # its only form
+                filler.connect_ex((address, port))
+        return held.pop_all()

@@ -1,0 +1,1 @@
+"""etcd's part: objects, their versions and history, and the rules for changing them."""

@@ -1,0 +1,429 @@
+"""kubeconfig files: several merged into one, one context chosen, and what it says of a cluster.
+
+As kubectl does it (client-go `tools/clientcmd/loader.go`): files are merged in order, the first
+to name an entry or a current context wins, relative paths belong to the file that states them,
+and files that do not exist are passed over. Reading is bounded: no tag makes an object, and
+neither size nor aliases cost more than the text that spells them.
+
+Nothing here connects, runs a plugin or reads a token file: that belongs to `credentials`.
+"""
+
+import base64
+import binascii
+import os
+import string
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from kproxy import errors
+from kproxy.sources.documents import reading
+
+MAX_BYTES = 8 * 1024 * 1024
+"""A kubeconfig larger than this is none."""
+
+DEFAULT_PATH = Path(".kube") / "config"
+"""In the home directory."""
+
+Pem: TypeAlias = bytes | Path | None
+"""A certificate or a key: itself, or the file it is in."""
+
+_Mapping: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecPlugin:
+    """`users[].user.exec`: a program that prints credentials (KEP-541)."""
+
+    command: str
+    api_version: str
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    install_hint: str = ""
+    cluster_info: str = ""
+    """JSON of what the plugin is told of the cluster, if it asked; "" if not."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """How to authenticate: by at most one of a token, `basic` and `exec_plugin`.
+
+    `token` is used where `token_file` cannot be read. `impersonation` are the headers that ask
+    the server to act as another user.
+    """
+
+    token: str = field(default="", repr=False)
+    token_file: Path | None = None
+    basic: tuple[str, str] | None = field(default=None, repr=False)
+    exec_plugin: ExecPlugin | None = None
+    certificate: Pem = field(default=None, repr=False)
+    key: Pem = field(default=None, repr=False)
+    impersonation: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a ClusterAccess was read, and of which context: where to look again."""
+
+    files: tuple[Path, ...]
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAccess:
+    """Where an API server is and how to reach it. PEM is bytes when given in the file itself.
+
+    `context` is what users call it; `proxy_url` is the kubeconfig's, "" if it has none.
+    """
+
+    server: str
+    context: str
+    user: User = User()
+    authority: Pem = None
+    verifies: bool = True
+    tls_server_name: str = ""
+    proxy_url: str = ""
+    origin: Origin | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        scheme, _, rest = self.server.partition("://")
+        # What is before an @ may be a password.
+        return f"{scheme}://{rest.rpartition('@')[2]} ({self.context})"
+
+
+def paths(given: str | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """The files to read: `given`, else KUBECONFIG's, else the default in the home directory."""
+    listed = given or environment.get("KUBECONFIG", "")
+    named = tuple(Path(part).expanduser() for part in listed.split(os.pathsep) if part)
+    if named:
+        return named
+    home = environment.get("HOME")
+    return (Path(home) / DEFAULT_PATH,) if home else ()
+
+
+def read(files: Sequence[Path], context: str | None) -> ClusterAccess:
+    """What `files` say of `context`, or of their current context. Raises ConfigError.
+
+    At least one of the files must exist.
+    """
+    merged = _Merged()
+    for path in files:
+        if path.exists():
+            merged.add(path, _document(path))
+    if not merged.sources:
+        told = ", ".join(map(str, files))
+        raise errors.ConfigError(f"no kubeconfig at {told}; name an existing file by --kubeconfig")
+    chosen = context or merged.current
+    if not chosen:
+        raise errors.ConfigError(
+            f"kubeconfig {merged.told} has no current-context; choose one by --context"
+            f"{merged.known('contexts')}"
+        )
+    where, entry, _ = merged.entry("contexts", "context", chosen)
+    cluster_name = _text(entry, "cluster", where)
+    if not cluster_name:
+        raise errors.ConfigError(f"{where} names no cluster; add one")
+    cluster = _Section(*merged.entry("clusters", "cluster", cluster_name))
+    user_name = _text(entry, "user", where)
+    user = _Section(*merged.entry("users", "user", user_name)) if user_name else None
+    authority = cluster.pem("certificate-authority")
+    verifies = cluster.values.get("insecure-skip-tls-verify") is not True
+    if authority is not None and not verifies:
+        raise errors.ConfigError(
+            f"{cluster.where}: certificate-authority and insecure-skip-tls-verify exclude each "
+            "other; remove insecure-skip-tls-verify"
+        )
+    server = _server(cluster, is_tls=authority is not None or not verifies)
+    # As client-go has it, no secret travels in the clear: without TLS there is no user.
+    is_secure = user is not None and server.startswith("https://")
+    return ClusterAccess(
+        server=server,
+        context=chosen,
+        user=_user(user, cluster) if user is not None and is_secure else User(),
+        authority=authority,
+        verifies=verifies,
+        tls_server_name=cluster.text("tls-server-name"),
+        proxy_url=_proxy_url(cluster),
+        origin=Origin(tuple(files), chosen),
+    )
+
+
+def _server(cluster: "_Section", *, is_tls: bool) -> str:
+    """The server's URL, completed as client-go does (`rest/url_utils.go`, DefaultServerURL)."""
+    given = cluster.text("server")
+    url = urllib.parse.urlsplit(given)
+    if not (url.scheme and url.netloc):
+        url = urllib.parse.urlsplit(f"{'https' if is_tls else 'http'}://{given}")
+        if url.path not in ("", "/"):
+            url = url._replace(netloc="")
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise errors.ConfigError(
+            f"{cluster.where}: server is {given or 'absent'!r} "
+            "but must be an http(s) URL, or a host and port"
+        )
+    return url.geturl().rstrip("/")
+
+
+def _proxy_url(cluster: "_Section") -> str:
+    """The proxy that a cluster is behind, "" for none."""
+    given = cluster.text("proxy-url")
+    if given and not given.startswith(("http://", "https://", "socks5://")):
+        raise errors.ConfigError(
+            f"{cluster.where}: proxy-url is {given!r} "
+            "but must begin with http://, https:// or socks5://"
+        )
+    return given
+
+
+class _Merged:
+    """Entries of several files by section and name, the first of each, with their file."""
+
+    def __init__(self) -> None:
+        self.sources: list[Path] = []
+        self.current = ""
+        self._entries: dict[str, dict[str, tuple[Path, _Mapping]]] = {
+            section: {} for section in ("clusters", "contexts", "users")
+        }
+
+    @property
+    def told(self) -> str:
+        return ", ".join(map(str, self.sources))
+
+    def add(self, path: Path, document: _Mapping) -> None:
+        kind = document.get("kind") or "Config"
+        if kind != "Config":
+            raise errors.ConfigError(f"{path} is no kubeconfig: its kind is {kind}, not Config")
+        self.sources.append(path)
+        self.current = self.current or _text(document, "current-context", f"kubeconfig {path}")
+        for section, entries in self._entries.items():
+            listed = document.get(section) or []
+            if not isinstance(listed, list):
+                raise errors.ConfigError(f"kubeconfig {path}: {section} must be a list")
+            for entry in listed:
+                name = entry.get("name") if isinstance(entry, dict) else None
+                if not isinstance(name, str):
+                    raise errors.ConfigError(
+                        f"kubeconfig {path}: every entry of {section} must be a mapping with a name"
+                    )
+                entries.setdefault(name, (path, entry))
+
+    def entry(self, section: str, key: str, name: str) -> tuple[str, _Mapping, Path]:
+        """Where the entry stands, in words; what it holds; and the directory of its file."""
+        found = self._entries[section].get(name)
+        if found is None:
+            raise errors.ConfigError(
+                f"kubeconfig {self.told} has no {key} {name!r}{self.known(section)}"
+            )
+        path, entry = found
+        where = f"kubeconfig {path}, {key} {name!r}"
+        held = entry.get(key) or {}
+        if not isinstance(held, dict):
+            raise errors.ConfigError(f"{where} must be a mapping")
+        return where, held, path.absolute().parent
+
+    def known(self, section: str) -> str:
+        known = ", ".join(sorted(self._entries[section])[:10])
+        return f"; it has {known}" if known else f"; it has no {section}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """One entry's values, with what error messages and relative paths need."""
+
+    where: str
+    values: _Mapping
+    directory: Path
+
+    def text(self, key: str) -> str:
+        return _text(self.values, key, self.where)
+
+    def path(self, key: str) -> Path | None:
+        text = self.text(key)
+        return self.directory / Path(text).expanduser() if text else None
+
+    def pem(self, key: str) -> Pem:
+        """`<key>-data` decoded, else the file `<key>`, which must be readable."""
+        data = self.text(f"{key}-data")
+        if data:
+            try:
+                return base64.b64decode("".join(data.split()), validate=True)
+            except (binascii.Error, ValueError):
+                raise errors.ConfigError(f"{self.where}: {key}-data is not base64") from None
+        path = self.path(key)
+        if path is not None:
+            readable_file(path, f"{self.where}: {key}")
+        return path
+
+
+def readable_file(path: Path, what: str) -> bytes:
+    """The bytes of a small file. Raises ConfigError, which begins with `what`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise errors.ConfigError(f"{what}: cannot read {path}: {reason}") from None
+    if len(data) > MAX_BYTES:
+        raise errors.ConfigError(f"{what}: {path} is larger than {MAX_BYTES} bytes")
+    return data
+
+
+def _document(path: Path) -> _Mapping:
+    data = readable_file(path, "kubeconfig")
+    try:
+        found = list(reading.read_yaml(data))
+    except reading.MalformedError as error:
+        raise errors.ConfigError(f"kubeconfig {path}: {error}") from None
+    if not found:
+        return {}
+    first = found[0]
+    if first.flaw:
+        raise errors.ConfigError(f"kubeconfig {path}: {first.flaw}")
+    if not isinstance(first.value, dict) or len(found) > 1:
+        raise errors.ConfigError(f"kubeconfig {path} must be one mapping")
+    return first.value
+
+
+def _text(values: _Mapping, key: str, where: str) -> str:
+    value = values.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise errors.ConfigError(f"{where}: {key} must be a string; put it in quotes")
+    return value
+
+
+def _user(user: _Section, cluster: _Section) -> User:
+    """The user of the context, with the checks of client-go (`tools/clientcmd/validation.go`)."""
+    if "auth-provider" in user.values:
+        raise errors.ConfigError(
+            f"{user.where}: auth-provider is not supported; use its exec plugin instead "
+            "(for example kubelogin or gke-gcloud-auth-plugin)"
+        )
+    certificate, key = user.pem("client-certificate"), user.pem("client-key")
+    if (certificate is None) != (key is None):
+        raise errors.ConfigError(
+            f"{user.where}: client-certificate and client-key must be given together"
+        )
+    token, token_file = user.text("token"), user.path("tokenFile")
+    basic = (user.text("username"), user.text("password"))
+    has_token, has_basic = bool(token or token_file), any(basic)
+    if token and has_basic:
+        raise errors.ConfigError(
+            f"{user.where}: a token and a username exclude each other; remove one of them"
+        )
+    has_plugin = not has_token and not has_basic and user.values.get("exec") is not None
+    return User(
+        token=token,
+        token_file=token_file,
+        basic=basic if has_basic and not has_token else None,
+        exec_plugin=_exec(user, cluster) if has_plugin else None,
+        certificate=certificate,
+        key=key,
+        impersonation=tuple(_impersonation(user)),
+    )
+
+
+def _impersonation(user: _Section) -> Iterator[tuple[str, str]]:
+    """The headers of `as`, `as-uid`, `as-groups` and `as-user-extra`.
+
+    After client-go's `transport/round_trippers.go`, NewImpersonatingRoundTripper.
+    """
+    name, uid = user.text("as"), user.text("as-uid")
+    groups, extra = user.values.get("as-groups") or [], user.values.get("as-user-extra") or {}
+    if not isinstance(extra, dict) or not all(map(_is_texts, (groups, *extra.values()))):
+        raise errors.ConfigError(
+            f"{user.where}: as-groups must be a list of strings, "
+            "and as-user-extra a mapping of such lists"
+        )
+    if not name:
+        if uid or groups or extra:
+            raise errors.ConfigError(
+                f"{user.where}: as-uid, as-groups and as-user-extra need as, the user to act as"
+            )
+        return
+    yield "Impersonate-User", name
+    if uid:
+        yield "Impersonate-Uid", uid
+    for group in groups:
+        yield "Impersonate-Group", group
+    for key, values in extra.items():
+        for value in values:
+            yield f"Impersonate-Extra-{_as_header(key)}", value
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+_TOKEN_LETTERS = frozenset(b"!#$&'*+-.^_`|~" + string.ascii_letters.encode() + b"0123456789")
+"""What a header's name may have (RFC 9110, 5.6.2), but for %, which escapes the others."""
+
+
+def _as_header(key: str) -> str:
+    return "".join(chr(b) if b in _TOKEN_LETTERS else f"%{b:02X}" for b in key.encode())
+
+
+def _exec(user: _Section, cluster: _Section) -> ExecPlugin:
+    values = user.values["exec"]
+    if not isinstance(values, dict):
+        raise errors.ConfigError(f"{user.where}: exec must be a mapping")
+    section = _Section(f"{user.where}, exec", values, user.directory)
+    command, version = section.text("command"), section.text("apiVersion")
+    if not command or not version.startswith("client.authentication.k8s.io/"):
+        raise errors.ConfigError(
+            f"{section.where}: command must be given, and apiVersion, as "
+            "client.authentication.k8s.io/v1"
+        )
+    if values.get("interactiveMode") == "Always":
+        raise errors.ConfigError(
+            f"{section.where}: interactiveMode is Always, and a proxy has nobody to ask"
+        )
+    args, env = values.get("args") or [], values.get("env") or []
+    try:
+        variables = tuple((each["name"], each["value"]) for each in env)
+        words = (*args, *(text for pair in variables for text in pair))
+        well_formed = isinstance(args, list) and all(isinstance(word, str) for word in words)
+    except (TypeError, KeyError):
+        well_formed = False
+    if not well_formed:
+        raise errors.ConfigError(
+            f"{section.where}: args must be strings, and env a list of name and value strings"
+        )
+    if os.sep in command:
+        command = str(section.directory / command)
+    return ExecPlugin(
+        command=command,
+        api_version=version,
+        args=tuple(args),
+        env=variables,
+        install_hint=section.text("installHint"),
+        cluster_info=_cluster_info(cluster) if values.get("provideClusterInfo") is True else "",
+    )
+
+
+def _cluster_info(cluster: _Section) -> str:
+    """`spec.cluster` of an ExecCredential (client-go `tools/clientcmd/api/helpers.go`)."""
+    authority = cluster.pem("certificate-authority")
+    pem = authority.read_bytes() if isinstance(authority, Path) else authority
+    told = {
+        "server": cluster.text("server"),
+        "tls-server-name": cluster.text("tls-server-name"),
+        "insecure-skip-tls-verify": cluster.values.get("insecure-skip-tls-verify") is True,
+        "certificate-authority-data": base64.b64encode(pem).decode() if pem else "",
+        "proxy-url": cluster.text("proxy-url"),
+        "config": _extension(cluster.values.get("extensions")),
+    }
+    return msgspec.json.encode({key: value for key, value in told.items() if value}).decode()
+
+
+def _extension(extensions: object) -> object:
+    """What a cluster's entry holds for exec plugins."""
+    for each in extensions if isinstance(extensions, list) else []:
+        if isinstance(each, dict) and each.get("name") == "client.authentication.k8s.io/exec":
+            return each.get("extension")
+    return None

@@ -1,0 +1,128 @@
+"""The HTTP sessions of a client: one at a time, each for one client certificate.
+
+A session whose certificate was replaced, or on which TLS failed, is no longer the current one:
+requests from then on get another, and what runs on it goes on to its end, which for a watch is
+minutes away. To close it would not end its watches but make them deaf: aiohttp never wakes who
+waits for bytes of a session that has been closed.
+"""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from kproxy import errors
+from kproxy.sources.access import credentials, kubeconfig
+
+if TYPE_CHECKING:
+    from kproxy.sources.access import transport
+
+
+def check(access: kubeconfig.ClusterAccess, proxy_url: str) -> None:
+    """Raise ConfigError when a certificate that `access` begins with cannot be used."""
+    _transport(access, *credentials.client_certificate(access.user), proxy_url)
+
+
+class Session:
+    """Connections that show one client certificate, or none. Owned by `Sessions`."""
+
+    def __init__(self, http: aiohttp.ClientSession, identity: tuple[object, object]) -> None:
+        self.http = http
+        self.identity = identity
+        """The certificate and key it was made with."""
+        self.users = 0
+
+
+class Sessions:
+    """Makes sessions when they are needed, and closes each after its last user."""
+
+    def __init__(self, access: kubeconfig.ClusterAccess, proxy_url: str) -> None:
+        self._access = access
+        self._proxy_url = proxy_url
+        self._current: Session | None = None
+        self._lock = asyncio.Lock()
+
+    async def check(self) -> None:
+        """Raise ConfigError when a certificate that the access begins with cannot be used."""
+        await asyncio.to_thread(check, self._access, self._proxy_url)
+
+    @asynccontextmanager
+    async def use(
+        self, credential: credentials.Credential, *, may_be_older: bool
+    ) -> AsyncIterator[Session]:
+        """A session that shows the credential's certificate, for as long as the block lasts.
+
+        Raises ConfigError when the certificate cannot be used; with `may_be_older` the session
+        there is will do then. It has not been refused, and of two files that are being replaced
+        one is always first.
+        """
+        session = await self._find(credential, may_be_older=may_be_older)
+        session.users += 1
+        try:
+            yield session
+        finally:
+            session.users -= 1
+            await self._close_if_left(session)
+
+    def give_up(self, session: Session) -> None:
+        """TLS failed on it: certificates are read again before the next request."""
+        _transport.cache_clear()
+        if session is self._current:
+            self._current = None
+
+    async def close(self) -> None:
+        """Close what nobody uses; whoever uses one still closes it by leaving."""
+        known, self._current = self._current, None
+        if known is not None:
+            await self._close_if_left(known)
+
+    async def _find(self, credential: credentials.Credential, *, may_be_older: bool) -> Session:
+        async with self._lock:
+            identity = (credential.certificate, credential.key)
+            known = self._current
+            if known is not None and known.identity == identity:
+                return known
+            try:
+                made = await self._make_transport(credential)
+            except errors.ConfigError:
+                if known is None or not may_be_older:
+                    raise
+                return known
+            found = self._current = Session(made.open(), identity)
+            if known is not None:
+                await self._close_if_left(known)
+            return found
+
+    async def _make_transport(self, credential: credentials.Credential) -> "transport.Transport":
+        made_of = (credential.certificate, credential.key, self._proxy_url)
+        if self._access.server.startswith("http://"):
+            return _transport(self._access, *made_of)
+        # Reading the system's authorities takes tens of milliseconds.
+        return await asyncio.to_thread(_transport, self._access, *made_of)
+
+    async def _close_if_left(self, session: Session) -> None:
+        """Close a session that nobody uses, nor will any more."""
+        if session is not self._current and not session.users:
+            await session.http.close()
+
+
+@functools.lru_cache(maxsize=1)
+def _transport(
+    access: kubeconfig.ClusterAccess, certificate: bytes | None, key: bytes | None, proxy_url: str
+) -> "transport.Transport":
+    """Raises ConfigError when a certificate cannot be used.
+
+    Cached so that what `check` has made to find out is what a client then uses.
+    """
+    from kproxy.sources.access import transport  # noqa: PLC0415  # costs most of a second
+
+    try:
+        return transport.Transport(access, certificate, key, proxy_url)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise errors.ConfigError(
+            f"a certificate for {access} cannot be used: {errors.in_one_line(error)}; "
+            "the authority, the client certificate and its own key must be PEM"
+        ) from None

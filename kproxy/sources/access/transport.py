@@ -1,0 +1,164 @@
+"""The HTTP and TLS below a client: aiohttp's, set up for watches that last for days.
+
+`kubernetes.aio` stands on the same two, and its session and TLS context would both have to be
+replaced: for authorities as Go takes them, bounded buffers, keepalive and SOCKS. Importing it
+costs half a second and 23 MB more, so it is left to those who need its models.
+"""
+
+import socket
+import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from kproxy.sources.access import kubeconfig
+
+CONNECT_SECONDS = 10.0
+"""For TCP; TLS and the answer's head have to come within the client's own deadline."""
+
+KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+"""A peer that is gone is noticed within 10 + 3 x 5 s (docs/faults.md K08)."""
+
+USER_TIMEOUT_MS = 25_000
+"""The same bound for what was sent and is not acknowledged (TCP_USER_TIMEOUT)."""
+
+
+IDLE_SECONDS = 60.0
+"""A connection that has brought a whole answer is kept for the next request, such as a probe."""
+
+READ_BYTES = 64 * 1024
+"""Of a body, kept for the reader before the server has to wait: twice this, and one read(2)."""
+
+
+class Transport:
+    """Connections to one API server with one client certificate, or none.
+
+    Raises OSError, ssl.SSLError or ValueError when a PEM cannot be used. Blocks while files
+    are read; `open` must be called on the event loop, and its session be closed there.
+    """
+
+    def __init__(
+        self,
+        access: kubeconfig.ClusterAccess,
+        certificate: bytes | None,
+        key: bytes | None,
+        proxy_url: str,
+    ) -> None:
+        self._context = _tls(access, certificate, key)
+        self._proxy_url = proxy_url
+
+    def open(self) -> aiohttp.ClientSession:
+        """A session; the caller closes it."""
+        is_socks = self._proxy_url.startswith("socks")
+        return aiohttp.ClientSession(
+            connector=self._through_socks() if is_socks else self._direct(),
+            proxy=self._proxy_url if self._proxy_url and not is_socks else None,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # ~/.netrc would add a second Authorization, which aiohttp refuses; proxies are
+            # taken from the environment by the client itself.
+            trust_env=False,
+            # A body is read as it comes: no bomb can be inflated, and none was asked for.
+            auto_decompress=False,
+            # Lines are put together by the reader, so no buffer has to hold one.
+            read_bufsize=READ_BYTES,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        )
+
+    def _direct(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(
+            limit=0,
+            ssl=self._context,
+            socket_factory=_socket,
+            keepalive_timeout=IDLE_SECONDS,
+        )
+
+    def _through_socks(self) -> aiohttp.TCPConnector:
+        from kproxy.sources.access import socks  # noqa: PLC0415  # for the few who have such a proxy
+
+        # In Go the proxy resolves names, for socks5 as for socks5h.
+        url = self._proxy_url.replace("socks5h://", "socks5://", 1)
+        return socks.Connector.from_url(url, rdns=True, limit=0, ssl=self._context)
+
+
+class _Context(ssl.SSLContext):
+    """A client's side of TLS. `name`, if it has one, replaces the server's name in its URL.
+
+    It is kubeconfig's `tls-server-name`. aiohttp can set it for a request, but not through SOCKS.
+    """
+
+    name = ""
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,  # noqa: FBT001, FBT002
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """As the library's, with the name replaced."""
+        named = self.name or server_hostname
+        return super().wrap_bio(incoming, outgoing, server_side, named, session)
+
+
+def _tls(
+    access: kubeconfig.ClusterAccess, certificate: bytes | None, key: bytes | None
+) -> ssl.SSLContext:
+    context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+    context.name = access.tls_server_name
+    # As Go has it: every certificate in the authority's file is trusted, not only self-signed
+    # ones; and key identifiers are not asked for, which cluster authorities often lack and
+    # Python 3.13 would require (VERIFY_X509_STRICT, not set here).
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if not access.verifies:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif isinstance(access.authority, Path):
+        context.load_verify_locations(cafile=access.authority)
+    elif access.authority is not None:
+        context.load_verify_locations(cadata=access.authority.decode("ascii"))
+    else:
+        context.load_default_certs()
+    with _as_files(certificate, key) as files:
+        if files[0] is not None:
+            context.load_cert_chain(files[0], files[1])
+    return context
+
+
+def _socket(address: Any) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    keep_alive(made)
+    return made
+
+
+def keep_alive(made: socket.socket) -> None:
+    """Let the kernel notice a peer that is gone, on an idle connection and on a busy one."""
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE:
+        made.setsockopt(socket.IPPROTO_TCP, option, value)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
+@contextmanager
+def _as_files(
+    certificate: bytes | None, key: bytes | None
+) -> Iterator[tuple[str | None, str | None]]:
+    """OpenSSL reads a certificate and its key from files only; ours last as long as it reads."""
+    with tempfile.TemporaryDirectory(prefix="kproxy-") as directory:
+        yield (
+            _as_file(certificate, Path(directory) / "client.crt"),
+            _as_file(key, Path(directory) / "client.key"),
+        )
+
+
+def _as_file(pem: bytes | None, scratch: Path) -> str | None:
+    if pem is None:
+        return None
+    scratch.touch(mode=0o600)
+    scratch.write_bytes(pem)
+    return str(scratch)

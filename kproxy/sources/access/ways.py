@@ -1,0 +1,97 @@
+"""The way to an API server, for weeks: its kubeconfig is read again when it may have changed.
+
+A server that is rebuilt under the same kubeconfig has a new authority, new users, perhaps another
+port. kubectl reads the file at each start; a process that lasts has to look again (client-go's
+daemons do not, and are restarted by hand).
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from kproxy import errors
+from kproxy.sources.access import credentials, kubeconfig, proxies, sessions
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to the server: where it is, as whom it is asked, and the connections to it."""
+
+    access: kubeconfig.ClusterAccess
+    credentials: credentials.Credentials
+    sessions: sessions.Sessions
+
+
+class Ways:
+    """The current way, renewed when the kubeconfig says something else. Owned by a client.
+
+    A request keeps the way it began on. Sessions of an earlier way close after their last user.
+    """
+
+    def __init__(
+        self,
+        access: kubeconfig.ClusterAccess,
+        environment: Mapping[str, str],
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._environment = environment
+        self._monotonic = monotonic
+        self._wall = wall
+        self._lock = asyncio.Lock()
+        self._is_suspect = False
+        self._flaw = ""
+        self._read_at = monotonic()
+        self._current = self._make(access)
+
+    @property
+    def access(self) -> kubeconfig.ClusterAccess:
+        """What the current way leads to."""
+        return self._current.access
+
+    def suspect(self) -> None:
+        """The server refuses us or cannot be reached: look before the next request."""
+        self._is_suspect = True
+
+    async def current(self) -> Way:
+        """The way to take now. A kubeconfig that cannot be used at the moment changes nothing."""
+        now = self._monotonic()
+        origin = self._current.access.origin
+        is_due = self._is_suspect or now - self._read_at >= credentials.FILE_SECONDS
+        if origin is not None and is_due:
+            async with self._lock:
+                self._is_suspect, self._read_at = False, now
+                await self._read_again(origin)
+        return self._current
+
+    async def close(self) -> None:
+        """Close the sessions that are not in use; the others close with their last user."""
+        await self._current.sessions.close()
+
+    async def _read_again(self, origin: kubeconfig.Origin) -> None:
+        try:
+            found = await asyncio.to_thread(kubeconfig.read, origin.files, origin.context)
+            if found == self._current.access:
+                self._flaw = ""
+                return
+            made = self._make(found)
+            await made.sessions.check()
+        except errors.ConfigError as error:
+            if str(error) != self._flaw:
+                self._flaw = str(error)
+                _log.warning(f"the kubeconfig read before stays in use: {error}")
+            return
+        before, self._current, self._flaw = self._current, made, ""
+        _log.info("kubeconfig has changed, using it from now on", server=str(found))
+        await before.sessions.close()
+
+    def _make(self, access: kubeconfig.ClusterAccess) -> Way:
+        return Way(
+            access,
+            credentials.for_user(access.user, self._monotonic, self._wall),
+            sessions.Sessions(access, proxies.proxy_for(access, self._environment)),
+        )

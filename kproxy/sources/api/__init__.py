@@ -1,0 +1,1 @@
+"""Following an API server: client-go's Reflector, rule by rule."""

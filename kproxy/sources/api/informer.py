@@ -1,0 +1,218 @@
+"""InformerSource: Services and endpoints of a cluster, by list and watch, followed live.
+
+Two reflectors for a whole cluster, or two for each namespace for users whose rights end there.
+While the API server is away the last state stands, and `describe` and the counters say for how
+long nothing has been heard.
+
+A namespace whose objects may not be read holds up no other one. Its Services are asked for only
+once its endpoints have been listed: a Service without them would refuse its clients.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from kproxy import metrics
+from kproxy.model import admission
+from kproxy.sources import intake, source, store
+from kproxy.sources.api import api_bounds, client, discovery, progress, reflector
+
+SLEEP_CHECK_SECONDS = 5.0
+"""How often to look whether the machine was asleep."""
+
+SLEPT_SECONDS = 1.0
+"""A sleep longer than this may have cost connections their peer."""
+
+PROBE_CHECK_SECONDS = 5.0
+"""How often to look whether a watch is quiet."""
+
+PROBE_QUIET_SECONDS = 15.0
+"""After so long without a word the server is asked for a sign of life.
+
+A kernel acknowledges for a process that hangs, so that TCP's keepalive is not enough. client-go
+sends HTTP/2 pings after 30 s.
+"""
+
+PROBE_SECONDS = 5.0
+"""Within which it must answer."""
+
+
+def time_asleep() -> float:
+    """Seconds the machine has been suspended: what CLOCK_BOOTTIME counts, MONOTONIC does not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+class InformerSource:
+    """A `source.Source` that reads an API server.
+
+    `namespaces` restricts it to some; none means the whole cluster. Raises ConfigError when the
+    proxy to the server cannot be used. Nothing connects before `run`.
+
+    `limits` bounds what the server may send. `clock` must be the event loop's own, which
+    `time.monotonic` is outside of tests. No decision depends on the wall clock, except when
+    credentials expire.
+    """
+
+    def __init__(
+        self,
+        access: client.ClusterAccess,
+        *,
+        on_change: source.OnChange,
+        on_problem: source.OnProblem,
+        namespaces: frozenset[str] = frozenset(),
+        allow_loopback: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        asleep: Callable[[], float] = time_asleep,
+        rng: random.Random | None = None,
+        limits: api_bounds.Bounds | None = None,
+    ) -> None:
+        self._access = access
+        self._clock = clock
+        self._asleep = asleep
+        self._intake = intake.Intake(on_change, on_problem, allow_loopback=allow_loopback)
+        self._api = client.Client(access, monotonic=clock)
+        self._clockwork = reflector.Clockwork(
+            clock, rng or random.Random(), limits or api_bounds.Bounds()
+        )
+        self._is_restricted = bool(namespaces)
+        self._scopes = [self._scope(namespace) for namespace in sorted(namespaces) or [""]]
+        self._reflectors = [each for scope in self._scopes for each in scope.reflectors]
+
+    def _scope(self, namespace: str) -> "_Scope":
+        services, endpoints = (
+            reflector.Reflector(
+                self._api,
+                resolve,
+                self._intake,
+                metrics.ReflectorCounters(resource, namespace),
+                self._clockwork,
+                self._on_settled,
+                namespace=namespace,
+            )
+            for resource, resolve in (
+                ("services", discovery.services),
+                ("endpoints", discovery.endpoints),
+            )
+        )
+        return _Scope(services, endpoints)
+
+    @property
+    def store(self) -> store.Store:
+        """The Store it keeps; read-only to everyone else."""
+        return self._intake.store
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether every collection has been listed once, of namespaces that may be read."""
+        return self._intake.has_synced
+
+    def problems(self) -> tuple[source.Problem, ...]:
+        """What is wrong at the moment: with objects, and with the way to the server."""
+        return self._intake.problems()
+
+    def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
+        """What happened so far, of each list-and-watch."""
+        return tuple(each.counters for each in self._reflectors)
+
+    def describe(self) -> str:
+        """For instance "API server https://10.0.0.1:6443 (admin): services at 184, …"."""
+        told = ", ".join(
+            f"{each.where} at {each.version}" if each.has_listed else f"{each.where} not listed"
+            for each in self._reflectors
+        )
+        unread = metrics.unread(self.counters(), self._clock())
+        stale = f"; out of contact for {max(unread.values()):.0f} s" if unread else ""
+        return f"API server {self._access}: {told}{stale}"
+
+    async def run(self) -> None:
+        """List, then follow, until cancelled."""
+        if not self._access.verifies and self._access.server.startswith("https://"):
+            self._intake.tell(self, _unverified(self._access))
+        async with self._api, asyncio.TaskGroup() as group:
+            for scope in self._scopes:
+                group.create_task(
+                    scope.endpoints.run(), name=f"reflector of {scope.endpoints.where}"
+                )
+                group.create_task(
+                    self._run_services(scope), name=f"reflector of {scope.services.where}"
+                )
+            group.create_task(self._watch_for_sleep(), name="watch for sleep")
+            group.create_task(self._watch_for_silence(), name="watch for silence")
+
+    async def _run_services(self, scope: "_Scope") -> None:
+        if self._is_restricted:
+            await scope.has_endpoints.wait()
+        await scope.services.run()
+
+    def reload(self) -> None:
+        """Ask the server anew, with the credentials of now."""
+        for each in self._reflectors:
+            each.interrupt(progress.Outcome.INTERRUPTED)
+
+    async def _watch_for_sleep(self) -> None:
+        """After a suspend the server has forgotten our connections, and will never say so."""
+        before = self._asleep()
+        while True:
+            await asyncio.sleep(SLEEP_CHECK_SECONDS)
+            now = self._asleep()
+            if now - before > SLEPT_SECONDS:
+                for each in self._reflectors:
+                    each.interrupt(progress.Outcome.INTERRUPTED)
+            before = now
+
+    async def _watch_for_silence(self) -> None:
+        """A watch may be quiet because nothing changes, or because the server is gone."""
+        while True:
+            await asyncio.sleep(PROBE_CHECK_SECONDS)
+            if not any(each.is_quiet(PROBE_QUIET_SECONDS) for each in self._reflectors):
+                continue
+            is_alive = await self._api.is_alive(PROBE_SECONDS)
+            for each in self._reflectors:
+                if is_alive:
+                    each.hear()
+                elif each.is_quiet(PROBE_QUIET_SECONDS):
+                    each.interrupt(progress.Outcome.SILENT)
+
+    def _on_settled(self) -> None:
+        for scope in self._scopes:
+            if scope.endpoints.has_listed:
+                scope.has_endpoints.set()
+        if self.has_synced or not any(scope.has_listed for scope in self._scopes):
+            return
+        if all(
+            scope.has_listed or (self._is_restricted and scope.is_forbidden)
+            for scope in self._scopes
+        ):
+            self._intake.complete()
+
+
+class _Scope:
+    """The two reflectors of one namespace, or of the whole cluster."""
+
+    def __init__(self, services: reflector.Reflector, endpoints: reflector.Reflector) -> None:
+        self.services = services
+        self.endpoints = endpoints
+        self.reflectors = (services, endpoints)
+        self.has_endpoints = asyncio.Event()
+
+    @property
+    def has_listed(self) -> bool:
+        """Whether both collections have been listed."""
+        return all(each.has_listed for each in self.reflectors)
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether a right to read one of them is missing."""
+        return any(each.is_forbidden for each in self.reflectors)
+
+
+def _unverified(access: client.ClusterAccess) -> source.Problem:
+    return source.Problem(
+        admission.Severity.WARNING,
+        str(access),
+        "",
+        "insecure-skip-tls-verify is set: whoever is on the way can pretend to be the API server, "
+        "see the token, and send connections anywhere",
+        "give certificate-authority instead",
+    )

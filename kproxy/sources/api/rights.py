@@ -1,0 +1,34 @@
+"""What to tell someone whose rights do not suffice: the commands that would grant them."""
+
+import re
+import shlex
+
+from kproxy.sources.api import discovery
+
+_USER = re.compile(r'User "([^"]+)"')
+_SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+:[^:]+)")
+
+
+def remedy(verb: str, resource: discovery.Resource, namespace: str, said: str) -> str:
+    """A clause with the missing right and the kubectl commands for an administrator.
+
+    `said` is the server's message, in which it names the user; a namespace of "" means all.
+    """
+    scope = f"in namespace {namespace}" if namespace else "in all namespaces"
+    kind = "role" if namespace else "clusterrole"
+    place = f" --namespace={namespace}" if namespace else ""
+    of_endpoints = discovery.SLICES if resource == discovery.SERVICES else resource
+    resources = f"{discovery.SERVICES},{of_endpoints}"
+    return (
+        f"the right to {verb} {resource} {scope} is missing; an administrator can grant it by: "
+        f"kubectl create {kind} kproxy{place} --verb=list,watch --resource={resources}"
+        f" && kubectl create {kind}binding kproxy{place} --{kind}=kproxy {_subject(said)}"
+    )
+
+
+def _subject(said: str) -> str:
+    user = _USER.search(said)
+    if user is None:
+        return "--user=NAME"
+    account = _SERVICE_ACCOUNT.fullmatch(user[1])
+    return f"--serviceaccount={account[1]}" if account else f"--user={shlex.quote(user[1])}"

@@ -1,0 +1,1 @@
+"""Following manifests: which files, what is in them, and what has changed."""

@@ -1,0 +1,337 @@
+"""Manifest files on disk: which there are, what they say, and what to watch to learn of changes.
+
+Blocking file I/O and parsing, made to be called in a thread; no state between calls.
+"""
+
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from kproxy.model import admission
+from kproxy.sources.documents import document, reading
+
+EXTENSIONS = frozenset({".json", ".yaml", ".yml"})
+"""What is read from a directory; the extensions of `kubectl apply -f DIR`."""
+
+MAX_BYTES = 64 * 1024 * 1024
+"""The largest file that is read."""
+
+MAX_LINKS = 40
+"""How many symbolic links a path may lead through; the kernel's own limit."""
+
+_PIECE = 1024 * 1024
+
+
+class ManifestFile(NamedTuple):
+    """A file to read. `path` is absolute, `shown` the same file in the user's words.
+
+    `root` is the path given by the user that it comes from.
+    """
+
+    path: Path
+    shown: str
+    root: Path
+
+
+class Signature(NamedTuple):
+    """What tells, without reading, that a file has changed. Times are nanoseconds."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+
+class Entry(NamedTuple):
+    """One object of a file, and the number and line of the document it stands in.
+
+    `line` is the item's own for an object in a list.
+    """
+
+    document: int
+    line: int
+    admission: admission.Admission
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a file says. `failure` is "" unless it could not be read or parsed as a whole.
+
+    `is_gone` tells that there is no such file any more. `is_cut` tells that the last document
+    is malformed, as in a file that is being written.
+    """
+
+    signature: Signature | None
+    entries: tuple[Entry, ...] = ()
+    failure: str = ""
+    is_gone: bool = False
+    is_cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPlan:
+    """What to watch, and which of the changes seen there matter.
+
+    `directories` are to be watched, without what is below them. They carry device and inode
+    because a directory that was removed and made again must be watched anew. `entries` are
+    paths that matter by themselves, `contents` directories in which everything does.
+    """
+
+    directories: frozenset[tuple[Path, int, int]] = frozenset()
+    entries: frozenset[Path] = frozenset()
+    contents: frozenset[Path] = frozenset()
+
+    def concerns(self, path: Path) -> bool:
+        """Whether a change at `path` can change what the manifests say."""
+        return path in self.entries or path in self.contents or path.parent in self.contents
+
+    def __or__(self, other: "WatchPlan") -> "WatchPlan":
+        return WatchPlan(
+            self.directories | other.directories,
+            self.entries | other.entries,
+            self.contents | other.contents,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One look at one root: the manifests there, sorted by path, and what to watch.
+
+    `missing` says why the root could not be looked into, "" otherwise. `is_bare` tells that it
+    is a directory without a manifest.
+    """
+
+    files: tuple[ManifestFile, ...] = ()
+    plan: WatchPlan = WatchPlan()
+    missing: str = ""
+    is_bare: bool = False
+
+
+def listing(root: Path) -> Listing:
+    """The files of a root: itself, or for a directory the manifests in it, not recursively.
+
+    Hidden files are left out, which kubectl does not do: they are what editors leave behind.
+    """
+    path = absolute(root)
+    files: list[ManifestFile] = []
+    links: list[Path] = []
+    missing = ""
+    is_directory = False
+    try:
+        is_directory = stat.S_ISDIR(path.stat().st_mode)
+        if is_directory:
+            shown = readable(root)
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name.startswith(".") or os.path.splitext(name)[1] not in EXTENSIONS:  # noqa: PTH122
+                        continue
+                    place = path / name
+                    files.append(ManifestFile(place, f"{shown}/{readable(Path(name))}", root))
+                    if entry.is_symlink():
+                        links.append(place)
+        else:
+            files.append(ManifestFile(path, readable(root), root))
+    except OSError as error:
+        missing = reason(error)
+    plan = _watch_plan(root, links)
+    is_bare = is_directory and not files and not missing
+    return Listing(tuple(sorted(files)), plan, missing, is_bare)
+
+
+def absolute(path: Path) -> Path:
+    """`path` without "." and "..", its symbolic links kept: they may be changed."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute() keeps ".."
+
+
+def readable(path: Path) -> str:
+    """A path as it can stand in a log: on one line, in UTF-8, without control characters."""
+    text = str(path)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def reason(error: OSError) -> str:
+    """Why, in a few words in lower case."""
+    return (error.strerror or "cannot be read").lower()
+
+
+def read_if_changed(
+    path: Path,
+    known: Signature | None,
+    changed: Collection[Path],
+    pause: document.Pause,
+    *,
+    allow_loopback: bool,
+) -> Reading | None:
+    """What the file says; None if it is `known` by its signature and not said to be `changed`.
+
+    A report of a change counts although the signature is the same: two edits of equal length
+    within one tick of the file system's clock leave no other trace.
+    """
+    if known is not None and not _is_changed(path, known, changed):
+        return None
+    return read(path, pause, allow_loopback=allow_loopback)
+
+
+def _is_changed(path: Path, known: Signature, changed: Collection[Path]) -> bool:
+    if path in changed or (changed and Path(os.path.realpath(path)) in changed):
+        return True
+    try:
+        return _signature(path.stat()) != known
+    except OSError:
+        return True
+
+
+def _signature(status: os.stat_result) -> Signature:
+    return Signature(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
+
+
+def read(path: Path, pause: document.Pause, *, allow_loopback: bool) -> Reading:
+    """Read and judge one file; never raises.
+
+    The signature is taken before reading: what is written meanwhile shows at the next look.
+    """
+    try:
+        found = _contents(path, pause)
+    except FileNotFoundError as error:
+        return Reading(None, failure=reason(error), is_gone=True)
+    except OSError as error:
+        return Reading(None, failure=reason(error))
+    if isinstance(found, Reading):
+        return found
+    signature, data = found
+    try:
+        return judged(data, signature, pause, allow_loopback=allow_loopback)
+    except Exception as error:  # one file's bug must not cost the others
+        text = f"reading it failed: a bug in kproxy ({type(error).__name__})"
+        return Reading(signature, failure=text)
+
+
+def _contents(path: Path, pause: document.Pause) -> Reading | tuple[Signature, bytes]:
+    """What is in a regular file that is not too large.
+
+    O_NONBLOCK because the opening of a pipe would wait for a writer, and the reading of some
+    files of /proc and /sys for something to happen.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        status = os.fstat(fd)
+        signature = _signature(status)
+        if not stat.S_ISREG(status.st_mode):
+            return Reading(signature, failure="not a regular file")
+        pieces: list[bytes] = []
+        left = MAX_BYTES + 1
+        while left > 0 and status.st_size <= MAX_BYTES:
+            pause()
+            piece = os.read(fd, min(left, _PIECE))
+            if not piece:
+                return signature, b"".join(pieces)
+            pieces.append(piece)
+            left -= len(piece)
+        return Reading(signature, failure=f"larger than {MAX_BYTES // 2**20} MiB")
+    finally:
+        os.close(fd)
+
+
+def judged(
+    data: bytes, signature: Signature | None, pause: document.Pause, *, allow_loopback: bool
+) -> Reading:
+    """What the text of a file says."""
+    entries: list[Entry] = []
+    failure = ""
+    is_cut = False
+    for each in reading.read(data, pause):
+        pause()
+        is_cut = each.is_malformed
+        if is_cut and not failure:
+            failure = each.flaw
+        entries.extend(_admitted(each, pause, allow_loopback=allow_loopback))
+    if failure and len(entries) == 1:  # the file holds nothing else
+        return Reading(signature, failure=failure, is_cut=True)
+    return Reading(signature, tuple(entries), is_cut=is_cut)
+
+
+def _admitted(
+    each: reading.Document, pause: document.Pause, *, allow_loopback: bool
+) -> Iterator[Entry]:
+    if each.flaw:
+        rejected = admission.reject(each.value, each.flaw)
+        yield Entry(each.number, each.line, rejected)
+        return
+    index = 0
+    for admitted in admission.admit_steps(each.value, allow_loopback=allow_loopback):
+        pause()
+        if admitted is None:
+            continue
+        line = each.item_lines.get(index, each.line) if admitted.position else each.line
+        index += 1
+        remarked = admission.remarked(admitted, each.remark) if each.remark else admitted
+        yield Entry(each.number, line, remarked)
+
+
+def _watch_plan(root: Path, links: Iterable[Path]) -> WatchPlan:
+    """Watch directories, never files: a file replaced by a rename is another inode.
+
+    Every symbolic link on the way to a file counts as well, because that is how a ConfigMap
+    volume changes: `web.yaml` leads through `..data`, and `..data` is replaced by a rename.
+    `links` are those of the files that are links themselves.
+    """
+    entries = set(_trail(absolute(root)))
+    contents: set[Path] = set()
+    try:
+        if stat.S_ISDIR(root.stat().st_mode):
+            contents.add(root.resolve())
+    except (OSError, RuntimeError):  # links that lead in a circle
+        pass
+    for link in links:
+        entries.update(_trail(link))
+    directories = set()
+    for path in contents | {_existing(entry.parent) for entry in entries}:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        directories.add((path, status.st_dev, status.st_ino))
+    return WatchPlan(frozenset(directories), frozenset(entries), frozenset(contents))
+
+
+def _existing(directory: Path) -> Path:
+    """`directory`, or the nearest of its parents that exists."""
+    return next((each for each in (directory, *directory.parents) if each.is_dir()), directory)
+
+
+def _trail(path: Path) -> Iterator[Path]:
+    """Whatever decides what an absolute path leads to: every link on the way, and the end.
+
+    Where the way breaks off, what is missing there is the end.
+    """
+    steps = list(path.parts[1:])[::-1]
+    place = Path(path.anchor)
+    links = 0
+    while steps:
+        step = steps.pop()
+        if step == "..":
+            place = place.parent
+            continue
+        place /= step
+        try:
+            target = place.readlink() if place.is_symlink() else None
+            exists = target is not None or place.exists()
+        except OSError:  # not permitted, or replaced meanwhile
+            break
+        if target is not None:
+            yield place
+            links += 1
+            if links > MAX_LINKS:
+                return
+            steps.extend(target.parts[target.is_absolute() :][::-1])
+            place = Path(target.anchor) if target.is_absolute() else place.parent
+        elif not exists:
+            break
+    yield place

@@ -1,0 +1,464 @@
+"""ManifestSource: Services and endpoints from files, followed live.
+
+`manifest_files` reads, `manifest_state` decides what to believe, `directory_watch` says when to
+look again; here they are put together, and the Store is written. A path that the user named and
+that vanishes takes nothing along: an unmounted volume or a half-done deployment is likelier than
+the wish to serve nothing, which is said by emptying the file.
+
+Files are read in threads that may be left behind, so that a file whose reading does not end, or
+takes long, holds up neither the other files nor the end of the process.
+"""
+
+import asyncio
+import contextlib
+import errno
+import functools
+import os
+import time
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+import structlog
+
+from kproxy import errors, metrics
+from kproxy.model import admission, names
+from kproxy.sources import source, store
+from kproxy.sources.documents import document
+from kproxy.sources.files import background, directory_watch, manifest_files, manifest_state
+
+STANDARD_INPUT = Path("-")
+"""As a path: what comes on standard input, read once."""
+
+SETTLE_SECONDS = 0.01
+"""How long after the first sign of a change files are looked at: it has often more to come."""
+
+RESCAN_SECONDS = 5.0
+"""Without any event, look anyway this often: network file systems tell nothing."""
+
+MAX_RESCAN_SECONDS = 60.0
+"""The same where a look takes long because there are thousands of files: at most one part in 300
+of the time is spent on looking."""
+
+POLL_SECONDS = 1.0
+"""How often to look when something cannot be watched."""
+
+RETRY_SECONDS = 30.0
+"""How often to try again to watch what could not be watched."""
+
+PATIENCE_SECONDS = 0.1
+"""A file that takes longer than this to read is read on beside the others."""
+
+START_PATIENCE_SECONDS = 5.0
+"""The same before the first sync, counted from when the reading last went on."""
+
+_INPUT_PIECE = 1024 * 1024
+_SLICE_SECONDS = 0.001
+_OPEN_ENDED = float("inf")
+_HINTS = {
+    errno.EMFILE: "; raise the sysctl fs.inotify.max_user_instances, or ulimit -n",
+    errno.ENFILE: "; raise the sysctl fs.file-max",
+    errno.ENOSPC: "; raise the sysctl fs.inotify.max_user_watches",
+}
+
+_READ_ONCE = source.Problem(
+    admission.Severity.NOTE,
+    "standard input",
+    "",
+    "it is read once; what comes later is not followed",
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class ManifestSource:
+    """A `source.Source` that reads files and directories.
+
+    Directories are read as by `kubectl apply -f`: *.yaml, *.yml and *.json, not recursively.
+    Relative paths are taken from the working directory at the time of reading. `STANDARD_INPUT`
+    is read once.
+
+    Raises ConfigError if a path does not exist or is neither a file nor a directory. Problems
+    inside files are never raised: they go to `on_problem`.
+    """
+
+    def __init__(
+        self,
+        paths: Collection[str | Path],
+        *,
+        on_change: source.OnChange,
+        on_problem: source.OnProblem,
+        allow_loopback: bool = False,
+    ) -> None:
+        self._paths = tuple(dict.fromkeys(Path(path) for path in paths))
+        self._roots = tuple(path for path in self._paths if path != STANDARD_INPUT)
+        for root in self._roots:
+            _check(root)
+        self._on_change = on_change
+        self._on_problem = on_problem
+        self._allow_loopback = allow_loopback
+        self._store = store.Store()
+        self._view = manifest_state.NOTHING
+        self._listings: dict[Path, manifest_files.Listing] = {}
+        self._watch_problems: tuple[source.Problem, ...] = ()
+        self._problems: tuple[source.Problem, ...] = ()
+        self._has_synced = False
+        self._stirred = asyncio.Event()
+        self._changed: set[Path] = set()
+
+    @property
+    def store(self) -> store.Store:
+        """The Store it keeps; read-only to everyone else."""
+        return self._store
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether every file has been read once, or has turned out to take long."""
+        return self._has_synced
+
+    def problems(self) -> tuple[source.Problem, ...]:
+        """What is wrong at the moment, sorted by file and document."""
+        return self._problems
+
+    def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
+        """None: nothing is listed or watched by API."""
+        return ()
+
+    def describe(self) -> str:
+        """For instance "manifests from web.yaml, conf.d: 3 files, 12 objects, 1 problem"."""
+        files = self._view.files.values()
+        given = sum(len(state.given) for state in files)
+        bad = sum(p.severity is not admission.Severity.NOTE for p in self._problems)
+        counts = ((len(files), "file"), (given, "object"), (bad, "problem"))
+        told = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+        return f"manifests from {', '.join(map(_shown, self._paths))}: {told}"
+
+    async def run(self) -> None:
+        """Read everything, then follow changes, until cancelled.
+
+        A change is in the Store within 200 ms, unless there is more to parse than that takes.
+        """
+        readers = _Readers(self._stirred.set)
+        plan: manifest_files.WatchPlan | None = None
+        watch: directory_watch.DirectoryWatch | None = None
+        retry_at = _OPEN_ENDED
+        try:
+            while True:
+                self._stirred.clear()
+                began = time.monotonic()
+                # Watched before read: what is written in between shows as an event, be it of the
+                # same length and in the same tick of the file system's clock.
+                newer = await self._list(readers)
+                if newer != plan or time.monotonic() >= retry_at:
+                    plan, old = newer, watch
+                    watch = await self._watch(plan, readers.watches)
+                    if old is not None:
+                        old.close()
+                    is_complete = not self._watch_problems
+                    retry_at = _OPEN_ENDED if is_complete else time.monotonic() + RETRY_SECONDS
+                    await self._list(readers)
+                await self._refresh(readers)
+                took = time.monotonic() - began
+                await self._wait(readers, min(max(RESCAN_SECONDS, took * 300), MAX_RESCAN_SECONDS))
+        finally:
+            if watch is not None:
+                watch.close()
+
+    def reload(self) -> None:
+        """Read every file again, also those that look unchanged."""
+        for listing in self._listings.values():
+            self._changed |= {file.path for file in listing.files}
+        self._stirred.set()
+
+    async def _wait(self, readers: "_Readers", seconds: float) -> None:
+        """Until something has changed, or it is time to look anyway, in `seconds` or sooner."""
+        seconds = POLL_SECONDS if self._watch_problems or readers.late else seconds
+        if self._view.again_in is not None:
+            seconds = min(seconds, self._view.again_in)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stirred.wait()
+                await asyncio.sleep(SETTLE_SECONDS)
+
+    async def _watch(
+        self, plan: manifest_files.WatchPlan, crew: "background.Crew[list[source.Problem]]"
+    ) -> directory_watch.DirectoryWatch | None:
+        """Watch what `plan` says. What cannot be watched is said, and looked at instead."""
+        try:
+            watch = directory_watch.DirectoryWatch(plan.concerns, self._on_events)
+        except OSError as error:
+            self._watch_problems = (_unwatched("manifests", error),)
+            return None
+        directories = sorted(directory for directory, _, _ in plan.directories)
+        calls: dict[object, background.Call[list[source.Problem]]] = {
+            directory: functools.partial(_add, watch, directory) for directory in directories
+        }
+        results = await crew.run(calls, PATIENCE_SECONDS, is_gentle=True)
+        problems = [problem for found in results.values() for problem in found]
+        problems += (
+            _unwatched(
+                manifest_files.readable(directory),
+                TimeoutError(errno.ETIMEDOUT, "it does not answer"),
+            )
+            for directory in directories
+            if directory not in results
+        )
+        self._watch_problems = tuple(problems)
+        return watch
+
+    def _on_events(self, changed: set[Path]) -> None:
+        self._changed |= changed
+        self._stirred.set()
+
+    async def _list(self, readers: "_Readers") -> manifest_files.WatchPlan:
+        """Look which files there are; what to watch to learn of changes."""
+        calls: dict[object, background.Call[manifest_files.Listing]] = {
+            root: functools.partial(_listed, root) for root in self._roots
+        }
+        listings = await readers.listings.run(calls, self._patience, is_gentle=self._has_synced)
+        plan = manifest_files.WatchPlan()
+        for root in self._roots:
+            found = listings.get(root)
+            if found is None:
+                old = self._listings.get(root, manifest_files.Listing())
+                text = "looking at it takes long, and goes on beside the others"
+                found = manifest_files.Listing((), old.plan, text)
+            self._listings[root] = found
+            plan |= found.plan
+        return plan
+
+    async def _refresh(self, readers: "_Readers") -> None:
+        """Read the files, believe what is to be believed, and tell about it."""
+        look = await self._read(readers)
+        calls: dict[object, background.Call[manifest_state.View]] = {
+            "view": functools.partial(manifest_state.view, self._view, look)
+        }
+        views = await readers.views.run(calls, _OPEN_ENDED, is_gentle=self._has_synced)
+        self._view = views["view"]
+        dirty = await self._store_all()
+        await self._report(self._view)
+        if dirty or not self._has_synced:
+            self._has_synced = True
+            self._on_change(dirty)
+
+    @property
+    def _patience(self) -> float:
+        return PATIENCE_SECONDS if self._has_synced else START_PATIENCE_SECONDS
+
+    async def _read(self, readers: "_Readers") -> manifest_state.Look:
+        changed, self._changed = frozenset(self._changed), set()
+        files: dict[Path, manifest_files.ManifestFile] = {}
+        for each in self._listings.values():
+            files.update((file.path, file) for file in each.files if file.path not in files)
+        before = self._view.files
+        calls: dict[object, background.Call[manifest_files.Reading | None]] = {}
+        for path in sorted(files):
+            state = before.get(path)
+            known = state.signature if state and state.doubted is None else None
+            calls[path] = functools.partial(
+                _read_if_changed, path, known, changed, allow_loopback=self._allow_loopback
+            )
+        self._add_standard_input(files, calls)
+        readings = await readers.files.run(calls, self._patience, is_gentle=self._has_synced)
+        found = {path: readings[path] for path in files if path in readings}
+        missing = {root: each.missing for root, each in self._listings.items() if each.missing}
+        for path, reading in found.items():
+            if reading is not None and reading.is_gone:
+                gone = files.pop(path)
+                if path == manifest_files.absolute(gone.root):
+                    missing[gone.root] = reading.failure
+        return manifest_state.Look(
+            [files[path] for path in sorted(files)],
+            {path: reading for path, reading in found.items() if reading is not None},
+            {path for path in files if path not in readings},
+            missing,
+            (
+                *self._watch_problems,
+                *_of_roots(missing, self._listings),
+                *([_READ_ONCE] if STANDARD_INPUT in self._paths else []),
+            ),
+            time.monotonic(),
+        )
+
+    def _add_standard_input(
+        self,
+        files: dict[Path, manifest_files.ManifestFile],
+        calls: "dict[object, background.Call[manifest_files.Reading | None]]",
+    ) -> None:
+        if STANDARD_INPUT not in self._paths:
+            return
+        path = STANDARD_INPUT
+        files[path] = manifest_files.ManifestFile(path, "standard input", path)
+        state = self._view.files.get(path)
+        if state is None or state.signature is None:
+            calls[path] = functools.partial(_standard_input, allow_loopback=self._allow_loopback)
+        else:
+            calls[path] = lambda _: None
+
+    async def _store_all(self) -> frozenset[names.NamespacedName]:
+        """Write the view's objects to the Store."""
+        dirty: set[names.NamespacedName] = set()
+
+        def steps() -> Iterator[None]:
+            for accepted in self._view.updates:
+                dirty.update(self._store.apply(accepted))
+                yield
+            for key in self._view.gone:
+                dirty.update(self._store.delete(*key))
+                yield
+
+        await _in_slices(steps())
+        return frozenset(dirty)
+
+    async def _report(self, view: manifest_state.View) -> None:
+        """Tell of each problem that was not there at the last look, and of what was edited."""
+        self._problems = view.problems
+
+        def steps() -> Iterator[None]:
+            for problem in view.fresh_problems:
+                self._on_problem(problem)
+                yield
+            for change in view.changes if self._has_synced else ():
+                _tell(change)
+                yield
+
+        await _in_slices(steps())
+
+
+class _Readers:
+    """The threads of a running source, for each kind of result."""
+
+    def __init__(self, on_late: background.OnLate) -> None:
+        self.listings = background.Crew[manifest_files.Listing](on_late)
+        self.files = background.Crew[manifest_files.Reading | None](on_late)
+        self.views = background.Crew[manifest_state.View](on_late)
+        self.watches = background.Crew[list[source.Problem]](lambda: None)
+
+    @property
+    def late(self) -> int:
+        """How many looks have not ended in time."""
+        return self.listings.late + self.files.late
+
+
+async def _in_slices(steps: Iterator[None]) -> None:
+    """Carry out `steps`, and let others run in between."""
+    ends = time.monotonic() + _SLICE_SECONDS
+    for _ in steps:
+        if time.monotonic() >= ends:
+            await asyncio.sleep(0)
+            ends = time.monotonic() + _SLICE_SECONDS
+
+
+def _tell(change: manifest_state.Change) -> None:
+    """Log what an edit did: "web.yaml was edited: 1 Service added, 2 EndpointSlices changed"."""
+    parts = [
+        f"{count} {kind}{'' if count == 1 or kind is names.Kind.ENDPOINTS else 's'} {verb}"
+        for verb, counts in (
+            ("added", change.added),
+            ("changed", change.changed),
+            ("removed", change.removed),
+        )
+        for kind, count in counts
+    ]
+    if parts:
+        _log.info(f"{change.shown} was edited: {', '.join(parts)}")
+    if change.is_good_again:
+        _log.info(f"{change.shown} is good again: nothing in it is refused any more")
+
+
+def _add(
+    watch: directory_watch.DirectoryWatch, directory: Path, _: document.Pause
+) -> list[source.Problem]:
+    try:
+        watch.add(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # the plan is out of date already
+    except OSError as error:
+        return [_unwatched(manifest_files.readable(directory), error)]
+    return []
+
+
+def _listed(root: Path, _: document.Pause) -> manifest_files.Listing:
+    try:
+        return manifest_files.listing(root)
+    except Exception as error:  # one path's bug must not cost the others
+        text = f"looking at it failed: a bug in kproxy ({type(error).__name__})"
+        return manifest_files.Listing(missing=text)
+
+
+def _read_if_changed(
+    path: Path,
+    known: manifest_files.Signature | None,
+    changed: Collection[Path],
+    pause: document.Pause,
+    *,
+    allow_loopback: bool,
+) -> manifest_files.Reading | None:
+    return manifest_files.read_if_changed(
+        path, known, changed, pause, allow_loopback=allow_loopback
+    )
+
+
+def _standard_input(pause: document.Pause, *, allow_loopback: bool) -> manifest_files.Reading:
+    """All that comes on standard input, up to a bound.
+
+    By its descriptor: sys.stdin has a lock, and Python aborts if a thread holds it at the end.
+    """
+    limit = manifest_files.MAX_BYTES
+    data = bytearray()
+    with contextlib.suppress(OSError):  # closed, or a directory
+        while len(data) <= limit and (piece := os.read(0, _INPUT_PIECE)):
+            pause()
+            data += piece
+    signature = manifest_files.Signature(0, 0, len(data), 0, 0)
+    if len(data) > limit:
+        text = f"larger than {limit // 2**20} MiB"
+        return manifest_files.Reading(signature, failure=text)
+    if not data.strip():
+        return manifest_files.Reading(signature, failure="nothing came on it")
+    return manifest_files.judged(bytes(data), signature, pause, allow_loopback=allow_loopback)
+
+
+def _shown(path: Path) -> str:
+    return "standard input" if path == STANDARD_INPUT else manifest_files.readable(path)
+
+
+def _check(root: Path) -> None:
+    try:
+        usable = root.is_dir() or root.is_file()
+        root.stat()
+    except OSError as error:
+        reason = manifest_files.reason(error)
+        raise errors.ConfigError(
+            f"cannot read manifests from {root}: {reason}; name an existing file or directory"
+        ) from None
+    if not usable:
+        raise errors.ConfigError(
+            f"cannot read manifests from {root}: it is neither a regular file nor a directory"
+        )
+
+
+def _unwatched(where: str, error: OSError) -> source.Problem:
+    reason = error.strerror or os.strerror(error.errno or 0)
+    hint = _HINTS.get(error.errno or 0, "")
+    return source.Problem(
+        admission.Severity.WARNING,
+        where,
+        "",
+        f"changes cannot be watched: {reason}{hint}",
+        f"files are looked at every {POLL_SECONDS:g} s instead",
+    )
+
+
+def _of_roots(
+    missing: Mapping[Path, str], listings: Mapping[Path, manifest_files.Listing]
+) -> Iterator[source.Problem]:
+    for root, reason in missing.items():
+        outcome = "what it gave before stays until it is back"
+        yield source.Problem(
+            admission.Severity.ERROR, manifest_files.readable(root), "", reason, outcome
+        )
+    for root, each in listings.items():
+        if each.is_bare:
+            text = "no *.yaml, *.yml or *.json file is in it"
+            where = manifest_files.readable(root)
+            yield source.Problem(admission.Severity.NOTE, where, "", text)

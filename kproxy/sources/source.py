@@ -1,0 +1,100 @@
+"""Source: where a Store's objects come from. A contract, in the manner of client-go's
+SharedInformer (`tools/cache/shared_informer.go`); manifests are one, an API server another.
+
+A source reads objects from somewhere, keeps a `Store` at what it last saw, and tells its
+consumer which Services a change concerns. Everything happens on the event loop's thread, except
+for reading and parsing, which must not stall it.
+
+What is promised:
+
+* The Store is written before `on_change` is called, and `on_change` gets exactly the Services of
+  which a reader of the Store may now see something else. It reads the Store for what is true
+  now; it is told *that*, never *what*.
+* `has_synced` turns true once, when every object that existed at the start has been read or
+  rejected: Services **and** endpoints. `on_change` is called right after it, with an empty set
+  if need be, so that a consumer that waits for the first complete state needs no other signal.
+  Before that the Store is incomplete, and nothing should be made true from it.
+* A rejected object changes nothing: the last good version of it stays in the Store. Losing the
+  place that objects come from empties nothing either.
+* Each problem is told to `on_problem` once, when it appears, and again only if it has changed or
+  had gone away; `problems` has those of the moment.
+* `run` lasts until it is cancelled, and then leaves no task, watch or connection behind; a read
+  that is under way in a thread ends by itself, and changes nothing any more.
+
+What is not promised:
+
+* That every state is seen. Changes in quick succession arrive as one; an object that was deleted
+  and made again may look merely changed, and one that was made and deleted may never be seen.
+* An order between objects. Endpoints may arrive before their Service, and one file's or event's
+  objects before another's. A consumer must get to the same end from any order.
+* That two names in one `on_change` changed at the same moment, or for the same reason.
+
+What a consumer owes: `on_change` and `on_problem` return promptly and do not raise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from kproxy import metrics
+from kproxy.model import admission, names
+from kproxy.sources import store
+
+OnChange: TypeAlias = Callable[[frozenset[names.NamespacedName]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something a user should know about an input. `str()` is one sentence.
+
+    `where` is the input in the user's words, for instance "web.yaml, document 3"; `subject` the
+    kind and name of the object ("" when it has none that can be told); `text` what is wrong
+    with it, naming field, value and rule; `outcome` what becomes of it.
+    """
+
+    severity: admission.Severity
+    where: str
+    subject: str
+    text: str
+    outcome: str = ""
+
+    def __str__(self) -> str:
+        clauses = f"{self.text}; {self.outcome}" if self.outcome else self.text
+        return ": ".join(part for part in (self.where, self.subject, clauses) if part)
+
+
+OnProblem: TypeAlias = Callable[[Problem], None]
+
+
+class Source(Protocol):
+    """See the module's text for what a source promises."""
+
+    @property
+    def store(self) -> store.Store:
+        """The Store it keeps; read-only to everyone else."""
+        ...
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether the Store has held a complete state: Services and endpoints."""
+        ...
+
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong at the moment, in the order of the input."""
+        ...
+
+    def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
+        """What happened so far, of each list-and-watch; manifests have none."""
+        ...
+
+    def describe(self) -> str:
+        """Where objects come from and how that goes, in a few words for humans."""
+        ...
+
+    async def run(self) -> None:
+        """Read, then follow changes, until cancelled."""
+        ...
+
+    def reload(self) -> None:
+        """Read everything again soon: manifests, or credentials and lists."""
+        ...

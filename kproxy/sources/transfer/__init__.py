@@ -1,0 +1,1 @@
+"""What an API server sends, taken apart as it arrives, and how long to wait after a failure."""

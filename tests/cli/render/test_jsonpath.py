@@ -1,0 +1,185 @@
+"""JSONPath templates, side by side with kubectl's own evaluator: same data, same bytes."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kproxy.cli.render import jsonpath
+from tests import kubectl
+
+ROWS: list[dict[str, Any]] = [
+    {
+        "name": "web",
+        "port": 8080,
+        "ratio": 1.5,
+        "ready": True,
+        "nothing": None,
+        "labels": {"app.kubernetes.io/name": "shop", "tier": "front"},
+        "endpoints": [
+            {"address": "10.1.0.1", "port": 80, "zone": "a"},
+            {"address": "10.1.0.2", "port": 81, "zone": "b"},
+            {"address": "10.1.0.3", "port": 82},
+        ],
+    },
+    {"name": "api <&>", "port": 9090, "ratio": 2.0, "ready": False, "endpoints": []},
+    {"name": "ünï", "port": -1, "ready": True, "labels": {"tier": "back"}},
+]
+THING = {
+    "apiVersion": "kproxy.io/v1",
+    "kind": "Thing",
+    "metadata": {"name": "x", "annotations": {"note": "y"}},
+    "rows": ROWS,
+}
+
+TEMPLATES = [
+    "plain text",
+    "{.rows[*].name}",
+    "{ .rows[*].name }",
+    "{$.rows[*].name}",
+    "{.rows..address}",
+    "{..zone}",
+    "{.rows[0].name}:{.rows[0].port}",
+    "{.rows[-1].name}",
+    "{.rows[-2:].name}",
+    "{.rows[0:2].name}",
+    "{.rows[:1].name}",
+    "{.rows[1:].name}",
+    "{.rows[::2].name}",
+    "{.rows[0:3:2].port}",
+    "{.rows[0:0].name}",
+    "{.rows[0,2].name}",
+    "{.rows[0]['name','port']}",
+    "{.rows[0].labels.app\\.kubernetes\\.io/name}",
+    "{.rows[0].labels['app\\.kubernetes\\.io/name']}",
+    "{.rows[0]['labels'].tier}",
+    "{.rows[0].endpoints}",
+    "{.rows[0].endpoints[0]}",
+    "{.rows[1]}",
+    "{.rows[1].endpoints}",
+    "{.rows[1].endpoints[*].address}",
+    "{.rows[*].ready}",
+    "{.rows[*].ratio}",
+    "{.rows[0].nothing}",
+    "{.rows[0].nothing.deeper}",
+    "{.missing}",
+    "{.missing[0].deeper}",
+    "a{.missing}b",
+    "{.rows[?(@.name=='web')].port}",
+    '{.rows[?(@.name=="web")].port}',
+    '{.rows[?(@.name!="web")].name}',
+    "{.rows[?(@.port>8080)].name}",
+    "{.rows[?(@.port>=8080)].name}",
+    "{.rows[?(@.port<9000)].name}",
+    "{.rows[?(@.port<=-1)].name}",
+    "{.rows[?(@.ready==true)].name}",
+    "{.rows[?(@.ready!=true)].name}",
+    "{.rows[?(@.labels)].name}",
+    "{.rows[?(@.labels.tier)].labels.tier}",
+    "{.rows[?(@.labels.tier=='back')].name}",
+    "{.rows[?(@.ratio==1.5)].name}",
+    "{.rows[*].endpoints[?(@.zone=='b')].address}",
+    '{range .rows[*]}{.name}{"\\t"}{.port}{"\\n"}{end}',
+    "{range .rows[*]}[{.name}] {end}after",
+    '{range .rows[*]}{.name}{range .endpoints[*]} {.address}{end}{"\\n"}{end}',
+    "{range .rows[*].endpoints[*]}{.address},{end}",
+    "{range .rows[1].endpoints[*]}{.address}{end}none",
+    "{range .missing[*]}{.x}{end}none",
+    "{range .rows[*]}{.name}",
+    "{range .rows[*]}{@.name}{'\\n'}{end}",
+    '{range .rows[?(@.ready==true)]}{.name}{"\\n"}{end}',
+    "{\"double\"} {'single'}",
+    "{'it\\'s'}",
+    '{"a\\tb\\\\c\\x41\\u00e9\\101"}',
+    '{"a{b}c"}',
+    "{.rows[0].labels.*}",
+    "{.rows[2].labels.*}",
+    "{.rows[0].endpoints.*.port}",
+    "{1}",
+    "{true}",
+    "{-3}{1.5}",
+    "{.rows[0].name .port}",
+    "{.rows[0].name.deeper}",
+    "{.metadata}",
+    "}",
+    "a } b",
+]
+
+WRONG = [
+    "{.rows[?(@.endpoints[0].zone=='a')].name}",
+    "{",
+    "{.rows",
+    "{.rows[}",
+    "{.rows[0}",
+    "{.rows[x]}",
+    '{.rows["name"]}',
+    "{.rows[9].name}",
+    "{.rows[-9].name}",
+    "{.rows[0:9].name}",
+    "{.rows[2:1].name}",
+    "{.rows[0:2:0].name}",
+    "{.rows[0].name[0]}",
+    "{.rows[?(@.name==80)]}",
+    "{.rows[?(@.port=='80')]}",
+    "{.rows[?(@.port==1.5)]}",
+    "{.rows[?(@.ready<true)]}",
+    "{.rows[?(@.name=~'w.*')]}",
+    "{.rows[?(@.name=='web' && @.port==8080)]}",
+    "{.rows[?(@.name=='web')}",
+    "{.rows[?(@.name=='web']}",
+    "{.rows[0].name[?(@.x)]}",
+    "{end}",
+    "{foo}",
+    "{%}",
+    "{'open}",
+    "{'\\q'}",
+    "{1.2.3}",
+    "{.rows....name}",
+    "{.rows\n}",
+]
+
+
+@pytest.fixture(scope="module")
+def thing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("jsonpath") / "thing.json"
+    path.write_text(json.dumps(THING))
+    return path
+
+
+def by_kubectl(thing: Path, template: str) -> subprocess.CompletedProcess[str]:
+    """What the newest kubectl makes of it, without any cluster."""
+    found = kubectl.programs()
+    if not found:
+        pytest.skip("needs kubectl")
+    # The annotation has this value already, so the object stays as it is.
+    arguments = ["annotate", "--local", "--overwrite", "-f", str(thing), "note=y"]
+    program = kubectl.Kubectl(found[-1], thing.parent)
+    return program.run(*arguments, "-o", f"jsonpath={template}")
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_template_gives_what_kubectl_gives(thing: Path, template: str) -> None:
+    expected = by_kubectl(thing, template)
+
+    assert expected.returncode == 0, expected.stderr
+    assert jsonpath.Template(template).render(THING) == expected.stdout
+
+
+@pytest.mark.parametrize("template", WRONG)
+def test_a_template_that_kubectl_refuses_is_refused(thing: Path, template: str) -> None:
+    assert by_kubectl(thing, template).returncode != 0
+    with pytest.raises(jsonpath.TemplateError):
+        jsonpath.Template(template).render(THING)
+
+
+def test_an_empty_template_gives_nothing() -> None:
+    assert jsonpath.Template("").render(THING) == ""
+
+
+@pytest.mark.parametrize("depth", [10, 100_000])
+def test_a_long_template_is_no_deep_one(depth: int) -> None:
+    assert jsonpath.Template("{.a}" * depth).render({"a": 1}) == "1" * depth
+    nested = jsonpath.Template("{" + ".a" * depth + "}")
+    assert nested.render({"a": {}}) == ""

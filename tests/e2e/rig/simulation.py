@@ -1,0 +1,267 @@
+"""A simulated cluster in a thread, a proxy beside it in a process, and the official client.
+
+The yardsticks are those of Kubernetes' own end-to-end tests (`test/e2e/network`): a Service is up
+when every backend has answered, within 50 requests for each; affinity holds when 15 answers in a
+row are the same.
+"""
+
+import asyncio
+import base64
+import contextlib
+import http.client
+import json
+import random
+import socket
+import threading
+from collections.abc import Collection, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes
+from kubernetes import dynamic
+
+from kproxy.demo import stage
+from kproxy.ops.views import control_client
+from kproxy.simulator import cluster
+from tests.e2e.rig import daemon, manifests, sockets
+
+Address = daemon.Address
+Object = dict[str, Any]
+
+PORT = stage.free_port()
+"""What pods and Services listen on."""
+
+HOST = "127.0.0.1"
+"""Where requests from the node itself come from."""
+
+_REQUEST_SECONDS = 1.0
+_FAILURES = (OSError, http.client.HTTPException)
+
+
+class Api:
+    """One namespace, by way of the official client. Objects go in and come out as plain data."""
+
+    def __init__(self, client: Any, namespace: str) -> None:
+        self._client = client
+        self.namespace = namespace
+
+    def create(self, kind: str, name: str, body: Object) -> Object:
+        """Create an object."""
+        resource = self._resource(kind)
+        identity = {"apiVersion": resource.group_version, "kind": kind}
+        named = {**body, **identity, "metadata": {**body.get("metadata", {}), "name": name}}
+        return _plain(resource.create(named, self.namespace))
+
+    def get(self, kind: str, name: str) -> Object:
+        """An object as it is now."""
+        return _plain(self._resource(kind).get(name, self.namespace))
+
+    def list(self, kind: str, selector: str = "") -> list[Object]:
+        """The objects whose labels match."""
+        found = self._resource(kind).get(namespace=self.namespace, label_selector=selector)
+        items: list[Object] = _plain(found)["items"]
+        return items
+
+    def patch(self, kind: str, name: str, body: Object) -> Object:
+        """Apply a JSON merge patch."""
+        content_type = "application/merge-patch+json"
+        resource = self._resource(kind)
+        return _plain(resource.patch(body, name, self.namespace, content_type=content_type))
+
+    def delete(self, kind: str, name: str) -> None:
+        """Delete an object."""
+        self._resource(kind).delete(name, self.namespace)
+
+    def _resource(self, kind: str) -> Any:
+        group = {"Deployment": "apps/v1", "EndpointSlice": "discovery.k8s.io/v1"}
+        return self._client.resources.get(api_version=group.get(kind, "v1"), kind=kind)
+
+
+def _plain(answer: Any) -> Object:
+    plain: Object = answer.to_dict()
+    return plain
+
+
+EXTERNAL_IPS = "192.0.0.0/8"
+"""External IPs that the proxy serves."""
+
+
+class Simulation:
+    """A cluster and the proxy of its node, both of which may be restarted. See `simulation`."""
+
+    def __init__(self, folder: Path, running: cluster.Cluster, loop: asyncio.AbstractEventLoop):
+        self._folder = folder
+        self._cluster = running
+        self._loop = loop
+        self._running = contextlib.ExitStack()
+        self._proxy: daemon.Daemon | None = None
+        self.kubeconfig = folder / "kubeconfig"
+        self.kubeconfig.write_text(json.dumps(running.kubeconfig))
+        self.control = folder / "kproxy.sock"
+        self.healthz, self.metrics = (f"{HOST}:{manifests.free_port(HOST)}" for _ in range(2))
+        configured = kubernetes.config.new_client_from_config(str(self.kubeconfig))  # type: ignore[no-untyped-call]
+        discovered = str(folder / "discovery")  # the client's own would stay in /tmp
+        self._client = dynamic.DynamicClient(configured, cache_file=discovered)  # type: ignore[no-untyped-call]
+
+    def api(self, namespace: str) -> Api:
+        """A namespace of the cluster."""
+        return Api(self._client, namespace)
+
+    @property
+    def authority(self) -> str:
+        """What to trust the API server by, in PEM."""
+        entry = self._cluster.kubeconfig["clusters"][0]["cluster"]
+        return base64.b64decode(entry["certificate-authority-data"]).decode()
+
+    def start_proxy(self, node: str) -> None:
+        """Start `kproxy run` as the proxy of a node."""
+        who = ("--hostname-override", node, "--external-ip-cidrs", EXTERNAL_IPS)
+        flags = (*who, "--control", str(self.control))
+        outside = ("--healthz-bind-address", self.healthz, "--metrics-bind-address", self.metrics)
+        self._proxy = self._running.enter_context(
+            daemon.running(
+                self._folder / "kproxy", self.kubeconfig, *flags, *outside, source="--kubeconfig"
+            )
+        )
+
+    def stop_proxy(self) -> None:
+        """End it; it has to end well."""
+        with self._running:
+            assert self._proxy is not None
+            assert self._proxy.stop() == 0, self._proxy.log()
+            assert "Traceback" not in self._proxy.log()
+
+    def stop_api(self) -> None:
+        """Cut clients of the API server off; controllers and pods go on."""
+        self._do(self._cluster.server.stop())
+
+    def start_api(self) -> None:
+        """Let clients come back to the same port."""
+        self._do(self._cluster.server.start())
+
+    def wait_state(self, api: Api, name: str, state: str, endpoints: int) -> None:
+        """Return when the proxy says that this is so of all frontends of a Service, and that it
+        has so many endpoints."""
+
+        def is_so() -> bool:
+            views = control_client.fetch(self.control, "services", namespace=api.namespace)
+            return any(
+                view["name"] == name
+                and len(view["endpoints"]) == endpoints
+                and all(frontend["state"] == state for frontend in view["frontends"])
+                for view in views
+            )
+
+        daemon.wait_until(is_so, f"{name} is {state} with {endpoints} endpoints")
+
+    def is_bound(self, api: Api, name: str) -> bool:
+        """Whether the proxy remembers a client of the Service, for affinity."""
+        return bool(
+            control_client.fetch(self.control, "affinity", namespace=api.namespace, name=name)
+        )
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(daemon.DEADLINE)
+
+
+@contextlib.contextmanager
+def simulation(folder: Path, ranges: stage.Ranges, node: str) -> Iterator[Simulation]:
+    """A cluster with these addresses, and beside it the proxy of a node."""
+    options = cluster.Options(
+        service_cidr=ranges.services,
+        pod_cidr=ranges.pods,
+        load_balancer_cidr=ranges.load_balancers,
+    )
+    with simulated(options) as (running, loop):
+        made = Simulation(folder, running, loop)
+        made.start_proxy(node)
+        try:
+            yield made
+        finally:
+            made.stop_proxy()
+
+
+@contextlib.contextmanager
+def simulated(
+    options: cluster.Options,
+) -> Iterator[tuple[cluster.Cluster, asyncio.AbstractEventLoop]]:
+    """A cluster that runs in a thread, on that event loop."""
+    loop, ready, done = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    made = cluster.Cluster(options)
+
+    async def run() -> None:
+        async with made:
+            ready.set()
+            await done.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+    thread.start()
+    try:
+        assert ready.wait(daemon.DEADLINE)
+        yield made, loop
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join(daemon.DEADLINE)
+        loop.close()
+
+
+def fetch(address: Address, path: str = "/", source: str = HOST) -> str:
+    """What a pod answers to a request on a connection of its own. Raises OSError."""
+    connection = http.client.HTTPConnection(
+        *address, timeout=_REQUEST_SECONDS, source_address=(source, 0)
+    )
+    with contextlib.closing(connection):
+        connection.request("GET", path, headers={"Connection": "close"})
+        return connection.getresponse().read().decode()
+
+
+def who(address: Address, source: str = HOST) -> str:
+    """The name of the pod that answers. Raises OSError."""
+    first = fetch(address, source=source).partition("\n")[0]
+    return first.removeprefix("pod: ")
+
+
+def wait_up(address: Address, names: Collection[str], source: str = HOST) -> None:
+    """Return when every one of `names` has answered, in 50 requests for each of them."""
+
+    def is_up() -> bool:
+        seen: set[str] = set()
+        for _ in range(50 * len(names)):
+            with contextlib.suppress(*_FAILURES):
+                seen.add(who(address, source))
+            if seen >= set(names):
+                return True
+        return False
+
+    daemon.wait_until(is_up, f"{sorted(names)} answer at {address}")
+
+
+def wait_down(address: Address) -> None:
+    """Return when connections are refused."""
+    daemon.wait_until(lambda: sockets.is_refused(address), f"{address} refuses")
+
+
+def wait_only(address: Address, names: Collection[str]) -> None:
+    """Return when ten times as many requests as there are `names` were answered by just these."""
+
+    def are_alone() -> bool:
+        try:
+            return {who(address) for _ in range(10 * len(names))} == set(names)
+        except _FAILURES:
+            return False
+
+    daemon.wait_until(are_alone, f"only {sorted(names)} answer at {address}")
+
+
+def has_affinity(address: Address) -> bool:
+    """Whether 15 answers in a row are the same."""
+    return len({who(address) for _ in range(15)}) == 1
+
+
+def free_node_port() -> int:
+    """A number from the range of node ports that nothing on this machine listens on."""
+    while True:
+        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
+            number = random.randrange(30000, 32768)
+            probe.bind((HOST, number))
+            return number

@@ -1,0 +1,441 @@
+"""The data plane of this process, over a real worker and real sockets on loopback."""
+
+import asyncio
+import contextlib
+import errno
+import random
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import msgspec
+import pytest
+import structlog
+
+from kproxy import events
+from kproxy.balancer import penalty
+from kproxy.datapath import syscalls, worker
+from kproxy.model import forwarding
+from kproxy.model.kinds import endpoints, services
+from kproxy.plane import in_process
+from tests.reconcile import builders
+
+WEB, DB = builders.port_of("web"), builders.port_of("db")
+SCOPE = forwarding.Scope
+CLUSTER_IP = forwarding.Frontend(forwarding.FrontendKind.CLUSTER_IP, "10.0.9.1", 80)
+NODE_PORT = forwarding.Frontend(forwarding.FrontendKind.NODE_PORT, "", 30080, SCOPE.LOCAL)
+STICKY = forwarding.Policy(affinity_seconds=60)
+PATIENCE = 5.0
+"""Seconds within which everything here must happen: far more than it takes."""
+
+
+def free_address(host: str) -> endpoints.Backend:
+    """An address of 127/8 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return endpoints.Backend(*probe.getsockname())
+
+
+@pytest.fixture
+def address() -> endpoints.Backend:
+    return free_address("127.81.0.1")
+
+
+@pytest.fixture
+def other_address() -> endpoints.Backend:
+    return free_address("127.81.0.2")
+
+
+@pytest.fixture
+async def plane() -> AsyncIterator[in_process.WorkerDataPlane]:
+    """A data plane; its worker is closed, and must have no connection left."""
+    box = penalty.PenaltyBox(syscalls.is_local)
+    data_path = worker.Worker(box)
+    try:
+        yield in_process.WorkerDataPlane(data_path, box, random.Random(1))
+        assert await data_path.drain(PATIENCE) == 0
+    finally:
+        data_path.close()
+
+
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Say which backend this is, then echo until the client ends."""
+    writer.write(f"{writer.get_extra_info('sockname')[1]}\n".encode())
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(1024):
+            writer.write(data)
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.fixture
+async def backends() -> AsyncIterator[tuple[endpoints.Backend, ...]]:
+    """Four backends that greet with their own port number."""
+    async with contextlib.AsyncExitStack() as stack:
+        found = []
+        for _ in range(4):
+            server = await asyncio.start_server(greet, "127.0.0.1", 0)
+            stack.push_async_callback(server.wait_closed)
+            stack.callback(server.close)
+            found.append(endpoints.Backend(*server.sockets[0].getsockname()))
+        yield tuple(found)
+
+
+class Client:
+    """A connection to a frontend, and the backend it reached."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.backend = endpoints.Backend("127.0.0.1", port)
+
+    async def echoes(self, data: bytes) -> bool:
+        """Whether `data` comes back."""
+        self._writer.write(data)
+        return await self._reader.readexactly(len(data)) == data
+
+
+@contextlib.asynccontextmanager
+async def connected(address: endpoints.Backend, client: str = "127.0.0.1") -> AsyncIterator[Client]:
+    """Connect from the address `client`; closed at the end."""
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection(*address, local_addr=(client, 0))
+        try:
+            yield Client(reader, writer, int(await reader.readline()))
+            writer.write_eof()
+            assert await reader.read() == b""
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
+async def reached(address: endpoints.Backend, client: str = "127.0.0.1") -> endpoints.Backend:
+    async with connected(address, client) as connection:
+        return connection.backend
+
+
+async def is_refused(address: endpoints.Backend) -> bool:
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address)
+    return True
+
+
+def sets(
+    cluster: tuple[endpoints.Backend, ...],
+    local: tuple[endpoints.Backend, ...] = (),
+    policy: forwarding.Policy | None = None,
+) -> forwarding.SetBackends:
+    return forwarding.SetBackends(WEB, policy or forwarding.Policy(), cluster, local)
+
+
+async def test_a_frontend_is_refused_until_opened_and_once_closed(
+    plane: in_process.WorkerDataPlane,
+    address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    plane.apply(sets(backends[:1]))
+    assert await is_refused(address)
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    assert await reached(address) == backends[0]
+    plane.apply(forwarding.CloseFrontend(address))
+    assert await is_refused(address)
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    assert await reached(address) == backends[0]
+
+
+async def test_an_address_can_change_hands_at_once(
+    plane: in_process.WorkerDataPlane,
+    address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    plane.apply(sets(backends[:1]))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    assert await reached(address) == backends[0]
+    plane.apply(forwarding.CloseFrontend(address))
+    plane.apply(forwarding.SetBackends(DB, forwarding.Policy(), backends[1:2], ()))
+    plane.apply(forwarding.OpenFrontend(DB, CLUSTER_IP, address))
+    plane.apply(forwarding.Forget(WEB))
+    assert await reached(address) == backends[1]
+
+
+async def test_a_frontend_balances_over_the_backends_of_its_scope(
+    plane: in_process.WorkerDataPlane,
+    address: endpoints.Backend,
+    other_address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    plane.apply(sets(backends[:3], backends[3:]))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.apply(forwarding.OpenFrontend(WEB, NODE_PORT, other_address))
+    assert {await reached(address) for _ in range(3)} == set(backends[:3])
+    assert {await reached(other_address) for _ in range(2)} == set(backends[3:])
+
+
+async def test_setting_backends_again_keeps_the_rotation(
+    plane: in_process.WorkerDataPlane,
+    address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    plane.apply(sets(backends[:3]))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    seen = [await reached(address)]
+    plane.apply(sets(backends[:3]))
+    seen.append(await reached(address))
+    plane.apply(sets(backends))
+    after = [await reached(address) for _ in range(4)]
+    assert {*seen, after[0]} == set(backends[:3])
+    assert set(after) == set(backends)
+
+
+async def test_setting_backends_again_keeps_clients_where_they_are(
+    plane: in_process.WorkerDataPlane,
+    address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    plane.apply(sets(backends[:2], policy=STICKY))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    clients = [f"127.0.0.{last}" for last in range(2, 5)]
+    homes = {client: await reached(address, client) for client in clients}
+    plane.apply(sets(backends, policy=STICKY))
+    plane.apply(forwarding.CloseFrontend(address))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    assert {client: await reached(address, client) for client in clients} == homes
+
+
+async def test_a_policy_takes_effect_on_the_next_connection(
+    plane: in_process.WorkerDataPlane,
+    address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    plane.apply(sets(backends))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    assert len({await reached(address) for _ in range(4)}) == 4
+    plane.apply(sets(backends, policy=STICKY))
+    assert len({await reached(address) for _ in range(4)}) == 1
+    state = plane.port(WEB)
+    assert state is not None
+    assert {each.policy for each in state.balancers.values()} == {STICKY}
+    plane.apply(sets(backends, policy=forwarding.Policy(services.Strategy.ROUND_ROBIN)))
+    assert len({await reached(address) for _ in range(4)}) == 4
+
+
+async def test_counters_survive_everything_but_being_forgotten(
+    plane: in_process.WorkerDataPlane,
+    address: endpoints.Backend,
+    other_address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    def accepted() -> int | None:
+        state = plane.port(WEB)
+        return state.counters.accepted if state else None
+
+    assert accepted() is None
+    plane.apply(sets(backends[:1], backends[:1]))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.apply(forwarding.OpenFrontend(WEB, NODE_PORT, other_address))
+    assert accepted() == 0
+    await reached(address)
+    await reached(other_address)
+    assert accepted() == 2
+    plane.apply(sets(backends, policy=STICKY))
+    plane.apply(forwarding.CloseFrontend(address))
+    plane.apply(forwarding.CloseFrontend(other_address))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    await reached(address)
+    assert accepted() == 3
+    plane.apply(forwarding.CloseFrontend(address))
+    plane.apply(forwarding.Forget(WEB))
+    assert accepted() is None
+    plane.apply(sets(backends))
+    assert accepted() == 0
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+async def test_connections_outlive_the_frontend_they_came_in_by(
+    plane: in_process.WorkerDataPlane,
+    address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+    is_forgotten: bool,
+) -> None:
+    """Fault-catalogue C05 and docs/behaviour.md row 45."""
+    plane.apply(sets(backends[:1]))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    async with connected(address) as client:
+        assert await client.echoes(b"before")
+        plane.apply(forwarding.CloseFrontend(address))
+        if is_forgotten:
+            plane.apply(forwarding.Forget(WEB))
+        assert await is_refused(address)
+        assert await client.echoes(b"after")
+
+
+async def test_a_connection_outlives_its_endpoint_and_new_ones_go_elsewhere(
+    plane: in_process.WorkerDataPlane,
+    address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    plane.apply(sets(backends[:1]))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    async with connected(address) as client:
+        plane.apply(sets(backends[1:2]))
+        assert await client.echoes(b"still here")
+        assert await reached(address) == backends[1]
+
+
+@contextlib.contextmanager
+def held(address: endpoints.Backend) -> Iterator[None]:
+    """Somebody else listens there."""
+    with socket.socket() as holder:
+        holder.bind(address)
+        holder.listen()
+        yield
+
+
+async def test_an_address_that_is_taken_raises_and_can_be_opened_once_it_is_free(
+    plane: in_process.WorkerDataPlane,
+    address: endpoints.Backend,
+    other_address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    plane.apply(sets(backends[:1], backends[:1]))
+    with held(address):
+        with pytest.raises(OSError, match="in use") as taken:
+            plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+        assert taken.value.errno == errno.EADDRINUSE
+        plane.apply(forwarding.OpenFrontend(WEB, NODE_PORT, other_address))
+        assert await reached(other_address) == backends[0]
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    assert await reached(address) == backends[0]
+
+
+async def test_a_forgotten_port_leaves_nothing_to_probe(
+    plane: in_process.WorkerDataPlane, backends: tuple[endpoints.Backend, ...]
+) -> None:
+    plane.apply(sets(backends))
+    assert plane.box.fail(backends[0], 0.0)
+    plane.apply(forwarding.Forget(WEB))
+    assert len(plane.box) == 0
+    assert not plane.box.fail(backends[0], 0.0)
+
+
+async def is_reset(address: endpoints.Backend) -> bool:
+    """Whether a new client is reset without an answer."""
+    async with asyncio.timeout(PATIENCE):
+        with contextlib.suppress(ConnectionResetError):
+            reader, writer = await asyncio.open_connection(*address)
+            try:
+                assert await reader.read() == b""
+            finally:
+                writer.close()
+            return False
+    return True
+
+
+async def test_services_that_point_at_each_other_are_not_dialled(
+    plane: in_process.WorkerDataPlane,
+    address: endpoints.Backend,
+    other_address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    """H15. In whatever order they come; and what is not ours is served."""
+    with structlog.testing.capture_logs() as log:
+        plane.apply(sets((other_address,)))
+        plane.apply(forwarding.SetBackends(DB, forwarding.Policy(), (address,), ()))
+        plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+        plane.apply(forwarding.OpenFrontend(DB, CLUSTER_IP, other_address))
+        assert await is_reset(address)
+        assert await is_reset(other_address)
+    for name in (WEB, DB):
+        state = plane.port(name)
+        assert state is not None
+        assert state.counters.accepted == 1
+        assert not state.counters.dial_failures
+    told = [line for line in log if line["event"].startswith("endpoint is one of kproxy's own")]
+    assert [(line["service"], line["endpoints"]) for line in told] == [
+        (str(DB), [f"{address} of {WEB}"]),
+        (str(WEB), [f"{other_address} of {DB}"]),
+    ]
+
+    plane.apply(sets((other_address, backends[0])))
+    assert {await reached(address) for _ in range(3)} == {backends[0]}
+
+
+async def test_an_address_that_was_given_back_may_be_an_endpoint(
+    plane: in_process.WorkerDataPlane,
+    address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    own = backends[0]
+    state = plane.port(WEB)
+    plane.apply(sets(backends[:1]))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.bar(own, "a test")
+    assert await is_reset(address)
+    state = plane.port(WEB)
+    assert state is not None
+    assert not state.is_used(own)
+    plane.box.unbar(own)
+    assert state.is_used(own)
+    assert await reached(address) == own
+
+
+async def test_connections_are_counted_by_endpoint(
+    plane: in_process.WorkerDataPlane,
+    address: endpoints.Backend,
+    other_address: endpoints.Backend,
+    backends: tuple[endpoints.Backend, ...],
+) -> None:
+    dead = other_address
+    plane.apply(sets((backends[0], dead)))
+    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    state = plane.port(WEB)
+    assert state is not None
+    counted = state.counters.endpoints
+    async with connected(address), connected(address):
+        assert (counted[backends[0]].total, counted[backends[0]].active) == (2, 2)
+        assert counted[dead].dial_failures == 1
+        assert counted[dead].total == 0
+        plane.apply(sets(backends[1:2]))
+        assert set(counted) == {backends[0]}, "it has connections"
+    assert counted[backends[0]].active == 0
+    plane.apply(sets(backends[1:3]))
+    assert set(counted) == set()
+    assert {await reached(address) for _ in range(4)} == set(backends[1:3])
+    assert [counted[backend].total for backend in backends[1:3]] == [2, 2]
+
+
+async def test_what_becomes_of_a_service_port_is_told(
+    address: endpoints.Backend, backends: tuple[endpoints.Backend, ...]
+) -> None:
+    feed = events.Feed()
+    box = penalty.PenaltyBox()
+    data_path = worker.Worker(box)
+    told = feed.subscribe()
+    plane = in_process.WorkerDataPlane(data_path, box, random.Random(1), feed=feed)
+    try:
+        plane.apply(sets(backends[:2], backends[:1]))
+        plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+        with pytest.raises(OSError, match="in use"):
+            plane.apply(forwarding.OpenFrontend(WEB, NODE_PORT, backends[0]))
+        plane.apply(sets(backends[1:3], policy=STICKY))
+        plane.apply(sets(backends[1:3], policy=STICKY))
+        plane.apply(forwarding.CloseFrontend(address))
+        plane.apply(forwarding.Forget(WEB))
+    finally:
+        data_path.close()
+    web = str(WEB)
+    expected = [
+        events.ServiceChanged(0.0, web, "added"),
+        events.EndpointsChanged(0.0, web, tuple(sorted(backends[:2])), (), 2),
+        events.FrontendOpened(0.0, web, address),
+        events.FrontendFailed(0.0, web, backends[0], "Address already in use"),
+        events.ServiceChanged(0.0, web, "changed"),
+        events.EndpointsChanged(0.0, web, backends[2:3], backends[:1], 2),
+        events.FrontendClosed(0.0, web, address),
+        events.ServiceChanged(0.0, web, "removed"),
+    ]
+    seen = []
+    while (fact := told.take()) is not None:
+        seen.append(msgspec.structs.replace(fact, at=0.0))
+    assert seen == expected
