@@ -26,7 +26,6 @@ from kproxy import config, errors, events, process, ready_file
 from kproxy.balancer import penalty
 from kproxy.datapath import syscalls, worker
 from kproxy.model import addresses, admission, names
-from kproxy.model.kinds import endpoints
 from kproxy.ops import event_log, health, surface
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed, status
@@ -55,7 +54,7 @@ class Server:
         self._source = self._make_source(cfg)
         self.feed = events.Feed()
         """What happens here, for who subscribes."""
-        box = penalty.PenaltyBox(syscalls.is_local, self._tell_penalty)
+        box = penalty.PenaltyBox(syscalls.is_local, _tell_penalties(self.feed))
         self._worker = worker.Worker(
             box,
             worker.Limits(
@@ -221,11 +220,6 @@ class Server:
             if event_log.is_wanted():
                 group.create_task(event_log.write(self.feed))
 
-    def _tell_penalty(self, backend: endpoints.Backend, is_boxed: bool) -> None:  # noqa: FBT001
-        if self.feed.active:
-            fact = events.EndpointBoxed if is_boxed else events.EndpointReleased
-            self.feed.publish(fact(time.monotonic(), backend))
-
     def _bar_own_places(self) -> None:
         """What answers for health and metrics is no Service's endpoint. Some may be bound late."""
         for name, address in self.addresses().items():
@@ -305,12 +299,23 @@ async def serve(cfg: config.Config, dropped_log_lines: Callable[[], int] = lambd
         gc.enable()
 
 
-def _socket_address(text: str) -> endpoints.Backend | None:
+def _socket_address(text: str) -> addresses.SocketAddress | None:
     """The address and port of `text`; None for the path of a unix socket."""
     address, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal():
         return None
-    return endpoints.Backend(address.strip("[]"), int(port))
+    return addresses.SocketAddress(address.strip("[]"), int(port))
+
+
+def _tell_penalties(feed: events.Feed) -> Callable[[addresses.SocketAddress, bool], None]:
+    """Publish which endpoints go into the penalty box and come out."""
+
+    def on_change(backend: addresses.SocketAddress, is_boxed: bool) -> None:  # noqa: FBT001
+        if feed.active:
+            fact = events.EndpointBoxed if is_boxed else events.EndpointReleased
+            feed.publish(fact(time.monotonic(), backend))
+
+    return on_change
 
 
 @contextlib.contextmanager
@@ -343,13 +348,13 @@ def _options(cfg: config.Config) -> rules.Options:
     )
 
 
-def _api_server(cfg: config.Config) -> endpoints.Backend | None:
+def _api_server(cfg: config.Config) -> addresses.SocketAddress | None:
     """Where the API server is, if it is known by its IPv4 address."""
     url = parse.urlsplit(cfg.cluster.server) if cfg.cluster else None
     address = addresses.parse(url.hostname or "") if url else None
     if url is None or address is None:
         return None
-    return endpoints.Backend(address.text, url.port or (80 if url.scheme == "http" else 443))
+    return addresses.SocketAddress(address.text, url.port or (80 if url.scheme == "http" else 443))
 
 
 def _report_problem(problem: source.Problem) -> None:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from kproxy.balancer import member
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 
 DEFAULT_MAX_CLIENTS = 65536
 
@@ -25,7 +25,7 @@ class Binding(NamedTuple):
     """One client's affinity, as `kproxy get affinity` shows it."""
 
     client: str
-    backend: endpoints.Backend
+    backend: addresses.SocketAddress
     seconds_left: float
 
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 from kproxy.balancer import affinity, member, penalty, strategies
-from kproxy.model import forwarding
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses, forwarding
 
 _STEP = 500
 """Backends dealt with in one step of an update: some 0.5 ms."""
@@ -55,14 +54,14 @@ class ServicePortBalancer:
         box: penalty.PenaltyBox,
         rng: random.Random,
         max_affinity_clients: int = affinity.DEFAULT_MAX_CLIENTS,
-        on_barred: Callable[[Sequence[endpoints.Backend]], None] = lambda _: None,
+        on_barred: Callable[[Sequence[addresses.SocketAddress]], None] = lambda _: None,
     ) -> None:
         self._policy = policy
         self._box = box
         self._rng = rng
         self._max_clients = max_affinity_clients
         self._on_barred = on_barred
-        self._members: dict[endpoints.Backend, member.Member] = {}
+        self._members: dict[addresses.SocketAddress, member.Member] = {}
         self._rotation: list[member.Member] = []
         self._active: list[member.Member] = []
         self._any_free = False
@@ -72,7 +71,7 @@ class ServicePortBalancer:
         self._affinity: affinity.AffinityTable | None = None
         self._configure_affinity(policy.affinity_seconds)
 
-    def pick(self, client: str, now: float) -> endpoints.Backend | None:
+    def pick(self, client: str, now: float) -> addresses.SocketAddress | None:
         """A new connection's first choice; None if there are no backends.
 
         With affinity, the backend that `client` is bound to, whose window this restarts; the
@@ -95,8 +94,8 @@ class ServicePortBalancer:
         return chosen.backend
 
     def repick(
-        self, client: str, tried: Sequence[endpoints.Backend], now: float
-    ) -> endpoints.Backend | None:
+        self, client: str, tried: Sequence[addresses.SocketAddress], now: float
+    ) -> addresses.SocketAddress | None:
         """The next choice after the dials in `tried` failed; None only without backends.
 
         A backend not in `tried` if there is one, those outside the penalty box first; else the
@@ -111,17 +110,17 @@ class ServicePortBalancer:
             self._affinity.bind(client, chosen, now)
         return chosen.backend
 
-    def has_alternative(self, tried: Sequence[endpoints.Backend]) -> bool:
+    def has_alternative(self, tried: Sequence[addresses.SocketAddress]) -> bool:
         """Whether some backend is neither in `tried` nor boxed: whether moving on may help."""
         self._renew()
         return self._any_free and _holds_untried(self._active, tried)
 
-    def update(self, backends: Sequence[endpoints.Backend]) -> None:
+    def update(self, backends: Sequence[addresses.SocketAddress]) -> None:
         """`update_steps`, all at once."""
         for _ in self.update_steps(backends):
             pass
 
-    def update_steps(self, backends: Sequence[endpoints.Backend]) -> Iterator[None]:
+    def update_steps(self, backends: Sequence[addresses.SocketAddress]) -> Iterator[None]:
         """Replace the set of backends; duplicates count once. An equal set changes nothing.
 
         The backends that stay keep their order, their turn and their clients. New ones come in
@@ -178,7 +177,7 @@ class ServicePortBalancer:
         self.update(())
         self._affinity = None
 
-    def penalty_changed(self, backend: endpoints.Backend, *, boxed: bool) -> None:
+    def penalty_changed(self, backend: addresses.SocketAddress, *, boxed: bool) -> None:
         """The penalty box took `backend` in, or let it go."""
         changed = self._members.get(backend)
         if changed is None:
@@ -194,17 +193,17 @@ class ServicePortBalancer:
         return self._policy
 
     @property
-    def backends(self) -> tuple[endpoints.Backend, ...]:
+    def backends(self) -> tuple[addresses.SocketAddress, ...]:
         """The whole set, in rotation order; the first is not necessarily the next."""
         return tuple(m.backend for m in self._rotation)
 
     @property
-    def active(self) -> tuple[endpoints.Backend, ...]:
+    def active(self) -> tuple[addresses.SocketAddress, ...]:
         """The backends that picks go over now, in rotation order."""
         self._renew()
         return tuple(m.backend for m in self._active)
 
-    def is_free(self, backend: endpoints.Backend) -> bool:
+    def is_free(self, backend: addresses.SocketAddress) -> bool:
         """Whether `backend` is in the set, outside the penalty box, and not barred."""
         found = self._members.get(backend)
         return found is not None and not found.boxed
@@ -281,7 +280,7 @@ class ServicePortBalancer:
             self._affinity.ttl = seconds
 
     def _draw_untried(
-        self, choose: strategies.Chooser, tried: Sequence[endpoints.Backend]
+        self, choose: strategies.Chooser, tried: Sequence[addresses.SocketAddress]
     ) -> member.Member | None:
         """A member that is not in `tried`, by the strategy where that can be had cheaply.
 
@@ -307,7 +306,7 @@ def _parts(whole: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
 
 
 def _holds_untried(
-    members: Collection[member.Member], tried: Collection[endpoints.Backend]
+    members: Collection[member.Member], tried: Collection[addresses.SocketAddress]
 ) -> bool:
     """Whether one of `members`, which are distinct, is not in `tried`, which is short."""
     return len(members) > len(tried) or any(m.backend not in tried for m in members)

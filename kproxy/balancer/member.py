@@ -1,6 +1,6 @@
 """A backend's membership in one balancer, from the update that adds it to the one without it."""
 
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 
 
 class Member:
@@ -12,7 +12,7 @@ class Member:
 
     __slots__ = ("alive", "backend", "barred", "boxed", "clients")
 
-    def __init__(self, backend: endpoints.Backend, *, boxed: bool = False) -> None:
+    def __init__(self, backend: addresses.SocketAddress, *, boxed: bool = False) -> None:
         self.backend = backend
         self.alive = True
         """Whether the backend is in the set. Once False, never True again."""

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from kproxy.model import addresses
-from kproxy.model.kinds import endpoints
 
 FIRST_PENALTY = 1.0
 LONGEST_PENALTY = 30.0
@@ -26,14 +25,14 @@ LONGEST_PENALTY = 30.0
 class Watcher(Protocol):
     """Told when a backend that it watches goes into the box or comes out."""
 
-    def penalty_changed(self, backend: endpoints.Backend, *, boxed: bool) -> None:
+    def penalty_changed(self, backend: addresses.SocketAddress, *, boxed: bool) -> None:
         """`backend` has just been boxed, barred or freed. Must not watch or unwatch anything."""
 
 
 class Penalty(NamedTuple):
     """A boxed backend, for status. `until` is when it is probed next, on the monotonic clock."""
 
-    backend: endpoints.Backend
+    backend: addresses.SocketAddress
     until: float
     failures: int
     probing: bool
@@ -64,7 +63,7 @@ class PenaltyBox:
     def __init__(
         self,
         is_local: Callable[[str], bool] = lambda _: False,
-        on_change: Callable[[endpoints.Backend, bool], None] = lambda _backend, _boxed: None,
+        on_change: Callable[[addresses.SocketAddress, bool], None] = lambda _backend, _boxed: None,
     ) -> None:
         """`is_local` says whether an IP address is one of this host's.
 
@@ -72,19 +71,20 @@ class PenaltyBox:
         """
         self._on_change = on_change
         self._is_local = is_local
-        self._own: dict[endpoints.Backend, str] = {}
+        self._own: dict[addresses.SocketAddress, str] = {}
         self._own_ports: dict[int, str] = {}
-        self._watchers: dict[endpoints.Backend, dict[Watcher, None]] = {}
-        self.boxed: dict[endpoints.Backend, _Term] = {}
-        self._due: list[tuple[float, endpoints.Backend]] = []  # sorted; not those being probed
+        self._watchers: dict[addresses.SocketAddress, dict[Watcher, None]] = {}
+        self.boxed: dict[addresses.SocketAddress, _Term] = {}
+        # Sorted. Without those that are being probed.
+        self._due: list[tuple[float, addresses.SocketAddress]] = []
 
     def __len__(self) -> int:
         return len(self.boxed)
 
-    def __contains__(self, backend: endpoints.Backend) -> bool:
+    def __contains__(self, backend: addresses.SocketAddress) -> bool:
         return backend in self.boxed
 
-    def watch(self, backend: endpoints.Backend, watcher: Watcher) -> bool:
+    def watch(self, backend: addresses.SocketAddress, watcher: Watcher) -> bool:
         """Tell `watcher` of every change from now on.
 
         Returns whether `backend` is boxed or barred now.
@@ -92,14 +92,14 @@ class PenaltyBox:
         self._watchers.setdefault(backend, {})[watcher] = None
         return backend in self.boxed or self.owner(backend) is not None
 
-    def owner(self, backend: endpoints.Backend) -> str | None:
+    def owner(self, backend: addresses.SocketAddress) -> str | None:
         """Of a barred backend, who listens there: a service port, "healthz"...; else None."""
         owner = self._own.get(backend)
         if owner is None and backend.port in self._own_ports and self._is_local(backend.address):
             owner = self._own_ports[backend.port]
         return owner
 
-    def bar(self, backend: endpoints.Backend, owner: str) -> None:
+    def bar(self, backend: addresses.SocketAddress, owner: str) -> None:
         """kproxy listens on `backend` for `owner`: nothing may be proxied to it.
 
         0.0.0.0 and :: stand for every address of this host.
@@ -114,22 +114,22 @@ class PenaltyBox:
             if self._is_local(watched.address):
                 self._bar_watched(watched)
 
-    def unbar(self, backend: endpoints.Backend) -> None:
+    def unbar(self, backend: addresses.SocketAddress) -> None:
         """kproxy no longer listens on `backend`, an address that was barred by itself."""
         if self._own.pop(backend, None) is not None and backend in self._watchers:
             self._tell(backend, boxed=False)
 
-    def _bar_watched(self, backend: endpoints.Backend) -> None:
+    def _bar_watched(self, backend: addresses.SocketAddress) -> None:
         if backend in self._watchers:
             self._forget_term(backend)
             self._tell(backend, boxed=True)
 
-    def _forget_term(self, backend: endpoints.Backend) -> None:
+    def _forget_term(self, backend: addresses.SocketAddress) -> None:
         term = self.boxed.pop(backend, None)
         if term is not None:
             self._unschedule(backend, term)
 
-    def unwatch(self, backend: endpoints.Backend, watcher: Watcher) -> None:
+    def unwatch(self, backend: addresses.SocketAddress, watcher: Watcher) -> None:
         """`watcher` no longer uses `backend`. Forgets the backend when nobody does."""
         watchers = self._watchers.get(backend)
         if watchers is None:
@@ -139,7 +139,7 @@ class PenaltyBox:
             del self._watchers[backend]
             self._forget_term(backend)
 
-    def fail(self, backend: endpoints.Backend, now: float) -> bool:
+    def fail(self, backend: addresses.SocketAddress, now: float) -> bool:
         """A dial to `backend` failed, a client's or the probe's. True if this boxed it.
 
         Of a boxed backend only failures during its probe count, the first one of them. Clients
@@ -159,7 +159,7 @@ class PenaltyBox:
         self._on_change(backend, True)  # noqa: FBT003  # a callback
         return True
 
-    def succeed(self, backend: endpoints.Backend) -> None:
+    def succeed(self, backend: addresses.SocketAddress) -> None:
         """A dial to `backend` succeeded in time: free, its next penalty the first again."""
         term = self.boxed.pop(backend, None)
         if term is not None:
@@ -171,7 +171,7 @@ class PenaltyBox:
         """When the next probe is due: maybe in the past; None when there is none to make."""
         return self._due[0][0] if self._due else None
 
-    def due_probes(self, now: float) -> list[endpoints.Backend]:
+    def due_probes(self, now: float) -> list[addresses.SocketAddress]:
         """Boxed backends whose penalty has run out, longest overdue first.
 
         Each is named again until `probe_started` is called for it, so a caller may start only
@@ -183,14 +183,14 @@ class PenaltyBox:
             count += 1
         return [backend for _, backend in due[:count]]
 
-    def probe_started(self, backend: endpoints.Backend) -> None:
+    def probe_started(self, backend: addresses.SocketAddress) -> None:
         """A probe dial is under way. However it ends, `fail` or `succeed` must follow."""
         term = self.boxed.get(backend)
         if term is not None:
             self._unschedule(backend, term)
             term.probing = True
 
-    def until(self, backend: endpoints.Backend) -> float | None:
+    def until(self, backend: addresses.SocketAddress) -> float | None:
         """When `backend` is probed next; None when it is not boxed."""
         term = self.boxed.get(backend)
         return None if term is None else term.until
@@ -202,7 +202,7 @@ class PenaltyBox:
             for backend, term in self.boxed.items()
         ]
 
-    def _sentence(self, backend: endpoints.Backend, term: _Term, now: float) -> None:
+    def _sentence(self, backend: addresses.SocketAddress, term: _Term, now: float) -> None:
         """Start the next penalty. `backend` has no place in the schedule yet."""
         term.failures += 1
         term.probing = False
@@ -210,10 +210,10 @@ class PenaltyBox:
         term.penalty = min(2 * term.penalty, LONGEST_PENALTY)
         bisect.insort(self._due, (term.until, backend))
 
-    def _unschedule(self, backend: endpoints.Backend, term: _Term) -> None:
+    def _unschedule(self, backend: addresses.SocketAddress, term: _Term) -> None:
         if not term.probing:
             del self._due[bisect.bisect_left(self._due, (term.until, backend))]
 
-    def _tell(self, backend: endpoints.Backend, *, boxed: bool) -> None:
+    def _tell(self, backend: addresses.SocketAddress, *, boxed: bool) -> None:
         for watcher in tuple(self._watchers[backend]):
             watcher.penalty_changed(backend, boxed=boxed)

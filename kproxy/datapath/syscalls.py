@@ -17,7 +17,6 @@ import termios
 from typing import Protocol, overload
 
 from kproxy.model import addresses
-from kproxy.model.kinds import endpoints
 
 STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
 _LINGER_ZERO = struct.pack("ii", 1, 0)
@@ -121,7 +120,9 @@ class Kernel:
     microsecond per connection and adds nothing a data path uses.
     """
 
-    def listen(self, address: endpoints.Backend, backlog: int, keepalive_idle: int) -> StreamSocket:
+    def listen(
+        self, address: addresses.SocketAddress, backlog: int, keepalive_idle: int
+    ) -> StreamSocket:
         """A bound, listening, non-blocking socket. The caller owns it.
 
         Every option that accepted sockets inherit is set here, once, instead of on each of them:
@@ -155,7 +156,7 @@ class Kernel:
             os.close(fd)
             raise
 
-    def stream_socket(self, backend: endpoints.Backend) -> StreamSocket:
+    def stream_socket(self, backend: addresses.SocketAddress) -> StreamSocket:
         """An unconnected non-blocking socket of the backend's family, owned by the caller."""
         family = _socket.AF_INET6 if ":" in backend.address else _socket.AF_INET
         return _socket.socket(family, STREAM, 0)

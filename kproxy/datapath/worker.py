@@ -15,7 +15,7 @@ from pathlib import Path
 from kproxy import errors, events, metrics
 from kproxy.datapath import episodes, poller, splice, syscalls
 from kproxy.datapath.tcp import connection, dial, halfclose, listener, probe, relay, sweep
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 
 _RESERVED_FILES = 128
 """Descriptors kept for everything that is neither client nor listener: logs, surfaces, watches,
@@ -57,8 +57,8 @@ class ConnectionView:
     service: str
     client: str
     client_port: int
-    frontend: endpoints.Backend
-    backend: endpoints.Backend | None
+    frontend: addresses.SocketAddress
+    backend: addresses.SocketAddress | None
     bytes_from_client: int
     bytes_from_backend: int
     state: str
@@ -194,7 +194,9 @@ class Worker:
         """Empty pipes kept for the next bulk transfer."""
         return self._pipes.idle
 
-    def open(self, address: endpoints.Backend, target: connection.Target) -> listener.Listener:
+    def open(
+        self, address: addresses.SocketAddress, target: connection.Target
+    ) -> listener.Listener:
         """Listen on `address` and relay its clients to backends of `target`'s picker.
 
         Raises OSError as bind(2) and listen(2) do. The listener is the worker's; end it with
@@ -273,7 +275,7 @@ class Worker:
                     service=conn.target.name,
                     client=conn.address,
                     client_port=conn.client_port,
-                    frontend=endpoints.Backend(*conn.client.sock.getsockname()[:2]),
+                    frontend=addresses.SocketAddress(*conn.client.sock.getsockname()[:2]),
                     backend=conn.backend,
                     bytes_from_client=conn.client.total,
                     bytes_from_backend=conn.server.total if conn.server else 0,

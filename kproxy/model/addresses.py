@@ -46,6 +46,20 @@ class Address(NamedTuple):
     use: Use
 
 
+class SocketAddress(NamedTuple):
+    """An IP address in canonical text form, and a port: to listen on, or to connect to."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return (
+            f"[{self.address}]:{self.port}"
+            if ":" in self.address
+            else f"{self.address}:{self.port}"
+        )
+
+
 LONGEST_TEXT = len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255")
 
 

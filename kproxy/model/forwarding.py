@@ -7,8 +7,8 @@ tables. Everything here can cross a process boundary: no sockets, no callables.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kproxy.model import names
-from kproxy.model.kinds import endpoints, services
+from kproxy.model import addresses, names
+from kproxy.model.kinds import services
 
 
 class FrontendKind(StrEnum):
@@ -75,10 +75,10 @@ class Rule:
     name: names.ServicePortName
     frontends: tuple[Frontend, ...]
     policy: Policy
-    cluster: tuple[endpoints.Backend, ...]
-    local: tuple[endpoints.Backend, ...] = ()
+    cluster: tuple[addresses.SocketAddress, ...]
+    local: tuple[addresses.SocketAddress, ...] = ()
 
-    def backends(self, scope: Scope) -> tuple[endpoints.Backend, ...]:
+    def backends(self, scope: Scope) -> tuple[addresses.SocketAddress, ...]:
         """The backends that a frontend of `scope` balances over."""
         return self.local if scope is Scope.LOCAL else self.cluster
 
@@ -89,8 +89,8 @@ class SetBackends:
 
     name: names.ServicePortName
     policy: Policy
-    cluster: tuple[endpoints.Backend, ...]
-    local: tuple[endpoints.Backend, ...]
+    cluster: tuple[addresses.SocketAddress, ...]
+    local: tuple[addresses.SocketAddress, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +99,14 @@ class OpenFrontend:
 
     name: names.ServicePortName
     frontend: Frontend
-    address: endpoints.Backend
+    address: addresses.SocketAddress
 
 
 @dataclass(frozen=True, slots=True)
 class CloseFrontend:
     """Stop listening on `address`; connections it accepted go on."""
 
-    address: endpoints.Backend
+    address: addresses.SocketAddress
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from kproxy import events, metrics
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 
 _BUDGET: Final = 0.001
 _PAUSE: Final = 0.05
@@ -122,7 +122,7 @@ def _write(fact: events.Fact) -> None:
 
 
 def _text(address: events.Address) -> str:
-    return str(endpoints.Backend(*address))
+    return str(addresses.SocketAddress(*address))
 
 
 def _texts(addresses: tuple[events.Address, ...]) -> list[str]:

@@ -15,8 +15,7 @@ from kproxy import events, metrics
 from kproxy.balancer import affinity, balancer, penalty
 from kproxy.datapath import worker
 from kproxy.datapath.tcp import connection, halfclose, listener
-from kproxy.model import forwarding, names
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses, forwarding, names
 
 _SHOWN = 5
 """Endpoints that one line in the log names."""
@@ -65,14 +64,14 @@ class ServicePortState:
             scope: connection.Target(str(name), self.balancers[scope], self.counters)
             for scope in forwarding.Scope
         }
-        self.listeners: dict[endpoints.Backend, listener.Listener] = {}
+        self.listeners: dict[addresses.SocketAddress, listener.Listener] = {}
 
     @property
     def listen_drops(self) -> int:
         """Connection requests that the kernel dropped at the frontends, open and closed ones."""
         return self.counters.listen_drops + sum(each.drops for each in self.listeners.values())
 
-    def is_used(self, backend: endpoints.Backend) -> bool:
+    def is_used(self, backend: addresses.SocketAddress) -> bool:
         """Whether new connections go to `backend` without reservation.
 
         Not while it is in the penalty box: clients get there only if every other one is, too.
@@ -99,7 +98,7 @@ class WorkerDataPlane:
         self._rng = rng
         self._max_affinity_clients = max_affinity_clients
         self._ports: dict[names.ServicePortName, ServicePortState] = {}
-        self._listening: dict[endpoints.Backend, ServicePortState] = {}
+        self._listening: dict[addresses.SocketAddress, ServicePortState] = {}
 
     @property
     def box(self) -> penalty.PenaltyBox:
@@ -142,7 +141,7 @@ class WorkerDataPlane:
                     each.close()
                 self._tell_service(name, "removed")
 
-    def bar(self, place: endpoints.Backend, owner: str) -> None:
+    def bar(self, place: addresses.SocketAddress, owner: str) -> None:
         """kproxy itself listens on `place`, as `owner`, which is no service port: no endpoint."""
         self._box.bar(place, owner)
 
@@ -177,7 +176,7 @@ class WorkerDataPlane:
         state.counters.keep_endpoints(wanted)
 
     def _tell_failure(
-        self, name: names.ServicePortName, address: endpoints.Backend, error: OSError
+        self, name: names.ServicePortName, address: addresses.SocketAddress, error: OSError
     ) -> None:
         if self._feed.active:
             reason = error.strerror or str(error)
@@ -190,8 +189,8 @@ class WorkerDataPlane:
     def _tell_endpoints(
         self,
         name: names.ServicePortName,
-        before: Collection[endpoints.Backend],
-        now: Collection[endpoints.Backend],
+        before: Collection[addresses.SocketAddress],
+        now: Collection[addresses.SocketAddress],
     ) -> None:
         added = tuple(sorted(each for each in now if each not in before))
         removed = tuple(sorted(each for each in before if each not in now))
@@ -202,7 +201,7 @@ class WorkerDataPlane:
 
 
 def _report_barred(
-    name: names.ServicePortName, box: penalty.PenaltyBox, barred: Sequence[endpoints.Backend]
+    name: names.ServicePortName, box: penalty.PenaltyBox, barred: Sequence[addresses.SocketAddress]
 ) -> None:
     """Say which endpoints of a service port are left out, and whose addresses they are."""
     _log.warning(
@@ -214,5 +213,5 @@ def _report_barred(
     )
 
 
-def _is_reported(_barred: Sequence[endpoints.Backend]) -> None:
+def _is_reported(_barred: Sequence[addresses.SocketAddress]) -> None:
     """It has been said of a larger set."""

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from kproxy.model import steps
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses, steps
 from kproxy.portal import claims
 
 _STRIDE = 128
@@ -78,8 +77,8 @@ class _Service:
     """What one Service wants: the claims by address. `denied` are those that it does not get."""
 
     created: str
-    wants: dict[endpoints.Backend, claims.Claim] = field(default_factory=dict)
-    denied: dict[endpoints.Backend, Shortage] = field(default_factory=dict)
+    wants: dict[addresses.SocketAddress, claims.Claim] = field(default_factory=dict)
+    denied: dict[addresses.SocketAddress, Shortage] = field(default_factory=dict)
     settled: tuple[int, Shortage] | None = None
     """The share that `denied` was computed from; None once `wants` has changed."""
 
@@ -104,15 +103,15 @@ class Budget:
     def __init__(self, listeners: int | None = None, services: int | None = None) -> None:
         self.limit = listeners
         self._services_limit = services
-        self._wanted: dict[endpoints.Backend, claims.Claim] = {}
+        self._wanted: dict[addresses.SocketAddress, claims.Claim] = {}
         self._namespaces: dict[str, _Namespace] = {}
         self._order: list[Age] = []
         self._crowded: set[str] = set()
-        self._denied: dict[endpoints.Backend, Shortage] = {}
-        self._changed: dict[endpoints.Backend, None] = {}
+        self._denied: dict[addresses.SocketAddress, Shortage] = {}
+        self._changed: dict[addresses.SocketAddress, None] = {}
         self._is_settled = True
 
-    def want(self, address: endpoints.Backend, claim: claims.Claim) -> None:
+    def want(self, address: addresses.SocketAddress, claim: claims.Claim) -> None:
         """`claim` is to have a listener at `address`, in place of the claim that had it."""
         if self._wanted.get(address) == claim:
             return
@@ -135,7 +134,7 @@ class Budget:
         namespace.wanted += 1
         self._count(key.namespace, namespace)
 
-    def drop(self, address: endpoints.Backend) -> None:
+    def drop(self, address: addresses.SocketAddress) -> None:
         """No listener is wanted at `address`."""
         claim = self._wanted.pop(address, None)
         if claim is None:
@@ -157,11 +156,11 @@ class Budget:
                 del self._namespaces[key.namespace]
         self._count(key.namespace, namespace)
 
-    def granted(self, address: endpoints.Backend) -> claims.Claim | None:
+    def granted(self, address: addresses.SocketAddress) -> claims.Claim | None:
         """The claim that is to have a listener at `address`, as of the last `settle`."""
         return None if address in self._denied else self._wanted.get(address)
 
-    def shortage(self, address: endpoints.Backend) -> Shortage | None:
+    def shortage(self, address: addresses.SocketAddress) -> Shortage | None:
         """Why the claim that wants `address` gets no listener; None when it gets one."""
         return self._denied.get(address)
 
@@ -169,7 +168,7 @@ class Budget:
         """How many frontends have no listener, by the bound that is to blame."""
         return Counter(self._denied.values())
 
-    def settle(self) -> Generator[None, None, list[endpoints.Backend]]:
+    def settle(self) -> Generator[None, None, list[addresses.SocketAddress]]:
         """Share out the listeners; returns the addresses for which the answer has changed.
 
         O(1) while there is enough for everybody. Pauses between pieces of work of some 100 us.
@@ -278,7 +277,9 @@ def _remove(order: list[Age], age: Age) -> None:
     del order[bisect.bisect_left(order, age)]
 
 
-def _rank(want: tuple[endpoints.Backend, claims.Claim]) -> tuple[int, int, str, endpoints.Backend]:
+def _rank(
+    want: tuple[addresses.SocketAddress, claims.Claim],
+) -> tuple[int, int, str, addresses.SocketAddress]:
     """The order in which the frontends of one Service get listeners."""
     address, claim = want
     frontend = claim.frontend

@@ -21,7 +21,6 @@ from typing import TypeAlias
 
 from kproxy import errors
 from kproxy.model import addresses, forwarding
-from kproxy.model.kinds import endpoints
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -43,14 +42,14 @@ class LoopbackPortal:
         shift_below: int,
         *,
         external_ips: Sequence[Network] = (),
-        reserved: frozenset[endpoints.Backend] = frozenset(),
+        reserved: frozenset[addresses.SocketAddress] = frozenset(),
     ) -> None:
         self._shift_below = shift_below
         self._external_ips = tuple(external_ips)
         self._reserved = reserved
         self._reserved_hosts = frozenset(each.address for each in reserved)
 
-    def locate(self, frontend: forwarding.Frontend) -> endpoints.Backend:
+    def locate(self, frontend: forwarding.Frontend) -> addresses.SocketAddress:
         """The address and port that `frontend` is bound to.
 
         Raises PortalUnavailableError for an IPv6 address: ::1 is the only one on loopback.
@@ -63,13 +62,13 @@ class LoopbackPortal:
             )
         return bound
 
-    def _bound(self, frontend: forwarding.Frontend) -> endpoints.Backend:
+    def _bound(self, frontend: forwarding.Frontend) -> addresses.SocketAddress:
         port = frontend.port
         if port < self._shift_below:
             port += PORT_SHIFT
         kind, address = frontend.kind, frontend.address
         if kind is _KINDS.NODE_PORT:
-            return endpoints.Backend(_NODE_ADDRESS, port)
+            return addresses.SocketAddress(_NODE_ADDRESS, port)
         if kind is not _KINDS.CLUSTER_IP:
             self._check_external(kind, address)
         # As text: admission has checked it.
@@ -89,7 +88,7 @@ class LoopbackPortal:
                 f"{address} would be bound as 127.{rest}, which is a broadcast address: "
                 "give the Service another address"
             )
-        return endpoints.Backend(f"127.{rest}", port)
+        return addresses.SocketAddress(f"127.{rest}", port)
 
     def _check_external(self, kind: forwarding.FrontendKind, text: str) -> None:
         """Refuse an address from outside the cluster that its author may not have chosen."""

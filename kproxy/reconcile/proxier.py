@@ -33,8 +33,7 @@ from typing import TypeAlias
 
 import structlog
 
-from kproxy.model import forwarding, names, steps
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses, forwarding, names, steps
 from kproxy.plane import in_process
 from kproxy.portal import budget, claims
 from kproxy.reconcile import rules
@@ -74,7 +73,7 @@ class FrontendStatus:
     """
 
     frontend: forwarding.Frontend
-    bound: endpoints.Backend | None
+    bound: addresses.SocketAddress | None
     state: forwarding.State
     detail: str = ""
 
@@ -86,7 +85,7 @@ class _Entry:
     plan: _PortPlan
     created: str
 
-    def claims(self) -> Iterator[tuple[endpoints.Backend, claims.Claim]]:
+    def claims(self) -> Iterator[tuple[addresses.SocketAddress, claims.Claim]]:
         """The addresses that it wants, with backends or without."""
         for place in self.plan.places:
             if place.address is not None:
@@ -102,16 +101,16 @@ class _Touched:
     added: list[claims.Claim] = field(default_factory=list)
 
 
-_TouchedAddresses: TypeAlias = dict[endpoints.Backend, _Touched | None]
+_TouchedAddresses: TypeAlias = dict[addresses.SocketAddress, _Touched | None]
 
 
 @dataclass(slots=True)
 class _Plan:
     """The effects of one sync, in order."""
 
-    close: deque[endpoints.Backend] = field(default_factory=deque)
+    close: deque[addresses.SocketAddress] = field(default_factory=deque)
     set_backends: deque[forwarding.SetBackends] = field(default_factory=deque)
-    open: deque[tuple[endpoints.Backend, claims.Claim]] = field(default_factory=deque)
+    open: deque[tuple[addresses.SocketAddress, claims.Claim]] = field(default_factory=deque)
     forget: deque[names.ServicePortName] = field(default_factory=deque)
 
 
@@ -141,11 +140,11 @@ class Proxier:
         self._ports_of: dict[names.NamespacedName, tuple[names.ServicePortName, ...]] = {}
         self._entries: dict[names.ServicePortName, _Entry] = {}
         self._claims = claims.Claims()
-        self._open: dict[endpoints.Backend, claims.Claim] = {}
-        self._failed: dict[endpoints.Backend, str] = {}
+        self._open: dict[addresses.SocketAddress, claims.Claim] = {}
+        self._failed: dict[addresses.SocketAddress, str] = {}
         self._is_retry_due = False
         self._left = _Plan()
-        self._losing: dict[endpoints.Backend, set[claims.Claim]] = {}
+        self._losing: dict[addresses.SocketAddress, set[claims.Claim]] = {}
         self._touched: dict[names.ServicePortName, None] = {}
         self.quarantined = 0
         """Services whose rules could not be computed: bugs, contained."""
@@ -239,7 +238,7 @@ class Proxier:
             plan.forget.popleft()
             yield
 
-    def _retry(self, waiting: list[endpoints.Backend]) -> Generator[None, None, None]:
+    def _retry(self, waiting: list[addresses.SocketAddress]) -> Generator[None, None, None]:
         """Try again what could not be opened: a few, and all if one of them can be opened now.
 
         With thousands of them, trying each would be a lot of work for nothing. Those that fail go
@@ -313,7 +312,7 @@ class Proxier:
             yield
 
     def _settle_claims(
-        self, address: endpoints.Backend, change: _Touched
+        self, address: addresses.SocketAddress, change: _Touched
     ) -> Generator[None, None, None]:
         """Find out who has `address` now, and whether that needs a listener."""
         winner = self._claims.winner(address)
@@ -334,7 +333,7 @@ class Proxier:
         else:
             self._budget.drop(address)
 
-    def _decide(self, address: endpoints.Backend, plan: _Plan) -> None:
+    def _decide(self, address: addresses.SocketAddress, plan: _Plan) -> None:
         """Open or close `address`, if it is not as it should be."""
         wanted = self._budget.granted(address)
         current = self._open.get(address)
@@ -420,14 +419,14 @@ class Proxier:
         elif after is not None and before != after:
             plan.set_backends.append(after)
 
-    def _touch(self, address: endpoints.Backend, touched: _TouchedAddresses) -> _Touched:
+    def _touch(self, address: addresses.SocketAddress, touched: _TouchedAddresses) -> _Touched:
         """The change of `address`, before any of its claims is changed."""
         change = touched.get(address)
         if change is None:
             change = touched[address] = _Touched(self._claims.winner(address))
         return change
 
-    def _open_frontend(self, address: endpoints.Backend, claim: claims.Claim) -> None:
+    def _open_frontend(self, address: addresses.SocketAddress, claim: claims.Claim) -> None:
         message = forwarding.OpenFrontend(claim.name, claim.frontend, address)
         known = self._failed.pop(address, None)
         try:
@@ -447,7 +446,7 @@ class Proxier:
 
     def _report_collisions(
         self,
-        address: endpoints.Backend,
+        address: addresses.SocketAddress,
         winner: claims.Claim | None,
         candidates: Iterable[claims.Claim],
     ) -> Generator[None, None, None]:
@@ -481,7 +480,7 @@ class Proxier:
                 owner=str(winner.name),
             )
 
-    def _forget_loss(self, address: endpoints.Backend, claim: claims.Claim) -> None:
+    def _forget_loss(self, address: addresses.SocketAddress, claim: claims.Claim) -> None:
         losing = self._losing.get(address)
         if losing is not None:
             losing.discard(claim)

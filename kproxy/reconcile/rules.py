@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from kproxy import errors
-from kproxy.model import forwarding, names
+from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import endpoints, service_rules, services
 from kproxy.portal import budget
 from kproxy.reconcile import absence
@@ -49,7 +49,7 @@ class Bounds:
     """Endpoints that get connections, counted once for each port."""
 
 
-Locate: TypeAlias = Callable[[forwarding.Frontend], endpoints.Backend]
+Locate: TypeAlias = Callable[[forwarding.Frontend], addresses.SocketAddress]
 """The portal's: the address that a frontend is bound to.
 
 Raises PortalUnavailableError or PortalRefusedError.
@@ -71,7 +71,7 @@ class Place:
     """Where a frontend is to be bound. `state` and `detail` say why it is not; "" means it is."""
 
     frontend: forwarding.Frontend
-    address: endpoints.Backend | None
+    address: addresses.SocketAddress | None
     state: str = ""
     detail: str = ""
 
@@ -89,7 +89,7 @@ class PortPlan:
     places: tuple[Place, ...]
     is_served: bool = True
     found: tuple[endpoints.Endpoint, ...] = ()
-    loops: frozenset[endpoints.Backend] = frozenset()
+    loops: frozenset[addresses.SocketAddress] = frozenset()
     absent: tuple[tuple[forwarding.Scope, str], ...] = ()
     unused: int = 0
 
@@ -229,9 +229,11 @@ def _place(frontend: forwarding.Frontend, locate: Locate) -> Place:
         return Place(frontend, None, forwarding.State.UNAVAILABLE, str(error))
 
 
-def _own_addresses(places: Sequence[Place]) -> frozenset[endpoints.Backend]:
+def _own_addresses(places: Sequence[Place]) -> frozenset[addresses.SocketAddress]:
     """The service port's own frontends: an endpoint there would be dialled for ever (D14)."""
-    virtual = {endpoints.Backend(place.frontend.address, place.frontend.port) for place in places}
+    virtual = {
+        addresses.SocketAddress(place.frontend.address, place.frontend.port) for place in places
+    }
     return frozenset(virtual.union(place.address for place in places if place.address))
 
 

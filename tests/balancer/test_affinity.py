@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kproxy.balancer import affinity, member
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +15,7 @@ HOUR3 = 10800
 
 
 def new_member(last: int = 1) -> member.Member:
-    return member.Member(endpoints.Backend(f"10.0.0.{last}", 80))
+    return member.Member(addresses.SocketAddress(f"10.0.0.{last}", 80))
 
 
 @pytest.mark.parametrize(
@@ -239,8 +239,8 @@ class TestNoOperationScans:
         self, size: int, event: str
     ) -> None:
         table = affinity.AffinityTable(HOUR3, max_clients=size if event == "full" else 2 * size)
-        bound = CountingMember(endpoints.Backend("10.0.0.1", 80))
-        other = CountingMember(endpoints.Backend("10.0.0.2", 80))
+        bound = CountingMember(addresses.SocketAddress("10.0.0.1", 80))
+        other = CountingMember(addresses.SocketAddress("10.0.0.2", 80))
         for i in range(size):
             table.bind(f"a{i}", bound, i * 1e-3)
         now = size * 1e-3

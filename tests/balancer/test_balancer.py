@@ -8,16 +8,16 @@ from collections.abc import Sequence
 import pytest
 
 from kproxy.balancer import balancer, penalty
-from kproxy.model import forwarding
-from kproxy.model.kinds import endpoints, services
+from kproxy.model import addresses, forwarding
+from kproxy.model.kinds import services
 
 RANDOM = services.Strategy.RANDOM
 ROUND_ROBIN = services.Strategy.ROUND_ROBIN
 TTL = 10800
 
 
-def backends(letters: str) -> list[endpoints.Backend]:
-    return [endpoints.Backend(f"10.0.0.{letter}", 80) for letter in letters]
+def backends(letters: str) -> list[addresses.SocketAddress]:
+    return [addresses.SocketAddress(f"10.0.0.{letter}", 80) for letter in letters]
 
 
 A, B, C, D, E = backends("12345")
@@ -28,7 +28,7 @@ class Rig:
 
     def __init__(
         self,
-        members: Sequence[endpoints.Backend] = (),
+        members: Sequence[addresses.SocketAddress] = (),
         affinity: int | None = None,
         strategy: services.Strategy = ROUND_ROBIN,
         seed: int = 1,
@@ -41,22 +41,22 @@ class Rig:
         )
         self.balancer.update(members)
 
-    def pick(self, client: str = "192.0.2.1") -> endpoints.Backend:
+    def pick(self, client: str = "192.0.2.1") -> addresses.SocketAddress:
         chosen = self.balancer.pick(client, self.now)
         assert chosen is not None
         return chosen
 
-    def picks(self, count: int) -> list[endpoints.Backend]:
+    def picks(self, count: int) -> list[addresses.SocketAddress]:
         return [self.pick() for _ in range(count)]
 
     def repick(
-        self, tried: Sequence[endpoints.Backend], client: str = "192.0.2.1"
-    ) -> endpoints.Backend:
+        self, tried: Sequence[addresses.SocketAddress], client: str = "192.0.2.1"
+    ) -> addresses.SocketAddress:
         chosen = self.balancer.repick(client, tried, self.now)
         assert chosen is not None
         return chosen
 
-    def fail(self, *failing: endpoints.Backend) -> None:
+    def fail(self, *failing: addresses.SocketAddress) -> None:
         for backend in failing:
             self.box.fail(backend, self.now)
 
@@ -88,7 +88,7 @@ class TestUpstreamRoundRobin:
 
     def test_works_with_multiple_endpoints(self) -> None:
         """LoadBalanceWorksWithMultipleEndpoints: one address, three ports."""
-        three = [endpoints.Backend("10.0.0.1", port) for port in (1, 2, 3)]
+        three = [addresses.SocketAddress("10.0.0.1", port) for port in (1, 2, 3)]
         rig = Rig(three)
         first = rig.picks(3)
         assert sorted(first) == three
@@ -97,8 +97,8 @@ class TestUpstreamRoundRobin:
 
     def test_ports_rotate_independently(self) -> None:
         """LoadBalanceWorksWithMultipleEndpointsMultiplePorts."""
-        p = Rig([endpoints.Backend(f"10.0.0.{i}", i) for i in (1, 2, 3)])
-        q = Rig([endpoints.Backend(f"10.0.0.{i}", i + 1) for i in (1, 2, 3)])
+        p = Rig([addresses.SocketAddress(f"10.0.0.{i}", i) for i in (1, 2, 3)])
+        q = Rig([addresses.SocketAddress(f"10.0.0.{i}", i + 1) for i in (1, 2, 3)])
         p_round, q_round = list(p.balancer.backends), list(q.balancer.backends)
         assert p.picks(2) == p_round[:2]
         assert q.picks(4) == [*q_round, q_round[0]]
@@ -272,7 +272,7 @@ class TestUpdate:
         ],
     )
     def test_kept_backends_keep_order_and_turn_and_new_ones_come_last(
-        self, picked: int, removed: list[int], added: list[endpoints.Backend]
+        self, picked: int, removed: list[int], added: list[addresses.SocketAddress]
     ) -> None:
         rig = Rig(backends("6789"))
         order = list(rig.balancer.backends)
@@ -599,7 +599,7 @@ class TestRepick:
     ],
 )
 def test_an_alternative_is_a_backend_neither_tried_nor_boxed(
-    boxed: list[endpoints.Backend], tried: list[endpoints.Backend], *, expected: bool
+    boxed: list[addresses.SocketAddress], tried: list[addresses.SocketAddress], *, expected: bool
 ) -> None:
     rig = Rig([A, B, C])
     rig.fail(*boxed)
@@ -663,7 +663,7 @@ class TestOwnAddresses:
         assert rig.pick() == other
 
     def test_it_is_told_once_for_each_stay(self) -> None:
-        told: list[endpoints.Backend] = []
+        told: list[addresses.SocketAddress] = []
         box = penalty.PenaltyBox()
         made = balancer.ServicePortBalancer(
             forwarding.Policy(), box, random.Random(1), on_barred=told.extend
@@ -683,19 +683,19 @@ class TestLargeUpdates:
     """Ten thousand endpoints are followed in steps, between which clients are served."""
 
     def test_no_step_looks_into_the_penalty_box_too_often(self) -> None:
-        watched: list[endpoints.Backend] = []
+        watched: list[addresses.SocketAddress] = []
 
         class Counting(penalty.PenaltyBox):
-            def watch(self, backend: endpoints.Backend, watcher: penalty.Watcher) -> bool:
+            def watch(self, backend: addresses.SocketAddress, watcher: penalty.Watcher) -> bool:
                 watched.append(backend)
                 return super().watch(backend, watcher)
 
-            def unwatch(self, backend: endpoints.Backend, watcher: penalty.Watcher) -> None:
+            def unwatch(self, backend: addresses.SocketAddress, watcher: penalty.Watcher) -> None:
                 watched.append(backend)
                 super().unwatch(backend, watcher)
 
         made = balancer.ServicePortBalancer(forwarding.Policy(), Counting(), random.Random(1))
-        many = [endpoints.Backend(f"10.1.{n // 250}.{n % 250}", 80) for n in range(10_000)]
+        many = [addresses.SocketAddress(f"10.1.{n // 250}.{n % 250}", 80) for n in range(10_000)]
         for wanted in (many, many[:10], many[5000:]):
             for _ in made.update_steps(wanted):
                 assert len(watched) <= 500
@@ -704,8 +704,8 @@ class TestLargeUpdates:
             assert len({made.pick("192.0.2.1", 0.0) for _ in wanted}) == len(wanted)
 
     def test_between_two_steps_clients_get_the_old_set_or_the_new_one(self) -> None:
-        old = [endpoints.Backend(f"10.1.{n // 250}.{n % 250}", 80) for n in range(2000)]
-        new = [endpoints.Backend(f"10.2.{n // 250}.{n % 250}", 80) for n in range(2000)]
+        old = [addresses.SocketAddress(f"10.1.{n // 250}.{n % 250}", 80) for n in range(2000)]
+        new = [addresses.SocketAddress(f"10.2.{n // 250}.{n % 250}", 80) for n in range(2000)]
         rig = Rig(old, affinity=TTL)
         is_new = False
         for number, _ in enumerate(rig.balancer.update_steps(new)):
@@ -722,7 +722,7 @@ class TestLargeUpdates:
 
     def test_a_thousand_failures_at_once_are_followed_by_one_new_list(self) -> None:
         """Each pick used to be charged for every change before it."""
-        many = [endpoints.Backend(f"10.1.{n // 250}.{n % 250}", 80) for n in range(5000)]
+        many = [addresses.SocketAddress(f"10.1.{n // 250}.{n % 250}", 80) for n in range(5000)]
         rig = Rig(many)
         rig.pick()
         rig.fail(*many[:4999])

@@ -10,10 +10,10 @@ from hypothesis import stateful
 from hypothesis import strategies as st
 
 from kproxy.balancer import balancer, penalty
-from kproxy.model import forwarding
-from kproxy.model.kinds import endpoints, services
+from kproxy.model import addresses, forwarding
+from kproxy.model.kinds import services
 
-BACKENDS = [endpoints.Backend(f"10.0.0.{i}", 80) for i in range(1, 6)]
+BACKENDS = [addresses.SocketAddress(f"10.0.0.{i}", 80) for i in range(1, 6)]
 CLIENTS = [f"192.0.2.{i}" for i in range(1, 7)]
 MAX_CLIENTS = 4
 
@@ -22,7 +22,7 @@ MAX_CLIENTS = 4
 class Bound:
     """What the model knows of a client: a plain record, looked through in full each time."""
 
-    backend: endpoints.Backend
+    backend: addresses.SocketAddress
     used: float
     lapsed: bool = False
     """Outlived a window once. Under a longer one it may hold again, or have been removed."""
@@ -41,14 +41,14 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
         self.balancer = balancer.ServicePortBalancer(
             self.policy, self.box, random.Random(5), MAX_CLIENTS
         )
-        self.present: set[endpoints.Backend] = set()
-        self.boxed: set[endpoints.Backend] = set()
+        self.present: set[addresses.SocketAddress] = set()
+        self.boxed: set[addresses.SocketAddress] = set()
         self.bound: dict[str, Bound] = {}  # the most recently used last
-        self.shares: collections.Counter[endpoints.Backend] = collections.Counter()
+        self.shares: collections.Counter[addresses.SocketAddress] = collections.Counter()
 
     # What the model says.
 
-    def active(self) -> set[endpoints.Backend]:
+    def active(self) -> set[addresses.SocketAddress]:
         return (self.present - self.boxed) or self.present
 
     def holds(self, client: str) -> bool:
@@ -74,7 +74,7 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
             and bound.backend in self.active()
         )
 
-    def note(self, client: str, backend: endpoints.Backend) -> None:
+    def note(self, client: str, backend: addresses.SocketAddress) -> None:
         if self.policy.affinity_seconds is not None:
             self.bound.pop(client, None)
             self.bound[client] = Bound(backend, self.now)
@@ -87,7 +87,7 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
     # What happens.
 
     @stateful.initialize(members=st.lists(st.sampled_from(BACKENDS), unique=True))
-    def start(self, members: list[endpoints.Backend]) -> None:
+    def start(self, members: list[addresses.SocketAddress]) -> None:
         self.update(members)
 
     @stateful.rule(client=st.sampled_from(CLIENTS))
@@ -108,7 +108,7 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
     @stateful.rule(
         client=st.sampled_from(CLIENTS), tried=st.lists(st.sampled_from(BACKENDS), max_size=5)
     )
-    def repick(self, client: str, tried: list[endpoints.Backend]) -> None:
+    def repick(self, client: str, tried: list[addresses.SocketAddress]) -> None:
         free = self.present - self.boxed
         assert self.balancer.has_alternative(tried) is bool(free - set(tried))
         picked = self.balancer.repick(client, tried, self.now)
@@ -121,7 +121,7 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
         self.note(client, picked)
 
     @stateful.rule(members=st.lists(st.sampled_from(BACKENDS)))
-    def update(self, members: Sequence[endpoints.Backend]) -> None:
+    def update(self, members: Sequence[addresses.SocketAddress]) -> None:
         if set(members) != self.present:
             self.shares.clear()
         self.balancer.update(members)
@@ -131,7 +131,7 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
             bound.gone |= bound.backend not in self.present
 
     @stateful.rule(backend=st.sampled_from(BACKENDS))
-    def fail(self, backend: endpoints.Backend) -> None:
+    def fail(self, backend: addresses.SocketAddress) -> None:
         newly = backend in self.present - self.boxed
         assert self.box.fail(backend, self.now) is newly
         if newly:
@@ -139,7 +139,7 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
             self.shares.clear()
 
     @stateful.rule(backend=st.sampled_from(BACKENDS))
-    def succeed(self, backend: endpoints.Backend) -> None:
+    def succeed(self, backend: addresses.SocketAddress) -> None:
         self.box.succeed(backend)
         if backend in self.boxed:
             self.boxed.discard(backend)

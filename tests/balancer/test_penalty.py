@@ -3,20 +3,20 @@
 import pytest
 
 from kproxy.balancer import penalty
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 
-A = endpoints.Backend("10.0.0.1", 80)
-B = endpoints.Backend("10.0.0.2", 80)
-C = endpoints.Backend("10.0.0.3", 80)
+A = addresses.SocketAddress("10.0.0.1", 80)
+B = addresses.SocketAddress("10.0.0.2", 80)
+C = addresses.SocketAddress("10.0.0.3", 80)
 
 
 class Recorder:
     """A watcher that keeps what it is told."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[endpoints.Backend, bool]] = []
+        self.told: list[tuple[addresses.SocketAddress, bool]] = []
 
-    def penalty_changed(self, backend: endpoints.Backend, *, boxed: bool) -> None:
+    def penalty_changed(self, backend: addresses.SocketAddress, *, boxed: bool) -> None:
         self.told.append((backend, boxed))
 
 
@@ -33,7 +33,7 @@ def box(watcher: Recorder) -> penalty.PenaltyBox:
     return box
 
 
-def fail_probe(box: penalty.PenaltyBox, backend: endpoints.Backend, now: float) -> None:
+def fail_probe(box: penalty.PenaltyBox, backend: addresses.SocketAddress, now: float) -> None:
     assert backend in box.due_probes(now)
     box.probe_started(backend)
     assert box.fail(backend, now) is False
@@ -209,7 +209,7 @@ def test_a_backend_is_forgotten_with_its_last_watcher(
 
 
 def test_unwatching_what_is_not_watched_does_nothing(box: penalty.PenaltyBox) -> None:
-    box.unwatch(endpoints.Backend("10.9.9.9", 1), Recorder())
+    box.unwatch(addresses.SocketAddress("10.9.9.9", 1), Recorder())
     box.unwatch(A, Recorder())
     assert box.fail(A, 0.0) is True
 
@@ -255,13 +255,13 @@ class TestOwnAddresses:
         self, watcher: Recorder, every: str
     ) -> None:
         box = penalty.PenaltyBox(lambda address: address in ("127.0.0.1", "10.0.0.1"))
-        local = endpoints.Backend("10.0.0.1", 10256)
-        remote = endpoints.Backend("10.0.0.2", 10256)
+        local = addresses.SocketAddress("10.0.0.1", 10256)
+        remote = addresses.SocketAddress("10.0.0.2", 10256)
         box.watch(local, watcher)
         box.watch(remote, watcher)
         box.watch(A, watcher)
-        box.bar(endpoints.Backend(every, 10256), "kproxy's healthz")
+        box.bar(addresses.SocketAddress(every, 10256), "kproxy's healthz")
         assert watcher.told == [(local, True)]
         assert box.owner(local) == "kproxy's healthz"
-        assert box.watch(endpoints.Backend("127.0.0.1", 10256), watcher) is True
+        assert box.watch(addresses.SocketAddress("127.0.0.1", 10256), watcher) is True
         assert box.owner(remote) is None

@@ -7,11 +7,12 @@ import random
 import pytest
 
 from kproxy.balancer import member, strategies
-from kproxy.model.kinds import endpoints, services
+from kproxy.model import addresses
+from kproxy.model.kinds import services
 
 
 def members(count: int) -> list[member.Member]:
-    return [member.Member(endpoints.Backend(f"10.0.0.{i}", 80)) for i in range(1, count + 1)]
+    return [member.Member(addresses.SocketAddress(f"10.0.0.{i}", 80)) for i in range(1, count + 1)]
 
 
 def test_every_strategy_a_policy_can_name_exists() -> None:

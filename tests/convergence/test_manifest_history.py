@@ -19,8 +19,8 @@ import structlog.testing
 import yaml
 from hypothesis import strategies as st
 
-from kproxy.model import admission, names
-from kproxy.model.kinds import endpoints, services
+from kproxy.model import addresses, admission, names
+from kproxy.model.kinds import services
 from kproxy.portal import budget
 from kproxy.reconcile import proxier
 from kproxy.sources import store
@@ -260,7 +260,7 @@ class Sync:
 class Occupy:
     """From now on other processes hold these addresses, whenever the proxier does not."""
 
-    addresses: frozenset[endpoints.Backend]
+    addresses: frozenset[addresses.SocketAddress]
 
     def play(self, world: World, final: dict[admission.Key, admission.Accepted]) -> None:
         world.plane.busy = set(self.addresses)
@@ -296,7 +296,8 @@ def histories(steps: st.SearchStrategy[Step]) -> st.SearchStrategy[list[Step]]:
 
 
 occupations: st.SearchStrategy[Step] = st.builds(
-    Occupy, st.frozensets(st.builds(endpoints.Backend, st.just("127.0.0.1"), st.integers(80, 81)))
+    Occupy,
+    st.frozensets(st.builds(addresses.SocketAddress, st.just("127.0.0.1"), st.integers(80, 81))),
 )
 
 

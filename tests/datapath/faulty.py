@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from kproxy.datapath import syscalls
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -248,7 +248,7 @@ class FaultyKernel(syscalls.Kernel):
         sock, fd, address, port = super().accept(listener)
         return self._adopt(cast("_socket.socket", sock)), fd, address, port
 
-    def stream_socket(self, backend: endpoints.Backend) -> syscalls.StreamSocket:
+    def stream_socket(self, backend: addresses.SocketAddress) -> syscalls.StreamSocket:
         self.fail_if_asked("socket")
         sock = self._adopt(cast("_socket.socket", super().stream_socket(backend)))
         sock.is_dialled = True

@@ -16,7 +16,7 @@ from kproxy import metrics
 from kproxy.balancer import penalty
 from kproxy.datapath import syscalls, worker
 from kproxy.datapath.tcp import connection, halfclose
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 from tests.datapath import faulty
 
 _KERNELS: dict[str, Callable[[int], syscalls.Kernel]] = {
@@ -30,26 +30,26 @@ _KERNELS: dict[str, Callable[[int], syscalls.Kernel]] = {
 class OnlyChoice:
     """A picker with one backend."""
 
-    def __init__(self, backend: endpoints.Backend) -> None:
+    def __init__(self, backend: addresses.SocketAddress) -> None:
         self._backend = backend
 
-    def pick(self, client: str, now: float) -> endpoints.Backend:
+    def pick(self, client: str, now: float) -> addresses.SocketAddress:
         return self._backend
 
     def repick(
-        self, client: str, tried: Sequence[endpoints.Backend], now: float
-    ) -> endpoints.Backend:
+        self, client: str, tried: Sequence[addresses.SocketAddress], now: float
+    ) -> addresses.SocketAddress:
         return self._backend
 
-    def has_alternative(self, tried: Sequence[endpoints.Backend]) -> bool:
+    def has_alternative(self, tried: Sequence[addresses.SocketAddress]) -> bool:
         return False
 
 
-def _address(text: str) -> endpoints.Backend:
+def _address(text: str) -> addresses.SocketAddress:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no address: write HOST:PORT")
-    return endpoints.Backend(host, int(port))
+    return addresses.SocketAddress(host, int(port))
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

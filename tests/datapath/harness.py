@@ -26,8 +26,7 @@ from typing import Any, Final
 from kproxy.balancer import balancer, penalty
 from kproxy.datapath import syscalls, worker
 from kproxy.datapath.tcp import connection, dial, listener, probe, relay
-from kproxy.model import forwarding
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses, forwarding
 from tests.datapath import faulty
 from tests.relay import actor
 
@@ -87,19 +86,19 @@ def is_still_watching() -> bool:
 class Scripted:
     """A picker that offers its backends in order: no balancer, no penalty box."""
 
-    def __init__(self, *backends: endpoints.Backend) -> None:
+    def __init__(self, *backends: addresses.SocketAddress) -> None:
         self.backends = list(backends)
 
-    def pick(self, client: str, now: float) -> endpoints.Backend | None:
+    def pick(self, client: str, now: float) -> addresses.SocketAddress | None:
         return self.backends[0] if self.backends else None
 
     def repick(
-        self, client: str, tried: Sequence[endpoints.Backend], now: float
-    ) -> endpoints.Backend | None:
+        self, client: str, tried: Sequence[addresses.SocketAddress], now: float
+    ) -> addresses.SocketAddress | None:
         untried = [backend for backend in self.backends if backend not in tried]
         return next(iter(untried or self.backends), None)
 
-    def has_alternative(self, tried: Sequence[endpoints.Backend]) -> bool:
+    def has_alternative(self, tried: Sequence[addresses.SocketAddress]) -> bool:
         return any(backend not in tried for backend in self.backends)
 
 
@@ -114,7 +113,7 @@ class Place:
             self._sock.bind(("127.0.0.1", 0))
         else:
             self._bind_low()
-        self.address = endpoints.Backend(*self._sock.getsockname())
+        self.address = addresses.SocketAddress(*self._sock.getsockname())
 
     def listen(self) -> "Place":
         """Accept connections from now on."""
@@ -229,7 +228,7 @@ class DataPath:
     ) -> Service:
         """Serve with any picker."""
         target = connection.Target(f"test/service-{len(self.services)}", picker)
-        opened = self.worker.open(endpoints.Backend("127.0.0.1", 0), target)
+        opened = self.worker.open(addresses.SocketAddress("127.0.0.1", 0), target)
         service = Service(target, opened, chooser)
         self.services.append(service)
         return service
@@ -330,7 +329,7 @@ class Harness:
         return await self.place().swallow()
 
     async def connect(
-        self, service: Service | endpoints.Backend, *, rcvbuf: int | None = None
+        self, service: Service | addresses.SocketAddress, *, rcvbuf: int | None = None
     ) -> actor.Actor:
         """Connect a client; an OSError is the caller's."""
         address = service.listener.address if isinstance(service, Service) else service

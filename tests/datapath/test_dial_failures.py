@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kproxy.datapath.tcp import halfclose
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 from tests.datapath import clients, harness
 
 FAST = pytest.param(False, id="service port")
@@ -67,7 +67,7 @@ async def test_no_room_in_the_epoll_resets_the_client_and_nobody_else(
 class Buggy(harness.Scripted):
     """A picker with a bug in one of its methods."""
 
-    def __init__(self, bug_in: str, *backends: endpoints.Backend) -> None:
+    def __init__(self, bug_in: str, *backends: addresses.SocketAddress) -> None:
         super().__init__(*backends)
         self.bug_in = bug_in
 
@@ -76,13 +76,13 @@ class Buggy(harness.Scripted):
             self.bug_in = ""
             raise ZeroDivisionError("a bug, on purpose")
 
-    def pick(self, client: str, now: float) -> endpoints.Backend | None:
+    def pick(self, client: str, now: float) -> addresses.SocketAddress | None:
         self._stumble("pick")
         return super().pick(client, now)
 
     def repick(
-        self, client: str, tried: Sequence[endpoints.Backend], now: float
-    ) -> endpoints.Backend | None:
+        self, client: str, tried: Sequence[addresses.SocketAddress], now: float
+    ) -> addresses.SocketAddress | None:
         self._stumble("repick")
         return super().repick(client, tried, now)
 

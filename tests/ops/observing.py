@@ -8,8 +8,8 @@ from types import MappingProxyType
 from kproxy import events, metrics
 from kproxy.balancer import penalty
 from kproxy.datapath import worker
-from kproxy.model import forwarding, names
-from kproxy.model.kinds import endpoints, services
+from kproxy.model import addresses, forwarding, names
+from kproxy.model.kinds import services
 from kproxy.ops import health
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed
@@ -57,7 +57,7 @@ class Proxy:
         self.proxier = proxier.Proxier(
             self.source.store,
             self.plane,
-            rules.Options(locate=lambda _: endpoints.Backend("127.0.0.1", 0)),
+            rules.Options(locate=lambda _: addresses.SocketAddress("127.0.0.1", 0)),
         )
         self.reporter = report.Reporter(self.proxier.frontends)
         self.feed = events.Feed()
@@ -107,7 +107,7 @@ class Proxy:
         assert state is not None
         return state
 
-    def give(self, name: str, *backends: endpoints.Backend) -> None:
+    def give(self, name: str, *backends: addresses.SocketAddress) -> None:
         """Set the backends that a Service is balanced over."""
         for scope in forwarding.Scope:
             self.port(name).balancers[scope].update(backends)

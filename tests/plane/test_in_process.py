@@ -14,8 +14,8 @@ import structlog
 from kproxy import events
 from kproxy.balancer import penalty
 from kproxy.datapath import syscalls, worker
-from kproxy.model import forwarding
-from kproxy.model.kinds import endpoints, services
+from kproxy.model import addresses, forwarding
+from kproxy.model.kinds import services
 from kproxy.plane import in_process
 from tests.reconcile import builders
 
@@ -28,20 +28,20 @@ PATIENCE = 5.0
 """Seconds within which everything here must happen: far more than it takes."""
 
 
-def free_address(host: str) -> endpoints.Backend:
+def free_address(host: str) -> addresses.SocketAddress:
     """An address of 127/8 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind((host, 0))
-        return endpoints.Backend(*probe.getsockname())
+        return addresses.SocketAddress(*probe.getsockname())
 
 
 @pytest.fixture
-def address() -> endpoints.Backend:
+def address() -> addresses.SocketAddress:
     return free_address("127.81.0.1")
 
 
 @pytest.fixture
-def other_address() -> endpoints.Backend:
+def other_address() -> addresses.SocketAddress:
     return free_address("127.81.0.2")
 
 
@@ -68,7 +68,7 @@ async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @pytest.fixture
-async def backends() -> AsyncIterator[tuple[endpoints.Backend, ...]]:
+async def backends() -> AsyncIterator[tuple[addresses.SocketAddress, ...]]:
     """Four backends that greet with their own port number."""
     async with contextlib.AsyncExitStack() as stack:
         found = []
@@ -76,7 +76,7 @@ async def backends() -> AsyncIterator[tuple[endpoints.Backend, ...]]:
             server = await asyncio.start_server(greet, "127.0.0.1", 0)
             stack.push_async_callback(server.wait_closed)
             stack.callback(server.close)
-            found.append(endpoints.Backend(*server.sockets[0].getsockname()))
+            found.append(addresses.SocketAddress(*server.sockets[0].getsockname()))
         yield tuple(found)
 
 
@@ -88,7 +88,7 @@ class Client:
     ) -> None:
         self._reader = reader
         self._writer = writer
-        self.backend = endpoints.Backend("127.0.0.1", port)
+        self.backend = addresses.SocketAddress("127.0.0.1", port)
 
     async def echoes(self, data: bytes) -> bool:
         """Whether `data` comes back."""
@@ -97,7 +97,9 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def connected(address: endpoints.Backend, client: str = "127.0.0.1") -> AsyncIterator[Client]:
+async def connected(
+    address: addresses.SocketAddress, client: str = "127.0.0.1"
+) -> AsyncIterator[Client]:
     """Connect from the address `client`; closed at the end."""
     async with asyncio.timeout(PATIENCE):
         reader, writer = await asyncio.open_connection(*address, local_addr=(client, 0))
@@ -110,20 +112,22 @@ async def connected(address: endpoints.Backend, client: str = "127.0.0.1") -> As
             await writer.wait_closed()
 
 
-async def reached(address: endpoints.Backend, client: str = "127.0.0.1") -> endpoints.Backend:
+async def reached(
+    address: addresses.SocketAddress, client: str = "127.0.0.1"
+) -> addresses.SocketAddress:
     async with connected(address, client) as connection:
         return connection.backend
 
 
-async def is_refused(address: endpoints.Backend) -> bool:
+async def is_refused(address: addresses.SocketAddress) -> bool:
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(*address)
     return True
 
 
 def sets(
-    cluster: tuple[endpoints.Backend, ...],
-    local: tuple[endpoints.Backend, ...] = (),
+    cluster: tuple[addresses.SocketAddress, ...],
+    local: tuple[addresses.SocketAddress, ...] = (),
     policy: forwarding.Policy | None = None,
 ) -> forwarding.SetBackends:
     return forwarding.SetBackends(WEB, policy or forwarding.Policy(), cluster, local)
@@ -131,8 +135,8 @@ def sets(
 
 async def test_a_frontend_is_refused_until_opened_and_once_closed(
     plane: in_process.WorkerDataPlane,
-    address: endpoints.Backend,
-    backends: tuple[endpoints.Backend, ...],
+    address: addresses.SocketAddress,
+    backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.apply(sets(backends[:1]))
     assert await is_refused(address)
@@ -146,8 +150,8 @@ async def test_a_frontend_is_refused_until_opened_and_once_closed(
 
 async def test_an_address_can_change_hands_at_once(
     plane: in_process.WorkerDataPlane,
-    address: endpoints.Backend,
-    backends: tuple[endpoints.Backend, ...],
+    address: addresses.SocketAddress,
+    backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.apply(sets(backends[:1]))
     plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
@@ -161,9 +165,9 @@ async def test_an_address_can_change_hands_at_once(
 
 async def test_a_frontend_balances_over_the_backends_of_its_scope(
     plane: in_process.WorkerDataPlane,
-    address: endpoints.Backend,
-    other_address: endpoints.Backend,
-    backends: tuple[endpoints.Backend, ...],
+    address: addresses.SocketAddress,
+    other_address: addresses.SocketAddress,
+    backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.apply(sets(backends[:3], backends[3:]))
     plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
@@ -174,8 +178,8 @@ async def test_a_frontend_balances_over_the_backends_of_its_scope(
 
 async def test_setting_backends_again_keeps_the_rotation(
     plane: in_process.WorkerDataPlane,
-    address: endpoints.Backend,
-    backends: tuple[endpoints.Backend, ...],
+    address: addresses.SocketAddress,
+    backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.apply(sets(backends[:3]))
     plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
@@ -190,8 +194,8 @@ async def test_setting_backends_again_keeps_the_rotation(
 
 async def test_setting_backends_again_keeps_clients_where_they_are(
     plane: in_process.WorkerDataPlane,
-    address: endpoints.Backend,
-    backends: tuple[endpoints.Backend, ...],
+    address: addresses.SocketAddress,
+    backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.apply(sets(backends[:2], policy=STICKY))
     plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
@@ -205,8 +209,8 @@ async def test_setting_backends_again_keeps_clients_where_they_are(
 
 async def test_a_policy_takes_effect_on_the_next_connection(
     plane: in_process.WorkerDataPlane,
-    address: endpoints.Backend,
-    backends: tuple[endpoints.Backend, ...],
+    address: addresses.SocketAddress,
+    backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.apply(sets(backends))
     plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
@@ -222,9 +226,9 @@ async def test_a_policy_takes_effect_on_the_next_connection(
 
 async def test_counters_survive_everything_but_being_forgotten(
     plane: in_process.WorkerDataPlane,
-    address: endpoints.Backend,
-    other_address: endpoints.Backend,
-    backends: tuple[endpoints.Backend, ...],
+    address: addresses.SocketAddress,
+    other_address: addresses.SocketAddress,
+    backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     def accepted() -> int | None:
         state = plane.port(WEB)
@@ -254,8 +258,8 @@ async def test_counters_survive_everything_but_being_forgotten(
 @pytest.mark.parametrize("is_forgotten", [False, True])
 async def test_connections_outlive_the_frontend_they_came_in_by(
     plane: in_process.WorkerDataPlane,
-    address: endpoints.Backend,
-    backends: tuple[endpoints.Backend, ...],
+    address: addresses.SocketAddress,
+    backends: tuple[addresses.SocketAddress, ...],
     is_forgotten: bool,
 ) -> None:
     """Fault-catalogue C05 and docs/behaviour.md row 45."""
@@ -272,8 +276,8 @@ async def test_connections_outlive_the_frontend_they_came_in_by(
 
 async def test_a_connection_outlives_its_endpoint_and_new_ones_go_elsewhere(
     plane: in_process.WorkerDataPlane,
-    address: endpoints.Backend,
-    backends: tuple[endpoints.Backend, ...],
+    address: addresses.SocketAddress,
+    backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.apply(sets(backends[:1]))
     plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
@@ -284,7 +288,7 @@ async def test_a_connection_outlives_its_endpoint_and_new_ones_go_elsewhere(
 
 
 @contextlib.contextmanager
-def held(address: endpoints.Backend) -> Iterator[None]:
+def held(address: addresses.SocketAddress) -> Iterator[None]:
     """Somebody else listens there."""
     with socket.socket() as holder:
         holder.bind(address)
@@ -294,9 +298,9 @@ def held(address: endpoints.Backend) -> Iterator[None]:
 
 async def test_an_address_that_is_taken_raises_and_can_be_opened_once_it_is_free(
     plane: in_process.WorkerDataPlane,
-    address: endpoints.Backend,
-    other_address: endpoints.Backend,
-    backends: tuple[endpoints.Backend, ...],
+    address: addresses.SocketAddress,
+    other_address: addresses.SocketAddress,
+    backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.apply(sets(backends[:1], backends[:1]))
     with held(address):
@@ -310,7 +314,7 @@ async def test_an_address_that_is_taken_raises_and_can_be_opened_once_it_is_free
 
 
 async def test_a_forgotten_port_leaves_nothing_to_probe(
-    plane: in_process.WorkerDataPlane, backends: tuple[endpoints.Backend, ...]
+    plane: in_process.WorkerDataPlane, backends: tuple[addresses.SocketAddress, ...]
 ) -> None:
     plane.apply(sets(backends))
     assert plane.box.fail(backends[0], 0.0)
@@ -319,7 +323,7 @@ async def test_a_forgotten_port_leaves_nothing_to_probe(
     assert not plane.box.fail(backends[0], 0.0)
 
 
-async def is_reset(address: endpoints.Backend) -> bool:
+async def is_reset(address: addresses.SocketAddress) -> bool:
     """Whether a new client is reset without an answer."""
     async with asyncio.timeout(PATIENCE):
         with contextlib.suppress(ConnectionResetError):
@@ -334,9 +338,9 @@ async def is_reset(address: endpoints.Backend) -> bool:
 
 async def test_services_that_point_at_each_other_are_not_dialled(
     plane: in_process.WorkerDataPlane,
-    address: endpoints.Backend,
-    other_address: endpoints.Backend,
-    backends: tuple[endpoints.Backend, ...],
+    address: addresses.SocketAddress,
+    other_address: addresses.SocketAddress,
+    backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     """H15. In whatever order they come; and what is not ours is served."""
     with structlog.testing.capture_logs() as log:
@@ -363,8 +367,8 @@ async def test_services_that_point_at_each_other_are_not_dialled(
 
 async def test_an_address_that_was_given_back_may_be_an_endpoint(
     plane: in_process.WorkerDataPlane,
-    address: endpoints.Backend,
-    backends: tuple[endpoints.Backend, ...],
+    address: addresses.SocketAddress,
+    backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     own = backends[0]
     state = plane.port(WEB)
@@ -382,9 +386,9 @@ async def test_an_address_that_was_given_back_may_be_an_endpoint(
 
 async def test_connections_are_counted_by_endpoint(
     plane: in_process.WorkerDataPlane,
-    address: endpoints.Backend,
-    other_address: endpoints.Backend,
-    backends: tuple[endpoints.Backend, ...],
+    address: addresses.SocketAddress,
+    other_address: addresses.SocketAddress,
+    backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     dead = other_address
     plane.apply(sets((backends[0], dead)))
@@ -406,7 +410,7 @@ async def test_connections_are_counted_by_endpoint(
 
 
 async def test_what_becomes_of_a_service_port_is_told(
-    address: endpoints.Backend, backends: tuple[endpoints.Backend, ...]
+    address: addresses.SocketAddress, backends: tuple[addresses.SocketAddress, ...]
 ) -> None:
     feed = events.Feed()
     box = penalty.PenaltyBox()

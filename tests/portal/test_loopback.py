@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy import errors
-from kproxy.model import forwarding
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses, forwarding
 from kproxy.portal import loopback
 
 KINDS = forwarding.FrontendKind
@@ -32,7 +31,7 @@ def portal(shift_below: int = ANY_PORT) -> loopback.LoopbackPortal:
         shift_below,
         external_ips=(ipaddress.ip_network("203.0.113.0/24"), ipaddress.ip_network("10.0.0.0/8")),
         reserved=frozenset(
-            {endpoints.Backend("127.9.0.1", 6443), endpoints.Backend("10.9.9.9", 443)}
+            {addresses.SocketAddress("127.9.0.1", 6443), addresses.SocketAddress("10.9.9.9", 443)}
         ),
     )
 
@@ -131,7 +130,7 @@ def test_every_other_ipv4_frontend_gets_a_loopback_address_and_a_port_that_may_b
     _, _, rest = str(address).partition(".")
     hypothesis.assume(not rest.startswith("0.0.") and rest != "255.255.255")
     bound = loopback.LoopbackPortal(shift_below).locate(frontend)
-    assert isinstance(bound, endpoints.Backend)
+    assert isinstance(bound, addresses.SocketAddress)
     assert bound.address.split(".") == ["127", *str(address).split(".")[1:]]
     assert shift_below <= bound.port <= 65535
 

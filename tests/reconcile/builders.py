@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
-from kproxy.model import names
+from kproxy.model import addresses, names
 from kproxy.model.kinds import endpoints, services
 from kproxy.portal import loopback
 from kproxy.reconcile import rules
@@ -47,13 +47,13 @@ def service(
     return services.Service(name=named(name, namespace), cluster_ip=ip, ports=ports, **fields)
 
 
-def backend(text: str) -> endpoints.Backend:
+def backend(text: str) -> addresses.SocketAddress:
     """From "10.1.0.1" or "10.1.0.1:8080"; the port is 8080 unless given."""
     address, _, port = text.partition(":")
-    return endpoints.Backend(address, int(port or 8080))
+    return addresses.SocketAddress(address, int(port or 8080))
 
 
-def backends(texts: str) -> tuple[endpoints.Backend, ...]:
+def backends(texts: str) -> tuple[addresses.SocketAddress, ...]:
     """From several, separated by spaces."""
     return tuple(backend(text) for text in texts.split())
 

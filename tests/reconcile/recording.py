@@ -3,12 +3,8 @@
 import errno
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from kproxy.model import forwarding, names
-
-if TYPE_CHECKING:
-    from kproxy.model.kinds import endpoints
+from kproxy.model import addresses, forwarding, names
 
 
 class RecordingPlane:
@@ -20,9 +16,9 @@ class RecordingPlane:
 
     def __init__(self) -> None:
         self.messages: list[forwarding.Message] = []
-        self.open: dict[endpoints.Backend, forwarding.OpenFrontend] = {}
+        self.open: dict[addresses.SocketAddress, forwarding.OpenFrontend] = {}
         self.backends: dict[names.ServicePortName, forwarding.SetBackends] = {}
-        self.busy: set[endpoints.Backend] = set()
+        self.busy: set[addresses.SocketAddress] = set()
 
     def apply(self, message: forwarding.Message) -> None:
         """Check, record, and keep the books."""

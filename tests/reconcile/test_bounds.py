@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.model import forwarding, names
+from kproxy.model import addresses, forwarding, names
 from kproxy.model import steps as stepwise
 from kproxy.model.kinds import endpoints, services
 from kproxy.portal import budget, loopback
@@ -251,7 +251,7 @@ def test_thousands_of_failures_are_not_all_retried_each_time() -> None:
     stage = Stage()
     for number in range(many):
         host = f"{number // 250}.{number % 250}"
-        stage.plane.busy.add(endpoints.Backend(f"127.9.{host}", 80))
+        stage.plane.busy.add(addresses.SocketAddress(f"127.9.{host}", 80))
         stage.store.apply(service(f"s{number:04}", f"10.9.{host}"))
         stage.store.apply(sliced(f"s{number:04}"))
     stage.proxier.mark_all()

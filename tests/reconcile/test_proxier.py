@@ -14,8 +14,8 @@ import pytest
 import structlog.testing
 import structlog.typing
 
-from kproxy.model import admission, forwarding, names
-from kproxy.model.kinds import endpoints, services
+from kproxy.model import addresses, admission, forwarding, names
+from kproxy.model.kinds import services
 from kproxy.portal import budget
 from kproxy.reconcile import proxier
 from kproxy.sources import store
@@ -99,7 +99,7 @@ class Playbook:
         """State and detail of every frontend of a service port."""
         return [(each.state, each.detail) for each in self.proxier.frontends(port_name(port))]
 
-    def _locate(self, frontend: forwarding.Frontend) -> endpoints.Backend:
+    def _locate(self, frontend: forwarding.Frontend) -> addresses.SocketAddress:
         if frontend.address in self.cannot_locate:
             raise ZeroDivisionError("a bug in the portal")
         return LOCATE(frontend)
@@ -138,11 +138,11 @@ def forgets(port: str) -> forwarding.Message:
     return forwarding.Forget(port_name(port))
 
 
-def bound(virtual: str) -> endpoints.Backend:
+def bound(virtual: str) -> addresses.SocketAddress:
     """Where the portal binds "10.0.9.1:80"; a node port is written ":30080"."""
     address, number = builders.backend(virtual)
     mapped = ["127", *address.split(".")[1:]] if address else ["127", "0", "0", "1"]
-    return endpoints.Backend(".".join(mapped), number)
+    return addresses.SocketAddress(".".join(mapped), number)
 
 
 @pytest.fixture

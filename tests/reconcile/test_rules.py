@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kproxy.model import admission, forwarding, names
+from kproxy.model import addresses, admission, forwarding, names
 from kproxy.model import steps as stepwise
 from kproxy.model.kinds import endpoints, services
 from kproxy.reconcile import rules
@@ -63,7 +63,7 @@ def test_a_cluster_ip_service_has_one_rule_per_port_with_its_own_endpoints() -> 
 
 def test_of_pods_that_are_there_in_two_families_one_is_taken() -> None:
     """A dual-stack Service has each pod in two slices (docs/behaviour.md row 39)."""
-    four, six = builders.backend("10.1.0.1"), endpoints.Backend("fd00::1", 8080)
+    four, six = builders.backend("10.1.0.1"), addresses.SocketAddress("fd00::1", 8080)
     slices = {
         4: builders.sliced("web", "10.1.0.1"),
         6: builders.sliced("web", [endpoints.Endpoint(six, node="n1")], suffix="2"),

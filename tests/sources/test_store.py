@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.model import admission, names
+from kproxy.model import addresses, admission, names
 from kproxy.model.kinds import endpoints, services
 from kproxy.sources import store
 
@@ -24,7 +24,7 @@ def service(name: names.NamespacedName = WEB, ip: str = "10.0.0.1") -> services.
 
 
 def at(ip: str, *, ready: bool = True) -> endpoints.Endpoint:
-    return endpoints.Endpoint(endpoints.Backend(ip, 8080), ready=ready)
+    return endpoints.Endpoint(addresses.SocketAddress(ip, 8080), ready=ready)
 
 
 def sliced(name: str, *ips: str, of: names.NamespacedName = WEB) -> endpoints.EndpointsObject:

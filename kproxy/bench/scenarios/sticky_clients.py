@@ -9,7 +9,7 @@ from kproxy.bench import budget
 from kproxy.bench.lab import recording, rig, rounds
 from kproxy.bench.load import closedloop, http1, messages
 from kproxy.bench.subjects import kproxy_run
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 
 _NANOSECONDS = 1e9
 _TTL = 10800  # Kubernetes' default
@@ -63,7 +63,7 @@ def costs(clients: int, lookups: int, count: int, seed: int = 1) -> tuple[list[f
     Clients come in random order; all hits are timed first, since new clients push old ones out.
     """
     table = tables.AffinityTable(_TTL, clients)
-    bound = member.Member(endpoints.Backend("10.0.0.1", 80))
+    bound = member.Member(addresses.SocketAddress("10.0.0.1", 80))
     names = [f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}" for i in range(clients)]
     for name in names:
         table.bind(name, bound, 0.0)

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from kproxy.cli.parse import asked_resources
 from kproxy.cli.parse.asked_resources import View
-from kproxy.model import ages
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses, ages
 
 GAP = "  "
 NONE = "<none>"
@@ -128,7 +127,7 @@ def yes(heading: str, key: str, *, is_wide: bool = False) -> Column:
 
 def socket_address(address: str | None, port: int | None) -> str:
     """`IP:PORT`, "" when there is none."""
-    return str(endpoints.Backend(address, port)) if address and port else ""
+    return str(addresses.SocketAddress(address, port)) if address and port else ""
 
 
 def _client(view: View) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from kproxy import events, metrics
 from kproxy.datapath import episodes, poller, splice, syscalls
 from kproxy.datapath.tcp import halfclose, loops, relay
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 
 if TYPE_CHECKING:
     from kproxy.datapath.tcp import dial
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 class Picker(Protocol):
     """Chooses backends for one service port. The balancer satisfies it; it must not block."""
 
-    def pick(self, client: str, now: float, /) -> endpoints.Backend | None:
+    def pick(self, client: str, now: float, /) -> addresses.SocketAddress | None:
         """The first choice for a new connection from `client`; None when there is no backend."""
 
     def repick(
-        self, client: str, tried: Sequence[endpoints.Backend], now: float, /
-    ) -> endpoints.Backend | None:
+        self, client: str, tried: Sequence[addresses.SocketAddress], now: float, /
+    ) -> addresses.SocketAddress | None:
         """Another choice after the dials in `tried` failed, untried ones first."""
 
-    def has_alternative(self, tried: Sequence[endpoints.Backend], /) -> bool:
+    def has_alternative(self, tried: Sequence[addresses.SocketAddress], /) -> bool:
         """Whether a backend is left that is neither in `tried` nor known to be failing."""
 
 
@@ -112,7 +112,7 @@ class Connection:
         self.client_port = client_port
         self.client = relay.Leg(self, sock, fd)
         self.server: relay.Leg | None = None
-        self.backend: endpoints.Backend | None = None
+        self.backend: addresses.SocketAddress | None = None
         self.tally: metrics.EndpointCounters | None = None
         """The backend's counters; None until it is connected."""
         self.dial: dial.Dial | None = None

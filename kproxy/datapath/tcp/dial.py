@@ -25,7 +25,7 @@ from typing import Protocol
 from kproxy import events
 from kproxy.datapath import poller, syscalls
 from kproxy.datapath.tcp import connection, halfclose, relay
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 
 LADDER = (0.25, 0.5, 1.0, 2.0)
 """Seconds each successive attempt may take."""
@@ -53,17 +53,17 @@ _OUR_OWN_FAULT = frozenset(
 
 _OUR_OWN_FAULT_NAMES = frozenset(errno.errorcode[code] for code in _OUR_OWN_FAULT)
 
-Attempts = tuple[tuple[endpoints.Backend, str], ...]
+Attempts = tuple[tuple[addresses.SocketAddress, str], ...]
 """Failed attempts in order: the backend, and why (an errno name, or "timeout")."""
 
 
 class Health(Protocol):
     """What is known of backends that fail. The balancer's penalty box satisfies it."""
 
-    def fail(self, backend: endpoints.Backend, now: float, /) -> bool:
+    def fail(self, backend: addresses.SocketAddress, now: float, /) -> bool:
         """A dial failed. True when the backend was thought healthy until now."""
 
-    def succeed(self, backend: endpoints.Backend, /) -> None:
+    def succeed(self, backend: addresses.SocketAddress, /) -> None:
         """A dial succeeded within the first rung: the backend is well."""
 
     @property
@@ -81,7 +81,7 @@ class Dial:
         dialer: "Dialer",
         conn: connection.Connection,
         sock: syscalls.StreamSocket,
-        backend: endpoints.Backend,
+        backend: addresses.SocketAddress,
         attempts: Attempts,
     ) -> None:
         self.dialer = dialer
@@ -150,7 +150,7 @@ class Dialer:
         self._on_unreachable = on_unreachable
         self._on_boxed = on_boxed
         self._ephemeral_ports = ephemeral_ports
-        self._waiting: dict[endpoints.Backend, set[Dial]] = {}
+        self._waiting: dict[addresses.SocketAddress, set[Dial]] = {}
         self._queues: tuple[deque[Dial], ...] = tuple(deque() for _ in LADDER)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -238,7 +238,7 @@ class Dialer:
             del self._waiting[dial.backend]
 
     def _connect(
-        self, conn: connection.Connection, backend: endpoints.Backend, attempts: Attempts
+        self, conn: connection.Connection, backend: addresses.SocketAddress, attempts: Attempts
     ) -> syscalls.StreamSocket | None:
         """Begin a connect and return its socket; None when it failed and that was dealt with."""
         try:
@@ -260,7 +260,10 @@ class Dialer:
         return None
 
     def _follow_up(
-        self, conn: connection.Connection, sock: syscalls.StreamSocket, backend: endpoints.Backend
+        self,
+        conn: connection.Connection,
+        sock: syscalls.StreamSocket,
+        backend: addresses.SocketAddress,
     ) -> None:
         """Finish a first connect at once if its handshake is over, else wait for it."""
         if backend.port in self._ephemeral_ports:
@@ -282,7 +285,7 @@ class Dialer:
                 self._next(conn, ((backend, _reason(code)),))
 
     def _attempt(
-        self, conn: connection.Connection, backend: endpoints.Backend, attempts: Attempts
+        self, conn: connection.Connection, backend: addresses.SocketAddress, attempts: Attempts
     ) -> None:
         """Dial again, after `attempts` failed."""
         sock = self._connect(conn, backend, attempts)
@@ -295,7 +298,10 @@ class Dialer:
         conn.abort(halfclose.BUG)
 
     def _relay(
-        self, conn: connection.Connection, sock: syscalls.StreamSocket, backend: endpoints.Backend
+        self,
+        conn: connection.Connection,
+        sock: syscalls.StreamSocket,
+        backend: addresses.SocketAddress,
     ) -> None:
         """The handshake was over when connect returned: hand the socket to the relay."""
         conn.server = server = relay.Leg(conn, sock, sock.fileno())
@@ -314,7 +320,7 @@ class Dialer:
         conn: connection.Connection,
         client: relay.Leg,
         server: relay.Leg,
-        backend: endpoints.Backend,
+        backend: addresses.SocketAddress,
     ) -> None:
         """Let bytes flow, beginning with those that came from the client during the dial."""
         conn.backend = backend
@@ -337,7 +343,7 @@ class Dialer:
         self,
         conn: connection.Connection,
         sock: syscalls.StreamSocket,
-        backend: endpoints.Backend,
+        backend: addresses.SocketAddress,
         attempts: Attempts,
     ) -> None:
         """The handshake takes time: wait for its event or its timeout.
@@ -383,7 +389,7 @@ class Dialer:
             self._on_boxed()
             self._move_on(backend)
 
-    def _move_on(self, backend: endpoints.Backend) -> None:
+    def _move_on(self, backend: addresses.SocketAddress) -> None:
         """`backend` was just found to fail: whoever waits on it and has a better place leaves.
 
         They leave without marking the endpoint again: they have learnt nothing of their own.
@@ -408,7 +414,7 @@ class Dialer:
                 self._contain(conn)
 
     def _tell_dialled(
-        self, feed: events.Feed, conn: connection.Connection, backend: endpoints.Backend
+        self, feed: events.Feed, conn: connection.Connection, backend: addresses.SocketAddress
     ) -> None:
         if feed.is_full:
             feed.drop()
@@ -467,7 +473,7 @@ class Dialer:
             self._schedule(min(heads))
 
 
-def met_itself(sock: syscalls.StreamSocket, backend: endpoints.Backend) -> bool:
+def met_itself(sock: syscalls.StreamSocket, backend: addresses.SocketAddress) -> bool:
     """Whether the kernel connected a socket to itself.
 
     A dial to an ephemeral port that nobody listens on can be given that very port as its own,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from kproxy import events
 from kproxy.datapath import episodes, poller, syscalls
 from kproxy.datapath.tcp import connection, dial
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 
 _ACCEPT_BUDGET = 16
 """Clients accepted per event, so that a flood of new ones cannot starve the relays."""
@@ -139,7 +139,7 @@ class Listener:
         self.sock = sock
         self.fd = sock.fileno()
         name = sock.getsockname()
-        self.address = endpoints.Backend(name[0], name[1])
+        self.address = addresses.SocketAddress(name[0], name[1])
         self.is_paused = True
         self._is_exhausted = False
         self._retry: asyncio.TimerHandle | None = None

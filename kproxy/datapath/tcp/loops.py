@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from kproxy.datapath import episodes, poller, syscalls
 from kproxy.datapath.tcp import halfclose
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 
 if TYPE_CHECKING:
     from kproxy.datapath.tcp import connection
@@ -25,8 +25,8 @@ _EVERY = 8
 _KEPT = 64
 _SO_ORIGINAL_DST = 80
 
-_Dialled = tuple["connection.Connection", syscalls.StreamSocket, endpoints.Backend]
-_Noted = tuple[syscalls.StreamSocket, str, endpoints.Backend]
+_Dialled = tuple["connection.Connection", syscalls.StreamSocket, addresses.SocketAddress]
+_Noted = tuple[syscalls.StreamSocket, str, addresses.SocketAddress]
 """A dial's socket, the service port it was made for, and where to. No connection: that may end."""
 
 

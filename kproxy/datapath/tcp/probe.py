@@ -13,7 +13,7 @@ from typing import Protocol
 
 from kproxy.datapath import poller, syscalls
 from kproxy.datapath.tcp import connection, dial
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 
 _RETRY_SECONDS = 1.0
 """Wait before probing again when descriptors or memory had run out here."""
@@ -22,10 +22,10 @@ _RETRY_SECONDS = 1.0
 class Box(dial.Health, Protocol):
     """The part of a penalty box that a prober needs."""
 
-    def due_probes(self, now: float, /) -> list[endpoints.Backend]:
+    def due_probes(self, now: float, /) -> list[addresses.SocketAddress]:
         """Backends whose penalty has run out and that no probe is dialling yet."""
 
-    def probe_started(self, backend: endpoints.Backend, /) -> None:
+    def probe_started(self, backend: addresses.SocketAddress, /) -> None:
         """A probe of `backend` is under way; `fail` or `succeed` will follow."""
 
     def next_due(self) -> float | None:
@@ -40,7 +40,7 @@ class Probe:
     def __init__(
         self,
         prober: "Prober",
-        backend: endpoints.Backend,
+        backend: addresses.SocketAddress,
         sock: syscalls.StreamSocket,
         deadline: float,
     ) -> None:
@@ -105,7 +105,7 @@ class Prober:
         self._tell(probe.backend, succeeded=succeeded)
         self.schedule()
 
-    def _tell(self, backend: endpoints.Backend, *, succeeded: bool) -> None:
+    def _tell(self, backend: addresses.SocketAddress, *, succeeded: bool) -> None:
         if succeeded:
             self._box.succeed(backend)
         else:
@@ -122,7 +122,7 @@ class Prober:
                 self._start(backend, now)
         self.schedule()
 
-    def _start(self, backend: endpoints.Backend, now: float) -> None:
+    def _start(self, backend: addresses.SocketAddress, now: float) -> None:
         """Dial. When that fails for want of something here, the backend is not to blame."""
         sock = None
         try:

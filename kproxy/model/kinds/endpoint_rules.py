@@ -233,7 +233,7 @@ def _add(
         for first in range(0, len(listed), _PIECE):
             piece = listed[first : first + _PIECE]
             group.extend(
-                endpoints.Endpoint(endpoints.Backend(address, number), *conditions)
+                endpoints.Endpoint(addresses.SocketAddress(address, number), *conditions)
                 for address, conditions in piece
             )
             done += len(piece)

@@ -1,7 +1,7 @@
 """Endpoints of a Service port: the places its connections can go.
 
-`Endpoint` carries what the API says of one backend; `Backend` is the part of it that a socket
-can be connected to. `chosen_in_steps` decides which endpoints receive new connections.
+`Endpoint` carries what the API says of one backend. `chosen_in_steps` decides which endpoints
+receive new connections.
 """
 
 import heapq
@@ -12,24 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from kproxy.model import names, steps
+from kproxy.model import addresses, names, steps
 
 _STRIDE = 512
 """Endpoints looked at between two pauses: some 100 us."""
-
-
-class Backend(NamedTuple):
-    """Where to connect: an IP address in canonical text form, and a port. A socket address."""
-
-    address: str
-    port: int
-
-    def __str__(self) -> str:
-        return (
-            f"[{self.address}]:{self.port}"
-            if ":" in self.address
-            else f"{self.address}:{self.port}"
-        )
 
 
 class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -39,7 +25,7 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
     (kube-proxy `endpointslicecache.go`; docs/behaviour.md row 35). `node` is "" when unknown.
     """
 
-    backend: Backend
+    backend: addresses.SocketAddress
     ready: bool = True
     serving: bool = True
     terminating: bool = False
@@ -83,7 +69,7 @@ def merged(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
     before terminating, on a known node before an unknown one. The result does not depend on the
     order of the input (docs/behaviour.md row 36, modern).
     """
-    best: dict[Backend, Endpoint] = {}
+    best: dict[addresses.SocketAddress, Endpoint] = {}
     for endpoint in endpoints:
         rival = best.setdefault(endpoint.backend, endpoint)
         if rival is not endpoint and _preference(endpoint) > _preference(rival):
@@ -138,9 +124,9 @@ class Chosen:
     `loops` are endpoints that were left out because they are addresses of the Service itself.
     """
 
-    cluster: tuple[Backend, ...] = ()
-    local: tuple[Backend, ...] = ()
-    loops: frozenset[Backend] = frozenset()
+    cluster: tuple[addresses.SocketAddress, ...] = ()
+    local: tuple[addresses.SocketAddress, ...] = ()
+    loops: frozenset[addresses.SocketAddress] = frozenset()
 
 
 @dataclass(slots=True)
@@ -148,14 +134,18 @@ class _Pool:
     """The endpoints of one address family: ready ones, and those serving while terminating."""
 
     is_seen: bool = False
-    ready: list[Backend] = field(default_factory=list)
-    draining: list[Backend] = field(default_factory=list)
-    ready_here: list[Backend] = field(default_factory=list)
-    draining_here: list[Backend] = field(default_factory=list)
+    ready: list[addresses.SocketAddress] = field(default_factory=list)
+    draining: list[addresses.SocketAddress] = field(default_factory=list)
+    ready_here: list[addresses.SocketAddress] = field(default_factory=list)
+    draining_here: list[addresses.SocketAddress] = field(default_factory=list)
 
 
 def chosen_in_steps(
-    found: Iterable[Endpoint], node: str, own: frozenset[Backend], *, has_ipv4_frontend: bool
+    found: Iterable[Endpoint],
+    node: str,
+    own: frozenset[addresses.SocketAddress],
+    *,
+    has_ipv4_frontend: bool,
 ) -> Generator[None, None, Chosen]:
     """Which of `found` get new connections: one pass, with a pause now and then.
 
@@ -167,7 +157,7 @@ def chosen_in_steps(
     it has a frontend of IPv4 (row 39). Where there is one family only, it is used from both.
     """
     ipv4, ipv6 = _Pool(), _Pool()
-    loops: set[Backend] = set()
+    loops: set[addresses.SocketAddress] = set()
     for count, endpoint in enumerate(found, 1):
         if count % _STRIDE == 0:
             yield

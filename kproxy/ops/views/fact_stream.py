@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from kproxy import events
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 from kproxy.ops.serving import answers
 from kproxy.ops.views import status, watching
 
@@ -70,7 +70,7 @@ def _plain(value: object) -> object:
     """Addresses as `IP:PORT`, seconds to the microsecond."""
     match value:
         case (str(address), int(port)):
-            return str(endpoints.Backend(address, port))
+            return str(addresses.SocketAddress(address, port))
         case tuple():
             return [_plain(each) for each in value]
         case float():

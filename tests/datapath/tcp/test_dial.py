@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from kproxy.datapath.tcp import halfclose
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 from tests.datapath import clients, faulty, harness
 from tests.relay import actor, registry
 
@@ -65,7 +65,7 @@ async def test_a_black_hole_costs_the_clients_that_met_it_one_rung(bench: harnes
 class Unmoved:
     """A watcher of the penalty box that does nothing about it."""
 
-    def penalty_changed(self, backend: endpoints.Backend, *, boxed: bool) -> None:
+    def penalty_changed(self, backend: addresses.SocketAddress, *, boxed: bool) -> None:
         pass
 
 

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from kproxy.datapath import episodes, syscalls, worker
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses
 from tests.datapath import faulty, harness
 from tests.relay import actor
 
@@ -321,7 +321,7 @@ async def test_a_taken_address_is_an_error_and_leaves_nothing(bench: harness.Har
 async def test_an_ipv6_listener_serves_ipv6_clients(bench: harness.Harness) -> None:
     path, place = bench.start(), bench.backend()
     service = path.serve(place)
-    opened = path.worker.open(endpoints.Backend("::1", 0), service.target)
+    opened = path.worker.open(addresses.SocketAddress("::1", 0), service.target)
     with socket.create_connection(opened.address) as client:
         client.send(b"x")
         await bench.accept(place)
@@ -342,7 +342,7 @@ async def test_connections_inherit_what_is_set_on_the_listener(bench: harness.Ha
 
 @pytest.mark.parametrize("address", ["127.77.0.1", "::1"])
 def test_on_loopback_nobody_waits_for_a_network_that_is_not_there(address: str) -> None:
-    listener = syscalls.Kernel().listen(endpoints.Backend(address, 0), 16, 77)
+    listener = syscalls.Kernel().listen(addresses.SocketAddress(address, 0), 16, 77)
     try:
         assert harness.congestion_control(listener) == b"reno"
     finally:
@@ -350,7 +350,7 @@ def test_on_loopback_nobody_waits_for_a_network_that_is_not_there(address: str) 
 
 
 def test_elsewhere_congestion_control_is_the_administrator_s_choice() -> None:
-    listener = syscalls.Kernel().listen(endpoints.Backend("0.0.0.0", 0), 16, 77)
+    listener = syscalls.Kernel().listen(addresses.SocketAddress("0.0.0.0", 0), 16, 77)
     try:
         default = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_bytes().strip()
         assert harness.congestion_control(listener) == default

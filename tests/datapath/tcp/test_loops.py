@@ -86,13 +86,13 @@ async def test_noted_dials_are_few_and_may_be_over(bench: harness.Harness) -> No
 _REDIRECTED = """
 import asyncio, subprocess
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-from kproxy.model import endpoints
+from kproxy.model import addresses, endpoints
 from tests.datapath import harness, test_loops
 
 async def main():
     bench = harness.Harness()
     path = bench.start()
-    picker = harness.Scripted(endpoints.Backend("127.0.0.99", 4444))
+    picker = harness.Scripted(addresses.SocketAddress("127.0.0.99", 4444))
     service = path.serve_by(picker)
     rules = '''
         table ip loop {

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kproxy.model import admission, names
+from kproxy.model import addresses, admission, names
 from kproxy.model.kinds import endpoints
 
 TCP = names.Protocol.TCP
@@ -34,7 +34,7 @@ def slice_of(*listed: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def at(ip: str, port: int = 8080, **conditions: Any) -> endpoints.Endpoint:
-    return endpoints.Endpoint(endpoints.Backend(ip, port), **conditions)
+    return endpoints.Endpoint(addresses.SocketAddress(ip, port), **conditions)
 
 
 def admit(raw: object, *, allow_loopback: bool = False) -> admission.Admission:

@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kproxy.model import addresses
 from kproxy.model.kinds import endpoints
 
 anything = st.builds(
     endpoints.Endpoint,
     st.builds(
-        endpoints.Backend, st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"]), st.integers(1, 2)
+        addresses.SocketAddress,
+        st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"]),
+        st.integers(1, 2),
     ),
     st.booleans(),
     st.booleans(),
@@ -22,7 +25,7 @@ anything = st.builds(
 
 
 def at(port: int = 80, **conditions: bool | str) -> endpoints.Endpoint:
-    return endpoints.Endpoint(endpoints.Backend("10.0.0.1", port), **conditions)  # type: ignore[arg-type] # two kinds of keyword
+    return endpoints.Endpoint(addresses.SocketAddress("10.0.0.1", port), **conditions)  # type: ignore[arg-type] # two kinds of keyword
 
 
 @given(st.lists(anything).flatmap(lambda pool: st.tuples(st.just(pool), st.permutations(pool))))

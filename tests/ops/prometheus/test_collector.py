@@ -13,8 +13,7 @@ from prometheus_client import exposition, parser
 from prometheus_client.metrics_core import Metric
 
 from kproxy import metrics
-from kproxy.model import forwarding
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses, forwarding
 from kproxy.ops import health
 from kproxy.ops.prometheus import collector, durations, scrape
 from tests.ops import observing, recordings
@@ -63,7 +62,7 @@ async def test_connections_bytes_and_failures_are_told_by_service_port() -> None
 
 
 async def test_affinity_and_penalties_are_told() -> None:
-    backend = endpoints.Backend("10.1.0.1", 80)
+    backend = addresses.SocketAddress("10.1.0.1", 80)
     with observing.proxy() as proxy:
         proxy.serve("web", affinity=10)
         proxy.give("web", backend)

@@ -18,8 +18,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from kproxy import errors, metrics, turns
-from kproxy.model import forwarding
-from kproxy.model.kinds import endpoints
+from kproxy.model import addresses, forwarding
 from kproxy.ops.serving import places, responder
 from kproxy.ops.views import control, control_client
 from tests.e2e.rig import programs
@@ -196,7 +195,7 @@ async def test_a_watch_ends_with_the_proxy_in_a_sentence(tmp_path: Path) -> None
 
 async def test_affinity_tells_who_is_bound_where_and_for_how_long(asked: Asked) -> None:
     asked.proxy.serve("web", "db", affinity=100)
-    asked.proxy.give("web", endpoints.Backend("10.1.0.1", 8080))
+    asked.proxy.give("web", addresses.SocketAddress("10.1.0.1", 8080))
     cluster = asked.proxy.port("web").balancers[forwarding.Scope.CLUSTER]
     cluster.pick("192.0.2.1", asyncio.get_running_loop().time())
 
