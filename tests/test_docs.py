@@ -28,6 +28,16 @@ COMMANDS = {"cat", "curl", "export", "jq", "kproxy", "kubectl", "make", "pip", "
 SECONDS = 120.0
 """For a block; a bound, not an expectation."""
 
+SECTIONS = ("kproxy", "tests", "docs", "benchmarks", "examples")
+FILES = {
+    str(each.relative_to(ROOT))
+    for folder in SECTIONS
+    for each in ROOT.glob(f"{folder}/**/*")
+    if "__pycache__" not in each.parts
+} | {each.name for each in ROOT.iterdir()}
+MENTION = re.compile(r"(?<![\w/.:-])((?:[\w-]+/)*[\w-]+\.(?:py|md))\b(?![\w/])")
+"""A file as prose names it: a path from the root, or its last parts."""
+
 
 class Block(NamedTuple):
     """A fenced block: where it begins, how it is fenced, its text, and why it is not run."""
@@ -92,6 +102,49 @@ def test_a_reason_stands_before_a_block_of_commands_only() -> None:
     assert len(marked) == written
     assert {each.info for each in marked} <= {"sh", "console"}
     assert len(RUN) >= 3
+
+
+def mentioned(text: str) -> set[str]:
+    """The Python files and pages that a page's prose names."""
+    return set(MENTION.findall(text))
+
+
+def test_mentions_are_found() -> None:
+    text = "`kproxy/server.py`, (`heads.py`); [a](tour.md#the-picture) x.pyc https://a.b/c/d.md"
+
+    assert mentioned(text) == {"kproxy/server.py", "heads.py", "tour.md"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    """A path from the root is one; anything shorter is the end of one."""
+    prose = re.sub(r"\]\(\.\./", "](", page.read_text())
+    unknown = {
+        each
+        for each in mentioned(prose)
+        if each not in FILES
+        and (each.split("/")[0] in SECTIONS or not any(f.endswith(f"/{each}") for f in FILES))
+    }
+    folders = set(re.findall(rf"`((?:{'|'.join(SECTIONS)})/[\w/]*/)`", prose))
+
+    assert unknown == set()
+    assert {each for each in folders if not (ROOT / each).is_dir()} == set()
+
+
+def test_every_commit_that_a_page_names_exists() -> None:
+    """`docs/adding.md` sends readers to commits, where the history is at hand."""
+    named = set(re.findall(r"`([0-9a-f]{7})`", (ROOT / "docs/adding.md").read_text()))
+    assert len(named) > 8
+    whole = subprocess.run(
+        ["git", "rev-parse", "--is-shallow-repository"], cwd=ROOT, capture_output=True, check=False
+    )
+    if whole.stdout != b"false\n":
+        pytest.skip("no history here")
+    known = subprocess.run(
+        ["git", "log", "--format=%h", "--abbrev=7"], cwd=ROOT, capture_output=True, check=True
+    )
+
+    assert named <= set(known.stdout.decode().split())
 
 
 @pytest.mark.extra
