@@ -111,12 +111,13 @@ class Listing:
     is_bare: bool = False
 
 
-def listing(root: Path) -> Listing:
+def listing(root: Path, path: Path) -> Listing:
     """The files of a root: itself, or for a directory the manifests in it, not recursively.
 
+    `path` is where the root was when the proxy started, absolute: a relative root leads nowhere
+    once the working directory has been removed, though another one takes its name.
     Hidden files are left out, which kubectl does not do: they are what editors leave behind.
     """
-    path = absolute(root)
     files: list[ManifestFile] = []
     links: list[Path] = []
     missing = ""
@@ -138,13 +139,16 @@ def listing(root: Path) -> Listing:
             files.append(ManifestFile(path, readable(root), root))
     except OSError as error:
         missing = reason(error)
-    plan = _watch_plan(root, links)
+    plan = _watch_plan(path, links)
     is_bare = is_directory and not files and not missing
     return Listing(tuple(sorted(files)), plan, missing, is_bare)
 
 
 def absolute(path: Path) -> Path:
-    """`path` without "." and "..", its symbolic links kept: they may be changed."""
+    """`path` without "." and "..", its symbolic links kept: they may be changed.
+
+    Raises FileNotFoundError if `path` is relative and there is no working directory any more.
+    """
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute() keeps ".."
 
 
@@ -282,7 +286,7 @@ def _watch_plan(root: Path, links: Iterable[Path]) -> WatchPlan:
     volume changes: `web.yaml` leads through `..data`, and `..data` is replaced by a rename.
     `links` are those of the files that are links themselves.
     """
-    entries = set(_trail(absolute(root)))
+    entries = set(_trail(root))
     contents: set[Path] = set()
     try:
         if stat.S_ISDIR(root.stat().st_mode):

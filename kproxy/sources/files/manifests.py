@@ -74,8 +74,8 @@ class ManifestSource:
     """A `source.Source` that reads files and directories.
 
     Directories are read as by `kubectl apply -f`: *.yaml, *.yml and *.json, not recursively.
-    Relative paths are taken from the working directory at the time of reading. `STANDARD_INPUT`
-    is read once.
+    Relative paths are taken from the working directory at the start, by its name: one that is
+    removed and made again is followed. `STANDARD_INPUT` is read once.
 
     Raises ConfigError if a path does not exist or is neither a file nor a directory. Problems
     inside files are never raised: they go to `on_problem`.
@@ -90,9 +90,8 @@ class ManifestSource:
         allow_loopback: bool = False,
     ) -> None:
         self._paths = tuple(dict.fromkeys(Path(path) for path in paths))
-        self._roots = tuple(path for path in self._paths if path != STANDARD_INPUT)
-        for root in self._roots:
-            _check(root)
+        roots = [path for path in self._paths if path != STANDARD_INPUT]
+        self._roots = {root: _checked(root) for root in roots}
         self._on_change = on_change
         self._on_problem = on_problem
         self._allow_loopback = allow_loopback
@@ -212,7 +211,7 @@ class ManifestSource:
     async def _list(self, readers: "_Readers") -> manifest_files.WatchPlan:
         """Look which files there are; what to watch to learn of changes."""
         calls: dict[object, background.Call[manifest_files.Listing]] = {
-            root: functools.partial(_listed, root) for root in self._roots
+            root: functools.partial(_listed, root, path) for root, path in self._roots.items()
         }
         listings = await readers.listings.run(calls, self._patience, is_gentle=self._has_synced)
         plan = manifest_files.WatchPlan()
@@ -264,7 +263,7 @@ class ManifestSource:
         for path, reading in found.items():
             if reading is not None and reading.is_gone:
                 gone = files.pop(path)
-                if path == manifest_files.absolute(gone.root):
+                if path == self._roots[gone.root]:
                     missing[gone.root] = reading.failure
         return manifest_state.Look(
             [files[path] for path in sorted(files)],
@@ -377,9 +376,9 @@ def _add(
     return []
 
 
-def _listed(root: Path, _: document.Pause) -> manifest_files.Listing:
+def _listed(root: Path, path: Path, _: document.Pause) -> manifest_files.Listing:
     try:
-        return manifest_files.listing(root)
+        return manifest_files.listing(root, path)
     except Exception as error:  # one path's bug must not cost the others
         text = f"looking at it failed: a bug in kproxy ({type(error).__name__})"
         return manifest_files.Listing(missing=text)
@@ -422,10 +421,18 @@ def _shown(path: Path) -> str:
     return "standard input" if path == STANDARD_INPUT else manifest_files.readable(path)
 
 
-def _check(root: Path) -> None:
+def _checked(root: Path) -> Path:
+    """The absolute path of `root`. Raises ConfigError if it cannot be read from."""
     try:
-        usable = root.is_dir() or root.is_file()
-        root.stat()
+        path = manifest_files.absolute(root)
+    except FileNotFoundError:
+        raise errors.ConfigError(
+            f"cannot read manifests from {root}: the working directory has been removed; "
+            "change to one that exists, or name an absolute path"
+        ) from None
+    try:
+        usable = path.is_dir() or path.is_file()
+        path.stat()
     except OSError as error:
         reason = manifest_files.reason(error)
         raise errors.ConfigError(
@@ -435,6 +442,7 @@ def _check(root: Path) -> None:
         raise errors.ConfigError(
             f"cannot read manifests from {root}: it is neither a regular file nor a directory"
         )
+    return path
 
 
 def _unwatched(where: str, error: OSError) -> source.Problem:

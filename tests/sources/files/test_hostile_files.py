@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import random
+import shutil
 import socket
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kproxy import errors
 from kproxy.sources.files import directory_watch, manifest_files, manifest_state, manifests
 from tests.sources.files.test_manifests import PATIENCE_SECONDS, running, service, stream
 
@@ -300,3 +302,32 @@ def test_s20_mutated_manifests_are_read_or_refused_and_nothing_else(
         assert entry.line >= 1
         assert entry.admission.subject.isprintable()
         assert entry.admission.finding is None or entry.admission.finding.text.isprintable()
+
+
+async def test_h2_a_working_directory_that_is_removed_and_made_again_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    (folder / "web.yaml").write_text(service("a"))
+    monkeypatch.chdir(folder)
+    async with running(Path()) as watched:
+        shutil.rmtree(folder)
+        await watched.says(".: no such file or directory")
+        assert watched.names() == {"a"}
+        folder.mkdir()
+        (folder / "web.yaml").write_text(service("b", "10.0.0.2"))
+        await watched.gives("b")
+        assert not [each for each in watched.told if "a bug" in str(each)]
+
+
+@pytest.mark.parametrize("root", [Path(), Path("../conf/web.yaml")])
+async def test_h2_a_relative_path_without_a_working_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(errors.ConfigError, match="the working directory has been removed"):
+        manifests.ManifestSource([root], on_change=lambda _: None, on_problem=lambda _: None)
