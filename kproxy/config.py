@@ -286,7 +286,7 @@ class Config:
         """Raise ConfigError for values that cannot work."""
         if not self.manifests and self.cluster is None:
             raise errors.ConfigError(
-                "nothing says which Services to serve: give a file or directory with --manifests, "
+                "no Services to serve: give a file or directory with --manifests, "
                 "or a cluster with --kubeconfig"
             )
         if "" in self.namespaces:

@@ -144,7 +144,7 @@ def _apply(running: cluster.Cluster, manifest: applied_files.Manifest) -> None:
     """Create an object, or say that the cluster has nothing of its kind. Raises KproxyError."""
     if applied_files.resource_of(manifest.content) is None:
         reason = applied_files.why_unknown(manifest.content)
-        _log.warning(f"{manifest.origin}: {manifest.title} is passed over: {reason}")
+        _log.warning(f"{manifest.origin}: {manifest.title} is skipped: {reason}")
         return
     try:
         running.apply([manifest.content])
@@ -157,7 +157,7 @@ def _rewrite(file: kubeconfig_file.KubeconfigFile, running: cluster.Cluster) -> 
     try:
         file.write(running.kubeconfig)
     except errors.KproxyError as error:
-        _log.error("the kubeconfig could not be written anew", error=str(error))
+        _log.error("cannot rewrite the kubeconfig, clients keep the old one", error=str(error))
 
 
 def _fault(text: str) -> tuple[server_faults.Kind, Mapping[str, Any]]:

@@ -31,7 +31,7 @@ FULL = Kind(
     "clients_that_waited",
 )
 EXHAUSTED = Kind(
-    "cannot accept for want of resources, will retry", "accepting again", "failed_accepts"
+    "cannot accept: descriptors or memory are short, retrying", "accepting again", "failed_accepts"
 )
 UNREACHABLE = Kind(
     "no endpoint reachable, client reset", "no client was reset lately", "clients_reset"

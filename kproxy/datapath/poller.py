@@ -224,7 +224,7 @@ class Poller:
         """
         self.bugs += 1
         if self.bugs & (self.bugs - 1) == 0:
-            _log.exception("a bug ended one connection", bugs_so_far=self.bugs)
+            _log.exception("internal error: one connection was ended", bugs_so_far=self.bugs)
 
     def turn(self) -> None:
         """Handle batches of events until there are none, or until the turn's time is up."""

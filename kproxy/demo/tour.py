@@ -282,7 +282,7 @@ async def _patience(what: str) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise errors.KproxyError(
-            f"the demonstration waited {_WAIT_SECONDS:g} s for {what}, in vain; "
+            f"the demonstration waited {_WAIT_SECONDS:g} s for {what}, which did not come; "
             "is this machine very busy?"
         ) from None
 

@@ -435,7 +435,7 @@ class Proxier:
             reason = error.strerror or str(error)
             if known != reason:
                 _log.error(
-                    "cannot listen, will retry",
+                    "cannot listen, retrying",
                     service=str(claim.name),
                     address=str(address),
                     reason=reason,

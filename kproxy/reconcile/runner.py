@@ -135,4 +135,4 @@ class Runner:
                     slice_ends = self._stopwatch() + SLICE
         except Exception:
             self.failures += 1
-            _log.exception("sync failed, will retry at the next full sync")
+            _log.exception("internal error: sync failed, retrying at the next full sync")

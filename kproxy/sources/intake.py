@@ -1,8 +1,9 @@
-"""Where the objects of all list-and-watches meet: admission, the Store, and who is told.
+"""The one way into the Store: admit an object, store it, report what changed and what is wrong.
 
-An object is judged by itself. One that breaks a rule leaves its last good version in the Store;
-one that is valid and not for a proxy is forgotten; one whose judging fails unexpectedly is
-quarantined, which is a bug of ours and costs nobody else anything (docs/faults.md K25).
+Each object is judged by itself. An invalid object leaves its last good version in the Store. An
+object that is valid but not for a proxy is removed from the Store. If judging an object raises,
+which is a bug in kproxy, the object is quarantined and the others are not affected
+(docs/faults.md K25).
 """
 
 from collections.abc import Generator
@@ -16,7 +17,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Intake:
-    """Takes objects in and tells of changes and problems. No I/O; on the event loop's thread."""
+    """Takes objects in; reports changes and problems. No I/O; on the event loop's thread."""
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class Intake:
         self._problems.pop(key, None)
 
     def tell(self, subject: object, problem: source.Problem) -> None:
-        """`subject` has a problem, in place of the one it had. Told if it is another one."""
+        """`subject` has a problem, in place of the one it had. Reported only if it differs."""
         if self._problems.get(subject) != problem:
             self._problems[subject] = problem
             self._on_problem(problem)
@@ -90,17 +91,17 @@ class Intake:
         self._tell_consumer()
 
     def announce(self) -> None:
-        """Tell of what has changed since the last time, once the Store is complete."""
+        """Report what has changed since the last call, once the Store is complete."""
         if self._dirty and self.has_synced:
             self._tell_consumer()
 
     def _tell_consumer(self) -> None:
-        """A consumer that raises is a bug of its own: it is told the same again next time."""
+        """If the consumer raises, which is a bug, the next call reports the same names again."""
         told = frozenset(self._dirty)
         try:
             self._on_change(told)
         except Exception:
-            _log.exception("a consumer of changes failed; it will be told again")
+            _log.exception("internal error: a consumer failed, its changes will be sent again")
         else:
             self._dirty -= told
 
@@ -114,5 +115,5 @@ class Intake:
         except Exception:
             self.quarantined += 1
             refused = admission.reject_as(kind, raw, "judging it failed: a bug in kproxy")
-            _log.exception("an object is quarantined", subject=refused.subject)
+            _log.exception("internal error: object quarantined", subject=refused.subject)
             return refused

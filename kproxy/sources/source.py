@@ -1,22 +1,22 @@
 """Source: where a Store's objects come from. A contract, in the manner of client-go's
 SharedInformer (`tools/cache/shared_informer.go`); manifests are one, an API server another.
 
-A source reads objects from somewhere, keeps a `Store` at what it last saw, and tells its
-consumer which Services a change concerns. Everything happens on the event loop's thread, except
-for reading and parsing, which must not stall it.
+A source reads objects from somewhere, keeps a `Store` at what it last saw, and calls its
+consumer with the Services that a change concerns. Everything happens on the event loop's thread,
+except for reading and parsing, which must not stall it.
 
 What is promised:
 
 * The Store is written before `on_change` is called, and `on_change` gets exactly the Services of
-  which a reader of the Store may now see something else. It reads the Store for what is true
-  now; it is told *that*, never *what*.
+  which a reader of the Store may now see something else. `on_change` says *that* they changed;
+  the reader looks in the Store to see *what* is true now.
 * `has_synced` turns true once, when every object that existed at the start has been read or
   rejected: Services **and** endpoints. `on_change` is called right after it, with an empty set
   if need be, so that a consumer that waits for the first complete state needs no other signal.
   Before that the Store is incomplete, and nothing should be made true from it.
 * A rejected object changes nothing: the last good version of it stays in the Store. Losing the
   place that objects come from empties nothing either.
-* Each problem is told to `on_problem` once, when it appears, and again only if it has changed or
+* `on_problem` gets each problem once, when it appears, and again only if it has changed or
   had gone away; `problems` has those of the moment.
 * `run` lasts until it is cancelled, and then leaves no task, watch or connection behind; a read
   that is under way in a thread ends by itself, and changes nothing any more.
@@ -48,7 +48,7 @@ class Problem:
     """Something a user should know about an input. `str()` is one sentence.
 
     `where` is the input in the user's words, for instance "web.yaml, document 3"; `subject` the
-    kind and name of the object ("" when it has none that can be told); `text` what is wrong
+    kind and name of the object ("" when they cannot be read); `text` what is wrong
     with it, naming field, value and rule; `outcome` what becomes of it.
     """
 

@@ -121,9 +121,9 @@ def test_kinds_that_the_cluster_does_not_have_are_passed_over_by_name(tmp_path: 
     for line, words in zip(
         lines,
         (
-            f"{origin}, document 1 (line 2): ServiceAccount shop is passed over: the simulated ",
-            f"{origin}, document 2, item 1 (line 9): ConfigMap settings is passed over",
-            "document 3 (line 15): Deployment old is passed over: the simulated cluster has ",
+            f"{origin}, document 1 (line 2): ServiceAccount shop is skipped: the simulated ",
+            f"{origin}, document 2, item 1 (line 9): ConfigMap settings is skipped",
+            "document 3 (line 15): Deployment old is skipped: the simulated cluster has ",
         ),
         strict=True,
     ):

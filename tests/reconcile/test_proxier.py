@@ -572,7 +572,7 @@ class TestFailures:
         assert logs == [
             {
                 "log_level": "error",
-                "event": "cannot listen, will retry",
+                "event": "cannot listen, retrying",
                 "service": "default/web:http",
                 "address": "127.0.9.1:80",
                 "reason": "Address already in use",

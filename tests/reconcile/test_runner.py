@@ -283,7 +283,7 @@ def test_a_sync_that_raises_is_counted_and_logged_and_the_runner_lives() -> None
     assert ran == [("sync", 0), ("full", 30), ("sync", 31)]
     assert rig.runner.failures == 2
     assert [(line["log_level"], line["event"]) for line in logs] == [
-        ("error", "sync failed, will retry at the next full sync")
+        ("error", "internal error: sync failed, retrying at the next full sync")
     ] * 2
 
 

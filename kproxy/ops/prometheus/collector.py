@@ -35,10 +35,10 @@ _Read: TypeAlias = Callable[[in_process.ServicePortState], _Rows]
 
 _DATA_PATH = {
     "accept_errors": "accept(2) calls that failed.",
-    "accept_pauses": "Times a listener stopped accepting for want of descriptors or memory.",
+    "accept_pauses": "Pauses in accepting because descriptors or memory were short.",
     "bugs": "Errors in the code that handles one connection; the connection was reset.",
     "splices": "Directions of connections that were handed to splice(2).",
-    "splice_fallbacks": "Directions that were copied for want of a pipe.",
+    "splice_fallbacks": "Directions that were copied because no pipe was free.",
     "small_pipes": "Directions spliced through a pipe that the kernel made smaller than asked for.",
     "stale_events": "Events for a connection that had just ended.",
     "stalls_recovered": "Connections whose lost wake-up the watchdog made good.",
@@ -46,7 +46,7 @@ _DATA_PATH = {
 
 
 class ProxyCollector(registry.Collector):
-    """Everything that kproxy says of itself; `process_*` is the library's."""
+    """All kproxy_* and kubeproxy_* metrics of one proxy; the library adds `process_*`."""
 
     def __init__(
         self, seen: observed.Observed, clock: Callable[[], float] = time.monotonic
@@ -91,7 +91,7 @@ class ProxyCollector(registry.Collector):
         yield from self._by_port(
             "counter",
             "kproxy_connections",
-            "Connections that have ended, by who ended them and when.",
+            "Connections that have ended, by end reason.",
             served,
             lambda state: _that_happened("result", state.counters.ended),
         )
@@ -116,7 +116,7 @@ class ProxyCollector(registry.Collector):
         yield from self._by_port(
             "counter",
             "kproxy_listen_drops",
-            "Connection requests that the kernel dropped, for a frontend's queue was full.",
+            "Connection requests that the kernel dropped because a frontend's queue was full.",
             served,
             lambda state: [({}, drops)] if (drops := state.listen_drops) else [],
         )
@@ -170,7 +170,7 @@ class ProxyCollector(registry.Collector):
         yield from self._by_port(
             "counter",
             "kproxy_affinity_evictions",
-            "Bindings dropped while still good, to make room in a full table.",
+            "Affinity bindings evicted before they expired, because the table was full.",
             served,
             lambda state: _of_affinity(state, lambda table: table.evicted),
         )

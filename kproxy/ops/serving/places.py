@@ -149,7 +149,7 @@ class UnixPlace:
 
     def _refusal(self, reason: str) -> errors.KproxyError:
         return errors.KproxyError(
-            f"cannot have the control socket {self.path}: {reason}; "
+            f"cannot open the control socket {self.path}: {reason}; "
             'name another path with --control, or "" for none'
         )
 
@@ -159,7 +159,7 @@ def _locked(directory: int) -> Iterator[None]:
     """Keep other kproxies from clearing the way in this directory; closes the descriptor.
 
     Two that start at once would both find a dead socket, and the slower one would remove the
-    other's living one. Whoever finds the lock taken is told so at once (EWOULDBLOCK).
+    other's living one. If the lock is taken, opening it fails at once (EWOULDBLOCK).
     """
     try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -170,7 +170,7 @@ def _locked(directory: int) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end of a unix socket, as of connect(2)."""
+    """The process and user at the other end of a unix socket, as of connect(2)."""
 
     pid: int
     uid: int
@@ -184,7 +184,7 @@ def peer(sock: socket.socket) -> Peer:
 
 
 def default_control_path(environment: Mapping[str, str], uid: int) -> Path:
-    """Where the control socket is when nobody says where: in a directory of this user's own."""
+    """The default control socket: $XDG_RUNTIME_DIR/kproxy.sock, else one in /tmp/kproxy-UID."""
     runtime = environment.get("XDG_RUNTIME_DIR", "")
     if runtime.startswith("/"):  # the specification has relative paths ignored
         return Path(runtime, "kproxy.sock")

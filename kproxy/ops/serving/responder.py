@@ -100,7 +100,7 @@ class Listener:
                 self._is_told = True
         else:
             if self._is_told:
-                _log.info("listening after all", server=self._name, address=self.address)
+                _log.info("listening now", server=self._name, address=self.address)
 
     async def run(self) -> None:
         """Serve until cancelled; the requests of that moment have a second to be answered."""
@@ -334,7 +334,7 @@ class _Connection(asyncio.BufferedProtocol):
         except ConnectionError:
             self.cut()  # the client is gone, or stuck
         except Exception:
-            _log.exception("a bug cut an answer short", path=request.path)
+            _log.exception("internal error: an answer was cut short", path=request.path)
             self.cut()
         finally:
             self.task = None
@@ -355,7 +355,7 @@ class _Connection(asyncio.BufferedProtocol):
         try:
             return await handler(request)
         except Exception:
-            _log.exception("a bug kept a request from being answered", path=request.path)
+            _log.exception("internal error: a request was answered with 500", path=request.path)
             return answers.sentence(HTTPStatus.INTERNAL_SERVER_ERROR, "500: internal error")
 
     async def _send(self, request: heads.Request, answer: answers.Answer) -> None:

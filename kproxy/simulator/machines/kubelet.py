@@ -89,7 +89,7 @@ class Kubelet:
             finally:
                 addresses.release(address)
         except Exception:
-            _log.exception("a pod's run failed", pod=str(name))
+            _log.exception("internal error: a pod failed", pod=str(name))
             return
         finally:
             del self._runs[metadata["uid"]]
@@ -264,7 +264,9 @@ class _Run:
         try:
             self._registry.update_status(resources.PODS, {**found, "status": made})
         except statuses.StatusError as error:
-            _log.error("a pod's status was refused", pod=metadata["name"], error=str(error))
+            _log.error(
+                "the API server refused a pod's status", pod=metadata["name"], error=str(error)
+            )
 
     def _status(
         self, pod: Object, state: dict[str, Any], *, is_ready: bool, phase: str

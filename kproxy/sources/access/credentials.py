@@ -53,18 +53,19 @@ class Credentials(Protocol):
     """Where credentials come from."""
 
     async def get(self) -> Credential:
-        """What is believed to be good now. Raises CredentialsError."""
+        """The credential to use for the next request. Raises CredentialsError."""
         ...
 
     def discard(self, rejected: Credential) -> None:
-        """`rejected` was refused, or cannot be used: do not give it again without a look."""
+        """The server refused `rejected`, or it is unusable: read or run the origin again before
+        the next `get`."""
         ...
 
 
 def for_user(
     user: kubeconfig.User, monotonic: Callable[[], float], wall: Callable[[], float]
 ) -> Credentials:
-    """The credentials of a kubeconfig's user. `wall` is Unix time: plugins tell expiry in it."""
+    """The credentials of a kubeconfig's user. `wall` is Unix time, in which plugins give expiry."""
     if user.exec_plugin is not None:
         return _FromPlugin(user, user.exec_plugin, wall)
     return _FromKubeconfig(user, monotonic)

@@ -45,7 +45,7 @@ class ExecPlugin:
     env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     install_hint: str = ""
     cluster_info: str = ""
-    """JSON of what the plugin is told of the cluster, if it asked; "" if not."""
+    """JSON about the cluster for a plugin that asks for it (provideClusterInfo); else ""."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +381,8 @@ def _exec(user: _Section, cluster: _Section) -> ExecPlugin:
         )
     if values.get("interactiveMode") == "Always":
         raise errors.ConfigError(
-            f"{section.where}: interactiveMode is Always, and a proxy has nobody to ask"
+            f"{section.where}: interactiveMode is Always, but a proxy has no terminal to ask at; "
+            "set it to IfAvailable or Never"
         )
     args, env = values.get("args") or [], values.get("env") or []
     try:

@@ -40,7 +40,7 @@ def load(
         access = _in_cluster(service_account, environment)
     else:
         access = kubeconfig.read(kubeconfig.paths(kubeconfig_path, environment), context)
-    # Half a second, which only those pay who have a cluster.
+    # Importing it takes half a second, so files do without it.
     from kproxy.sources.api import client  # noqa: PLC0415
 
     client.check(access, environment)

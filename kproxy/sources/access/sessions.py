@@ -1,9 +1,9 @@
 """The HTTP sessions of a client: one at a time, each for one client certificate.
 
 A session whose certificate was replaced, or on which TLS failed, is no longer the current one:
-requests from then on get another, and what runs on it goes on to its end, which for a watch is
-minutes away. To close it would not end its watches but make them deaf: aiohttp never wakes who
-waits for bytes of a session that has been closed.
+later requests get another, and requests that run on it go on to their end, which for a watch is
+minutes away. Closing it earlier would leave its watches asleep: aiohttp never wakes a reader of a
+session that has been closed.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ class Sessions:
             self._current = None
 
     async def close(self) -> None:
-        """Close what nobody uses; whoever uses one still closes it by leaving."""
+        """Drop the current session: closed now if idle, else when its last user leaves `use`."""
         known, self._current = self._current, None
         if known is not None:
             await self._close_if_left(known)
@@ -104,7 +104,7 @@ class Sessions:
         return await asyncio.to_thread(_transport, self._access, *made_of)
 
     async def _close_if_left(self, session: Session) -> None:
-        """Close a session that nobody uses, nor will any more."""
+        """Close `session` if it has no user and is not the current one."""
         if session is not self._current and not session.users:
             await session.http.close()
 

@@ -1,8 +1,8 @@
 """A client of one API server that only reads: GETs whose bodies arrive as bytes.
 
 Credentials, client certificates too, are renewed once on 401, and before the next request when TLS
-has failed. Redirects are not followed, bodies are not decompressed, and what the server sends is
-bounded by whoever reads it. Every way in which a request can fail is a `RequestError`.
+has failed. Redirects are not followed, bodies are not decompressed, and the reader of a body bounds
+its size. Every way in which a request can fail is a `RequestError`.
 """
 
 import asyncio
@@ -111,10 +111,10 @@ class Client:
             yield Response(answer)
 
     async def is_alive(self, seconds: float) -> bool:
-        """Whether the server answers at all, by `seconds` from now; what it answers is no matter.
+        """Whether the server answers at all within `seconds`, with any status.
 
-        HTTP/2 has pings for this, which client-go uses. Where we cannot ask, for want of
-        credentials or of trust, nothing is known and the answer is yes.
+        client-go uses the pings of HTTP/2 for this. Without credentials or trust the question
+        cannot be asked; the result is then True.
         """
         try:
             async with asyncio.timeout(seconds):

@@ -1,7 +1,7 @@
 """Which API serves endpoints: EndpointSlices as new as the server has them, else Endpoints.
 
-discovery.k8s.io/v1 came with Kubernetes 1.21 and v1beta1 went with 1.25, so that a server may
-take either away when it is upgraded or downgraded: who meets 404 asks again.
+discovery.k8s.io/v1 came with Kubernetes 1.21, and 1.25 removed v1beta1. An upgrade or a downgrade
+can therefore remove the version in use: after a 404 the question is asked again.
 """
 
 import urllib.parse
@@ -54,7 +54,7 @@ BETA_SLICES = Resource(names.Kind.ENDPOINT_SLICE, GROUP, "v1beta1", "endpointsli
 
 
 async def services(_: client.Client) -> Resource:
-    """Services are where they have always been."""
+    """The resource of Services, which is the same on every server."""
     return SERVICES
 
 

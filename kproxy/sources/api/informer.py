@@ -212,7 +212,7 @@ def _unverified(access: client.ClusterAccess) -> source.Problem:
         admission.Severity.WARNING,
         str(access),
         "",
-        "insecure-skip-tls-verify is set: whoever is on the way can pretend to be the API server, "
-        "see the token, and send connections anywhere",
+        "insecure-skip-tls-verify is set: any machine between here and the API server can pose as "
+        "it, read the token, and send connections anywhere",
         "give certificate-authority instead",
     )

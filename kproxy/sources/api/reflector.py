@@ -240,13 +240,13 @@ class Reflector:
             if self._nudged.is_set():
                 outcome, text = self._interruption, "the server does not answer any more"
         except Exception:
-            # The state stands and the rest goes on: better than an informer that has ended.
-            _log.exception("a list-and-watch failed, which is a bug", resource=self.where)
+            # The last known state stays in force, and the other list-and-watches go on.
+            _log.exception("internal error: a list-and-watch failed", resource=self.where)
             outcome, text = progress.Outcome.BUG, "a bug in kproxy; the log has the details"
         return client.RequestError(outcome, text)
 
     def _consequences(self, ending: client.RequestError) -> float:
-        """Draw the conclusions from how a list or watch ended; seconds to wait."""
+        """Decide what follows from how a list or watch ended; returns the seconds to wait."""
         now, outcome, contact = self._clock(), ending.outcome, self.counters.contact
         lasted = contact.lasted(now)
         is_short = self._is_mute and lasted < progress.LEAST_WATCH_SECONDS
@@ -471,7 +471,7 @@ class Reflector:
         self._replica.begin_watch(version)
         if versions.is_behind(version, self.version):
             _log.warning(
-                "the API server went back to an older state, which is the truth now",
+                "the API server returned to an older state; following it",
                 resource=self.where,
                 version=version,
                 before=self.version,

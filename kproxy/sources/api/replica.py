@@ -1,8 +1,8 @@
 """Replica: what one list-and-watch knows of its collection, object by object.
 
-It gives objects to the intake only when they are news, so that a list that repeats what is known
-costs little, and keeps account of what a list did *not* have, which is how deletions that nobody
-watched are noticed (docs/faults.md K06).
+It gives objects to the intake only when they are news, so a list that repeats what is known costs
+little. It also notes which known objects a list did *not* have: those were deleted while no watch
+was open (docs/faults.md K06).
 """
 
 from collections.abc import Generator, Iterator

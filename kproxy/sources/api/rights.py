@@ -1,4 +1,4 @@
-"""What to tell someone whose rights do not suffice: the commands that would grant them."""
+"""The remedy for a missing right: the kubectl commands that grant it."""
 
 import re
 import shlex

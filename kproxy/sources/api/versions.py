@@ -74,7 +74,7 @@ class Versions:
         self._known[key] = version
 
     def drop(self, key: admission.Key, version: str = "") -> None:
-        """The object is gone; `version` is that of its deletion, if one was told."""
+        """The object is gone; `version` is that of its deletion, "" if it is unknown."""
         self._known.pop(key, None)
         self._deleted[key] = max(_number(version) or 0, self._deleted.pop(key, 0))
         if len(self._deleted) > MAX_DELETED:

@@ -10,7 +10,7 @@ Pause = Callable[[], None]
 
 
 def no_pause() -> None:
-    """For a reader that keeps nobody waiting."""
+    """A `Pause` that does nothing, for a reader that is alone on its thread."""
 
 
 class MalformedError(ValueError):
@@ -21,8 +21,8 @@ class MalformedError(ValueError):
 class Document:
     """One document, counted from 1; `value` is for `admission.admit`.
 
-    `flaw` says why it must not be used; "" if nothing is wrong. `is_malformed` tells that this
-    is because of its syntax, so that there is no value. `remark` says what may surprise in a
+    `flaw` says why it must not be used; "" if nothing is wrong. `is_malformed` says that the flaw
+    is one of syntax, so that there is no value. `remark` says what may surprise in a
     document that can be used. `line` is where it begins, counted from 1, and `item_lines` where
     the items of a list begin, by their index.
     """

@@ -1,7 +1,7 @@
 """JSON values one after the other, and the items of a large list each by itself.
 
-Where values begin and end is told by their brackets. That is done here and not by a decoder
-because a decoder holds the interpreter for the whole of a value, which may be 50 MB.
+Brackets show where values begin and end. They are found here and not by a decoder, because a
+decoder holds the interpreter for a whole value, which may be 50 MB.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Manifest text to documents, as kubectl reads it, with bounds on what a file may ask for.
 
-What a file holds is told by its content, not by its name: JSON values one after the other, else
-YAML. Each document is read by itself, so that one that is malformed costs the others nothing.
-`yaml_documents` and `json_documents` have the two notations, `document` what they give.
+The content of a file decides its notation, not its name: JSON values one after the other, else
+YAML. Each document is read by itself, so a malformed one does not affect the others.
+`yaml_documents` and `json_documents` read the two notations into `document.Document`s.
 """
 
 import codecs

@@ -1,4 +1,4 @@
-"""Calls in threads that nobody waits for longer than is good: a read can last for ever.
+"""Calls in threads, with a bound on how long the caller waits: a read can last for ever.
 
 A hung network file system or a pipe in a file's clothes blocks the thread that reads it, and no
 signal or flag gets it out. So the threads here are daemons, which the end of the process does
@@ -29,8 +29,8 @@ MAX_LATE = 32
 class Pace:
     """Called again and again by work in a thread: shows that it goes on, and lets others run.
 
-    `is_gentle` makes it rest; without it, as long as there is nobody to be kept waiting, it
-    does not.
+    With `is_gentle` it sleeps now and then, so that the event loop can run; while the event loop
+    has nothing else to do, as at the start, it need not.
     """
 
     def __init__(self, *, is_gentle: bool) -> None:
@@ -176,5 +176,5 @@ class _Worker(Generic[Result]):
             self._done.set_result(None)
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody to tell
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(callback, *arguments)

@@ -1,7 +1,7 @@
 """What changes in directories, by inotify(7), with file names as the kernel gives them: bytes.
 
 The kernel's interface is used directly because a watcher that insists on UTF-8 names can be
-stopped by anybody who may create a file beside the one that is watched: `touch $'/tmp/\\xff'`.
+stopped by any user who may create a file beside the watched one: `touch $'/tmp/\\xff'`.
 """
 
 import asyncio

@@ -37,7 +37,7 @@ class ManifestFile(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """What tells, without reading, that a file has changed. Times are nanoseconds."""
+    """What shows, without reading, that a file has changed. Times are nanoseconds."""
 
     device: int
     inode: int
@@ -61,7 +61,7 @@ class Entry(NamedTuple):
 class Reading:
     """What a file says. `failure` is "" unless it could not be read or parsed as a whole.
 
-    `is_gone` tells that there is no such file any more. `is_cut` tells that the last document
+    `is_gone` says that there is no such file any more. `is_cut` says that the last document
     is malformed, as in a file that is being written.
     """
 
@@ -101,8 +101,8 @@ class WatchPlan:
 class Listing:
     """One look at one root: the manifests there, sorted by path, and what to watch.
 
-    `missing` says why the root could not be looked into, "" otherwise. `is_bare` tells that it
-    is a directory without a manifest.
+    `missing` says why the root could not be read, "" otherwise. `is_bare` says that it is a
+    directory without a manifest.
     """
 
     files: tuple[ManifestFile, ...] = ()

@@ -33,7 +33,7 @@ SETTLE_SECONDS = 0.01
 """How long after the first sign of a change files are looked at: it has often more to come."""
 
 RESCAN_SECONDS = 5.0
-"""Without any event, look anyway this often: network file systems tell nothing."""
+"""Seconds between looks without any event: network file systems send none."""
 
 MAX_RESCAN_SECONDS = 60.0
 """The same where a look takes long because there are thousands of files: at most one part in 300
@@ -226,7 +226,7 @@ class ManifestSource:
         return plan
 
     async def _refresh(self, readers: "_Readers") -> None:
-        """Read the files, believe what is to be believed, and tell about it."""
+        """Read the files, update the Store, and report changes and problems."""
         look = await self._read(readers)
         calls: dict[object, background.Call[manifest_state.View]] = {
             "view": functools.partial(manifest_state.view, self._view, look)

@@ -161,7 +161,7 @@ def test_ways_to_authenticate(tmp_path: Path) -> None:
                     "interactiveMode": "Always",
                 }
             },
-            "nobody to ask",
+            "no terminal to ask at",
         ),
         (
             {
