@@ -33,7 +33,7 @@ from aiohttp import web
 from kproxy import config, process, server
 from kproxy.model import forwarding, names
 from kproxy.ops.views import observed
-from kproxy.sources.access import rest_config
+from kproxy.sources.access import kubeconfig, rest_config
 from kproxy.sources.api import discovery
 
 ENDPOINTS_EACH = 10
@@ -138,7 +138,7 @@ class Stalls:
         return told
 
 
-def _access(url: str) -> rest_config.ClusterAccess:
+def _access(url: str) -> kubeconfig.ClusterAccess:
     """As `kproxy run --kubeconfig` gets it, which imports the transport before anything runs."""
     name = "benchmark"
     config = {

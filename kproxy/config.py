@@ -22,7 +22,7 @@ from kproxy.ops import log
 from kproxy.ops.serving import places
 
 if TYPE_CHECKING:
-    from kproxy.sources.access import rest_config
+    from kproxy.sources.access.kubeconfig import ClusterAccess
 
 DEFAULT_HEALTHZ = "0.0.0.0:10256"
 """kube-proxy's. Other hosts may ask for it, as load balancers do."""
@@ -129,7 +129,7 @@ class Config:
         "The kubeconfig's context.",
         shown_default="current",
     )
-    cluster: "rest_config.ClusterAccess | None" = None
+    cluster: "ClusterAccess | None" = None
     """The cluster that `kubeconfig` and `context` lead to; None when manifests are followed."""
     namespaces: frozenset[str] = settings.setting(
         frozenset(),
@@ -339,7 +339,7 @@ def files(cfg: Config, environment: Mapping[str, str]) -> list[Path]:
 
 def cluster_access(
     kubeconfig: str | None, context: str | None, *, has_manifests: bool
-) -> "rest_config.ClusterAccess | None":
+) -> "ClusterAccess | None":
     """The cluster to follow; None when manifests are followed, or nothing leads to a cluster.
 
     Without flags: the kubeconfig that kubectl would use, else the service account of the pod

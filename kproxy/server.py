@@ -24,7 +24,7 @@ import structlog
 
 from kproxy import config, errors, events, process, ready_file
 from kproxy.balancer import penalty
-from kproxy.datapath import syscalls, worker
+from kproxy.datapath import data_path, syscalls
 from kproxy.model import addresses, admission, names
 from kproxy.ops import event_log, health, surface
 from kproxy.ops.prometheus import durations
@@ -55,9 +55,9 @@ class Server:
         self.feed = events.Feed()
         """What happens here, for who subscribes."""
         box = penalty.PenaltyBox(syscalls.is_local, _tell_penalties(self.feed))
-        self._worker = worker.Worker(
+        self._path = data_path.DataPath(
             box,
-            worker.Limits(
+            data_path.Limits(
                 half_closed_timeout=cfg.half_closed_timeout,
                 idle_timeout=cfg.idle_timeout,
                 keepalive_idle=cfg.keepalive_idle,
@@ -65,20 +65,20 @@ class Server:
                 max_listeners=cfg.max_listeners,
             ),
         )
-        self._plane = in_process.WorkerDataPlane(
-            self._worker,
+        self._plane = in_process.InProcessPlane(
+            self._path,
             box,
             random.Random(),
             max_affinity_clients=cfg.max_affinity_clients,
             feed=self.feed,
         )
-        self._worker.tell(self.feed)
+        self._path.tell(self.feed)
         self._proxier = proxier.Proxier(
             self._source.store,
             self._plane,
             _options(cfg),
             namespaces=cfg.namespaces,
-            room=budget.Budget(self._worker.max_listeners, cfg.max_services_per_namespace),
+            room=budget.Budget(self._path.max_listeners, cfg.max_services_per_namespace),
         )
         self._reporter = report.Reporter(self._proxier.frontends)
         self._runner = runner.Runner(
@@ -89,7 +89,7 @@ class Server:
             source=self._source,
             proxier=self._proxier,
             plane=self._plane,
-            worker=self._worker,
+            path=self._path,
             reporter=self._reporter,
             runner=self._runner,
             syncs=self._syncs,
@@ -155,7 +155,7 @@ class Server:
                 raise self._failure
         finally:
             self._surface.close()
-            self._worker.close()
+            self._path.close()
             if self._ready_file is not None:
                 self._ready_file.remove()
 
@@ -261,7 +261,7 @@ class Server:
             "ready",
             source=self._source.describe(),
             listening=self._proxier.listening,
-            max_connections=self._worker.max_connections,
+            max_connections=self._path.max_connections,
             **{name: address for name, address in self.addresses().items() if address},
         )
 
@@ -272,14 +272,14 @@ class Server:
             yield from self._ready_file.write(content)
 
     async def _drain(self) -> None:
-        open_now = self._worker.connections
+        open_now = self._path.connections
         grace = self._config.grace_period
         _log.info("stopping", open_connections=open_now, grace_seconds=grace)
         async with asyncio.TaskGroup() as group:
-            draining = group.create_task(self._worker.drain(grace))
+            draining = group.create_task(self._path.drain(grace))
             killed = group.create_task(self._killed.wait())
             await asyncio.wait({draining, killed}, return_when=asyncio.FIRST_COMPLETED)
-            left = draining.result() if draining.done() else self._worker.abort_all()
+            left = draining.result() if draining.done() else self._path.abort_all()
             draining.cancel()
             killed.cancel()
         _log.info("stopped", connections_reset=left)

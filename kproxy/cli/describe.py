@@ -19,6 +19,7 @@ from kproxy.cli.get import (
 from kproxy.cli.parse import asked_resources, completion
 from kproxy.cli.parse.asked_resources import View
 from kproxy.cli.render import tables
+from kproxy.model import forwarding
 
 _SHOWN_ENDPOINTS = 100
 """Endpoints of a service port that are listed; `kproxy get endpoints` has all."""
@@ -136,7 +137,7 @@ def why_not(endpoint: View) -> str:
     if not endpoint["ready"]:
         return "not ready"
     states = {each["state"] for each in view["frontends"]}
-    if not states & {"bound", "no-endpoints"}:
+    if states.isdisjoint({forwarding.FrontendState.BOUND, forwarding.FrontendState.NO_ENDPOINTS}):
         return f"no address of this port is open: {', '.join(sorted(states))}"
     policies = (view.get("internal_traffic_policy"), view.get("external_traffic_policy"))
     return "on another node, and the policy is Local" if "Local" in policies else "not picked"

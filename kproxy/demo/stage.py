@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kproxy import errors
+from kproxy.model import forwarding
 
 PORTS = (8080, 8000, 8888, 18080, 28080, 38080)
 """What pods and Services listen on, each on an address of its own: the first that is free."""
@@ -136,7 +137,7 @@ def _check_all_bound(ready: dict[str, Any]) -> None:
     """Raise KproxyError when an address is taken: its holder would be shown in our place."""
     for service in ready["services"]:
         for frontend in service["frontends"]:
-            if frontend["state"] == "unavailable":
+            if frontend["state"] == forwarding.FrontendState.UNAVAILABLE:
                 where = f"{frontend['bound_address']}:{frontend['bound_port']}"
                 raise errors.KproxyError(
                     f"the demonstration needs {where}, but {frontend['detail']}; "

@@ -27,7 +27,7 @@ class Scope(StrEnum):
     LOCAL = "local"
 
 
-class State(StrEnum):
+class FrontendState(StrEnum):
     """What has become of a frontend; the words of `kproxy get services`."""
 
     BOUND = "bound"

@@ -13,7 +13,7 @@ import structlog
 
 from kproxy import events, metrics
 from kproxy.balancer import affinity, balancer, penalty
-from kproxy.datapath import worker
+from kproxy.datapath import data_path
 from kproxy.datapath.tcp import connection, halfclose, listener
 from kproxy.model import addresses, forwarding, names
 
@@ -61,7 +61,7 @@ class ServicePortState:
             )
         }
         self.targets = {
-            scope: connection.Target(str(name), self.balancers[scope], self.counters)
+            scope: connection.Target(name, self.balancers[scope], self.counters)
             for scope in forwarding.Scope
         }
         self.listeners: dict[addresses.SocketAddress, listener.Listener] = {}
@@ -79,12 +79,12 @@ class ServicePortState:
         return any(each.is_free(backend) for each in self.balancers.values())
 
 
-class WorkerDataPlane:
-    """A data plane over one `worker.Worker`, which stays its maker's to close."""
+class InProcessPlane:
+    """A data plane over one `data_path.DataPath`, which stays its maker's to close."""
 
     def __init__(
         self,
-        data_path: worker.Worker,
+        path: data_path.DataPath,
         box: penalty.PenaltyBox,
         rng: random.Random,
         *,
@@ -93,7 +93,7 @@ class WorkerDataPlane:
     ) -> None:
         """`feed` is told what becomes of endpoints, frontends and service ports."""
         self._feed = feed or events.Feed()
-        self._worker = data_path
+        self._path = path
         self._box = box
         self._rng = rng
         self._max_affinity_clients = max_affinity_clients
@@ -119,7 +119,7 @@ class WorkerDataPlane:
                 state = self._ports[name]
                 target = state.targets[frontend.scope]
                 try:
-                    opened = state.listeners[address] = self._worker.open(address, target)
+                    opened = state.listeners[address] = self._path.open(address, target)
                 except OSError as error:
                     self._tell_failure(name, address, error)
                     raise
@@ -130,7 +130,7 @@ class WorkerDataPlane:
             case forwarding.CloseFrontend(address):
                 state = self._listening.pop(address)
                 closed = state.listeners.pop(address)
-                self._worker.shut(closed)
+                self._path.shut(closed)
                 self._box.unbar(closed.address)
                 if self._feed.active:
                     service = str(state.name)

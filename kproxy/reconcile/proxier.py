@@ -52,7 +52,7 @@ _STRIDE = 128
 _SPELLED_OUT = 10
 """Service ports that lose an address at once and get a line in the log each."""
 
-State = forwarding.State
+_STATES = forwarding.FrontendState
 
 _PortPlan: TypeAlias = rules.PortPlan
 _Place: TypeAlias = rules.Place
@@ -74,7 +74,7 @@ class FrontendStatus:
 
     frontend: forwarding.Frontend
     bound: addresses.SocketAddress | None
-    state: forwarding.State
+    state: forwarding.FrontendState
     detail: str = ""
 
 
@@ -498,21 +498,21 @@ class Proxier:
     def _status(self, plan: _PortPlan, place: _Place) -> FrontendStatus:
         frontend, address = place.frontend, place.address
         if address is None:
-            return FrontendStatus(frontend, None, State(place.state), place.detail)
+            return FrontendStatus(frontend, None, place.state or _STATES.UNAVAILABLE, place.detail)
         winner = self._claims.winner(address)
         if winner is not None and not _is_served(plan.rule.name, frontend, winner):
             detail = f"{address} belongs to {winner.name}"
-            return FrontendStatus(frontend, address, State.COLLISION, detail)
+            return FrontendStatus(frontend, address, _STATES.COLLISION, detail)
         if not plan.rule.backends(frontend.scope):
             detail = f"connections are refused: {plan.why_absent(frontend.scope)}"
-            return FrontendStatus(frontend, address, State.NO_ENDPOINTS, detail)
+            return FrontendStatus(frontend, address, _STATES.NO_ENDPOINTS, detail)
         shortage = self._budget.shortage(address)
         if shortage is not None:
-            return FrontendStatus(frontend, address, State.OVER_BUDGET, _SHORTAGES[shortage])
+            return FrontendStatus(frontend, address, _STATES.OVER_BUDGET, _SHORTAGES[shortage])
         if address in self._open:
-            return FrontendStatus(frontend, address, State.BOUND, _note(plan, place))
+            return FrontendStatus(frontend, address, _STATES.BOUND, _note(plan, place))
         detail = self._failed.get(address, "about to be opened")
-        return FrontendStatus(frontend, address, State.UNAVAILABLE, detail)
+        return FrontendStatus(frontend, address, _STATES.UNAVAILABLE, detail)
 
 
 _SHORTAGES = {

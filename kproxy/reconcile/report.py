@@ -25,7 +25,7 @@ LINES_A_MINUTE = 10
 """Lines about Services that are over a budget; more of them are counted."""
 
 _STRIDE = 64
-_OVER = forwarding.State.OVER_BUDGET
+_OVER = forwarding.FrontendState.OVER_BUDGET
 
 _log = structlog.get_logger(__name__)
 
@@ -71,7 +71,7 @@ class Reporter:
                 if each not in now:
                     self.states[each.state] -= 1
                     over -= each.state is _OVER
-                    if each.state is forwarding.State.BOUND:
+                    if each.state is forwarding.FrontendState.BOUND:
                         closed += 1
                         lines.append((name, each, False))
             for each in now if before != now else ():
@@ -118,7 +118,7 @@ def _report_line(
 ) -> None:
     if not is_new:
         _log.info("no longer listening", service=str(name), bound=str(status.bound))
-    elif status.bound is None and status.state is not forwarding.State.NOT_SERVED:
+    elif status.bound is None and status.state is not forwarding.FrontendState.NOT_SERVED:
         _log.warning("frontend is not served", service=str(name), **_described(status))
     else:
         _log.info("frontend", service=str(name), **_described(status))

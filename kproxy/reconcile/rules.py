@@ -68,11 +68,11 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a frontend is to be bound. `state` and `detail` say why it is not; "" means it is."""
+    """Where a frontend is to be bound. Without an address, `state` and `detail` say why."""
 
     frontend: forwarding.Frontend
     address: addresses.SocketAddress | None
-    state: str = ""
+    state: forwarding.FrontendState | None = None
     detail: str = ""
 
 
@@ -214,7 +214,7 @@ def _beyond(frontend: forwarding.Frontend, count: int, limit: int) -> Place:
     return Place(
         frontend,
         None,
-        forwarding.State.OVER_BUDGET,
+        forwarding.FrontendState.OVER_BUDGET,
         f"{others} not served: the Service wants more than {limit} ports and addresses; "
         "raise --max-ports-per-service",
     )
@@ -224,9 +224,9 @@ def _place(frontend: forwarding.Frontend, locate: Locate) -> Place:
     try:
         return Place(frontend, locate(frontend))
     except errors.PortalRefusedError as error:
-        return Place(frontend, None, forwarding.State.REFUSED, str(error))
+        return Place(frontend, None, forwarding.FrontendState.REFUSED, str(error))
     except errors.PortalUnavailableError as error:
-        return Place(frontend, None, forwarding.State.UNAVAILABLE, str(error))
+        return Place(frontend, None, forwarding.FrontendState.UNAVAILABLE, str(error))
 
 
 def _own_addresses(places: Sequence[Place]) -> frozenset[addresses.SocketAddress]:
@@ -280,7 +280,7 @@ def _unserved(service: services.Service, port: services.ServicePort, reason: str
     frontend = forwarding.Frontend(kind, service.cluster_ip, port.port)
     rule = forwarding.Rule(name, (frontend,), forwarding.Policy(), ())
     detail = reason or f"{port.protocol.value} is not served: only TCP is"
-    place = Place(frontend, None, forwarding.State.NOT_SERVED, detail)
+    place = Place(frontend, None, forwarding.FrontendState.NOT_SERVED, detail)
     return PortPlan(rule, (place,), is_served=False)
 
 

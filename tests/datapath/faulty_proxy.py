@@ -14,9 +14,9 @@ import uvloop
 
 from kproxy import metrics
 from kproxy.balancer import penalty
-from kproxy.datapath import syscalls, worker
+from kproxy.datapath import data_path, syscalls
 from kproxy.datapath.tcp import connection, halfclose
-from kproxy.model import addresses
+from kproxy.model import addresses, names
 from tests.datapath import faulty
 
 _KERNELS: dict[str, Callable[[int], syscalls.Kernel]] = {
@@ -25,6 +25,9 @@ _KERNELS: dict[str, Callable[[int], syscalls.Kernel]] = {
     "rough": lambda seed: faulty.FaultyKernel(faulty.ROUGH, seed),
 }
 """The kernel itself; the fake that tells no lies; the fake that does."""
+
+
+SUITE = names.ServicePortName(names.NamespacedName("test", "suite"))
 
 
 class OnlyChoice:
@@ -67,30 +70,30 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 async def _serve(options: argparse.Namespace) -> dict[str, int]:
     """Run until SIGTERM; returns the counters at the end."""
     service = metrics.ServicePortCounters(halfclose.REASONS)
-    data_path = worker.Worker(
+    path = data_path.DataPath(
         penalty.PenaltyBox(),
-        worker.Limits(
+        data_path.Limits(
             half_closed_timeout=options.half_close_timeout,
             keepalive_idle=options.keepalive_idle,
         ),
         _KERNELS[options.kernel](options.seed),
     )
     try:
-        target = connection.Target("suite", OnlyChoice(options.backend), service)
-        listener = data_path.open(options.listen, target)
+        target = connection.Target(SUITE, OnlyChoice(options.backend), service)
+        listener = path.open(options.listen, target)
         asked_to_end = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_end.set)
         print(f"ready {listener.address}", flush=True)
         await asked_to_end.wait()
-        left = data_path.connections
+        left = path.connections
     finally:
-        data_path.close()
-    counters = data_path.counters
+        path.close()
+    counters = path.counters
     return {
         "bugs": counters.bugs,
-        "connections": data_path.connections,
+        "connections": path.connections,
         "left_at_end": left,
-        "lent_pipes": data_path._pipes.lent,
+        "lent_pipes": path._pipes.lent,
         "served": service.accepted,
         "splice_fallbacks": counters.splice_fallbacks,
         "splices": counters.splices,

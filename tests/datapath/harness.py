@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from kproxy.balancer import balancer, penalty
-from kproxy.datapath import syscalls, worker
+from kproxy.datapath import data_path, syscalls
 from kproxy.datapath.tcp import connection, dial, listener, probe, relay
-from kproxy.model import addresses, forwarding
+from kproxy.model import addresses, forwarding, names
 from tests.datapath import faulty
 from tests.relay import actor
 
@@ -202,22 +202,22 @@ class Service:
 
 
 class DataPath:
-    """A data path under test: a worker, its penalty box and its kernel, which is open to view.
+    """A data path under test, its penalty box and its kernel, which is open to view.
 
     `bugs` and `stalls` are how many of these a test provokes on purpose.
     """
 
-    def __init__(self, limits: worker.Limits | None, kernel: faulty.FaultyKernel) -> None:
+    def __init__(self, limits: data_path.Limits | None, kernel: faulty.FaultyKernel) -> None:
         self.box = penalty.PenaltyBox()
         self.kernel = kernel
-        self.worker = worker.Worker(self.box, limits, kernel)
+        self.data_path = data_path.DataPath(self.box, limits, kernel)
         self.services: list[Service] = []
         self.bugs = 0
         self.stalls = 0
         self._is_closed = False
 
     def serve(self, *places: Place, affinity_seconds: int | None = None, seed: int = 0) -> Service:
-        """Balance over `places`, round-robin, with the worker's penalty box."""
+        """Balance over `places`, round-robin, with the data path's penalty box."""
         policy = forwarding.Policy(affinity_seconds=affinity_seconds)
         chooser = balancer.ServicePortBalancer(policy, self.box, random.Random(seed))
         chooser.update([place.address for place in places])
@@ -227,8 +227,11 @@ class DataPath:
         self, picker: connection.Picker, chooser: balancer.ServicePortBalancer | None = None
     ) -> Service:
         """Serve with any picker."""
-        target = connection.Target(f"test/service-{len(self.services)}", picker)
-        opened = self.worker.open(addresses.SocketAddress("127.0.0.1", 0), target)
+        target = connection.Target(
+            names.ServicePortName(names.NamespacedName("test", f"service-{len(self.services)}")),
+            picker,
+        )
+        opened = self.data_path.open(addresses.SocketAddress("127.0.0.1", 0), target)
         service = Service(target, opened, chooser)
         self.services.append(service)
         return service
@@ -240,24 +243,24 @@ class DataPath:
     @property
     def dials(self) -> int:
         """Dials that wait for their handshake."""
-        return self.worker._dialer.pending
+        return self.data_path._dialer.pending
 
     @property
     def lent_pipes(self) -> int:
         """Pipes in use."""
-        return self.worker._pipes.lent
+        return self.data_path._pipes.lent
 
     def held(self) -> list[object]:
         """Connections and dials in the poller's table."""
         return self._in_table(relay.Leg, dial.Dial)
 
     def _in_table(self, *kinds: type) -> list[object]:
-        return [each for each in self.worker._poller.handlers() if isinstance(each, kinds)]
+        return [each for each in self.data_path._poller.handlers() if isinstance(each, kinds)]
 
     def is_quiet(self) -> bool:
         """Whether nothing of any connection is left."""
         return not (
-            self.worker.connections or self.dials or self.lent_pipes or self.held()
+            self.data_path.connections or self.dials or self.lent_pipes or self.held()
         ) and not any(service.target.counters.active for service in self.services)
 
     async def finish(self) -> None:
@@ -273,24 +276,24 @@ class DataPath:
             self.close()
 
     def close(self) -> None:
-        """Close the worker, in whatever state, and require that nothing is left."""
+        """Close the data path, in whatever state, and require that nothing is left."""
         self._is_closed = True
         for service in self.services:
             if service.balancer is not None:
                 service.balancer.close()
-        self.worker.close()
-        counters = self.worker.counters
+        self.data_path.close()
+        counters = self.data_path.counters
         assert self.bugs in {counters.bugs, ANY}, f"{counters.bugs} bugs were contained"
         assert counters.stalls_recovered == self.stalls, "connections stalled"
         assert not self.kernel.sockets, "sockets are open after close"
         left = self._in_table(relay.Leg, dial.Dial, listener.Listener, probe.Probe)
         assert not left, f"in the table after close: {left}"
-        assert self.worker.idle_pipes == 0, "pipes are open after close"
+        assert self.data_path.idle_pipes == 0, "pipes are open after close"
 
     def describe(self) -> str:
         """What is still there, for a failure's sentence."""
         return (
-            f"{self.worker.connections} connections, {self.dials} dials, "
+            f"{self.data_path.connections} connections, {self.dials} dials, "
             f"{self.lent_pipes} pipes, table {self.held()}"
         )
 
@@ -307,7 +310,7 @@ class Harness:
         self._timers = _timers()
 
     def start(
-        self, limits: worker.Limits | None = None, kernel: faulty.FaultyKernel | None = None
+        self, limits: data_path.Limits | None = None, kernel: faulty.FaultyKernel | None = None
     ) -> DataPath:
         """Make a data path; its kernel is honest unless one is given."""
         path = DataPath(limits, kernel or faulty.FaultyKernel())

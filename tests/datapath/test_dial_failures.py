@@ -61,7 +61,7 @@ async def test_no_room_in_the_epoll_resets_the_client_and_nobody_else(
     client = await bench.connect(service)
     await client.send(b"y")
     await harness.until(place.waiting, "the next client is served")
-    assert path.worker.connections == 1
+    assert path.data_path.connections == 1
 
 
 class Buggy(harness.Scripted):
@@ -103,7 +103,7 @@ async def test_a_bug_while_dialling_resets_that_client_only(
     place = await bench.black_hole() if first == "hole" else bench.place()
     service = path.serve_by(Buggy(bug_in, place.address, alive.address))
     await clients.is_turned_away(bench, service)
-    await harness.until(lambda: path.worker.connections == 0, "nothing is left of it")
+    await harness.until(lambda: path.data_path.connections == 0, "nothing is left of it")
     await clients.exchanges(bench, await bench.connect(service), alive)
 
 
@@ -197,7 +197,9 @@ async def main():
         client.setblocking(False)
         client.connect_ex(service.listener.address)
         await harness.until(lambda: service.target.counters.accepted > before, "it is accepted")
-        await harness.until(lambda: place.waiting() or not path.worker.connections, "it is dialled")
+        await harness.until(
+            lambda: place.waiting() or not path.data_path.connections, "it is dialled"
+        )
         if place.waiting():
             client.shutdown(harness.socket.SHUT_WR)
             backend = await bench.accept(place)

@@ -15,7 +15,7 @@ def facts(subscription: events.Subscription) -> list[events.Fact]:
 async def test_a_connection_is_told_from_its_accept_to_its_end(bench: harness.Harness) -> None:
     path, place, refusing = bench.start(), bench.backend(), bench.place()
     feed = events.Feed()
-    path.worker.tell(feed)
+    path.data_path.tell(feed)
     subscription = feed.subscribe()
     service = path.serve_by(harness.Scripted(refusing.address, place.address))
     client, backend = await bench.pair(service, place)
@@ -24,7 +24,7 @@ async def test_a_connection_is_told_from_its_accept_to_its_end(bench: harness.Ha
     async with harness.within("bytes arrive"):
         await backend.receive_exactly(5)
         await client.receive_exactly(3)
-    for _ in path.worker.count_bytes():
+    for _ in path.data_path.count_bytes():
         pass
     who = client.sock.getsockname()
     client.shut_write()
@@ -32,7 +32,7 @@ async def test_a_connection_is_told_from_its_accept_to_its_end(bench: harness.Ha
     await harness.until(path.is_quiet, "the connection ends")
 
     accepted, failed, dialled, ended = facts(subscription)
-    name = service.target.name
+    name = service.target.text
     assert accepted == events.ConnectionAccepted(accepted.at, name, who)
     assert failed == events.DialFailed(
         failed.at, name, who, refusing.address, "ECONNREFUSED", attempt=1
@@ -53,7 +53,7 @@ async def test_a_client_that_is_turned_away_is_told_with_every_attempt(
 ) -> None:
     path = bench.start()
     feed = events.Feed()
-    path.worker.tell(feed)
+    path.data_path.tell(feed)
     subscription = feed.subscribe()
     service = path.serve(*[bench.place() for _ in range(2)])
     await clients.is_turned_away(bench, service)
@@ -67,11 +67,11 @@ async def test_a_client_that_is_turned_away_is_told_with_every_attempt(
 async def test_nothing_is_told_before_somebody_listens_and_after(bench: harness.Harness) -> None:
     path, place = bench.start(), bench.backend()
     feed = events.Feed()
-    path.worker.tell(feed)
+    path.data_path.tell(feed)
     service = path.serve(place)
     client, _ = await bench.pair(service, place)
     await harness.until(
-        lambda: [view.state for view in path.worker.connection_views()] == ["open"], "it is open"
+        lambda: [view.state for view in path.data_path.connection_views()] == ["open"], "it is open"
     )
     subscription = feed.subscribe()
     client.reset()
@@ -88,7 +88,7 @@ async def test_while_nobody_takes_more_facts_are_counted_and_nothing_else(
 ) -> None:
     path, place = bench.start(), bench.backend()
     feed = events.Feed()
-    path.worker.tell(feed)
+    path.data_path.tell(feed)
     subscription = feed.subscribe(limit=1)
     service = path.serve_by(harness.Scripted(bench.place().address, place.address))
     client, _ = await bench.pair(service, place)

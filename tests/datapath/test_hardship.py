@@ -62,7 +62,7 @@ async def test_p12_bytes_are_exact_under_a_storm_of_signals(bench: harness.Harne
         assert at_backend.result() is at_client.result() is actor.End.FIN
     assert client.received == backend.received == size
     assert len(seen) == 5
-    assert path.worker.counters.splices
+    assert path.data_path.counters.splices
 
 
 async def test_p15_a_connection_is_a_handful_of_objects_to_the_collector(
@@ -76,7 +76,7 @@ async def test_p15_a_connection_is_a_handful_of_objects_to_the_collector(
     held = [ref for pair in clients_before for ref in pair]
     gc.collect()
     handlers = [each for each in path.held() if each is not None]
-    reached = _reachable(handlers) - _reachable([service.target, path.worker])
+    reached = _reachable(handlers) - _reachable([service.target, path.data_path])
     assert len(held) == 20
     assert len(reached) / 10 <= 8
 
@@ -120,7 +120,7 @@ async def test_x15_nothing_grows_in_a_long_time(bench: harness.Harness) -> None:
 
     def size() -> tuple[int, int, int]:
         rss = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-        return harness.open_files(), path.lent_pipes + path.worker.idle_pipes, rss
+        return harness.open_files(), path.lent_pipes + path.data_path.idle_pipes, rss
 
     gc.collect()
     gc.disable()

@@ -161,7 +161,7 @@ async def main():
     async def relayed(number):
         client, backend = pairs[number]
         sending = asyncio.ensure_future(backend.send_stream(ways[number], SIZE))
-        counters = path.worker.counters
+        counters = path.data_path.counters
         await harness.until(lambda: counters.splices >= STREAMS, "all are spliced at once", 20)
         ending = asyncio.ensure_future(client.receive_to_end(checkers[number]))
         await sending
@@ -172,7 +172,7 @@ async def main():
 
     await asyncio.gather(*map(relayed, range(STREAMS)))
     await harness.until(path.is_quiet, "all have ended")
-    counters = path.worker.counters
+    counters = path.data_path.counters
     await bench.finish()
     return counters.small_pipes, counters.splices
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from kproxy import events, metrics
 from kproxy.balancer import penalty
-from kproxy.datapath import worker
+from kproxy.datapath import data_path
 from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import services
 from kproxy.ops import health
@@ -49,11 +49,11 @@ class Proxy:
     """The parts of a proxy; nothing is really bound. `seen` is what is observed of them."""
 
     def __init__(
-        self, data_path: worker.Worker, reflectors: Sequence[metrics.ReflectorCounters] = ()
+        self, path: data_path.DataPath, reflectors: Sequence[metrics.ReflectorCounters] = ()
     ) -> None:
         self.box = penalty.PenaltyBox()
         self.source = StillSource(reflectors)
-        self.plane = in_process.WorkerDataPlane(data_path, self.box, random.Random(1))
+        self.plane = in_process.InProcessPlane(path, self.box, random.Random(1))
         self.proxier = proxier.Proxier(
             self.source.store,
             self.plane,
@@ -66,7 +66,7 @@ class Proxy:
             source=self.source,
             proxier=self.proxier,
             plane=self.plane,
-            worker=data_path,
+            path=path,
             reporter=self.reporter,
             runner=runner.Runner(tuple, tuple, lambda: False),
             syncs=self.syncs,
@@ -116,8 +116,8 @@ class Proxy:
 @contextlib.contextmanager
 def proxy(reflectors: Sequence[metrics.ReflectorCounters] = ()) -> Iterator[Proxy]:
     """A Proxy on the running event loop."""
-    data_path = worker.Worker(penalty.PenaltyBox())
+    path = data_path.DataPath(penalty.PenaltyBox())
     try:
-        yield Proxy(data_path, reflectors)
+        yield Proxy(path, reflectors)
     finally:
-        data_path.close()
+        path.close()

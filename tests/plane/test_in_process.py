@@ -1,4 +1,4 @@
-"""The data plane of this process, over a real worker and real sockets on loopback."""
+"""The data plane of this process, over a real data path and real sockets on loopback."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ import structlog
 
 from kproxy import events
 from kproxy.balancer import penalty
-from kproxy.datapath import syscalls, worker
+from kproxy.datapath import data_path, syscalls
 from kproxy.model import addresses, forwarding
 from kproxy.model.kinds import services
 from kproxy.plane import in_process
@@ -46,15 +46,15 @@ def other_address() -> addresses.SocketAddress:
 
 
 @pytest.fixture
-async def plane() -> AsyncIterator[in_process.WorkerDataPlane]:
-    """A data plane; its worker is closed, and must have no connection left."""
+async def plane() -> AsyncIterator[in_process.InProcessPlane]:
+    """A data plane; its data path is closed, and must have no connection left."""
     box = penalty.PenaltyBox(syscalls.is_local)
-    data_path = worker.Worker(box)
+    path = data_path.DataPath(box)
     try:
-        yield in_process.WorkerDataPlane(data_path, box, random.Random(1))
-        assert await data_path.drain(PATIENCE) == 0
+        yield in_process.InProcessPlane(path, box, random.Random(1))
+        assert await path.drain(PATIENCE) == 0
     finally:
-        data_path.close()
+        path.close()
 
 
 async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -134,7 +134,7 @@ def sets(
 
 
 async def test_a_frontend_is_refused_until_opened_and_once_closed(
-    plane: in_process.WorkerDataPlane,
+    plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
@@ -149,7 +149,7 @@ async def test_a_frontend_is_refused_until_opened_and_once_closed(
 
 
 async def test_an_address_can_change_hands_at_once(
-    plane: in_process.WorkerDataPlane,
+    plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
@@ -164,7 +164,7 @@ async def test_an_address_can_change_hands_at_once(
 
 
 async def test_a_frontend_balances_over_the_backends_of_its_scope(
-    plane: in_process.WorkerDataPlane,
+    plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     other_address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
@@ -177,7 +177,7 @@ async def test_a_frontend_balances_over_the_backends_of_its_scope(
 
 
 async def test_setting_backends_again_keeps_the_rotation(
-    plane: in_process.WorkerDataPlane,
+    plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
@@ -193,7 +193,7 @@ async def test_setting_backends_again_keeps_the_rotation(
 
 
 async def test_setting_backends_again_keeps_clients_where_they_are(
-    plane: in_process.WorkerDataPlane,
+    plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
@@ -208,7 +208,7 @@ async def test_setting_backends_again_keeps_clients_where_they_are(
 
 
 async def test_a_policy_takes_effect_on_the_next_connection(
-    plane: in_process.WorkerDataPlane,
+    plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
@@ -225,7 +225,7 @@ async def test_a_policy_takes_effect_on_the_next_connection(
 
 
 async def test_counters_survive_everything_but_being_forgotten(
-    plane: in_process.WorkerDataPlane,
+    plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     other_address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
@@ -257,7 +257,7 @@ async def test_counters_survive_everything_but_being_forgotten(
 
 @pytest.mark.parametrize("is_forgotten", [False, True])
 async def test_connections_outlive_the_frontend_they_came_in_by(
-    plane: in_process.WorkerDataPlane,
+    plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
     is_forgotten: bool,
@@ -275,7 +275,7 @@ async def test_connections_outlive_the_frontend_they_came_in_by(
 
 
 async def test_a_connection_outlives_its_endpoint_and_new_ones_go_elsewhere(
-    plane: in_process.WorkerDataPlane,
+    plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
@@ -297,7 +297,7 @@ def held(address: addresses.SocketAddress) -> Iterator[None]:
 
 
 async def test_an_address_that_is_taken_raises_and_can_be_opened_once_it_is_free(
-    plane: in_process.WorkerDataPlane,
+    plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     other_address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
@@ -314,7 +314,7 @@ async def test_an_address_that_is_taken_raises_and_can_be_opened_once_it_is_free
 
 
 async def test_a_forgotten_port_leaves_nothing_to_probe(
-    plane: in_process.WorkerDataPlane, backends: tuple[addresses.SocketAddress, ...]
+    plane: in_process.InProcessPlane, backends: tuple[addresses.SocketAddress, ...]
 ) -> None:
     plane.apply(sets(backends))
     assert plane.box.fail(backends[0], 0.0)
@@ -337,7 +337,7 @@ async def is_reset(address: addresses.SocketAddress) -> bool:
 
 
 async def test_services_that_point_at_each_other_are_not_dialled(
-    plane: in_process.WorkerDataPlane,
+    plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     other_address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
@@ -366,7 +366,7 @@ async def test_services_that_point_at_each_other_are_not_dialled(
 
 
 async def test_an_address_that_was_given_back_may_be_an_endpoint(
-    plane: in_process.WorkerDataPlane,
+    plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
@@ -385,7 +385,7 @@ async def test_an_address_that_was_given_back_may_be_an_endpoint(
 
 
 async def test_connections_are_counted_by_endpoint(
-    plane: in_process.WorkerDataPlane,
+    plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     other_address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
@@ -414,9 +414,9 @@ async def test_what_becomes_of_a_service_port_is_told(
 ) -> None:
     feed = events.Feed()
     box = penalty.PenaltyBox()
-    data_path = worker.Worker(box)
+    path = data_path.DataPath(box)
     told = feed.subscribe()
-    plane = in_process.WorkerDataPlane(data_path, box, random.Random(1), feed=feed)
+    plane = in_process.InProcessPlane(path, box, random.Random(1), feed=feed)
     try:
         plane.apply(sets(backends[:2], backends[:1]))
         plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
@@ -427,7 +427,7 @@ async def test_what_becomes_of_a_service_port_is_told(
         plane.apply(forwarding.CloseFrontend(address))
         plane.apply(forwarding.Forget(WEB))
     finally:
-        data_path.close()
+        path.close()
     web = str(WEB)
     expected = [
         events.ServiceChanged(0.0, web, "added"),

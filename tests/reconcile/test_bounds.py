@@ -18,7 +18,7 @@ from kproxy.sources import store
 from tests.reconcile import builders, recording
 from tests.reconcile.builders import service, sliced
 
-STATES = forwarding.State
+STATES = forwarding.FrontendState
 LOCAL = services.TrafficPolicy.LOCAL
 TCP, UDP, SCTP = names.Protocol.TCP, names.Protocol.UDP, names.Protocol.SCTP
 

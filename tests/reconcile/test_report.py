@@ -6,7 +6,7 @@ from kproxy.model import forwarding, names
 from kproxy.reconcile import proxier, report
 from tests.reconcile import builders
 
-STATES = forwarding.State
+STATES = forwarding.FrontendState
 
 
 class Frontends:
@@ -17,7 +17,7 @@ class Frontends:
         self.statuses: dict[names.ServicePortName, list[proxier.FrontendStatus]] = {}
         self.reporter = report.Reporter(lambda name: self.statuses.get(name, []), lambda: self.now)
 
-    def become(self, service: str, *states: forwarding.State) -> None:
+    def become(self, service: str, *states: forwarding.FrontendState) -> None:
         """Port 0, 1, 2, ... of a Service is in this state; then report."""
         changed = []
         for port, state in enumerate(states):

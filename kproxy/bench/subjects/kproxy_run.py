@@ -14,6 +14,7 @@ import kproxy
 from kproxy import errors
 from kproxy.bench.lab import network, processes
 from kproxy.bench.subjects import subject
+from kproxy.model import forwarding
 
 RUN = (sys.executable, "-m", "kproxy", "run")
 _FIRST_CLUSTER_IP = (127, 96, 0, 10)
@@ -129,7 +130,7 @@ def _frontends(ready: bytes, count: int) -> tuple[network.Address, ...]:
         }
         frontends = [bound[f"bench-{number}"] for number in range(count)]
         for each in frontends:
-            if each["state"] == "unavailable":
+            if each["state"] == forwarding.FrontendState.UNAVAILABLE:
                 raise errors.KproxyError(f"kproxy cannot serve a benchmark: {each['detail']}")
         return tuple(
             network.Address(each["bound_address"], int(each["bound_port"])) for each in frontends

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kproxy.cli.parse import asked_resources
 from kproxy.cli.parse.asked_resources import View
-from kproxy.model import addresses, ages
+from kproxy.model import addresses, ages, forwarding
 
 GAP = "  "
 NONE = "<none>"
@@ -75,7 +75,8 @@ def printable(cell: str) -> str:
     return cell if cell.isprintable() else cell.encode("unicode_escape").decode()
 
 
-_STATE_COLOURS = {"bound": 32, "no-endpoints": 33}
+_STATES = forwarding.FrontendState
+_STATE_COLOURS: dict[str, int] = {_STATES.BOUND: 32, _STATES.NO_ENDPOINTS: 33}
 
 
 def coloured(heading: str, cell: str) -> str:
@@ -143,7 +144,7 @@ def port(view: View) -> str:
 
 def _bounds(view: View) -> list[str]:
     """Where the clients of a service port connect."""
-    bound = [each for each in view["frontends"] if each["state"] == "bound"]
+    bound = [each for each in view["frontends"] if each["state"] == _STATES.BOUND]
     return [socket_address(each["bound_address"], each["bound_port"]) for each in bound]
 
 

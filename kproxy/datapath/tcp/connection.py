@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from kproxy import events, metrics
 from kproxy.datapath import episodes, poller, splice, syscalls
 from kproxy.datapath.tcp import halfclose, loops, relay
-from kproxy.model import addresses
+from kproxy.model import addresses, names
 
 if TYPE_CHECKING:
     from kproxy.datapath.tcp import dial
@@ -30,12 +30,17 @@ class Picker(Protocol):
 class Target:
     """Where a listener's connections go: a picker, and the counters of its service port."""
 
-    __slots__ = ("counters", "name", "picker")
+    __slots__ = ("counters", "name", "picker", "text")
 
     def __init__(
-        self, name: str, picker: Picker, counters: metrics.ServicePortCounters | None = None
+        self,
+        name: names.ServicePortName,
+        picker: Picker,
+        counters: metrics.ServicePortCounters | None = None,
     ) -> None:
         self.name = name
+        self.text = str(name)
+        """The name, as logs and facts show it."""
         self.picker = picker
         self.counters = counters or metrics.ServicePortCounters(halfclose.REASONS)
 
@@ -212,7 +217,7 @@ class Connection:
         feed.publish(
             events.ConnectionEnded(
                 now,
-                self.target.name,
+                self.target.text,
                 (self.address, self.client_port),
                 self.backend,
                 reason,

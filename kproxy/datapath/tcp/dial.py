@@ -9,7 +9,7 @@ connect(2) returns, so the client's first bytes are sent at once. Only a dial th
 complete becomes a `Dial`, with a place in a timeout queue. When those bytes are there before the
 dial, the handshake's last ACK travels with them: the server wakes once, for both.
 
-A failed endpoint goes to the penalty box (`Health`). A success takes it out, a client's or a
+A failed endpoint goes to the penalty box (`PenaltyBox`). A success takes it out, a client's or a
 probe's, if it came within the first rung: an endpoint slower than that would otherwise go in and
 out at its clients' cost. The dials still waiting on one move on as soon as it is marked, if they
 have somewhere better to go: nobody waits out a timeout that another client has already paid for.
@@ -57,18 +57,30 @@ Attempts = tuple[tuple[addresses.SocketAddress, str], ...]
 """Failed attempts in order: the backend, and why (an errno name, or "timeout")."""
 
 
-class Health(Protocol):
-    """What is known of backends that fail. The balancer's penalty box satisfies it."""
+class PenaltyBox(Protocol):
+    """Which backends fail, and when to probe them: what the data path needs of the penalty box.
 
-    def fail(self, backend: addresses.SocketAddress, now: float, /) -> bool:
-        """A dial failed. True when the backend was thought healthy until now."""
-
-    def succeed(self, backend: addresses.SocketAddress, /) -> None:
-        """A dial succeeded within the first rung: the backend is well."""
+    The balancer's satisfies it.
+    """
 
     @property
     def boxed(self) -> Sized:
-        """The backends thought ill: always the same collection, whose emptiness is cheap to see."""
+        """The backends in the box: always the same collection, whose emptiness is cheap to see."""
+
+    def fail(self, backend: addresses.SocketAddress, now: float, /) -> bool:
+        """A dial failed. True if this put the backend into the box."""
+
+    def succeed(self, backend: addresses.SocketAddress, /) -> None:
+        """A dial succeeded within the first rung: the backend leaves the box."""
+
+    def next_due(self) -> float | None:
+        """When the next probe is due, in monotonic seconds; None when nothing is boxed."""
+
+    def due_probes(self, now: float, /) -> list[addresses.SocketAddress]:
+        """Backends whose penalty has run out and that no probe is dialling yet."""
+
+    def probe_started(self, backend: addresses.SocketAddress, /) -> None:
+        """A probe of `backend` is under way; `fail` or `succeed` will follow."""
 
 
 class Dial:
@@ -137,7 +149,7 @@ class Dialer:
     def __init__(
         self,
         shared: connection.Shared,
-        health: Health,
+        box: PenaltyBox,
         *,
         on_unreachable: Callable[[connection.Connection, Attempts], None],
         on_boxed: Callable[[], None],
@@ -145,8 +157,8 @@ class Dialer:
     ) -> None:
         self._shared = shared
         self.poller = shared.poller
-        self._health = health
-        self._boxed = health.boxed
+        self._box = box
+        self._boxed = box.boxed
         self._on_unreachable = on_unreachable
         self._on_boxed = on_boxed
         self._ephemeral_ports = ephemeral_ports
@@ -211,7 +223,7 @@ class Dialer:
         self.forget(dial)
         dial.conn = conn.dial = None
         if self._boxed and dial.waited(self.poller.now) <= LADDER[0]:
-            self._health.succeed(dial.backend)
+            self._box.succeed(dial.backend)
         conn.server = server = relay.Leg(conn, dial.sock, dial.fd)
         server.watches_writable = True
         self.poller.replace(dial.fd, server)
@@ -312,7 +324,7 @@ class Dialer:
             conn.abort(halfclose.NO_RESOURCES)
         else:
             if self._boxed:
-                self._health.succeed(backend)
+                self._box.succeed(backend)
             self._link(conn, client, server, backend)
 
     def _link(
@@ -375,7 +387,7 @@ class Dialer:
         is_news = False
         if not is_our_own_fault(reason):
             conn.target.counters.endpoint(backend).dial_failures += 1
-            is_news = self._health.fail(backend, now)
+            is_news = self._box.fail(backend, now)
         tried = [attempt[0] for attempt in attempts]
         if len(attempts) == len(LADDER):
             self._turn_away(conn, halfclose.DIAL_FAILED, attempts)
@@ -422,7 +434,7 @@ class Dialer:
         now = self.poller.now
         client = conn.address, conn.client_port
         waited = now - conn.accepted_at
-        feed.publish(events.Dialled(now, conn.target.name, client, backend, waited))
+        feed.publish(events.Dialled(now, conn.target.text, client, backend, waited))
 
     def _tell_failed(
         self, feed: events.Feed, conn: connection.Connection, attempts: Attempts
@@ -434,7 +446,7 @@ class Dialer:
         client = conn.address, conn.client_port
         feed.publish(
             events.DialFailed(
-                self.poller.now, conn.target.name, client, backend, reason, len(attempts)
+                self.poller.now, conn.target.text, client, backend, reason, len(attempts)
             )
         )
 

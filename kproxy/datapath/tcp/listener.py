@@ -261,11 +261,11 @@ class Listener:
             return
         for conn in accepted:
             client = conn.address, conn.client_port
-            feed.publish(events.ConnectionAccepted(conn.accepted_at, self._target.name, client))
+            feed.publish(events.ConnectionAccepted(conn.accepted_at, self._target.text, client))
 
     def _is_loop(self, client: syscalls.StreamSocket, address: str, port: int) -> bool:
         """Whether this process is its own client; if so, that connection is cut."""
-        is_own = self._own_dials.cut(client, address, port, self._target.name)
+        is_own = self._own_dials.cut(client, address, port, self._target.text)
         if is_own:
             syscalls.reset_on_close(client)
             client.close()
@@ -290,7 +290,7 @@ class Listener:
             self._shared.counters.accept_pauses += 1
         self._gate.troubles.note(
             episodes.EXHAUSTED,
-            details=lambda: {"service": self._target.name, "reason": errno.errorcode[code]},
+            details=lambda: {"service": self._target.text, "reason": errno.errorcode[code]},
         )
         self._pause()
         self._retry_later()

@@ -48,7 +48,7 @@ class OwnDials:
         self.countdown = _EVERY
         for conn, sock, backend in dialled:
             if conn.is_open:
-                self.ports[sock.getsockname()[1]] = sock, conn.target.name, backend
+                self.ports[sock.getsockname()[1]] = sock, conn.target.text, backend
         while len(self.ports) > _KEPT:
             del self.ports[next(iter(self.ports))]
 

@@ -9,7 +9,6 @@ and closes without a byte.
 import _socket
 import asyncio
 import errno
-from typing import Protocol
 
 from kproxy.datapath import poller, syscalls
 from kproxy.datapath.tcp import connection, dial
@@ -17,19 +16,6 @@ from kproxy.model import addresses
 
 _RETRY_SECONDS = 1.0
 """Wait before probing again when descriptors or memory had run out here."""
-
-
-class Box(dial.Health, Protocol):
-    """The part of a penalty box that a prober needs."""
-
-    def due_probes(self, now: float, /) -> list[addresses.SocketAddress]:
-        """Backends whose penalty has run out and that no probe is dialling yet."""
-
-    def probe_started(self, backend: addresses.SocketAddress, /) -> None:
-        """A probe of `backend` is under way; `fail` or `succeed` will follow."""
-
-    def next_due(self) -> float | None:
-        """When the next probe is due, in monotonic seconds; None when nothing is boxed."""
 
 
 class Probe:
@@ -65,7 +51,7 @@ class Probe:
 class Prober:
     """Runs the probes of one data path. Owns their sockets and one timer."""
 
-    def __init__(self, shared: connection.Shared, box: Box) -> None:
+    def __init__(self, shared: connection.Shared, box: dial.PenaltyBox) -> None:
         self._kernel = shared.kernel
         self._poller = shared.poller
         self._box = box

@@ -142,7 +142,7 @@ class Sweep:
         state = [leg.describe() for leg in (client, server)]
         self._shared.episodes.note(
             episodes.STALLED,
-            conn.target.name,
+            conn.target.text,
             lambda: {"client": conn.address, "state": state},
         )
         for leg in (client, server):

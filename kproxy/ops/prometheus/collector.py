@@ -87,7 +87,7 @@ class ProxyCollector(registry.Collector):
             )
 
     def _about_connections(self, served: _Names) -> Iterator[Metric]:
-        worker = self._seen.worker
+        path = self._seen.path
         yield from self._by_port(
             "counter",
             "kproxy_connections",
@@ -103,7 +103,7 @@ class ProxyCollector(registry.Collector):
             lambda state: [({}, state.counters.active)],
         )
         text = "Payload bytes relayed, those of open connections included."
-        for _ in worker.count_bytes():
+        for _ in path.count_bytes():
             yield _metric("counter", "kproxy_bytes", text, ())  # a part, so that others may run
         yield from self._by_port("counter", "kproxy_bytes", text, served, _bytes)
         yield from self._by_port(
@@ -120,15 +120,15 @@ class ProxyCollector(registry.Collector):
             served,
             lambda state: [({}, drops)] if (drops := state.listen_drops) else [],
         )
-        yield _single("gauge", "kproxy_open_connections", "All open ones.", worker.connections)
+        yield _single("gauge", "kproxy_open_connections", "All open ones.", path.connections)
         yield _single(
             "gauge",
             "kproxy_max_connections",
             "How many connections may be open at once.",
-            worker.max_connections,
+            path.max_connections,
         )
         for field, text in _DATA_PATH.items():
-            yield _single("counter", f"kproxy_{field}", text, getattr(worker.counters, field))
+            yield _single("counter", f"kproxy_{field}", text, getattr(path.counters, field))
 
     def _about_frontends(self) -> Iterator[Metric]:
         proxier, reporter = self._seen.proxier, self._seen.reporter
@@ -136,7 +136,10 @@ class ProxyCollector(registry.Collector):
             "gauge",
             "kproxy_frontends",
             "Frontends by state.",
-            (({"state": state.value}, reporter.states[state]) for state in forwarding.State),
+            (
+                ({"state": state.value}, reporter.states[state])
+                for state in forwarding.FrontendState
+            ),
         )
         yield _single("gauge", "kproxy_listeners", "Frontends that listen.", proxier.listening)
         if proxier.budget.limit is not None:
@@ -150,7 +153,7 @@ class ProxyCollector(registry.Collector):
             "gauge",
             "kproxy_over_budget",
             "Frontends that are not served because of a bound.",
-            reporter.states[forwarding.State.OVER_BUDGET],
+            reporter.states[forwarding.FrontendState.OVER_BUDGET],
         )
         yield _single(
             "counter",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kproxy import events
-from kproxy.datapath import worker
+from kproxy.datapath import data_path
 from kproxy.ops import health
 from kproxy.ops.prometheus import durations
 from kproxy.plane import in_process
@@ -21,8 +21,8 @@ class Observed:
 
     source: source.Source
     proxier: proxier.Proxier
-    plane: in_process.WorkerDataPlane
-    worker: worker.Worker
+    plane: in_process.InProcessPlane
+    path: data_path.DataPath
     reporter: report.Reporter
     runner: runner.Runner
     syncs: health.SyncRecord

@@ -124,17 +124,17 @@ def connection_views(
     chosen = {plan.rule.name.service for plan in plans}
     present = {rule.name.service for rule in seen.proxier.in_force()}
 
-    def is_asked_for(service_port: str) -> bool:
-        service = _service_of(service_port)
+    def is_asked_for(name: names.ServicePortName) -> bool:
+        service = name.service
         return service in chosen or (service not in present and gone(service))
 
-    for view in seen.worker.connection_views(is_asked_for):
-        service = _service_of(view.service)
+    for view in seen.path.connection_views(is_asked_for):
+        name = view.service
         yield {
-            "namespace": service.namespace,
-            "service": service.name,
-            "port_name": view.service.partition(":")[2],
-            "protocol": names.Protocol.TCP.value,
+            "namespace": name.service.namespace,
+            "service": name.service.name,
+            "port_name": name.port,
+            "protocol": name.protocol.value,
             "client_address": view.client,
             "client_port": view.client_port,
             "frontend_address": view.frontend.address,
@@ -152,14 +152,8 @@ def has_connections(
     seen: observed.Observed, is_asked_for: Callable[[names.NamespacedName], bool]
 ) -> bool:
     """Whether some connection of such a Service is open."""
-    views = seen.worker.connection_views(lambda port: is_asked_for(_service_of(port)))
+    views = seen.path.connection_views(lambda port: is_asked_for(port.service))
     return next(views, None) is not None
-
-
-def _service_of(service_port: str) -> names.NamespacedName:
-    """The Service in the text form of a ServicePortName."""
-    namespace, _, rest = service_port.partition("/")
-    return names.NamespacedName(namespace, rest.partition(":")[0])
 
 
 class Counted:
@@ -201,8 +195,8 @@ def proxy_view(seen: observed.Observed, counted: Counted, now: float) -> View:
         "service_ports": counted.ports,
         "frontends": dict(sorted(counted.states.items())),
         "connections": {
-            "active": seen.worker.connections,
-            "limit": seen.worker.max_connections,
+            "active": seen.path.connections,
+            "limit": seen.path.max_connections,
         },
         "penalized_endpoints": len(seen.plane.box),
         "dropped_log_lines": seen.dropped_log_lines(),

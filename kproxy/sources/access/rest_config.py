@@ -14,8 +14,6 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 IN_CLUSTER = "in-cluster"
 
-ClusterAccess = kubeconfig.ClusterAccess
-
 
 def is_available() -> bool:
     """Whether a kubeconfig or a mounted service account would be found."""
@@ -28,7 +26,7 @@ def load(
     *,
     environment: Mapping[str, str] = os.environ,
     service_account: Path = SERVICE_ACCOUNT,
-) -> ClusterAccess:
+) -> kubeconfig.ClusterAccess:
     """How to reach a cluster: by kubeconfig, or as a pod when there is none.
 
     `kubeconfig_path` may list several files, as KUBECONFIG may, which is used without it; then
@@ -55,12 +53,12 @@ def _is_in_cluster(service_account: Path, environment: Mapping[str, str]) -> boo
     return bool(environment.get("KUBERNETES_SERVICE_HOST")) and (service_account / "token").exists()
 
 
-def _in_cluster(service_account: Path, environment: Mapping[str, str]) -> ClusterAccess:
+def _in_cluster(service_account: Path, environment: Mapping[str, str]) -> kubeconfig.ClusterAccess:
     host = environment["KUBERNETES_SERVICE_HOST"]
     port = environment.get("KUBERNETES_SERVICE_PORT", "443")
     authority = service_account / "ca.crt"
     kubeconfig.readable_file(authority, "the service account's authority")
-    return ClusterAccess(
+    return kubeconfig.ClusterAccess(
         server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
         context=IN_CLUSTER,
         user=kubeconfig.User(token_file=service_account / "token"),

@@ -42,8 +42,6 @@ _DEAF = frozenset(
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "kproxy"}
 
-ClusterAccess = kubeconfig.ClusterAccess
-
 
 class RequestError(Exception):
     """A request brought nothing, or no more. `text` is a clause for users.
@@ -58,7 +56,7 @@ class RequestError(Exception):
         self.retry_after = retry_after
 
 
-def check(access: ClusterAccess, environment: Mapping[str, str]) -> None:
+def check(access: kubeconfig.ClusterAccess, environment: Mapping[str, str]) -> None:
     """Raise ConfigError when a certificate that `access` begins with cannot be used."""
     sessions.check(access, proxies.proxy_for(access, environment))
 
@@ -68,7 +66,7 @@ class Client:
 
     def __init__(
         self,
-        access: ClusterAccess,
+        access: kubeconfig.ClusterAccess,
         *,
         environment: Mapping[str, str] = os.environ,
         monotonic: Callable[[], float] = time.monotonic,
@@ -77,7 +75,7 @@ class Client:
         self._ways = ways.Ways(access, environment, monotonic, wall)
 
     @property
-    def access(self) -> ClusterAccess:
+    def access(self) -> kubeconfig.ClusterAccess:
         """Where the server is now: a kubeconfig that changes is followed."""
         return self._ways.access
 

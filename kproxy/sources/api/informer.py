@@ -16,6 +16,7 @@ from collections.abc import Callable
 from kproxy import metrics
 from kproxy.model import admission
 from kproxy.sources import intake, source, store
+from kproxy.sources.access import kubeconfig
 from kproxy.sources.api import api_bounds, client, discovery, progress, reflector
 
 SLEEP_CHECK_SECONDS = 5.0
@@ -56,7 +57,7 @@ class InformerSource:
 
     def __init__(
         self,
-        access: client.ClusterAccess,
+        access: kubeconfig.ClusterAccess,
         *,
         on_change: source.OnChange,
         on_problem: source.OnProblem,
@@ -207,7 +208,7 @@ class _Scope:
         return any(each.is_forbidden for each in self.reflectors)
 
 
-def _unverified(access: client.ClusterAccess) -> source.Problem:
+def _unverified(access: kubeconfig.ClusterAccess) -> source.Problem:
     return source.Problem(
         admission.Severity.WARNING,
         str(access),

@@ -219,7 +219,7 @@ async def test_a_removed_endpoint_may_still_answer_a_dial_under_way(
     await bench.connect(service)
     await harness.until(lambda: path.dials == 1, "the dial waits")
     hole.wake()
-    await harness.until(lambda: path.dials == 0 and path.worker.connections == 1, "it answers")
+    await harness.until(lambda: path.dials == 0 and path.data_path.connections == 1, "it answers")
 
 
 async def test_a_service_deleted_during_a_dial_resets_its_client(bench: harness.Harness) -> None:
@@ -229,7 +229,7 @@ async def test_a_service_deleted_during_a_dial_resets_its_client(bench: harness.
     assert service.balancer is not None
     client = await bench.connect(service)
     await harness.until(lambda: path.dials == 1, "the dial waits")
-    path.worker.shut(service.listener)
+    path.data_path.shut(service.listener)
     service.balancer.close()
     await clients.is_reset(client)
     assert service.ended == {halfclose.NO_ENDPOINTS: 1}
@@ -300,7 +300,7 @@ async def test_a_closed_listener_refuses(bench: harness.Harness) -> None:
     """D16. What a service without endpoints looks like to its clients."""
     path, place = bench.start(), bench.backend()
     service = path.serve(place)
-    path.worker.shut(service.listener)
+    path.data_path.shut(service.listener)
     with pytest.raises(ConnectionRefusedError):
         await bench.connect(service)
 

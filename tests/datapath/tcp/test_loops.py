@@ -45,7 +45,7 @@ async def test_services_that_point_at_each_other_are_found_out(
     assert accepted < 20 * 40, "a loop goes round a few times, and not for ever"
     cut = [line for line in log if line["event"].startswith("endpoint leads back")]
     assert 1 <= len(cut) <= services, "a line for each Service whose dial came back"
-    targets = {each.target.name for each in ring}
+    targets = {each.target.text for each in ring}
     assert {cut[0]["service"], cut[0]["leads_to"]} <= targets
     assert sum(each.ended.get(halfclose.NO_ENDPOINTS, 0) for each in ring) == 20
 
@@ -74,7 +74,7 @@ async def test_noted_dials_are_few_and_may_be_over(bench: harness.Harness) -> No
         client.reset()
         backend.reset()
     await harness.until(path.is_quiet, "all have ended")
-    ports = path.worker._shared.own_dials.ports
+    ports = path.data_path._shared.own_dials.ports
     assert 0 < len(ports) <= 64
     for port in list(ports):
         client = bench.hold(actor.Actor(socket.socket(), "the client"))
@@ -86,8 +86,9 @@ async def test_noted_dials_are_few_and_may_be_over(bench: harness.Harness) -> No
 _REDIRECTED = """
 import asyncio, subprocess
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-from kproxy.model import addresses, endpoints
-from tests.datapath import harness, test_loops
+from kproxy.model import addresses
+from tests.datapath import harness
+from tests.datapath.tcp import test_loops
 
 async def main():
     bench = harness.Harness()

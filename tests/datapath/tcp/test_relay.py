@@ -96,7 +96,7 @@ async def test_a_half_close_leaves_the_other_direction_open(
     async with harness.within("the half-close is passed on"):
         assert await other.receive_exactly(11) == b"that is all"
         assert await other.receive_to_end() is actor.End.FIN
-    (view,) = path.worker.connection_views()
+    (view,) = path.data_path.connection_views()
     assert view.state == "half-closed"
     for _ in range(3):
         await other.send(b"still here")
@@ -176,7 +176,7 @@ async def test_a_stopped_reader_costs_one_buffer_and_one_pipe_at_most(
     async with registry.alongside(sends(backend, stream.TO_CLIENT, size)):
         await backend.until_blocked()
         assert backend.sent < size
-        (view,) = path.worker.connection_views()
+        (view,) = path.data_path.connection_views()
         (leg,) = path.legs(dialled=False)
         passed_on = client.waiting() + path.kernel.unsent(leg.fileno())
         held = view.bytes_from_backend - passed_on
@@ -191,8 +191,8 @@ async def test_bulk_is_spliced_and_every_byte_is_in_its_place(bench: harness.Har
     service = path.serve(place)
     client, backend = await bench.pair(service, place)
     await both_ways(client, backend, 16 * MIB, 16 * MIB)
-    assert path.worker.counters.splices > 0
-    assert path.worker.counters.splice_fallbacks == 0
+    assert path.data_path.counters.splices > 0
+    assert path.data_path.counters.splice_fallbacks == 0
 
 
 async def test_small_messages_are_not_spliced(bench: harness.Harness) -> None:
@@ -206,7 +206,7 @@ async def test_small_messages_are_not_spliced(bench: harness.Harness) -> None:
         await backend.send(b"a" * 1000)
         async with harness.within("an answer arrives"):
             await client.receive_exactly(1000)
-    assert path.worker.counters.splices == 0
+    assert path.data_path.counters.splices == 0
 
 
 @pytest.mark.parametrize(
@@ -229,8 +229,8 @@ async def test_without_splice_bytes_are_copied_and_exact(
     path.kernel.fail(call, code, times=10_000)
     await both_ways(client, backend, 3 * MIB, 3 * MIB)
     if call == "pipe":
-        assert path.worker.counters.splices == 0
-        assert path.worker.counters.splice_fallbacks > 0
+        assert path.data_path.counters.splices == 0
+        assert path.data_path.counters.splice_fallbacks > 0
 
 
 @pytest.mark.parametrize("bulk", [0, 200 * KIB])

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import structlog
 
-from kproxy.datapath import worker
+from kproxy.datapath import data_path
 from kproxy.datapath.tcp import halfclose
 from tests.datapath import harness
 from tests.relay import actor, registry, stream
 
 pytestmark = pytest.mark.xdist_group("time")
 
-QUICK = worker.Limits(half_closed_timeout=0.4)
+QUICK = data_path.Limits(half_closed_timeout=0.4)
 """With these limits a sweep visits every connection each 0.1 s."""
 
 
@@ -156,14 +156,14 @@ async def test_a_slow_reader_that_takes_bytes_keeps_a_half_closed_connection_ali
 
     async with registry.alongside(speak()):
         await backend.until_blocked()
-        (before,) = path.worker.connection_views()
+        (before,) = path.data_path.connection_views()
         loop = asyncio.get_running_loop()
         begun = loop.time()
         while loop.time() < begun + 1.2:  # three timeouts
             checker.feed(await client.receive_exactly(1024))
             await asyncio.sleep(0.02)
-        assert path.worker.connections == 1, f"reset, although {checker.offset} bytes were taken"
-        (after,) = path.worker.connection_views()
+        assert path.data_path.connections == 1, f"reset, although {checker.offset} bytes were taken"
+        (after,) = path.data_path.connection_views()
         if after.bytes_from_backend != before.bytes_from_backend:
             pytest.fail("the reader was too fast for this test to mean anything")
         async with harness.within("the rest arrives", 20.0):
@@ -184,7 +184,7 @@ async def test_an_open_connection_is_never_too_idle_by_default(bench: harness.Ha
 async def test_the_idle_timeout_resets_a_connection_on_which_nothing_moves(
     bench: harness.Harness,
 ) -> None:
-    path, place = bench.start(worker.Limits(idle_timeout=0.4)), bench.backend()
+    path, place = bench.start(data_path.Limits(idle_timeout=0.4)), bench.backend()
     service = path.serve(place)
     idle, _ = await bench.pair(service, place)
     busy, backend = await bench.pair(service, place)
@@ -207,7 +207,7 @@ async def test_a_quiet_direction_gives_its_pipe_back(bench: harness.Harness) -> 
     async with harness.within("all arrives"), sending:
         await client.receive_exactly(size)
     await harness.until(lambda: path.lent_pipes == 0, "the pipe is given back")
-    assert path.worker.counters.splices > 0
+    assert path.data_path.counters.splices > 0
     await backend.send(b"x")
     async with harness.within("bytes arrive afterwards"):
         assert await client.receive_exactly(1) == b"x"
@@ -239,7 +239,7 @@ async def test_a_lost_edge_is_recovered_counted_and_logged(
                 await backend.until_blocked()
             checker = stream.Checker(answer)
             reading = asyncio.ensure_future(_read(client, checker, bulk))
-            await harness.until(lambda: path.worker.counters.stalls_recovered, "it is recovered")
+            await harness.until(lambda: path.data_path.counters.stalls_recovered, "it is recovered")
             watcher.release(leg.fileno())
             async with harness.within("everything arrives"):
                 await reading
@@ -256,14 +256,16 @@ async def test_a_lost_edge_is_recovered_although_nothing_is_left_to_read(
     client, backend = await bench.pair(service, place, rcvbuf=4096)
     answer = stream.Stream(1, stream.TO_CLIENT)
     await backend.send(answer.read(0, 16384))
-    await harness.until(lambda: next(path.worker.connection_views()).bytes_from_backend, "it flows")
+    await harness.until(
+        lambda: next(path.data_path.connection_views()).bytes_from_backend, "it flows"
+    )
     (near,), (far,) = path.legs(dialled=False), path.legs(dialled=True)
     watcher = path.kernel.watcher
     assert watcher is not None
     watcher.held[near.fileno()] = select.EPOLLOUT
 
     def held_back() -> int:
-        (view,) = path.worker.connection_views()
+        (view,) = path.data_path.connection_views()
         return view.bytes_from_backend - client.waiting() - path.kernel.unsent(near.fileno())
 
     for _ in range(2000):
@@ -276,7 +278,7 @@ async def test_a_lost_edge_is_recovered_although_nothing_is_left_to_read(
     checker = stream.Checker(answer)
     async with harness.within("the last bytes arrive"):
         await _read(client, checker, backend.sent)
-    assert path.worker.counters.stalls_recovered == 1
+    assert path.data_path.counters.stalls_recovered == 1
 
 
 async def _read(client: actor.Actor, checker: stream.Checker, size: int) -> None:
@@ -295,9 +297,9 @@ async def test_bytes_that_came_a_moment_ago_are_no_stall(bench: harness.Harness)
     wait = select.poll()
     wait.register(leg.fileno(), select.POLLIN)
     assert wait.poll(3000)
-    (conn,) = path.worker._open_connections()  # the event loop has not turned since
-    path.worker._sweep.visit(conn, path.worker._poller.now)
-    assert path.worker.counters.stalls_recovered == 0
+    (conn,) = path.data_path._open_connections()  # the event loop has not turned since
+    path.data_path._sweep.visit(conn, path.data_path._poller.now)
+    assert path.data_path.counters.stalls_recovered == 0
     async with harness.within("the byte arrives"):
         assert await backend.receive_exactly(1) == b"x"
 
@@ -310,7 +312,7 @@ async def test_a_reader_that_has_stopped_is_no_stall(bench: harness.Harness) -> 
     async with registry.alongside(backend.send_stream(stream.Stream(1, 1), size)):
         await backend.until_blocked()
         await asyncio.sleep(0.5)
-        assert path.worker.counters.stalls_recovered == 0
+        assert path.data_path.counters.stalls_recovered == 0
         async with harness.within("the rest arrives", 20.0):
             await client.receive_exactly(size)
 
@@ -333,7 +335,7 @@ async def test_a_bug_during_a_visit_ends_that_connection_and_is_counted(
 
 async def test_a_live_peer_with_a_closed_window_is_never_given_up(bench: harness.Harness) -> None:
     """R15. The kernel applies TCP_USER_TIMEOUT to window probes, answered or not."""
-    path, place = bench.start(worker.Limits(keepalive_idle=1)), bench.backend()
+    path, place = bench.start(data_path.Limits(keepalive_idle=1)), bench.backend()
     service = path.serve(place)
     client, backend = await bench.pair(service, place, rcvbuf=4096)
     size = 16 << 20

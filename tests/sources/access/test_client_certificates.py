@@ -60,7 +60,7 @@ class Lab:
             self.authority, self.key_of_server, *(crt for crt, _ in self.clients.values())
         )
         async with fake_api.serving(self.api, context) as api:
-            access = client.ClusterAccess(api.url, "test", user, self.authority)
+            access = kubeconfig.ClusterAccess(api.url, "test", user, self.authority)
             async with following.following(api, access=access) as made:
                 await made.until(lambda: made.informed.has_synced, 10)
                 yield made
@@ -134,7 +134,7 @@ async def test_a_server_that_ends_tls_without_a_good_certificate_gets_the_new_on
     plugin_prints(lab, "old")
     user = kubeconfig.User(exec_plugin=kubeconfig.ExecPlugin(str(lab.plugin), V1))
     async with fake_api.serving(lab.api, context) as api:
-        access = client.ClusterAccess(api.url, "test", user, lab.authority)
+        access = kubeconfig.ClusterAccess(api.url, "test", user, lab.authority)
         async with following.following(api, access=access) as followed:
             await followed.until(lambda: bool(followed.told), 10)
             plugin_prints(lab, "new")
@@ -151,7 +151,7 @@ async def test_files_that_are_gone_or_unfit_for_a_while_cost_nothing_while_the_o
         lab.authority, lab.key_of_server, *(crt for crt, _ in lab.clients.values())
     )
     async with fake_api.serving(lab.api, context) as api:
-        access = client.ClusterAccess(api.url, "test", user, lab.authority)
+        access = kubeconfig.ClusterAccess(api.url, "test", user, lab.authority)
         async with client.Client(access, environment={}, monotonic=lambda: now) as asking:
             await ask(asking)
             lab.key.unlink()

@@ -10,7 +10,8 @@ from typing import Any
 from kproxy import metrics
 from kproxy.model import names
 from kproxy.sources import source
-from kproxy.sources.api import client, informer
+from kproxy.sources.access import kubeconfig
+from kproxy.sources.api import informer
 from tests import virtual_time
 from tests.sources.api import fake_api
 
@@ -65,14 +66,14 @@ class Following:
 async def following(
     api: fake_api.FakeApi,
     *,
-    access: client.ClusterAccess | None = None,
+    access: kubeconfig.ClusterAccess | None = None,
     seed: int = 1,
     **options: Any,
 ) -> AsyncIterator[Following]:
     """Run an informer on `api`, on the clock of the running loop."""
     made: list[Following] = []
     followed = informer.InformerSource(
-        access or client.ClusterAccess(api.url, "test"),
+        access or kubeconfig.ClusterAccess(api.url, "test"),
         on_change=lambda changed: made[0].on_change(changed),
         on_problem=lambda problem: made[0].told.append(problem),
         clock=asyncio.get_running_loop().time,

@@ -21,7 +21,7 @@ from kproxy.simulator.api import apiserver, server_faults
 from kproxy.simulator.store import resources
 from kproxy.simulator.store.storage import Object
 from kproxy.sources.access import kubeconfig
-from kproxy.sources.api import client, informer
+from kproxy.sources.api import informer
 from tests import virtual_time
 from tests.reconcile import recording
 from tests.simulator import objects
@@ -90,9 +90,9 @@ class Api:
         self.registry.storage.compact()
         self.server.cache.restart()
 
-    def access(self) -> client.ClusterAccess:
+    def access(self) -> kubeconfig.ClusterAccess:
         """How clients get here, once it has been started."""
-        return client.ClusterAccess(self.server.url, "test", kubeconfig.User(token=TOKEN))
+        return kubeconfig.ClusterAccess(self.server.url, "test", kubeconfig.User(token=TOKEN))
 
     async def reserve_port(self) -> None:
         """Settle the port for a server that is not there yet: it refuses until it is started."""
@@ -103,7 +103,7 @@ class Api:
 class Proxy:
     """An informer, and a proxier that makes true at once whatever it hears of."""
 
-    def __init__(self, access: client.ClusterAccess, *, seed: int = 1, **options: Any) -> None:
+    def __init__(self, access: kubeconfig.ClusterAccess, *, seed: int = 1, **options: Any) -> None:
         loop = asyncio.get_running_loop()
         self.told: list[source.Problem] = []
         self.changes: list[tuple[float, frozenset[names.NamespacedName]]] = []

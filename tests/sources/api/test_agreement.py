@@ -21,7 +21,6 @@ from kproxy.simulator.api import emulation
 from kproxy.simulator.api.server_faults import Kind
 from kproxy.simulator.store import resources
 from kproxy.sources.access import kubeconfig
-from kproxy.sources.api import client
 from tests import virtual_time
 from tests.sources.api import simulated_api
 from tests.sources.api.simulated_api import Api, Proxy, beside, until
@@ -199,7 +198,7 @@ def test_tokens_that_are_revoked(tmp_path: Path, seconds: float) -> None:
         churn = Churn(api)
         async with api.server:
             user = kubeconfig.User(token_file=token)
-            access = client.ClusterAccess(api.server.url, "test", user)
+            access = kubeconfig.ClusterAccess(api.server.url, "test", user)
             async with beside(api, access=access) as proxy:
                 await proxy.synced()
                 await asyncio.sleep(20)

@@ -13,7 +13,6 @@ from aiohttp import web
 from kproxy import metrics
 from kproxy.model import admission, names
 from kproxy.sources.access import kubeconfig
-from kproxy.sources.api import client
 from tests.sources.access import tls
 from tests.sources.api import fake_api, following
 from tests.sources.api.fake_api import BETA_SLICES, SERVICES, SLICES, fails, sends
@@ -94,7 +93,7 @@ def test_a_token_that_expired_is_read_again_and_nothing_is_lost(
         api.token = "s3cret-old"
         fake_api.serve_web(api, "10.1.0.1")
         user = kubeconfig.User(token_file=token)
-        access = client.ClusterAccess(api.url, "test", user)
+        access = kubeconfig.ClusterAccess(api.url, "test", user)
         async with following.following(api, access=access) as followed:
             await followed.synced()
             api.token = "s3cret-new"
@@ -121,7 +120,7 @@ def test_a_refused_token_is_renewed_once_at_once(tmp_path: Path) -> None:
     async def scenario(api: fake_api.FakeApi) -> None:
         fake_api.serve_web(api, "10.1.0.1")
         api.script(SERVICES, "list", fails(401, "Unauthorized", "Unauthorized"))
-        access = client.ClusterAccess(api.url, "test", kubeconfig.User(token_file=token))
+        access = kubeconfig.ClusterAccess(api.url, "test", kubeconfig.User(token_file=token))
         async with following.following(api, access=access) as followed:
             await followed.synced()
             first, second = api.requests(SERVICES, "list")
@@ -135,7 +134,7 @@ async def test_a_plugin_that_fails_is_a_problem_and_never_anonymity() -> None:
     async with fake_api.serving(fake_api.FakeApi()) as api:
         plugin = kubeconfig.ExecPlugin("/bin/false", "client.authentication.k8s.io/v1")
         user = kubeconfig.User(exec_plugin=plugin)
-        access = client.ClusterAccess(api.url, "test", user)
+        access = kubeconfig.ClusterAccess(api.url, "test", user)
         async with following.following(api, access=access) as followed:
             await followed.until(lambda: bool(followed.told), 10)
             assert "credential plugin /bin/false failed with exit code 1" in str(followed.told[0])
@@ -150,7 +149,7 @@ async def test_netrc_and_proxies_for_others_change_nothing(
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     async with fake_api.serving(fake_api.FakeApi(token="t")) as api:
-        access = client.ClusterAccess(api.url, "test", kubeconfig.User(token="t"))
+        access = kubeconfig.ClusterAccess(api.url, "test", kubeconfig.User(token="t"))
         async with following.following(api, access=access) as followed:
             await followed.until(lambda: followed.informed.has_synced, 10)
             assert {asked.authorization for asked in api.asked} == {"Bearer t"}
@@ -165,7 +164,7 @@ async def test_a_server_is_believed_only_with_a_certificate_of_the_authority(
     authority = tmp_path / "ca.crt"
     authority.write_bytes(other.read_bytes())
     async with fake_api.serving(fake_api.FakeApi(), tls.server(made, key)) as api:
-        access = client.ClusterAccess(api.url, "test", authority=authority)
+        access = kubeconfig.ClusterAccess(api.url, "test", authority=authority)
         async with following.following(api, access=access) as followed:
             await followed.until(lambda: len(followed.told) >= 2, 20)
             assert "TLS failed" in str(followed.told[0])
@@ -180,7 +179,7 @@ async def test_names_and_data_and_skipping_of_certificates(tmp_path: Path) -> No
         tmp_path, "server", "-addext", "keyUsage=digitalSignature,keyCertSign"
     )
     async with fake_api.serving(fake_api.FakeApi(), tls.server(made, key)) as api:
-        good = client.ClusterAccess(api.url, "test", authority=made.read_bytes())
+        good = kubeconfig.ClusterAccess(api.url, "test", authority=made.read_bytes())
         async with following.following(api, access=good) as followed:
             await followed.until(lambda: followed.informed.has_synced, 20)
             assert followed.told == []
@@ -188,7 +187,7 @@ async def test_names_and_data_and_skipping_of_certificates(tmp_path: Path) -> No
         async with following.following(api, access=wrong_name) as followed:
             await followed.until(lambda: bool(followed.told), 20)
             assert "TLS failed" in str(followed.told[0])
-        unverified = client.ClusterAccess(api.url, "test", verifies=False)
+        unverified = kubeconfig.ClusterAccess(api.url, "test", verifies=False)
         async with following.following(api, access=unverified) as followed:
             await followed.until(lambda: followed.informed.has_synced, 20)
             assert "insecure-skip-tls-verify is set" in str(followed.told[0])
@@ -454,7 +453,7 @@ def test_starting_before_the_server_is_there() -> None:
     """K01: it waits, tells it once, and syncs when the server has come up."""
 
     async def scenario(api: fake_api.FakeApi) -> None:
-        nowhere = client.ClusterAccess("http://127.0.0.1:9", "test")
+        nowhere = kubeconfig.ClusterAccess("http://127.0.0.1:9", "test")
         async with following.following(api, access=nowhere) as followed:
             await asyncio.sleep(120)
             assert not followed.informed.has_synced

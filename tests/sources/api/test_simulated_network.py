@@ -82,7 +82,7 @@ async def test_k10_tls_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPa
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
         number = server.sockets[0].getsockname()[1]
-        access = client.ClusterAccess(f"https://127.0.0.1:{number}", "test")
+        access = kubeconfig.ClusterAccess(f"https://127.0.0.1:{number}", "test")
         async with beside(Api(), access=access) as proxy:
             await until(lambda: len(accepted) >= 4, 30)
             assert len(proxy.told) == 2
@@ -118,7 +118,7 @@ async def test_k21_an_expired_certificate_is_refused_until_there_is_a_new_one(
 
     async with serving(certificate(timedelta())) as first:
         user = kubeconfig.User(token=simulated_api.TOKEN)
-        access = client.ClusterAccess(first.url, "test", user, authority)
+        access = kubeconfig.ClusterAccess(first.url, "test", user, authority)
         async with beside(api, access=access, rng=Impatient()) as proxy:
             await until(lambda: proxy.informed.has_synced, 30)
             assert proxy.told == []

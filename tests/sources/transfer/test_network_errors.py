@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import structlog.testing
 
+from kproxy.sources.access import kubeconfig
 from kproxy.sources.api import client, progress
 from tests.sources.access import tls
 from tests.sources.api import fake_api, following
@@ -39,7 +40,7 @@ async def speaking(*answers: bytes) -> AsyncIterator[str]:
 async def failure(url: str, **access: object) -> client.RequestError:
     """How a request to `url` fails."""
     given: dict[str, object] = {"server": url, "context": "test", **access}
-    made = client.ClusterAccess(given.pop("server"), given.pop("context"), **given)  # type: ignore[arg-type]
+    made = kubeconfig.ClusterAccess(given.pop("server"), given.pop("context"), **given)  # type: ignore[arg-type]
     async with client.Client(made, environment={}) as api:
         with pytest.raises(client.RequestError) as caught:
             async with api.get(progress.Mode.LIST, "/version", {}) as answer:

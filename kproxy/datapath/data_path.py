@@ -1,6 +1,6 @@
 """The data path as one object: open and close listeners, drain, count.
 
-`Worker` wires poller, listeners, dialler, prober and sweep together; a process has one. It is
+`DataPath` wires poller, listeners, dialler, prober and sweep together; a process has one. It is
 all that the layers above see of the data path.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from kproxy import errors, events, metrics
 from kproxy.datapath import episodes, poller, splice, syscalls
 from kproxy.datapath.tcp import connection, dial, halfclose, listener, probe, relay, sweep
-from kproxy.model import addresses
+from kproxy.model import addresses, names
 
 _RESERVED_FILES = 128
 """Descriptors kept for everything that is neither client nor listener: logs, surfaces, watches,
@@ -54,7 +54,7 @@ class ConnectionView:
     `age` is in seconds.
     """
 
-    service: str
+    service: names.ServicePortName
     client: str
     client_port: int
     frontend: addresses.SocketAddress
@@ -118,7 +118,7 @@ def pipe_limit(open_files: int) -> int:
     return max(min(open_files // 64, 256), 1)
 
 
-class Worker:
+class DataPath:
     """One data path on the running event loop.
 
     Owns its listeners, every connection accepted by them, and its epoll. Must be made on the
@@ -126,7 +126,10 @@ class Worker:
     """
 
     def __init__(
-        self, box: probe.Box, limits: Limits | None = None, kernel: syscalls.Kernel | None = None
+        self,
+        box: dial.PenaltyBox,
+        limits: Limits | None = None,
+        kernel: syscalls.Kernel | None = None,
     ) -> None:
         self._limits = limits or Limits()
         self._kernel = kernel or syscalls.Kernel()
@@ -199,7 +202,7 @@ class Worker:
     ) -> listener.Listener:
         """Listen on `address` and relay its clients to backends of `target`'s picker.
 
-        Raises OSError as bind(2) and listen(2) do. The listener is the worker's; end it with
+        Raises OSError as bind(2) and listen(2) do. The listener is the data path's; end it with
         `shut`. Port 0 lets the kernel pick; `Listener.address` tells. EMFILE also means that
         open connections hold the descriptors which listeners may have.
         """
@@ -266,7 +269,7 @@ class Worker:
         self._pipes.close()
 
     def connection_views(
-        self, is_asked_for: Callable[[str], bool] = lambda _: True
+        self, is_asked_for: Callable[[names.ServicePortName], bool] = lambda _: True
     ) -> Iterator[ConnectionView]:
         """The open connections of the services so asked for, each as it is when its turn comes."""
         for conn in self._open_connections():
@@ -307,7 +310,7 @@ class Worker:
         """Say why the first client of an episode was turned away, and count the others."""
         self._shared.episodes.note(
             episodes.UNREACHABLE,
-            conn.target.name,
+            conn.target.text,
             lambda: {
                 "client": conn.address,
                 "attempts": [f"{backend}: {reason}" for backend, reason in attempts],

@@ -9,7 +9,7 @@ import pytest
 
 from kproxy import errors
 from kproxy.balancer import penalty
-from kproxy.datapath import syscalls, worker
+from kproxy.datapath import data_path, syscalls
 from kproxy.datapath.tcp import halfclose
 from tests.datapath import harness
 from tests.relay import actor
@@ -28,82 +28,82 @@ from tests.relay import actor
 def test_all_connections_with_all_pipes_fit_into_the_open_files(
     open_files: int, listeners: int
 ) -> None:
-    limit = worker.connection_limit(open_files, listeners)
-    needed = 2 * limit + 2 * worker.pipe_limit(open_files) + listeners
+    limit = data_path.connection_limit(open_files, listeners)
+    needed = 2 * limit + 2 * data_path.pipe_limit(open_files) + listeners
     assert needed + 32 <= open_files, "and some for logs, control and probes"
     assert needed + 128 >= open_files, "and not many are wasted"
 
 
 @pytest.mark.parametrize("open_files", [1, 60])
 def test_a_hopeless_limit_still_serves_one_connection(open_files: int) -> None:
-    assert worker.connection_limit(open_files, 10) == 1
-    assert worker.pipe_limit(open_files) == 1
+    assert data_path.connection_limit(open_files, 10) == 1
+    assert data_path.pipe_limit(open_files) == 1
 
 
 def test_a_limit_that_open_files_cannot_carry_is_refused() -> None:
-    possible = worker.connection_limit(1024, 0)
-    worker.check_limits(worker.Limits(), 1024)
-    worker.check_limits(worker.Limits(max_connections=possible), 1024)
+    possible = data_path.connection_limit(1024, 0)
+    data_path.check_limits(data_path.Limits(), 1024)
+    data_path.check_limits(data_path.Limits(max_connections=possible), 1024)
     with pytest.raises(errors.ConfigError, match=rf"1024 files.* carry {possible}:") as caught:
-        worker.check_limits(worker.Limits(max_connections=possible + 1), 1024)
+        data_path.check_limits(data_path.Limits(max_connections=possible + 1), 1024)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("open_files", [64, 256, 1024, 20_000, 1_048_576])
 def test_listeners_leave_a_quarter_of_the_files_to_clients(open_files: int) -> None:
-    listeners = worker.listener_limit(open_files)
-    connections = worker.connection_limit(open_files, listeners)
-    worker.check_limits(worker.Limits(max_listeners=listeners), open_files)
+    listeners = data_path.listener_limit(open_files)
+    connections = data_path.connection_limit(open_files, listeners)
+    data_path.check_limits(data_path.Limits(max_listeners=listeners), open_files)
     assert listeners >= 1
     assert 2 * connections >= listeners // 4
-    needed = listeners + 2 * connections + 2 * worker.pipe_limit(open_files)
+    needed = listeners + 2 * connections + 2 * data_path.pipe_limit(open_files)
     assert needed <= open_files - 48, "and some for everything else"
 
 
 def test_connections_that_are_asked_for_are_not_given_to_listeners() -> None:
-    listeners = worker.listener_limit(1024, 300)
-    assert worker.connection_limit(1024, listeners) >= 300
-    assert worker.listener_limit(1024, worker.connection_limit(1024, 0)) >= 1
+    listeners = data_path.listener_limit(1024, 300)
+    assert data_path.connection_limit(1024, listeners) >= 300
+    assert data_path.listener_limit(1024, data_path.connection_limit(1024, 0)) >= 1
 
 
 def test_more_listeners_than_open_files_can_carry_are_refused() -> None:
     with pytest.raises(errors.ConfigError, match=r"--max-listeners 1000: beside 64 ") as caught:
-        worker.check_limits(worker.Limits(max_listeners=1000), 1024)
+        data_path.check_limits(data_path.Limits(max_listeners=1000), 1024)
     assert "ulimit -n" in str(caught.value)
     with pytest.raises(errors.ConfigError, match=r"--max-listeners 500: beside 300 "):
-        worker.check_limits(worker.Limits(max_listeners=500, max_connections=300), 1024)
+        data_path.check_limits(data_path.Limits(max_listeners=500, max_connections=300), 1024)
 
 
-async def test_a_worker_refuses_to_start_with_an_impossible_limit(
+async def test_a_data_path_refuses_to_start_with_an_impossible_limit(
     bench: harness.Harness,
 ) -> None:
-    impossible = worker.Limits(max_connections=syscalls.open_files_limit())
+    impossible = data_path.Limits(max_connections=syscalls.open_files_limit())
     with pytest.raises(errors.ConfigError):
-        worker.Worker(penalty.PenaltyBox(), impossible)
+        data_path.DataPath(penalty.PenaltyBox(), impossible)
 
 
 async def test_each_listener_costs_a_descriptor(bench: harness.Harness) -> None:
     path = bench.start()
-    before = path.worker.max_connections
+    before = path.data_path.max_connections
     services = [path.serve() for _ in range(10)]
-    assert path.worker.max_connections == before - 5
+    assert path.data_path.max_connections == before - 5
     for service in services:
-        path.worker.shut(service.listener)
-    assert path.worker.max_connections == before
+        path.data_path.shut(service.listener)
+    assert path.data_path.max_connections == before
 
 
-async def test_a_worker_at_its_computed_limit_never_meets_emfile(bench: harness.Harness) -> None:
+async def test_a_data_path_at_its_computed_limit_never_meets_emfile(bench: harness.Harness) -> None:
     """X01 with a real limit. More clients come than fit; all of them are served in the end."""
     place = bench.backend()
     room = 300
     with harness.open_files_limit(room):
         path = bench.start()
-        limit = path.worker.max_connections
+        limit = path.data_path.max_connections
         assert limit < room / 2
     service = path.serve(place)
     clients = [await bench.connect(service) for _ in range(limit + 20)]
-    full = path.worker.max_connections
-    await harness.until(lambda: path.worker.connections == full, "the limit is reached")
+    full = path.data_path.max_connections
+    await harness.until(lambda: path.data_path.connections == full, "the limit is reached")
     for client in clients:
         await client.send(b"x")
         client.close()
@@ -113,7 +113,7 @@ async def test_a_worker_at_its_computed_limit_never_meets_emfile(bench: harness.
             assert await backend.receive_exactly(1) == b"x"
         backend.close()
     await harness.until(path.is_quiet, "all have ended")
-    assert path.worker.counters.accept_errors == 0
+    assert path.data_path.counters.accept_errors == 0
     assert set(service.ended) <= {halfclose.CLIENT_CLOSED, halfclose.BACKEND_CLOSED}
 
 
@@ -132,7 +132,7 @@ async def test_draining_lets_connections_finish(bench: harness.Harness) -> None:
     service = path.serve(place)
     client, backend = await bench.pair(service, place)
     async with asyncio.TaskGroup() as group:
-        drain = group.create_task(path.worker.drain(30.0))
+        drain = group.create_task(path.data_path.drain(30.0))
         await asyncio.sleep(0)
         with pytest.raises(ConnectionRefusedError):
             await bench.connect(service)
@@ -152,7 +152,7 @@ async def test_draining_resets_what_is_left_after_its_grace(bench: harness.Harne
     service = path.serve(place)
     client, backend = await bench.pair(service, place)
     async with harness.within("draining ends with its grace"):
-        assert await path.worker.drain(0.05) == 1
+        assert await path.data_path.drain(0.05) == 1
         assert await client.receive_to_end() is actor.End.RESET
         assert await backend.receive_to_end() is actor.End.RESET
     assert service.ended == {halfclose.KILLED: 1}
@@ -162,7 +162,7 @@ async def test_draining_an_idle_data_path_takes_no_time(bench: harness.Harness) 
     path = bench.start()
     path.serve()
     async with harness.within("draining ends at once"):
-        assert await path.worker.drain(3600.0) == 0
+        assert await path.data_path.drain(3600.0) == 0
 
 
 async def test_draining_that_is_cancelled_leaves_connections_to_close(
@@ -173,9 +173,9 @@ async def test_draining_that_is_cancelled_leaves_connections_to_close(
     client, _ = await bench.pair(service, place)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await path.worker.drain(3600.0)
-    assert path.worker.connections == 1
-    path.worker.abort_all()
+            await path.data_path.drain(3600.0)
+    assert path.data_path.connections == 1
+    path.data_path.abort_all()
     async with harness.within("the client is reset"):
         assert await client.receive_to_end() is actor.End.RESET
 
@@ -195,11 +195,11 @@ async def test_aborting_resets_every_connection_in_whatever_state(
         sending = asyncio.ensure_future(full_backend.send(b"x" * (16 << 20)))
         await full_backend.until_blocked()
         await actor.until(lambda: path.dials == 1)
-    states = sorted(view.state for view in path.worker.connection_views())
+    states = sorted(view.state for view in path.data_path.connection_views())
     assert states == ["dialling", "half-closed", "open", "open"]
-    assert path.worker.abort_all() == 4
-    assert path.worker.connections == path.dials == path.lent_pipes == 0
-    assert path.worker.abort_all() == 0
+    assert path.data_path.abort_all() == 4
+    assert path.data_path.connections == path.dials == path.lent_pipes == 0
+    assert path.data_path.abort_all() == 0
     for client in (idle, half_closed, dialling, full):
         async with harness.within("each client is reset"):
             assert await client.receive_to_end() is actor.End.RESET
@@ -221,7 +221,7 @@ async def test_closing_in_the_midst_of_everything_leaves_nothing(
     queued = bench.hold(actor.Actor(socket.socket(), "the client"))
     queued.sock.connect_ex(services[0].listener.address)
     path.close()
-    assert path.worker.connections == 0
+    assert path.data_path.connections == 0
 
 
 async def test_connections_can_be_viewed(bench: harness.Harness) -> None:
@@ -233,8 +233,8 @@ async def test_connections_can_be_viewed(bench: harness.Harness) -> None:
     async with harness.within("bytes arrive"):
         await backend.receive_exactly(5)
         await client.receive_exactly(3)
-    (view,) = path.worker.connection_views()
-    assert view == worker.ConnectionView(
+    (view,) = path.data_path.connection_views()
+    assert view == data_path.ConnectionView(
         service=service.target.name,
         client="127.0.0.1",
         client_port=client.sock.getsockname()[1],
@@ -258,7 +258,7 @@ async def test_bytes_of_open_connections_are_counted_when_asked_for(
     counters = service.target.counters
 
     def counted() -> tuple[int, int]:
-        for _ in path.worker.count_bytes():
+        for _ in path.data_path.count_bytes():
             pass
         return counters.bytes_from_clients, counters.bytes_from_backends
 
@@ -270,7 +270,7 @@ async def test_bytes_of_open_connections_are_counted_when_asked_for(
             await backend.receive_exactly(5)
             await client.receive_exactly(3)
         assert counted() == counted() == (5 * times, 3 * times)
-    (view,) = path.worker.connection_views()
+    (view,) = path.data_path.connection_views()
     assert (view.bytes_from_client, view.bytes_from_backend) == (15, 9)
     await client.send(b"1")
     client.shut_write()
@@ -281,7 +281,7 @@ async def test_bytes_of_open_connections_are_counted_when_asked_for(
 
 async def test_counting_bytes_is_no_sign_of_life(bench: harness.Harness) -> None:
     """A connection that is idle for too long ends, however often somebody looks."""
-    path, place = bench.start(worker.Limits(idle_timeout=0.4)), bench.backend()
+    path, place = bench.start(data_path.Limits(idle_timeout=0.4)), bench.backend()
     service = path.serve(place)
     client, backend = await bench.pair(service, place)
     await client.send(b"x")
@@ -289,7 +289,7 @@ async def test_counting_bytes_is_no_sign_of_life(bench: harness.Harness) -> None
         await backend.receive_exactly(1)
 
     def has_ended() -> bool:
-        for _ in path.worker.count_bytes():
+        for _ in path.data_path.count_bytes():
             pass
         return path.is_quiet()
 
