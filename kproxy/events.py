@@ -7,6 +7,9 @@ The feed never blocks who publishes. Each subscription has a bounded queue of it
 comes while it is full is dropped and counted there. While nobody subscribes, nothing is built:
 a publisher looks at `Feed.active` first, or is given the feed only for that long. One that
 publishes very often also looks at `Feed.is_full`, and builds nothing that no queue would take.
+
+Facts that are rare, because they do not come with each connection, are recorded: always built, and
+the last of them kept, for those who ask afterwards what happened.
 """
 
 import asyncio
@@ -18,6 +21,12 @@ import msgspec
 
 QUEUE = 4096
 """Facts that wait for one subscriber at most."""
+
+RECENT = 1000
+"""Recorded facts that are kept."""
+
+NAMED = 10
+"""Endpoints that a fact names at most of those that were added, and of those that were removed."""
 
 Address: TypeAlias = tuple[str, int]
 """An IP address and a port."""
@@ -109,12 +118,16 @@ class FrontendFailed(Fact, frozen=True, gc=False):
 
 
 class EndpointsChanged(Fact, frozen=True, gc=False):
-    """The endpoints of a service port are others than before; `count` is how many there are."""
+    """The endpoints of a service port are others than before; `count` is how many there are.
+
+    `added` and `removed` name the first `NAMED` by address; `left_out` counts the others, if any.
+    """
 
     service: str
     added: tuple[Address, ...]
     removed: tuple[Address, ...]
     count: int
+    left_out: int | None = None
 
 
 class ServiceChanged(Fact, frozen=True, gc=False):
@@ -195,6 +208,7 @@ class Feed:
 
     def __init__(self) -> None:
         self._subscriptions: tuple[Subscription, ...] = ()
+        self._recent: deque[Fact] = deque(maxlen=RECENT)
         self._followers: list[Callable[[Feed | None], None]] = []
         self.is_full = False
         """Nobody can take another fact: call `drop` instead of building one."""
@@ -208,6 +222,15 @@ class Feed:
         """Queue a fact for each subscriber."""
         for each in self._subscriptions:
             each.put(fact)
+
+    def record(self, fact: Fact) -> None:
+        """Keep a rare fact among the recent ones, and queue it for each subscriber."""
+        self._recent.append(fact)
+        self.publish(fact)
+
+    def recent(self) -> tuple[Fact, ...]:
+        """The facts that were recorded last, the oldest first: `RECENT` at most."""
+        return tuple(self._recent)
 
     def drop(self, count: int = 1) -> None:
         """Count facts that were not built, since every queue is full."""

@@ -311,9 +311,8 @@ def _tell_penalties(feed: events.Feed) -> Callable[[addresses.SocketAddress, boo
     """Publish which endpoints go into the penalty box and come out."""
 
     def on_change(backend: addresses.SocketAddress, is_boxed: bool) -> None:  # noqa: FBT001
-        if feed.active:
-            fact = events.EndpointBoxed if is_boxed else events.EndpointReleased
-            feed.publish(fact(time.monotonic(), backend))
+        fact = events.EndpointBoxed if is_boxed else events.EndpointReleased
+        feed.record(fact(time.monotonic(), backend))
 
     return on_change
 

@@ -91,6 +91,19 @@ async def test_who_follows_has_the_feed_only_while_somebody_subscribes() -> None
     three.close()
 
 
+async def test_rare_facts_are_kept_with_and_without_subscribers() -> None:
+    feed = events.Feed()
+    feed.publish(fact(0))
+    feed.record(fact(1))
+    told = feed.subscribe()
+    feed.record(fact(2))
+    assert feed.recent() == (fact(1), fact(2))
+    assert [told.take(), told.take()] == [fact(2), None]
+    for number in range(events.RECENT + 10):
+        feed.record(fact(number))
+    assert feed.recent() == tuple(fact(number) for number in range(10, events.RECENT + 10))
+
+
 def test_a_fact_does_not_change() -> None:
     with pytest.raises(AttributeError):
         fact(1).at = 2.0  # type: ignore[misc]

@@ -7,7 +7,7 @@ goes to an endpoint that this client has not tried yet (decision 5).
 """
 
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, KeysView, Sequence
 from typing import TypeVar
 
 from kproxy.balancer import affinity, member, penalty, strategies
@@ -196,6 +196,11 @@ class ServicePortBalancer:
     def backends(self) -> tuple[addresses.SocketAddress, ...]:
         """The whole set, in rotation order; the first is not necessarily the next."""
         return tuple(m.backend for m in self._rotation)
+
+    @property
+    def members(self) -> KeysView[addresses.SocketAddress]:
+        """The whole set, in no order, without a copy: it changes with the balancer."""
+        return self._members.keys()
 
     @property
     def active(self) -> tuple[addresses.SocketAddress, ...]:

@@ -94,6 +94,8 @@ def get(
         "" if all_namespaces else _value(namespace) or "default",
         _checked(_value(selector)),
     )
+    if asked.selector and any(each.kind.plural == "events" for each in wanted):
+        raise errors.ConfigError("events have no labels, so -l does not fit: name a Service")
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do
     if watch:
         if len(wanted) > 1:
@@ -102,8 +104,6 @@ def get(
             typer.echo("Warning: --watch shows what comes as it comes: no --sort-by", err=True)
         asked.watch(wanted[0], printer)
         return
-    if "events" in (each.kind.plural for each in wanted):
-        raise errors.ConfigError("events are not kept: follow them with kproxy get events -w")
     found, missing = asked.all(wanted)
     if sort_by:
         found = [output.Found(kind, output.in_order(views, kind, sort_by)) for kind, views in found]
@@ -133,8 +133,8 @@ class Question:
 
     def __init__(self, control: Path, namespace: str, selector: str = "") -> None:
         self.namespace = namespace
+        self.selector = selector
         self._control = control
-        self._selector = selector
         self._warned = ""
 
     def all(
@@ -150,7 +150,7 @@ class Question:
                     kind.plural,
                     namespace=self.namespace,
                     name=name,
-                    selector=self._selector,
+                    selector=self.selector,
                     on_warning=self._warn,
                 )
             except errors.NotServedError as error:
@@ -167,7 +167,7 @@ class Question:
             wanted.kind.plural,
             namespace=self.namespace,
             name=wanted.name,
-            selector=self._selector,
+            selector=self.selector,
             on_warning=self._warn,
         )
         identity = control_client.IDENTITIES.get(wanted.kind.plural)

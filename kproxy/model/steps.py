@@ -1,7 +1,8 @@
 """Long computations in steps: a generator that pauses, so that a caller can let others run."""
 
 import heapq
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 _Item = TypeVar("_Item")
@@ -19,6 +20,13 @@ def at_once(steps: Generator[None, None, _Result]) -> _Result:
         except StopIteration as done:
             result: _Result = done.value
             return result
+
+
+def runs(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    """`items`, as many at a time as may be handled between two pauses."""
+    left = iter(items)
+    while run := list(islice(left, _RUN)):
+        yield run
 
 
 def sorted_in_steps(

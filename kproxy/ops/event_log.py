@@ -17,8 +17,6 @@ from kproxy.model import addresses
 
 _BUDGET: Final = 0.001
 _PAUSE: Final = 0.05
-_SHOWN: Final = 10
-"""Endpoints that one line names."""
 _LOOK_SECONDS: Final = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -61,9 +59,9 @@ async def watch_watches(
         unread = metrics.unread(counters(), now)
         for resource in unread.keys() - lost.keys():
             lost[resource] = now - unread[resource]
-            feed.publish(events.WatchLost(now, resource))
+            feed.record(events.WatchLost(now, resource))
         for resource in lost.keys() - unread.keys():
-            feed.publish(events.WatchRegained(now, resource, now - lost.pop(resource)))
+            feed.record(events.WatchRegained(now, resource, now - lost.pop(resource)))
         await asyncio.sleep(_LOOK_SECONDS)
 
 
@@ -107,13 +105,14 @@ def _write(fact: events.Fact) -> None:
             )
         case events.EndpointReleased(_, endpoint):
             _log.debug("endpoint answers again", endpoint=_text(endpoint))
-        case events.EndpointsChanged(_, service, added, removed, count):
+        case events.EndpointsChanged(_, service, added, removed, count, left_out):
             _log.debug(
                 "endpoints changed",
                 service=service,
-                added=_texts(added),
-                removed=_texts(removed),
+                added=[_text(each) for each in added],
+                removed=[_text(each) for each in removed],
                 endpoints=count,
+                **({"left_out": left_out} if left_out else {}),
             )
         case events.ServiceChanged(_, service, change):
             _log.debug(f"service port {change}", service=service)
@@ -123,9 +122,3 @@ def _write(fact: events.Fact) -> None:
 
 def _text(address: events.Address) -> str:
     return str(addresses.SocketAddress(*address))
-
-
-def _texts(addresses: tuple[events.Address, ...]) -> list[str]:
-    shown = [_text(each) for each in addresses[:_SHOWN]]
-    more = len(addresses) - _SHOWN
-    return [*shown, f"and {more} more"] if more > 0 else shown

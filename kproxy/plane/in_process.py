@@ -4,9 +4,11 @@ Balancer and affinity state live here, with the sockets. What comes in is plain 
 (`model.forwarding`), so that a data plane can also live in another process.
 """
 
+import heapq
+import itertools
 import random
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import structlog
@@ -15,7 +17,7 @@ from kproxy import events, metrics
 from kproxy.balancer import affinity, balancer, penalty
 from kproxy.datapath import data_path
 from kproxy.datapath.tcp import connection, halfclose, listener
-from kproxy.model import addresses, forwarding, names
+from kproxy.model import addresses, forwarding, names, steps
 
 _SHOWN = 5
 """Endpoints that one line in the log names."""
@@ -125,16 +127,14 @@ class InProcessPlane:
                     raise
                 self._listening[address] = state
                 self._box.bar(opened.address, str(name))
-                if self._feed.active:
-                    self._feed.publish(events.FrontendOpened(time.monotonic(), str(name), address))
+                self._feed.record(events.FrontendOpened(time.monotonic(), str(name), address))
             case forwarding.CloseFrontend(address):
                 state = self._listening.pop(address)
                 closed = state.listeners.pop(address)
                 self._path.shut(closed)
                 self._box.unbar(closed.address)
-                if self._feed.active:
-                    service = str(state.name)
-                    self._feed.publish(events.FrontendClosed(time.monotonic(), service, address))
+                service = str(state.name)
+                self._feed.record(events.FrontendClosed(time.monotonic(), service, address))
             case forwarding.Forget(name):
                 state = self._ports.pop(name)
                 for each in state.balancers.values():
@@ -156,48 +156,66 @@ class InProcessPlane:
                 message.name, message.policy, self._box, self._rng, self._max_affinity_clients
             )
             self._ports[message.name] = state
-        before = (
-            {backend for each in state.balancers.values() for backend in each.backends}
-            if self._feed.active
-            else set()
-        )
-        yield
+        before = yield from _united(*(each.members for each in state.balancers.values()))
         for scope, backends in (
             (forwarding.Scope.CLUSTER, message.cluster),
             (forwarding.Scope.LOCAL, message.local),
         ):
             state.balancers[scope].configure(message.policy)
             yield from state.balancers[scope].update_steps(backends)
-        wanted = {*message.cluster, *message.local}
-        yield
-        if self._feed.active:
-            self._tell_endpoints(message.name, before, wanted)
-            yield
+        wanted = yield from _united(message.cluster, message.local)
+        yield from self._tell_endpoints(message.name, before, wanted)
         state.counters.keep_endpoints(wanted)
 
     def _tell_failure(
         self, name: names.ServicePortName, address: addresses.SocketAddress, error: OSError
     ) -> None:
-        if self._feed.active:
-            reason = error.strerror or str(error)
-            self._feed.publish(events.FrontendFailed(time.monotonic(), str(name), address, reason))
+        reason = error.strerror or str(error)
+        self._feed.record(events.FrontendFailed(time.monotonic(), str(name), address, reason))
 
     def _tell_service(self, name: names.ServicePortName, change: str) -> None:
-        if self._feed.active:
-            self._feed.publish(events.ServiceChanged(time.monotonic(), str(name), change))
+        self._feed.record(events.ServiceChanged(time.monotonic(), str(name), change))
 
     def _tell_endpoints(
         self,
         name: names.ServicePortName,
         before: Collection[addresses.SocketAddress],
         now: Collection[addresses.SocketAddress],
-    ) -> None:
-        added = tuple(sorted(each for each in now if each not in before))
-        removed = tuple(sorted(each for each in before if each not in now))
+    ) -> Iterator[None]:
+        added, added_count = yield from _first_without(now, before)
+        removed, removed_count = yield from _first_without(before, now)
         if added or removed:
-            self._feed.publish(
-                events.EndpointsChanged(time.monotonic(), str(name), added, removed, len(now))
+            left_out = added_count + removed_count - len(added) - len(removed)
+            self._feed.record(
+                events.EndpointsChanged(
+                    time.monotonic(), str(name), added, removed, len(now), left_out or None
+                )
             )
+
+
+def _united(
+    *several: Iterable[addresses.SocketAddress],
+) -> Generator[None, None, set[addresses.SocketAddress]]:
+    """All of these, in steps."""
+    made: set[addresses.SocketAddress] = set()
+    for run in steps.runs(itertools.chain(*several)):
+        made.update(run)
+        yield
+    return made
+
+
+def _first_without(
+    backends: Iterable[addresses.SocketAddress], excluded: Collection[addresses.SocketAddress]
+) -> Generator[None, None, tuple[tuple[addresses.SocketAddress, ...], int]]:
+    """Those that are not excluded: the first to be named in a fact, and how many. In steps."""
+    first: list[addresses.SocketAddress] = []
+    count = 0
+    for run in steps.runs(backends):
+        found = [each for each in run if each not in excluded]
+        count += len(found)
+        first = heapq.nsmallest(events.NAMED, (*first, *found))
+        yield
+    return tuple(first), count
 
 
 def _report_barred(

@@ -246,10 +246,19 @@ def test_events_are_followed_while_they_happen(lab: Lab) -> None:
         assert watch.wait(20) == 130
     first, _ = json.JSONDecoder().raw_decode("".join(found))
     assert (first["kind"], first["metadata"]["name"]) == ("Event", "web")
-    assert lab.get("events").returncode == 2
     daemon.wait_until(
         lambda: len(lab.table("conn", "--no-headers")) == len(lab.clients), "the others' end"
     )
+
+
+def test_events_show_what_happened_lately(lab: Lab) -> None:
+    heading, *rows = lab.table("events", "svc/web")
+    assert heading == ["AGE", "TIME", "REASON", "SERVICE", "DETAILS"]
+    assert [row[2] for row in rows[:3]] == ["ServiceChanged", "EndpointsChanged", "FrontendOpened"]
+    assert {row[3] for row in rows} == {"web"}
+    assert lab.get("ev", "nope").returncode == 1
+    done = lab.get("events", "-l", "tier=front")
+    assert (done.returncode, "no labels" in done.stderr) == (2, True)
 
 
 def test_a_watch_ends_with_the_proxy(tmp_path: Path) -> None:

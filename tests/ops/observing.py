@@ -53,14 +53,14 @@ class Proxy:
     ) -> None:
         self.box = penalty.PenaltyBox()
         self.source = StillSource(reflectors)
-        self.plane = in_process.InProcessPlane(path, self.box, random.Random(1))
+        self.feed = events.Feed()
+        self.plane = in_process.InProcessPlane(path, self.box, random.Random(1), feed=self.feed)
         self.proxier = proxier.Proxier(
             self.source.store,
             self.plane,
             rules.Options(locate=lambda _: addresses.SocketAddress("127.0.0.1", 0)),
         )
         self.reporter = report.Reporter(self.proxier.frontends)
-        self.feed = events.Feed()
         self.syncs = health.SyncRecord()
         self.seen = observed.Observed(
             source=self.source,

@@ -54,19 +54,20 @@ def test_a_connection_is_shown_with_service_first() -> None:
 
 
 def test_endpoints_and_the_penalty_box_are_shown() -> None:
-    many = tuple((f"10.0.0.{n}", 80) for n in range(12))
+    some = tuple((f"10.0.0.{n}", 80) for n in range(3))
 
     def play(feed: events.Feed) -> None:
         feed.publish(events.EndpointBoxed(1.0, ENDPOINT))
         feed.publish(events.EndpointReleased(2.0, ENDPOINT))
-        feed.publish(events.EndpointsChanged(3.0, "a/web", many, (), 12))
+        feed.publish(events.EndpointsChanged(3.0, "a/web", some, (), 12, 9))
         feed.publish(events.ServiceChanged(4.0, "a/web", "removed"))
         feed.publish(events.FrontendOpened(5.0, "a/web", ENDPOINT))
 
     boxed, released, changed, removed = logged(play)
     assert str(boxed["event"]).startswith("endpoint is avoided")
     assert released["event"] == "endpoint answers again"
-    assert changed["added"] == [*[f"10.0.0.{n}:80" for n in range(10)], "and 2 more"]
+    assert changed["added"] == [f"10.0.0.{n}:80" for n in range(3)]
+    assert (changed["endpoints"], changed["left_out"]) == (12, 9)
     assert removed["event"] == "service port removed"
 
 

@@ -443,3 +443,27 @@ async def test_what_becomes_of_a_service_port_is_told(
     while (fact := told.take()) is not None:
         seen.append(msgspec.structs.replace(fact, at=0.0))
     assert seen == expected
+
+
+async def test_a_fact_names_the_first_endpoints_and_counts_the_others() -> None:
+    """Facts are kept: those about a Service of many endpoints must stay small."""
+    feed = events.Feed()
+    box = penalty.PenaltyBox()
+    path = data_path.DataPath(box)
+    many = tuple(
+        addresses.SocketAddress(f"10.{high}.0.{low}", 80)
+        for high in range(20)
+        for low in range(100)
+    )
+    plane = in_process.InProcessPlane(path, box, random.Random(1), feed=feed)
+    try:
+        plane.apply(sets(many[::-1], many[:50]))
+        plane.apply(sets(many[5:]))
+        plane.apply(sets(many[5:]))
+    finally:
+        path.close()
+    made, added, removed = feed.recent()
+    assert isinstance(made, events.ServiceChanged)
+    web, first = str(WEB), tuple(sorted(many)[: events.NAMED])
+    assert added == events.EndpointsChanged(added.at, web, first, (), 2000, 2000 - events.NAMED)
+    assert removed == events.EndpointsChanged(removed.at, web, (), many[:5], 1995)

@@ -210,6 +210,10 @@ def share(view: View) -> str:
     return "" if part is None else f"{part:.1%}"
 
 
+def _event_age(view: View) -> str:
+    return ages.age(view["time"], datetime.now(UTC))
+
+
 def _service_port(view: View) -> str:
     """The service port of an event, if it concerns one."""
     return ":".join(filter(None, (view["service"], view["port_name"])))
@@ -241,6 +245,7 @@ ENDPOINT_COUNTERS = (
 
 _COLUMNS = {
     "events": (
+        Column("AGE", _event_age),
         Column("TIME", lambda view: view["time"][11:23]),
         field("REASON", "reason"),
         Column("SERVICE", _service_port),

@@ -3,10 +3,10 @@
 `GET /v1/services`, `/v1/endpoints`, `/v1/affinity` and `/v1/connections` answer with a JSON list
 of `status` views; `?namespace=` and `?name=` narrow it to a namespace or a Service,
 `?labelSelector=` to Services with such labels. 404 says that no Service of that name is served.
-`?watch=1` keeps the answer open and sends changes, see `watching`. `GET /v1/events?watch=1` sends
-what happens, see `fact_stream`. `GET /v1/status` answers with
-one object about the whole proxy. What concerns every view, such as that the API server is away,
-comes in a `Warning` header, as Kubernetes API servers send them.
+`?watch=1` keeps the answer open and sends changes, see `watching`. `GET /v1/events` answers with
+what happened lately, and with `?watch=1` goes on with what happens, see `fact_stream`.
+`GET /v1/status` answers with one object about the whole proxy. What concerns every view, such as
+that the API server is away, comes in a `Warning` header, as Kubernetes API servers send them.
 
 Only this user and root are answered: the socket's mode sees to that, and so does a look at who is
 connected, should the mode be changed (docs/faults.md S21).
@@ -118,10 +118,8 @@ class _Control:
         )
 
     async def events(self, request: heads.Request) -> answers.Answer:
-        """What `/v1/events` gives: what happens from now on."""
+        """What `/v1/events` gives: what happened lately, and if asked, what happens then."""
         query = request.query
-        if query.get("watch", "") not in ("1", "true"):
-            return answers.sentence(400, "events are not kept: ask with watch=1")
         if query.get("labelSelector"):
             return answers.sentence(400, "events cannot be selected by labels")
         asked = _Asked(query.get("namespace", ""), query.get("name", ""), ())
@@ -131,7 +129,24 @@ class _Control:
             # What concerns no Service concerns all, unless one is named.
             return asked.names(service) or not (asked.name or service.name)
 
-        return self._watch(fact_stream.lines(self._seen.feed, is_wanted), self._warning_header())
+        headers = self._warning_header()
+        if query.get("watch", "") in ("1", "true"):
+            return self._watch(fact_stream.lines(self._seen.feed, is_wanted), headers)
+        views = [
+            view
+            async for batch in self._shared.batches(fact_stream.recent(self._seen.feed, is_wanted))
+            for view in batch
+        ]
+        if asked.name and not views and not await self._is_served(asked):
+            return answers.sentence(404, "no such Service is served", headers)
+        return answers.Answer(200, msgspec.json.encode(views) + b"\n", headers=headers)
+
+    async def _is_served(self, asked: _Asked) -> bool:
+        """Whether any Service is meant."""
+        found = False
+        async for batch in self._shared.batches(self._select(asked)):
+            found = found or bool(batch)
+        return found
 
     def _select(self, asked: _Asked) -> Iterator[rules.PortPlan]:
         return status.select(self._seen, asked.namespace, asked.name, asked.selector)

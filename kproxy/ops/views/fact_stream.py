@@ -1,13 +1,15 @@
-"""Facts as a stream of JSON lines: `kproxy get events -w`.
+"""Facts as plain data: `kproxy get events`, and as a stream of JSON lines with `-w`.
 
-The lines are those of `watching`: an `ADDED` for each fact, a `BOOKMARK` at the beginning and when
-nothing happens, a `WARNING` when facts came faster than they could be sent. Nothing is kept: a
-stream has what happens while it runs, and while no stream runs no fact is made.
+The lines are those of `watching`: an `ADDED` for each fact that is kept, a `BOOKMARK`, then an
+`ADDED` for each fact that comes, a `BOOKMARK` when nothing happens, a `WARNING` when facts came
+faster than they could be sent. What becomes of single connections is not kept: a stream has it from
+its beginning, and while no stream runs no such fact is made.
 """
 
 import asyncio
+import collections
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import msgspec
@@ -25,13 +27,24 @@ _PAUSE = 0.02
 async def lines(feed: events.Feed, is_wanted: Callable[[status.View], bool]) -> answers.Body:
     """The lines, without end; empty chunks in between."""
     subscription = feed.subscribe()
+    kept = collections.deque(feed.recent())
     last_news, told = time.monotonic(), 0
+    is_first = True
     try:
-        yield watching.line("BOOKMARK", {})
         while True:
             ends = time.monotonic() + _BUDGET
             made = []
-            while time.monotonic() < ends and (fact := subscription.take()) is not None:
+            while time.monotonic() < ends:
+                if kept:
+                    fact = kept.popleft()
+                elif is_first:
+                    is_first = False
+                    made.append(watching.line("BOOKMARK", {}))
+                    continue
+                elif (taken := subscription.take()) is not None:
+                    fact = taken
+                else:
+                    break
                 view = fact_view(fact)
                 if is_wanted(view):
                     made.append(watching.line("ADDED", view))
@@ -48,6 +61,11 @@ async def lines(feed: events.Feed, is_wanted: Callable[[status.View], bool]) -> 
             await asyncio.sleep(_PAUSE)
     finally:
         subscription.close()
+
+
+def recent(feed: events.Feed, is_wanted: Callable[[status.View], bool]) -> Iterator[status.View]:
+    """The facts that are kept, the oldest first."""
+    return filter(is_wanted, map(fact_view, feed.recent()))
 
 
 def fact_view(fact: events.Fact) -> status.View:

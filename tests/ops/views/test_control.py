@@ -109,6 +109,23 @@ async def test_labels_narrow_to_services_that_have_them(asked: Asked) -> None:
         await asked.fetch("services", selector="tier in")
 
 
+async def test_recent_events_are_narrowed_as_services_are(asked: Asked) -> None:
+    asked.proxy.serve("web", "db")
+
+    async def told(**chosen: str) -> set[tuple[str, str]]:
+        return {(view["service"], view["reason"]) for view in await asked.fetch("events", **chosen)}
+
+    assert {("web", "ServiceChanged"), ("db", "ServiceChanged")} <= await told()
+    assert {service for service, _ in await told(name="web")} == {"web"}
+    assert await told(namespace="other") == set()
+    asked.proxy.serve("db")
+    assert ("web", "ServiceChanged") in await told(name="web"), "it is gone, its facts are not"
+    with pytest.raises(errors.NotServedError):
+        await asked.fetch("events", name="nope")
+    with pytest.raises(errors.KproxyError, match="labels"):
+        await asked.fetch("events", selector="a=b")
+
+
 async def test_the_whole_proxy_in_one_answer(asked: Asked) -> None:
     asked.proxy.serve("web", "db")
 

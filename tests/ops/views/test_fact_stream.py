@@ -58,6 +58,19 @@ async def test_what_happens_is_sent_and_nobody_listens_afterwards() -> None:
     assert not feed.active
 
 
+async def test_what_happened_lately_comes_first() -> None:
+    feed = events.Feed()
+    now = time.monotonic()
+    for name in ("default/web:", "default/unwanted:", "default/db:"):
+        feed.record(events.ServiceChanged(now, name, "added"))
+    stream = Stream(feed)
+    async with contextlib.aclosing(stream.lines):
+        assert [(await stream.next())[1]["service"] for _ in range(2)] == ["web", "db"]
+        assert await stream.next() == ("BOOKMARK", {})
+        feed.record(events.ServiceChanged(now, "default/late:", "added"))
+        assert (await stream.next())[1]["service"] == "late"
+
+
 async def test_what_was_lost_is_counted() -> None:
     feed = events.Feed()
     stream = Stream(feed)
