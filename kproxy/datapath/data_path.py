@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kproxy import errors, events, metrics
 from kproxy.datapath import episodes, poller, splice, syscalls
-from kproxy.datapath.tcp import connection, dial, halfclose, listener, probe, relay, sweep
+from kproxy.datapath.tcp import common, connection, dial, halfclose, listener, probe, sweep
 from kproxy.model import addresses, names
 
 _RESERVED_FILES = 128
@@ -139,7 +139,7 @@ class DataPath:
         check_limits(self._limits, open_files)
         self._poller = poller.Poller(self._kernel)
         self._pipes = splice.PipePool(self._kernel, limit=pipe_limit(open_files))
-        self._shared = connection.Shared(self._kernel, self._poller, self._pipes)
+        self._shared = common.Shared(self._kernel, self._poller, self._pipes)
         self._open_files = open_files
         self._listeners: set[listener.Listener] = set()
         self._gate = listener.Gate(self._shared, self._connection_limit(), self._shared.episodes)
@@ -290,16 +290,17 @@ class DataPath:
         """Bring the counters of bytes up to date with the open connections, in steps."""
         handlers = self._poller.handlers()
         for fd in range(len(handlers)):  # the table never shrinks
-            handler = handlers[fd]
-            if type(handler) is relay.Leg and handler.conn.client is handler:
-                handler.conn.count_bytes()
+            conn = connection.of_client(handlers[fd])
+            if conn is not None:
+                conn.count_bytes()
             if fd % _COUNTED_AT_ONCE == 0:
                 yield
 
     def _open_connections(self) -> Iterator[connection.Connection]:
         for handler in self._poller.handlers():
-            if type(handler) is relay.Leg and handler.conn.client is handler:
-                yield handler.conn
+            conn = connection.of_client(handler)
+            if conn is not None:
+                yield conn
 
     def _connection_limit(self) -> int:
         """The limit for the present number of listeners."""

@@ -213,7 +213,7 @@ class Poller:
         if self._again is None and self._loop is not None:
             self._again = self._loop.call_soon(self.turn)
 
-    def is_waiting(self, target: Resumable) -> bool:
+    def is_waiting(self, target: object) -> bool:
         """Whether `target` is yet to be resumed."""
         return target in self._ready
 

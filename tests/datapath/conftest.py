@@ -1,14 +1,25 @@
-"""Every test of the data path runs in a harness, and fails if anything is left of it."""
+"""Every test of the data path runs in a harness, and fails if anything is left of it.
 
-from collections.abc import AsyncIterator
+After each event, the connection that it reached must be in one of the states it may be in.
+"""
+
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.datapath import harness
+from tests.datapath import consistency, harness
 
 
 @pytest.fixture(autouse=True)
-async def bench() -> AsyncIterator[harness.Harness]:
+def violations() -> Iterator[list[str]]:
+    """Check each connection after its events; yield what was found, which must be nothing."""
+    with consistency.watch() as found:
+        yield found
+    assert not found, f"{len(found)} times inconsistent, first: {found[0]}"
+
+
+@pytest.fixture(autouse=True)
+async def bench(violations: list[str]) -> AsyncIterator[harness.Harness]:
     """Yield a harness; afterwards everything must be gone."""
     await harness.until(lambda: not harness.is_still_watching(), "an earlier test's watch is over")
     made = harness.Harness()

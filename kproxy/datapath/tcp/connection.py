@@ -1,15 +1,12 @@
-"""One proxied connection from accept to end, and what all connections of a data path share."""
+"""One proxied connection from accept to end."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from kproxy import events, metrics
-from kproxy.datapath import episodes, poller, splice, syscalls
-from kproxy.datapath.tcp import halfclose, loops, relay
+from kproxy.datapath import poller, syscalls
+from kproxy.datapath.tcp import common, direction, halfclose, relay
 from kproxy.model import addresses, names
-
-if TYPE_CHECKING:
-    from kproxy.datapath.tcp import dial
 
 
 class Picker(Protocol):
@@ -45,36 +42,11 @@ class Target:
         self.counters = counters or metrics.ServicePortCounters(halfclose.REASONS)
 
 
-class Shared:
-    """What every connection of one data path shares."""
+class PendingDial(Protocol):
+    """A dial under way. `dial.Dial` satisfies it."""
 
-    __slots__ = (
-        "connections",
-        "counters",
-        "episodes",
-        "feed",
-        "kernel",
-        "on_room",
-        "own_dials",
-        "pipes",
-        "poller",
-    )
-
-    def __init__(
-        self, kernel: syscalls.Kernel, event_poller: poller.Poller, pipes: splice.PipePool
-    ) -> None:
-        self.kernel = kernel
-        self.poller = event_poller
-        self.pipes = pipes
-        self.counters = metrics.DataPathCounters()
-        self.episodes = episodes.Episodes()
-        self.own_dials = loops.OwnDials(event_poller, self.episodes)
-        self.connections = 0
-        """Connections open now, dialling ones included."""
-        self.feed: events.Feed | None = None
-        """Where to say what happens to connections; None while nobody listens."""
-        self.on_room: Callable[[], None] | None = None
-        """Called when a connection has ended, if anyone waits for that."""
+    def cancel(self) -> None:
+        """Drop the dial's socket."""
 
 
 class Connection:
@@ -103,7 +75,7 @@ class Connection:
 
     def __init__(
         self,
-        shared: Shared,
+        shared: common.Shared,
         target: Target,
         sock: syscalls.StreamSocket,
         fd: int,
@@ -120,7 +92,7 @@ class Connection:
         self.backend: addresses.SocketAddress | None = None
         self.tally: metrics.EndpointCounters | None = None
         """The backend's counters; None until it is connected."""
-        self.dial: dial.Dial | None = None
+        self.dial: PendingDial | None = None
         """The dial under way, if it did not complete at once."""
         self.reason: halfclose.Reason | None = None
         """Set when the end has begun: by the first half-close, or at the end itself."""
@@ -183,7 +155,7 @@ class Connection:
         """Start the inactivity clock anew."""
         self.progress_at = self.shared.poller.now
 
-    def reset_by(self, leg: relay.Leg) -> halfclose.Reason:
+    def reset_by(self, leg: direction.Direction) -> halfclose.Reason:
         """The reason for an end that `leg`'s failure brought about."""
         return halfclose.CLIENT_RESET if leg is self.client else halfclose.BACKEND_RESET
 
@@ -208,6 +180,24 @@ class Connection:
         if self.server is not None:
             syscalls.reset_on_close(self.server.sock)
         self._end(reason)
+
+    def assert_consistent(self) -> None:
+        """Check this connection and both its directions; AssertionError names what does not hold.
+
+        For tests: holds between two events.
+        """
+        client, server = self.client, self.server
+        assert server is not None or not (self.armed or self.is_prompt), "prepared too early"
+        client.assert_consistent()
+        if server is None:
+            return
+        server.assert_consistent()
+        assert self.dial is None, "reached, and still dialling"
+        assert (server.fd < 0) is not self.is_open, "only one of two sockets is given up"
+        if self.is_open:
+            assert client.peer is server, "an open connection is not linked"
+            is_half_closed = client.ended or server.ended
+            assert self.reason is None or is_half_closed, "half-closed, yet neither has ended"
 
     def _tell_end(self, feed: events.Feed, reason: halfclose.Reason) -> None:
         if feed.is_full:
@@ -262,3 +252,15 @@ class Connection:
         shared.connections -= 1
         if shared.on_room is not None:
             shared.on_room()
+
+
+def of_client(handler: poller.EventHandler) -> Connection | None:
+    """The connection whose client socket `handler` is; None for every other handler.
+
+    A walk through the poller's table finds each connection once by it.
+    """
+    if type(handler) is relay.Leg:
+        conn = handler.conn
+        if isinstance(conn, Connection) and conn.client is handler:
+            return conn
+    return None

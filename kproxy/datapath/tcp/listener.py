@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from kproxy import events
 from kproxy.datapath import episodes, poller, syscalls
-from kproxy.datapath.tcp import connection, dial
+from kproxy.datapath.tcp import common, connection, dial
 from kproxy.model import addresses
 
 _ACCEPT_BUDGET = 16
@@ -30,7 +30,7 @@ class Gate:
     came, so every place that becomes free is taken and none of them starves.
     """
 
-    def __init__(self, shared: connection.Shared, limit: int, troubles: episodes.Episodes) -> None:
+    def __init__(self, shared: common.Shared, limit: int, troubles: episodes.Episodes) -> None:
         self._shared = shared
         self._limit = limit
         self._waiting: deque[Listener] = deque()
@@ -131,7 +131,7 @@ class Listener:
         self,
         sock: syscalls.StreamSocket,
         target: connection.Target,
-        shared: connection.Shared,
+        shared: common.Shared,
         dialer: dial.Dialer,
         gate: Gate,
         call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],

@@ -12,20 +12,39 @@ of the two sockets must be the same.
 
 import _socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from kproxy.datapath import episodes, poller, syscalls
 from kproxy.datapath.tcp import halfclose
 from kproxy.model import addresses
 
-if TYPE_CHECKING:
-    from kproxy.datapath.tcp import connection
-
 _EVERY = 8
 _KEPT = 64
 _SO_ORIGINAL_DST = 80
 
-_Dialled = tuple["connection.Connection", syscalls.StreamSocket, addresses.SocketAddress]
+
+class Named(Protocol):
+    """What a connection was accepted for: a service port, and its name as logs show it."""
+
+    text: str
+
+
+class Dialling(Protocol):
+    """A connection that dials. `connection.Connection` satisfies it."""
+
+    @property
+    def is_open(self) -> bool:
+        """False once the connection has ended."""
+
+    @property
+    def target(self) -> Named:
+        """Where its dials are directed."""
+
+    def abort(self, reason: halfclose.Reason, /) -> None:
+        """Reset both sides."""
+
+
+_Dialled = tuple[Dialling, syscalls.StreamSocket, addresses.SocketAddress]
 _Noted = tuple[syscalls.StreamSocket, str, addresses.SocketAddress]
 """A dial's socket, the service port it was made for, and where to. No connection: that may end."""
 
@@ -73,7 +92,7 @@ class OwnDials:
         )
         for handler in self._poller.handlers():
             if getattr(handler, "sock", None) is sock:  # a leg of a connection, or a waiting dial
-                conn: connection.Connection | None = getattr(handler, "conn", None)
+                conn: Dialling | None = getattr(handler, "conn", None)
                 if conn is not None:
                     conn.abort(halfclose.NO_ENDPOINTS)
                 break

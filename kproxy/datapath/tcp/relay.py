@@ -26,13 +26,9 @@ What keeps it both fast and faithful:
 import _socket
 import errno
 import select
-from typing import TYPE_CHECKING
 
 from kproxy.datapath import poller, splice, syscalls
-from kproxy.datapath.tcp import halfclose
-
-if TYPE_CHECKING:
-    from kproxy.datapath.tcp import connection
+from kproxy.datapath.tcp import direction, halfclose
 
 READ_SIZE = 65536
 _BUDGET = 16
@@ -70,61 +66,13 @@ _SO_ERROR = _socket.SO_ERROR
 _URGENT = poller.URGENT
 
 
-class Leg:
+class Leg(direction.Direction):
     """One socket of a connection, and the direction of bytes that starts at it.
 
     Owns `sock` from construction until the connection ends; nothing else may close it.
     """
 
-    __slots__ = (
-        "blocked",
-        "conn",
-        "counted",
-        "ended",
-        "eof",
-        "failed",
-        "fd",
-        "moved",
-        "peer",
-        "pipe",
-        "quick",
-        "readable",
-        "sock",
-        "telltale",
-        "unsent",
-        "watches_writable",
-    )
-
-    def __init__(self, conn: "connection.Connection", sock: syscalls.StreamSocket, fd: int) -> None:
-        self.conn = conn
-        self.sock = sock
-        self.fd = fd
-        """The socket's descriptor; -1 once the connection has ended."""
-        self.peer: Leg | None = None
-        """The leg that bytes read here are written to; None while dialling and once closed."""
-        self.unsent: bytes | None = None
-        """Bytes read here that the peer's socket has not taken yet."""
-        self.pipe: splice.Pipe | None = None
-        """The pipe this direction is spliced through, while it moves bulk."""
-        self.moved = 0
-        """Bytes read from this socket that are in no counter yet."""
-        self.counted = 0
-        """Bytes read from this socket that the service port's counters have."""
-        self.telltale = 0
-        """Events seen here that forbid taking a short read for a drained socket."""
-        self.quick = False
-        """Nothing is special about this leg: an event without telltales means bytes to pass on."""
-        self.readable = False
-        """There may be unread bytes whose edge has been used up."""
-        self.blocked = False
-        """The last write to this socket found its buffer full; EPOLLOUT will come."""
-        self.watches_writable = False
-        self.eof = False
-        """Nothing more will be read here: FIN or a failure was met."""
-        self.failed = False
-        """The socket was reset: no FIN may be sent on behalf of what was read here."""
-        self.ended = False
-        """This direction is over: its last byte and its FIN have been passed on."""
+    __slots__ = ()
 
     def on_events(self, mask: int) -> None:
         """An edge on this socket: read what came, write what was waiting."""
@@ -264,36 +212,6 @@ class Leg:
         self.conn.note_progress()
         self.pump()
 
-    @property
-    def total(self) -> int:
-        """Bytes read from this socket."""
-        return self.counted + self.moved
-
-    def take_count(self) -> int:
-        """The bytes that are in no counter yet; from now on they are in the caller's."""
-        taken, self.moved = self.moved, 0
-        self.counted += taken
-        return taken
-
-    def discard(self) -> None:
-        """Drop bytes that were read here and will not be passed on."""
-        self.unsent = None
-        if self.pipe is not None:
-            self._release_pipe(self.pipe)
-
-    def release_idle_pipe(self) -> None:
-        """Give back a pipe that holds nothing; the next full read borrows one again."""
-        if self.pipe is not None and not self.pipe.filled:
-            self._release_pipe(self.pipe)
-
-    def describe(self) -> str:
-        """The direction's state, for the log of a bug."""
-        return (
-            f"fd={self.fd} total={self.total} blocked={self.blocked} readable={self.readable} "
-            f"telltale={self.telltale:#x} eof={self.eof} failed={self.failed} ended={self.ended} "
-            f"unsent={len(self.unsent or b'')} pipe={self.pipe.filled if self.pipe else None}"
-        )
-
     def _on_change(self, mask: int) -> None:
         """An edge that is more than some bytes to pass on, or that meets a leg that is not idle."""
         peer = self.peer
@@ -320,18 +238,6 @@ class Leg:
                 self.settle()
             else:
                 self._read_announced(mask)
-
-    def settle(self) -> None:
-        """Find out whether the fast path is good for the next event, on either leg."""
-        peer = self.peer
-        if peer is not None:
-            is_clear = not self.blocked and not peer.blocked
-            self.quick = is_clear and self._is_plain()
-            peer.quick = is_clear and peer._is_plain()
-
-    def _is_plain(self) -> bool:
-        """Nothing waits in this direction, and a short read here means drained."""
-        return not self.telltale and not self.eof and self.unsent is None and self.pipe is None
 
     def _note_while_dialling(self, mask: int) -> None:
         """Remember edges until the backend is connected. A FIN is no abort; a reset is."""
@@ -560,10 +466,6 @@ class Leg:
             return
         if not pipe.filled and self.telltale & _URGENT:
             self._release_pipe(pipe)
-
-    def _release_pipe(self, pipe: splice.Pipe) -> None:
-        self.pipe = None
-        self.conn.shared.pipes.give_back(pipe)
 
     def _source_failed(self) -> None:
         """A read failed: the source was reset. Pass on what is kept, then relay the reset."""

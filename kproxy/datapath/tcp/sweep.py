@@ -21,7 +21,7 @@ import asyncio
 import math
 
 from kproxy.datapath import episodes, syscalls
-from kproxy.datapath.tcp import connection, halfclose, relay
+from kproxy.datapath.tcp import common, connection, halfclose, relay
 
 _TICK_SECONDS = 0.5
 _STALL_SECONDS = 1.0
@@ -33,7 +33,7 @@ class Sweep:
 
     def __init__(
         self,
-        shared: connection.Shared,
+        shared: common.Shared,
         *,
         half_closed_timeout: float,
         idle_timeout: float | None,
@@ -67,13 +67,13 @@ class Sweep:
         size = len(handlers)
         share = math.ceil(size * self._tick / self._period)
         for fd in range(self._position, min(self._position + share, size)):
-            handler = handlers[fd]
-            if type(handler) is relay.Leg and handler.conn.client is handler:
+            conn = connection.of_client(handlers[fd])
+            if conn is not None:
                 try:
-                    self.visit(handler.conn, self._shared.poller.now)
+                    self.visit(conn, self._shared.poller.now)
                 except Exception:
                     self._shared.poller.note_bug()
-                    handler.on_bug()
+                    conn.abort(halfclose.BUG)
         self._position = (self._position + share) if self._position + share < size else 0
         self.start()
 
