@@ -31,7 +31,7 @@ import uvloop
 from aiohttp import web
 
 from kproxy import config, process, server
-from kproxy.model import forwarding, names
+from kproxy.model import names
 from kproxy.ops.views import observed
 from kproxy.sources.access import kubeconfig, rest_config
 from kproxy.sources.api import discovery
@@ -99,11 +99,11 @@ async def _follow(seen: observed.Observed, options: argparse.Namespace) -> list[
 
 def _is_chosen(seen: observed.Observed, port: names.ServicePortName, address: str) -> bool:
     """Whether a client of the Service may get the endpoint of that address."""
-    state = seen.plane.port(port)
-    assert state is not None
-    balancer = state.balancers[forwarding.Scope.CLUSTER]
-    picks = (balancer.pick("192.0.2.1", 0.0) for _ in range(ENDPOINTS_EACH))
-    return any(pick is not None and pick.address == address for pick in picks)
+    found = seen.source.store.endpoints(port)
+    return any(
+        each.backend.address == address and seen.plane.endpoint(port, each.backend).is_used
+        for each in found
+    )
 
 
 async def _until(condition: Callable[[], bool]) -> None:

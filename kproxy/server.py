@@ -15,17 +15,14 @@ import contextlib
 import gc
 import operator
 import os
-import random
-import time
 from collections.abc import Callable, Iterator
 from urllib import parse
 
 import structlog
 
 from kproxy import config, errors, events, process, ready_file
-from kproxy.balancer import penalty
-from kproxy.datapath import data_path, syscalls
-from kproxy.model import addresses, admission, names
+from kproxy.datapath import data_path
+from kproxy.model import addresses, admission, forwarding, names
 from kproxy.ops import event_log, health, surface
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed, status
@@ -54,9 +51,7 @@ class Server:
         self._source = self._make_source(cfg)
         self.feed = events.Feed()
         """What happens here, for who subscribes."""
-        box = penalty.PenaltyBox(syscalls.is_local, _tell_penalties(self.feed))
-        self._path = data_path.DataPath(
-            box,
+        self._plane = in_process.InProcessPlane(
             data_path.Limits(
                 half_closed_timeout=cfg.half_closed_timeout,
                 idle_timeout=cfg.idle_timeout,
@@ -64,21 +59,15 @@ class Server:
                 max_connections=cfg.max_connections,
                 max_listeners=cfg.max_listeners,
             ),
-        )
-        self._plane = in_process.InProcessPlane(
-            self._path,
-            box,
-            random.Random(),
             max_affinity_clients=cfg.max_affinity_clients,
             feed=self.feed,
         )
-        self._path.tell(self.feed)
         self._proxier = proxier.Proxier(
             self._source.store,
             self._plane,
             _options(cfg),
             namespaces=cfg.namespaces,
-            room=budget.Budget(self._path.max_listeners, cfg.max_services_per_namespace),
+            room=budget.Budget(self._plane.max_listeners, cfg.max_services_per_namespace),
         )
         self._reporter = report.Reporter(self._proxier.frontends)
         self._runner = runner.Runner(
@@ -89,7 +78,6 @@ class Server:
             source=self._source,
             proxier=self._proxier,
             plane=self._plane,
-            path=self._path,
             reporter=self._reporter,
             runner=self._runner,
             syncs=self._syncs,
@@ -155,7 +143,7 @@ class Server:
                 raise self._failure
         finally:
             self._surface.close()
-            self._path.close()
+            self._plane.close()
             if self._ready_file is not None:
                 self._ready_file.remove()
 
@@ -224,7 +212,7 @@ class Server:
         """What answers for health and metrics is no Service's endpoint. Some may be bound late."""
         for name, address in self.addresses().items():
             if address is not None and (place := _socket_address(address)) is not None:
-                self._plane.bar(place, f"kproxy's {name}")
+                self._plane.apply(forwarding.Bar(place, f"kproxy's {name}"))
 
     def _full_sync(self) -> Iterator[None]:
         self._bar_own_places()
@@ -261,7 +249,7 @@ class Server:
             "ready",
             source=self._source.describe(),
             listening=self._proxier.listening,
-            max_connections=self._path.max_connections,
+            max_connections=self._plane.totals().max_connections,
             **{name: address for name, address in self.addresses().items() if address},
         )
 
@@ -272,14 +260,14 @@ class Server:
             yield from self._ready_file.write(content)
 
     async def _drain(self) -> None:
-        open_now = self._path.connections
+        open_now = self._plane.totals().connections
         grace = self._config.grace_period
         _log.info("stopping", open_connections=open_now, grace_seconds=grace)
         async with asyncio.TaskGroup() as group:
-            draining = group.create_task(self._path.drain(grace))
+            draining = group.create_task(self._plane.drain(grace))
             killed = group.create_task(self._killed.wait())
             await asyncio.wait({draining, killed}, return_when=asyncio.FIRST_COMPLETED)
-            left = draining.result() if draining.done() else self._path.abort_all()
+            left = draining.result() if draining.done() else self._plane.abort()
             draining.cancel()
             killed.cancel()
         _log.info("stopped", connections_reset=left)
@@ -305,16 +293,6 @@ def _socket_address(text: str) -> addresses.SocketAddress | None:
     if not colon or not port.isdecimal():
         return None
     return addresses.SocketAddress(address.strip("[]"), int(port))
-
-
-def _tell_penalties(feed: events.Feed) -> Callable[[addresses.SocketAddress, bool], None]:
-    """Publish which endpoints go into the penalty box and come out."""
-
-    def on_change(backend: addresses.SocketAddress, is_boxed: bool) -> None:  # noqa: FBT001
-        fact = events.EndpointBoxed if is_boxed else events.EndpointReleased
-        feed.record(fact(time.monotonic(), backend))
-
-    return on_change
 
 
 @contextlib.contextmanager

@@ -116,4 +116,15 @@ class Forget:
     name: names.ServicePortName
 
 
-Message = SetBackends | OpenFrontend | CloseFrontend | Forget
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """kproxy itself listens on `address`, for `owner`, which is no service port: no endpoint.
+
+    0.0.0.0 and :: stand for every address of this host.
+    """
+
+    address: addresses.SocketAddress
+    owner: str
+
+
+Message = SetBackends | OpenFrontend | CloseFrontend | Forget | Bar

@@ -1,41 +1,28 @@
-"""The data plane of this process: joins balancers and the data path, and obeys messages.
+"""The data plane of this process: joins penalty box, balancers and the data path.
 
-Balancer and affinity state live here, with the sockets. What comes in is plain data
-(`model.forwarding`), so that a data plane can also live in another process.
+Balancer and affinity state live here, with the sockets. What comes in and goes out is plain data:
+see `plane.DataPlane`, which this satisfies.
 """
 
 import heapq
 import itertools
 import random
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 
 import structlog
 
-from kproxy import events, metrics
+from kproxy import events, metrics, turns
 from kproxy.balancer import affinity, balancer, penalty
-from kproxy.datapath import data_path
+from kproxy.datapath import data_path, syscalls
 from kproxy.datapath.tcp import connection, halfclose, listener
 from kproxy.model import addresses, forwarding, names, steps
+from kproxy.plane import plane, snapshots
 
 _SHOWN = 5
 """Endpoints that one line in the log names."""
 
 _log = structlog.get_logger(__name__)
-
-
-class DataPlane(Protocol):
-    """Who carries out what the proxier found to be different."""
-
-    def apply(self, message: forwarding.Message, /) -> None:
-        """Carry out one message. Only `OpenFrontend` can fail: with OSError, as bind(2)."""
-
-    def steps(self, message: forwarding.SetBackends, /) -> Iterator[None]:
-        """`apply` for a message that may take long, in steps of less than a millisecond.
-
-        All of them must be taken before the next message.
-        """
 
 
 class ServicePortState:
@@ -68,47 +55,137 @@ class ServicePortState:
         }
         self.listeners: dict[addresses.SocketAddress, listener.Listener] = {}
 
-    @property
-    def listen_drops(self) -> int:
-        """Connection requests that the kernel dropped at the frontends, open and closed ones."""
-        return self.counters.listen_drops + sum(each.drops for each in self.listeners.values())
+    def snapshot(self) -> snapshots.ServicePort:
+        """What happened here so far."""
+        counters = self.counters
+        tables = [each.affinity_table for each in self.balancers.values()]
+        present = [table for table in tables if table is not None]
+        return snapshots.ServicePort(
+            active=counters.active,
+            accepted=counters.accepted,
+            ended={reason: count for reason, count in counters.ended.items() if count},
+            bytes_from_clients=counters.bytes_from_clients,
+            bytes_from_backends=counters.bytes_from_backends,
+            dial_failures=dict(counters.dial_failures),
+            listen_drops=(
+                counters.listen_drops + sum(each.drops for each in self.listeners.values())
+            ),
+            reached=sum(each.total for each in counters.endpoints.values()),
+            affinity_entries=sum(map(len, present)) if present else None,
+            affinity_evictions=sum(table.evicted for table in present) if present else None,
+        )
 
     def is_used(self, backend: addresses.SocketAddress) -> bool:
-        """Whether new connections go to `backend` without reservation.
-
-        Not while it is in the penalty box: clients get there only if every other one is, too.
-        """
+        """Whether new connections go to `backend` without reservation."""
         return any(each.is_free(backend) for each in self.balancers.values())
 
 
 class InProcessPlane:
-    """A data plane over one `data_path.DataPath`, which stays its maker's to close."""
+    """A data plane on the running event loop. Satisfies `plane.DataPlane`.
+
+    Raises ConfigError when the open files do not carry `limits`. Owns its penalty box and its
+    data path, with all their sockets.
+    """
 
     def __init__(
         self,
-        path: data_path.DataPath,
-        box: penalty.PenaltyBox,
-        rng: random.Random,
+        limits: data_path.Limits | None = None,
+        rng: random.Random | None = None,
         *,
         max_affinity_clients: int = affinity.DEFAULT_MAX_CLIENTS,
         feed: events.Feed | None = None,
     ) -> None:
-        """`feed` is told what becomes of endpoints, frontends and service ports."""
+        """What becomes of connections, endpoints, frontends and service ports goes to `feed`."""
         self._feed = feed or events.Feed()
-        self._path = path
-        self._box = box
-        self._rng = rng
+        self._box = penalty.PenaltyBox(syscalls.is_local, self._tell_penalty)
+        self._path = data_path.DataPath(self._box, limits)
+        self._path.tell(self._feed)
+        self._rng = rng or random.Random()
         self._max_affinity_clients = max_affinity_clients
         self._ports: dict[names.ServicePortName, ServicePortState] = {}
         self._listening: dict[addresses.SocketAddress, ServicePortState] = {}
 
     @property
+    def max_listeners(self) -> int:
+        """See `plane.DataPlane`."""
+        return self._path.max_listeners
+
+    async def drain(self, grace: float) -> int:
+        """See `plane.DataPlane`."""
+        return await self._path.drain(grace)
+
+    def abort(self) -> int:
+        """See `plane.DataPlane`."""
+        return self._path.abort_all()
+
+    def close(self) -> None:
+        """See `plane.DataPlane`."""
+        self._path.close()
+
+    async def refresh(self, part: plane.Part, shared: turns.Turns) -> None:
+        """Only bytes have to be counted: everything else is read as it stands."""
+        if plane.Part.BYTES in part:
+            async for _ in shared.batches(self._path.count_bytes()):
+                pass
+
+    def totals(self) -> snapshots.Totals:
+        """See `plane.Readable`."""
+        counters = self._path.counters
+        return snapshots.Totals(
+            connections=self._path.connections,
+            max_connections=self._path.max_connections,
+            penalized=len(self._box),
+            counters={name: getattr(counters, name) for name in counters.__slots__},
+        )
+
+    def service_port(self, name: names.ServicePortName) -> snapshots.ServicePort | None:
+        """See `plane.Readable`."""
+        state = self._ports.get(name)
+        return state.snapshot() if state is not None else None
+
+    def endpoint(
+        self, name: names.ServicePortName, backend: addresses.SocketAddress
+    ) -> snapshots.Endpoint:
+        """See `plane.Readable`."""
+        state = self._ports.get(name)
+        counted = state.counters.endpoints.get(backend) if state is not None else None
+        return snapshots.Endpoint(
+            total=counted.total if counted else 0,
+            active=counted.active if counted else 0,
+            dial_failures=counted.dial_failures if counted else 0,
+            is_used=state is not None and state.is_used(backend),
+            penalized_until=self._box.until(backend),
+            own_address_of=self._box.owner(backend),
+        )
+
+    def affinity(self, name: names.ServicePortName, limit: int) -> list[snapshots.Binding]:
+        """See `plane.Readable`."""
+        state, now = self._ports.get(name), time.monotonic()
+        return [
+            snapshots.Binding(
+                scope=scope,
+                client=each.client,
+                backend=each.backend,
+                seconds_left=each.seconds_left,
+            )
+            for scope, balanced in (state.balancers.items() if state is not None else ())
+            if balanced.affinity_table is not None
+            for each in balanced.affinity_table.snapshot(now, limit)
+        ]
+
+    def connections(
+        self, is_asked_for: Callable[[names.ServicePortName], bool] = lambda _: True
+    ) -> Iterator[data_path.ConnectionView]:
+        """See `plane.Readable`. Each is as it stands when its turn comes."""
+        return self._path.connection_views(is_asked_for)
+
+    @property
     def box(self) -> penalty.PenaltyBox:
-        """The penalty box, to read."""
+        """The penalty box, for tests of this data plane."""
         return self._box
 
     def port(self, name: names.ServicePortName) -> ServicePortState | None:
-        """What is held of a service port, to read."""
+        """What is held of a service port, for tests of this data plane."""
         return self._ports.get(name)
 
     def apply(self, message: forwarding.Message) -> None:
@@ -140,10 +217,8 @@ class InProcessPlane:
                 for each in state.balancers.values():
                     each.close()
                 self._tell_service(name, "removed")
-
-    def bar(self, place: addresses.SocketAddress, owner: str) -> None:
-        """kproxy itself listens on `place`, as `owner`, which is no service port: no endpoint."""
-        self._box.bar(place, owner)
+            case forwarding.Bar(address, owner):
+                self._box.bar(address, owner)
 
     def steps(self, message: forwarding.SetBackends) -> Iterator[None]:
         """Balance over these backends, in steps."""
@@ -166,6 +241,10 @@ class InProcessPlane:
         wanted = yield from _united(message.cluster, message.local)
         yield from self._tell_endpoints(message.name, before, wanted)
         state.counters.keep_endpoints(wanted)
+
+    def _tell_penalty(self, backend: addresses.SocketAddress, is_boxed: bool) -> None:  # noqa: FBT001
+        fact = events.EndpointBoxed if is_boxed else events.EndpointReleased
+        self._feed.record(fact(time.monotonic(), backend))
 
     def _tell_failure(
         self, name: names.ServicePortName, address: addresses.SocketAddress, error: OSError

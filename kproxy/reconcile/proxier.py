@@ -34,7 +34,7 @@ from typing import TypeAlias
 import structlog
 
 from kproxy.model import addresses, forwarding, names, steps
-from kproxy.plane import in_process
+from kproxy.plane import plane as planes
 from kproxy.portal import budget, claims
 from kproxy.reconcile import rules
 
@@ -124,7 +124,7 @@ class Proxier:
     def __init__(
         self,
         reader: rules.ObjectReader,
-        plane: in_process.DataPlane,
+        plane: planes.Forwarder,
         options: rules.Options,
         *,
         namespaces: frozenset[str] = frozenset(),

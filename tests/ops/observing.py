@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from kproxy import events, metrics
-from kproxy.balancer import penalty
-from kproxy.datapath import data_path
 from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import services
 from kproxy.ops import health
@@ -49,12 +47,15 @@ class Proxy:
     """The parts of a proxy; nothing is really bound. `seen` is what is observed of them."""
 
     def __init__(
-        self, path: data_path.DataPath, reflectors: Sequence[metrics.ReflectorCounters] = ()
+        self,
+        plane: in_process.InProcessPlane,
+        feed: events.Feed,
+        reflectors: Sequence[metrics.ReflectorCounters] = (),
     ) -> None:
-        self.box = penalty.PenaltyBox()
+        self.box = plane.box
         self.source = StillSource(reflectors)
-        self.feed = events.Feed()
-        self.plane = in_process.InProcessPlane(path, self.box, random.Random(1), feed=self.feed)
+        self.plane = plane
+        self.feed = feed
         self.proxier = proxier.Proxier(
             self.source.store,
             self.plane,
@@ -66,7 +67,6 @@ class Proxy:
             source=self.source,
             proxier=self.proxier,
             plane=self.plane,
-            path=path,
             reporter=self.reporter,
             runner=runner.Runner(tuple, tuple, lambda: False),
             syncs=self.syncs,
@@ -116,8 +116,9 @@ class Proxy:
 @contextlib.contextmanager
 def proxy(reflectors: Sequence[metrics.ReflectorCounters] = ()) -> Iterator[Proxy]:
     """A Proxy on the running event loop."""
-    path = data_path.DataPath(penalty.PenaltyBox())
+    feed = events.Feed()
+    plane = in_process.InProcessPlane(rng=random.Random(1), feed=feed)
     try:
-        yield Proxy(path, reflectors)
+        yield Proxy(plane, feed, reflectors)
     finally:
-        path.close()
+        plane.close()

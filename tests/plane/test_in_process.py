@@ -12,8 +12,6 @@ import pytest
 import structlog
 
 from kproxy import events
-from kproxy.balancer import penalty
-from kproxy.datapath import data_path, syscalls
 from kproxy.model import addresses, forwarding
 from kproxy.model.kinds import services
 from kproxy.plane import in_process
@@ -47,14 +45,13 @@ def other_address() -> addresses.SocketAddress:
 
 @pytest.fixture
 async def plane() -> AsyncIterator[in_process.InProcessPlane]:
-    """A data plane; its data path is closed, and must have no connection left."""
-    box = penalty.PenaltyBox(syscalls.is_local)
-    path = data_path.DataPath(box)
+    """A data plane; closed at the end, when no connection may be left."""
+    made = in_process.InProcessPlane(rng=random.Random(1))
     try:
-        yield in_process.InProcessPlane(path, box, random.Random(1))
-        assert await path.drain(PATIENCE) == 0
+        yield made
+        assert await made.drain(PATIENCE) == 0
     finally:
-        path.close()
+        made.close()
 
 
 async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -374,7 +371,7 @@ async def test_an_address_that_was_given_back_may_be_an_endpoint(
     state = plane.port(WEB)
     plane.apply(sets(backends[:1]))
     plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
-    plane.bar(own, "a test")
+    plane.apply(forwarding.Bar(own, "a test"))
     assert await is_reset(address)
     state = plane.port(WEB)
     assert state is not None
@@ -413,10 +410,8 @@ async def test_what_becomes_of_a_service_port_is_told(
     address: addresses.SocketAddress, backends: tuple[addresses.SocketAddress, ...]
 ) -> None:
     feed = events.Feed()
-    box = penalty.PenaltyBox()
-    path = data_path.DataPath(box)
     told = feed.subscribe()
-    plane = in_process.InProcessPlane(path, box, random.Random(1), feed=feed)
+    plane = in_process.InProcessPlane(rng=random.Random(1), feed=feed)
     try:
         plane.apply(sets(backends[:2], backends[:1]))
         plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
@@ -427,7 +422,7 @@ async def test_what_becomes_of_a_service_port_is_told(
         plane.apply(forwarding.CloseFrontend(address))
         plane.apply(forwarding.Forget(WEB))
     finally:
-        path.close()
+        plane.close()
     web = str(WEB)
     expected = [
         events.ServiceChanged(0.0, web, "added"),
@@ -448,20 +443,18 @@ async def test_what_becomes_of_a_service_port_is_told(
 async def test_a_fact_names_the_first_endpoints_and_counts_the_others() -> None:
     """Facts are kept: those about a Service of many endpoints must stay small."""
     feed = events.Feed()
-    box = penalty.PenaltyBox()
-    path = data_path.DataPath(box)
     many = tuple(
         addresses.SocketAddress(f"10.{high}.0.{low}", 80)
         for high in range(20)
         for low in range(100)
     )
-    plane = in_process.InProcessPlane(path, box, random.Random(1), feed=feed)
+    plane = in_process.InProcessPlane(rng=random.Random(1), feed=feed)
     try:
         plane.apply(sets(many[::-1], many[:50]))
         plane.apply(sets(many[5:]))
         plane.apply(sets(many[5:]))
     finally:
-        path.close()
+        plane.close()
     made, added, removed = feed.recent()
     assert isinstance(made, events.ServiceChanged)
     web, first = str(WEB), tuple(sorted(many)[: events.NAMED])

@@ -19,11 +19,10 @@ from prometheus_client import registry
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 import kproxy
-from kproxy.balancer import affinity
 from kproxy.model import forwarding, names
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed
-from kproxy.plane import in_process
+from kproxy.plane import snapshots
 
 PART = 16
 """Service ports in one part of a family."""
@@ -31,7 +30,7 @@ PART = 16
 _Labels: TypeAlias = dict[str, str]
 _Rows: TypeAlias = Iterable[tuple[_Labels, float]]
 _Names: TypeAlias = Sequence[names.ServicePortName]
-_Read: TypeAlias = Callable[[in_process.ServicePortState], _Rows]
+_Read: TypeAlias = Callable[[snapshots.ServicePort], _Rows]
 
 _DATA_PATH = {
     "accept_errors": "accept(2) calls that failed.",
@@ -73,62 +72,60 @@ class ProxyCollector(registry.Collector):
         """
         for start in range(0, max(len(served), 1), PART):
             ports = served[start : start + PART]
-            held = ((port, self._seen.plane.port(port)) for port in ports)
+            held = ((port, self._seen.plane.service_port(port)) for port in ports)
             yield _metric(
                 kind,
                 name,
                 text,
                 (
                     ({**_labels(port), **more}, value)
-                    for port, state in held
-                    if state is not None
-                    for more, value in read(state)
+                    for port, counted in held
+                    if counted is not None
+                    for more, value in read(counted)
                 ),
             )
 
     def _about_connections(self, served: _Names) -> Iterator[Metric]:
-        path = self._seen.path
+        totals = self._seen.plane.totals()
         yield from self._by_port(
             "counter",
             "kproxy_connections",
             "Connections that have ended, by end reason.",
             served,
-            lambda state: _that_happened("result", state.counters.ended),
+            lambda counted: _that_happened("result", counted.ended),
         )
         yield from self._by_port(
             "gauge",
             "kproxy_connections_active",
             "Connections open now.",
             served,
-            lambda state: [({}, state.counters.active)],
+            lambda counted: [({}, counted.active)],
         )
         text = "Payload bytes relayed, those of open connections included."
-        for _ in path.count_bytes():
-            yield _metric("counter", "kproxy_bytes", text, ())  # a part, so that others may run
         yield from self._by_port("counter", "kproxy_bytes", text, served, _bytes)
         yield from self._by_port(
             "counter",
             "kproxy_dial_failures",
             "Connects to endpoints that failed, by errno.",
             served,
-            lambda state: _that_happened("reason", state.counters.dial_failures),
+            lambda counted: _that_happened("reason", counted.dial_failures),
         )
         yield from self._by_port(
             "counter",
             "kproxy_listen_drops",
             "Connection requests that the kernel dropped because a frontend's queue was full.",
             served,
-            lambda state: [({}, drops)] if (drops := state.listen_drops) else [],
+            lambda counted: [({}, counted.listen_drops)] if counted.listen_drops else [],
         )
-        yield _single("gauge", "kproxy_open_connections", "All open ones.", path.connections)
+        yield _single("gauge", "kproxy_open_connections", "All open ones.", totals.connections)
         yield _single(
             "gauge",
             "kproxy_max_connections",
             "How many connections may be open at once.",
-            path.max_connections,
+            totals.max_connections,
         )
         for field, text in _DATA_PATH.items():
-            yield _single("counter", f"kproxy_{field}", text, getattr(path.counters, field))
+            yield _single("counter", f"kproxy_{field}", text, totals.counters[field])
 
     def _about_frontends(self) -> Iterator[Metric]:
         proxier, reporter = self._seen.proxier, self._seen.reporter
@@ -168,20 +165,20 @@ class ProxyCollector(registry.Collector):
             "kproxy_affinity_entries",
             "Clients bound to an endpoint by session affinity.",
             served,
-            lambda state: _of_affinity(state, len),
+            lambda counted: _unless_none(counted.affinity_entries),
         )
         yield from self._by_port(
             "counter",
             "kproxy_affinity_evictions",
             "Affinity bindings evicted before they expired, because the table was full.",
             served,
-            lambda state: _of_affinity(state, lambda table: table.evicted),
+            lambda counted: _unless_none(counted.affinity_evictions),
         )
         yield _single(
             "gauge",
             "kproxy_penalized_endpoints",
             "Endpoints in the penalty box: a dial failed, and no probe has succeeded since.",
-            len(self._seen.plane.box),
+            self._seen.plane.totals().penalized,
         )
         yield _single("gauge", "kproxy_service_ports", "Service ports served.", len(served))
 
@@ -276,24 +273,19 @@ def _that_happened(label: str, counts: Mapping[str, int]) -> _Rows:
     return [({label: key}, count) for key, count in counts.items() if count]
 
 
-def _bytes(state: in_process.ServicePortState) -> _Rows:
-    counters = state.counters
+def _bytes(counted: snapshots.ServicePort) -> _Rows:
     return _that_happened(
         "direction",
         {
-            "from-clients": counters.bytes_from_clients,
-            "from-backends": counters.bytes_from_backends,
+            "from-clients": counted.bytes_from_clients,
+            "from-backends": counted.bytes_from_backends,
         },
     )
 
 
-def _of_affinity(
-    state: in_process.ServicePortState, read: Callable[[affinity.AffinityTable], int]
-) -> _Rows:
-    """One row if the service port has session affinity, else none."""
-    tables = [each.affinity_table for each in state.balancers.values()]
-    present = [read(table) for table in tables if table is not None]
-    return [({}, sum(present))] if present else []
+def _unless_none(value: float | None) -> _Rows:
+    """One row if there is a value, else none."""
+    return [] if value is None else [({}, value)]
 
 
 def _metric(kind: str, name: str, text: str, rows: _Rows) -> Metric:

@@ -15,6 +15,7 @@ from kproxy import turns
 from kproxy.ops.prometheus import collector
 from kproxy.ops.serving import answers, heads, responder
 from kproxy.ops.views import observed
+from kproxy.plane import plane
 
 PROXY_MODE = "userspace"
 """Conformance suites read this, to know which behaviour to expect."""
@@ -54,6 +55,7 @@ def make_site(seen: observed.Observed, shared: turns.Turns) -> responder.Site:
     shown = make_registry(seen)
 
     async def page() -> answers.Body:
+        await seen.plane.refresh(plane.Part.PORTS | plane.Part.BYTES, shared)
         async with contextlib.aclosing(shared.batches(lines(shown.collect()))) as batches:
             async for batch in batches:
                 yield b"".join(batch)

@@ -27,6 +27,7 @@ from kproxy import turns
 from kproxy.model import labels, names
 from kproxy.ops.serving import answers, heads, places, responder
 from kproxy.ops.views import control_client, fact_stream, observed, status, watching
+from kproxy.plane import plane
 from kproxy.reconcile import rules
 
 MAX_WATCHES = 4
@@ -36,21 +37,23 @@ _Views: TypeAlias = Callable[[observed.Observed, Iterable[rules.PortPlan]], Iter
 
 
 class Resource(NamedTuple):
-    """What can be asked for: who makes the views, and how a watch tells them apart."""
+    """What can be asked for: who makes the views of what, and how a watch tells them apart."""
 
     views: _Views
+    part: plane.Part
     kind: watching.Kind
 
 
 RESOURCES: Mapping[str, Resource] = {
-    name: Resource(views, watching.Kind(control_client.IDENTITIES[name], frozenset(passing)))
-    for name, views, passing in (
-        ("services", status.served_views, ("connections",)),
-        ("endpoints", status.endpoint_views, ("connections",)),
-        ("affinity", status.affinity_views, ("expires_in_seconds",)),
+    name: Resource(views, part, watching.Kind(control_client.IDENTITIES[name], frozenset(passing)))
+    for name, views, part, passing in (
+        ("services", status.served_views, plane.Part.PORTS, ("connections",)),
+        ("endpoints", status.endpoint_views, plane.Part.PORTS, ("connections",)),
+        ("affinity", status.affinity_views, plane.Part.AFFINITY, ("expires_in_seconds",)),
         (
             "connections",
             status.connection_views,
+            plane.Part.CONNECTIONS,
             ("age_seconds", "bytes_from_client", "bytes_from_backend"),
         ),
     )
@@ -90,7 +93,9 @@ class _Control:
         async for batch in self._shared.batches(self._select(asked)):
             plans += batch
         headers = self._warning_header()
-        views, kind = RESOURCES[resource]
+        views, part, kind = RESOURCES[resource]
+        refresh = functools.partial(self._seen.plane.refresh, part, self._shared)
+        await refresh()
         has_left_some = False
         if views is status.connection_views and not selector:
             # A Service that is gone may have left some connections behind.
@@ -100,7 +105,11 @@ class _Control:
             return answers.sentence(404, "no such Service is served", headers)
         if query.get("watch", "") in ("1", "true"):
             lines = watching.changes(
-                lambda: views(self._seen, self._select(asked)), kind, self._shared, self._warning
+                lambda: views(self._seen, self._select(asked)),
+                kind,
+                self._shared,
+                self._warning,
+                refresh,
             )
             return self._watch(lines, headers)
         plans.sort(key=operator.attrgetter("rule.name"))
@@ -112,6 +121,7 @@ class _Control:
         counted = status.Counted()
         async for batch in self._shared.batches(counted.counting(self._seen)):
             del batch
+        await self._seen.plane.refresh(plane.Part.TOTALS, self._shared)
         view = status.proxy_view(self._seen, counted, time.monotonic())
         return answers.Answer(
             200, msgspec.json.encode(view) + b"\n", headers=self._warning_header()

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kproxy import events
-from kproxy.datapath import data_path
 from kproxy.ops import health
 from kproxy.ops.prometheus import durations
-from kproxy.plane import in_process
+from kproxy.plane import plane
 from kproxy.reconcile import proxier, report, runner
 from kproxy.sources import source
 
@@ -21,8 +20,7 @@ class Observed:
 
     source: source.Source
     proxier: proxier.Proxier
-    plane: in_process.InProcessPlane
-    path: data_path.DataPath
+    plane: plane.Readable
     reporter: report.Reporter
     runner: runner.Runner
     syncs: health.SyncRecord

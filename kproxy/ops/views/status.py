@@ -95,20 +95,15 @@ def endpoint_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> 
 def affinity_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
     """`kproxy get affinity`: a view for each client that is bound to an endpoint."""
     for rule in (plan.rule for plan in plans):
-        state = seen.plane.port(rule.name)
-        for scope, balancer in state.balancers.items() if state else ():
-            table = balancer.affinity_table
-            if table is None:
-                continue
-            for binding in table.snapshot(time.monotonic(), AFFINITY_SHOWN):
-                yield {
-                    **_identity(rule, "service"),
-                    "scope": scope.value,
-                    "client": binding.client,
-                    "backend_address": binding.backend.address,
-                    "backend_port": binding.backend.port,
-                    "expires_in_seconds": round(binding.seconds_left, 3),
-                }
+        for binding in seen.plane.affinity(rule.name, AFFINITY_SHOWN):
+            yield {
+                **_identity(rule, "service"),
+                "scope": binding.scope.value,
+                "client": binding.client,
+                "backend_address": binding.backend.address,
+                "backend_port": binding.backend.port,
+                "expires_in_seconds": round(binding.seconds_left, 3),
+            }
 
 
 def connection_views(
@@ -128,7 +123,7 @@ def connection_views(
         service = name.service
         return service in chosen or (service not in present and gone(service))
 
-    for view in seen.path.connection_views(is_asked_for):
+    for view in seen.plane.connections(is_asked_for):
         name = view.service
         yield {
             "namespace": name.service.namespace,
@@ -152,8 +147,8 @@ def has_connections(
     seen: observed.Observed, is_asked_for: Callable[[names.NamespacedName], bool]
 ) -> bool:
     """Whether some connection of such a Service is open."""
-    views = seen.path.connection_views(lambda port: is_asked_for(port.service))
-    return next(views, None) is not None
+    views = seen.plane.connections(lambda port: is_asked_for(port.service))
+    return next(iter(views), None) is not None
 
 
 class Counted:
@@ -176,6 +171,7 @@ class Counted:
 
 def proxy_view(seen: observed.Observed, counted: Counted, now: float) -> View:
     """`kproxy status`: the proxy as a whole. `now` is on the monotonic clock."""
+    totals = seen.plane.totals()
     return {
         "version": kproxy.__version__,
         "pid": os.getpid(),
@@ -195,10 +191,10 @@ def proxy_view(seen: observed.Observed, counted: Counted, now: float) -> View:
         "service_ports": counted.ports,
         "frontends": dict(sorted(counted.states.items())),
         "connections": {
-            "active": seen.path.connections,
-            "limit": seen.path.max_connections,
+            "active": totals.connections,
+            "limit": totals.max_connections,
         },
-        "penalized_endpoints": len(seen.plane.box),
+        "penalized_endpoints": totals.penalized,
         "dropped_log_lines": seen.dropped_log_lines(),
     }
 
@@ -206,8 +202,7 @@ def proxy_view(seen: observed.Observed, counted: Counted, now: float) -> View:
 def _service(seen: observed.Observed, plan: rules.PortPlan) -> View:
     rule = plan.rule
     service = seen.source.store.service(rule.name.service)
-    state = seen.plane.port(rule.name)
-    counters = state.counters if state else None
+    counters = seen.plane.service_port(rule.name)
     main = rule.frontends[0]
     affinity = rule.policy.affinity_seconds
     return {
@@ -250,13 +245,11 @@ def _frontend(status: proxier.FrontendStatus) -> View:
 
 
 def _endpoints(seen: observed.Observed, plan: rules.PortPlan) -> Iterator[View]:
-    state = seen.plane.port(plan.rule.name)
-    counted = dict(state.counters.endpoints) if state else {}
-    all_total = sum(each.total for each in counted.values())
+    counted = seen.plane.service_port(plan.rule.name)
+    all_total = counted.reached if counted else 0
     for endpoint in plan.found:
-        until = seen.plane.box.until(endpoint.backend)
-        counters = counted.get(endpoint.backend)
-        total = counters.total if counters else 0
+        known = seen.plane.endpoint(plan.rule.name, endpoint.backend)
+        until = known.penalized_until
         yield {
             "address": endpoint.backend.address,
             "port": endpoint.backend.port,
@@ -264,14 +257,14 @@ def _endpoints(seen: observed.Observed, plan: rules.PortPlan) -> Iterator[View]:
             "serving": endpoint.serving,
             "terminating": endpoint.terminating,
             "node": endpoint.node,
-            "in_use": state is not None and state.is_used(endpoint.backend),
+            "in_use": known.is_used,
             "penalized_until": None if until is None else _wall_clock(until),
-            "own_address_of": seen.plane.box.owner(endpoint.backend),
+            "own_address_of": known.own_address_of,
             "connections": {
-                "total": total,
-                "active": counters.active if counters else 0,
-                "dial_failures": counters.dial_failures if counters else 0,
-                "share": round(total / all_total, 4) if all_total else None,
+                "total": known.total,
+                "active": known.active,
+                "dial_failures": known.dial_failures,
+                "share": round(known.total / all_total, 4) if all_total else None,
             },
         }
 

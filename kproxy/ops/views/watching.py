@@ -12,7 +12,7 @@ view, and a client that reads slowly misses what came and went in between, never
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -49,15 +49,23 @@ class _Seen(NamedTuple):
 
 
 async def changes(
-    views: Views, kind: Kind, shared: turns.Turns, warning: Callable[[], str]
+    views: Views,
+    kind: Kind,
+    shared: turns.Turns,
+    warning: Callable[[], str],
+    refresh: Callable[[], Awaitable[None]],
 ) -> answers.Body:
-    """The lines of a watch on `views`, without end; empty chunks between the looks."""
+    """The lines of a watch on `views`, without end; empty chunks between the looks.
+
+    `refresh` is awaited before each look.
+    """
     known: dict[_Key, int] = {}
     is_first, warned = True, ""
     last_news = time.monotonic()
     while True:
         began = time.monotonic()
         present: set[_Key] = set()
+        await refresh()
         async for batch in shared.batches(_seen(views(), kind)):
             news = b"".join(_news(batch, known, present))
             if news:

@@ -21,8 +21,11 @@ class Watched:
         self.warning = ""
         self._lines: list[bytes] = []
         self.stream = watching.changes(
-            lambda: list(self.views), KIND, turns.Turns(), lambda: self.warning
+            lambda: list(self.views), KIND, turns.Turns(), lambda: self.warning, self._refresh
         )
+
+    async def _refresh(self) -> None:
+        """Nothing: the views are always up to date."""
 
     async def next(self) -> tuple[str, dict[str, Any]]:
         """The next event; the looks that find nothing are passed over."""

@@ -1,0 +1,69 @@
+"""What a data plane says of itself, as frozen data that can cross a process boundary.
+
+Counts are those since the data plane started, or since it was first given the service port.
+Moments are on the monotonic clock, which all processes of a host share.
+"""
+
+import msgspec
+
+from kproxy.model import addresses, forwarding
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """A data plane as a whole.
+
+    `connections` are open now, dialling ones included, of `max_connections` that may be.
+    `penalized` endpoints are in the penalty box. `counters` are those of
+    `metrics.DataPathCounters`, by name.
+    """
+
+    connections: int
+    max_connections: int
+    penalized: int
+    counters: dict[str, int]
+
+
+class ServicePort(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened on one service port; see `metrics.ServicePortCounters`.
+
+    `ended` and `dial_failures` have only what happened at least once. `affinity_entries` and
+    `affinity_evictions` are None without session affinity.
+    """
+
+    active: int
+    accepted: int
+    ended: dict[str, int]
+    bytes_from_clients: int
+    bytes_from_backends: int
+    dial_failures: dict[str, int]
+    listen_drops: int
+    reached: int
+    """Connections that reached an endpoint, of the endpoints that are counted now."""
+    affinity_entries: int | None
+    affinity_evictions: int | None
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint of a service port; see `metrics.EndpointCounters`.
+
+    `is_used` says whether new connections go there without reservation: not while the endpoint is
+    in the penalty box, when clients get there only if every other one is, too. `penalized_until`
+    is when the box probes it next, None while it is outside. `own_address_of` names what of kproxy
+    listens there: such an endpoint gets no connections.
+    """
+
+    total: int = 0
+    active: int = 0
+    dial_failures: int = 0
+    is_used: bool = False
+    penalized_until: float | None = None
+    own_address_of: str | None = None
+
+
+class Binding(msgspec.Struct, frozen=True, kw_only=True):
+    """A client that session affinity sends to `backend`, for so many seconds more."""
+
+    scope: forwarding.Scope
+    client: str
+    backend: addresses.SocketAddress
+    seconds_left: float
