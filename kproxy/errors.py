@@ -24,7 +24,7 @@ class PortalUnavailableError(KproxyError):
 
 
 class PortalRefusedError(KproxyError):
-    """A virtual address is not served because serving it could take traffic from someone else."""
+    """A virtual address is not served because it could take traffic from its rightful server."""
 
 
 class NotServedError(KproxyError):
@@ -32,7 +32,7 @@ class NotServedError(KproxyError):
 
 
 def in_one_line(error: BaseException) -> str:
-    """What somebody else's exception says, for a sentence of ours: a line, 200 letters at most."""
+    """The text of a library's exception for a message: one line, 200 letters at most."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

@@ -3,13 +3,13 @@
 A fact is plain frozen data: it says what was true at a moment and holds no part of the proxy.
 Service ports are named as text, `NAMESPACE/NAME:PORT`; moments are seconds of the monotonic clock.
 
-The feed never blocks who publishes. Each subscription has a bounded queue of its own, and what
-comes while it is full is dropped and counted there. While nobody subscribes, nothing is built:
-a publisher looks at `Feed.active` first, or is given the feed only for that long. One that
-publishes very often also looks at `Feed.is_full`, and builds nothing that no queue would take.
+The feed never blocks a publisher. Each subscription has a bounded queue of its own; facts that
+come while it is full are dropped and counted there. Without a subscription no fact is built: a
+publisher checks `Feed.active` first, or holds the feed only while there is one (`Feed.follow`). A
+publisher of many facts also checks `Feed.is_full`, and builds none while every queue is full.
 
 Facts that are rare, because they do not come with each connection, are recorded: always built, and
-the last of them kept, for those who ask afterwards what happened.
+the last of them are kept for callers that ask afterwards what happened.
 """
 
 import asyncio
@@ -199,23 +199,23 @@ class Subscription:
             await self._ready.wait()
 
     def close(self) -> None:
-        """Want no more."""
+        """End this subscription."""
         self._feed.end(self)
 
 
 class Feed:
-    """Hands facts to whoever subscribes. One per proxy; used from one thread."""
+    """Hands facts to subscribers. One per proxy; used from one thread."""
 
     def __init__(self) -> None:
         self._subscriptions: tuple[Subscription, ...] = ()
         self._recent: deque[Fact] = deque(maxlen=RECENT)
         self._followers: list[Callable[[Feed | None], None]] = []
         self.is_full = False
-        """Nobody can take another fact: call `drop` instead of building one."""
+        """Every queue is full: call `drop` instead of building a fact."""
 
     @property
     def active(self) -> bool:
-        """Whether anybody subscribes."""
+        """Whether there is a subscription."""
         return bool(self._subscriptions)
 
     def publish(self, fact: Fact) -> None:
@@ -248,12 +248,12 @@ class Feed:
         return made
 
     def end(self, subscription: Subscription) -> None:
-        """`subscription` wants no more."""
+        """Remove `subscription`."""
         self._change(tuple(each for each in self._subscriptions if each is not subscription))
 
     def follow(self, give: Callable[["Feed | None"], None]) -> None:
-        """Call `give` with this feed when somebody begins to listen, and with None when nobody
-        does any more. For who cannot afford to ask each time."""
+        """Call `give` with this feed when the first subscription comes, and with None when the
+        last one ends. For publishers that cannot afford to check `active` each time."""
         self._followers.append(give)
         if self.active:
             give(self)

@@ -1,14 +1,14 @@
-"""Counters: plain integers, read by whoever shows them.
+"""Counters: plain integers.
 
-The hot path only ever adds to an attribute. Turning these into Prometheus samples is the work of
-a collector, at scrape time.
+The hot path only adds to an attribute. A collector turns them into Prometheus samples when a scrape
+comes.
 """
 
 from collections import Counter
 from collections.abc import Collection, Iterable
 
 SETTLED_SECONDS = 1.0
-"""A request that has gone well for so long is a good one, whatever happened before."""
+"""A request that has gone well for this long ends the trouble before it."""
 
 
 class EndpointCounters:

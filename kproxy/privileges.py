@@ -46,7 +46,7 @@ class _Sets(ctypes.Structure):
 
 
 def held() -> int:
-    """The capabilities that this process may use, a bit for each; 0 where that is not told."""
+    """The capabilities that this process may use, a bit for each; 0 if /proc does not say."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("CapPrm:"):

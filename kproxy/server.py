@@ -2,9 +2,9 @@
 
     where objects come from      what should be true    make it so           which, and how bytes move
 
-    cluster.InformerSource   →   cluster.Store      →   reconcile.Proxier →  portal     where to listen
-      a cluster, or              model.Service          .sync()              balancer   which endpoint
-    cluster.ManifestSource       model.Endpoint                              datapath   client ↔ backend
+    sources.api              →   sources.Store      →   reconcile.Proxier →  plane
+      a cluster, or              model.Service          portal: where        balancer: which endpoint
+    sources.files                model.Endpoint         to listen            datapath: client ↔ backend
       files, followed live
 
 `Server` is the composition root. Nothing below it reads `Config`: values arrive as arguments.
@@ -209,7 +209,7 @@ class Server:
                 group.create_task(event_log.write(self.feed))
 
     def _bar_own_places(self) -> None:
-        """What answers for health and metrics is no Service's endpoint. Some may be bound late."""
+        """Bar the addresses of health, metrics and control as endpoints, once they are bound."""
         for name, address in self.addresses().items():
             if address is not None and (place := _socket_address(address)) is not None:
                 self._plane.apply(forwarding.Bar(place, f"kproxy's {name}"))
@@ -232,16 +232,16 @@ class Server:
             self._is_ready = True
 
     def _announce(self) -> Iterator[None]:
-        """The first sync is done: tell the log and the ready file."""
-        # What exists now lives as long as the process: keep the collector from walking it. It is
-        # not asked to clean up first, which at 10,000 Services would hold every relay up.
+        """The first sync is done: write the ready file and a line in the log."""
+        # What exists now lives as long as the process: keep the collector from walking it. There is
+        # no collection before: at 10,000 Services it would hold every relay up.
         gc.freeze()
         gc.enable()
         yield
         try:
             yield from self._write_ready_file()
         except errors.KproxyError as error:
-            # Whoever waits for the file would wait for ever: better to end and say why.
+            # A program that waits for the file would wait for ever: end, and say why.
             self._failure = error
             self.stop()
             return
@@ -335,7 +335,7 @@ def _api_server(cfg: config.Config) -> addresses.SocketAddress | None:
 
 
 def _report_problem(problem: source.Problem) -> None:
-    """Tell the user once what is wrong with an input."""
+    """Log what is wrong with an input."""
     if problem.severity is admission.Severity.ERROR:
         _log.error(str(problem))
     elif problem.severity is admission.Severity.WARNING:

@@ -297,8 +297,8 @@ class Each(Generic[_Value]):
 class Entry:
     """What a field says about itself; `setting` makes it.
 
-    `absent` computes the value when none is given, in the place of the field's default, which is
-    then for those who make a configuration in code.
+    `absent` computes the value when none is given; the field's default then applies only to a
+    configuration that is made in code.
     """
 
     kind: Kind[Any]

@@ -16,7 +16,7 @@ _Item = TypeVar("_Item")
 
 
 class Turns:
-    """Shares the event loop among long computations and everybody else.
+    """Shares the event loop between long computations and everything else.
 
     However many computations there are, each turn of the loop carries one slice of one of them.
     """

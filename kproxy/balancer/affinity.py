@@ -37,8 +37,8 @@ class AffinityTable:
     of seconds. It ends at once when its member leaves the set. The table is in memory alone: a
     restart forgets it (docs/faults.md A09).
 
-    `now` must not run backwards. If it does by a little, some entries are freed late, and
-    nothing worse happens.
+    `now` must not run backwards. If it does by a little, some entries are freed late; nothing
+    else is affected.
     """
 
     __slots__ = (
@@ -134,8 +134,8 @@ class AffinityTable:
     def sweep(self, now: float, limit: int = SWEEP) -> int:
         """Remove at most `limit` worthless entries from the front; how many were removed.
 
-        Every operation does this by itself. A caller with time to spare may do more of it, to
-        free the memory of a service port that nobody connects to.
+        Every operation does some of this. A caller with time to spare may do more, to free the
+        memory of a service port that no client connects to.
         """
         entries = self._entries
         for removed in range(limit):

@@ -6,8 +6,8 @@ from kproxy.model import addresses
 class Member:
     """One stay of a backend in a balancer's set.
 
-    A backend that leaves and returns is a new member. So whatever still points to the old one
-    is known to be out of date by `alive` alone, without being looked for (docs/faults.md A05).
+    A backend that leaves and returns is a new member. So a reference to the old one is out of date
+    if its `alive` is false, and need not be searched for (docs/faults.md A05).
     """
 
     __slots__ = ("alive", "backend", "barred", "boxed", "clients")

@@ -1,9 +1,9 @@
 """The penalty box: backends that failed a dial, kept away from clients until a probe succeeds.
 
-kube-proxy's userspace mode let every client find out about a dead endpoint for itself, at up to
-3.75 s each (docs/behaviour.md section 2, item 18). Here the first failed dial boxes the backend
-for all service ports of the data plane, and it comes out when a dial succeeds: no client pays
-for finding out. The box is a bookkeeper; whoever owns it makes the probe dials.
+In kube-proxy's userspace mode every client dialled a dead endpoint itself, at up to 3.75 s each
+(docs/behaviour.md section 2, item 18). Here the first failed dial boxes the backend for all
+service ports of the data plane, and a dial that succeeds takes it out: no later client waits for
+it. The box only keeps the books; its owner makes the probe dials.
 
 kproxy's own listening addresses are *barred*: a connection to one of them would come back to the
 proxy itself, and round and round if two Services name each other. No probe frees a barred backend;
@@ -23,7 +23,7 @@ LONGEST_PENALTY = 30.0
 
 
 class Watcher(Protocol):
-    """Told when a backend that it watches goes into the box or comes out."""
+    """Is called when a backend that it watches goes into the box or comes out."""
 
     def penalty_changed(self, backend: addresses.SocketAddress, *, boxed: bool) -> None:
         """`backend` has just been boxed, barred or freed. Must not watch or unwatch anything."""
@@ -54,8 +54,8 @@ class PenaltyBox:
     Only watched backends are known: a failure of any other changes nothing, and the last
     watcher takes the backend's record along, so it is never probed again.
 
-    `boxed` is the box itself, to look into and not to change: while it is empty, as it nearly
-    always is, nobody needs to tell of a success.
+    `boxed` is the box itself, to read and not to change: while it is empty, as it nearly always
+    is, a caller need not report successes.
     """
 
     __slots__ = ("_due", "_is_local", "_on_change", "_own", "_own_ports", "_watchers", "boxed")
@@ -85,7 +85,7 @@ class PenaltyBox:
         return backend in self.boxed
 
     def watch(self, backend: addresses.SocketAddress, watcher: Watcher) -> bool:
-        """Tell `watcher` of every change from now on.
+        """Call `watcher` at every change from now on.
 
         Returns whether `backend` is boxed or barred now.
         """
@@ -93,7 +93,7 @@ class PenaltyBox:
         return backend in self.boxed or self.owner(backend) is not None
 
     def owner(self, backend: addresses.SocketAddress) -> str | None:
-        """Of a barred backend, who listens there: a service port, "healthz"...; else None."""
+        """What listens on a barred backend: a service port, "healthz"...; else None."""
         owner = self._own.get(backend)
         if owner is None and backend.port in self._own_ports and self._is_local(backend.address):
             owner = self._own_ports[backend.port]
@@ -130,7 +130,7 @@ class PenaltyBox:
             self._unschedule(backend, term)
 
     def unwatch(self, backend: addresses.SocketAddress, watcher: Watcher) -> None:
-        """`watcher` no longer uses `backend`. Forgets the backend when nobody does."""
+        """`watcher` no longer uses `backend`. The last watcher's leaving forgets the backend."""
         watchers = self._watchers.get(backend)
         if watchers is None:
             return

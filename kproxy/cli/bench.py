@@ -108,7 +108,7 @@ def bench(
         html_page.require_charts()
     terminal = console.Console(stderr=True, highlight=False)
     report = run.execute(request, terminal)
-    if to_json:  # first: a reader who closes the pipe must not cost the results
+    if to_json:  # first: a closed pipe on stdout must not lose the results
         results.write(report, to_json)
     if to_html:
         html_page.write_html(report, to_html)

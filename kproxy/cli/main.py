@@ -3,8 +3,8 @@
 Exit codes: 0 done, 1 failed at run time, 2 wrong usage or configuration, 130 ended by Ctrl-C.
 Errors go to stderr; a traceback never reaches a user.
 
-Only what the subcommand needs is imported, and as late as possible: `kproxy get` does not wait
-for the simulated cluster, and a Ctrl-C finds somebody at home who knows what to do with it.
+Only what the subcommand needs is imported, and as late as possible: `kproxy get` does not wait for
+the simulated cluster, and a Ctrl-C during the imports already ends the process in the right way.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has enough. What is left in the buffer has nowhere to go.
+        # The reader of our output closed it. The rest of the buffer goes to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return errors.KproxyError.exit_code
     except Exception as error:
@@ -178,7 +178,7 @@ def _usage_sentence(error: "typer.TyperException") -> str:
 
 
 def _bug_sentence(error: Exception) -> str:
-    """An error nobody foresaw: no traceback, but enough to report it."""
+    """The sentence for an unexpected error: no traceback, but enough to report it."""
     import traceback  # noqa: PLC0415  # hardly ever needed
 
     frames = traceback.extract_tb(error.__traceback__)

@@ -63,7 +63,7 @@ def run(invocation: typer.Context, **flags: settings.Given) -> None:
             _log.warning(note)
         for note in invocation.obj or ():
             _log.info(note)
-        # Half a second, for which nobody who mistyped a flag need wait.
+        # Importing it takes half a second: a mistyped flag is answered before.
         from kproxy import server  # noqa: PLC0415
 
         event_loop.run(server.serve(chosen, lambda: writer.dropped))

@@ -1,4 +1,4 @@
-"""Say once that a trouble has begun, and once, with a count, that it is over.
+"""Log once that a trouble has begun, and once, with a count, that it is over.
 
 A trouble that many clients meet is one line in the log and not one for each of them: a full log
 hides what else happens, and writing it takes the time that clients wait for.

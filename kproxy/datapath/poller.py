@@ -5,8 +5,8 @@ and uvloop 0.22 could close a file descriptor twice when a connect was cancelled
 one user's response to another (uvloop 645, 738). So the event loop watches one descriptor, this
 epoll's, and never a data-path socket.
 
-Edge-triggered means: an event says that something *changed*, once. Whoever gets it must go on
-until the kernel says EAGAIN, or remember that there is more. A descriptor is registered once and
+Edge-triggered means: an event says that something *changed*, once. Its handler must go on until the
+kernel says EAGAIN, or remember that there is more. A descriptor is registered once and
 hardly ever modified, so a connection costs two `epoll_ctl` calls in its life.
 
 The file descriptor number is all that an event carries, and the kernel hands a closed number out
@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 
 class EventHandler(Protocol):
-    """Whoever owns a registered descriptor."""
+    """The owner of a registered descriptor."""
 
     def on_events(self, mask: int) -> None:
         """Handle an edge. Must not raise; if it does, `on_bug` ends this handler only."""
@@ -55,7 +55,7 @@ class EventHandler(Protocol):
 
 
 class Resumable(Protocol):
-    """Whoever used up its budget and wants another turn."""
+    """A handler that used up its budget and wants another turn."""
 
     def resume(self) -> None:
         """Go on where the budget ended."""
@@ -71,7 +71,7 @@ class Closable(Protocol):
 
 
 class Nobody:
-    """Whose descriptors are those that nobody watches. Counts the events that come for them."""
+    """The handler of every descriptor that is not registered: counts the events that come."""
 
     __slots__ = ("events",)
 
@@ -113,7 +113,7 @@ class Poller:
 
     @property
     def stale_events(self) -> int:
-        """Events that came for a descriptor that nobody watches any more."""
+        """Events that came for a descriptor after its connection had ended."""
         return self._nobody.events
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:

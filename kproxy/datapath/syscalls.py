@@ -32,7 +32,7 @@ _IPPROTO_TCP = _socket.IPPROTO_TCP
 
 
 class StreamSocket(Protocol):
-    """The methods of a TCP socket that the data path uses. Whoever holds one closes it."""
+    """The methods of a TCP socket that the data path uses. Its holder closes it."""
 
     def fileno(self) -> int: ...
     def recv_into(self, buffer: bytearray | memoryview, /) -> int: ...
@@ -87,8 +87,8 @@ def send_unpaced(sock: StreamSocket, address: str) -> None:
 
     Nothing is done unless `address`, one of its ends, is of loopback. Where BBR is the default it
     paces what is sent by a model of a network that is not there: a stream over loopback reached
-    1.2 GB/s with it, and 1.8 with Reno. Every kernel has Reno, and lets anybody choose it; if an
-    administrator forbids that, so be it.
+    1.2 GB/s with it, and 1.8 with Reno. Every kernel has Reno, and any process may choose it; if an
+    administrator forbids that, the default stays.
     """
     found = addresses.parse(address)
     if found is not None and found.use is addresses.Use.LOOPBACK:
@@ -99,8 +99,8 @@ def send_unpaced(sock: StreamSocket, address: str) -> None:
 def listen_drops(sock: StreamSocket) -> int:
     """How many connection requests a listening socket has dropped, mostly since its queue was full.
 
-    Whoever asked asks again, a second later and ever more rarely (RFC 6298). 0 where the kernel
-    does not tell.
+    The client retries after a second, then ever more rarely (RFC 6298). 0 if the kernel does not
+    count them.
     """
     with contextlib.suppress(OSError):
         counted = sock.getsockopt(_SOL_SOCKET, _SO_MEMINFO, 4 * (_SK_MEMINFO_DROPS + 1))

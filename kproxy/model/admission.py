@@ -55,9 +55,9 @@ class Finding:
 class Admission:
     """What became of one object.
 
-    `subject` is its kind and name, as far as they can be told; `key` identifies it when both
-    can. `accepted` is None when the object is invalid, and also when it is valid and not for a
-    proxy: a consumer forgets an earlier version of the latter, and keeps one of the former.
+    `subject` is its kind and name as far as they can be read; `key` is both, None if one is
+    missing. `accepted` is None when the object is invalid, and also when it is valid but not for
+    a proxy: a consumer keeps the last good version in the first case and removes it in the second.
     `position` is where in a list it stands ("items[3]"), "" outside lists.
     """
 
@@ -74,7 +74,7 @@ class Admission:
 
     @property
     def is_nameless(self) -> bool:
-        """Whether it is invalid and cannot even be told apart from others."""
+        """Whether it is invalid and has no readable name either."""
         return self.is_invalid and self.key is None
 
 
@@ -90,7 +90,7 @@ def admit(raw: objects.RawObject, *, allow_loopback: bool = False) -> list[Admis
 def admit_steps(
     raw: objects.RawObject, *, allow_loopback: bool = False
 ) -> Iterator[Admission | None]:
-    """The same bit by bit: gives None where others can be let run, at least every 2 ms."""
+    """`admit` in steps: yields None at least every 2 ms, where a caller can let others run."""
     try:
         envelope = objects.envelope(raw)
         group_kind = (envelope.api_version, envelope.kind)
@@ -239,7 +239,7 @@ def _unreadable(error: objects.ShapeError, position: str) -> Admission:
 
 
 def _named(raw: objects.RawObject, kind: names.Kind | None, label: str) -> tuple[str, Key | None]:
-    """How to call an object that was not accepted, and its key if that can be told."""
+    """The subject of an object that was not accepted, and its key if it has a readable name."""
     metadata = objects.field_or_none(raw, "metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str) or not name:

@@ -1,9 +1,9 @@
 """Addresses for Services in files that have none: what kube-apiserver would have given them.
 
-An address follows from the Service's namespace and name, so that it is the same after a restart
-and on another computer, in whatever order the files are read. Of two Services that come to the
-same address by their names, the one whose name has the smaller hash gets it, and the other its
-next choice; an address that is written down anywhere is nobody's choice.
+An address follows from the Service's namespace and name, so it is the same after a restart, on
+another computer, and in any order of the files. If two names lead to the same address, the name
+with the smaller hash gets it and the other gets its next choice. An address that a file names is
+never allocated.
 """
 
 import hashlib
@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Iterable
 from kproxy.model import names
 
 CLUSTER_IPS = ipaddress.IPv4Network("10.96.0.0/12")
-"""Where cluster IPs come from: the range of kubeadm, of which the first 256 are left to those
-who write addresses down."""
+"""Where cluster IPs come from: the range of kubeadm. The first 256 are left for addresses that
+files name."""
 
 NODE_PORTS = range(30000, 32768)
 """Where node ports come from: `--service-node-port-range` as it is by default."""

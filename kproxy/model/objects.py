@@ -191,7 +191,7 @@ def json_object(data: bytes) -> msgspec.Raw:
 
 
 def envelope(raw: RawObject) -> Envelope:
-    """The type of `raw` and, for a list, its items. Raises ShapeError if they cannot be told."""
+    """The type of `raw` and, for a list, its items. Raises ShapeError if `raw` has none."""
     if isinstance(raw, msgspec.Raw):
         try:
             parts = _json_envelope.decode(raw)

@@ -1,11 +1,10 @@
-"""Health as kube-proxy tells it: /healthz and /livez (`pkg/proxy/healthcheck/proxy_health.go`).
+"""Health as kube-proxy reports it: /healthz and /livez (`pkg/proxy/healthcheck/proxy_health.go`).
 
-The rule is the modern one: unhealthy is who has had something to do for a minute and has not
-done it. It is judged by the *oldest* pending change, so that a steady stream of changes cannot
-hide a sync that hangs or fails. /livez says just that, and is for liveness probes. /healthz is
-for whoever sends traffic here: it also fails before the first sync, when nothing is served yet
-(kube-proxy says 200 then), and from the moment the proxy is told to stop, while connections
-finish and /livez stays well (docs/faults.md K01 and P01).
+The proxy is unhealthy when a change has waited 60 s without a successful sync. The *oldest*
+pending change counts, so a steady stream of changes cannot hide a sync that hangs or fails.
+/livez reports just that, for liveness probes. /healthz is for load balancers: it also fails before
+the first sync, when nothing is served yet (kube-proxy says 200 then), and from the moment the
+proxy is asked to stop, while connections finish and /livez stays well (docs/faults.md K01, P01).
 """
 
 import contextlib
@@ -70,7 +69,7 @@ class SyncRecord:
         self._done_at = self.now()
 
     def stop(self) -> None:
-        """The proxy has been told to end: no new traffic, please."""
+        """The proxy is stopping: /healthz fails from now on."""
         self._is_stopping = True
 
     @property
@@ -89,7 +88,7 @@ class SyncRecord:
         return go_time(self._wall(), self._clock() - self._born)
 
     def report(self, *, is_well: bool) -> str:
-        """kube-proxy's body, to the byte. Who is well was, by definition, updated just now."""
+        """kube-proxy's body, to the byte. While the proxy is well, lastUpdated is now."""
         now = self.now()
         return f'{{"lastUpdated": "{now if is_well else self._done_at}","currentTime": "{now}"}}'
 

@@ -168,7 +168,7 @@ def _sink(stream: IO[str]) -> Callable[[str], object]:
         while left:
             try:
                 left = left[os.write(fd, left) :]
-            except BlockingIOError:  # whoever shares the sink has made it non-blocking
+            except BlockingIOError:  # a process that shares the sink made it non-blocking
                 select.select((), (fd,), ())
 
     return put
@@ -223,7 +223,7 @@ def configure(fmt: LogFormat, level: LogLevel, stream: IO[str] | None = None) ->
 
 
 def _has_colours(sink: IO[str], environment: Mapping[str, str]) -> bool:
-    """Whether a person looks at `sink` who wants colours (no-color.org, terminfo's `dumb`)."""
+    """Whether `sink` is a terminal that wants colours (no-color.org, terminfo's `dumb`)."""
     is_plain = bool(environment.get("NO_COLOR")) or environment.get("TERM") == "dumb"
     return sink.isatty() and not is_plain
 
@@ -283,7 +283,7 @@ def _arrange(
 def _shorten(
     _logger: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Nobody's name fills a disk (docs/faults.md S17)."""
+    """Cut long values, so that an object's name cannot fill the disk (docs/faults.md S17)."""
     for key, value in event.items():
         if isinstance(value, str) and len(value) > _LONGEST_VALUE:
             more = len(value) - _LONGEST_VALUE

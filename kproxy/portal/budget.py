@@ -39,8 +39,8 @@ class Shortage(StrEnum):
 def water_level(demands: Mapping[int, int], supply: int) -> tuple[int, int]:
     """Share `supply` fairly: the level, and how many of those that want more get one more.
 
-    `demands` counts the claimants by how much each wants. Everybody gets what it wants up to the
-    level (max-min fairness).
+    `demands` counts the claimants by how much each wants. Each claimant gets what it wants up to
+    the level (max-min fairness).
     """
     level, left, claimants = 0, supply, sum(demands.values())
     for demand in sorted(demands):
@@ -54,7 +54,7 @@ def water_level(demands: Mapping[int, int], supply: int) -> tuple[int, int]:
 
 
 class Shares:
-    """Shares `supply` out fairly to claimants, whom it must be asked for in their order.
+    """Shares `supply` out fairly: call `next` once for each claimant, in their order.
 
     `demands` counts the claimants by how much each wants.
     """

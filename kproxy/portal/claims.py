@@ -1,13 +1,13 @@
 """Which service port gets an address that several want.
 
 The API server never gives one ClusterIP to two Services, but manifests can, two ClusterIPs can meet
-in 127/8, and anybody who may edit a Service can write another Service's address into its
+in 127/8, and any user who may edit a Service can write another Service's address into its
 `externalIPs`. One claim wins and is served. The winner does not depend on the order in which the
 claims came, so a random history of changes ends where a fresh start does (docs/faults.md S10):
 
 1. by kind: a ClusterIP before a node port, before a load balancer's address, before an external
    IP. The API server and the load balancer's controller choose the first three; an external IP is
-   the wish of the Service's author, and must not take an address from anyone (CVE-2020-8554);
+   the wish of the Service's author, and must not take another Service's address (CVE-2020-8554);
 2. the oldest Service;
 3. by namespace, Service name, port name.
 """

@@ -6,7 +6,7 @@ and any history of events ends in the same state as a fresh start from the final
 
 The order of effects, over everything that is dirty at once:
 
-1. close the frontends that are not wanted, or wanted by someone else;
+1. close the frontends that are not wanted, or that another service port now owns;
 2. set backends and policies;
 3. open the frontends that are wanted;
 4. forget the service ports that are gone.
@@ -18,10 +18,9 @@ an address can change hands in one sync, and the budget of listeners is never ex
 
 A sync of thousands of Services, or of one with thousands of ports, is a long computation on a
 thread that also relays bytes. It is therefore taken in steps (`sync_steps`), between which others
-run. Objects that change in the meantime are dirty again, and the next sync looks at them once
-more. A look at everything (`resync_steps`) is many small syncs, so that such a change does not
-wait for the end of it; a Service whose objects are still those that its rules were made of costs
-a comparison.
+run. Objects that change in the meantime are dirty again, and the next sync handles them. A look at
+everything (`resync_steps`) is many small syncs, so that such a change does not wait for its end. A
+Service whose objects are the same as last time costs one comparison.
 """
 
 import itertools
@@ -314,7 +313,7 @@ class Proxier:
     def _settle_claims(
         self, address: addresses.SocketAddress, change: _Touched
     ) -> Generator[None, None, None]:
-        """Find out who has `address` now, and whether that needs a listener."""
+        """Find out which claim has `address` now, and whether it needs a listener."""
         winner = self._claims.winner(address)
         if winner is not None:
             self._touched[winner.name] = None
@@ -450,7 +449,7 @@ class Proxier:
         winner: claims.Claim | None,
         candidates: Iterable[claims.Claim],
     ) -> Generator[None, None, None]:
-        """Log once which of `candidates` do not get `address`, and who has it."""
+        """Log once which of `candidates` do not get `address`, and which Service has it."""
         if winner is None:
             return
         self._forget_loss(address, winner)

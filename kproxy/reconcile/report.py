@@ -1,8 +1,8 @@
 """What becomes of frontends, as lines in the log.
 
-Normally that is a line for each frontend whose state is new. One Service can have thousands, so
-there is one line for all of them when a sync changes many frontends of a Service; and for want of
-listeners there is one line for each Service, of which so many are written in a minute.
+Normally each frontend whose state is new gets a line. One Service can have thousands, so a sync
+that changes many frontends of a Service writes one line for all of them. When listeners are short,
+each Service gets one line, and a minute has a limited number of these.
 """
 
 import itertools

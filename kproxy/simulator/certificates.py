@@ -46,7 +46,7 @@ class Certificate:
     def server_context(self) -> ssl.SSLContext:
         """What a server needs to show it. Blocks while files are written and read."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        # Clients would speak HTTP/2 where they are not told otherwise.
+        # Without this, clients would choose HTTP/2.
         context.set_alpn_protocols(["http/1.1"])
         # OpenSSL reads keys from files only; this one lasts as long as it reads, mode 0600.
         with tempfile.NamedTemporaryFile(prefix="kproxy-") as file:

@@ -207,7 +207,7 @@ class Cluster:
 
     @contextlib.asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
-        """Controllers and pods. Should one of them fail, so does whoever runs the cluster."""
+        """Run controllers and pods while the block lasts; a failure of one ends the block."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._kubelet.run(), name="kubelet")]
             tasks += [group.create_task(each.run(), name=each.name) for each in self._controllers]
@@ -220,7 +220,7 @@ class Cluster:
     def _connect(
         self, recorder: event_recorder.Recorder, networks: "_Networks", rng: random.Random
     ) -> Sequence[controller.Controller]:
-        """The controllers, told by the storage of what may concern them."""
+        """The controllers, subscribed to the storage's commits."""
         scheduler = nodes.Scheduler(self.registry, recorder)
         deployment = deployment_controller.DeploymentController(self.registry, recorder)
         endpoints = endpoints_controllers.EndpointsController(self.registry)

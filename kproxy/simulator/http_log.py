@@ -1,4 +1,4 @@
-"""The logger of the simulator's HTTP servers: a bug is told, the nonsense of a stranger is not.
+"""The logger of the simulator's HTTP servers: it logs bugs, and no malformed requests.
 
 aiohttp logs every request that it cannot read, with a traceback and the request's own words.
 """

@@ -52,7 +52,7 @@ def takes(
 
 
 def takes_value(rows: Sequence[settings.Setting]) -> Callable[[str], bool | None]:
-    """Tells of a flag whether a value follows it; None: no setting has this flag."""
+    """A function of a flag: whether a value follows it, None if no setting has this flag."""
     known: dict[str, bool] = {}
     for row in rows:
         is_switch = isinstance(row.kind, settings.Switch)

@@ -85,7 +85,7 @@ def _spec(text: str) -> str:
 
 
 class TablePrinter:
-    """Tables; in several of them names tell which resource they are of."""
+    """Tables. If there are several, names carry their resource: `service/web`."""
 
     def __init__(self, shape: Shape, *, is_wide: bool) -> None:
         self._shape = shape

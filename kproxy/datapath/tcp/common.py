@@ -37,6 +37,6 @@ class Shared:
         self.connections = 0
         """Connections open now, dialling ones included."""
         self.feed: events.Feed | None = None
-        """Where to say what happens to connections; None while nobody listens."""
+        """Where facts about connections go; None without a subscription."""
         self.on_room: Callable[[], None] | None = None
-        """Called when a connection has ended, if anyone waits for that."""
+        """Called when a connection has ended, if a listener waits for room."""

@@ -1,4 +1,4 @@
-"""Dial a backend for an accepted client, without ever holding up anyone else.
+"""Dial a backend for an accepted client, without holding up any other client.
 
 A dial is a non-blocking connect with a timeout. The ladder is kube-proxy's
 (`proxysocket.go`: 250 ms, 500 ms, 1 s, 2 s), but over distinct endpoints, and never inside the
@@ -11,8 +11,8 @@ dial, the handshake's last ACK travels with them: the server wakes once, for bot
 
 A failed endpoint goes to the penalty box (`PenaltyBox`). A success takes it out, a client's or a
 probe's, if it came within the first rung: an endpoint slower than that would otherwise go in and
-out at its clients' cost. The dials still waiting on one move on as soon as it is marked, if they
-have somewhere better to go: nobody waits out a timeout that another client has already paid for.
+out at its clients' cost. When an endpoint is boxed, the dials that still wait on it move on at once
+if another endpoint is left, instead of waiting out the timeout that one client already waited out.
 """
 
 import _socket
@@ -34,8 +34,8 @@ _SOL_SOCKET = _socket.SOL_SOCKET
 _SO_OOBINLINE = _socket.SO_OOBINLINE
 _IN_PROGRESS = frozenset({0, errno.EINPROGRESS})
 _RESET_AFTERWARDS = frozenset({errno.ECONNRESET, errno.EPIPE})
-"""The handshake had completed, and then the backend reset the connection. Nobody else is tried:
-the backend accepted this client, and the client is to hear what it said."""
+"""The handshake had completed, and then the backend reset the connection. No other backend is
+tried: this one accepted the client, and its reset is relayed."""
 _OUR_OWN_FAULT = frozenset(
     {
         errno.EACCES,
@@ -142,8 +142,8 @@ class Dial:
 class Dialer:
     """Dials for all connections of one data path. Owns its timer, and no connection.
 
-    `on_unreachable(conn, attempts)` is told of every client that had to be turned away.
-    `on_boxed()` is told when a dial has put a backend in the penalty box.
+    `on_unreachable(conn, attempts)` is called for every client that was turned away, `on_boxed()`
+    when a dial has put a backend in the penalty box.
     """
 
     def __init__(
@@ -305,7 +305,7 @@ class Dialer:
             self._wait(conn, sock, backend, attempts)
 
     def _contain(self, conn: connection.Connection) -> None:
-        """An exception is being handled that belongs to this client: nobody else is to suffer."""
+        """Call from an `except` block: counts the bug and aborts only this connection."""
         self.poller.note_bug()
         conn.abort(halfclose.BUG)
 
@@ -402,9 +402,9 @@ class Dialer:
             self._move_on(backend)
 
     def _move_on(self, backend: addresses.SocketAddress) -> None:
-        """`backend` was just found to fail: whoever waits on it and has a better place leaves.
+        """`backend` has just failed: dials that wait on it move on, if another backend is left.
 
-        They leave without marking the endpoint again: they have learnt nothing of their own.
+        They do not mark the backend again, since their own dials have not failed.
         """
         for dial in list(self._waiting.get(backend, ())):
             conn = dial.conn
@@ -453,7 +453,7 @@ class Dialer:
     def _turn_away(
         self, conn: connection.Connection, reason: halfclose.Reason, attempts: Attempts
     ) -> None:
-        """Nobody can serve this client: it gets a reset, and the log says why."""
+        """No backend can be reached: reset the client, and say why in the log."""
         self._on_unreachable(conn, attempts)
         conn.abort(reason)
 
@@ -488,7 +488,7 @@ class Dialer:
 def met_itself(sock: syscalls.StreamSocket, backend: addresses.SocketAddress) -> bool:
     """Whether the kernel connected a socket to itself.
 
-    A dial to an ephemeral port that nobody listens on can be given that very port as its own,
+    A dial to an ephemeral port without a listener can be given that very port as its own,
     and TCP's simultaneous open then succeeds: an echo of the client's own bytes.
     """
     return sock.getsockname()[:2] == backend

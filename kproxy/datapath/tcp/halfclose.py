@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
 Reason = Literal["C/H", "B/H", "C/X", "B/X", "C/D", "B/D", "P/D", "T/H", "T/X", "R/D", "K/X", "P/X"]
-"""Who ended a connection, and in which phase; two letters, after HAProxy's idea.
+"""What ended a connection, and in which phase; two letters, after HAProxy's idea.
 
 First: C client, B backend, P proxy policy, T timeout, R resource, K killed at exit.
 Second: D while dialling, X while data could flow both ways, H half-closed.

@@ -1,9 +1,8 @@
 """Accept clients: one level-triggered listening socket per bound address.
 
-Level-triggered, unlike everything else: an edge-triggered listener that met EMFILE would hear
-nothing until the *next* client came. Accepting never waits for a dial, and never dies: when
-descriptors or memory run out the listener is paused for a moment, and clients wait in the
-kernel's queue.
+Level-triggered, unlike everything else: after EMFILE an edge-triggered listener would get no event
+until the *next* client came. Accepting never waits for a dial and never ends: when descriptors or
+memory run out the listener is paused for a moment, and clients wait in the kernel's queue.
 """
 
 import asyncio
@@ -214,7 +213,7 @@ class Listener:
 
     @property
     def drops(self) -> int:
-        """Connection requests that the kernel has dropped, for the queue was full; 0 once closed.
+        """Connection requests that the kernel dropped because the queue was full; 0 once closed.
 
         Read from the kernel. `close` adds them to the service port's counters.
         """

@@ -83,7 +83,7 @@ class Prober:
             self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
 
     def settle(self, probe: Probe, *, succeeded: bool) -> None:
-        """A probe has its answer: tell the box, drop the socket."""
+        """A probe has its answer: report it to the box, drop the socket."""
         if probe not in self._probes:
             return
         self._probes.discard(probe)
@@ -109,7 +109,7 @@ class Prober:
         self.schedule()
 
     def _start(self, backend: addresses.SocketAddress, now: float) -> None:
-        """Dial. When that fails for want of something here, the backend is not to blame."""
+        """Dial. A failure for lack of resources on this host does not count against the backend."""
         sock = None
         try:
             sock = self._kernel.stream_socket(backend)

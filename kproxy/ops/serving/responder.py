@@ -59,7 +59,7 @@ _scratch = bytearray(16 * 1024)
 class Site:
     """What a server serves: a handler for each path.
 
-    `admits` looks at a new connection; one that it does not like is answered with 403.
+    `admits` decides about a new connection; one that it rejects is answered with 403.
     """
 
     routes: Mapping[str, Handler]
@@ -86,7 +86,7 @@ class Listener:
         return self._bound.address if self._bound else None
 
     def bind(self) -> None:
-        """Listen; who connects is served by `run`. Raises KproxyError for a required place."""
+        """Listen; `run` serves the connections. Raises KproxyError if a required place is taken."""
         try:
             self._bound = self._place.bind()
         except errors.KproxyError as error:
@@ -138,7 +138,7 @@ async def _serve(sock: socket.socket, site: Site, group: asyncio.TaskGroup) -> N
 
 
 async def _end_the_old(peers: "dict[_Connection, None]") -> None:
-    """Look every `PATIENCE` seconds who is still there: asked to end the first time, then cut."""
+    """Every `PATIENCE` seconds: ask connections that were there last time to end, then cut them."""
     seen: set[_Connection] = set()
     asked: set[_Connection] = set()
     while True:

@@ -27,7 +27,7 @@ IDENTITIES: Mapping[str, tuple[str, ...]] = {
         *("client_address", "client_port", "frontend_address", "frontend_port"),
     ),
 }
-"""The fields that tell the views of a resource apart; the object of a `DELETED` has only these."""
+"""The fields that identify a view of a resource; the object of a `DELETED` has only these."""
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -13,7 +13,7 @@ from kproxy.sources import source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """One proxy. Nobody changes anything through this.
+    """The parts of one proxy, for reading only.
 
     `dropped_log_lines` gives how many lines the log has lost so far.
     """

@@ -1,7 +1,7 @@
 """What the proxy is doing, as the plain data of `kproxy get … -o json`.
 
-The shapes are an interface: scripts and tests rely on them. Every view is made when it is asked
-for, so that whoever shows ten thousand of them can let others run in between.
+The shapes are an interface: scripts and tests rely on them. Views are generated one at a time, so
+a caller that shows ten thousand of them can let others run in between.
 """
 
 import os
@@ -47,7 +47,7 @@ def select(
 
 
 def warning(seen: observed.Observed, now: float) -> str:
-    """What whoever reads the views should know of all of them, in a sentence; "" is nothing.
+    """A sentence about all views, such as that the API server is away; "" if there is none.
 
     `now` is on the monotonic clock.
     """

@@ -6,8 +6,8 @@ before; the object of a `DELETED` has nothing but the fields that identify it. `
 sentence that concerns all views, "" once it no longer holds. A `BOOKMARK` without news shows that
 the proxy still works.
 
-Views are compared, not recorded: a watcher costs one pass over the views per second and a hash per
-view, and a client that reads slowly misses what came and went in between, never what holds.
+Views are compared, not recorded. A watcher costs one pass over the views per second and a hash per
+view. A client that reads slowly may miss a change that was undone, and always gets the last state.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ Views: TypeAlias = Callable[[], Iterable[status.View]]
 
 
 class Kind(NamedTuple):
-    """How views of one resource are told apart, and what of them passes without being news.
+    """The fields that identify a view of one resource, and those whose changes are not sent.
 
-    `passing` names fields that change all the time, such as ages and counters.
+    `passing` names the latter: fields that change all the time, such as ages and counters.
     """
 
     identity: tuple[str, ...]

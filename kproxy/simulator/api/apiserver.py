@@ -285,7 +285,7 @@ class ApiServer:
         raise statuses.internal_error("a fault was ordered")
 
     async def _switch(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The switches of faults: GET tells them, POST sets one, DELETE clears all."""
+        """The switches of faults: GET lists them, POST sets one, DELETE clears all."""
         if request.method == "POST":
             return await self._set(request)
         if request.method == "DELETE":

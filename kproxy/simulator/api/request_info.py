@@ -1,4 +1,4 @@
-"""What a request asks for, told from its method and URL, as apiserver's
+"""What a request asks for, read from its method and URL, as apiserver's
 `pkg/endpoints/request/requestinfo.go` does."""
 
 from collections.abc import Collection, Mapping
@@ -41,7 +41,7 @@ def parse(
             resource,
             name,
             f"pods/{subresource} needs containers, and simulated pods have none: they answer HTTP "
-            "at their pod IP, and tell what befalls them in events",
+            "at their pod IP, and kubectl get events shows what happens to them",
         )
     if len(parts) > 3 or not _has(resource, subresource):
         raise statuses.no_such_path()

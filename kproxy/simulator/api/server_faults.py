@@ -163,7 +163,7 @@ class Fault:
 class Faults:
     """The switches that are on, in the order in which they were set.
 
-    `clock` tells the event loop's time.
+    `clock` gives the event loop's time.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A controller: told *that* something changed, it looks at what is true now and acts on it.
+"""A controller: learns *that* something changed, looks at what is true now, and acts on it.
 
 Level-triggered and coalescing, in the manner of client-go's workqueue: a key that is dirty
 several times over is reconciled once, and one that becomes dirty while it is reconciled once

@@ -38,7 +38,7 @@ class _Selected:
         if event.resource is resources.SERVICES:
             return [_key(event.object)]
         if event.resource is self.managed:
-            # Endpoints may be there before their Service, and are then nobody's business yet.
+            # Endpoints may be there before their Service; the controller then leaves them alone.
             key = _service_key(event.object)
             has_service = self._registry.find(resources.SERVICES, key.name, key.namespace)
             return [key] if has_service else ()

@@ -68,7 +68,7 @@ def next_step(deployment: Object, have: Population, now: datetime) -> Step:
 
 
 def _replaceable(have: Population, spec: Object, least: int, now: datetime) -> list[Object]:
-    """Old pods that can go: those that serve nobody first, then what exceeds `least` available.
+    """Old pods that can go: unavailable ones first, then what exceeds `least` available.
 
     New pods that are not available yet count as if they never would be, so that a template that
     does not work takes away no more than the Deployment allows.

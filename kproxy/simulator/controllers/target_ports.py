@@ -1,7 +1,7 @@
-"""What a pod listens on whose containers declare no ports: the target ports of its Services.
+"""Ports for a pod whose containers declare none: the target ports of its Services.
 
-A container may listen without declaring it, and most that are exposed with `kubectl expose
---target-port` do. Simulated containers run no image that would tell, so their Services do. Pure.
+A container may listen on a port without declaring it; most that are exposed with `kubectl expose
+--target-port` do. Simulated containers run no image, so the Services decide. Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

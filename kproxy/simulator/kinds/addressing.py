@@ -5,8 +5,8 @@ in two bands (KEP-3070 for addresses, KEP-3668 for node ports): what is handed o
 from the upper one for as long as that lasts, so that numbers which people ask for, usually low
 ones, tend to be free.
 
-Asking and holding are apart: whoever has asked holds the answer once its object is stored, so a
-request that fails half-way, or is a dry run, has nothing to give back.
+Asking reserves nothing: an address is held once an object that has it is stored. So a request that
+fails half-way, or is a dry run, has nothing to give back.
 """
 
 import ipaddress

@@ -1,4 +1,4 @@
-"""What Endpoints and EndpointSlices may say, whoever made them.
+"""What Endpoints and EndpointSlices may say, made by a controller or by hand.
 
 From `ValidateEndpoints` (`pkg/apis/core/validation`) and `ValidateEndpointSlice`
 (`pkg/apis/discovery/validation`), in their words, as far as a proxy reads these objects. One rule

@@ -57,7 +57,7 @@ class ServiceStrategy:
         return service
 
     def begin_delete(self, old: Object, grace_seconds: int | None) -> Object | None:  # noqa: ARG002  # of the protocol
-        """Nobody has to finish anything: it goes at once."""
+        """A Service has no graceful deletion: it goes at once."""
         return None
 
     def _check(self, service: Object, causes: list[statuses.Cause]) -> None:

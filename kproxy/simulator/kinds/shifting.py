@@ -4,7 +4,7 @@ What kubectl prints is then what curl reaches. A port is moved where it enters, 
 or in a patch, before it meets what is stored: the patch of `kubectl apply` speaks of the ports of
 the manifest, so applying that again changes nothing, and a port that the manifest drops is found
 under its new number. (kubectl, which compares the manifest with the live object, says
-"configured" nevertheless.) The annotation tells what was moved.
+"configured" nevertheless.) The annotation says what was moved.
 """
 
 from collections.abc import Mapping

@@ -37,7 +37,7 @@ class SlicePlan(NamedTuple):
 
 
 def selects(service: Object, labels: Mapping[str, str]) -> bool:
-    """Whether the Service's selector picks pods with `labels`; one without picks nobody."""
+    """Whether the Service's selector picks pods with `labels`. An empty one picks none."""
     selector = service["spec"].get("selector")
     return bool(selector) and selector.items() <= labels.items()
 
@@ -206,8 +206,8 @@ def plan(desired: Groups, existing: Iterable[Object], limit: int = MAX_PER_SLICE
 def with_placeholder(made: SlicePlan, existing: Sequence[Object]) -> SlicePlan:
     """The plan, with an empty slice where it would leave none.
 
-    The endpointslice controller keeps one for each Service, so that "no endpoints" can be told
-    from "not looked at yet".
+    The endpointslice controller keeps one for each Service, so that "no endpoints" differs from
+    "not looked at yet".
     """
     if made.create or len(made.delete) < len(existing):
         return made

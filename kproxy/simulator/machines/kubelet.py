@@ -164,7 +164,7 @@ class _Run:
             self._ending.set()
 
     async def _live(self) -> None:
-        """Start, run and crash, over and over, for as long as nobody ends it."""
+        """Start, run and crash, over and over, until cancelled or ended."""
         self._report(_waiting("ContainerCreating"), is_ready=False, phase="Pending")
         await asyncio.sleep(pods.behaviour(self.pod).start_delay)
         backoff = FIRST_BACKOFF

@@ -129,7 +129,7 @@ class PodServer:
 
 
 def _told(pod: Object, address: str, request: web.BaseRequest) -> str:
-    """The answer: who got which request from whom, a line for each fact."""
+    """The body of an answer: this pod, the request, and the client, a line for each fact."""
     metadata = pod["metadata"]
     head = {
         "pod": metadata["name"],

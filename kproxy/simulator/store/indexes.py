@@ -16,8 +16,8 @@ _Key = TypeVar("_Key", bound=Hashable)
 class Index(Generic[_Key]):
     """The stored objects of `resource`, by each of the keys that `keys` gives for one.
 
-    Follows `objects` from the time it is made. Whoever is told of a commit after it, by a
-    subscription that is younger, finds the commit in it.
+    Follows `objects` from the time it is made. A callback that was subscribed later finds each
+    commit already in the index.
     """
 
     def __init__(

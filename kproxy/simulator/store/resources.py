@@ -1,4 +1,4 @@
-"""The resource types that the API server has: what discovery tells, and what URLs are made of."""
+"""The resource types that the API server has: what discovery lists, and what URLs are made of."""
 
 from dataclasses import dataclass
 

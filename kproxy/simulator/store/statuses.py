@@ -58,7 +58,7 @@ def quoted(value: object) -> str:
 
 
 class StatusError(Exception):
-    """A request that failed. `body()` is the Status object that tells the client.
+    """A request that failed. `body()` is the Status object that the client gets.
 
     `retry_after` in seconds becomes the Retry-After header, and `details.retryAfterSeconds`.
     `metadata` is that of the Status; only an expired list uses it, for its `continue`.

@@ -1,8 +1,8 @@
 """The objects, their versions and their recent history: what etcd and the watch cache hold.
 
 Pure and single threaded. `resource_version` counts commits over all resources, as etcd's
-revision does. An object is never mutated once it is stored, so everyone may keep references,
-an encoding of it stays good, and a past state can be told from the history alone.
+revision does. An object is never mutated once it is stored, so references to it may be kept, an
+encoding of it stays good, and a past state can be derived from the history alone.
 """
 
 import bisect
@@ -160,7 +160,7 @@ class Storage:
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
         """Call back synchronously after each commit, in their order. Returns what ends it.
 
-        A callback may write; everyone is told of that commit after the present one. It must
+        A callback may write; callbacks for that commit follow those for the present one. It must
         not raise.
         """
         self._subscribers.append(callback)

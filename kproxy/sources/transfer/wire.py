@@ -1,4 +1,4 @@
-"""What a list-and-watch reads beside the objects themselves: events, statuses, versions, names.
+"""What a list-and-watch reads besides the objects themselves: events, statuses, versions, names.
 
 Shapes of `meta/v1` (`Status`, `WatchEvent`, `ListMeta`, `APIGroup`), reduced to what is used. A
 list-and-watch never looks into an object further than its identity; the rest is admission's.

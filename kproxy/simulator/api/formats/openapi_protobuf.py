@@ -12,7 +12,7 @@ import yaml
 MEDIA_TYPE = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 """What clients ask for."""
 CONTENT_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
-"""What they are told they get: an @ is not allowed in a media type, and newer ones parse it."""
+"""What the answer declares: a media type must not contain an @, and newer clients parse it."""
 
 _BYTES = 2
 """The wire type of strings and messages."""

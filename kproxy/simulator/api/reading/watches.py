@@ -1,7 +1,7 @@
 """What a watch sends: events as one watcher sees them. Pure; `watch_stream` does the sending.
 
-A watcher is a cursor in the history and has no queue of its own: one that reads so slowly that
-the history has moved past it is told 410, as kube-apiserver ends such watches.
+A watcher is a cursor in the history and has no queue of its own. If it reads so slowly that the
+history has moved past it, it gets 410, as kube-apiserver ends such watches.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -150,7 +150,7 @@ class Cursor:
 
 
 def bookmark(resource: Resource, version: int, *, ends_initial_events: bool = False) -> Change:
-    """The event that tells a version and nothing else."""
+    """The event that carries a version and nothing else."""
     metadata: Object = {"resourceVersion": str(version), "creationTimestamp": None}
     if ends_initial_events:
         metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
