@@ -1,4 +1,4 @@
-"""What a run tells while it lasts: a live display on a terminal, calm lines everywhere else.
+"""What a run shows while it lasts: a live display on a terminal, calm lines everywhere else.
 
     with progress.show(console, seconds_planned) as shown:
         with shown.stage("connect: kproxy, round 2 of 5", 2.0):
@@ -29,7 +29,7 @@ _PACE_COUNTS = 0.05
 
 
 class Progress(Protocol):
-    """Where a run tells what it does. Methods are called from one thread, and return at once."""
+    """Where a run shows what it does. Methods are called from one thread, and return at once."""
 
     def stage(self, name: str, total_seconds: float) -> AbstractContextManager[None]:
         """While the block lasts, the run is at `name`, planned to take `total_seconds`.

@@ -24,10 +24,10 @@ ControlOption = Annotated[
     ),
 ]
 NamespaceOption = Annotated[
-    str, typer.Option("--namespace", "-n", metavar="NS", help="Of this namespace.")
+    str, typer.Option("--namespace", "-n", metavar="NS", help="Only this namespace.")
 ]
 EveryNamespaceOption = Annotated[
-    bool, typer.Option("--all-namespaces", "-A", help="Of every namespace.")
+    bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")
 ]
 
 
@@ -56,24 +56,25 @@ def get(
             "--selector",
             "-l",
             metavar="SELECTOR",
-            help="Of Services with these labels.",
+            help="Only Services with these labels.",
             show_default=False,
         ),
     ] = "",
     watch: Annotated[  # noqa: FBT002  # a flag
-        bool, typer.Option("--watch", "-w", help="Then print what changes, until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="Then print changes, until Ctrl-C.")
     ] = False,
     no_headers: Annotated[  # noqa: FBT002  # a flag
         bool, typer.Option("--no-headers", help="Tables without headings.")
     ] = False,
     show_labels: Annotated[  # noqa: FBT002  # a flag
-        bool, typer.Option("--show-labels", help="With the labels of Services.")
+        bool, typer.Option("--show-labels", help="Add a column of Services' labels.")
     ] = False,
     sort_by: Annotated[
-        str, typer.Option(metavar="PATH", help="In the order of this field.", show_default=False)
+        str, typer.Option(metavar="PATH", help="Sort by this field.", show_default=False)
     ] = "",
     ignore_not_found: Annotated[  # noqa: FBT002  # a flag
-        bool, typer.Option("--ignore-not-found", help="A Service that is not there is no failure.")
+        bool,
+        typer.Option("--ignore-not-found", help="Exit with 0 if a named Service is not there."),
     ] = False,
     control: ControlOption = None,
 ) -> None:
@@ -101,7 +102,9 @@ def get(
         if len(wanted) > 1:
             raise errors.ConfigError("--watch follows one resource, of one Service or of all")
         if sort_by:
-            typer.echo("Warning: --watch shows what comes as it comes: no --sort-by", err=True)
+            typer.echo(
+                "Warning: --watch prints changes as they come; --sort-by is ignored", err=True
+            )
         asked.watch(wanted[0], printer)
         return
     found, missing = asked.all(wanted)

@@ -288,7 +288,7 @@ async def _patience(what: str) -> AsyncIterator[None]:
 
 
 async def _ask(address: tuple[str, int]) -> str:
-    """One request on a connection of its own; the pod that answered, or why nobody did."""
+    """One request on a connection of its own; the pod that answered, or why none did."""
     try:
         async with asyncio.timeout(_REQUEST_SECONDS):
             reader, writer = await asyncio.open_connection(*address)

@@ -1,7 +1,7 @@
 """Manifests to begin with: files, directories and standard input, as `kubectl apply -f` has them.
 
 A manifest for a whole application holds kinds that a simulated cluster does not have, such as a
-ServiceAccount beside a Deployment. Those are passed over, by name.
+ServiceAccount beside a Deployment. Those are skipped, with a line for each.
 """
 
 import sys

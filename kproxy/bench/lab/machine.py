@@ -23,7 +23,7 @@ def this_machine(versions: Mapping[str, str]) -> results.Machine:
 
 
 def cpu_model(cpuinfo: Path) -> str:
-    """The processor's name; its architecture where the kernel tells no name, as on many ARMs."""
+    """The processor's name; its architecture where the kernel gives no name, as on many ARMs."""
     try:
         lines = cpuinfo.read_text(errors="replace").splitlines()
     except OSError:

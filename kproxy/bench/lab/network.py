@@ -1,4 +1,4 @@
-"""Addresses: parsing them, finding free ones, and asking the kernel who listens."""
+"""Addresses: parse them, find free ones, and ask the kernel which have a listener."""
 
 import contextlib
 import random
@@ -35,7 +35,7 @@ def parse(text: str) -> Address:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port nobody uses on `host` now, outside the range of outgoing connections.
+    """A port that is free on `host` now, outside the range of outgoing connections.
 
     A port inside that range could be taken by a client between the choice and the bind. Raises
     KproxyError when there is none.

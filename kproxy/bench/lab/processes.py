@@ -30,8 +30,8 @@ class Usage:
     """CPU that a process and its children have used.
 
     `total` is seconds of the scheduler's own clock, exact. Which part of it was the kernel's is
-    sampled by its tick, 100 to 1,000 times a second, and told in ticks of 10 ms: only what has
-    used a second or more is divided to within a tenth or so.
+    sampled by its tick, 100 to 1,000 times a second, and reported in ticks of 10 ms: the division
+    is good to a tenth or so from a second of CPU time on.
     """
 
     total: float = 0.0
@@ -111,7 +111,7 @@ class Process:
         ready, _, _ = select.select([self.popen.stdout], [], [], timeout)
         if not ready:
             raise errors.KproxyError(f"{self.name} did not answer within {timeout:.0f} s")
-        line = self.popen.stdout.readline()  # whoever begins a line ends it, or ends
+        line = self.popen.stdout.readline()  # a child that begins a line ends it, or exits
         if not line.endswith(b"\n"):
             self._raise_ended()
         return line
@@ -165,7 +165,7 @@ class Process:
 def end_leftovers() -> None:
     """End every child this process still has, with its session.
 
-    For an interrupt that came inside a start, after the fork and before anybody knew of it.
+    For an interrupt that came inside a start, after the fork and before its process was recorded.
     """
     mine = {pid for pid in _pids() if _parent(pid) == os.getpid()}
     for pid in _pids():
@@ -199,7 +199,7 @@ def _session(pid: int) -> int | None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether it has not ended, be it that nobody has waited for it yet."""
+    """Whether it has not ended; a zombie has ended."""
     fields = _stat(pid)
     return bool(fields) and fields[0] != "Z"
 

@@ -1,12 +1,12 @@
 """Interleaved rounds: every subject has its turns in each round, and the order rotates.
 
-All subjects run while the rounds last (who is not loaded costs nothing), so that what disturbs the
-machine falls on all of them alike, and a ratio within a round means something.
+All subjects run while the rounds last; one that is not loaded costs nothing. So a disturbance of
+the machine falls on all of them alike, and a ratio within a round means something.
 
 A turn is short, and a round has several of each subject's, since a shared machine is no steadier
 over a second than over a hundredth: the speed of a loop of plain Python, taken in pairs of
-neighbouring slices, differed by 14 % of itself whether the slices were 5 ms long or 400 ms. So what
-tells a ratio is the number of turns, not their length.
+neighbouring slices, differed by 14 % of itself whether the slices were 5 ms long or 400 ms. So the
+number of turns makes a ratio exact, not their length.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ class Sums(Generic[_K]):
 
 
 class Limits:
-    """Who limited a closed loop, if not the subject: told when all turns are over."""
+    """What limited a closed loop, if not the subject: reported when all turns are over."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, tuple[float, ...]] = {}
@@ -144,7 +144,7 @@ def warning(lab: rig.Rig, complaint: str) -> Iterator[None]:
 
 
 def warm_up(lab: rig.Rig, running: subject.Running, plan: messages.Plan) -> None:
-    """Nobody is to be charged for a process's first connections."""
+    """Make a process's first connections before any turn counts."""
     target = running.target
     if plan.kind == "bulk":
         lab.carry_out(msgspec.structs.replace(plan, target=target, size=1 << 20))

@@ -28,7 +28,7 @@ from kproxy.bench.lab import network, processes
 from kproxy.bench.load import headroom, http1, messages, streams
 
 _BACKLOG = 4096
-_ACCEPTS = 32  # at once, before anybody else has a turn
+_ACCEPTS = 32  # at once, before the others have a turn
 _READ = 65536
 _ANSWER_TIMEOUT = 10.0
 _LOOK_EVERY = 0.5
@@ -111,7 +111,7 @@ class Server:
         for _ in range(_ACCEPTS):
             try:
                 accepted, _ = port.listener.accept()
-            except OSError:  # nobody left, or gone before we came
+            except OSError:  # the queue is empty, or the client has gone
                 return
             accepted.setblocking(False)  # noqa: FBT003 (the socket's own)
             port.accepted += 1

@@ -3,9 +3,9 @@
 For throughput and CPU per operation. Latency under a closed loop is that of a machine at its
 limit; `openloop` measures what a user waits.
 
-When the time is up nothing is begun any more, and what is under way is waited for and counted: so a
-load of some hundredths of a second is as exact as a long one, and whoever is loaded next meets
-nothing left over.
+When the time is up no operation is begun any more, and those under way are waited for and counted.
+So a load of some hundredths of a second is as exact as a long one, and leaves nothing over for the
+next subject.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ caller closes these."""
 
 _READ = 4096
 _STUCK = 1.0  # seconds that the last answers are waited for when the time is up
-_MANY_FAILURES = 10_000  # nobody is there: enough to say so
+_MANY_FAILURES = 10_000  # enough to say that nothing listens
 
 
 class _Flight:
@@ -84,7 +84,7 @@ class _Loop:
         flight.socket.close()
 
     def outcome(self) -> messages.Outcome:
-        """What came of it. Who has not been answered by now has failed."""
+        """The outcome. A connection that has no answer by now has failed."""
         busy = self.poll.busy
         for flight in list(self.flights.values()):
             if not flight.timed:
@@ -105,8 +105,8 @@ class _Loop:
 def connect(plan: messages.Plan, poll: headroom.Poll) -> messages.Outcome:
     """Short connections: connect, ask, read to the end of the stream, connect again.
 
-    Done is a connection whose whole answer came, followed by a clean end. Ends early when nobody
-    accepts connections any more.
+    A connection is done when its whole answer came, followed by a clean end. Ends early when
+    nothing accepts connections any more.
     """
     with contextlib.closing(_Loop(plan, poll)) as loop:
         source = _Sources(plan.clients)

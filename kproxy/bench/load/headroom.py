@@ -1,8 +1,8 @@
 """How near a generator or a backend is to its own limit: the share of time it does not wait.
 
 A loop that finds work ready whenever it looks is what limits the figure, whatever it measures.
-Time in which it was ready and another process had the processor counts as busy: on a full
-machine nobody has headroom, and that is to be said.
+Time in which it was ready and another process had the processor counts as busy: on a full machine
+there is no headroom, and the report says so.
 """
 
 import select
@@ -22,7 +22,7 @@ def busy(elapsed: float, waited: float) -> float:
 
 
 def bottleneck(generator: float, backend: float, subject: float) -> str | None:
-    """Who, if not the subject, limits a closed loop; None when the subject does.
+    """What, if not the subject, limits a closed loop; None when the subject does.
 
     `generator` and `backend` are shares of time not spent waiting, `subject` is the CPU seconds
     per second that the subject used.
@@ -41,7 +41,7 @@ def _share(pair: tuple[str, float]) -> float:
 
 
 class Poll:
-    """An epoll that knows how long it has waited. Whoever makes it closes it.
+    """An epoll that knows how long it has waited. Its maker closes it.
 
     To be made before many files are open, and used again: it waits with select(2), which knows
     descriptors below 1,024.

@@ -10,7 +10,7 @@ GET_AND_CLOSE = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
 
 
 def answer(port: int, *, closes: bool = False) -> bytes:
-    """A backend's answer: who it is, in a body of fixed size."""
+    """A backend's answer: its port, in a body of fixed size."""
     header = "Connection: close\r\n" if closes else ""
     return f"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n{header}\r\n{port:05d}\n".encode()
 
@@ -31,7 +31,7 @@ def answer_size(received: bytes) -> int | None:
 
 
 def backend_port(received: bytes) -> int:
-    """Which of our backends answered. Raises ValueError for anybody else's answer."""
+    """The port of the backend that answered. Raises ValueError for any other answer."""
     return int(received.partition(END)[2])
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark tells its children, and what they answer: one JSON object per line.
+"""The messages between a benchmark and its children: one JSON object per line.
 
 A generator gets a `Plan` and answers with an `Outcome`, again and again until its stdin ends. A
 backend gets a `Served` question as an empty line and answers with what it has served so far.

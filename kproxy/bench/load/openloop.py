@@ -1,9 +1,9 @@
 """Open loops: requests at fixed moments, whatever became of those before.
 
-Latency counts from the moment a request was *due*, not from when it was sent. A server that
-stalls for a second is met by every user who comes in that second; a generator that waits for it
-sends one request and hides the others ("coordinated omission", Gil Tene). A connection that still
-awaits an answer is sent the next request all the same: the answers come in order.
+Latency counts from the moment a request was *due*, not from when it was sent. When a server stalls
+for a second, every user of that second waits; a generator that waits for it sends one request and
+hides the others ("coordinated omission", Gil Tene). A connection that still awaits an answer gets
+the next request all the same: answers come in order.
 """
 
 import contextlib

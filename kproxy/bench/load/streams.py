@@ -6,8 +6,8 @@
 - A sink reads with MSG_TRUNC, which discards in the kernel; no copy on the way in.
 
 The client's first line says what the server is to do: "down N", "up N" or "both N" bytes. It
-confirms what it has received with one byte, and closes. Nobody half-closes: a proxy that cannot
-relay that is still measured.
+confirms what it has received with one byte, and closes. Neither end half-closes, so a proxy that
+cannot relay a half-close is measured too.
 """
 
 import os

@@ -164,7 +164,7 @@ class ChiSquare:
 
 
 def chi_square(observed: Sequence[int], expected: Sequence[float] | None = None) -> ChiSquare:
-    """Pearson's chi-square test of `observed` counts, against equal shares if not told others.
+    """Pearson's chi-square test of `observed` counts, against equal shares by default.
 
     `expected` may be in any unit: it is scaled to the sum of the counts. The p-value is an
     approximation that wants some 5 expected in every cell. Raises ValueError for fewer than two

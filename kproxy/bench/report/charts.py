@@ -3,9 +3,9 @@
 Every colour in a drawing is a placeholder that becomes a CSS variable, so that one drawing serves
 light, dark and paper. Text stays text: it can be searched, copied and read aloud.
 
-kproxy is the one saturated colour and the one thick line; peers are told apart by labels at
-their lines and bars, so no chart depends on seeing colours. Importing this module
-needs matplotlib, the extra `report`.
+kproxy has the one saturated colour and the one thick line. Peers have labels at their lines and
+bars, so no chart depends on seeing colours. Importing this module needs matplotlib, the extra
+`report`.
 """
 
 import io
@@ -54,7 +54,7 @@ _LINES = {
     "iptables": "line-7",
     "nftables": "line-8",
 }
-"""A subject has its colour in every chart, whoever else takes part."""
+"""A subject's colour, the same in every chart whichever subjects take part."""
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",

@@ -33,7 +33,7 @@ def write_html(report: results.Report, path: Path) -> None:
 
 
 def require_charts() -> None:
-    """Raises ConfigError when charts cannot be drawn; for those who ask before a long run."""
+    """Raises ConfigError when charts cannot be drawn. Call it before a long run."""
     try:
         importlib.import_module("matplotlib")
     except ImportError as error:

@@ -194,7 +194,7 @@ def ratio(value: float) -> str:
 def ratio_of(reading: Reading) -> str:
     """A reading's ratio with its margin: "0.97 ±0.02"; "" where there is none.
 
-    "±?" where the margin is as large as the ratio: the rounds differ too much to tell.
+    "±?" where the margin is as large as the ratio: the rounds differ too much for a verdict.
     """
     if reading.ratio is None:
         return ""

@@ -1,10 +1,10 @@
 """The results of one run: every raw figure that was measured, and what it depends on.
 
 This is the JSON that `kproxy bench --json` writes; its schema is pinned by a test and named in
-the file. Nothing that can be computed is stored: medians, spreads and ratios are made from the
-rounds by whoever reads them, with `kproxy.bench.report.arithmetic`.
+the file. Nothing that can be computed is stored: a reader computes medians, spreads and ratios from
+the rounds, with `kproxy.bench.report.arithmetic`.
 
-Values are tuples, so that a report can be handed around and nobody can change it. Strings named
+Values are tuples, so that a report that is handed around cannot be changed. Strings named
 `title` are noun phrases that a reader understands by themselves ("connections per second"), in
 lower case unless a name.
 """
@@ -148,13 +148,13 @@ class Report(_Struct, frozen=True):
 
 
 class _Header(msgspec.Struct):
-    """What is read first, to tell another version's report from a file that is none."""
+    """What is read first: it separates another version's report from a file that is none."""
 
     schema: str = ""
 
 
 def encode(report: Report) -> bytes:
-    """The report as JSON, indented for those who read it in an editor. NaN becomes null."""
+    """The report as JSON, indented for reading in an editor. NaN becomes null."""
     return msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
 
 

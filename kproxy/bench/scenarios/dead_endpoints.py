@@ -1,7 +1,7 @@
 """faults: one of four endpoints fails, and what the others' clients notice.
 
 All subjects are loaded at the same time, each at a fixed rate with its arrivals between those of
-the others: 50 connections a second are far too few to disturb anybody, and a fault is measured in
+the others: 50 connections a second are far too few to disturb another, and a fault is measured in
 the time of one subject instead of all of them. Each round meets fresh processes, and in them each
 fault has a Service of its own.
 """

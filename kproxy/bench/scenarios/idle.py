@@ -1,4 +1,4 @@
-"""idle: what a connection costs that nobody uses."""
+"""idle: what an unused connection costs."""
 
 import resource
 import time

@@ -1,4 +1,4 @@
-"""latency: what a user waits, at fixed rates below anybody's limit. Open loops."""
+"""latency: what a user waits, at fixed rates below every subject's limit. Open loops."""
 
 from kproxy.bench import budget
 from kproxy.bench.lab import recording, rig, rounds

@@ -1,4 +1,4 @@
-"""services: what 10,000 Services cost that nobody asks. Start-up, one change, a connection."""
+"""services: what 10,000 unused Services cost. Start-up, one change, a connection."""
 
 import time
 from collections.abc import Sequence

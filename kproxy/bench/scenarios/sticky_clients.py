@@ -53,7 +53,7 @@ def wire_seconds(size: budget.Budget) -> float:
 
 
 def _round_seconds(size: budget.Budget) -> float:
-    """Nobody has a turn in between: a round is one load, as long as the turns of `connect`."""
+    """Seconds of a round, which is one load, as long as all turns of `connect` together."""
     return size.turns * size.connect_s
 
 

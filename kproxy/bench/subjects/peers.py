@@ -53,7 +53,7 @@ class Streams:
     name: str
 
     def measures(self, scenario: str) -> bool:
-        """All but the sizes that nobody would run it at."""
+        """All but the scenarios at sizes for which it is not made."""
         return scenario in subject.ONE_ENDPOINT | {"idle", "faults", "strategies"}
 
     @contextlib.contextmanager
@@ -352,7 +352,7 @@ class Custom:
         return shlex.split(command.replace("{backend}", str(backends[0])))
 
     def version(self) -> str:
-        """Nobody knows but the user: the command itself."""
+        """The command itself, since its version is unknown."""
         return self.command
 
 

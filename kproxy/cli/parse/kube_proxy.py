@@ -2,7 +2,7 @@
 
 A manifest or a unit file that was written for kube-proxy starts kproxy unchanged where that makes
 sense. Flags that mean the same here are kproxy's own (--kubeconfig, --hostname-override, the bind
-addresses). The rest is here: some are translated, some mean nothing and are passed over with one
+addresses). The rest is here: some are translated, some mean nothing here and are ignored with one
 sentence, and some ask for what kproxy cannot do, which is an error.
 
 Source: `kube-proxy --help` of 1.20, of 1.34, and klog's flags.
@@ -95,7 +95,7 @@ _DEBUG_VERBOSITY = 4
 
 @dataclass(frozen=True, slots=True)
 class Translated:
-    """What is left for kproxy's own command line, and a sentence for each flag passed over.
+    """What is left for kproxy's own command line, and a sentence for each ignored flag.
 
     With an `ending` there is nothing to run: it is to be printed, and that was all.
     """

@@ -2,7 +2,7 @@
 
 As kubectl does it (client-go `tools/clientcmd/loader.go`): files are merged in order, the first
 to name an entry or a current context wins, relative paths belong to the file that states them,
-and files that do not exist are passed over. Reading is bounded: no tag makes an object, and
+and files that do not exist are skipped. Reading is bounded: no tag makes an object, and
 neither size nor aliases cost more than the text that spells them.
 
 Nothing here connects, runs a plugin or reads a token file: that belongs to `credentials`.

@@ -32,11 +32,11 @@ MOST_LOST = 10
 """Watches in a row whose connection was lost before an answer (client-go's `maxRetries`)."""
 
 PATIENT_AFTER_SECONDS = 120.0
-"""A trouble that is older is asked about less often: somebody has to act."""
+"""A trouble older than this is retried less often: it needs an operator."""
 
 
 class Mode(StrEnum):
-    """How objects are asked for."""
+    """The kind of request."""
 
     LIST = "list"
     STREAM = "stream"
