@@ -203,7 +203,7 @@ class DataPath:
         """Listen on `address` and relay its clients to backends of `target`'s picker.
 
         Raises OSError as bind(2) and listen(2) do. The listener is the data path's; end it with
-        `shut`. Port 0 lets the kernel pick; `Listener.address` tells. EMFILE also means that
+        `shut`. Port 0 lets the kernel pick; see `Listener.address`. EMFILE also means that
         open connections hold the descriptors which listeners may have.
         """
         in_use = len(self._listeners) + 2 * self._shared.connections

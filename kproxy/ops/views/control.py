@@ -37,7 +37,8 @@ _Views: TypeAlias = Callable[[observed.Observed, Iterable[rules.PortPlan]], Iter
 
 
 class Resource(NamedTuple):
-    """What can be asked for: who makes the views of what, and how a watch tells them apart."""
+    """A resource of the control socket: what its views are made of, by which function, and the
+    fields that identify one in a watch."""
 
     views: _Views
     part: plane.Part

@@ -83,7 +83,7 @@ def _pem(given: kubeconfig.Pem, what: str) -> bytes | None:
 class _FromKubeconfig:
     """A token, a password or a certificate that stands there, or is in a file named there.
 
-    Files that cannot be read at the periodic look are no reason to give up what nobody refused.
+    If a file cannot be read at the periodic look, credentials that no server refused stay in use.
     """
 
     def __init__(self, user: kubeconfig.User, clock: Callable[[], float]) -> None:

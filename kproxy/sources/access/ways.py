@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to the server: where it is, as whom it is asked, and the connections to it."""
+    """One way to the server: its address, the credentials, and the connections to it."""
 
     access: kubeconfig.ClusterAccess
     credentials: credentials.Credentials
