@@ -13,13 +13,14 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 import structlog
 
 from kproxy import errors
 from kproxy.sources.access import kubeconfig
+from kproxy.sources.documents import reading
 
 _log = structlog.get_logger(__name__)
 
@@ -67,7 +68,7 @@ def for_user(
 ) -> Credentials:
     """The credentials of a kubeconfig's user. `wall` is Unix time, in which plugins give expiry."""
     if user.exec_plugin is not None:
-        return _FromPlugin(user, user.exec_plugin, wall)
+        return _FromPlugin(user.exec_plugin, wall)
     return _FromKubeconfig(user, monotonic)
 
 
@@ -122,7 +123,12 @@ def _authorization(user: kubeconfig.User) -> str:
         except errors.ConfigError:
             if not token:
                 raise
-    return f"Bearer {token}" if token else ""
+    return _bearer(token)
+
+
+def _bearer(token: str | None) -> str:
+    """The header for a token. Go leaves out blanks at the end of a header, as servers do."""
+    return f"Bearer {token}".rstrip(" \t") if token else ""
 
 
 def _token(path: Path) -> str:
@@ -137,16 +143,16 @@ def _token(path: Path) -> str:
 
 
 class _ExecStatus(msgspec.Struct, frozen=True, rename="camel"):
-    token: str = ""
-    client_certificate_data: str = ""
-    client_key_data: str = ""
-    expiration_timestamp: dt.datetime | None = None
+    token: str | None = None
+    client_certificate_data: str | None = None
+    client_key_data: str | None = None
+    expiration_timestamp: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
 
 
 class _ExecCredential(msgspec.Struct, frozen=True, rename="camel"):
-    kind: str
     api_version: str
     status: _ExecStatus
+    kind: str = "ExecCredential"
 
 
 class _FromPlugin:
@@ -155,10 +161,7 @@ class _FromPlugin:
     What a plugin gave is good until it expires or is refused; without an expiry, until refused.
     """
 
-    def __init__(
-        self, user: kubeconfig.User, plugin: kubeconfig.ExecPlugin, wall: Callable[[], float]
-    ) -> None:
-        self._user = user
+    def __init__(self, plugin: kubeconfig.ExecPlugin, wall: Callable[[], float]) -> None:
         self._plugin = plugin
         self._wall = wall
         self._held: Credential | None = None
@@ -169,7 +172,7 @@ class _FromPlugin:
         async with self._lock:
             if self._held is None or self._is_expired():
                 status = _exec_status(self._plugin, await _output(self._plugin))
-                self._held = _credential(self._plugin, status, self._user)
+                self._held = _credential(self._plugin, status)
                 expiry = status.expiration_timestamp
                 self._expires_at = expiry.timestamp() if expiry else None
             return self._held
@@ -183,9 +186,23 @@ class _FromPlugin:
         return self._expires_at is not None and self._wall() >= self._expires_at - margin
 
 
+def _exec_credential(output: bytes) -> _ExecCredential:
+    """From JSON, or from YAML as kubectl reads it. Raises `msgspec.DecodeError` and its like."""
+    if output.lstrip().startswith(b"{"):
+        return msgspec.json.decode(output, type=_ExecCredential)
+    try:
+        first = next(iter(reading.read_yaml(output)), None)
+    except reading.MalformedError:
+        first = None
+    # A flaw may have a value in its text, which may be a secret.
+    if first is None or first.flaw:
+        raise msgspec.DecodeError("neither JSON nor YAML")
+    return msgspec.convert(first.value, _ExecCredential)
+
+
 def _exec_status(plugin: kubeconfig.ExecPlugin, output: bytes) -> _ExecStatus:
     try:
-        answer = msgspec.json.decode(output, type=_ExecCredential)
+        answer = _exec_credential(output)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # msgspec names the place and the type of what is wrong, never its value.
         raise CredentialsError(f"{_told(plugin)} printed no ExecCredential: {error}") from None
@@ -197,21 +214,16 @@ def _exec_status(plugin: kubeconfig.ExecPlugin, output: bytes) -> _ExecStatus:
     return answer.status
 
 
-def _credential(
-    plugin: kubeconfig.ExecPlugin, status: _ExecStatus, user: kubeconfig.User
-) -> Credential:
+def _credential(plugin: kubeconfig.ExecPlugin, status: _ExecStatus) -> Credential:
     certificate, key = status.client_certificate_data, status.client_key_data
     if bool(certificate) != bool(key):
         raise CredentialsError(f"{_told(plugin)} gave a client certificate without its key")
     if not status.token and not certificate:
         raise CredentialsError(f"{_told(plugin)} gave neither a token nor a client certificate")
-    authorization = f"Bearer {status.token}" if status.token else ""
-    if certificate:
+    authorization = _bearer(status.token)
+    if certificate and key:
         return Credential(authorization, certificate.encode(), key.encode())
-    try:
-        return Credential(authorization, *client_certificate(user))
-    except errors.ConfigError as error:
-        raise CredentialsError(f"no credentials: {error}") from None
+    return Credential(authorization)
 
 
 async def _output(plugin: kubeconfig.ExecPlugin) -> bytes:

@@ -11,6 +11,7 @@ Nothing here connects, runs a plugin or reads a token file: that belongs to `cre
 import base64
 import binascii
 import os
+import re
 import string
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,12 +139,15 @@ def read(files: Sequence[Path], context: str | None) -> ClusterAccess:
             "other; remove insecure-skip-tls-verify"
         )
     server = _server(cluster, is_tls=authority is not None or not verifies)
-    # As client-go has it, no secret travels in the clear: without TLS there is no user.
-    is_secure = user is not None and server.startswith("https://")
+    found = User()
+    if user is not None:
+        # As client-go has it, no secret travels in the clear: without TLS nothing authenticates.
+        is_secure = server.startswith("https://")
+        found = _user(user, cluster) if is_secure else User(impersonation=_impersonation(user))
     return ClusterAccess(
         server=server,
         context=chosen,
-        user=_user(user, cluster) if user is not None and is_secure else User(),
+        user=found,
         authority=authority,
         verifies=verifies,
         tls_server_name=cluster.text("tls-server-name"),
@@ -155,12 +159,12 @@ def read(files: Sequence[Path], context: str | None) -> ClusterAccess:
 def _server(cluster: "_Section", *, is_tls: bool) -> str:
     """The server's URL, completed as client-go does (`rest/url_utils.go`, DefaultServerURL)."""
     given = cluster.text("server")
-    url = urllib.parse.urlsplit(given)
-    if not (url.scheme and url.netloc):
-        url = urllib.parse.urlsplit(f"{'https' if is_tls else 'http'}://{given}")
-        if url.path not in ("", "/"):
-            url = url._replace(netloc="")
-    if url.scheme not in ("http", "https") or not url.hostname:
+    url = split_url(given)
+    if url is not None and not (url.scheme and url.netloc):
+        url = split_url(f"{'https' if is_tls else 'http'}://{given}")
+        if url is not None and url.path not in ("", "/"):
+            url = None
+    if url is None or url.scheme not in ("http", "https") or not url.hostname:
         raise errors.ConfigError(
             f"{cluster.where}: server is {given or 'absent'!r} "
             "but must be an http(s) URL, or a host and port"
@@ -168,10 +172,20 @@ def _server(cluster: "_Section", *, is_tls: bool) -> str:
     return url.geturl().rstrip("/")
 
 
+def split_url(text: str) -> urllib.parse.SplitResult | None:
+    """The parts of a URL; None if brackets do not match, or its port cannot be one."""
+    try:
+        url = urllib.parse.urlsplit(text)
+        _ = url.port
+    except ValueError:
+        return None
+    return url
+
+
 def _proxy_url(cluster: "_Section") -> str:
     """The proxy that a cluster is behind, "" for none."""
     given = cluster.text("proxy-url")
-    if given and not given.startswith(("http://", "https://", "socks5://")):
+    if given and not given.lower().startswith(("http://", "https://", "socks5://")):
         raise errors.ConfigError(
             f"{cluster.where}: proxy-url is {given!r} "
             "but must begin with http://, https:// or socks5://"
@@ -194,21 +208,16 @@ class _Merged:
         return ", ".join(map(str, self.sources))
 
     def add(self, path: Path, document: _Mapping) -> None:
-        kind = document.get("kind") or "Config"
-        if kind != "Config":
-            raise errors.ConfigError(f"{path} is no kubeconfig: its kind is {kind}, not Config")
+        for key, wanted in (("kind", "Config"), ("apiVersion", "v1")):
+            said = document.get(key) or wanted
+            if said != wanted:
+                raise errors.ConfigError(
+                    f"{path} is no kubeconfig: its {key} is {said}, not {wanted}"
+                )
         self.sources.append(path)
         self.current = self.current or _text(document, "current-context", f"kubeconfig {path}")
         for section, entries in self._entries.items():
-            listed = document.get(section) or []
-            if not isinstance(listed, list):
-                raise errors.ConfigError(f"kubeconfig {path}: {section} must be a list")
-            for entry in listed:
-                name = entry.get("name") if isinstance(entry, dict) else None
-                if not isinstance(name, str):
-                    raise errors.ConfigError(
-                        f"kubeconfig {path}: every entry of {section} must be a mapping with a name"
-                    )
+            for name, entry in _named(document.get(section), f"kubeconfig {path}: {section}"):
                 entries.setdefault(name, (path, entry))
 
     def entry(self, section: str, key: str, name: str) -> tuple[str, _Mapping, Path]:
@@ -230,6 +239,22 @@ class _Merged:
         return f"; it has {known}" if known else f"; it has no {section}"
 
 
+def _named(listed: object, where: str) -> Iterator[tuple[str, _Mapping]]:
+    """The entries of a section by name; an entry without a name is called "", as in client-go."""
+    if not isinstance(listed, list | None):
+        raise errors.ConfigError(f"{where} must be a list")
+    names = set()
+    for each in listed or []:
+        entry = {} if each is None else each
+        name = (entry.get("name") or "") if isinstance(entry, dict) else None
+        if not isinstance(name, str):
+            raise errors.ConfigError(f"{where}: every entry must be a mapping with a name")
+        if name in names:
+            raise errors.ConfigError(f"{where} has two entries named {name!r}; remove one of them")
+        names.add(name)
+        yield name, entry
+
+
 @dataclass(frozen=True, slots=True)
 class _Section:
     """One entry's values, with what error messages and relative paths need."""
@@ -248,9 +273,13 @@ class _Section:
     def pem(self, key: str) -> Pem:
         """`<key>-data` decoded, else the file `<key>`, which must be readable."""
         data = self.text(f"{key}-data")
+        if data and self.text(key):
+            raise errors.ConfigError(
+                f"{self.where}: {key} and {key}-data exclude each other; remove one of them"
+            )
         if data:
             try:
-                return base64.b64decode("".join(data.split()), validate=True)
+                return base64.b64decode(re.sub(r"[\r\n]", "", data), validate=True)
             except (binascii.Error, ValueError):
                 raise errors.ConfigError(f"{self.where}: {key}-data is not base64") from None
         path = self.path(key)
@@ -273,17 +302,17 @@ def readable_file(path: Path, what: str) -> bytes:
 
 
 def _document(path: Path) -> _Mapping:
+    """The first document of a file; kubectl does not read any further either."""
     data = readable_file(path, "kubeconfig")
     try:
-        found = list(reading.read_yaml(data))
+        first = next(iter(reading.read_yaml(data)), None)
     except reading.MalformedError as error:
         raise errors.ConfigError(f"kubeconfig {path}: {error}") from None
-    if not found:
+    if first is None:
         return {}
-    first = found[0]
     if first.flaw:
         raise errors.ConfigError(f"kubeconfig {path}: {first.flaw}")
-    if not isinstance(first.value, dict) or len(found) > 1:
+    if not isinstance(first.value, dict):
         raise errors.ConfigError(f"kubeconfig {path} must be one mapping")
     return first.value
 
@@ -299,65 +328,78 @@ def _text(values: _Mapping, key: str, where: str) -> str:
 
 def _user(user: _Section, cluster: _Section) -> User:
     """The user of the context, with the checks of client-go (`tools/clientcmd/validation.go`)."""
-    if "auth-provider" in user.values:
+    if user.values.get("auth-provider") is not None:
         raise errors.ConfigError(
             f"{user.where}: auth-provider is not supported; use its exec plugin instead "
             "(for example kubelogin or gke-gcloud-auth-plugin)"
         )
-    certificate, key = user.pem("client-certificate"), user.pem("client-key")
-    if (certificate is None) != (key is None):
+    certificate = user.pem("client-certificate")
+    # client-go does not look at a key without a certificate.
+    key = user.pem("client-key") if certificate is not None else None
+    if certificate is not None and key is None:
         raise errors.ConfigError(
             f"{user.where}: client-certificate and client-key must be given together"
         )
     token, token_file = user.text("token"), user.path("tokenFile")
     basic = (user.text("username"), user.text("password"))
-    has_token, has_basic = bool(token or token_file), any(basic)
-    if token and has_basic:
+    has_token, has_basic = bool(token or token_file), bool(basic[0])
+    if has_token and has_basic:
         raise errors.ConfigError(
             f"{user.where}: a token and a username exclude each other; remove one of them"
         )
-    has_plugin = not has_token and not has_basic and user.values.get("exec") is not None
+    # As for kubectl, whatever else authenticates comes before a plugin.
+    has_other = has_token or has_basic or certificate is not None
+    has_plugin = not has_other and user.values.get("exec") is not None
     return User(
         token=token,
         token_file=token_file,
-        basic=basic if has_basic and not has_token else None,
+        basic=basic if has_basic else None,
         exec_plugin=_exec(user, cluster) if has_plugin else None,
         certificate=certificate,
         key=key,
-        impersonation=tuple(_impersonation(user)),
+        impersonation=_impersonation(user),
     )
 
 
-def _impersonation(user: _Section) -> Iterator[tuple[str, str]]:
+def _impersonation(user: _Section) -> tuple[tuple[str, str], ...]:
     """The headers of `as`, `as-uid`, `as-groups` and `as-user-extra`.
 
     After client-go's `transport/round_trippers.go`, NewImpersonatingRoundTripper.
     """
     name, uid = user.text("as"), user.text("as-uid")
-    groups, extra = user.values.get("as-groups") or [], user.values.get("as-user-extra") or {}
-    if not isinstance(extra, dict) or not all(map(_is_texts, (groups, *extra.values()))):
+    extra = user.values.get("as-user-extra") or {}
+    try:
+        groups = _texts(user.values.get("as-groups"))
+        extra = {key: _texts(each) for key, each in extra.items()}
+    except (TypeError, AttributeError):
         raise errors.ConfigError(
             f"{user.where}: as-groups must be a list of strings, "
             "and as-user-extra a mapping of such lists"
-        )
+        ) from None
     if not name:
         if uid or groups or extra:
             raise errors.ConfigError(
                 f"{user.where}: as-uid, as-groups and as-user-extra need as, the user to act as"
             )
-        return
-    yield "Impersonate-User", name
-    if uid:
-        yield "Impersonate-Uid", uid
-    for group in groups:
-        yield "Impersonate-Group", group
-    for key, values in extra.items():
-        for value in values:
-            yield f"Impersonate-Extra-{_as_header(key)}", value
+        return ()
+    return (
+        ("Impersonate-User", name),
+        *([("Impersonate-Uid", uid)] if uid else ()),
+        *(("Impersonate-Group", group) for group in groups),
+        *(
+            (f"Impersonate-Extra-{_as_header(key)}", value)
+            for key, values in extra.items()
+            for value in values
+        ),
+    )
 
 
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+def _texts(value: object) -> tuple[str, ...]:
+    """A list of strings, where null is empty. Raises TypeError for anything else."""
+    texts = [] if value is None else value
+    if not isinstance(texts, list) or not all(isinstance(each, str | None) for each in texts):
+        raise TypeError
+    return tuple(each or "" for each in texts)
 
 
 _TOKEN_LETTERS = frozenset(b"!#$&'*+-.^_`|~" + string.ascii_letters.encode() + b"0123456789")
@@ -384,24 +426,20 @@ def _exec(user: _Section, cluster: _Section) -> ExecPlugin:
             f"{section.where}: interactiveMode is Always, but a proxy has no terminal to ask at; "
             "set it to IfAvailable or Never"
         )
-    args, env = values.get("args") or [], values.get("env") or []
     try:
-        variables = tuple((each["name"], each["value"]) for each in env)
-        words = (*args, *(text for pair in variables for text in pair))
-        well_formed = isinstance(args, list) and all(isinstance(word, str) for word in words)
-    except (TypeError, KeyError):
-        well_formed = False
-    if not well_formed:
+        args = _texts(values.get("args"))
+        env = [_texts([each["name"], each.get("value")]) for each in values.get("env") or []]
+    except (TypeError, KeyError, AttributeError):
         raise errors.ConfigError(
             f"{section.where}: args must be strings, and env a list of name and value strings"
-        )
+        ) from None
     if os.sep in command:
         command = str(section.directory / command)
     return ExecPlugin(
         command=command,
         api_version=version,
-        args=tuple(args),
-        env=variables,
+        args=args,
+        env=tuple((name, value) for name, value in env),
         install_hint=section.text("installHint"),
         cluster_info=_cluster_info(cluster) if values.get("provideClusterInfo") is True else "",
     )

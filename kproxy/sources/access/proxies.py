@@ -18,6 +18,9 @@ from kproxy.sources.access import kubeconfig
 SCHEMES = ("http", "https", "socks5", "socks5h")
 """Of proxies that can be used. In Go, too, socks5 leaves names to the proxy, as socks5h does."""
 
+_MAPPED_LENGTH = 96
+"""Of the prefix ::ffff:0:0, behind which IPv6 has the addresses of IPv4."""
+
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -29,7 +32,14 @@ def proxy_for(access: kubeconfig.ClusterAccess, environment: Mapping[str, str]) 
     proxy = access.proxy_url or _of_environment(access.server, environment)
     if not proxy:
         return ""
-    if urllib.parse.urlsplit(proxy).scheme not in SCHEMES:
+    url = kubeconfig.split_url(proxy)
+    if url is None or not url.hostname:
+        # Not shown: it may have a password.
+        raise errors.ConfigError(
+            f"the URL of the proxy to {access} has no host, or a port that is none; "
+            "write it as http://HOST:PORT"
+        )
+    if url.scheme not in SCHEMES:
         scheme = proxy.partition("://")[0]
         raise errors.ConfigError(
             f"the proxy to {access} is of scheme {scheme!r}; "
@@ -65,11 +75,8 @@ def _matches(pattern: str, host: str, address: _Address | None, port: int) -> bo
     """Whether one entry of NO_PROXY covers a server."""
     if pattern == "*":
         return True
-    try:
-        network = ipaddress.ip_network(pattern, strict=False)
-    except ValueError:
-        network = None
-    if network is not None and "/" in pattern:
+    network = _network(pattern)
+    if network is not None:
         return address is not None and address in network
     name, wanted_port = _split_port(pattern)
     if not name or wanted_port not in ("", str(port)):
@@ -91,6 +98,21 @@ def _split_port(pattern: str) -> tuple[str, str]:
         return bracketed[1], bracketed[2]
     host, colon, port = pattern.partition(":")
     return (host, port) if colon and ":" not in port else (pattern, "")
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """The CIDR that `text` is, if it is one; IPv4 in IPv6's clothes is IPv4."""
+    _, slash, length = text.partition("/")
+    if not slash or not length.isdecimal():
+        return None
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < _MAPPED_LENGTH:
+        return network
+    return ipaddress.ip_network((mapped, network.prefixlen - _MAPPED_LENGTH))
 
 
 def _address(text: str) -> _Address | None:

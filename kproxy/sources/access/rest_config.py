@@ -33,7 +33,8 @@ def load(
     comes ~/.kube/config, then the mounted service account. Raises ConfigError, also when a
     certificate cannot be used. Takes a second: the transport is imported to find out.
     """
-    explicit = bool(kubeconfig_path or context or environment.get("KUBECONFIG"))
+    # As for kubectl, a KUBECONFIG of files that do not exist is as good as none.
+    explicit = bool(kubeconfig_path or context)
     if not explicit and not _existing(environment) and _is_in_cluster(service_account, environment):
         access = _in_cluster(service_account, environment)
     else:

@@ -8,6 +8,7 @@ session that has been closed.
 
 import asyncio
 import functools
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -123,6 +124,13 @@ def _transport(
         return transport.Transport(access, certificate, key, proxy_url)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise errors.ConfigError(
-            f"a certificate for {access} cannot be used: {errors.in_one_line(error)}; "
+            f"a certificate for {access} cannot be used: {_why(error)}; "
             "the authority, the client certificate and its own key must be PEM"
         ) from None
+
+
+def _why(error: Exception) -> str:
+    """A clause. OpenSSL's own words have names of C functions and lines of C files in them."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return errors.in_one_line(error)

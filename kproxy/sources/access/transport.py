@@ -5,11 +5,12 @@ replaced: for authorities as Go takes them, bounded buffers, keepalive and SOCKS
 costs half a second and 23 MB more, so it is left to those who need its models.
 """
 
+import contextlib
+import re
 import socket
 import ssl
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ USER_TIMEOUT_MS = 25_000
 
 IDLE_SECONDS = 60.0
 """A connection that has brought a whole answer is kept for the next request, such as a probe."""
+
+_CERTIFICATE = re.compile(
+    rb"^-----BEGIN CERTIFICATE-----\r?\n.*?^-----END CERTIFICATE-----", re.DOTALL | re.MULTILINE
+)
 
 READ_BYTES = 64 * 1024
 """Of a body, kept for the reader before the server has to wait: twice this, and one read(2)."""
@@ -117,16 +122,35 @@ def _tls(
     if not access.verifies:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    elif isinstance(access.authority, Path):
-        context.load_verify_locations(cafile=access.authority)
     elif access.authority is not None:
-        context.load_verify_locations(cadata=access.authority.decode("ascii"))
+        _trust(context, access.authority)
     else:
         context.load_default_certs()
     with _as_files(certificate, key) as files:
         if files[0] is not None:
-            context.load_cert_chain(files[0], files[1])
+            context.load_cert_chain(files[0], files[1], _no_passphrase)
     return context
+
+
+def _trust(context: ssl.SSLContext, authority: bytes | Path) -> None:
+    """Trust each certificate of `authority`. Raises ValueError if there is none.
+
+    As Go's `AppendCertsFromPEM`: what is no certificate, or one that cannot be read, is passed
+    over, and so is text around them, in whatever encoding.
+    """
+    data = authority.read_bytes() if isinstance(authority, Path) else authority
+    trusted = 0
+    for block in _CERTIFICATE.findall(data):
+        with contextlib.suppress(ssl.SSLError, UnicodeDecodeError):
+            context.load_verify_locations(cadata=block.decode("ascii"))
+            trusted += 1
+    if not trusted:
+        raise ValueError("the authority has no certificate")
+
+
+def _no_passphrase() -> str:
+    """OpenSSL would ask for one at the terminal, and wait."""
+    raise ValueError("the client key is encrypted, and there is no passphrase for it")
 
 
 def _socket(address: Any) -> socket.socket:
@@ -144,7 +168,7 @@ def keep_alive(made: socket.socket) -> None:
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _as_files(
     certificate: bytes | None, key: bytes | None
 ) -> Iterator[tuple[str | None, str | None]]:

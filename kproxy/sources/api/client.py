@@ -172,11 +172,13 @@ class Client:
     ) -> aiohttp.ClientResponse:
         headers = multidict.CIMultiDict(_HEADERS)
         headers.extend(way.access.user.impersonation)
-        if credential.authorization:
-            headers["Authorization"] = credential.authorization
         try:
+            url = yarl.URL(way.access.server + path).with_query(dict(query))
+            if credential.authorization and url.user is None:
+                # A user in the URL comes first, as in Go.
+                headers["Authorization"] = credential.authorization
             return await session.http.get(
-                yarl.URL(way.access.server + path).with_query(dict(query)),
+                url,
                 headers=headers,
                 allow_redirects=False,
             )

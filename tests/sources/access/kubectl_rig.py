@@ -25,6 +25,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives import serialization
+
 from kproxy import errors
 from kproxy.simulator import certificates
 from kproxy.sources.access import rest_config
@@ -181,9 +183,23 @@ def _prepare(folder: Path) -> dict[str, str]:
         "@CRT_DATA@": data(jane),
         "@KEY@": str(jane_key),
         "@KEY_DATA@": data(jane_key),
+        "@CA_PEM@": authority.read_text(),
+        "@CRT_PEM@": jane.read_text(),
+        "@KEY_PEM@": jane_key.read_text(),
+        "@ENCRYPTED_PEM@": _encrypted(jane_key),
         "@PROXY@": f"{PROXY}:{_PROXY_PORT}",
         "@SOCKS@": f"{PROXY}:{_SOCKS_PORT}",
     }
+
+
+def _encrypted(key: Path) -> str:
+    """The same key behind a passphrase."""
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    return loaded.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.BestAvailableEncryption(b"passphrase"),
+    ).decode()
 
 
 def _filled(text: str, words: dict[str, str]) -> str:

@@ -66,6 +66,14 @@ def no_proxy(value: str, host: str = HOST) -> Case:
     return case(f"NO_PROXY={value} {host}", cluster=cluster, env={**PROXIED, "NO_PROXY": value})
 
 
+def authority(name: str, text: str) -> Case:
+    cluster = {"server": f"https://{HOST}:6443", "certificate-authority": "ca"}
+    return case(f"authority: {name}", cluster=cluster, files={"ca": text})
+
+
+BAD_CERTIFICATE = "-----BEGIN CERTIFICATE-----\nZm9v\n-----END CERTIFICATE-----\n"
+
+
 def plugin(
     script: str, name: str, *, exec_fields: dict[str, Any] | None = None, differs: str = ""
 ) -> Case:
@@ -114,6 +122,17 @@ CASES = [
     case("basic", user={"username": "u", "password": "p"}),
     case("basic without a password", user={"username": "u"}),
     case("token and basic", user={"token": "T", "username": "u", "password": "p"}),
+    case(
+        "token file and basic",
+        user={"tokenFile": "t", "username": "u", "password": "p"},
+        files={"t": "FROM-FILE"},
+    ),
+    case("password without a name", user={"password": "p"}),
+    case("token and a space", user={"token": "T "}),
+    case("token and a line feed", user={"token": "T\n"}),
+    case("token that is no ASCII", user={"token": "Tü"}),
+    case("empty token file", user={"tokenFile": "t"}, files={"t": " \n"}),
+    case("auth-provider: null", user={"token": "T", "auth-provider": None}),
     case("no user at all", user={}),
     case("as", user={"token": "T", "as": "jane"}),
     case("as, groups", user={"token": "T", "as": "jane", "as-groups": ["dev", "ops"]}),
@@ -126,6 +145,13 @@ CASES = [
         "as, extra with letters that are no token",
         user={"token": "T", "as": "jane", "as-user-extra": {"a b%/ü": ["1"]}},
     ),
+    case("as, nulls", user={"token": "T", "as": "j", "as-groups": None, "as-user-extra": None}),
+    case(
+        "as, nulls in lists",
+        user={"token": "T", "as": "j", "as-groups": ["a", None], "as-user-extra": {"a": None}},
+    ),
+    case("as, a number", user={"token": "T", "as": "j", "as-groups": [5]}),
+    case("as, http", cluster=HTTP, user={"token": "T", "as": "jane"}),
     case("groups without as", user={"token": "T", "as-groups": ["dev"]}),
     case("as a service account", user={"token": "T", "as": "system:serviceaccount:a:b"}),
     case("certificate files", user={"client-certificate": "@CRT@", "client-key": "@KEY@"}),
@@ -137,7 +163,32 @@ CASES = [
         "certificate file, key data",
         user={"client-certificate": "@CRT@", "client-key-data": "@KEY_DATA@"},
     ),
+    case(
+        "certificate and key in one file",
+        user={"client-certificate": "both", "client-key": "both"},
+        files={"both": "@CRT_PEM@@KEY_PEM@"},
+    ),
+    case(
+        "key and certificate in one file",
+        user={"client-certificate": "both", "client-key": "both"},
+        files={"both": "@KEY_PEM@@CRT_PEM@"},
+    ),
+    case(
+        "encrypted key",
+        user={"client-certificate": "@CRT@", "client-key": "key"},
+        files={"key": "@ENCRYPTED_PEM@"},
+    ),
     case("certificate without its key", user={"client-certificate": "@CRT@"}),
+    case("key without its certificate", user={"client-key": "@KEY@", "token": "T"}),
+    case(
+        "certificate and exec",
+        user={
+            "client-certificate": "@CRT@",
+            "client-key": "@KEY@",
+            "exec": {"apiVersion": V1, "command": "./plugin", "interactiveMode": "Never"},
+        },
+        files={"plugin": "#!/bin/sh\n" + prints({"token": "P"}) + "\n"},
+    ),
     case(
         "certificate and token",
         user={"client-certificate": "@CRT@", "client-key": "@KEY@", "token": "T"},
@@ -147,6 +198,24 @@ CASES = [
         "authority as data",
         cluster={"server": f"https://{HOST}:6443", "certificate-authority-data": "@CA_DATA@"},
     ),
+    case(
+        "authority as data and as a file",
+        cluster={
+            "server": f"https://{HOST}:6443",
+            "certificate-authority": "@CA@",
+            "certificate-authority-data": "@CA_DATA@",
+        },
+    ),
+    authority("words around it", "# für\n\n@CA_PEM@\nthe end"),
+    authority("a key before it", "@KEY_PEM@@CA_PEM@"),
+    authority("another behind it", "@CA_PEM@@CRT_PEM@"),
+    authority("another before it", "@CRT_PEM@@CA_PEM@"),
+    authority("one that is none before it", BAD_CERTIFICATE + "@CA_PEM@"),
+    authority("one that is none behind it", "@CA_PEM@" + BAD_CERTIFICATE),
+    authority("a byte order mark", "\ufeff@CA_PEM@"),
+    authority("only one that is none", BAD_CERTIFICATE),
+    authority("only a key", "@KEY_PEM@"),
+    authority("empty", ""),
     case("no authority", cluster={"server": f"https://{HOST}:6443"}),
     case("skips verification", cluster=SKIPS),
     case(
@@ -183,6 +252,10 @@ CASES = [
     case("a path and a slash", cluster={"server": f"http://{HOST}:8001/cluster/a/"}),
     case("no server", cluster={"server": ""}),
     case("ftp", cluster={"server": f"ftp://{HOST}:8001"}),
+    case("a port that is none", cluster={"server": f"http://{HOST}:http"}),
+    case("a port that is too large", cluster={"server": f"http://{HOST}:99999"}),
+    case("a bracket", cluster={"server": "https://[::1"}),
+    case("a user in the URL", cluster={**SKIPS, "server": f"https://a:b@{HOST}:6443"}),
     case("upper-case scheme", cluster={"server": f"HTTP://{HOST}:8001"}),
     case("proxy-url", cluster={**SKIPS, "proxy-url": "http://@PROXY@"}),
     case("proxy-url without a scheme", cluster={**SKIPS, "proxy-url": "@PROXY@"}),
@@ -194,6 +267,8 @@ CASES = [
     ),
     case("proxy-url: socks5", cluster={**SKIPS, "proxy-url": "socks5://@SOCKS@"}),
     case("proxy-url: socks5, http server", cluster={**HTTP, "proxy-url": "socks5://@SOCKS@"}),
+    case("proxy-url: upper case", cluster={**SKIPS, "proxy-url": "HTTP://@PROXY@"}),
+    case("proxy-url: no host", cluster={**SKIPS, "proxy-url": "http://"}),
     case("proxy-url: ftp", cluster={**SKIPS, "proxy-url": "ftp://@PROXY@"}),
     case("HTTPS_PROXY", cluster=SKIPS, env={"HTTPS_PROXY": "http://@PROXY@"}),
     case("https_proxy", cluster=SKIPS, env={"https_proxy": "http://@PROXY@"}),
@@ -245,6 +320,8 @@ CASES = [
             "10.9.8.",
             "*.8.7",
             "::ffff:10.9.8.7",
+            "::ffff:10.0.0.0/104",
+            "10.0.0.0/255.0.0.0",
             "[10.9.8.7]",
         )
     ),
@@ -259,6 +336,14 @@ CASES = [
         prints({"clientCertificateData": "x", "clientKeyData": "y"}), "certificate that is none"
     ),
     plugin(prints({}), "nothing"),
+    plugin(prints({"token": None, "clientKeyData": None}), "nulls"),
+    plugin(prints({"token": "P", "expirationTimestamp": "2099-01-01T00:00:00"}), "no time zone"),
+    plugin(f"printf 'kind: ExecCredential\\napiVersion: {V1}\\nstatus: {{token: P}}'", "YAML"),
+    plugin(f"""echo '{{"apiVersion":"{V1}","status":{{"token":"P"}}}}'""", "no kind"),
+    plugin(prints({"token": "P"}) + "\necho bye", "words behind it"),
+    plugin(
+        prints({"token": "P"}), "no values", exec_fields={"args": [None], "env": [{"name": "A"}]}
+    ),
     plugin("exit 1", "fails"),
     plugin(prints({"token": "P"}, "client.authentication.k8s.io/v1beta1"), "another version"),
     plugin(
@@ -293,6 +378,13 @@ CASES = [
     case(
         "a token that looks like a date", text=YAML_CONFIG.replace("token: T", "token: 2001-01-01")
     ),
+    case("a token that looks like a time", text=YAML_CONFIG.replace("token: T", "token: 12:30:45")),
+    case("a second document", text=YAML_CONFIG + "---\n{{{\n"),
+    case("another version", text=YAML_CONFIG.replace("apiVersion: v1", "apiVersion: v2")),
+    case("two users of one name", text=YAML_CONFIG + "- {name: u, user: {token: OTHER}}\n"),
+    case("an entry that is null", text=YAML_CONFIG + "- null\n"),
+    case("an entry without a name", text=YAML_CONFIG + "- user: {token: X}\n"),
+    case("a section that is a mapping", text=YAML_CONFIG.partition("users:")[0] + "users: {}\n"),
     case("duplicate keys", text=YAML_CONFIG + "current-context: nowhere\n"),
     case("no kind", text=YAML_CONFIG.replace("kind: Config\n", "")),
     case("another kind", text=YAML_CONFIG.replace("kind: Config", "kind: Pod")),

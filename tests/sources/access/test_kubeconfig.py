@@ -168,7 +168,7 @@ def test_ways_to_authenticate(tmp_path: Path) -> None:
                 "exec": {
                     "command": "x",
                     "apiVersion": "client.authentication.k8s.io/v1",
-                    "env": [{"name": "A"}],
+                    "env": [{"name": "A", "value": 5}],
                 }
             },
             "env a list of name and value",
@@ -199,10 +199,11 @@ def test_in_a_pod_the_service_account_is_used_when_nothing_else_is_there(tmp_pat
     assert access.context == "mine"
 
 
-def test_an_empty_kubeconfig_variable_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["", ":", "/nowhere/config", "/nowhere/a:/nowhere/b"])
+def test_a_kubeconfig_variable_without_files_is_none(tmp_path: Path, value: str) -> None:
     write(tmp_path / "token", "abc")
     write(tmp_path / "ca.crt", tls.certificate(tmp_path, "ca")[0].read_text())
-    environment = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBECONFIG": ""}
+    environment = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBECONFIG": value}
     access = rest_config.load("", "", environment=environment, service_account=tmp_path)
     assert (access.server, access.context) == ("https://10.0.0.1:443", rest_config.IN_CLUSTER)
 
@@ -219,8 +220,34 @@ def test_impersonation_asks_to_act_as_another_user(tmp_path: Path) -> None:
     )
 
 
-def test_without_tls_no_secret_is_sent(tmp_path: Path) -> None:
+def test_without_tls_no_secret_is_sent_and_impersonation_is(tmp_path: Path) -> None:
     plain = [{"name": "test", "cluster": {"server": "http://a.invalid"}}]
     users = [{"name": "test", "user": {"token": "secret", "as": "jane"}}]
     path = write(tmp_path / "config", config(clusters=plain, users=users))
-    assert kubeconfig.read([path], None).user == kubeconfig.User()
+    assert kubeconfig.read([path], None).user == kubeconfig.User(
+        impersonation=(("Impersonate-User", "jane"),)
+    )
+
+
+@pytest.mark.parametrize(
+    "server",
+    ["https://[::1", "https://a.invalid:99999", "https://a.invalid:http", "a.invalid:8001 "],
+)
+def test_a_server_that_is_no_url_is_a_sentence(tmp_path: Path, server: str) -> None:
+    cluster = {"server": server}
+    path = write(tmp_path / "config", config(clusters=[{"name": "test", "cluster": cluster}]))
+    with pytest.raises(errors.ConfigError, match=r"server is .* but must be an http\(s\) URL"):
+        rest_config.load(str(path), None, environment={})
+
+
+@pytest.mark.parametrize("proxy", ["http://", "http://[::1", "http://:3128", "http://p:http"])
+def test_a_proxy_without_a_host_or_with_no_port_is_refused(tmp_path: Path, proxy: str) -> None:
+    """To go past it would be worse: the server may not be meant to see where we are."""
+    cluster = {"server": "http://a.invalid", "proxy-url": proxy}
+    path = write(tmp_path / "config", config(clusters=[{"name": "test", "cluster": cluster}]))
+    with pytest.raises(errors.ConfigError, match="proxy"):
+        rest_config.load(str(path), None, environment={})
+    cluster = {"server": "http://a.invalid"}
+    write(path, config(clusters=[{"name": "test", "cluster": cluster}]))
+    with pytest.raises(errors.ConfigError, match="proxy"):
+        rest_config.load(str(path), None, environment={"HTTP_PROXY": proxy})
