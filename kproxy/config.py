@@ -158,7 +158,7 @@ class Config:
     allow_loopback_endpoints: bool = settings.setting(
         False,  # noqa: FBT003  # a default
         settings.Switch(),
-        "Accept endpoints in 127.0.0.0/8 and ::1.",
+        "Accept endpoints in 127.0.0.0/8 and ::1, and load balancers' addresses in 127.0.0.0/8.",
     )
     ready_file: Path | None = settings.setting(
         None,

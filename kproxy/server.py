@@ -318,6 +318,7 @@ def _options(cfg: config.Config) -> rules.Options:
         loopback.first_bindable_port(),
         external_ips=cfg.external_ip_cidrs,
         reserved=frozenset([api] if (api := _api_server(cfg)) else ()),
+        allow_loopback=cfg.allow_loopback_endpoints,
     )
     bounds = rules.Bounds(ports=cfg.max_ports_per_service, endpoints=cfg.max_endpoints_per_service)
     return rules.Options(

@@ -117,6 +117,19 @@ def test_an_address_that_is_not_given_is_the_default_and_may_be_taken() -> None:
     assert (place.host, place.port, place.is_required) == ("0.0.0.0", 10256, False)
 
 
+def test_a_kubeconfig_variable_that_names_no_file_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "gone"))
+    with pytest.raises(errors.ConfigError, match=r"no kubeconfig at .*gone: name .*--manifests"):
+        config.load({}, {})
+    monkeypatch.setenv("KUBECONFIG", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(errors.ConfigError, match="no Services to serve"):
+        config.load({}, {})
+
+
 def test_an_empty_address_means_none() -> None:
     assert config.bind_address("--flag", "", config.DEFAULT_HEALTHZ) is None
     assert config.control_socket("") is None

@@ -11,7 +11,8 @@ Service's:
   Node ports are bound on 127.0.0.1, and no address that a Service names is;
 - an external IP is served only if the operator lists it (CVE-2020-8554);
 - the API server's address;
-- addresses of a load balancer that cannot be a load balancer's, such as link-local ones.
+- addresses of a load balancer that cannot be a load balancer's, such as link-local ones; those in
+  127/8 are served if the operator allows loopback addresses, as for a simulated cluster.
 """
 
 import ipaddress
@@ -21,6 +22,7 @@ from typing import TypeAlias
 
 from kproxy import errors
 from kproxy.model import addresses, forwarding
+from kproxy.model.kinds import endpoint_rules
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -34,7 +36,8 @@ class LoopbackPortal:
     """Maps frontends into 127/8. Pure.
 
     `shift_below` is the first port that may be bound, `external_ips` is which external IPs may be
-    served, `reserved` are addresses that no Service gets: those of the API server.
+    served, `reserved` are addresses that no Service gets: those of the API server. A load
+    balancer's address in 127/8, as the simulated cluster gives them, needs `allow_loopback`.
     """
 
     def __init__(
@@ -43,10 +46,12 @@ class LoopbackPortal:
         *,
         external_ips: Sequence[Network] = (),
         reserved: frozenset[addresses.SocketAddress] = frozenset(),
+        allow_loopback: bool = False,
     ) -> None:
         self._shift_below = shift_below
         self._external_ips = tuple(external_ips)
         self._reserved = reserved
+        self._allow_loopback = allow_loopback
         self._reserved_hosts = frozenset(each.address for each in reserved)
 
     def locate(self, frontend: forwarding.Frontend) -> addresses.SocketAddress:
@@ -99,8 +104,13 @@ class LoopbackPortal:
                 f"served; add {text}/{address.max_prefixlen} to serve it"
             )
         parsed = addresses.parse(text)
-        if parsed is None or parsed.use is not addresses.Use.ORDINARY:
-            use = parsed.use if parsed else "unreadable"
+        use = parsed.use if parsed else "unreadable"
+        if use is addresses.Use.LOOPBACK and not self._allow_loopback:
+            raise errors.PortalRefusedError(
+                f"{text} is {use}, which cannot be reached from outside: give the Service another "
+                f"address, or run with {endpoint_rules.ALLOW_LOOPBACK_FLAG}"
+            )
+        if use not in (addresses.Use.ORDINARY, addresses.Use.LOOPBACK):
             raise errors.PortalRefusedError(
                 f"{text} is {use}, which cannot be reached from outside: "
                 "give the Service another address"

@@ -106,6 +106,20 @@ def test_an_address_that_could_take_traffic_from_others_is_refused(
     assert "\n" not in str(refused.value)
 
 
+def test_a_simulated_load_balancers_address_is_served_where_loopback_is_allowed() -> None:
+    allowing = loopback.LoopbackPortal(ANY_PORT, allow_loopback=True)
+
+    def place(address: str) -> str:
+        return str(allowing.locate(forwarding.Frontend(KINDS.LOAD_BALANCER, address, 80)))
+
+    assert place("127.112.0.59") == "127.112.0.59:80"
+    for refused in ("127.0.0.1", "169.254.169.254", "0.0.0.0"):
+        with pytest.raises(errors.PortalRefusedError):
+            place(refused)
+    with pytest.raises(errors.PortalRefusedError, match="--allow-loopback-endpoints"):
+        located(KINDS.LOAD_BALANCER, "127.112.0.59", 80)
+
+
 def test_the_api_servers_own_socket_is_never_taken() -> None:
     assert located(CLUSTER_IP, "10.9.0.1", 6444) == "127.9.0.1:6444"
     with pytest.raises(errors.PortalRefusedError):

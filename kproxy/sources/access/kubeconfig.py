@@ -117,7 +117,10 @@ def read(files: Sequence[Path], context: str | None) -> ClusterAccess:
             merged.add(path, _document(path))
     if not merged.sources:
         told = ", ".join(map(str, files))
-        raise errors.ConfigError(f"no kubeconfig at {told}; name an existing file by --kubeconfig")
+        raise errors.ConfigError(
+            f"no kubeconfig at {told}: name an existing file by --kubeconfig or KUBECONFIG, "
+            "or files of Services by --manifests"
+        )
     chosen = context or merged.current
     if not chosen:
         raise errors.ConfigError(

@@ -16,7 +16,9 @@ IN_CLUSTER = "in-cluster"
 
 
 def is_available() -> bool:
-    """Whether a kubeconfig or a mounted service account would be found."""
+    """Whether KUBECONFIG is set, or a kubeconfig or a mounted service account would be found."""
+    if os.environ.get("KUBECONFIG"):
+        return True  # whether its files exist is for `load` to say, by their names
     return bool(_existing(os.environ)) or _is_in_cluster(SERVICE_ACCOUNT, os.environ)
 
 
