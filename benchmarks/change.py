@@ -82,7 +82,9 @@ def _git(*arguments: str) -> bytes:
 
 def of_tree(name: str, tree: Path) -> kproxy_run.Kproxy:
     """kproxy from a source tree, in this interpreter with what is installed there."""
-    return kproxy_run.Kproxy(name, command=("env", f"PYTHONPATH={tree}", *kproxy_run.RUN))
+    # `python -m` puts the working directory before PYTHONPATH: in a clone, it is another tree.
+    environment = ("env", "PYTHONSAFEPATH=1", f"PYTHONPATH={tree}")
+    return kproxy_run.Kproxy(name, command=(*environment, *kproxy_run.RUN))
 
 
 def measure(commit: str, rounds: int, scenarios: Sequence[str], console: Console) -> list[str]:

@@ -1,6 +1,7 @@
 """Two states of kproxy in turns: the arithmetic, and a comparison that takes seconds."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,15 @@ from benchmarks import change
 from kproxy import errors
 from kproxy.bench.report import results
 from tests.bench import reports
+
+
+def test_a_tree_is_run_from_within_another_one(tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        package = tmp_path / name / "kproxy"
+        package.mkdir(parents=True)
+        (package / "__main__.py").write_text(f"print({name!r})\n")
+    command = change.of_tree("before", tmp_path / "there").command
+    assert subprocess.check_output(command, cwd=tmp_path / "here", text=True) == "there\n"
 
 
 def test_a_ratio_is_the_geometric_mean_of_the_rounds_that_both_have() -> None:
