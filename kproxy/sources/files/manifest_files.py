@@ -3,9 +3,11 @@
 Blocking file I/O and parsing, made to be called in a thread; no state between calls.
 """
 
+import errno
+import functools
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -286,7 +288,8 @@ def _watch_plan(root: Path, links: Iterable[Path]) -> WatchPlan:
     volume changes: `web.yaml` leads through `..data`, and `..data` is replaced by a rename.
     `links` are those of the files that are links themselves.
     """
-    entries = set(_trail(root))
+    look = functools.cache(_look)  # thousands of links in a directory share the way to it
+    entries = set(_trail(root, look))
     contents: set[Path] = set()
     try:
         if stat.S_ISDIR(root.stat().st_mode):
@@ -294,9 +297,10 @@ def _watch_plan(root: Path, links: Iterable[Path]) -> WatchPlan:
     except (OSError, RuntimeError):  # links that lead in a circle
         pass
     for link in links:
-        entries.update(_trail(link))
+        entries.update(_trail(link, look))
     directories = set()
-    for path in contents | {_existing(entry.parent) for entry in entries}:
+    parents = {entry.parent for entry in entries}
+    for path in contents | {_existing(parent) for parent in parents}:
         try:
             status = path.stat()
         except OSError:
@@ -310,7 +314,20 @@ def _existing(directory: Path) -> Path:
     return next((each for each in (directory, *directory.parents) if each.is_dir()), directory)
 
 
-def _trail(path: Path) -> Iterator[Path]:
+def _look(place: Path) -> tuple[Path | None, bool]:
+    """Where the link at `place` leads, None if it is none, and whether anything is there."""
+    try:
+        target = place.readlink()
+    except FileNotFoundError:
+        return None, False
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return None, True
+    return target, True
+
+
+def _trail(path: Path, look: Callable[[Path], tuple[Path | None, bool]]) -> Iterator[Path]:
     """Whatever decides what an absolute path leads to: every link on the way, and the end.
 
     Where the way breaks off, what is missing there is the end.
@@ -325,8 +342,7 @@ def _trail(path: Path) -> Iterator[Path]:
             continue
         place /= step
         try:
-            target = place.readlink() if place.is_symlink() else None
-            exists = target is not None or place.exists()
+            target, exists = look(place)
         except OSError:  # not permitted, or replaced meanwhile
             break
         if target is not None:

@@ -11,6 +11,7 @@ takes long, holds up neither the other files nor the end of the process.
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import functools
 import os
@@ -50,6 +51,11 @@ PATIENCE_SECONDS = 0.1
 
 START_PATIENCE_SECONDS = 5.0
 """The same before the first sync, counted from when the reading last went on."""
+
+LISTING_PATIENCE_SECONDS = 5.0
+"""A look at a path that takes longer than this is said to go on beside the others. Until it ends,
+files that were there before are read when they change, and not without: on a mount that hangs,
+each would keep a thread."""
 
 _INPUT_PIECE = 1024 * 1024
 _SLICE_SECONDS = 0.001
@@ -98,6 +104,7 @@ class ManifestSource:
         self._store = store.Store()
         self._view = manifest_state.NOTHING
         self._listings: dict[Path, manifest_files.Listing] = {}
+        self._late_listings: dict[Path, float] = {}
         self._watch_problems: tuple[source.Problem, ...] = ()
         self._problems: tuple[source.Problem, ...] = ()
         self._has_synced = False
@@ -218,12 +225,22 @@ class ManifestSource:
         for root in self._roots:
             found = listings.get(root)
             if found is None:
-                old = self._listings.get(root, manifest_files.Listing())
-                text = "looking at it takes long, and goes on beside the others"
-                found = manifest_files.Listing((), old.plan, text)
+                found = self._late_listing(root)
+            else:
+                self._late_listings.pop(root, None)
             self._listings[root] = found
             plan |= found.plan
         return plan
+
+    def _late_listing(self, root: Path) -> manifest_files.Listing:
+        """What is known of `root` while a look at it has not ended."""
+        old = self._listings.get(root)
+        now = time.monotonic()
+        late = now - self._late_listings.setdefault(root, now)
+        if old is not None and (old.missing or late < LISTING_PATIENCE_SECONDS):
+            return old
+        text = "looking at it takes long, and goes on beside the others"
+        return dataclasses.replace(old or manifest_files.Listing(), missing=text)
 
     async def _refresh(self, readers: "_Readers") -> None:
         """Read the files, update the Store, and report changes and problems."""
@@ -250,7 +267,12 @@ class ManifestSource:
             files.update((file.path, file) for file in each.files if file.path not in files)
         before = self._view.files
         calls: dict[object, background.Call[manifest_files.Reading | None]] = {}
-        for path in sorted(files):
+        skipped = {
+            path
+            for path, file in files.items()
+            if file.root in self._late_listings and path not in changed
+        }
+        for path in sorted(files.keys() - skipped):
             state = before.get(path)
             known = state.signature if state and state.doubted is None else None
             calls[path] = functools.partial(
@@ -268,7 +290,7 @@ class ManifestSource:
         return manifest_state.Look(
             [files[path] for path in sorted(files)],
             {path: reading for path, reading in found.items() if reading is not None},
-            {path for path in files if path not in readings},
+            {path for path in files if path not in readings and path not in skipped},
             missing,
             (
                 *self._watch_problems,

@@ -331,3 +331,41 @@ async def test_h2_a_relative_path_without_a_working_directory_is_refused(
     folder.rmdir()
     with pytest.raises(errors.ConfigError, match="the working directory has been removed"):
         manifests.ManifestSource([root], on_change=lambda _: None, on_problem=lambda _: None)
+
+
+async def test_h13_files_are_followed_while_a_look_at_their_directory_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a directory of 200,000 entries."""
+    let_go = threading.Event()
+    entered = threading.Event()
+    is_slow = threading.Event()
+    listing = manifest_files.listing
+
+    def slow(root: Path, path: Path) -> manifest_files.Listing:
+        if is_slow.is_set():
+            entered.set()
+            let_go.wait(PATIENCE_SECONDS)
+        return listing(root, path)
+
+    monkeypatch.setattr(manifest_files, "listing", slow)
+    monkeypatch.setattr(manifests, "LISTING_PATIENCE_SECONDS", 2 * PATIENCE_SECONDS)
+    file = tmp_path / "web.yaml"
+    file.write_text(service("a"))
+    async with running(tmp_path) as watched:
+        is_slow.set()
+        for name in ("b", "c"):
+            file.write_text(service(name))
+            await watched.gives(name)
+        assert entered.is_set()
+        assert watched.told == []
+        monkeypatch.setattr(manifests, "LISTING_PATIENCE_SECONDS", 0.0)
+        file.write_text(service("d"))
+        await watched.says("looking at it takes long, and goes on beside the others")
+        await watched.gives("d")
+        is_slow.clear()
+        let_go.set()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while watched.source.problems():  # noqa: ASYNC110  # nothing says that one has gone
+                await asyncio.sleep(0.01)
+        assert len(watched.told) == 1
