@@ -68,6 +68,7 @@ class Server:
             _options(cfg),
             namespaces=cfg.namespaces,
             room=budget.Budget(self._plane.max_listeners, cfg.max_services_per_namespace),
+            on_answer=self._request_sync,
         )
         self._reporter = report.Reporter(self._proxier.frontends)
         self._runner = runner.Runner(
@@ -208,11 +209,14 @@ class Server:
             if event_log.is_wanted():
                 group.create_task(event_log.write(self.feed))
 
+    def _request_sync(self) -> None:
+        self._runner.request()
+
     def _bar_own_places(self) -> None:
         """Bar the addresses of health, metrics and control as endpoints, once they are bound."""
         for name, address in self.addresses().items():
             if address is not None and (place := _socket_address(address)) is not None:
-                self._plane.apply(forwarding.Bar(place, f"kproxy's {name}"))
+                self._plane.send(forwarding.Bar(place, f"kproxy's {name}"))
 
     def _full_sync(self) -> Iterator[None]:
         self._bar_own_places()
@@ -227,7 +231,7 @@ class Server:
             with self._syncs.sync():
                 changed = yield from steps
             yield from self._reporter.report(changed)
-        if not self._is_ready:
+        if not self._is_ready and not self._proxier.opening:
             yield from self._announce()
             self._is_ready = True
 

@@ -1,7 +1,8 @@
 """The seam between control plane and data plane: forwarding rules as plain frozen data.
 
-The proxier computes a rule per service port and hands a data plane the difference between two
-tables. Everything here can cross a process boundary: no sockets, no callables.
+The proxier computes a rule per service port and sends a data plane the difference between two
+tables, as messages; the data plane sends reports back. Everything here can cross a process
+boundary: no sockets, no callables.
 """
 
 from dataclasses import dataclass
@@ -104,7 +105,10 @@ class OpenFrontend:
 
 @dataclass(frozen=True, slots=True)
 class CloseFrontend:
-    """Stop listening on `address`; connections it accepted go on."""
+    """Stop listening on `address`; connections it accepted go on.
+
+    Does nothing if nothing listens there, because it could not be opened.
+    """
 
     address: addresses.SocketAddress
 
@@ -128,3 +132,22 @@ class Bar:
 
 
 Message = SetBackends | OpenFrontend | CloseFrontend | Forget | Bar
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The answer to an `OpenFrontend`: clients of `address` are accepted."""
+
+    address: addresses.SocketAddress
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFailed:
+    """The answer to an `OpenFrontend`: `address` cannot be bound, with the reason in words."""
+
+    address: addresses.SocketAddress
+    reason: str
+
+
+Report = Opened | OpenFailed
+"""What a data plane says unasked. Each `OpenFrontend` is answered once, in their order."""

@@ -102,6 +102,7 @@ class InProcessPlane:
         self._path.tell(self._feed)
         self._rng = rng or random.Random()
         self._max_affinity_clients = max_affinity_clients
+        self._hear: Callable[[forwarding.Report], None] = lambda _: None
         self._ports: dict[names.ServicePortName, ServicePortState] = {}
         self._listening: dict[addresses.SocketAddress, ServicePortState] = {}
 
@@ -188,24 +189,19 @@ class InProcessPlane:
         """What is held of a service port, for tests of this data plane."""
         return self._ports.get(name)
 
-    def apply(self, message: forwarding.Message) -> None:
-        """Carry out one message. `OpenFrontend` raises OSError when the address cannot be bound."""
+    def subscribe(self, hear: Callable[[forwarding.Report], None]) -> None:
+        """See `plane.Forwarder`. Reports come while `send` runs."""
+        self._hear = hear
+
+    def send(self, message: forwarding.Message) -> None:
+        """Carry out one message at once."""
         match message:
             case forwarding.SetBackends():
-                for _ in self.steps(message):
+                for _ in self.send_steps(message):
                     pass
-            case forwarding.OpenFrontend(name, frontend, address):
-                state = self._ports[name]
-                target = state.targets[frontend.scope]
-                try:
-                    opened = state.listeners[address] = self._path.open(address, target)
-                except OSError as error:
-                    self._tell_failure(name, address, error)
-                    raise
-                self._listening[address] = state
-                self._box.bar(opened.address, str(name))
-                self._feed.record(events.FrontendOpened(time.monotonic(), str(name), address))
-            case forwarding.CloseFrontend(address):
+            case forwarding.OpenFrontend():
+                self._open(message)
+            case forwarding.CloseFrontend(address) if address in self._listening:
                 state = self._listening.pop(address)
                 closed = state.listeners.pop(address)
                 self._path.shut(closed)
@@ -220,7 +216,7 @@ class InProcessPlane:
             case forwarding.Bar(address, owner):
                 self._box.bar(address, owner)
 
-    def steps(self, message: forwarding.SetBackends) -> Iterator[None]:
+    def send_steps(self, message: forwarding.SetBackends) -> Iterator[None]:
         """Balance over these backends, in steps."""
         state = self._ports.get(message.name)
         if state is not None and state.balancers[forwarding.Scope.CLUSTER].policy != message.policy:
@@ -246,11 +242,22 @@ class InProcessPlane:
         fact = events.EndpointBoxed if is_boxed else events.EndpointReleased
         self._feed.record(fact(time.monotonic(), backend))
 
-    def _tell_failure(
-        self, name: names.ServicePortName, address: addresses.SocketAddress, error: OSError
-    ) -> None:
-        reason = error.strerror or str(error)
-        self._feed.record(events.FrontendFailed(time.monotonic(), str(name), address, reason))
+    def _open(self, message: forwarding.OpenFrontend) -> None:
+        """Listen, and report what became of it."""
+        name, address = message.name, message.address
+        state = self._ports[name]
+        try:
+            opened = self._path.open(address, state.targets[message.frontend.scope])
+        except OSError as error:
+            reason = error.strerror or str(error)
+            self._feed.record(events.FrontendFailed(time.monotonic(), str(name), address, reason))
+            self._hear(forwarding.OpenFailed(address, reason))
+            return
+        state.listeners[address] = opened
+        self._listening[address] = state
+        self._box.bar(opened.address, str(name))
+        self._feed.record(events.FrontendOpened(time.monotonic(), str(name), address))
+        self._hear(forwarding.Opened(address))
 
     def _tell_service(self, name: names.ServicePortName, change: str) -> None:
         self._feed.record(events.ServiceChanged(time.monotonic(), str(name), change))

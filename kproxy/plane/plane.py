@@ -29,11 +29,14 @@ class Part(enum.Flag):
 class Forwarder(Protocol):
     """Carries out what the proxier found to be different."""
 
-    def apply(self, message: forwarding.Message, /) -> None:
-        """Carry out one message. Only `OpenFrontend` can fail: with OSError, as bind(2)."""
+    def subscribe(self, hear: Callable[[forwarding.Report], None], /) -> None:
+        """Call `hear` with every report from now on, in `send` or later. For one listener."""
 
-    def steps(self, message: forwarding.SetBackends, /) -> Iterator[None]:
-        """`apply` for a message that may take long, in steps of less than a millisecond.
+    def send(self, message: forwarding.Message, /) -> None:
+        """Carry out one message, now or later, after all that were sent before."""
+
+    def send_steps(self, message: forwarding.SetBackends, /) -> Iterator[None]:
+        """`send` for a message that may take long, in steps of less than a millisecond.
 
         All of them must be taken before the next message.
         """

@@ -26,7 +26,7 @@ Service whose objects are the same as last time costs one comparison.
 import itertools
 import operator
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -35,7 +35,7 @@ import structlog
 from kproxy.model import addresses, forwarding, names, steps
 from kproxy.plane import plane as planes
 from kproxy.portal import budget, claims
-from kproxy.reconcile import rules
+from kproxy.reconcile import frontend_book, rules
 
 _log = structlog.get_logger(__name__)
 
@@ -117,7 +117,8 @@ class Proxier:
     """Keeps a data plane equal to the objects that `reader` shows.
 
     Only Services in `namespaces` are served, or all when that is empty. `room` bounds the
-    listeners; it is the proxier's from now on.
+    listeners; it is the proxier's from now on. `on_answer` is called when the data plane says later
+    than at once what became of a frontend: the next sync returns its service port.
     """
 
     def __init__(
@@ -128,9 +129,12 @@ class Proxier:
         *,
         namespaces: frozenset[str] = frozenset(),
         room: budget.Budget | None = None,
+        on_answer: Callable[[], None] = lambda: None,
     ) -> None:
         self._reader = reader
         self._plane = plane
+        self._on_answer = on_answer
+        plane.subscribe(self._hear)
         self._options = options
         self._namespaces = namespaces
         self._budget = room or budget.Budget()
@@ -139,9 +143,10 @@ class Proxier:
         self._ports_of: dict[names.NamespacedName, tuple[names.ServicePortName, ...]] = {}
         self._entries: dict[names.ServicePortName, _Entry] = {}
         self._claims = claims.Claims()
-        self._open: dict[addresses.SocketAddress, claims.Claim] = {}
-        self._failed: dict[addresses.SocketAddress, str] = {}
+        self._book = frontend_book.FrontendBook()
+        self._retrying: set[addresses.SocketAddress] = set()
         self._is_retry_due = False
+        self._is_sending = False
         self._left = _Plan()
         self._losing: dict[addresses.SocketAddress, set[claims.Claim]] = {}
         self._touched: dict[names.ServicePortName, None] = {}
@@ -163,7 +168,7 @@ class Proxier:
     @property
     def has_failures(self) -> bool:
         """Whether some frontend could not be opened and should be retried."""
-        return bool(self._failed)
+        return self._book.has_failures or bool(self._retrying)
 
     @property
     def budget(self) -> budget.Budget:
@@ -173,7 +178,12 @@ class Proxier:
     @property
     def listening(self) -> int:
         """How many frontends are open."""
-        return len(self._open)
+        return self._book.open
+
+    @property
+    def opening(self) -> int:
+        """How many frontends the data plane was asked to open and has not answered for."""
+        return self._book.opening
 
     def sync(self) -> list[names.ServicePortName]:
         """`sync_steps`, all at once."""
@@ -207,7 +217,7 @@ class Proxier:
         """One sync. If it raises, the next one reports what it has touched."""
         dirty, self._dirty = self._dirty, set()
         is_retry_due, self._is_retry_due = self._is_retry_due, False
-        waiting = list(self._failed) if is_retry_due else []
+        waiting = self._book.failed if is_retry_due else []
         left, self._left = self._left, _Plan()
         plan = _Plan()
         try:
@@ -220,12 +230,13 @@ class Proxier:
     def _apply(self, plan: _Plan) -> Generator[None, None, None]:
         """Carry out the effects. What a bug prevents is left in `plan`."""
         while plan.close:
-            if self._open.pop(plan.close[0], None) is not None:
-                self._plane.apply(forwarding.CloseFrontend(plan.close[0]))
+            self._retrying.discard(plan.close[0])
+            if self._book.close(plan.close[0]):
+                self._plane.send(forwarding.CloseFrontend(plan.close[0]))
             plan.close.popleft()
             yield
         while plan.set_backends:
-            yield from self._plane.steps(plan.set_backends[0])
+            yield from self._plane.send_steps(plan.set_backends[0])
             plan.set_backends.popleft()
             yield
         while plan.open:
@@ -233,7 +244,7 @@ class Proxier:
             plan.open.popleft()
             yield
         while plan.forget:
-            self._plane.apply(forwarding.Forget(plan.forget[0]))
+            self._plane.send(forwarding.Forget(plan.forget[0]))
             plan.forget.popleft()
             yield
 
@@ -241,16 +252,17 @@ class Proxier:
         """Try again what could not be opened: a few, and all if one of them can be opened now.
 
         With thousands of them, trying each would be a lot of work for nothing. Those that fail go
-        to the end of the queue.
+        to the end of the queue. If answers come later, so do the attempts that follow a success.
         """
         for first in range(0, len(waiting), RETRY_BATCH):
             opened = 0
             for address in waiting[first : first + RETRY_BATCH]:
                 claim = self._budget.granted(address)
-                if address in self._failed and address not in self._open and claim is not None:
+                if self._book.failure(address) is not None and claim is not None:
+                    self._retrying.add(address)
                     self._open_frontend(address, claim)
                     self._touched[claim.name] = None
-                    opened += address in self._open
+                    opened += self._book.is_open(address)
                     yield
             if not opened:
                 break
@@ -335,11 +347,12 @@ class Proxier:
     def _decide(self, address: addresses.SocketAddress, plan: _Plan) -> None:
         """Open or close `address`, if it is not as it should be."""
         wanted = self._budget.granted(address)
-        current = self._open.get(address)
+        current = self._book.claim(address)
         if current is not None and current != wanted:
             plan.close.append(address)
         if wanted is None:
-            self._failed.pop(address, None)
+            self._book.give_up(address)
+            self._retrying.discard(address)
         elif current != wanted:
             plan.open.append((address, wanted))
         for claim in (wanted, self._claims.winner(address)):
@@ -426,22 +439,37 @@ class Proxier:
         return change
 
     def _open_frontend(self, address: addresses.SocketAddress, claim: claims.Claim) -> None:
-        message = forwarding.OpenFrontend(claim.name, claim.frontend, address)
-        known = self._failed.pop(address, None)
+        """Ask for `address`; `_hear` is called with what becomes of it."""
+        self._book.ask(address, claim)
+        self._is_sending = True
         try:
-            self._plane.apply(message)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            if known != reason:
-                _log.error(
-                    "cannot listen, retrying",
-                    service=str(claim.name),
-                    address=str(address),
-                    reason=reason,
-                )
-            self._failed[address] = reason
-        else:
-            self._open[address] = claim
+            self._plane.send(forwarding.OpenFrontend(claim.name, claim.frontend, address))
+        except Exception:
+            self._book.unask(address)
+            raise
+        finally:
+            self._is_sending = False
+
+    def _hear(self, report: forwarding.Report) -> None:
+        """Take an answer of the data plane into the book."""
+        change = self._book.answer(report)
+        if change is None:
+            return
+        was_retried = report.address in self._retrying
+        self._retrying.discard(report.address)
+        if change.reason and change.is_news:
+            _log.error(
+                "cannot listen, retrying",
+                service=str(change.claim.name),
+                address=str(report.address),
+                reason=change.reason,
+            )
+        if self._is_sending:
+            return  # the sync that asked goes on with it
+        self._touched[change.claim.name] = None
+        if was_retried and not change.reason and self._book.has_failures:
+            self._is_retry_due = True
+        self._on_answer()
 
     def _report_collisions(
         self,
@@ -508,9 +536,9 @@ class Proxier:
         shortage = self._budget.shortage(address)
         if shortage is not None:
             return FrontendStatus(frontend, address, _STATES.OVER_BUDGET, _SHORTAGES[shortage])
-        if address in self._open:
+        if self._book.is_open(address):
             return FrontendStatus(frontend, address, _STATES.BOUND, _note(plan, place))
-        detail = self._failed.get(address, "about to be opened")
+        detail = self._book.failure(address) or "about to be opened"
         return FrontendStatus(frontend, address, _STATES.UNAVAILABLE, detail)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import random
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -135,13 +134,13 @@ async def test_a_frontend_is_refused_until_opened_and_once_closed(
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
-    plane.apply(sets(backends[:1]))
+    plane.send(sets(backends[:1]))
     assert await is_refused(address)
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
     assert await reached(address) == backends[0]
-    plane.apply(forwarding.CloseFrontend(address))
+    plane.send(forwarding.CloseFrontend(address))
     assert await is_refused(address)
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
     assert await reached(address) == backends[0]
 
 
@@ -150,13 +149,13 @@ async def test_an_address_can_change_hands_at_once(
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
-    plane.apply(sets(backends[:1]))
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(sets(backends[:1]))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
     assert await reached(address) == backends[0]
-    plane.apply(forwarding.CloseFrontend(address))
-    plane.apply(forwarding.SetBackends(DB, forwarding.Policy(), backends[1:2], ()))
-    plane.apply(forwarding.OpenFrontend(DB, CLUSTER_IP, address))
-    plane.apply(forwarding.Forget(WEB))
+    plane.send(forwarding.CloseFrontend(address))
+    plane.send(forwarding.SetBackends(DB, forwarding.Policy(), backends[1:2], ()))
+    plane.send(forwarding.OpenFrontend(DB, CLUSTER_IP, address))
+    plane.send(forwarding.Forget(WEB))
     assert await reached(address) == backends[1]
 
 
@@ -166,9 +165,9 @@ async def test_a_frontend_balances_over_the_backends_of_its_scope(
     other_address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
-    plane.apply(sets(backends[:3], backends[3:]))
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
-    plane.apply(forwarding.OpenFrontend(WEB, NODE_PORT, other_address))
+    plane.send(sets(backends[:3], backends[3:]))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(forwarding.OpenFrontend(WEB, NODE_PORT, other_address))
     assert {await reached(address) for _ in range(3)} == set(backends[:3])
     assert {await reached(other_address) for _ in range(2)} == set(backends[3:])
 
@@ -178,12 +177,12 @@ async def test_setting_backends_again_keeps_the_rotation(
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
-    plane.apply(sets(backends[:3]))
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(sets(backends[:3]))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
     seen = [await reached(address)]
-    plane.apply(sets(backends[:3]))
+    plane.send(sets(backends[:3]))
     seen.append(await reached(address))
-    plane.apply(sets(backends))
+    plane.send(sets(backends))
     after = [await reached(address) for _ in range(4)]
     assert {*seen, after[0]} == set(backends[:3])
     assert set(after) == set(backends)
@@ -194,13 +193,13 @@ async def test_setting_backends_again_keeps_clients_where_they_are(
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
-    plane.apply(sets(backends[:2], policy=STICKY))
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(sets(backends[:2], policy=STICKY))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
     clients = [f"127.0.0.{last}" for last in range(2, 5)]
     homes = {client: await reached(address, client) for client in clients}
-    plane.apply(sets(backends, policy=STICKY))
-    plane.apply(forwarding.CloseFrontend(address))
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(sets(backends, policy=STICKY))
+    plane.send(forwarding.CloseFrontend(address))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
     assert {client: await reached(address, client) for client in clients} == homes
 
 
@@ -209,15 +208,15 @@ async def test_a_policy_takes_effect_on_the_next_connection(
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
-    plane.apply(sets(backends))
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(sets(backends))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
     assert len({await reached(address) for _ in range(4)}) == 4
-    plane.apply(sets(backends, policy=STICKY))
+    plane.send(sets(backends, policy=STICKY))
     assert len({await reached(address) for _ in range(4)}) == 1
     state = plane.port(WEB)
     assert state is not None
     assert {each.policy for each in state.balancers.values()} == {STICKY}
-    plane.apply(sets(backends, policy=forwarding.Policy(services.Strategy.ROUND_ROBIN)))
+    plane.send(sets(backends, policy=forwarding.Policy(services.Strategy.ROUND_ROBIN)))
     assert len({await reached(address) for _ in range(4)}) == 4
 
 
@@ -232,23 +231,23 @@ async def test_counters_survive_everything_but_being_forgotten(
         return state.counters.accepted if state else None
 
     assert accepted() is None
-    plane.apply(sets(backends[:1], backends[:1]))
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
-    plane.apply(forwarding.OpenFrontend(WEB, NODE_PORT, other_address))
+    plane.send(sets(backends[:1], backends[:1]))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(forwarding.OpenFrontend(WEB, NODE_PORT, other_address))
     assert accepted() == 0
     await reached(address)
     await reached(other_address)
     assert accepted() == 2
-    plane.apply(sets(backends, policy=STICKY))
-    plane.apply(forwarding.CloseFrontend(address))
-    plane.apply(forwarding.CloseFrontend(other_address))
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(sets(backends, policy=STICKY))
+    plane.send(forwarding.CloseFrontend(address))
+    plane.send(forwarding.CloseFrontend(other_address))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
     await reached(address)
     assert accepted() == 3
-    plane.apply(forwarding.CloseFrontend(address))
-    plane.apply(forwarding.Forget(WEB))
+    plane.send(forwarding.CloseFrontend(address))
+    plane.send(forwarding.Forget(WEB))
     assert accepted() is None
-    plane.apply(sets(backends))
+    plane.send(sets(backends))
     assert accepted() == 0
 
 
@@ -260,13 +259,13 @@ async def test_connections_outlive_the_frontend_they_came_in_by(
     is_forgotten: bool,
 ) -> None:
     """Fault-catalogue C05 and docs/behaviour.md row 45."""
-    plane.apply(sets(backends[:1]))
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(sets(backends[:1]))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
     async with connected(address) as client:
         assert await client.echoes(b"before")
-        plane.apply(forwarding.CloseFrontend(address))
+        plane.send(forwarding.CloseFrontend(address))
         if is_forgotten:
-            plane.apply(forwarding.Forget(WEB))
+            plane.send(forwarding.Forget(WEB))
         assert await is_refused(address)
         assert await client.echoes(b"after")
 
@@ -276,10 +275,10 @@ async def test_a_connection_outlives_its_endpoint_and_new_ones_go_elsewhere(
     address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
-    plane.apply(sets(backends[:1]))
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(sets(backends[:1]))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
     async with connected(address) as client:
-        plane.apply(sets(backends[1:2]))
+        plane.send(sets(backends[1:2]))
         assert await client.echoes(b"still here")
         assert await reached(address) == backends[1]
 
@@ -293,29 +292,35 @@ def held(address: addresses.SocketAddress) -> Iterator[None]:
         yield
 
 
-async def test_an_address_that_is_taken_raises_and_can_be_opened_once_it_is_free(
+async def test_an_address_that_is_taken_is_reported_and_can_be_opened_once_it_is_free(
     plane: in_process.InProcessPlane,
     address: addresses.SocketAddress,
     other_address: addresses.SocketAddress,
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
-    plane.apply(sets(backends[:1], backends[:1]))
+    reports: list[forwarding.Report] = []
+    plane.subscribe(reports.append)
+    plane.send(sets(backends[:1], backends[:1]))
     with held(address):
-        with pytest.raises(OSError, match="in use") as taken:
-            plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
-        assert taken.value.errno == errno.EADDRINUSE
-        plane.apply(forwarding.OpenFrontend(WEB, NODE_PORT, other_address))
+        plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+        plane.send(forwarding.OpenFrontend(WEB, NODE_PORT, other_address))
         assert await reached(other_address) == backends[0]
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(forwarding.CloseFrontend(address))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
     assert await reached(address) == backends[0]
+    assert reports == [
+        forwarding.OpenFailed(address, "Address already in use"),
+        forwarding.Opened(other_address),
+        forwarding.Opened(address),
+    ]
 
 
 async def test_a_forgotten_port_leaves_nothing_to_probe(
     plane: in_process.InProcessPlane, backends: tuple[addresses.SocketAddress, ...]
 ) -> None:
-    plane.apply(sets(backends))
+    plane.send(sets(backends))
     assert plane.box.fail(backends[0], 0.0)
-    plane.apply(forwarding.Forget(WEB))
+    plane.send(forwarding.Forget(WEB))
     assert len(plane.box) == 0
     assert not plane.box.fail(backends[0], 0.0)
 
@@ -341,10 +346,10 @@ async def test_services_that_point_at_each_other_are_not_dialled(
 ) -> None:
     """H15. In whatever order they come; and what is not ours is served."""
     with structlog.testing.capture_logs() as log:
-        plane.apply(sets((other_address,)))
-        plane.apply(forwarding.SetBackends(DB, forwarding.Policy(), (address,), ()))
-        plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
-        plane.apply(forwarding.OpenFrontend(DB, CLUSTER_IP, other_address))
+        plane.send(sets((other_address,)))
+        plane.send(forwarding.SetBackends(DB, forwarding.Policy(), (address,), ()))
+        plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+        plane.send(forwarding.OpenFrontend(DB, CLUSTER_IP, other_address))
         assert await is_reset(address)
         assert await is_reset(other_address)
     for name in (WEB, DB):
@@ -358,7 +363,7 @@ async def test_services_that_point_at_each_other_are_not_dialled(
         (str(WEB), [f"{other_address} of {DB}"]),
     ]
 
-    plane.apply(sets((other_address, backends[0])))
+    plane.send(sets((other_address, backends[0])))
     assert {await reached(address) for _ in range(3)} == {backends[0]}
 
 
@@ -369,9 +374,9 @@ async def test_an_address_that_was_given_back_may_be_an_endpoint(
 ) -> None:
     own = backends[0]
     state = plane.port(WEB)
-    plane.apply(sets(backends[:1]))
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
-    plane.apply(forwarding.Bar(own, "a test"))
+    plane.send(sets(backends[:1]))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(forwarding.Bar(own, "a test"))
     assert await is_reset(address)
     state = plane.port(WEB)
     assert state is not None
@@ -388,8 +393,8 @@ async def test_connections_are_counted_by_endpoint(
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     dead = other_address
-    plane.apply(sets((backends[0], dead)))
-    plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(sets((backends[0], dead)))
+    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
     state = plane.port(WEB)
     assert state is not None
     counted = state.counters.endpoints
@@ -397,10 +402,10 @@ async def test_connections_are_counted_by_endpoint(
         assert (counted[backends[0]].total, counted[backends[0]].active) == (2, 2)
         assert counted[dead].dial_failures == 1
         assert counted[dead].total == 0
-        plane.apply(sets(backends[1:2]))
+        plane.send(sets(backends[1:2]))
         assert set(counted) == {backends[0]}, "it has connections"
     assert counted[backends[0]].active == 0
-    plane.apply(sets(backends[1:3]))
+    plane.send(sets(backends[1:3]))
     assert set(counted) == set()
     assert {await reached(address) for _ in range(4)} == set(backends[1:3])
     assert [counted[backend].total for backend in backends[1:3]] == [2, 2]
@@ -413,14 +418,13 @@ async def test_what_becomes_of_a_service_port_is_told(
     told = feed.subscribe()
     plane = in_process.InProcessPlane(rng=random.Random(1), feed=feed)
     try:
-        plane.apply(sets(backends[:2], backends[:1]))
-        plane.apply(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
-        with pytest.raises(OSError, match="in use"):
-            plane.apply(forwarding.OpenFrontend(WEB, NODE_PORT, backends[0]))
-        plane.apply(sets(backends[1:3], policy=STICKY))
-        plane.apply(sets(backends[1:3], policy=STICKY))
-        plane.apply(forwarding.CloseFrontend(address))
-        plane.apply(forwarding.Forget(WEB))
+        plane.send(sets(backends[:2], backends[:1]))
+        plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+        plane.send(forwarding.OpenFrontend(WEB, NODE_PORT, backends[0]))
+        plane.send(sets(backends[1:3], policy=STICKY))
+        plane.send(sets(backends[1:3], policy=STICKY))
+        plane.send(forwarding.CloseFrontend(address))
+        plane.send(forwarding.Forget(WEB))
     finally:
         plane.close()
     web = str(WEB)
@@ -450,9 +454,9 @@ async def test_a_fact_names_the_first_endpoints_and_counts_the_others() -> None:
     )
     plane = in_process.InProcessPlane(rng=random.Random(1), feed=feed)
     try:
-        plane.apply(sets(many[::-1], many[:50]))
-        plane.apply(sets(many[5:]))
-        plane.apply(sets(many[5:]))
+        plane.send(sets(many[::-1], many[:50]))
+        plane.send(sets(many[5:]))
+        plane.send(sets(many[5:]))
     finally:
         plane.close()
     made, added, removed = feed.recent()

@@ -2,15 +2,18 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from kproxy.model import addresses, forwarding, names
 
+Hear: TypeAlias = Callable[[forwarding.Report], None]
+
 
 class RecordingPlane:
-    """Satisfies `dataplane.DataPlane`. `open` and `backends` are what is in force now.
+    """Satisfies `plane.Forwarder`. `open` and `backends` are what is in force now.
 
-    An address in `busy` is held by another process: opening it raises OSError(EADDRINUSE).
+    An address in `busy` is held by another process: opening it fails with EADDRINUSE.
     A message that the contract rules out is an AssertionError, wherever a test does not look.
     """
 
@@ -19,8 +22,13 @@ class RecordingPlane:
         self.open: dict[addresses.SocketAddress, forwarding.OpenFrontend] = {}
         self.backends: dict[names.ServicePortName, forwarding.SetBackends] = {}
         self.busy: set[addresses.SocketAddress] = set()
+        self.hear: Hear = lambda _: None
 
-    def apply(self, message: forwarding.Message) -> None:
+    def subscribe(self, hear: Hear) -> None:
+        """Reports come while `send` runs."""
+        self.hear = hear
+
+    def send(self, message: forwarding.Message) -> None:
         """Check, record, and keep the books."""
         self.messages.append(message)
         match message:
@@ -39,9 +47,9 @@ class RecordingPlane:
                 assert not still_open, f"{name} is still open on {still_open}"
                 del self.backends[name]
 
-    def steps(self, message: forwarding.SetBackends) -> Iterator[None]:
-        """`apply`, in one step."""
-        self.apply(message)
+    def send_steps(self, message: forwarding.SetBackends) -> Iterator[None]:
+        """`send`, in one step."""
+        self.send(message)
         yield
 
     def drain(self) -> list[forwarding.Message]:
@@ -56,5 +64,7 @@ class RecordingPlane:
         assert wanted, f"{message.address} would accept clients with nowhere to go"
         assert message.address not in self.open, f"{message.address} is open already"
         if message.address in self.busy:
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            self.hear(forwarding.OpenFailed(message.address, os.strerror(errno.EADDRINUSE)))
+            return
         self.open[message.address] = message
+        self.hear(forwarding.Opened(message.address))

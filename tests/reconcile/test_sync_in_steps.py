@@ -105,17 +105,17 @@ def test_what_a_sync_had_touched_before_it_met_a_bug_is_told_by_the_next() -> No
     for name, address in (("a", "10.0.9.1"), ("b", "10.0.9.2")):
         world.change(gone=False, what=builders.service(name, address))
         world.change(gone=False, what=builders.sliced(name, "10.1.0.1"))
-    apply = world.plane.apply
+    send = world.plane.send
 
     def fail_at_the_second(message: forwarding.Message) -> None:
         if isinstance(message, forwarding.OpenFrontend) and world.plane.open:
             raise RuntimeError
-        apply(message)
+        send(message)
 
-    world.plane.apply = fail_at_the_second  # type: ignore[method-assign]
+    world.plane.send = fail_at_the_second  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
         world.proxier.sync()
-    world.plane.apply = apply  # type: ignore[method-assign]
+    world.plane.send = send  # type: ignore[method-assign]
     told = stepwise.at_once(world.proxier.resync_steps())
     assert told == [builders.port_of("a"), builders.port_of("b")]
     assert len(world.plane.open) == 2

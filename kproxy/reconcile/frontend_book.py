@@ -1,0 +1,112 @@
+"""The one book of which frontends are open: what a data plane was asked, and what it answered.
+
+A data plane answers each `OpenFrontend` once, in the order of the requests, perhaps later and
+perhaps when the frontend is no longer wanted. Only the answer to the last request for an address
+says anything about that address.
+"""
+
+from dataclasses import dataclass
+
+from kproxy.model import addresses, forwarding
+from kproxy.portal import claims
+
+
+@dataclass(slots=True)
+class _Request:
+    """`known` is why the request before this one failed, "" if it did not."""
+
+    claim: claims.Claim
+    known: str
+    is_open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an answer has changed. `reason` is why the frontend cannot be opened, "" if it can."""
+
+    claim: claims.Claim
+    reason: str
+    is_news: bool
+    """Whether a failure has another reason than the one before."""
+
+
+class FrontendBook:
+    """Each address is asked for (and then perhaps open), failed, or in neither state."""
+
+    def __init__(self) -> None:
+        self._requests: dict[addresses.SocketAddress, _Request] = {}
+        self._failed: dict[addresses.SocketAddress, str] = {}
+        self._unanswered: dict[addresses.SocketAddress, int] = {}
+        self.open = 0
+        """How many frontends are open."""
+
+    @property
+    def opening(self) -> int:
+        """How many frontends are asked for and neither open nor failed yet."""
+        return len(self._requests) - self.open
+
+    @property
+    def failed(self) -> list[addresses.SocketAddress]:
+        """What could not be opened, the longest known first."""
+        return list(self._failed)
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether something could not be opened."""
+        return bool(self._failed)
+
+    def failure(self, address: addresses.SocketAddress) -> str | None:
+        """Why `address` could not be opened."""
+        return self._failed.get(address)
+
+    def claim(self, address: addresses.SocketAddress) -> claims.Claim | None:
+        """The claim for which `address` is open or being opened."""
+        request = self._requests.get(address)
+        return request.claim if request is not None else None
+
+    def is_open(self, address: addresses.SocketAddress) -> bool:
+        """Whether the data plane listens on `address`."""
+        request = self._requests.get(address)
+        return request is not None and request.is_open
+
+    def ask(self, address: addresses.SocketAddress, claim: claims.Claim) -> None:
+        """The data plane is asked to open `address`, which it was not before."""
+        self._requests[address] = _Request(claim, self._failed.pop(address, ""))
+        self._unanswered[address] = self._unanswered.get(address, 0) + 1
+
+    def unask(self, address: addresses.SocketAddress) -> None:
+        """The request could not be sent: no answer comes."""
+        self._settle(address)
+        self.close(address)
+
+    def close(self, address: addresses.SocketAddress) -> bool:
+        """The data plane is asked to close `address`; False if it need not be."""
+        request = self._requests.pop(address, None)
+        self.open -= request is not None and request.is_open
+        return request is not None
+
+    def give_up(self, address: addresses.SocketAddress) -> None:
+        """`address` is not wanted: whether it could be opened no longer matters."""
+        self._failed.pop(address, None)
+
+    def answer(self, report: forwarding.Report) -> Change | None:
+        """The data plane answered; None if that says nothing about what is wanted now."""
+        if self._settle(report.address):
+            return None
+        request = self._requests.get(report.address)
+        if request is None:
+            return None
+        if isinstance(report, forwarding.Opened):
+            request.is_open = True
+            self.open += 1
+            return Change(request.claim, "", is_news=True)
+        del self._requests[report.address]
+        self._failed[report.address] = report.reason
+        return Change(request.claim, report.reason, is_news=report.reason != request.known)
+
+    def _settle(self, address: addresses.SocketAddress) -> int:
+        """One request less is unanswered; how many there are still."""
+        left = self._unanswered.pop(address, 1) - 1
+        if left > 0:
+            self._unanswered[address] = left
+        return left
