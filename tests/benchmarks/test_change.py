@@ -16,6 +16,7 @@ def test_a_tree_is_run_from_within_another_one(tmp_path: Path) -> None:
     for name in ("here", "there"):
         package = tmp_path / name / "kproxy"
         package.mkdir(parents=True)
+        (package / "__init__.py").touch()
         (package / "__main__.py").write_text(f"print({name!r})\n")
     command = change.of_tree("before", tmp_path / "there").command
     assert subprocess.check_output(command, cwd=tmp_path / "here", text=True) == "there\n"
