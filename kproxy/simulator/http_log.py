@@ -13,7 +13,7 @@ LOGGER = logging.getLogger(__name__)
 
 def _is_a_bug(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, http_exceptions.HttpProcessingError)
+    return not isinstance(error, http_exceptions.HttpProcessingError | ConnectionError)
 
 
 LOGGER.addFilter(_is_a_bug)

@@ -119,7 +119,7 @@ def test_a_sparkline_begins_at_zero(values: tuple[float, ...], shown: str) -> No
 PROGRAM = """
 import sys, time
 from rich.console import Console
-from kproxy.bench import progress
+from kproxy.bench import progress_bar as progress
 with progress.show(Console(stderr=True), 100.0) as shown:
     with shown.stage("connect: kproxy, round 1 of 5", 50.0):
         for value in range(1, 30):

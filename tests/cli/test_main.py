@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import pytest
 
 import kproxy
-from kproxy import server
+from kproxy import privileges, server
 from kproxy.cli import main
 from tests.e2e.rig import manifests, programs
 
@@ -75,6 +75,8 @@ def inside(
 
     monkeypatch.chdir(folder)
     monkeypatch.setattr(server, "serve", serve)
+    # What is given up is given up for good, by this process too.
+    monkeypatch.setattr(privileges, "limit_to", lambda *_, **__: None)
     return inside
 
 

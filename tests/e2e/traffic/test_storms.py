@@ -104,8 +104,8 @@ def test_s14_clients_that_send_nothing_end_at_the_idle_timeout_and_others_are_se
             client.connect_ex(address)
 
         assert sockets.ask(proxy.address("web"), 60) == "pod"
+        assert proxy.stop() == 0  # the log is complete then
         assert len(proxy.log_lines("connection limit reached")) == 1
-        assert proxy.stop() == 0
 
 
 @pytest.mark.parametrize(

@@ -366,20 +366,28 @@ async def test_an_endless_answer_lasts_until_its_client_leaves(address: str) -> 
 
 HOSTILE = [
     pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 100_000, id="a large header"),
-    pytest.param(b"GET /" + b"a" * 100_000, id="a long URL"),
+    pytest.param(b"GET /" + b"a" * 100_000, id="a long URL", marks=pytest.mark.extra),
     pytest.param(
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n" + b"a" * 99999, id="a body"
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n" + b"a" * 99999,
+        id="a body",
+        marks=pytest.mark.extra,
     ),
     pytest.param(
         b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\nabc", id="a chunk"
     ),
     pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 20, id="pipelined"),
     pytest.param(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n", id="a stream that is cut"),
-    pytest.param(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n", id="an endless answer"),
-    pytest.param(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n", id="an answer that is not read"),
-    pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n", id="half a head"),
-    pytest.param(b"\x16\x03\x01", id="TLS"),
-    pytest.param(b"", id="nothing"),
+    pytest.param(
+        b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n", id="an endless answer", marks=pytest.mark.extra
+    ),
+    pytest.param(
+        b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n",
+        id="an answer that is not read",
+        marks=pytest.mark.extra,
+    ),
+    pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n", id="half a head", marks=pytest.mark.extra),
+    pytest.param(b"\x16\x03\x01", id="TLS", marks=pytest.mark.extra),
+    pytest.param(b"", id="nothing", marks=pytest.mark.extra),
 ]
 
 

@@ -434,6 +434,7 @@ def verdicts() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.extra
 @pytest.mark.netns
 @netns.needs_root
 @pytest.mark.skipif(KUBECTL is None, reason="needs the package kubernetes-client")

@@ -80,7 +80,7 @@ async def endless_blanks(request: web.BaseRequest) -> web.StreamResponse:
         pytest.param(endless_blanks, "longer than 200000 bytes", id="endless blanks"),
     ],
 )
-@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("is_first", [True, pytest.param(False, marks=pytest.mark.extra)])
 def test_h9_lists_without_end_are_bounded_and_reported(
     behaviour: fake_api.Behaviour, said: str, is_first: bool
 ) -> None:
@@ -148,6 +148,7 @@ def test_a_watch_that_brings_ever_new_objects_stops_at_the_bound() -> None:
     on_fake_time(scenario)
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("streams", [False, True])
 def test_memory_stays_flat_while_a_server_sends_fields_and_deletions_without_end(
     streams: bool,

@@ -336,7 +336,13 @@ def test_every_bad_watch_is_counted_told_once_and_healed(mode: str) -> None:
     on_fake_time(scenario)
 
 
-@pytest.mark.parametrize("mode", ["html502", "html200", "abrupt", "empty", "bad-json", "ev410"])
+_RARER = ["html200", "abrupt", "empty", "bad-json"]
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["html502", "ev410", *(pytest.param(mode, marks=pytest.mark.extra) for mode in _RARER)],
+)
 def test_a_server_that_never_gets_better_is_not_asked_in_a_hot_loop(mode: str) -> None:
     async def scenario(api: fake_api.FakeApi) -> None:
         fake_api.serve_web(api, "10.1.0.1")

@@ -25,9 +25,19 @@ APART = {
 }
 """Switches that this case does not fit."""
 
+SLOW = {Kind.ENDLESS_FIELDS}
+"""Switches that send megabytes."""
+
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["lists", "streams"])
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in APART])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.extra) if kind in SLOW else kind
+        for kind in Kind
+        if kind not in APART
+    ],
+)
 def test_k17_whatever_goes_wrong_for_a_while_nothing_is_lost(kind: Kind, streaming: bool) -> None:
     """Switched on before the first list, and again while it is being followed."""
 

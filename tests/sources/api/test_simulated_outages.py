@@ -136,6 +136,7 @@ def test_k03_a_restart_means_no_list_and_loses_no_change(streaming: bool) -> Non
     simulated_api.run(scenario, streaming_lists=streaming)
 
 
+@pytest.mark.extra
 def test_k03_a_hundred_restarts_mean_no_list_and_lose_no_change() -> None:
     async def scenario(api: Api) -> None:
         rng = random.Random(3)
@@ -157,7 +158,15 @@ def test_k03_a_hundred_restarts_mean_no_list_and_lose_no_change() -> None:
     simulated_api.run(scenario)
 
 
-@pytest.mark.parametrize("kind", [Kind.EMPTY_WATCH, Kind.ABRUPT_CLOSE, Kind.GONE, Kind.GONE_STATUS])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Kind.EMPTY_WATCH,
+        pytest.param(Kind.ABRUPT_CLOSE, marks=pytest.mark.extra),
+        pytest.param(Kind.GONE, marks=pytest.mark.extra),
+        pytest.param(Kind.GONE_STATUS, marks=pytest.mark.extra),
+    ],
+)
 @pytest.mark.parametrize(
     "streaming",
     [
@@ -278,7 +287,7 @@ def test_k20_who_is_turned_away_goes_on_serving_and_comes_back_within_a_minute(
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(None, id="restart"),
+        pytest.param(None, id="restart", marks=pytest.mark.extra),
         pytest.param(Kind.TOO_MANY_REQUESTS, id="429", marks=pytest.mark.extra),
     ],
 )

@@ -201,6 +201,7 @@ async def test_a_directory_that_goes_away_leads_to_a_look(tmp_path: Path) -> Non
         watch.close()
 
 
+@pytest.mark.extra
 async def test_a_flood_of_names_beside_the_file_is_passed_over(tmp_path: Path) -> None:
     file = tmp_path / "web.yaml"
     file.write_text(service("a"))
