@@ -215,7 +215,6 @@ class Feed:
 
     @property
     def active(self) -> bool:
-        """Whether there is a subscription."""
         return bool(self._subscriptions)
 
     def publish(self, fact: Fact) -> None:
@@ -248,7 +247,6 @@ class Feed:
         return made
 
     def end(self, subscription: Subscription) -> None:
-        """Remove `subscription`."""
         self._change(tuple(each for each in self._subscriptions if each is not subscription))
 
     def follow(self, give: Callable[["Feed | None"], None]) -> None:

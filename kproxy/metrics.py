@@ -58,7 +58,6 @@ class ServicePortCounters:
 
     @property
     def accepted(self) -> int:
-        """Connections accepted so far."""
         return self.active + sum(self.ended.values())
 
     def endpoint(self, address: tuple[str, int]) -> EndpointCounters:
@@ -135,7 +134,6 @@ class Contact:
         self._was_watch = False
 
     def begin(self, now: float, *, is_watch: bool) -> None:
-        """A request begins."""
         self._began = now
         self._is_answered = False
         self._is_watch = is_watch

@@ -73,7 +73,6 @@ class Text:
         return text.strip()
 
     def show(self, value: object) -> str:
-        """The text itself."""
         return str(value)
 
 
@@ -95,7 +94,6 @@ class File:
         return Path(text)
 
     def show(self, value: object) -> str:
-        """The path itself."""
         return str(value)
 
 
@@ -117,7 +115,6 @@ class Switch:
         raise ValueError("must be true or false")
 
     def show(self, value: object) -> str:
-        """As Go prints it."""
         return "true" if value else "false"
 
 
@@ -130,12 +127,10 @@ class OneOf(Generic[_Name]):
 
     @property
     def metavar(self) -> str:
-        """All names."""
         return f"<{'|'.join(self.names)}>"
 
     @property
     def bounds(self) -> str:
-        """All names."""
         return ", ".join(self.names)
 
     def parse(self, text: str) -> _Name:
@@ -146,7 +141,6 @@ class OneOf(Generic[_Name]):
             raise ValueError(f"must be one of {self.bounds}") from None
 
     def show(self, value: object) -> str:
-        """The name."""
         return str(value)
 
 
@@ -161,12 +155,10 @@ class Whole:
 
     @property
     def name(self) -> str:
-        """The type with its unit."""
         return f"whole number of {self.unit}" if self.unit else "whole number"
 
     @property
     def bounds(self) -> str:
-        """The least and the greatest."""
         return f"{self.minimum} to {self.maximum}"
 
     def parse(self, text: str) -> int:
@@ -180,7 +172,6 @@ class Whole:
         return number
 
     def show(self, value: object) -> str:
-        """The digits."""
         return str(value)
 
 
@@ -204,11 +195,10 @@ class Duration:
 
     @property
     def bounds(self) -> str:
-        """The least and the greatest."""
         return f"{self.show(self.minimum)} to {self.show(self.maximum)}"
 
     def parse(self, text: str) -> float:
-        """The seconds."""
+        """The duration in seconds. Raises ValueError for bad notation and outside the bounds."""
         seconds = _seconds(text.strip())
         if seconds is None:
             raise ValueError(
@@ -222,7 +212,6 @@ class Duration:
         return seconds
 
     def show(self, value: Any) -> str:
-        """The shortest notation."""
         return show_duration(value)
 
 
@@ -237,11 +226,10 @@ class WholeSeconds:
 
     @property
     def bounds(self) -> str:
-        """The least and the greatest."""
         return f"{self.minimum}s to {self.maximum}s"
 
     def parse(self, text: str) -> int:
-        """The seconds."""
+        """The duration in seconds. Raises ValueError for bad notation and outside the bounds."""
         try:
             seconds = Duration(self.minimum, self.maximum).parse(text)
         except ValueError:
@@ -254,7 +242,6 @@ class WholeSeconds:
         return int(seconds)
 
     def show(self, value: Any) -> str:
-        """The shortest notation."""
         return show_duration(value)
 
 
@@ -267,17 +254,14 @@ class Each(Generic[_Value]):
 
     @property
     def name(self) -> str:
-        """The type of the list."""
         return f"list of {self.kind.name}"
 
     @property
     def metavar(self) -> str:
-        """One value of it."""
         return self.kind.metavar
 
     @property
     def bounds(self) -> str:
-        """Of each value."""
         return self.kind.bounds
 
     def parse(self, text: str) -> Any:
@@ -289,7 +273,6 @@ class Each(Generic[_Value]):
         return self.collect([self.kind.parse(each) for each in texts])
 
     def show(self, value: Any) -> str:
-        """With commas."""
         return ",".join(self.kind.show(each) for each in value)
 
 
@@ -320,12 +303,10 @@ class Setting:
 
     @property
     def kind(self) -> Kind[Any]:
-        """Type, unit and bounds."""
         return self.entry.kind
 
     @property
     def help(self) -> str:
-        """One or two sentences."""
         return self.entry.help
 
     @property
@@ -350,7 +331,6 @@ class Setting:
 
     @property
     def shown_default(self) -> str:
-        """The default in words."""
         if self.entry.shown_default:
             return self.entry.shown_default
         if self.default is None or self.default in ((), frozenset(), ""):

@@ -189,7 +189,6 @@ class ServicePortBalancer:
 
     @property
     def policy(self) -> forwarding.Policy:
-        """The policy in force."""
         return self._policy
 
     @property

@@ -83,7 +83,7 @@ class Tracker:
         """The current stage's figures; replaced, never changed, since another thread reads it."""
 
     def begin(self, name: str, seconds: float) -> None:
-        """A stage begins."""
+        """Go to stage `name`, which is planned to take `seconds`."""
         self.name, self.unit, self.values = name, "", ()
         self._stage_seconds = seconds
         self._stage_at = self._clock()

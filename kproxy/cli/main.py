@@ -45,7 +45,6 @@ SERVING = frozenset({"run", "simulate", "demo"})
 
 
 def main() -> None:
-    """Entry point of the command."""
     process.open_standard_streams()
     arguments = sys.argv[1:] or ["--help"]
     try:
@@ -143,7 +142,6 @@ def _all(chosen: str) -> "typer.Typer":
 
 
 def _one(name: str) -> "typer.Typer":
-    """One subcommand."""
     import typer  # noqa: PLC0415  # see above
 
     app = typer.Typer(

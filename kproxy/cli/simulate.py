@@ -174,7 +174,6 @@ def _fault(text: str) -> tuple[server_faults.Kind, Mapping[str, Any]]:
 
 
 def _number(text: str) -> int | float | str:
-    """A number, if the text is one."""
     if re.fullmatch(r"[0-9]{1,12}", text, re.ASCII):
         return int(text)
     if re.fullmatch(r"[0-9]{1,12}\.[0-9]{1,12}", text, re.ASCII):

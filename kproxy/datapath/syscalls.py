@@ -190,7 +190,6 @@ class Kernel:
         return os.read(fd, count)
 
     def close_fd(self, fd: int) -> None:
-        """Close a pipe end."""
         os.close(fd)
 
     def unread(self, fd: int) -> int:

@@ -32,11 +32,9 @@ class Screen:
         self._bar = "█" if console.is_terminal and is_utf8 else "="
 
     def say(self, words: str) -> None:
-        """A paragraph."""
         self._print(text.Text(words))
 
     def title(self, number: int, of: int, title: str) -> None:
-        """Begin a step."""
         self._console.print()
         self._print(text.Text(f"{number}/{of}  {title}", style="bold"))
 

@@ -122,7 +122,6 @@ def _own_command() -> str:
 
 
 def _manifests(port: int) -> list[Object]:
-    """The sample's objects, on `port`."""
     text = package_files.files("kproxy.demo").joinpath("sample.yaml").read_bytes()
     text = text.replace(b"8080", str(port).encode())
     return [document.value for document in reading.read_yaml(text)]
@@ -136,7 +135,6 @@ class _Tour:
         self._registry = simulated.registry
 
     async def show(self) -> None:
-        """All of them."""
         await self._services()
         await self._rotation()
         await self._deleted_pod()

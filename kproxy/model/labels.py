@@ -25,7 +25,6 @@ class Requirement:
     values: frozenset[str] = frozenset()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether `labels` meet it."""
         value = labels.get(self.key)
         if self.operator == "exists":
             return value is not None

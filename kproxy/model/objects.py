@@ -255,7 +255,6 @@ def _relaxed(value: Any) -> Any:
 
 
 def plain(raw: RawObject) -> Any:
-    """`raw` as plain Python values."""
     return msgspec.json.decode(raw) if isinstance(raw, msgspec.Raw) else raw
 
 

@@ -36,7 +36,7 @@ class ObjectReader(Protocol):
         """The objects that say where the Service's endpoints are."""
 
     def service_names(self) -> frozenset[names.NamespacedName]:
-        """The names of all Services."""
+        """All Services, headless ones and those of other proxies included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,6 @@ class Manifest:
 
     @property
     def title(self) -> str:
-        """Kind and name."""
         metadata = self.content.get("metadata")
         name = metadata.get("name") if isinstance(metadata, dict) else None
         kind = self.content.get("kind") or "an object without a kind"

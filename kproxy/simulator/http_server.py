@@ -20,7 +20,6 @@ class _Connection(web.RequestHandler):
     __slots__ = ("_is_broken",)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to read requests."""
         self._is_broken = False
         super().connection_made(transport)
 

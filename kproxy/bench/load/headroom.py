@@ -77,7 +77,7 @@ class Poll:
 
     @property
     def busy(self) -> float:
-        """See the function."""
+        """The share of the elapsed time that was not spent waiting, from 0 to 1."""
         return busy(self.elapsed, self.waited)
 
     def close(self) -> None:

@@ -159,7 +159,7 @@ def default_processes() -> int:
 
 
 def main() -> int:
-    """One generator process."""
+    """Carry out plans from stdin until it ends; returns the exit code."""
     generator = Generator()
     gc.disable()  # no cycles are made, and a collection would show in the tail
     with contextlib.suppress(KeyboardInterrupt):

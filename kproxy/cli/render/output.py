@@ -27,9 +27,7 @@ class Found(NamedTuple):
 class Printer(Protocol):
     """One way to print. What is printed ends with a line feed where kubectl ends it so."""
 
-    def every(self, found: Sequence[Found]) -> str:
-        """All that there is."""
-        ...
+    def every(self, found: Sequence[Found]) -> str: ...
 
     def one(self, kind: Kind, view: View) -> str:
         """What a watch brings. Raises KproxyError for a template that does not fit."""
@@ -130,11 +128,9 @@ class JSONPrinter:
     """JSON, indented as kubectl does it."""
 
     def every(self, found: Sequence[Found]) -> str:
-        """A List."""
         return self._shown(asked_resources.as_list(_items(found)))
 
     def one(self, kind: Kind, view: View) -> str:
-        """A document."""
         return self._shown(asked_resources.item(kind, view))
 
     def _shown(self, value: Any) -> str:
@@ -148,11 +144,9 @@ class YAMLPrinter:
         self._is_first = True
 
     def every(self, found: Sequence[Found]) -> str:
-        """A List."""
         return _yaml(asked_resources.as_list(_items(found)))
 
     def one(self, kind: Kind, view: View) -> str:
-        """A document."""
         opening = "" if self._is_first else "---\n"
         self._is_first = False
         return opening + _yaml(asked_resources.item(kind, view))
@@ -177,13 +171,11 @@ class NamePrinter:
     """`service/web`: the Services that something is shown of, each once."""
 
     def every(self, found: Sequence[Found]) -> str:
-        """A line for each."""
         return "".join(
             dict.fromkeys(self.one(kind, view) for kind, views in found for view in views)
         )
 
     def one(self, kind: Kind, view: View) -> str:
-        """A line."""
         return f"{kind.singular}/{tables.printable(view[kind.name_field])}\n"
 
 
@@ -245,12 +237,10 @@ class CustomPrinter:
         self._watched = tables.Table(self._columns, has_headings=shape.has_headings)
 
     def every(self, found: Sequence[Found]) -> str:
-        """One table for all items."""
         table = tables.Table(self._columns, has_headings=self._has_headings)
         return "".join(f"{line}\n" for line in table.lines(_items(found)))
 
     def one(self, kind: Kind, view: View) -> str:
-        """A row."""
         return "".join(
             f"{line}\n" for line in self._watched.lines([asked_resources.item(kind, view)])
         )

@@ -55,7 +55,6 @@ class Sweep:
         self._timer = asyncio.get_running_loop().call_later(self._tick, self._run)
 
     def close(self) -> None:
-        """Stop sweeping."""
         if self._timer is not None:
             self._timer.cancel()
 

@@ -54,7 +54,7 @@ class ProxyCollector(registry.Collector):
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        """All families, in parts."""
+        """All metrics. Large families come in parts, so that a caller can let relays run."""
         names_of_ports = tuple(rule.name for rule in self._seen.proxier.in_force())
         yield from self._about_connections(names_of_ports)
         yield from self._about_balancing(names_of_ports)

@@ -21,7 +21,7 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one duration."""
+        """Count one duration, in seconds."""
         self._counts[bisect.bisect_left(self._bounds, seconds)] += 1
         self.sum += seconds
 

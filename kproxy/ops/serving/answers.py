@@ -30,5 +30,4 @@ class Answer:
 
 
 def sentence(status: int, text: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """An answer of one line."""
     return Answer(status, text.encode(), TEXT, headers or {})

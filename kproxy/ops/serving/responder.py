@@ -206,13 +206,11 @@ class _Connection(asyncio.BufferedProtocol):
             self._refuse(HTTPStatus.FORBIDDEN, "this proxy belongs to another user")
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """Where to put what comes."""
         if self._is_over or self.is_endless:
             return memoryview(_scratch)
         return memoryview(self._buffer)[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes have come."""
         if self._is_over or self.is_endless:
             self._passed_over += nbytes
             if self._passed_over > _MOST_PASSED_OVER:
@@ -235,7 +233,6 @@ class _Connection(asyncio.BufferedProtocol):
             self._can_write = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        """It has caught up."""
         waiter, self._can_write = self._can_write, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -410,7 +407,6 @@ class _Connection(asyncio.BufferedProtocol):
 
 
 async def _compressed(body: answers.Body) -> AsyncGenerator[bytes, None]:
-    """`body` with gzip."""
     packer = zlib.compressobj(wbits=_GZIP)
     async with contextlib.aclosing(body):
         async for chunk in body:

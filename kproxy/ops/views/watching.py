@@ -120,5 +120,4 @@ def _news(batch: Iterable[_Seen], known: dict[_Key, int], present: set[_Key]) ->
 
 
 def line(event: str, view: status.View) -> bytes:
-    """One event, with its object."""
     return msgspec.json.encode({"type": event, "object": view}) + b"\n"

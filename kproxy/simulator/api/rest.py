@@ -47,7 +47,6 @@ class Rest:
         self._encodings = encoding.Encodings(registry.storage)
 
     async def answer(self, request: web.BaseRequest, info: RequestInfo) -> web.StreamResponse:
-        """The answer to a request."""
         answers = {
             "get": self._get,
             "list": self._list,

@@ -198,7 +198,6 @@ class Faults:
             callback()
 
     def clear(self) -> None:
-        """Switch all of them off."""
         self._active.clear()
 
     def active(self) -> list[dict[str, Any]]:

@@ -26,7 +26,6 @@ class Selection:
         return [pod for pod in found if subsets.selects(service, _labels_of(pod))]
 
     def services(self, pod: Object) -> list[Object]:
-        """The Services that select `pod`."""
         labels = _labels_of(pod)
         return [
             service

@@ -46,12 +46,10 @@ class EndpointStrategy(registry.PlainStrategy):
 
 
 def for_endpoints() -> EndpointStrategy:
-    """The rules for Endpoints."""
     return EndpointStrategy(resources.ENDPOINTS, _endpoints_violations)
 
 
 def for_endpoint_slices() -> EndpointStrategy:
-    """The rules for EndpointSlices."""
     return EndpointStrategy(resources.ENDPOINT_SLICES, _slice_violations)
 
 

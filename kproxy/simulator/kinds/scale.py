@@ -10,7 +10,6 @@ SCALE = Resource("autoscaling", "v1", "Scale", "scales", "scale")
 
 
 def scale_of(item: Object) -> Object:
-    """The Scale of an object that has replicas."""
     spec, metadata = item.get("spec") or {}, item["metadata"]
     labels = (spec.get("selector") or {}).get("matchLabels") or {}
     shown = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")

@@ -119,7 +119,7 @@ class Registry:
         return self.storage.get(resource, name, namespace)
 
     def find(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
-        """The object, or None."""
+        """The object as it is stored, None if there is none. Do not change it."""
         return self.storage.find(resource, name, namespace)
 
     def list(self, resource: Resource, namespace: str | None = None) -> list[Object]:

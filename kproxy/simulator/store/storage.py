@@ -82,7 +82,7 @@ class Storage:
         self._is_delivering = False
 
     def find(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
-        """The object, or None."""
+        """The object as it is stored, None if there is none. Do not change it."""
         return self._table(resource).objects.get(_key(namespace, name))
 
     def get(self, resource: Resource, name: str, namespace: str = "") -> Object:

@@ -122,7 +122,6 @@ class _Waits:
             self._permission.reset()
 
     def seconds(self, wait: progress.Wait, now: float, *, is_patient: bool) -> float:
-        """Seconds to wait, now."""
         if wait is progress.Wait.RELIST:
             last, self._relisted_at = self._relisted_at, now
             if last is None or now - last > progress.HEALTHY_WATCH_SECONDS:
@@ -318,7 +317,6 @@ class Reflector:
             self._scope = None
 
     async def _list(self, resource: discovery.Resource) -> progress.Outcome:
-        """All pages of a list."""
         self._replica.begin_list(is_epoch=self._position.begins_epoch)
         meter = api_bounds.Meter(self._bounds, self._clock)
         query, token = queries.first_page(self._position), ""

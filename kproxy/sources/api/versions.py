@@ -33,11 +33,9 @@ class Versions:
         self._floor = 0
 
     def __len__(self) -> int:
-        """How many objects are known."""
         return len(self._known)
 
     def __contains__(self, key: admission.Key) -> bool:
-        """Whether the object is known."""
         return key in self._known
 
     def begin_watch(self, version: str) -> None:

@@ -79,7 +79,6 @@ class DirectoryWatch:
         self._directories[_checked(number)] = directory
 
     def close(self) -> None:
-        """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._fd)

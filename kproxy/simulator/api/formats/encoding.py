@@ -13,7 +13,6 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode(value: Any) -> bytes:
-    """Any plain data as JSON."""
     return _encode(value)
 
 

@@ -78,7 +78,6 @@ class Documents:
         }
 
     def v2(self) -> dict[str, Any]:
-        """`/openapi/v2` as plain data."""
         return self._v2
 
     def v2_protobuf(self) -> bytes:

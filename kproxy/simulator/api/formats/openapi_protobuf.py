@@ -19,7 +19,6 @@ _BYTES = 2
 
 
 def document(openapi: Mapping[str, Any]) -> bytes:
-    """A Document message."""
     info = openapi["info"]
     return b"".join(
         (
