@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kproxy import errors, events, metrics
 from kproxy.datapath import episodes, poller, splice, syscalls
-from kproxy.datapath.tcp import common, connection, dial, halfclose, listener, probe, sweep
+from kproxy.datapath.tcp import connection, dial, halfclose, listener, probe, sharing, sweep
 from kproxy.model import addresses, names
 
 _RESERVED_FILES = 128
@@ -139,7 +139,7 @@ class DataPath:
         check_limits(self._limits, open_files)
         self._poller = poller.Poller(self._kernel)
         self._pipes = splice.PipePool(self._kernel, limit=pipe_limit(open_files))
-        self._shared = common.Shared(self._kernel, self._poller, self._pipes)
+        self._shared = sharing.Shared(self._kernel, self._poller, self._pipes)
         self._open_files = open_files
         self._listeners: set[listener.Listener] = set()
         self._gate = listener.Gate(self._shared, self._connection_limit(), self._shared.episodes)

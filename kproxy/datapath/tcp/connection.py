@@ -5,7 +5,7 @@ from typing import Protocol
 
 from kproxy import events, metrics
 from kproxy.datapath import poller, syscalls
-from kproxy.datapath.tcp import common, direction, halfclose, relay
+from kproxy.datapath.tcp import direction, halfclose, relay, sharing
 from kproxy.model import addresses, names
 
 
@@ -75,7 +75,7 @@ class Connection:
 
     def __init__(
         self,
-        shared: common.Shared,
+        shared: sharing.Shared,
         target: Target,
         sock: syscalls.StreamSocket,
         fd: int,

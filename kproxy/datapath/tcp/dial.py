@@ -24,7 +24,7 @@ from typing import Protocol
 
 from kproxy import events
 from kproxy.datapath import poller, syscalls
-from kproxy.datapath.tcp import common, connection, halfclose, relay
+from kproxy.datapath.tcp import connection, halfclose, relay, sharing
 from kproxy.model import addresses
 
 LADDER = (0.25, 0.5, 1.0, 2.0)
@@ -148,7 +148,7 @@ class Dialer:
 
     def __init__(
         self,
-        shared: common.Shared,
+        shared: sharing.Shared,
         box: PenaltyBox,
         *,
         on_unreachable: Callable[[connection.Connection, Attempts], None],

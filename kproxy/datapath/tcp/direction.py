@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Protocol, Self
 
 from kproxy.datapath import splice, syscalls
-from kproxy.datapath.tcp import common, halfclose
+from kproxy.datapath.tcp import halfclose, sharing
 
 
 class Owner(Protocol):
@@ -20,7 +20,7 @@ class Owner(Protocol):
     """Set by the first half-close."""
 
     @property
-    def shared(self) -> common.Shared:
+    def shared(self) -> sharing.Shared:
         """What the connections of a data path share."""
 
     @property

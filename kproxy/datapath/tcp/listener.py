@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from kproxy import events
 from kproxy.datapath import episodes, poller, syscalls
-from kproxy.datapath.tcp import common, connection, dial
+from kproxy.datapath.tcp import connection, dial, sharing
 from kproxy.model import addresses
 
 _ACCEPT_BUDGET = 16
@@ -29,7 +29,7 @@ class Gate:
     came, so every place that becomes free is taken and none of them starves.
     """
 
-    def __init__(self, shared: common.Shared, limit: int, troubles: episodes.Episodes) -> None:
+    def __init__(self, shared: sharing.Shared, limit: int, troubles: episodes.Episodes) -> None:
         self._shared = shared
         self._limit = limit
         self._waiting: deque[Listener] = deque()
@@ -130,7 +130,7 @@ class Listener:
         self,
         sock: syscalls.StreamSocket,
         target: connection.Target,
-        shared: common.Shared,
+        shared: sharing.Shared,
         dialer: dial.Dialer,
         gate: Gate,
         call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],

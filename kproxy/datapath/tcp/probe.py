@@ -11,7 +11,7 @@ import asyncio
 import errno
 
 from kproxy.datapath import poller, syscalls
-from kproxy.datapath.tcp import common, dial
+from kproxy.datapath.tcp import dial, sharing
 from kproxy.model import addresses
 
 _RETRY_SECONDS = 1.0
@@ -51,7 +51,7 @@ class Probe:
 class Prober:
     """Runs the probes of one data path. Owns their sockets and one timer."""
 
-    def __init__(self, shared: common.Shared, box: dial.PenaltyBox) -> None:
+    def __init__(self, shared: sharing.Shared, box: dial.PenaltyBox) -> None:
         self._kernel = shared.kernel
         self._poller = shared.poller
         self._box = box

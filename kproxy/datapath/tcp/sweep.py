@@ -21,7 +21,7 @@ import asyncio
 import math
 
 from kproxy.datapath import episodes, syscalls
-from kproxy.datapath.tcp import common, connection, halfclose, relay
+from kproxy.datapath.tcp import connection, halfclose, relay, sharing
 
 _TICK_SECONDS = 0.5
 _STALL_SECONDS = 1.0
@@ -33,7 +33,7 @@ class Sweep:
 
     def __init__(
         self,
-        shared: common.Shared,
+        shared: sharing.Shared,
         *,
         half_closed_timeout: float,
         idle_timeout: float | None,
