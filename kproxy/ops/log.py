@@ -3,7 +3,8 @@
 A log sink can stop reading: a full pipe, a stopped terminal. Lines therefore go through a
 bounded queue to a thread; when the queue is full they are dropped, and a line says how many. The
 queue for a plain file is so long that nothing is lost in practice (docs/faults.md X13). A line
-that repeats is written ten times a minute at most.
+that repeats is written ten times a minute at most, and a warning that is about many Services a
+hundred times.
 """
 
 import io
@@ -48,6 +49,9 @@ _REPEAT_SECONDS = 60.0
 """One and the same line is written so often in so many seconds."""
 _REPEATS_KNOWN = 1024
 """Lines that are remembered for that."""
+_ALIKE_LINES = 100
+"""Warnings that say the same of different Services are written so often in `_REPEAT_SECONDS`."""
+_ALIKE_LEVELS = frozenset({"warning", "error"})
 _LONGEST_VALUE = 4096
 """Characters of one value that are written; names and messages come from outside."""
 
@@ -232,41 +236,68 @@ class Repeats:
     """A processor that bounds how often one and the same line is written.
 
     What is left out is counted, and the next such line that is written says how many: `repeated`.
-    Lines are the same if all of their values are.
+    Lines are the same if all of their values are. Warnings are alike if they have the same message:
+    one who may create Services can cause one of each. Of these the last one that is written says
+    that more are left out, and the next one how many: `left_out`.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._seen: dict[object, _Repeated] = {}
+        self._same = _Bounded(_REPEAT_LINES)
+        self._alike = _Bounded(_ALIKE_LINES)
 
     def __call__(
         self, _logger: object, _method: str, event: structlog.typing.EventDict
     ) -> structlog.typing.EventDict:
         """`event`, unless it has been written often enough. Raises DropEvent then."""
-        key = tuple((name, str(event[name])) for name in event if name != "exc_info")
         now = self._clock()
+        key = tuple((name, str(event[name])) for name in event if name != "exc_info")
+        same = self._same.count(key, now)
+        added: dict[str, object] = {"repeated": same.told} if same.told else {}
+        if event.get("level") in _ALIKE_LEVELS:
+            alike = self._alike.count(event.get("event"), now)
+            if alike.told:
+                added["left_out"] = alike.told
+            if alike.written == _ALIKE_LINES:
+                added["note"] = f"more of these are left out for {alike.until - now:.0f} s"
+        return {**event, **added} if added else event
+
+
+class _Bounded:
+    """How often each key came lately, of as many keys as are remembered."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seen: dict[object, _Repeated] = {}
+
+    def count(self, key: object, now: float) -> "_Repeated":
+        """What is known of `key`, with this time. Raises DropEvent if it came too often."""
         found = self._seen.pop(key, None)
         if found is None or now >= found.until:
-            left_out = 0 if found is None else found.left_out
-            self._seen[key] = _Repeated(now + _REPEAT_SECONDS)
-            if len(self._seen) > _REPEATS_KNOWN:
+            found = _Repeated(now + _REPEAT_SECONDS, told=0 if found is None else found.left_out)
+            if len(self._seen) >= _REPEATS_KNOWN:
                 del self._seen[next(iter(self._seen))]
-            return {**event, "repeated": left_out} if left_out else event
+        else:
+            found.told = 0
+            found.written += 1
         self._seen[key] = found
-        found.written += 1
-        if found.written > _REPEAT_LINES:
+        if found.written > self._most:
             found.left_out += 1
             raise structlog.DropEvent
-        return event
+        return found
 
 
 @dataclass(slots=True)
 class _Repeated:
-    """How often a line came in the time until `until`."""
+    """How often a line came in the time until `until`.
+
+    `told` is how many were left out before, to be said of the first one of this time.
+    """
 
     until: float
     written: int = 1
     left_out: int = 0
+    told: int = 0
 
 
 _FIRST_KEYS = ("timestamp", "level", "event", "service")

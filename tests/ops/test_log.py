@@ -312,4 +312,29 @@ def test_lines_that_differ_are_all_written_and_not_all_remembered() -> None:
     for number in range(20_000):
         assert repeats(None, "info", {"event": "frontend", "service": number})["service"] == number
 
-    assert len(repeats._seen) <= 1024
+    assert len(repeats._same._seen) <= 1024
+
+
+def test_warnings_that_are_alike_are_bounded_and_counted() -> None:
+    """An address that 10,000 Services name as an endpoint must not write 10,000 lines."""
+    now = [0.0]
+    repeats = log.Repeats(lambda: now[0])
+
+    def written(level: str, event: str, count: int) -> list[dict[str, object]]:
+        lines = []
+        for number in range(count):
+            with contextlib.suppress(structlog.DropEvent):
+                line = {"event": event, "level": level, "service": f"default/web-{number}"}
+                lines.append(dict(repeats(None, level, line)))
+        return lines
+
+    lines = written("warning", "own address", 10_000)
+    assert len(lines) == 100
+    assert not any("note" in each for each in lines[:-1])
+    assert lines[-1]["note"] == "more of these are left out for 60 s"
+    assert len(written("warning", "another trouble", 10)) == 10
+    assert len(written("info", "frontend", 10_000)) == 10_000  # what a start has to say
+    now[0] = 60.0
+    first, second = written("warning", "own address", 2)
+    assert first["left_out"] == 9_900
+    assert "left_out" not in second
