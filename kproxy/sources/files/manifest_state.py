@@ -17,7 +17,7 @@ from kproxy.model import admission, allocation, names
 from kproxy.model.kinds import endpoints, services
 from kproxy.sources import source
 from kproxy.sources.documents import document
-from kproxy.sources.files import manifest_files
+from kproxy.sources.files import manifest_files, ownerless
 
 MAX_PROBLEMS = 100
 """How many problems of one file are listed; the rest are counted."""
@@ -119,7 +119,8 @@ def view(before: View, look: Look, pause: document.Pause) -> View:
         # The usual case: at 10,000 Services, combining them anew every few seconds costs 1 % CPU.
         return replace(before, updates=(), gone=(), fresh_problems=(), changes=())
     tables, doubles = _combined(files.values(), pause)
-    completed, notes = _completed(tables, files, pause)
+    places = {key: given.where for state in files.values() for key, given in state.given.items()}
+    completed, notes = _completed(tables, places, pause)
     tables[names.Kind.SERVICE] = completed
     updates = []
     gone = []
@@ -131,6 +132,8 @@ def view(before: View, look: Look, pause: document.Pause) -> View:
                 updates.append(accepted)
         gone += [(kind, name) for name in old if name not in table]
     told = [problem for state in files.values() for problem in state.problems]
+    quiet = frozenset(problem.where for problem in told)
+    notes += ownerless.notes(tables, places, quiet, MAX_PROBLEMS, pause)
     problems = (*look.problems, *told, *notes, *doubles)
     known = frozenset(before.problems)
     deadlines = [
@@ -336,7 +339,7 @@ def _combined(
 
 
 def _completed(
-    tables: Mapping[names.Kind, Table], files: Mapping[Path, FileState], pause: document.Pause
+    tables: Mapping[names.Kind, Table], places: Mapping[admission.Key, str], pause: document.Pause
 ) -> tuple[Table, list[source.Problem]]:
     """The Services with the cluster IPs and node ports that kube-apiserver would allocate."""
     table = tables[names.Kind.SERVICE]
@@ -358,12 +361,6 @@ def _completed(
         (port.protocol, port.node_port) for each in kept for port in each.ports if port.node_port
     }
     ports = allocation.node_ports(wanting_ports, taken)
-    where = {
-        key[1]: given.where
-        for state in files.values()
-        for key, given in state.given.items()
-        if key[0] is names.Kind.SERVICE
-    }
     made: dict[names.NamespacedName, admission.Accepted] = dict(table)
     notes = []
     for each in kept:
@@ -373,8 +370,9 @@ def _completed(
         text = _allocated(each, completed)
         if text:
             severity = admission.Severity.NOTE
+            place = places.get((names.Kind.SERVICE, each.name), "")
             subject = f"{names.Kind.SERVICE} {each.name}"
-            notes.append(source.Problem(severity, where.get(each.name, ""), subject, text))
+            notes.append(source.Problem(severity, place, subject, text))
     if len(notes) > MAX_PROBLEMS:
         more = f"{len(notes) - MAX_PROBLEMS} more Services are completed in the same way"
         notes[MAX_PROBLEMS:] = [source.Problem(admission.Severity.NOTE, "manifests", "", more)]
