@@ -29,6 +29,15 @@ _LISTS: Mapping[tuple[str, str], names.Kind | None] = {
     ("v1", "List"): None,
     **{(version, f"{kind}List"): read for (version, kind), read in _READ.items()},
 }
+_MEANT: Mapping[str, tuple[str, str]] = {
+    "service": ("v1", "Service"),
+    "services": ("v1", "Service"),
+    "endpoint": ("v1", "Endpoints"),
+    "endpoints": ("v1", "Endpoints"),
+    "endpointslice": ("discovery.k8s.io/v1", "EndpointSlice"),
+    "endpointslices": ("discovery.k8s.io/v1", "EndpointSlice"),
+}
+"""What is meant by a kind in other letters or in the plural, by its lower-case spelling."""
 
 
 class Severity(StrEnum):
@@ -155,12 +164,32 @@ def _object_steps(
     if kind is not None:
         yield (yield from admit_as_steps(kind, raw, position, allow_loopback=allow_loopback))
         return
-    subject, _ = _named(raw, None, _readable(" ".join(group_kind)))
+    meant = _meant(*group_kind)
+    subject, key = _named(raw, meant and _READ[meant], _readable(" ".join(group_kind)))
+    if meant is not None:
+        right = f'apiVersion "{meant[0]}" and kind "{meant[1]}"'
+        text = f"Kubernetes has no such kind in that apiVersion; is {right} meant?"
+        yield Admission(subject, key, None, Finding(Severity.ERROR, text), position)
+        return
     if group_kind in _LISTS:
         finding = Finding(Severity.ERROR, "a list inside a list is not opened")
     else:
         finding = Finding(Severity.NOTE, "not a kind a proxy reads")
     yield Admission(subject, None, None, finding, position)
+
+
+def _meant(api_version: str, kind: str) -> tuple[str, str] | None:
+    """The apiVersion and kind that these are a misspelling of; None if they may be right.
+
+    Other groups have kinds of their own (Knative has a Service), and a version that is not known
+    here may be a later one.
+    """
+    group = api_version.rpartition("/")[0].lower()
+    meant = _MEANT.get(kind.lower()) if group in ("", "discovery.k8s.io") else None
+    if meant is None:
+        return None
+    is_right = (group, kind) == (meant[0].rpartition("/")[0], meant[1])
+    return None if is_right else meant
 
 
 def admit_as(

@@ -177,6 +177,28 @@ def test_a_kind_that_a_proxy_does_not_read_is_a_note(version: str, kind: str, su
     )
 
 
+@pytest.mark.parametrize(
+    ("version", "kind", "meant"),
+    [
+        ("v1", "service", 'apiVersion "v1" and kind "Service"'),
+        ("v1", "Services", 'apiVersion "v1" and kind "Service"'),
+        ("v1", "Endpoint", 'apiVersion "v1" and kind "Endpoints"'),
+        ("v1", "EndpointSlice", 'apiVersion "discovery.k8s.io/v1" and kind "EndpointSlice"'),
+        ("discovery.k8s.io/v1", "Endpointslices", 'apiVersion "discovery.k8s.io/v1" and kind'),
+        ("discovery.k8s.io/v1", "Endpoints", 'apiVersion "v1" and kind "Endpoints"'),
+    ],
+)
+def test_a_misspelled_kind_is_an_error_that_names_the_right_one(
+    version: str, kind: str, meant: str
+) -> None:
+    (admitted,) = admission.admit({"apiVersion": version, "kind": kind, "metadata": {"name": "x"}})
+    assert admitted.subject == f"{version} {kind} default/x"
+    assert admitted.is_invalid
+    assert admitted.key is not None
+    assert admitted.finding is not None
+    assert meant in admitted.finding.text
+
+
 @pytest.mark.parametrize("kind", ["List", "ServiceList"])
 def test_a_bad_item_of_a_list_costs_its_siblings_nothing(kind: str) -> None:
     bad = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "bad"}, "spec": []}
