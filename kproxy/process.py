@@ -100,7 +100,7 @@ class Signals:
         self._is_taken = False
         self._reloads = False
         self.has_ended = False
-        """Whether an end was asked for. It counts even if somebody swallowed the EndedError."""
+        """Whether an end was asked for, even if code on the way swallowed the EndedError."""
 
     def take(self, *, reloads: bool = False) -> None:
         """Have this object handle the signals. Call it in the main thread.
@@ -169,7 +169,7 @@ def _nothing(_number: int, _frame: FrameType | None) -> None:
 
 
 signals = Signals()
-"""Those of this process."""
+"""The handlers of this process."""
 
 
 def check_open_files() -> None:
@@ -222,7 +222,7 @@ def _make_room_for_files(count: int) -> None:
 
 
 def _dump_no_core() -> None:
-    """Should this process crash, its credentials stay out of the file system."""
+    """Write no core file, which would contain credentials."""
     import resource  # noqa: PLC0415
 
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)

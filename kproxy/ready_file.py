@@ -25,7 +25,7 @@ def _reason_against(path: Path, manifests: Collection[Path]) -> str:
     """Why the ready file cannot be there; "" if it can. Raises OSError."""
     if not path.parent.is_dir():
         return "its directory does not exist, create it first"
-    # It is put in place by a rename and removed at exit: a device would be lost to everyone.
+    # It is put in place by a rename and removed at exit, which would delete a device.
     if _exists(path) and not path.is_file():
         return "something other than a regular file is there, name another path"
     if not os.access(path.parent, os.W_OK | os.X_OK):

@@ -162,7 +162,7 @@ class DataPath:
         self._sweep.start()
 
     def tell(self, feed: events.Feed) -> None:
-        """Say in `feed` what happens to connections, while anybody listens there."""
+        """Publish facts about connections to `feed`, while it has a subscription."""
         feed.follow(self._give_feed)
 
     def _give_feed(self, feed: events.Feed | None) -> None:

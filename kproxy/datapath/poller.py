@@ -204,7 +204,7 @@ class Poller:
         return self._handlers
 
     def resume_later(self, target: Resumable) -> None:
-        """Call `target.resume()` once, after everyone else has had their turn."""
+        """Call `target.resume()` once, after all other handlers have had their turn."""
         self._ready[target] = None
         if not self._turning:
             self._schedule()

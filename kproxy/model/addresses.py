@@ -30,7 +30,7 @@ class Use(StrEnum):
 
     @property
     def is_one_host(self) -> bool:
-        """Whether such an address can stand for one host, be it this one."""
+        """Whether such an address can stand for one host, this one included."""
         return self in {Use.ORDINARY, Use.LOOPBACK, Use.LINK_LOCAL}
 
 
@@ -74,7 +74,7 @@ def parse(text: str) -> Address | None:
 
 
 _OCTETS = {str(octet): octet for octet in range(256)}
-"""By their only spelling."""
+"""Octets by their only accepted spelling."""
 
 
 @functools.lru_cache(maxsize=4096)

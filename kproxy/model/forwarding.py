@@ -42,7 +42,7 @@ class FrontendState(StrEnum):
     OVER_BUDGET = "over-budget"
     """It is beyond a bound: `--max-listeners` or one of its kind."""
     REFUSED = "refused"
-    """Serving it could take traffic from someone else."""
+    """Serving it could take traffic from its rightful server."""
     NOT_SERVED = "not-served"
     """It is not for this proxy."""
 

@@ -171,7 +171,7 @@ class Budget:
     def settle(self) -> Generator[None, None, list[addresses.SocketAddress]]:
         """Share out the listeners; returns the addresses for which the answer has changed.
 
-        O(1) while there is enough for everybody. Pauses between pieces of work of some 100 us.
+        O(1) while there is enough for all. Pauses between pieces of work of some 100 us.
         """
         if not self._is_settled and (self._is_short or self._denied):
             yield from self._share_out_all()

@@ -33,7 +33,7 @@ _Statuses: TypeAlias = list[proxier.FrontendStatus]
 
 
 class Reporter:
-    """Knows what it has said of each frontend. `read` gives what is so now."""
+    """Remembers the state that it last logged for each frontend. `read` gives the present one."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import logging
 from aiohttp import http_exceptions
 
 LOGGER = logging.getLogger(__name__)
-"""For aiohttp's `logger` option."""
+"""The value of aiohttp's `logger` option."""
 
 
 def _is_a_bug(record: logging.LogRecord) -> bool:

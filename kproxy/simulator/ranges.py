@@ -34,7 +34,7 @@ class Ranges:
 
 
 FIRST = Ranges("127.96.0.0/16", "127.244.0.0/16", "127.112.0.0/24", _FIRST_PICKED, is_first=True)
-"""Those of the only simulated cluster on a machine."""
+"""The ranges of the first simulated cluster on a machine."""
 
 
 def _others() -> Iterator[Ranges]:
@@ -46,7 +46,7 @@ def _others() -> Iterator[Ranges]:
 
 
 ALL = (FIRST, *_others())
-"""Those of as many clusters as there can be at once."""
+"""Ranges for as many clusters as can run at once."""
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ class Source(Protocol):
 
     @property
     def store(self) -> store.Store:
-        """The Store it keeps; read-only to everyone else."""
+        """The Store it keeps. Only this source writes it."""
         ...
 
     @property

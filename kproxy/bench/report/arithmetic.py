@@ -117,7 +117,7 @@ def interval(ratios: Sequence[float]) -> tuple[float, float] | None:
     """Where the true ratio lies with 95 % confidence; None for fewer than two ratios, or one <= 0.
 
     Student's t over the logarithms: a ratio of 2 and one of a half are equally far from 1. It
-    holds for the rounds of this run; from one run to the next the machine's mood differs too.
+    holds for the rounds of this run; from one run to the next the machine differs too.
     """
     if len(ratios) < 2 or min(ratios) <= 0:
         return None

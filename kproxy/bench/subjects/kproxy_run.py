@@ -59,7 +59,7 @@ class Kproxy:
             yield subject.Running(frontends, process, change)
 
     def version(self) -> str:
-        """Of this package; it is always there."""
+        """The version of this package."""
         return f"kproxy {kproxy.__version__} on Python {platform.python_version()}"
 
 

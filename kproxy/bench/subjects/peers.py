@@ -69,7 +69,7 @@ class Streams:
             yield running
 
     def version(self) -> str:
-        """Of the Python, or of uvloop; KproxyError when that is not installed."""
+        """The version of Python, or of uvloop. Raises KproxyError when that is not installed."""
         if self.name == "asyncio":
             return f"asyncio streams on Python {platform.python_version()}"
         try:
@@ -299,7 +299,7 @@ class Socat:
     name: str = "socat"
 
     def measures(self, scenario: str) -> bool:
-        """One endpoint is all it knows."""
+        """Only scenarios with one endpoint."""
         return scenario in subject.ONE_ENDPOINT
 
     @contextlib.contextmanager
@@ -368,10 +368,10 @@ KNOWN: dict[str, subject.Subject] = {
     )
 }
 DEFAULT = ("haproxy", "nginx", "envoy")
-"""Taken where they are installed, if the user names no others."""
+"""The peers that are compared where they are installed, if the user names no others."""
 
 NOT_MISSED = frozenset({"envoy"})
-"""Of these, the ones whose absence is no warning: few systems have a package of them."""
+"""Default peers whose absence is no warning: few systems have a package of them."""
 
 ALWAYS: tuple[subject.Subject, ...] = (Direct(), Streams("asyncio"), Streams("uvloop"))
 """Compared with in every run: they need nothing but Python."""

@@ -44,7 +44,7 @@ class KubeconfigFile:
 def written(content: Mapping[str, Any], out: Path | None) -> Iterator[KubeconfigFile]:
     """The kubeconfig in a file, until the end; `out` None: in a temporary folder.
 
-    Raises ConfigError where that cannot be, or would replace somebody's own file.
+    Raises ConfigError if the file cannot be written, or would replace a kubeconfig of the user's.
     """
     with contextlib.ExitStack() as stack:
         if out is None:

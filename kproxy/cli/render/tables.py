@@ -169,7 +169,7 @@ def affinity(view: View) -> str:
 
 
 def penalized(view: View) -> str:
-    """For how long an endpoint is still avoided; its probe may be overdue."""
+    """How long an endpoint is still avoided; its probe may be overdue."""
     if view["penalized_until"] is None:
         return ""
     left = datetime.fromisoformat(view["penalized_until"]) - datetime.now(UTC)

@@ -118,11 +118,11 @@ class Connection:
         return "half-closed" if self.reason is not None else "open"
 
     def arm(self, keepalive_idle: int) -> None:
-        """Prepare a connection that lasts for what may happen to it. Done by the sweep.
+        """Arm keepalive and reset-on-close on a connection that lasts. Called by the sweep.
 
         The backend leg gets the keepalive that the client's inherited from its listener. Both
-        legs get a reset on close, which `close` takes back: should this process be killed, its
-        peers see a reset, and no cut transfer passes for a complete one. Doing this for every
+        legs get a reset on close, which `close` takes back: if this process is killed, its peers
+        see a reset, and no cut transfer passes for a complete one. Doing this for every
         short connection would cost seven system calls each.
         """
         server = self.server

@@ -129,8 +129,8 @@ class Dial:
     def cancel(self) -> None:
         """The client is gone, or the dial failed: drop the socket.
 
-        By a reset, should the handshake have completed meanwhile. A late SYN-ACK is answered
-        with one too, so an abandoned handshake can never serve anyone else.
+        If the handshake has completed meanwhile, the backend gets a reset. The kernel answers a
+        late SYN-ACK with one too, so an abandoned handshake never serves another client.
         """
         if self.conn is not None:
             self.conn = None

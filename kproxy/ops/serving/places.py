@@ -83,9 +83,9 @@ class TcpPlace:
 class UnixPlace:
     """A unix socket of mode 0600, in a directory that is made with mode 0700 if it is missing.
 
-    What a dead process has left there is replaced; a socket that someone answers on never is.
-    With `is_private` the directory must be this user's alone. The default ones have names that
-    anyone can guess, in places where anyone may be first to take them.
+    The socket of a dead process is replaced; one on which a process answers never is. With
+    `is_private` the directory must be this user's alone: the default names are known, and another
+    user could make the directory first.
     """
 
     path: Path

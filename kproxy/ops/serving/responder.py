@@ -28,13 +28,13 @@ from kproxy import errors
 from kproxy.ops.serving import answers, heads, places
 
 MAX_CONNECTIONS = 12
-"""For each server. With all of them full, the descriptors kept from clients still suffice."""
+"""Connections of each server. If all are full, the descriptors kept from clients suffice."""
 PATIENCE = 10.0
 """Seconds after which a connection is asked to end; the same again, and it is cut."""
 RETRY = 5.0
-"""Seconds between two tries to get an address that someone else has, as in kube-proxy."""
+"""Seconds between two tries to bind an address that another process has, as in kube-proxy."""
 STUCK = 30.0
-"""Seconds after which an endless answer ends whose client does not read."""
+"""An endless answer ends when its client has not read for this many seconds."""
 
 _SHUTDOWN = 1.0
 _RESET = struct.pack("ii", 1, 0)

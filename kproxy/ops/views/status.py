@@ -18,7 +18,7 @@ from kproxy.ops.views import observed
 from kproxy.reconcile import proxier, rules
 
 MOST_UNREAD_NAMED = 4
-"""Of what cannot be read, with `--namespace` two for each namespace."""
+"""Most collections that a warning names as unread; with `--namespace` there are two for each."""
 
 AFFINITY_SHOWN = 10_000
 """Clients shown for each service port and scope: those that came last."""

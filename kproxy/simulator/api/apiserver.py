@@ -32,7 +32,7 @@ _BAD_GATEWAY = (
 
 _ROLE_NOT_LOADED = 'RBAC: clusterrole.rbac.authorization.k8s.io "cluster-admin" not found'
 _REBIND_SECONDS = 10.0
-"""For how long a restart tries to have its port again, which another process may hold."""
+"""How long a restart tries to bind its port again, which another process may hold."""
 
 
 class ApiServer:

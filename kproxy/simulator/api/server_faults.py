@@ -201,7 +201,7 @@ class Faults:
         self._active.clear()
 
     def active(self) -> list[dict[str, Any]]:
-        """Those that are on, as plain data."""
+        """The faults that are on, as plain data."""
         self._end_those_whose_time_is_over()
         shown = [asdict(fault) for fault in self._active]
         return [{field: each[field] for field in each if field != "until"} for each in shown]

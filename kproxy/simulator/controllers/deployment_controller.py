@@ -44,7 +44,7 @@ class DeploymentController:
                 found[names.NamespacedName(metadata["namespace"], owner)] = None
         if found or not (metadata.get("labels") or {}).get(rollout.LABEL_TEMPLATE_HASH):
             return list(found)
-        return [  # an orphan, which somebody may adopt
+        return [  # an orphan, which any of these may adopt
             names.NamespacedName(metadata["namespace"], each["metadata"]["name"])
             for each in self._registry.list(resources.DEPLOYMENTS, metadata["namespace"])
         ]
@@ -109,8 +109,8 @@ class DeploymentController:
     def _claim(self, deployment: Object) -> list[Object]:
         """Its pods, once orphans that match are adopted and pods that do not are let go.
 
-        Only an orphan that carries a template's hash was a Deployment's once. A pod somebody
-        made by hand stays their own, whatever its labels.
+        Only an orphan with a template's hash once belonged to a Deployment. A pod that a user made
+        by hand is never adopted, whatever its labels.
         """
         selector = deployment["spec"]["selector"]
         for pod in self._pods.get((deployment["metadata"]["namespace"], _NOBODY)):

@@ -15,7 +15,7 @@ DELAY = 0.5
 class LoadBalancerController:
     """Gives each Service of type LoadBalancer an address of `cidr`, or its `loadBalancerIP`.
 
-    One with a `loadBalancerClass` is for somebody else.
+    One with a `loadBalancerClass` belongs to another controller.
     """
 
     def __init__(

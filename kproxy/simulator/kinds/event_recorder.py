@@ -36,7 +36,7 @@ class Recorder:
         self._record("Normal", component, about, reason, message)
 
     def warning(self, component: str, about: Object, reason: str, message: str) -> None:
-        """Something that somebody may want to know about."""
+        """Record an event of type Warning: something that a user may have to act on."""
         self._record("Warning", component, about, reason, message)
 
     def _record(self, kind: str, component: str, about: Object, reason: str, message: str) -> None:

@@ -45,13 +45,13 @@ class Strategy(Protocol):
         ...
 
     def begin_delete(self, old: Object, grace_seconds: int | None) -> Object | None:
-        """None: remove it at once. Otherwise the object to store, with a `deletionTimestamp`:
-        somebody will end it with `Registry.remove`."""
+        """None: remove it at once. Otherwise the object to store, with a `deletionTimestamp`; a
+        controller later ends it with `Registry.remove`."""
         ...
 
 
 class PlainStrategy:
-    """For a resource without defaults, allocations or rules; others may inherit from it."""
+    """The strategy of a resource without defaults, allocations or rules; a base for others."""
 
     def prepare_create(self, new: Object) -> Object:
         """Stored as it comes."""

@@ -34,7 +34,7 @@ EXPIRY_MARGIN_SECONDS = 30.0
 """A plugin is run again this long before its credentials expire."""
 
 MAX_PLUGIN_BYTES = 1024 * 1024
-"""Of a plugin's output. A token has some kilobytes."""
+"""Most bytes of a plugin's output. A token has some kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from kproxy import errors
 from kproxy.sources.access import kubeconfig
 
 SCHEMES = ("http", "https", "socks5", "socks5h")
-"""Of proxies that can be used. In Go, too, socks5 leaves names to the proxy, as socks5h does."""
+"""Schemes of usable proxies. As in Go, socks5 leaves names to the proxy, like socks5h."""
 
 _MAPPED_LENGTH = 96
-"""Of the prefix ::ffff:0:0, behind which IPv6 has the addresses of IPv4."""
+"""Bits of the prefix ::ffff:0:0, behind which IPv6 has the addresses of IPv4."""
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -19,7 +19,7 @@ import aiohttp
 from kproxy.sources.access import kubeconfig
 
 CONNECT_SECONDS = 10.0
-"""For TCP; TLS and the answer's head have to come within the client's own deadline."""
+"""Deadline for TCP's handshake; TLS and the answer's head are under the client's deadline."""
 
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """A peer that is gone is noticed within 10 + 3 x 5 s (docs/faults.md K08)."""
@@ -36,7 +36,7 @@ _CERTIFICATE = re.compile(
 )
 
 READ_BYTES = 64 * 1024
-"""Of a body, kept for the reader before the server has to wait: twice this, and one read(2)."""
+"""Half of what is buffered of a body, beside one read(2), before the server has to wait."""
 
 
 class Transport:

@@ -35,16 +35,16 @@ class Pace:
         self.restart()
 
     def restart(self) -> None:
-        """A value begins."""
+        """Begin a new window, as a value begins."""
         self._came, self._began = 0, self._clock()
 
     @property
     def seconds_left(self) -> float:
-        """Of the present window."""
+        """Seconds until the present window ends."""
         return self._began + self._bounds.slow_seconds - self._clock()
 
     def count(self, size: int) -> None:
-        """So many bytes have come. Raises RequestError when they were too few for too long."""
+        """Count `size` bytes that came. Raises RequestError when a window had too few."""
         self._came += size
         if self.seconds_left <= 0:
             if self._came < self._bounds.slow_bytes:
@@ -52,7 +52,7 @@ class Pace:
             self.restart()
 
     def failure(self) -> client.RequestError:
-        """What to say of a value that comes too slowly."""
+        """The error for a value that comes too slowly."""
         least, seconds = self._bounds.slow_bytes, self._bounds.slow_seconds
         text = f"{self._what} comes too slowly, with less than {least} bytes in {seconds:g} s"
         return _excess(text)

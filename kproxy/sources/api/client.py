@@ -26,10 +26,10 @@ ESTABLISHMENT_SECONDS = 30.0
 """From the beginning of a request to the head of its answer."""
 
 MAX_ERROR_BYTES = 64 * 1024
-"""Of the body of an answer that is not 200."""
+"""How much is read of the body of an answer that is not 200."""
 
 PROBE_PATH = "/version"
-"""Cheap, and by default open to everybody; a refusal proves as much as an answer."""
+"""Cheap, and by default open to every user; a refusal proves as much as an answer."""
 
 _DEAF = frozenset(
     {
@@ -246,7 +246,7 @@ async def _refusal(mode: progress.Mode, answer: aiohttp.ClientResponse) -> Reque
 
 
 def refused(mode: progress.Mode, status: wire.Status, retry_after: float = 0.0) -> RequestError:
-    """The RequestError that a Status stands for, be it an answer or an event."""
+    """The RequestError that a Status stands for, in an answer or in an event."""
     outcome = progress.outcome_of(mode, status.code, status.reason, status.message, status.causes)
     said = " ".join(status.message.split())[:300] or status.reason
     wait = retry_after or min(status.retry_after, backoff.LONGEST_RETRY_AFTER)

@@ -100,7 +100,7 @@ class InformerSource:
 
     @property
     def store(self) -> store.Store:
-        """The Store it keeps; read-only to everyone else."""
+        """The Store it keeps. Only this source writes it."""
         return self._intake.store
 
     @property

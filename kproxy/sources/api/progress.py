@@ -229,10 +229,10 @@ def is_patient(outcome: Outcome, failing_for: float, *, is_heard: bool) -> bool:
 
 
 def is_trouble(position: Position, outcome: Outcome, *, is_short: bool) -> bool:
-    """Whether users should hear of it: it is not how servers live with their clients.
+    """Whether an outcome is reported to users, since it is no part of normal operation.
 
-    A watch that is cut is nothing (an API server was restarted), nor is one whose version has
-    expired. Being cut at once is, and so is a second 410 without progress.
+    A cut watch is normal (an API server was restarted), and so is one whose version has expired. A
+    watch that is cut at once is trouble, and so is a second 410 without progress.
     """
     if outcome in _WELL:
         return False

@@ -20,11 +20,11 @@ server takes it for *exactly* that version, which a relist must not ask for.
 from kproxy.sources.api import progress
 
 PAGE_SIZE = 500
-"""Items a page; servers that answer from their cache send all at once nevertheless."""
+"""Items a page. Servers that answer from their cache ignore it and send all at once."""
 
 
 def first_page(position: progress.Position, *, is_whole: bool = False) -> dict[str, str]:
-    """Of the first page of a list; with `is_whole`, of the list in one piece."""
+    """The query of the first page of a list; with `is_whole`, of the list in one piece."""
     version = position.asked_version
     query = {"resourceVersion": version} if version else {}
     if version in ("", "0") and not is_whole:
@@ -33,12 +33,12 @@ def first_page(position: progress.Position, *, is_whole: bool = False) -> dict[s
 
 
 def next_page(token: str) -> dict[str, str]:
-    """Of the page that the last one's `continue` names. The token has the version in it."""
+    """The query of the page that a `continue` token names. The token contains the version."""
     return {"continue": token, "limit": str(PAGE_SIZE)}
 
 
 def watch(position: progress.Position, seconds: int) -> dict[str, str]:
-    """Of a watch that the server is asked to end after `seconds`, or of a streaming list."""
+    """The query of a watch, which the server is to end after `seconds`, or of a streaming list."""
     query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
     if position.asked_version:
         query["resourceVersion"] = position.asked_version

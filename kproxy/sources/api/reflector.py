@@ -50,13 +50,13 @@ Bookmarks come every minute from most servers, and from some only while somethin
 """
 
 SETTLE_SECONDS = metrics.SETTLED_SECONDS + 0.01
-"""A watch that is answered and open for so long is a good one, though nothing has come on it."""
+"""A watch that was answered and stays open this long works, even if nothing has come on it."""
 
 STREAM_SECONDS = 10.0
-"""For a streaming list. Servers that ignore the request for one never send its end."""
+"""Deadline for a streaming list. A server that ignores the request for one never ends it."""
 
 PROBE_SECONDS = 2.5
-"""Within which a server that did not answer must answer a probe."""
+"""Deadline for a probe of a server that did not answer."""
 
 LIFE_SECONDS = 300.0
 """How long probes may fail until a request is made without one."""
@@ -76,7 +76,7 @@ _SEVERITIES = dict.fromkeys(
     ),
     admission.Severity.ERROR,
 )
-"""Of troubles that somebody has to do something about; the others may pass."""
+"""Severities of troubles that need an operator; the others may pass by themselves."""
 
 _NO_FAILURES = frozenset({progress.Outcome.LISTED, progress.Outcome.ENDED, progress.Outcome.QUIET})
 

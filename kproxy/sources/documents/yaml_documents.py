@@ -117,7 +117,7 @@ class _Builder:
         self._begin(line + 1)
 
     def documents(self, data: bytes) -> Iterator[Document]:
-        """Those in `data`; the last is malformed if reading ends with it."""
+        """The documents in `data`; the last is malformed if reading ends with it."""
         before = self.number
         try:
             yield from self._documents(data)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 QUIET_SECONDS = 0.02
-"""After events were read, the next are read this much later: a flood of events in a directory
-that strangers write to costs one read of at most `_BUFFER` bytes in this time."""
+"""Pause between two reads of events: a flood of events, in a directory that other users may write
+to, costs one read of at most `_BUFFER` bytes in this time."""
 
 _BUFFER = 64 * 1024
 _EVENT = struct.Struct("iIII")

@@ -1,4 +1,4 @@
-"""Manifest files on disk: which there are, what they say, and what to watch to learn of changes.
+"""Manifest files on disk: which there are, what they say, and what to watch for changes.
 
 Blocking file I/O and parsing, made to be called in a thread; no state between calls.
 """

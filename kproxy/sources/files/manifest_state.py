@@ -1,9 +1,9 @@
-"""What to believe of manifest files: decisions without effects, made to be called in a thread.
+"""Which objects manifest files give: decisions without effects, made to be called in a thread.
 
-A bad input costs nothing that was good. A file that cannot be read changes nothing; an invalid
-object is skipped, or its last good version stays; and when a document breaks beyond telling its
-name, what its file no longer gives stays too, since it may be that document's. What is *validly*
-gone is gone: a document removed from its file, a file removed from its directory. When two
+A bad input removes nothing that was good. A file that cannot be read changes nothing. An invalid
+object is skipped, or its last good version stays. If a document is so broken that its name cannot
+be read, objects that its file no longer gives stay too, since the document may be one of them. A
+document removed from its file, or a file removed from its directory, removes its objects. When two
 documents describe the same object, the first in the order of paths and documents is used, and
 the other is reported.
 """
@@ -44,11 +44,11 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What is believed of one file: its good objects, and what is wrong with it.
+    """What is in force of one file: its good objects, and what is wrong with it.
 
     `nameless` counts the invalid documents without a name that are known to hide no object.
     `doubted` is since when (on the monotonic clock) the file has given much less than it did,
-    None if it does not: as long as that is recent, what it gave before is believed. `late` is
+    None if it does not: while that is recent, what it gave before stays in force. `late` is
     since when it has been read beside the others, None if it is not.
     """
 
@@ -90,7 +90,7 @@ class View:
     changes: tuple[Change, ...]
     again_in: float | None
     of_look: tuple[source.Problem, ...] = ()
-    """Those of `problems` that were the look's own."""
+    """The `problems` that the last look itself had, such as an unreadable directory."""
 
 
 NOTHING = View({}, {kind: {} for kind in names.Kind}, (), (), (), (), (), None)
@@ -113,7 +113,7 @@ class Look:
 
 
 def view(before: View, look: Look, pause: document.Pause) -> View:
-    """What to believe after a look, and how it differs from what was believed before."""
+    """The view after a look, and how it differs from the one before."""
     files = _believed(before.files, look)
     if before.again_in is None and before.of_look == look.problems and _are(files, before.files):
         # The usual case: at 10,000 Services, combining them anew every few seconds costs 1 % CPU.
@@ -203,7 +203,7 @@ def _absorbed(
     reading: manifest_files.Reading,
     now: float,
 ) -> FileState:
-    """What to believe of a file that has been read, given what was believed before."""
+    """The state of a file that has been read, given its state before."""
     old = old or FileState(file)
     if reading.failure:
         outcome = "what it gave before stays" if old.given else "nothing is taken from it"

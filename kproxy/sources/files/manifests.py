@@ -113,7 +113,7 @@ class ManifestSource:
 
     @property
     def store(self) -> store.Store:
-        """The Store it keeps; read-only to everyone else."""
+        """The Store it keeps. Only this source writes it."""
         return self._store
 
     @property
@@ -151,8 +151,8 @@ class ManifestSource:
             while True:
                 self._stirred.clear()
                 began = time.monotonic()
-                # Watched before read: what is written in between shows as an event, be it of the
-                # same length and in the same tick of the file system's clock.
+                # Watched before read: a write in between gives an event, even one of the same
+                # length in the same tick of the file system's clock.
                 newer = await self._list(readers)
                 if newer != plan or time.monotonic() >= retry_at:
                     plan, old = newer, watch
@@ -216,7 +216,7 @@ class ManifestSource:
         self._stirred.set()
 
     async def _list(self, readers: "_Readers") -> manifest_files.WatchPlan:
-        """Look which files there are; what to watch to learn of changes."""
+        """Look which files there are; returns what to watch for changes."""
         calls: dict[object, background.Call[manifest_files.Listing]] = {
             root: functools.partial(_listed, root, path) for root, path in self._roots.items()
         }

@@ -22,10 +22,10 @@ PERMISSION_LONGEST: Final = 8.0
 """A server that loads its roles answers 403 for a moment; a right granted counts within 10 s."""
 
 HEALTHY_SECONDS: Final = 120.0
-"""Nothing failed for so long: the next failure is a first one again."""
+"""After this long without a failure the next one counts as the first."""
 
 LONGEST_RETRY_AFTER: Final = 300.0
-"""A server that asks for more patience than this is asked again nevertheless."""
+"""The longest Retry-After that is obeyed."""
 
 
 class Backoff:

@@ -19,12 +19,12 @@ MAX_VALUE_BYTES = 16 * 1024 * 1024
 """Ceiling for one line of a watch and one item of a list. etcd keeps objects of 1.5 MiB at most."""
 
 MAX_FIELDS = 100
-"""Of a list object beside its items. The API knows kind, apiVersion and metadata."""
+"""Most fields of a list object beside its items. The API has kind, apiVersion and metadata."""
 
 _raw = msgspec.json.Decoder(msgspec.Raw)
 PLACE = re.compile(r"\(byte (\d+)\)")
 TRAILING = "JSON is malformed: trailing characters"
-"""Of msgspec's messages: tests/sources/transfer/test_msgspec_words.py."""
+"""Part of msgspec's messages, pinned by tests/sources/transfer/test_msgspec_words.py."""
 
 _BLANKS = re.compile(rb"[ \t\r\n]*")
 

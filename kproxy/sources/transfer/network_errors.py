@@ -16,7 +16,7 @@ from kproxy import errors
 from kproxy.sources.api import progress
 
 CAUGHT = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError, ValueError)
-"""Of which every failure is one. HttpProcessingError, with LineTooLong, is no ClientError."""
+"""The base classes of all failures. HttpProcessingError, with LineTooLong, is no ClientError."""
 
 _RESET = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
 
