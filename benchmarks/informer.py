@@ -32,11 +32,13 @@ from aiohttp import web
 
 from kproxy import config, process, server
 from kproxy.model import names
+from kproxy.model.kinds import endpoint_slice_kind, service_kind
 from kproxy.ops.views import observed
 from kproxy.sources.access import kubeconfig, rest_config
-from kproxy.sources.api import discovery
 
 ENDPOINTS_EACH = 10
+SERVICES = service_kind.KIND.collection.path("v1", "")
+SLICES = endpoint_slice_kind.KIND.collection.path("v1", "")
 CHANGE_SECONDS = 0.12
 """Longer than the interval that syncs keep: each change is one that comes alone."""
 FIRST_VERSION = 1_000_000
@@ -199,8 +201,8 @@ async def _api_server(options: argparse.Namespace) -> AsyncIterator[ApiServer]:
 async def _serve(options: argparse.Namespace) -> None:
     """The API server. It begins to change endpoints when it reads a line."""
     kinds = {
-        discovery.SERVICES.path(""): [_service(n) for n in range(options.services)],
-        discovery.SLICES.path(""): [_slice(n, "node") for n in range(options.services)],
+        SERVICES: [_service(n) for n in range(options.services)],
+        SLICES: [_slice(n, "node") for n in range(options.services)],
     }
     lines = {path: [_event("ADDED", each) for each in objects] for path, objects in kinds.items()}
     bodies = {path: _list(objects) for path, objects in kinds.items()}
@@ -219,7 +221,7 @@ async def _serve(options: argparse.Namespace) -> None:
         if is_stream:
             for line in (*lines[request.path], _END):
                 await response.write(line)
-        if request.path == discovery.SLICES.path(""):
+        if request.path == SLICES:
             await began.wait()
             for change, number in enumerate(_changed(options)):
                 await response.write(_replacement(change, number))

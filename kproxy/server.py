@@ -97,6 +97,7 @@ class Server:
         self._stop_requests = 0
         self._stopping = asyncio.Event()
         self._killed = asyncio.Event()
+        self._source.store.subscribe(self._on_change)
 
     def _make_source(self, cfg: config.Config) -> source.Source:
         # The client of API servers takes as long to load as everything else: files need none of it.
@@ -105,7 +106,6 @@ class Server:
 
             return informer.InformerSource(
                 cfg.cluster,
-                on_change=self._on_change,
                 on_problem=_report_problem,
                 namespaces=cfg.namespaces,
                 allow_loopback=cfg.allow_loopback_endpoints,
@@ -117,7 +117,6 @@ class Server:
 
         return manifests.ManifestSource(
             cfg.manifests,
-            on_change=self._on_change,
             on_problem=_report_problem,
             allow_loopback=cfg.allow_loopback_endpoints,
         )

@@ -6,7 +6,7 @@ and the data path gives that lock away with every system call.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import TypeVar
 
 SLICE = 0.002
@@ -36,13 +36,43 @@ class Turns:
             yield batch
 
 
+class Slice:
+    """The time that a computation has until everything else on the event loop has its turn.
+
+    `clock` must be one that moves while the loop does not turn: uvloop reads its own once a turn.
+    """
+
+    __slots__ = ("_clock", "_ends")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.begin()
+
+    def begin(self) -> None:
+        """The loop has turned: the time is full again."""
+        self._ends = self._clock() + SLICE
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the loop should turn before more is computed."""
+        return self._clock() >= self._ends
+
+
+async def in_slices(steps: Iterable[object]) -> None:
+    """Take all `steps`, each of which should take less than a millisecond, a slice a turn."""
+    time_left = Slice()
+    for _ in steps:
+        if time_left.is_over:
+            await asyncio.sleep(0)
+            time_left.begin()
+
+
 def _slice(left: Iterable[_Item]) -> tuple[list[_Item], bool]:
     """What one slice of time yields, and whether that was all."""
-    # Not the loop's clock: uvloop reads it once per turn, and a turn is what is measured.
-    ends = time.monotonic() + SLICE
+    time_left = Slice()
     batch = []
     for item in left:
         batch.append(item)
-        if time.monotonic() >= ends:
+        if time_left.is_over:
             return batch, False
     return batch, True

@@ -5,39 +5,46 @@ read, and judges every object by itself, so that a bad one costs its siblings no
 (docs/faults.md K19).
 """
 
+import functools
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from kproxy.model import names, objects, steps
-from kproxy.model.kinds import endpoint_rules, endpoints, service_rules, services
+from kproxy.model.kinds import field_rules, findings, registry
+from kproxy.model.kinds.kind import Kind, Object, Policy
 
-Accepted: TypeAlias = services.Service | endpoints.EndpointsObject
-Key: TypeAlias = tuple[names.Kind, names.NamespacedName]
+Accepted: TypeAlias = Object
+Key: TypeAlias = tuple[str, names.NamespacedName]
+"""An object's kind, by name, and its own name."""
 
 MAX_STATEMENTS = 5
 """How many broken rules or refused addresses one finding spells out; the rest are counted."""
 
-_READ: Mapping[tuple[str, str], names.Kind] = {
-    ("v1", "Service"): names.Kind.SERVICE,
-    ("v1", "Endpoints"): names.Kind.ENDPOINTS,
-    ("discovery.k8s.io/v1", "EndpointSlice"): names.Kind.ENDPOINT_SLICE,
-    ("discovery.k8s.io/v1beta1", "EndpointSlice"): names.Kind.ENDPOINT_SLICE,
-}
-_LISTS: Mapping[tuple[str, str], names.Kind | None] = {
-    ("v1", "List"): None,
-    **{(version, f"{kind}List"): read for (version, kind), read in _READ.items()},
-}
-_MEANT: Mapping[str, tuple[str, str]] = {
-    "service": ("v1", "Service"),
-    "services": ("v1", "Service"),
-    "endpoint": ("v1", "Endpoints"),
-    "endpoints": ("v1", "Endpoints"),
-    "endpointslice": ("discovery.k8s.io/v1", "EndpointSlice"),
-    "endpointslices": ("discovery.k8s.io/v1", "EndpointSlice"),
-}
-"""What is meant by a kind in other letters or in the plural, by its lower-case spelling."""
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What documents may be, by apiVersion and kind: objects, and lists (None: of any kind).
+
+    `meant` has the kind that is meant by a name in other letters or in the plural, by its
+    lower-case spelling.
+    """
+
+    objects: Mapping[tuple[str, str], Kind[Any]]
+    lists: Mapping[tuple[str, str], Kind[Any] | None]
+    meant: Mapping[str, Kind[Any]]
+
+
+@functools.cache
+def _known(kinds: registry.Kinds) -> _Known:
+    found = {(version, each.name): each for each in kinds for version in each.api_versions}
+    lists = {(version, f"{name}List"): each for (version, name), each in found.items()}
+    meant: dict[str, Kind[Any]] = {}
+    for each in kinds:
+        name = each.name.lower()
+        meant |= dict.fromkeys((name, name.removesuffix("s"), each.collection.plural), each)
+    return _Known(found, {("v1", "List"): None, **lists}, meant)
 
 
 class Severity(StrEnum):
@@ -57,7 +64,7 @@ class Finding:
 
     severity: Severity
     text: str
-    violations: tuple[service_rules.Violation, ...] = ()
+    violations: tuple[findings.Violation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,55 +94,66 @@ class Admission:
         return self.is_invalid and self.key is None
 
 
-def admit(raw: objects.RawObject, *, allow_loopback: bool = False) -> list[Admission]:
-    """What becomes of the object `raw`, or of every item if it is a list.
+def admit(
+    raw: objects.RawObject,
+    *,
+    allow_loopback: bool = False,
+    kinds: registry.Kinds = registry.KINDS,
+) -> list[Admission]:
+    """What becomes of the object `raw`, or of every item if it is a list; `kinds` are read.
 
     `allow_loopback` lifts the address policy for 127/8 and ::1, and for nothing else
     (decision 9 of docs/behaviour.md).
     """
-    return [each for each in admit_steps(raw, allow_loopback=allow_loopback) if each is not None]
+    taken = admit_steps(raw, allow_loopback=allow_loopback, kinds=kinds)
+    return [each for each in taken if each is not None]
 
 
 def admit_steps(
-    raw: objects.RawObject, *, allow_loopback: bool = False
+    raw: objects.RawObject,
+    *,
+    allow_loopback: bool = False,
+    kinds: registry.Kinds = registry.KINDS,
 ) -> Iterator[Admission | None]:
     """`admit` in steps: yields None at least every 2 ms, where a caller can let others run."""
+    known = _known(kinds)
     try:
         envelope = objects.envelope(raw)
         group_kind = (envelope.api_version, envelope.kind)
-        if group_kind not in _LISTS:
-            yield from _object_steps(raw, "", allow_loopback=allow_loopback)
+        if group_kind not in known.lists:
+            yield from _object_steps(raw, "", known, allow_loopback=allow_loopback)
             return
         items = objects.items(envelope.items)
     except objects.ShapeError as error:
         yield _unreadable(error, "")
         return
-    of_kind = _LISTS[group_kind]
+    of_kind = known.lists[group_kind]
     for index, item in enumerate(items):
         position = f"items[{index}]"
         if of_kind is None:
-            yield from _object_steps(item, position, allow_loopback=allow_loopback)
+            yield from _object_steps(item, position, known, allow_loopback=allow_loopback)
         else:
             yield (
                 yield from admit_as_steps(of_kind, item, position, allow_loopback=allow_loopback)
             )
 
 
-def reject(raw: objects.RawObject, text: str) -> Admission:
+def reject(raw: objects.RawObject, text: str, kinds: registry.Kinds = registry.KINDS) -> Admission:
     """The object `raw`, refused because of `text`; named as far as it can be."""
     finding = Finding(Severity.ERROR, text)
     try:
         envelope = objects.envelope(raw)
     except objects.ShapeError:
         return Admission("", finding=finding)
-    kind = _READ.get((envelope.api_version, envelope.kind))
-    subject, key = _named(raw, kind, kind or f"{envelope.api_version} {envelope.kind}")
+    kind = _known(kinds).objects.get((envelope.api_version, envelope.kind))
+    label = kind.name if kind else f"{envelope.api_version} {envelope.kind}"
+    subject, key = _named(raw, kind, label)
     return Admission(subject, key, finding=finding)
 
 
-def reject_as(kind: names.Kind, raw: objects.RawObject, text: str) -> Admission:
+def reject_as(kind: Kind[Any], raw: objects.RawObject, text: str) -> Admission:
     """The object `raw` of a kind that is known, refused because of `text`."""
-    subject, key = _named(raw, kind, kind)
+    subject, key = _named(raw, kind, kind.name)
     return Admission(subject, key, finding=Finding(Severity.ERROR, text))
 
 
@@ -151,7 +169,7 @@ def remarked(admitted: Admission, remark: str) -> Admission:
 
 
 def _object_steps(
-    raw: objects.RawObject, position: str, *, allow_loopback: bool
+    raw: objects.RawObject, position: str, known: _Known, *, allow_loopback: bool
 ) -> Iterator[Admission | None]:
     """One object that says itself what it is."""
     try:
@@ -160,40 +178,42 @@ def _object_steps(
         yield _unreadable(error, position)
         return
     group_kind = (envelope.api_version, envelope.kind)
-    kind = _READ.get(group_kind)
+    kind = known.objects.get(group_kind)
     if kind is not None:
         yield (yield from admit_as_steps(kind, raw, position, allow_loopback=allow_loopback))
         return
-    meant = _meant(*group_kind)
-    subject, key = _named(raw, meant and _READ[meant], _readable(" ".join(group_kind)))
+    meant = _meant(*group_kind, known)
+    subject, key = _named(raw, meant, _readable(" ".join(group_kind)))
     if meant is not None:
-        right = f'apiVersion "{meant[0]}" and kind "{meant[1]}"'
+        right = f'apiVersion "{meant.api_versions[0]}" and kind "{meant.name}"'
         text = f"Kubernetes has no such kind in that apiVersion; is {right} meant?"
         yield Admission(subject, key, None, Finding(Severity.ERROR, text), position)
         return
-    if group_kind in _LISTS:
+    if group_kind in known.lists:
         finding = Finding(Severity.ERROR, "a list inside a list is not opened")
     else:
         finding = Finding(Severity.NOTE, "not a kind a proxy reads")
     yield Admission(subject, None, None, finding, position)
 
 
-def _meant(api_version: str, kind: str) -> tuple[str, str] | None:
-    """The apiVersion and kind that these are a misspelling of; None if they may be right.
+def _meant(api_version: str, kind: str, known: _Known) -> Kind[Any] | None:
+    """The kind that these are a misspelling of; None if they may be right.
 
     Other groups have kinds of their own (Knative has a Service), and a version that is not known
     here may be a later one.
     """
     group = api_version.rpartition("/")[0].lower()
-    meant = _MEANT.get(kind.lower()) if group in ("", "discovery.k8s.io") else None
-    if meant is None:
+    meant = known.meant.get(kind.lower())
+    if meant is None or group not in {
+        "",
+        *(each.collection.group for each in known.meant.values()),
+    }:
         return None
-    is_right = (group, kind) == (meant[0].rpartition("/")[0], meant[1])
-    return None if is_right else meant
+    return None if (group, kind) == (meant.collection.group, meant.name) else meant
 
 
 def admit_as(
-    kind: names.Kind, raw: objects.RawObject, position: str = "", *, allow_loopback: bool = False
+    kind: Kind[Any], raw: objects.RawObject, position: str = "", *, allow_loopback: bool = False
 ) -> Admission:
     """What becomes of one object of a kind that is known, as in a list of one kind.
 
@@ -203,48 +223,26 @@ def admit_as(
 
 
 def admit_as_steps(
-    kind: names.Kind, raw: objects.RawObject, position: str = "", *, allow_loopback: bool = False
+    kind: Kind[Any], raw: objects.RawObject, position: str = "", *, allow_loopback: bool = False
 ) -> Generator[None, None, Admission]:
     """`admit_as` bit by bit: yields where others can be let run, at least every 2 ms."""
-    found = service_rules.Findings()
+    found = findings.Findings()
+    accepted: Object | None = None
     try:
-        accepted = yield from _judge(kind, raw, found, allow_loopback=allow_loopback)
+        shape = objects.decode(raw, kind.shape)
+        accepted = yield from kind.judge(shape, found, Policy(allow_loopback))
     except objects.ShapeError as error:
-        accepted = None
         where = error.field or "the object"
-        found.violations.append(
-            service_rules.Violation(where, error.found, f"must be {error.expected}")
-        )
+        found.violations.append(findings.Violation(where, error.found, f"must be {error.expected}"))
     finding = _finding(found)
     if accepted is not None:
-        key = (kind, accepted.name)
-        return Admission(f"{kind} {accepted.name}", key, accepted, finding, position)
-    subject, known = _named(raw, kind, kind)
+        key = (kind.name, accepted.name)
+        return Admission(f"{kind.name} {accepted.name}", key, accepted, finding, position)
+    subject, known = _named(raw, kind, kind.name)
     return Admission(subject, known, None, finding, position)
 
 
-def _judge(
-    kind: names.Kind,
-    raw: objects.RawObject,
-    found: service_rules.Findings,
-    *,
-    allow_loopback: bool,
-) -> Generator[None, None, Accepted | None]:
-    if kind is names.Kind.SERVICE:
-        service = objects.decode(raw, objects.Service)
-        return (yield from service_rules.service_steps(service, found))
-    if kind is names.Kind.ENDPOINTS:
-        shape = objects.decode(raw, objects.Endpoints)
-        yield
-        return (
-            yield from endpoint_rules.endpoints_object(shape, found, allow_loopback=allow_loopback)
-        )
-    sliced = objects.decode(raw, objects.EndpointSlice)
-    yield
-    return (yield from endpoint_rules.endpoint_slice(sliced, found, allow_loopback=allow_loopback))
-
-
-def _finding(found: service_rules.Findings) -> Finding | None:
+def _finding(found: findings.Findings) -> Finding | None:
     """One finding for one object: what makes it invalid, else what was left out and noted."""
     if found.violations:
         text = _joined(found.violations)
@@ -267,17 +265,17 @@ def _unreadable(error: objects.ShapeError, position: str) -> Admission:
     return Admission("", None, None, Finding(Severity.ERROR, str(error)), position)
 
 
-def _named(raw: objects.RawObject, kind: names.Kind | None, label: str) -> tuple[str, Key | None]:
+def _named(raw: objects.RawObject, kind: Kind[Any] | None, label: str) -> tuple[str, Key | None]:
     """The subject of an object that was not accepted, and its key if it has a readable name."""
     metadata = objects.field_or_none(raw, "metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str) or not name:
         return f"{label} without a name", None
-    namespace = metadata.get("namespace") or service_rules.DEFAULT_NAMESPACE
+    namespace = metadata.get("namespace") or field_rules.DEFAULT_NAMESPACE
     if not isinstance(namespace, str):
         return f"{label} {_readable(name)}", None
     key = names.NamespacedName(namespace, name)
-    return f"{label} {_readable(str(key))}", (kind, key) if kind else None
+    return f"{label} {_readable(str(key))}", (kind.name, key) if kind else None
 
 
 def _readable(text: str) -> str:

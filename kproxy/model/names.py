@@ -15,16 +15,6 @@ class Protocol(StrEnum):
     __hash__ = str.__hash__
 
 
-class Kind(StrEnum):
-    """The kinds of object a proxy reads, in the order in which they are listed."""
-
-    SERVICE = "Service"
-    ENDPOINTS = "Endpoints"
-    ENDPOINT_SLICE = "EndpointSlice"
-
-    __hash__ = str.__hash__  # as above
-
-
 class NamespacedName(NamedTuple):
     """Identity of a namespaced object. `str()` gives `namespace/name`."""
 

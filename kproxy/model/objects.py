@@ -1,11 +1,12 @@
 """API objects as the wire spells them: the only place where raw JSON and YAML are read.
 
-The structs mirror the JSON of `core/v1` and `discovery.k8s.io/v1` and `v1beta1`, reduced to what
-a proxy reads; unknown fields are ignored, and null means absent, as for kube-apiserver. A value
-of the wrong JSON type is a `ShapeError` that names the field. What values are *allowed* is the
-business of `kproxy.model.kinds.service_rules`; what becomes of a whole document, of `admission`.
+A kind's struct (`kproxy.model.kinds`) mirrors the JSON of one object, reduced to what a proxy
+reads; unknown fields are ignored, and null means absent, as for kube-apiserver. A value of the
+wrong JSON type is a `ShapeError` that names the field. The kind's judge says which values are
+*allowed*; `admission` says what becomes of a whole document.
 """
 
+import functools
 import json
 import re
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -26,124 +27,6 @@ class ObjectMeta(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     creation_timestamp: str | None = None
-
-
-class ServicePort(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """`spec.ports[]`. targetPort is the endpoints controller's business (row 5)."""
-
-    port: int | None = None
-    name: str | None = None
-    protocol: str | None = None
-    node_port: int | None = None
-
-
-class ClientIPConfig(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """`spec.sessionAffinityConfig.clientIP`."""
-
-    timeout_seconds: int | None = None
-
-
-class SessionAffinityConfig(msgspec.Struct, frozen=True, gc=False):
-    """`spec.sessionAffinityConfig`."""
-
-    client_ip: ClientIPConfig | None = msgspec.field(default=None, name="clientIP")
-
-
-class ServiceSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """`spec` of a Service."""
-
-    type: str | None = None
-    cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
-    ports: tuple[ServicePort, ...] | None = None
-    external_ips: tuple[str, ...] | None = msgspec.field(default=None, name="externalIPs")
-    session_affinity: str | None = None
-    session_affinity_config: SessionAffinityConfig | None = None
-    internal_traffic_policy: str | None = None
-    external_traffic_policy: str | None = None
-    allocate_load_balancer_node_ports: bool | None = None
-
-
-class LoadBalancerIngress(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """`status.loadBalancer.ingress[]`."""
-
-    ip: str | None = None
-    ip_mode: str | None = None
-
-
-class LoadBalancerStatus(msgspec.Struct, frozen=True, gc=False):
-    """`status.loadBalancer`."""
-
-    ingress: tuple[LoadBalancerIngress, ...] | None = None
-
-
-class ServiceStatus(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """`status` of a Service."""
-
-    load_balancer: LoadBalancerStatus | None = None
-
-
-class Service(msgspec.Struct, frozen=True, gc=False):
-    """`v1` Service."""
-
-    metadata: ObjectMeta | None = None
-    spec: ServiceSpec | None = None
-    status: ServiceStatus | None = None
-
-
-class EndpointPort(msgspec.Struct, frozen=True, gc=False):
-    """A port of an Endpoints subset or of an EndpointSlice."""
-
-    port: int | None = None
-    name: str | None = None
-    protocol: str | None = None
-
-
-class EndpointAddress(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """`subsets[].addresses[]` of Endpoints."""
-
-    ip: str | None = None
-    node_name: str | None = None
-
-
-class EndpointSubset(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """`subsets[]` of Endpoints: every address with every port."""
-
-    addresses: tuple[EndpointAddress, ...] | None = None
-    not_ready_addresses: tuple[EndpointAddress, ...] | None = None
-    ports: tuple[EndpointPort, ...] | None = None
-
-
-class Endpoints(msgspec.Struct, frozen=True, gc=False):
-    """`v1` Endpoints."""
-
-    metadata: ObjectMeta | None = None
-    subsets: tuple[EndpointSubset, ...] | None = None
-
-
-class EndpointConditions(msgspec.Struct, frozen=True, gc=False):
-    """`endpoints[].conditions` of an EndpointSlice; what absence means is row 35's."""
-
-    ready: bool | None = None
-    serving: bool | None = None
-    terminating: bool | None = None
-
-
-class SliceEndpoint(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """`endpoints[]` of an EndpointSlice. `topology` is v1beta1's, before it had nodeName."""
-
-    addresses: tuple[str, ...] | None = None
-    conditions: EndpointConditions | None = None
-    node_name: str | None = None
-    topology: dict[str, str] | None = None
-
-
-class EndpointSlice(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """`discovery.k8s.io/v1` and `v1beta1` EndpointSlice."""
-
-    metadata: ObjectMeta | None = None
-    address_type: str | None = None
-    endpoints: tuple[SliceEndpoint, ...] | None = None
-    ports: tuple[EndpointPort, ...] | None = None
 
 
 class Envelope(NamedTuple):
@@ -176,9 +59,7 @@ class _JSONEnvelope(msgspec.Struct, frozen=True, rename="camel"):
 _A_MAPPING = "a mapping with apiVersion and kind"
 _json_envelope = msgspec.json.Decoder(_JSONEnvelope)
 _json_items = msgspec.json.Decoder(list[msgspec.Raw] | None)
-_json_decoders: dict[type[msgspec.Struct], msgspec.json.Decoder[Any]] = {
-    shape: msgspec.json.Decoder(shape) for shape in (Service, Endpoints, EndpointSlice)
-}
+_json_decoder = functools.cache(msgspec.json.Decoder)
 
 
 def json_object(data: bytes) -> msgspec.Raw:
@@ -230,7 +111,7 @@ def decode(raw: RawObject, shape: type[Shape]) -> Shape:
     """`raw` as `shape`. Raises ShapeError naming the first field of a wrong type."""
     try:
         if isinstance(raw, msgspec.Raw):
-            decoded: Shape = _json_decoders[shape].decode(raw)
+            decoded: Shape = _json_decoder(shape).decode(raw)
             return decoded
         return msgspec.convert(raw, shape)
     except msgspec.ValidationError:

@@ -41,7 +41,7 @@ def _without_such_a_port(
     port: names.ServicePortName, sources: Sequence[endpoints.EndpointsObject]
 ) -> str:
     offered = sorted({(each.name, each.protocol) for source in sources for each in source.ports})
-    objects = _listed(sorted(f"{source.origin} {source.name.name}" for source in sources))
+    objects = _listed(sorted(f"{source.kind} {source.name.name}" for source in sources))
     if not offered or (port.port, port.protocol) in offered:
         return f"{objects} has no endpoint with an address that can be used"
     same = [protocol for name, protocol in offered if name == port.port]

@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias
 
 from kproxy import errors
 from kproxy.model import addresses, forwarding, names
-from kproxy.model.kinds import endpoints, service_rules, services
+from kproxy.model.kinds import endpoints, service_kind, services
 from kproxy.portal import budget
 from kproxy.reconcile import absence
 
@@ -290,7 +290,7 @@ def _why_unserved(service: services.Service) -> str:
         return "an ExternalName is a DNS name only: no address is served"
     if service.proxied_elsewhere:
         return (
-            f"it belongs to another service proxy (label {service_rules.LABEL_SERVICE_PROXY_NAME})"
+            f"it belongs to another service proxy (label {service_kind.LABEL_SERVICE_PROXY_NAME})"
         )
     if not service.cluster_ip:
         return "headless: it has no ClusterIP, and clients connect to its endpoints themselves"

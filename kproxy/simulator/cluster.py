@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from kproxy import errors
 from kproxy.model import names
-from kproxy.model.kinds import endpoint_rules
+from kproxy.model.kinds import endpoint_slice_kind
 from kproxy.portal import loopback
 from kproxy.simulator import applied_files, certificates, ranges
 from kproxy.simulator.api import apiserver, emulation, rest, server_faults
@@ -268,7 +268,7 @@ class Cluster:
         made = {"metadata": {**identity, "labels": skip}, "subsets": [subset]}
         self.registry.create(resources.ENDPOINTS, made)
         endpoint = {"addresses": [self.options.address], "conditions": {"ready": True}}
-        label = {endpoint_rules.LABEL_SERVICE_NAME: "kubernetes"}
+        label = {endpoint_slice_kind.LABEL_SERVICE_NAME: "kubernetes"}
         self.registry.create(
             resources.ENDPOINT_SLICES,
             {

@@ -1,51 +1,62 @@
-"""The one way into the Store: admit an object, store it, report what changed and what is wrong.
+"""Intake: the one way into the Store, for files and for list-and-watches.
 
 Each object is judged by itself. An invalid object leaves its last good version in the Store. An
 object that is valid but not for a proxy is removed from the Store. If judging an object raises,
 which is a bug in kproxy, the object is quarantined and the others are not affected
 (docs/faults.md K25).
+
+A list-and-watch has its objects judged here, in steps. Files are judged in a thread, because an
+object of a file is believed or not together with the rest of the file, and arrive by `put`.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any
 
 import structlog
 
 from kproxy.model import admission, names, objects, steps
+from kproxy.model.kinds import registry
+from kproxy.model.kinds.kind import Kind
 from kproxy.sources import source, store
 
 _log = structlog.get_logger(__name__)
 
 
 class Intake:
-    """Takes objects in; reports changes and problems. No I/O; on the event loop's thread."""
+    """Keeps a Store and the problems of a source. No I/O; on the event loop's thread."""
 
     def __init__(
         self,
-        on_change: source.OnChange,
         on_problem: source.OnProblem,
         *,
         allow_loopback: bool,
+        kinds: registry.Kinds = registry.KINDS,
     ) -> None:
-        self.store = store.Store()
+        self.store = store.Store(kinds)
         self.has_synced = False
         self.quarantined = 0
         """Objects whose admission raised, so far."""
-        self._on_change = on_change
         self._on_problem = on_problem
         self._allow_loopback = allow_loopback
         self._dirty: set[names.NamespacedName] = set()
         self._problems: dict[object, source.Problem] = {}
+        self._listed: tuple[source.Problem, ...] = ()
+
+    @property
+    def kinds(self) -> registry.Kinds:
+        """The kinds that are read."""
+        return self.store.kinds
 
     def problems(self) -> tuple[source.Problem, ...]:
-        """What is wrong at the moment, in the order in which it went wrong."""
-        return tuple(self._problems.values())
+        """What is wrong at the moment: what `tell_all` listed, then in the order of `tell`."""
+        return (*self._listed, *self._problems.values())
 
-    def take(self, kind: names.Kind, raw: objects.RawObject, where: str) -> admission.Key | None:
+    def take(self, kind: Kind[Any], raw: objects.RawObject, where: str) -> admission.Key | None:
         """`take_steps`, all at once."""
         return steps.at_once(self.take_steps(kind, raw, where))
 
     def take_steps(
-        self, kind: names.Kind, raw: objects.RawObject, where: str
+        self, kind: Kind[Any], raw: objects.RawObject, where: str
     ) -> Generator[None, None, admission.Key | None]:
         """Judge an object and store it, if it is good; its key, if it has one.
 
@@ -55,7 +66,7 @@ class Intake:
         admitted = yield from self._judge(kind, raw)
         key = admitted.key
         if admitted.accepted is not None:
-            self._dirty |= self.store.apply(admitted.accepted)
+            self.put(admitted.accepted)
         elif key is not None and not admitted.is_invalid:
             self._dirty |= self.store.delete(*key)
         subject = key or (where, "nameless")
@@ -63,12 +74,12 @@ class Intake:
             self._problems.pop(subject, None)
         else:
             stays = admitted.is_invalid and key is not None and self.store.has(*key)
-            outcome = "" if admitted.accepted else "skipped"
-            if stays:
-                outcome = "its last good version stays"
-            text, severity = admitted.finding.text, admitted.finding.severity
-            self.tell(subject, source.Problem(severity, where, admitted.subject, text, outcome))
+            self.tell(subject, source.problem_of(admitted, admitted.finding, where, stays=stays))
         return key
+
+    def put(self, accepted: admission.Accepted) -> None:
+        """Store an object that has been judged."""
+        self._dirty |= self.store.apply(accepted)
 
     def forget(self, key: admission.Key) -> None:
         """An object is gone."""
@@ -85,28 +96,32 @@ class Intake:
         """`subject` has no problem any more."""
         self._problems.pop(subject, None)
 
+    def tell_all(
+        self, problems: tuple[source.Problem, ...], fresh: Iterable[source.Problem]
+    ) -> Iterator[None]:
+        """List `problems` in place of those listed before; report the `fresh` ones, one a step."""
+        self._listed = problems
+        for problem in fresh:
+            self._on_problem(problem)
+            yield
+
     def complete(self) -> None:
         """All there was at the start has been taken in: the Store can be read from now on."""
         self.has_synced = True
-        self._tell_consumer()
+        self._announce()
 
     def announce(self) -> None:
         """Report what has changed since the last call, once the Store is complete."""
         if self._dirty and self.has_synced:
-            self._tell_consumer()
+            self._announce()
 
-    def _tell_consumer(self) -> None:
-        """If the consumer raises, which is a bug, the next call reports the same names again."""
-        told = frozenset(self._dirty)
-        try:
-            self._on_change(told)
-        except Exception:
-            _log.exception("internal error: a consumer failed, its changes will be sent again")
-        else:
-            self._dirty -= told
+    def _announce(self) -> None:
+        dirty = frozenset(self._dirty)
+        self._dirty.clear()
+        self.store.announce(dirty)
 
     def _judge(
-        self, kind: names.Kind, raw: objects.RawObject
+        self, kind: Kind[Any], raw: objects.RawObject
     ) -> Generator[None, None, admission.Admission]:
         try:
             return (

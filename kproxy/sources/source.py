@@ -1,18 +1,18 @@
 """Source: where a Store's objects come from. A contract, in the manner of client-go's
 SharedInformer (`tools/cache/shared_informer.go`); manifests are one, an API server another.
 
-A source reads objects from somewhere, keeps a `Store` at what it last saw, and calls its
-consumer with the Services that a change concerns. Everything happens on the event loop's thread,
-except for reading and parsing, which must not stall it.
+A source reads objects from somewhere, keeps a `Store` at what it last saw, and calls the Store's
+subscribers with the Services that a change concerns. Everything happens on the event loop's
+thread, except for reading and parsing, which must not stall it.
 
 What is promised:
 
-* The Store is written before `on_change` is called, and `on_change` gets exactly the Services of
-  which a reader of the Store may now see something else. `on_change` says *that* they changed;
+* The Store is written before its subscribers are called, and they get exactly the Services of
+  which a reader of the Store may now see something else. The call says *that* they changed;
   the reader looks in the Store to see *what* is true now.
 * `has_synced` turns true once, when every object that existed at the start has been read or
-  rejected: Services **and** endpoints. `on_change` is called right after it, with an empty set
-  if need be, so that a consumer that waits for the first complete state needs no other signal.
+  rejected: Services **and** endpoints. Subscribers are called right after it, with an empty set
+  if need be, so that one that waits for the first complete state needs no other signal.
   Before that the Store is incomplete, and nothing should be made true from it.
 * A rejected object changes nothing: the last good version of it stays in the Store. Losing the
   place that objects come from empties nothing either.
@@ -27,9 +27,10 @@ What is not promised:
   and made again may look merely changed, and one that was made and deleted may never be seen.
 * An order between objects. Endpoints may arrive before their Service, and one file's or event's
   objects before another's. A consumer must get to the same end from any order.
-* That two names in one `on_change` changed at the same moment, or for the same reason.
+* That two names in one call changed at the same moment, or for the same reason.
 
-What a consumer owes: `on_change` and `on_problem` return promptly and do not raise.
+What a consumer owes: its listener and `on_problem` return promptly and do not raise. One that
+raises is logged as a bug, harms no other, and gets the same changes again with the next.
 """
 
 from collections.abc import Callable
@@ -37,10 +38,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from kproxy import metrics
-from kproxy.model import admission, names
+from kproxy.model import admission
 from kproxy.sources import store
-
-OnChange: TypeAlias = Callable[[frozenset[names.NamespacedName]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +60,16 @@ class Problem:
     def __str__(self) -> str:
         clauses = f"{self.text}; {self.outcome}" if self.outcome else self.text
         return ": ".join(part for part in (self.where, self.subject, clauses) if part)
+
+
+def problem_of(
+    admitted: admission.Admission, finding: admission.Finding, where: str, *, stays: bool
+) -> Problem:
+    """The problem that `finding` is. `stays`: the Store keeps an earlier version of the object."""
+    outcome = "" if admitted.accepted else "skipped"
+    if stays:
+        outcome = "its last good version stays"
+    return Problem(finding.severity, where, admitted.subject, finding.text, outcome)
 
 
 OnProblem: TypeAlias = Callable[[Problem], None]

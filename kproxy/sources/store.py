@@ -1,25 +1,63 @@
-"""Store: the latest accepted objects, and which Services a change concerns.
+"""Store: the latest accepted objects, which Services a change concerns, and who is to know.
 
-A source writes it, the proxier reads it, both on the event loop's thread: no I/O, no locks, no
-callbacks. Every write returns the *dirty* Services: those of which a reader could now see
-something else. Writing an object that equals the stored one dirties nothing.
+A source writes it, any number of subscribers read it, all on the event loop's thread: no I/O, no
+locks. Every write returns the *dirty* Services: those of which a reader could now see something
+else. Writing an object that equals the stored one dirties nothing. The source calls `announce`
+with what has become dirty when the Store is fit to be read.
 """
 
-from collections.abc import Collection, Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeVar, cast
 
-from kproxy.model import admission, names
-from kproxy.model.kinds import endpoints, services
+import structlog
+
+from kproxy.model import names
+from kproxy.model.kinds import endpoint_slice_kind, endpoints, endpoints_kind, registry, services
+from kproxy.model.kinds.kind import Kind, Object
 
 Dirty: TypeAlias = frozenset[names.NamespacedName]
+Listener: TypeAlias = Callable[[Dirty], None]
+"""Is called with the names of the Services that a change concerns, after the change."""
+
+_Made = TypeVar("_Made", bound=Object)
+_Names: TypeAlias = dict[names.NamespacedName, None]
+_Owners: TypeAlias = tuple[names.NamespacedName, ...]
+_EndpointsObject: TypeAlias = endpoints.EndpointsObject
+
 _NOTHING: Dirty = frozenset()
 
-_Endpoint: TypeAlias = endpoints.Endpoint
-_EndpointsObject: TypeAlias = endpoints.EndpointsObject
+_log = structlog.get_logger(__name__)
+
+
+class Subscription:
+    """One subscriber of a Store, from `subscribe` to `cancel`."""
+
+    def __init__(self, listener: Listener, cancel: Callable[["Subscription"], None]) -> None:
+        self._listener = listener
+        self._cancel = cancel
+        self._missed = _NOTHING
+
+    def cancel(self) -> None:
+        """Call the listener no more. A second time does nothing."""
+        self._cancel(self)
+
+    def deliver(self, dirty: Dirty) -> None:
+        """Call the listener. A change at which it raises is in its next call as well."""
+        self._missed = self._missed | dirty if self._missed else dirty
+        try:
+            self._listener(self._missed)
+        except Exception:
+            _log.exception("a subscriber of changes failed; it gets the same changes again")
+        else:
+            self._missed = _NOTHING
 
 
 class Store:
-    """Services and endpoints by name, as last accepted.
+    """Objects of some kinds by name, as last accepted, be they proxied or not.
+
+    Headless Services, those of type ExternalName and those of another proxy are here too:
+    `Service.is_proxied` says which this proxy serves.
 
     Where endpoints come from (decision 7 of docs/behaviour.md): if any EndpointSlice names a
     Service, its slices speak, and the Endpoints object of the Service's name is ignored, because
@@ -28,15 +66,42 @@ class Store:
     moves between two slices is never lost in between (row 36).
     """
 
-    def __init__(self) -> None:
-        self._services: dict[names.NamespacedName, services.Service] = {}
-        self._endpoints: dict[names.NamespacedName, _EndpointsObject] = {}
-        self._slices: dict[names.NamespacedName, _EndpointsObject] = {}
-        self._slices_of: dict[names.NamespacedName, dict[names.NamespacedName, None]] = {}
+    def __init__(self, kinds: registry.Kinds = registry.KINDS) -> None:
+        self.kinds = kinds
+        self._tables: dict[str, _Table] = {each.name: _Table(each) for each in kinds}
+        self._subscriptions: dict[Subscription, None] = {}
+
+    def subscribe(self, listener: Listener) -> Subscription:
+        """Call `listener` after each change from now on. It must return promptly.
+
+        A listener that raises harms no other one: that is logged as a bug.
+        """
+        made = Subscription(listener, self._unsubscribe)
+        self._subscriptions[made] = None
+        return made
+
+    def announce(self, dirty: Dirty) -> None:
+        """Call every subscriber: these Services may look different now. For the source."""
+        for each in tuple(self._subscriptions):
+            if each in self._subscriptions:
+                each.deliver(dirty)
+
+    def get(self, kind: Kind[_Made], name: names.NamespacedName) -> _Made | None:
+        """The object of this kind so named."""
+        return cast("_Made | None", self._tables[kind.name].objects.get(name))
+
+    def all(self, kind: Kind[_Made]) -> Mapping[names.NamespacedName, _Made]:
+        """All objects of a kind, by name: a view that follows the Store."""
+        objects = cast("dict[names.NamespacedName, _Made]", self._tables[kind.name].objects)
+        return MappingProxyType(objects)
+
+    def of_service(self, kind: Kind[_Made], service: names.NamespacedName) -> tuple[_Made, ...]:
+        """The objects of a kind that concern a Service."""
+        return cast("tuple[_Made, ...]", self._tables[kind.name].concerning(service))
 
     def service(self, name: names.NamespacedName) -> services.Service | None:
         """The Service so named, whether it is to be proxied or not."""
-        return self._services.get(name)
+        return cast("services.Service | None", self._services.get(name))
 
     def service_names(self) -> frozenset[names.NamespacedName]:
         """The names of all Services. Endpoints without a Service are not among them."""
@@ -44,86 +109,99 @@ class Store:
 
     def sources(self, service: names.NamespacedName) -> tuple[_EndpointsObject, ...]:
         """The objects that say where the endpoints of a Service are: slices, or one Endpoints."""
-        slices = self._slices_of.get(service)
-        if slices:
-            return tuple(self._slices[name] for name in slices)
-        single = self._endpoints.get(service)
-        return (single,) if single else ()
+        slices = self.of_service(endpoint_slice_kind.KIND, service)
+        return slices or self.of_service(endpoints_kind.KIND, service)
 
-    def endpoints(self, port: names.ServicePortName) -> tuple[_Endpoint, ...]:
+    def endpoints(self, port: names.ServicePortName) -> tuple[endpoints.Endpoint, ...]:
         """The endpoints of a service port, of any readiness, one per ip:port, sorted."""
         found = [source.at(port.port, port.protocol) for source in self.sources(port.service)]
         if len(found) == 1:
             return found[0]
         return endpoints.merged(endpoint for each in found for endpoint in each)
 
-    def has(self, kind: names.Kind, name: names.NamespacedName) -> bool:
+    def has(self, kind: str, name: names.NamespacedName) -> bool:
         """Whether an object of this kind and name is stored."""
-        return name in self._table(kind)
+        return name in self._tables[kind].objects
 
-    def apply(self, accepted: admission.Accepted) -> Dirty:
+    def apply(self, accepted: Object) -> Dirty:
         """Store an object in place of the one of its kind and name."""
-        if isinstance(accepted, services.Service):
-            return self._apply_service(accepted)
-        if accepted.origin is names.Kind.ENDPOINTS:
-            return self._apply_endpoints(accepted)
-        return self._apply_slice(accepted)
+        table = self._tables[accepted.kind]
+        old = table.objects.get(accepted.name)
+        if old is accepted or old == accepted:
+            return _NOTHING
+        owners = table.kind.owner(accepted)
+        dirty = owners
+        if old is not None and (before := table.kind.owner(old)) != owners:
+            table.disown(old.name, before)
+            dirty += before
+        table.objects[accepted.name] = accepted
+        table.own(accepted.name, owners)
+        return self._that_count(table, dirty)
 
-    def delete(self, kind: names.Kind, name: names.NamespacedName) -> Dirty:
+    def delete(self, kind: str, name: names.NamespacedName) -> Dirty:
         """Forget an object. An unknown one dirties nothing (docs/faults.md K14)."""
-        if kind is names.Kind.SERVICE:
-            return frozenset((name,)) if self._services.pop(name, None) else _NOTHING
-        if kind is names.Kind.ENDPOINTS:
-            known = self._endpoints.pop(name, None)
-            return frozenset((name,)) if known and name not in self._slices_of else _NOTHING
-        gone = self._slices.pop(name, None)
-        return self._release(gone) if gone else _NOTHING
+        table = self._tables[kind]
+        gone = table.objects.pop(name, None)
+        if gone is None:
+            return _NOTHING
+        owners = table.kind.owner(gone)
+        table.disown(name, owners)
+        return self._that_count(table, owners)
 
-    def replace(
-        self,
-        kind: names.Kind,
-        objects: Mapping[names.NamespacedName, admission.Accepted],
-    ) -> Dirty:
+    def replace(self, kind: str, objects: Mapping[names.NamespacedName, Object]) -> Dirty:
         """Make `objects` all there is of `kind`, as after a list."""
-        gone = [name for name in self._table(kind) if name not in objects]
+        gone = [name for name in self._tables[kind].objects if name not in objects]
         changes = [self.apply(accepted) for accepted in objects.values()]
         changes += [self.delete(kind, name) for name in gone]
         return _NOTHING.union(*changes)
 
-    def _table(self, kind: names.Kind) -> Collection[names.NamespacedName]:
-        if kind is names.Kind.SERVICE:
-            return self._services
-        return self._endpoints if kind is names.Kind.ENDPOINTS else self._slices
+    def _unsubscribe(self, ended: Subscription) -> None:
+        self._subscriptions.pop(ended, None)
 
-    def _apply_service(self, service: services.Service) -> Dirty:
-        if _same(self._services.get(service.name), service):
-            return _NOTHING
-        self._services[service.name] = service
-        return frozenset((service.name,))
+    @property
+    def _services(self) -> Mapping[names.NamespacedName, Object]:
+        return self._tables[services.Service.kind].objects
 
-    def _apply_endpoints(self, single: _EndpointsObject) -> Dirty:
-        if _same(self._endpoints.get(single.name), single):
-            return _NOTHING
-        self._endpoints[single.name] = single
-        return _NOTHING if single.service in self._slices_of else frozenset((single.service,))
-
-    def _apply_slice(self, new: _EndpointsObject) -> Dirty:
-        old = self._slices.get(new.name)
-        if _same(old, new):
-            return _NOTHING
-        self._slices[new.name] = new
-        moved = self._release(old) if old and old.service != new.service else _NOTHING
-        self._slices_of.setdefault(new.service, {})[new.name] = None
-        return moved | {new.service}
-
-    def _release(self, gone: _EndpointsObject) -> Dirty:
-        """A slice no longer speaks for its Service."""
-        remaining = self._slices_of[gone.service]
-        remaining.pop(gone.name, None)
-        if not remaining:
-            del self._slices_of[gone.service]
-        return frozenset((gone.service,))
+    def _that_count(self, table: "_Table", owners: _Owners) -> Dirty:
+        """`owners` without those for which a kind counts that `table`'s only stands in for."""
+        preferred = self._tables.get(table.kind.fallback_for)
+        if preferred is None:
+            return frozenset(owners)
+        return frozenset(owner for owner in owners if not preferred.concerning(owner))
 
 
-def _same(old: admission.Accepted | None, new: admission.Accepted) -> bool:
-    return old is new or old == new
+class _Table:
+    """The objects of one kind by name, and by the Services that they concern.
+
+    An object that concerns the Service of its own name, as most do, has no entry in `_others`.
+    """
+
+    __slots__ = ("_others", "kind", "objects")
+
+    def __init__(self, kind: Kind[Any]) -> None:
+        self.kind = kind
+        self.objects: dict[names.NamespacedName, Object] = {}
+        self._others: dict[names.NamespacedName, _Names] = {}
+
+    def own(self, name: names.NamespacedName, owners: _Owners) -> None:
+        """The object so named concerns these Services from now on."""
+        for owner in owners:
+            if owner != name:
+                self._others.setdefault(owner, {})[name] = None
+
+    def disown(self, name: names.NamespacedName, owners: _Owners) -> None:
+        """The object so named concerned these Services."""
+        for owner in owners:
+            if owner != name:
+                remaining = self._others[owner]
+                remaining.pop(name, None)
+                if not remaining:
+                    del self._others[owner]
+
+    def concerning(self, service: names.NamespacedName) -> tuple[Object, ...]:
+        """The objects that concern a Service."""
+        found = tuple(self.objects[name] for name in self._others.get(service, ()))
+        namesake = self.objects.get(service)
+        if namesake is not None and service in self.kind.owner(namesake):
+            return (namesake, *found)
+        return found

@@ -20,7 +20,7 @@ import yaml
 from hypothesis import strategies as st
 
 from kproxy.model import addresses, admission, names
-from kproxy.model.kinds import services
+from kproxy.model.kinds import endpoint_slice_kind, endpoints_kind, service_kind, services
 from kproxy.portal import budget
 from kproxy.reconcile import proxier
 from kproxy.sources import store
@@ -239,7 +239,7 @@ class Edit:
 class Delete:
     """An object goes, if it was there."""
 
-    kind: names.Kind
+    kind: str
     name: str
 
     def play(self, world: World, final: dict[admission.Key, admission.Accepted]) -> None:
@@ -274,10 +274,10 @@ edits: st.SearchStrategy[Step] = st.one_of(
     st.builds(Edit, good_documents.map(spoilt)),
     st.builds(
         Delete,
-        st.sampled_from([names.Kind.SERVICE, names.Kind.ENDPOINTS]),
+        st.sampled_from([service_kind.KIND.name, endpoints_kind.KIND.name]),
         st.sampled_from(NAMES),
     ),
-    st.builds(Delete, st.just(names.Kind.ENDPOINT_SLICE), st.sampled_from(SLICES)),
+    st.builds(Delete, st.just(endpoint_slice_kind.KIND.name), st.sampled_from(SLICES)),
     st.builds(Sync),
     st.builds(Sync),
 )
@@ -426,9 +426,8 @@ class Followed:
 
     def __init__(self, directory: Path) -> None:
         self._stirred = asyncio.Event()
-        self.source = manifests.ManifestSource(
-            [directory], on_change=self._on_change, on_problem=lambda _: None
-        )
+        self.source = manifests.ManifestSource([directory], on_problem=lambda _: None)
+        self.source.store.subscribe(self._on_change)
         self.world = World(self.source.store)
 
     def _on_change(self, changed: frozenset[names.NamespacedName]) -> None:

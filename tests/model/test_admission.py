@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.model import admission, names, objects
-from kproxy.model.kinds import endpoints, services
+from kproxy.model.kinds import endpoints, service_kind, services
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 GOOD: dict[str, Any] = {
@@ -212,7 +212,7 @@ def test_a_bad_item_of_a_list_costs_its_siblings_nothing(kind: str) -> None:
 def test_items_of_a_typed_list_need_not_say_what_they_are() -> None:
     item = {key: value for key, value in GOOD.items() if key not in {"apiVersion", "kind"}}
     (admitted,) = admission.admit({"apiVersion": "v1", "kind": "ServiceList", "items": [item]})
-    assert admitted.key == (names.Kind.SERVICE, names.NamespacedName("default", "good"))
+    assert admitted.key == (service_kind.KIND.name, names.NamespacedName("default", "good"))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_unreadable_json_in_a_list_costs_the_siblings_nothing(data: bytes) -> No
 def test_an_object_refused_by_the_caller_is_named_as_far_as_it_can_be() -> None:
     known = admission.reject(GOOD, "flawed")
     assert known.is_invalid
-    assert known.key == (names.Kind.SERVICE, names.NamespacedName("default", "good"))
+    assert known.key == (service_kind.KIND.name, names.NamespacedName("default", "good"))
     foreign = admission.reject({**GOOD, "apiVersion": "v9"}, "flawed")
     assert (foreign.subject, foreign.key) == ("v9 Service default/good", None)
     assert admission.reject([1], "flawed").is_nameless

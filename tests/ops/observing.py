@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from kproxy import events, metrics
 from kproxy.model import addresses, forwarding, names
-from kproxy.model.kinds import services
+from kproxy.model.kinds import service_kind, services
 from kproxy.ops import health
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed
@@ -96,7 +96,7 @@ class Proxy:
             )
             for number, name in enumerate(service_names)
         }
-        self.proxier.mark(self.source.store.replace(names.Kind.SERVICE, made))
+        self.proxier.mark(self.source.store.replace(service_kind.KIND.name, made))
         with self.syncs.sync():
             self.proxier.sync()
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kproxy.model import addresses, names
-from kproxy.model.kinds import endpoints, services
+from kproxy.model.kinds import endpoint_slice_kind, endpoints, services
 from kproxy.portal import loopback
 from kproxy.reconcile import rules
 
@@ -76,6 +76,6 @@ def sliced(
     return endpoints.EndpointsObject(
         named(f"{of}-{suffix}", namespace),
         named(of, namespace),
-        names.Kind.ENDPOINT_SLICE,
+        endpoint_slice_kind.KIND.name,
         tuple(endpoints.EndpointPort(port, TCP, merged) for port in ports),
     )

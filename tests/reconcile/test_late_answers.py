@@ -53,7 +53,7 @@ class World:
     def remove_endpoints(self) -> None:
         """The Service has none any more."""
         gone = builders.sliced("web", "10.1.0.1")
-        self.proxier.mark(self.store.delete(gone.origin, gone.name))
+        self.proxier.mark(self.store.delete(gone.kind, gone.name))
 
     def state(self) -> tuple[forwarding.FrontendState, str]:
         """State and detail of the frontend of web."""

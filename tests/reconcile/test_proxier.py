@@ -15,7 +15,7 @@ import structlog.testing
 import structlog.typing
 
 from kproxy.model import addresses, admission, forwarding, names
-from kproxy.model.kinds import services
+from kproxy.model.kinds import service_kind, services
 from kproxy.portal import budget
 from kproxy.reconcile import proxier
 from kproxy.sources import store
@@ -73,7 +73,7 @@ class Playbook:
 
     def remove(self, *objects: admission.Accepted) -> None:
         for each in objects:
-            kind = names.Kind.SERVICE if isinstance(each, services.Service) else each.origin
+            kind = each.kind
             self.proxier.mark(self.reader.delete(kind, each.name))
 
     def sync(self) -> list[forwarding.Message]:
@@ -261,7 +261,7 @@ class TestOneService:
 
     def test_a_full_sync_finds_also_what_was_never_marked(self, book: Playbook) -> None:
         book.settle(service("a", "10.0.9.1"), sliced("a"), service("b", "10.0.9.2"), sliced("b"))
-        book.reader.delete(names.Kind.SERVICE, builders.named("a"))
+        book.reader.delete(service_kind.KIND.name, builders.named("a"))
         book.reader.apply(service("b", "10.0.9.3"))
         book.reader.apply(service("c", "10.0.9.4"))
         assert book.sync() == []

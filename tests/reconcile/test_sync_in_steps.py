@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.model import addresses, admission, forwarding, names
+from kproxy.model import addresses, admission, forwarding
 from kproxy.model import steps as stepwise
-from kproxy.model.kinds import services
 from kproxy.reconcile import proxier
 from kproxy.sources import store
 from tests.reconcile import builders, recording
@@ -51,7 +50,7 @@ class World:
         self.steps = self._make_steps()
 
     def change(self, *, gone: bool, what: admission.Accepted) -> None:
-        kind = names.Kind.SERVICE if isinstance(what, services.Service) else what.origin
+        kind = what.kind
         dirty = self.store.delete(kind, what.name) if gone else self.store.apply(what)
         self.proxier.mark(dirty)
 

@@ -160,10 +160,10 @@ async def test_the_informer(running: cluster.Cluster, kubeconfig: Path) -> None:
     access = await asyncio.to_thread(rest_config.load, str(kubeconfig), None)
     followed = informer.InformerSource(
         access,
-        on_change=lambda _: changed.set(),
         on_problem=lambda problem: pytest.fail(str(problem)),
         allow_loopback=True,
     )
+    followed.store.subscribe(lambda _: changed.set())
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         task = group.create_task(followed.run())
         await changed.wait()

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.model import addresses, admission, names
-from kproxy.model.kinds import endpoints, services
+from kproxy.model.kinds import (
+    endpoint_slice_kind,
+    endpoints,
+    endpoints_kind,
+    registry,
+    service_kind,
+    services,
+)
 from kproxy.sources import store
 
 TCP = names.Protocol.TCP
@@ -30,12 +37,12 @@ def at(ip: str, *, ready: bool = True) -> endpoints.Endpoint:
 def sliced(name: str, *ips: str, of: names.NamespacedName = WEB) -> endpoints.EndpointsObject:
     key = names.NamespacedName(of.namespace, name)
     port = endpoints.EndpointPort("http", TCP, endpoints.merged(map(at, ips)))
-    return endpoints.EndpointsObject(key, of, names.Kind.ENDPOINT_SLICE, (port,))
+    return endpoints.EndpointsObject(key, of, endpoint_slice_kind.KIND.name, (port,))
 
 
 def single(*ips: str) -> endpoints.EndpointsObject:
     port = endpoints.EndpointPort("http", TCP, endpoints.merged(map(at, ips)))
-    return endpoints.EndpointsObject(WEB, WEB, names.Kind.ENDPOINTS, (port,))
+    return endpoints.EndpointsObject(WEB, WEB, endpoints_kind.KIND.name, (port,))
 
 
 def test_a_service_is_dirty_when_it_comes_changes_and_goes_and_not_otherwise() -> None:
@@ -45,8 +52,8 @@ def test_a_service_is_dirty_when_it_comes_changes_and_goes_and_not_otherwise() -
     assert kept.apply(service(ip="10.0.0.2")) == {WEB}
     assert kept.service(WEB) == service(ip="10.0.0.2")
     assert kept.service_names() == {WEB}
-    assert kept.delete(names.Kind.SERVICE, WEB) == {WEB}
-    assert kept.delete(names.Kind.SERVICE, WEB) == NOTHING
+    assert kept.delete(service_kind.KIND.name, WEB) == {WEB}
+    assert kept.delete(service_kind.KIND.name, WEB) == NOTHING
     assert kept.service(WEB) is None
 
 
@@ -80,9 +87,9 @@ def test_an_endpoints_object_counts_only_while_no_slice_names_its_service() -> N
     assert kept.endpoints(WEB_PORT) == (at("10.1.0.2"),)
     assert kept.apply(single("10.1.0.3")) == NOTHING
     slice_name = names.NamespacedName("default", "web-1")
-    assert kept.delete(names.Kind.ENDPOINT_SLICE, slice_name) == {WEB}
+    assert kept.delete(endpoint_slice_kind.KIND.name, slice_name) == {WEB}
     assert kept.endpoints(WEB_PORT) == (at("10.1.0.3"),)
-    assert kept.delete(names.Kind.ENDPOINTS, WEB) == {WEB}
+    assert kept.delete(endpoints_kind.KIND.name, WEB) == {WEB}
     assert kept.endpoints(WEB_PORT) == ()
 
 
@@ -109,11 +116,11 @@ def test_replacing_a_kind_dirties_what_differs_and_leaves_other_kinds_alone() ->
     kept.apply(single("10.1.0.1"))
     new = names.NamespacedName("default", "new")
     fresh = {WEB: service(WEB), new: service(new)}
-    assert kept.replace(names.Kind.SERVICE, fresh) == {DB, new}
+    assert kept.replace(service_kind.KIND.name, fresh) == {DB, new}
     assert kept.service_names() == {WEB, new}
     assert kept.endpoints(WEB_PORT) == (at("10.1.0.1"),)
-    assert kept.replace(names.Kind.ENDPOINTS, {}) == {WEB}
-    assert kept.replace(names.Kind.ENDPOINT_SLICE, {}) == NOTHING
+    assert kept.replace(endpoints_kind.KIND.name, {}) == {WEB}
+    assert kept.replace(endpoint_slice_kind.KIND.name, {}) == NOTHING
 
 
 some_objects: st.SearchStrategy[admission.Accepted] = st.one_of(
@@ -130,7 +137,7 @@ steps = st.lists(
     st.one_of(
         some_objects,
         st.tuples(
-            st.sampled_from(list(names.Kind)),
+            st.sampled_from([each.name for each in registry.KINDS]),
             st.sampled_from(
                 [WEB, DB, *(names.NamespacedName("default", name) for name in ("s1", "s2"))]
             ),
@@ -145,10 +152,10 @@ def visible(kept: store.Store, name: names.NamespacedName) -> object:
 
 @given(steps)
 def test_any_history_ends_like_a_fresh_start_and_what_is_not_dirty_looks_the_same(
-    history: list[admission.Accepted | tuple[names.Kind, names.NamespacedName]],
+    history: list[admission.Accepted | tuple[str, names.NamespacedName]],
 ) -> None:
     kept = store.Store()
-    last: dict[tuple[names.Kind, names.NamespacedName], admission.Accepted] = {}
+    last: dict[tuple[str, names.NamespacedName], admission.Accepted] = {}
     for step in history:
         before = {name: visible(kept, name) for name in (WEB, DB)}
         if isinstance(step, tuple):
@@ -156,7 +163,7 @@ def test_any_history_ends_like_a_fresh_start_and_what_is_not_dirty_looks_the_sam
             last.pop(step, None)
         else:
             dirty = kept.apply(step)
-            kind = names.Kind.SERVICE if isinstance(step, services.Service) else step.origin
+            kind = step.kind
             last[kind, step.name] = step
         for name, seen in before.items():
             assert name in dirty or visible(kept, name) == seen
@@ -167,6 +174,6 @@ def test_any_history_ends_like_a_fresh_start_and_what_is_not_dirty_looks_the_sam
     assert kept.service_names() == fresh.service_names()
 
 
-@pytest.mark.parametrize("kind", list(names.Kind))
-def test_deleting_what_is_unknown_dirties_nothing(kind: names.Kind) -> None:
+@pytest.mark.parametrize("kind", [each.name for each in registry.KINDS])
+def test_deleting_what_is_unknown_dirties_nothing(kind: str) -> None:
     assert store.Store().delete(kind, WEB) == NOTHING

@@ -44,14 +44,15 @@ class EndpointPort(NamedTuple):
 class EndpointsObject:
     """One Endpoints or EndpointSlice object, after validation and the address policy.
 
-    `name` is the object's own name. `service` is the Service it belongs to: the one of the same
-    name for Endpoints, the one its label names, in its own namespace, for a slice. Ports are
-    joined with a Service's by *name* and protocol, never by number (docs/behaviour.md row 4).
+    `kind` is the name of its kind, `name` its own name. `service` is the Service it belongs to:
+    the one of the same name for Endpoints, the one its label names, in its own namespace, for a
+    slice. Ports are joined with a Service's by *name* and protocol, never by number
+    (docs/behaviour.md row 4).
     """
 
     name: names.NamespacedName
     service: names.NamespacedName
-    origin: names.Kind
+    kind: str
     ports: tuple[EndpointPort, ...] = ()
 
     def at(self, port: str, protocol: names.Protocol) -> tuple[Endpoint, ...]:

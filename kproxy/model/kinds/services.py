@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 from kproxy.model import names
 
@@ -50,6 +51,8 @@ class Service:
     (docs/behaviour.md rows 7 and 8). `affinity_seconds` is None without ClientIP affinity,
     else 1..86400. `strategy` is None unless the annotation `kproxy.io/strategy` names one.
     """
+
+    kind: ClassVar[str] = "Service"
 
     name: names.NamespacedName
     type: ServiceType

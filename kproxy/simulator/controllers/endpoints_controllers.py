@@ -7,7 +7,7 @@ made by hand, for Services without, into slices.
 from collections.abc import Sequence
 
 from kproxy.model import names
-from kproxy.model.kinds import endpoint_rules
+from kproxy.model.kinds import endpoint_rules, endpoint_slice_kind
 from kproxy.simulator.controllers import selection
 from kproxy.simulator.kinds import service_validation, subsets
 from kproxy.simulator.store import indexes, registry, resources, storage
@@ -165,7 +165,7 @@ class _Slices:
         name, namespace = owner["metadata"]["name"], owner["metadata"]["namespace"]
         labels = {
             **labels,
-            endpoint_rules.LABEL_SERVICE_NAME: name,
+            endpoint_slice_kind.LABEL_SERVICE_NAME: name,
             LABEL_MANAGED_BY: self._manager,
         }
         existing = self._by_service.get(_key(owner))
@@ -238,6 +238,6 @@ def _key(found: Object) -> names.NamespacedName:
 
 def _service_key(found: Object) -> names.NamespacedName:
     """The Service that Endpoints or a slice belong to."""
-    label = endpoint_rules.LABEL_SERVICE_NAME
+    label = endpoint_slice_kind.LABEL_SERVICE_NAME
     name = (found["metadata"].get("labels") or {}).get(label, found["metadata"]["name"])
     return names.NamespacedName(found["metadata"]["namespace"], name)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from kproxy.model import addresses, objects
+from kproxy.model import addresses
+from kproxy.model.kinds import endpoint_rules, endpoint_slice_kind, endpoints_kind
 from kproxy.simulator.kinds import service_validation
 from kproxy.simulator.store import registry, resources, statuses
 from kproxy.simulator.store.resources import Resource
@@ -54,7 +55,7 @@ def for_endpoint_slices() -> EndpointStrategy:
 
 
 def _endpoints_violations(new: Object) -> Iterator[Cause]:
-    for index, subset in enumerate(msgspec.convert(new, objects.Endpoints).subsets or ()):
+    for index, subset in enumerate(msgspec.convert(new, endpoints_kind.Endpoints).subsets or ()):
         where = f"subsets[{index}]"
         ready, not_ready = subset.addresses or (), subset.not_ready_addresses or ()
         if not ready and not not_ready:
@@ -66,7 +67,7 @@ def _endpoints_violations(new: Object) -> Iterator[Cause]:
 
 
 def _slice_violations(new: Object) -> Iterator[Cause]:
-    shape = msgspec.convert(new, objects.EndpointSlice)
+    shape = msgspec.convert(new, endpoint_slice_kind.EndpointSlice)
     if shape.address_type not in {"IPv4", "IPv6", "FQDN"}:
         yield statuses.not_supported_value(
             "addressType", shape.address_type or "", ("FQDN", "IPv4", "IPv6")
@@ -90,7 +91,7 @@ def _address(text: str, where: str) -> Iterator[Cause]:
         yield statuses.invalid_value(where, text, _LINK_LOCAL_MULTICAST)
 
 
-def _ports(given: Sequence[objects.EndpointPort], where: str) -> Iterator[Cause]:
+def _ports(given: Sequence[endpoint_rules.EndpointPort], where: str) -> Iterator[Cause]:
     for index, port in enumerate(given):
         path = f"{where}.ports[{index}]".lstrip(".")
         if port.port is not None and not 1 <= port.port <= 65535:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kproxy.model.kinds import service_rules
+from kproxy.model.kinds import field_rules
 from kproxy.simulator.kinds import conditions, service_validation
 from kproxy.simulator.store import registry, resources, statuses, storage
 from kproxy.simulator.store.storage import Object
@@ -244,8 +244,8 @@ def spec_violations(spec: Object, where: str) -> Iterator[statuses.Cause]:
         name = container.get("name") or ""
         if not name:
             yield statuses.required_value(f"{path}.name")
-        elif not service_rules.DNS_LABEL.admits(name):
-            yield statuses.invalid_value(f"{path}.name", name, service_rules.DNS_LABEL.words)
+        elif not field_rules.DNS_LABEL.admits(name):
+            yield statuses.invalid_value(f"{path}.name", name, field_rules.DNS_LABEL.words)
         elif name in seen:
             yield statuses.duplicate_value(f"{path}.name", name)
         seen.add(name)

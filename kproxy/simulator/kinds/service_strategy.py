@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from kproxy.model import objects
+from kproxy.model.kinds import service_kind
 from kproxy.model.kinds import services as model_services
 from kproxy.simulator.kinds import addressing, service_validation
 from kproxy.simulator.store import resources, statuses, storage
@@ -159,7 +159,7 @@ def node_ports_of(service: Object) -> frozenset[int]:
 def _readable(new: Object) -> Object:
     """A copy whose fields have the types of the API. Raises BadRequest."""
     try:
-        msgspec.convert(new, objects.Service)
+        msgspec.convert(new, service_kind.Service)
         msgspec.convert(new, _Rest)
     except msgspec.ValidationError as error:
         raise statuses.unreadable(resources.SERVICES, error) from error

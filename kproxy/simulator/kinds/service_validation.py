@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator
 from typing import Any
 
 from kproxy.model import addresses
-from kproxy.model.kinds import service_rules, services
+from kproxy.model.kinds import field_rules, services
 from kproxy.simulator.store import statuses
 from kproxy.simulator.store.statuses import Cause
 from kproxy.simulator.store.storage import Object
@@ -109,7 +109,7 @@ def update_violations(old: Object, new: Object) -> Iterator[Cause]:
 
 
 def _name(name: str) -> Iterator[Cause]:
-    if not service_rules.DNS_1035_LABEL.admits(name):
+    if not field_rules.DNS_1035_LABEL.admits(name):
         rule = "must be no more than 63 characters" if len(name) > 63 else _DNS_1035_LABEL
         yield statuses.invalid_value("metadata.name", name, rule)
 
@@ -133,7 +133,7 @@ def _type(service: Object) -> Iterator[Cause]:
         target = (spec.get("externalName") or "").removesuffix(".")
         if not target:
             yield statuses.required_value("spec.externalName")
-        elif not service_rules.DNS_SUBDOMAIN.admits(target):
+        elif not field_rules.DNS_SUBDOMAIN.admits(target):
             yield statuses.invalid_value("spec.externalName", target, _DNS_SUBDOMAIN)
     elif is_headless(service):
         if kind != "ClusterIP":
@@ -171,7 +171,7 @@ def _port(port: Object, where: str, *, name_required: bool) -> Iterator[Cause]:
     name = port.get("name") or ""
     if name_required and not name:
         yield statuses.required_value(f"{where}.name")
-    elif name and not service_rules.DNS_LABEL.admits(name):
+    elif name and not field_rules.DNS_LABEL.admits(name):
         yield statuses.invalid_value(f"{where}.name", name, _DNS_LABEL)
     if not 1 <= port["port"] <= 65535:
         yield statuses.invalid_value(f"{where}.port", port["port"], _PORT_RULE)

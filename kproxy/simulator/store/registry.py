@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
-from kproxy.model.kinds import service_rules
+from kproxy.model.kinds import field_rules
 from kproxy.simulator.store import object_meta, patch, resources, statuses, storage
 from kproxy.simulator.store.resources import Resource
 from kproxy.simulator.store.storage import Object
@@ -358,12 +358,10 @@ class Registry:
                 self.storage.update(resource, _without_owner(found, uid))
 
 
-def _name_rule(resource: Resource) -> service_rules.NameRule:
+def _name_rule(resource: Resource) -> field_rules.NameRule:
     if resource == resources.SERVICES:
-        return service_rules.DNS_1035_LABEL
-    return (
-        service_rules.DNS_LABEL if resource == resources.NAMESPACES else service_rules.DNS_SUBDOMAIN
-    )
+        return field_rules.DNS_1035_LABEL
+    return field_rules.DNS_LABEL if resource == resources.NAMESPACES else field_rules.DNS_SUBDOMAIN
 
 
 def _owners(item: Object | None) -> set[str]:

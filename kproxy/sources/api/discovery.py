@@ -1,83 +1,121 @@
-"""Which API serves endpoints: EndpointSlices as new as the server has them, else Endpoints.
+"""Which collection of an API server has the objects of a kind, in the version that is served.
 
 discovery.k8s.io/v1 came with Kubernetes 1.21, and 1.25 removed v1beta1. An upgrade or a downgrade
-can therefore remove the version in use: after a 404 the question is asked again.
+can therefore remove the version in use: after a 404 the choice is made again.
 """
 
-import urllib.parse
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from kproxy.model import names
+from kproxy.model.kinds import registry
+from kproxy.model.kinds.kind import Kind
 from kproxy.sources.api import client, progress
 from kproxy.sources.transfer import wire
 
-GROUP = "discovery.k8s.io"
 ANSWER_SECONDS = 30.0
 MAX_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A collection that can be listed and watched: `plural` of `group` at `version`.
+    """The objects of a kind in one version of their API: what can be listed and watched."""
 
-    Only objects that `label_selector` matches are asked for; "" matches all.
-    """
-
-    kind: names.Kind
-    group: str
+    kind: Kind[Any]
     version: str
-    plural: str
-    label_selector: str = ""
 
     def __str__(self) -> str:
-        return f"{self.plural}.{self.group}" if self.group else self.plural
+        return str(self.kind.collection)
+
+    @property
+    def plural(self) -> str:
+        """As in its path, for instance "endpointslices"."""
+        return self.kind.collection.plural
+
+    @property
+    def label_selector(self) -> str:
+        """Only objects that it matches are asked for; "" matches all."""
+        return self.kind.collection.selector
 
     def path(self, namespace: str) -> str:
         """Its path on the server; an empty namespace means all of them."""
-        root = f"/apis/{self.group}" if self.group else "/api"
-        scope = f"/namespaces/{urllib.parse.quote(namespace)}" if namespace else ""
-        return f"{root}/{self.version}{scope}/{self.plural}"
+        return self.kind.collection.path(self.version, namespace)
 
 
-NOT_HEADLESS = "!service.kubernetes.io/headless"
-"""As kube-proxy asks for endpoints: those of headless Services are many, and of no use to it.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What one list-and-watch may follow: the resources of a kind, then of its fallbacks.
 
-Services are asked for without a selector, unlike kube-proxy's: headless ones and those of another
-proxy are not served either, but users want to see that, and why. The label
-`service.kubernetes.io/service-proxy-name` counts on Services only (docs/behaviour.md row 10).
-"""
-
-SERVICES = Resource(names.Kind.SERVICE, "", "v1", "services")
-ENDPOINTS = Resource(names.Kind.ENDPOINTS, "", "v1", "endpoints", NOT_HEADLESS)
-SLICES = Resource(names.Kind.ENDPOINT_SLICE, GROUP, "v1", "endpointslices", NOT_HEADLESS)
-BETA_SLICES = Resource(names.Kind.ENDPOINT_SLICE, GROUP, "v1beta1", "endpointslices", NOT_HEADLESS)
-
-
-async def services(_: client.Client) -> Resource:
-    """The resource of Services, which is the same on every server."""
-    return SERVICES
-
-
-async def endpoints(api: client.Client) -> Resource:
-    """The best that the server has for endpoints. Raises RequestError.
-
-    If discovery is forbidden (403), discovery.k8s.io/v1 is assumed: Kubernetes 1.21 or newer.
+    A server that does not serve the first is asked for the next one.
     """
-    try:
-        async with api.get(progress.Mode.LIST, f"/apis/{GROUP}", {}) as answer:
-            body = await answer.read_all(ANSWER_SECONDS, MAX_BYTES)
-    except client.RequestError as error:
-        if error.outcome is progress.Outcome.NOT_FOUND:
-            return ENDPOINTS
-        if error.outcome is progress.Outcome.FORBIDDEN:
-            return SLICES
-        raise
-    return choose(wire.group_versions(body))
+
+    kinds: tuple[Kind[Any], ...]
+
+    @property
+    def name(self) -> str:
+        """What it is called until a resource has been chosen, for instance "endpoints"."""
+        return self.kinds[-1].collection.plural
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the Store is incomplete without it."""
+        return self.kinds[0].collection.needed
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is asked for after the others, where rights are given by namespace."""
+        return self.kinds[0].collection.waits
+
+    @property
+    def best(self) -> Resource:
+        """What today's servers have."""
+        return next(self.resources())
+
+    def resources(self) -> Iterator[Resource]:
+        """All of them, the best first."""
+        for kind in self.kinds:
+            for version in kind.collection.versions:
+                yield Resource(kind, version)
+
+    def among(self, served: dict[str, tuple[str, ...]]) -> Resource | None:
+        """The best one, given the versions that are served of each API group."""
+        for each in self.resources():
+            group = each.kind.collection.group
+            if not group or each.version in served.get(group, ()):
+                return each
+        return None
+
+    async def resolve(self, api: client.Client) -> Resource:
+        """The best one that the server has. Raises RequestError, NOT_FOUND if it has none.
+
+        If discovery is forbidden (403), the best is assumed: a server of Kubernetes 1.21 or newer.
+        """
+        served: dict[str, tuple[str, ...]] = {}
+        for group in dict.fromkeys(kind.collection.group for kind in self.kinds):
+            if not group:
+                continue
+            try:
+                async with api.get(progress.Mode.LIST, f"/apis/{group}", {}) as answer:
+                    body = await answer.read_all(ANSWER_SECONDS, MAX_BYTES)
+            except client.RequestError as error:
+                if error.outcome is progress.Outcome.NOT_FOUND:
+                    continue
+                if error.outcome is progress.Outcome.FORBIDDEN:
+                    return self.best
+                raise
+            served[group] = wire.group_versions(body)
+        found = self.among(served)
+        if found is None:
+            text = f"the server has no {self.kinds[0].collection}"
+            raise client.RequestError(progress.Outcome.NOT_FOUND, text)
+        return found
 
 
-def choose(versions: tuple[str, ...]) -> Resource:
-    """The resource for endpoints, given the versions of discovery.k8s.io that are served."""
-    for resource in (SLICES, BETA_SLICES):
-        if resource.version in versions:
-            return resource
-    return ENDPOINTS
+def choices(kinds: Iterable[Kind[Any]] = registry.KINDS) -> tuple[Choice, ...]:
+    """One for each list-and-watch that is needed to follow `kinds`."""
+    kinds = tuple(kinds)
+    return tuple(
+        Choice((kind, *(each for each in kinds if each.fallback_for == kind.name)))
+        for kind in kinds
+        if not kind.fallback_for
+    )

@@ -1,20 +1,23 @@
 """InformerSource: Services and endpoints of a cluster, by list and watch, followed live.
 
-Two reflectors for a whole cluster, or two for each namespace for users whose rights end there.
+A reflector for each choice of collections (`discovery.choices`), for a whole cluster or for each
+namespace, for users whose rights end there.
 While the API server is away the last state stands, and `describe` and the counters say for how
 long nothing has been heard.
 
 A namespace whose objects may not be read holds up no other one. Its Services are asked for only
-once its endpoints have been listed: a Service without them would refuse its clients.
+once its endpoints have been listed: a Service without them would refuse its clients. A collection
+that is not needed holds up nothing, be it forbidden or not served.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from kproxy import metrics
 from kproxy.model import admission
+from kproxy.model.kinds import registry
 from kproxy.sources import intake, source, store
 from kproxy.sources.access import kubeconfig
 from kproxy.sources.api import api_bounds, client, discovery, progress, reflector
@@ -47,8 +50,8 @@ def time_asleep() -> float:
 class InformerSource:
     """A `source.Source` that reads an API server.
 
-    `namespaces` restricts it to some; none means the whole cluster. Raises ConfigError when the
-    proxy to the server cannot be used. Nothing connects before `run`.
+    `kinds` are read. `namespaces` restricts it to some; none means the whole cluster. Raises
+    ConfigError when the proxy to the server cannot be used. Nothing connects before `run`.
 
     `limits` bounds what the server may send. `clock` must be the event loop's own, which
     `time.monotonic` is outside of tests. No decision depends on the wall clock, except when
@@ -59,10 +62,10 @@ class InformerSource:
         self,
         access: kubeconfig.ClusterAccess,
         *,
-        on_change: source.OnChange,
         on_problem: source.OnProblem,
         namespaces: frozenset[str] = frozenset(),
         allow_loopback: bool = False,
+        kinds: registry.Kinds = registry.KINDS,
         clock: Callable[[], float] = time.monotonic,
         asleep: Callable[[], float] = time_asleep,
         rng: random.Random | None = None,
@@ -71,7 +74,7 @@ class InformerSource:
         self._access = access
         self._clock = clock
         self._asleep = asleep
-        self._intake = intake.Intake(on_change, on_problem, allow_loopback=allow_loopback)
+        self._intake = intake.Intake(on_problem, allow_loopback=allow_loopback, kinds=kinds)
         self._api = client.Client(access, monotonic=clock)
         self._clockwork = reflector.Clockwork(
             clock, rng or random.Random(), limits or api_bounds.Bounds()
@@ -81,22 +84,18 @@ class InformerSource:
         self._reflectors = [each for scope in self._scopes for each in scope.reflectors]
 
     def _scope(self, namespace: str) -> "_Scope":
-        services, endpoints = (
+        return _Scope(
             reflector.Reflector(
                 self._api,
-                resolve,
+                choice,
                 self._intake,
-                metrics.ReflectorCounters(resource, namespace),
+                metrics.ReflectorCounters(choice.name, namespace),
                 self._clockwork,
                 self._on_settled,
                 namespace=namespace,
             )
-            for resource, resolve in (
-                ("services", discovery.services),
-                ("endpoints", discovery.endpoints),
-            )
+            for choice in discovery.choices(self._intake.kinds)
         )
-        return _Scope(services, endpoints)
 
     @property
     def store(self) -> store.Store:
@@ -132,19 +131,15 @@ class InformerSource:
             self._intake.tell(self, _unverified(self._access))
         async with self._api, asyncio.TaskGroup() as group:
             for scope in self._scopes:
-                group.create_task(
-                    scope.endpoints.run(), name=f"reflector of {scope.endpoints.where}"
-                )
-                group.create_task(
-                    self._run_services(scope), name=f"reflector of {scope.services.where}"
-                )
+                for each in sorted(scope.reflectors, key=lambda each: each.choice.waits):
+                    group.create_task(self._run(each, scope), name=f"reflector of {each.where}")
             group.create_task(self._watch_for_sleep(), name="watch for sleep")
             group.create_task(self._watch_for_silence(), name="watch for silence")
 
-    async def _run_services(self, scope: "_Scope") -> None:
-        if self._is_restricted:
-            await scope.has_endpoints.wait()
-        await scope.services.run()
+    async def _run(self, followed: reflector.Reflector, scope: "_Scope") -> None:
+        if self._is_restricted and followed.choice.waits:
+            await scope.has_others.wait()
+        await followed.run()
 
     def reload(self) -> None:
         """Ask the server anew, with the credentials of now."""
@@ -177,8 +172,7 @@ class InformerSource:
 
     def _on_settled(self) -> None:
         for scope in self._scopes:
-            if scope.endpoints.has_listed:
-                scope.has_endpoints.set()
+            scope.look()
         if self.has_synced or not any(scope.has_listed for scope in self._scopes):
             return
         if all(
@@ -189,23 +183,28 @@ class InformerSource:
 
 
 class _Scope:
-    """The two reflectors of one namespace, or of the whole cluster."""
+    """The reflectors of one namespace, or of the whole cluster."""
 
-    def __init__(self, services: reflector.Reflector, endpoints: reflector.Reflector) -> None:
-        self.services = services
-        self.endpoints = endpoints
-        self.reflectors = (services, endpoints)
-        self.has_endpoints = asyncio.Event()
+    def __init__(self, reflectors: Iterable[reflector.Reflector]) -> None:
+        self.reflectors = tuple(reflectors)
+        self._needed = tuple(each for each in self.reflectors if each.choice.is_needed)
+        self.has_others = asyncio.Event()
+        """All that is needed has been listed, but for the collections that wait for this."""
+
+    def look(self) -> None:
+        """A reflector has listed, or was refused: see what follows from that."""
+        if all(each.has_listed for each in self._needed if not each.choice.waits):
+            self.has_others.set()
 
     @property
     def has_listed(self) -> bool:
-        """Whether both collections have been listed."""
-        return all(each.has_listed for each in self.reflectors)
+        """Whether every collection that is needed has been listed."""
+        return all(each.has_listed for each in self._needed)
 
     @property
     def is_forbidden(self) -> bool:
-        """Whether a right to read one of them is missing."""
-        return any(each.is_forbidden for each in self.reflectors)
+        """Whether the right to read one that is needed is missing."""
+        return any(each.is_forbidden for each in self._needed)
 
 
 def _unverified(access: kubeconfig.ClusterAccess) -> source.Problem:

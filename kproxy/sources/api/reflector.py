@@ -5,23 +5,24 @@ ever. What to do next is decided in `progress`, what to ask in `queries`, which 
 `versions`; this module asks, reads, and waits. Nothing that a server says or fails to say ends
 it, or takes away what was known: while the server is away, the last state stands.
 
-The event loop is shared with a data path, so that objects are taken in for `SLICE_SECONDS` at
+The event loop is shared with a data path, so that objects are taken in for a slice (`turns`) at
 most before others get their turn.
 """
 
 import asyncio
 import gc
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any
 
 import msgspec
 import structlog
 
-from kproxy import metrics
-from kproxy.model import admission, names
+from kproxy import metrics, turns
+from kproxy.model import admission
+from kproxy.model.kinds.kind import Kind
 from kproxy.sources import intake, source
 from kproxy.sources.api import (
     api_bounds,
@@ -60,11 +61,6 @@ PROBE_SECONDS = 2.5
 
 LIFE_SECONDS = 300.0
 """How long probes may fail until a request is made without one."""
-
-SLICE_SECONDS = 0.002
-"""Two reflectors that list at the same time may each have two turns before a timer has its own."""
-
-Resolve: TypeAlias = Callable[[client.Client], Awaitable[discovery.Resource]]
 
 _SEVERITIES = dict.fromkeys(
     (
@@ -134,7 +130,7 @@ class _Waits:
 
 
 class Reflector:
-    """One list-and-watch. `resolve` says which collection, at first and after a 404.
+    """One list-and-watch. `choice` says of which collection, at first and after a 404.
 
     `on_settled` is called after every complete list, and when a right is found missing.
     """
@@ -142,7 +138,7 @@ class Reflector:
     def __init__(
         self,
         api: client.Client,
-        resolve: Resolve,
+        choice: discovery.Choice,
         taking: intake.Intake,
         counters: metrics.ReflectorCounters,
         clockwork: Clockwork,
@@ -154,7 +150,7 @@ class Reflector:
         self.namespace = namespace
         self.has_listed = False
         self._api = api
-        self._resolve = resolve
+        self.choice = choice
         self._intake = taking
         self._clock = clockwork.clock
         self._rng = clockwork.rng
@@ -168,7 +164,7 @@ class Reflector:
         self._is_mute = True
         self._is_settled = False
         self._is_watching = False
-        self._slice_began = 0.0
+        self._slice = turns.Slice(clockwork.clock)
         self._nudged = asyncio.Event()
         self._interruption = progress.Outcome.INTERRUPTED
         self._scope: asyncio.Timeout | None = None
@@ -251,7 +247,10 @@ class Reflector:
         is_short = self._is_mute and lasted < progress.LEAST_WATCH_SECONDS
         if outcome not in _NO_FAILURES:
             self.counters.failures[outcome.reason] += 1
-        if progress.is_trouble(self._position, outcome, is_short=is_short):
+        is_absent = outcome is progress.Outcome.NOT_FOUND and not self.choice.is_needed
+        if is_absent:
+            _log.debug(f"{self.where}: {ending.text}; it is not needed, and asked for again later")
+        elif progress.is_trouble(self._position, outcome, is_short=is_short):
             if self._may_pass(outcome):
                 contact.lost(now)
             else:
@@ -268,7 +267,9 @@ class Reflector:
         if outcome is progress.Outcome.FORBIDDEN:
             self._waits.refused(is_list=before.mode is progress.Mode.LIST)
         failing_for = contact.unread_for(now) or 0.0
-        is_patient = progress.is_patient(outcome, failing_for, is_heard=contact.is_heard)
+        is_patient = is_absent or progress.is_patient(
+            outcome, failing_for, is_heard=contact.is_heard
+        )
         return ending.retry_after + self._waits.seconds(wait, now, is_patient=is_patient)
 
     def _may_pass(self, outcome: progress.Outcome) -> bool:
@@ -305,7 +306,7 @@ class Reflector:
         try:
             async with asyncio.timeout(None) as self._scope:
                 if self._resource is None:
-                    self._resource = await self._resolve(self._api)
+                    self._resource = await self.choice.resolve(self._api)
                     self.counters.resource = self._resource.plural
                 if self._position.mode is progress.Mode.LIST:
                     return await self._list(self._resource)
@@ -451,7 +452,7 @@ class Reflector:
         newest = versions.newest(self.version, version) if version else self.version
         self._position = progress.heard(self._position, newest)
 
-    async def _put(self, kind: names.Kind, raw: msgspec.Raw) -> str:
+    async def _put(self, kind: Kind[Any], raw: msgspec.Raw) -> str:
         """Take in an object as it is now; its version."""
         steps = self._replica.put_steps(kind, raw, self.where)
         while True:
@@ -509,7 +510,9 @@ class Reflector:
         mode = progress.Mode.LIST if self._position.mode is progress.Mode.LIST else "watch"
         text = f"cannot {mode}: {ending.text}"
         if ending.outcome is progress.Outcome.FORBIDDEN and self._resource is not None:
-            text += f"; {rights.remedy(mode, self._resource, self.namespace, ending.text)}"
+            followed = discovery.choices(self._intake.kinds)
+            remedy = rights.remedy(mode, self._resource, self.namespace, ending.text, followed)
+            text += f"; {remedy}"
         outcome = "what was last known is served" if self.has_listed else "nothing is known yet"
         severity = _SEVERITIES.get(ending.outcome, admission.Severity.WARNING)
         self._intake.tell(self, source.Problem(severity, self.where, "", text, outcome))
@@ -518,11 +521,11 @@ class Reflector:
 
     async def _give_way(self) -> None:
         """Let the data path have its turn, if it has waited for long enough."""
-        if self._clock() - self._slice_began >= SLICE_SECONDS:
+        if self._slice.is_over:
             self._intake.announce()
             if self._replica.is_listing:
                 # What a list brings stays. The collector would look at all of it, over and over,
                 # and hold the loop for 15 ms each time; reference counts free it as before.
                 gc.freeze()
             await asyncio.sleep(0)
-            self._slice_began = self._clock()
+            self._slice.begin()

@@ -6,11 +6,13 @@ was open (docs/faults.md K06).
 """
 
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import msgspec
 
 from kproxy import metrics
-from kproxy.model import admission, names
+from kproxy.model import admission
+from kproxy.model.kinds.kind import Kind
 from kproxy.sources import intake
 from kproxy.sources.api import api_bounds, versions
 from kproxy.sources.transfer import wire
@@ -70,7 +72,7 @@ class Replica:
         self._versions.begin_watch(version)
 
     def put_steps(
-        self, kind: names.Kind, raw: msgspec.Raw, where: str
+        self, kind: Kind[Any], raw: msgspec.Raw, where: str
     ) -> Generator[None, None, str]:
         """An object as it is now, of a list or of a watch; its version, "" if it has none.
 
@@ -82,7 +84,7 @@ class Replica:
             self._counters.malformed += 1
             yield from self._intake.take_steps(kind, raw, where)
             return ""
-        key = (kind, identity.name)
+        key = (kind.name, identity.name)
         is_new = key not in self._versions
         known = len(self._versions) if self._seen is None else len(self._seen)
         if is_new and known >= self._bounds.objects:
@@ -96,13 +98,13 @@ class Replica:
             self._versions.put(key, identity.version)
         return identity.version
 
-    def delete(self, kind: names.Kind, raw: msgspec.Raw) -> str:
+    def delete(self, kind: Kind[Any], raw: msgspec.Raw) -> str:
         """An object that is gone, as it was; the version of the deletion, "" if it has none."""
         identity = wire.identity(raw)
         if identity is None:
             self._counters.malformed += 1
             return ""
-        key = (kind, identity.name)
+        key = (kind.name, identity.name)
         if self._versions.is_end(key, identity.version):
             self._forget(key, identity.version)
         return identity.version

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Iterable
 
 from kproxy.sources.api import discovery
 
@@ -9,16 +10,24 @@ _USER = re.compile(r'User "([^"]+)"')
 _SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+:[^:]+)")
 
 
-def remedy(verb: str, resource: discovery.Resource, namespace: str, said: str) -> str:
+def remedy(
+    verb: str,
+    resource: discovery.Resource,
+    namespace: str,
+    said: str,
+    choices: Iterable[discovery.Choice],
+) -> str:
     """A clause with the missing right and the kubectl commands for an administrator.
 
     `said` is the server's message, in which it names the user; a namespace of "" means all.
+    `choices` are all that the source follows: the commands grant the rights to all of it.
     """
     scope = f"in namespace {namespace}" if namespace else "in all namespaces"
     kind = "role" if namespace else "clusterrole"
     place = f" --namespace={namespace}" if namespace else ""
-    of_endpoints = discovery.SLICES if resource == discovery.SERVICES else resource
-    resources = f"{discovery.SERVICES},{of_endpoints}"
+    resources = ",".join(
+        str(resource if resource.kind in choice.kinds else choice.best) for choice in choices
+    )
     return (
         f"the right to {verb} {resource} {scope} is missing; an administrator can grant it by: "
         f"kubectl create {kind} kproxy{place} --verb=list,watch --resource={resources}"

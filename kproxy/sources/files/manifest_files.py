@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kproxy.model import admission
+from kproxy.model.kinds import registry
 from kproxy.sources.documents import document, reading
 
 EXTENSIONS = frozenset({".json", ".yaml", ".yml"})
@@ -172,15 +173,16 @@ def read_if_changed(
     pause: document.Pause,
     *,
     allow_loopback: bool,
+    kinds: registry.Kinds = registry.KINDS,
 ) -> Reading | None:
     """What the file says; None if it is `known` by its signature and not said to be `changed`.
 
-    A report of a change counts although the signature is the same: two edits of equal length
-    within one tick of the file system's clock leave no other trace.
+    `kinds` are read. A report of a change counts although the signature is the same: two edits of
+    equal length within one tick of the file system's clock leave no other trace.
     """
     if known is not None and not _is_changed(path, known, changed):
         return None
-    return read(path, pause, allow_loopback=allow_loopback)
+    return read(path, pause, allow_loopback=allow_loopback, kinds=kinds)
 
 
 def _is_changed(path: Path, known: Signature, changed: Collection[Path]) -> bool:
@@ -198,7 +200,13 @@ def _signature(status: os.stat_result) -> Signature:
     )
 
 
-def read(path: Path, pause: document.Pause, *, allow_loopback: bool) -> Reading:
+def read(
+    path: Path,
+    pause: document.Pause,
+    *,
+    allow_loopback: bool,
+    kinds: registry.Kinds = registry.KINDS,
+) -> Reading:
     """Read and judge one file; never raises.
 
     The signature is taken before reading: what is written meanwhile shows at the next look.
@@ -213,7 +221,7 @@ def read(path: Path, pause: document.Pause, *, allow_loopback: bool) -> Reading:
         return found
     signature, data = found
     try:
-        return judged(data, signature, pause, allow_loopback=allow_loopback)
+        return judged(data, signature, pause, allow_loopback=allow_loopback, kinds=kinds)
     except Exception as error:  # one file's bug must not cost the others
         text = f"reading it failed: a bug in kproxy ({type(error).__name__})"
         return Reading(signature, failure=text)
@@ -246,7 +254,12 @@ def _contents(path: Path, pause: document.Pause) -> Reading | tuple[Signature, b
 
 
 def judged(
-    data: bytes, signature: Signature | None, pause: document.Pause, *, allow_loopback: bool
+    data: bytes,
+    signature: Signature | None,
+    pause: document.Pause,
+    *,
+    allow_loopback: bool,
+    kinds: registry.Kinds = registry.KINDS,
 ) -> Reading:
     """What the text of a file says."""
     entries: list[Entry] = []
@@ -257,21 +270,25 @@ def judged(
         is_cut = each.is_malformed
         if is_cut and not failure:
             failure = each.flaw
-        entries.extend(_admitted(each, pause, allow_loopback=allow_loopback))
+        admitting = admission.admit_steps(each.value, allow_loopback=allow_loopback, kinds=kinds)
+        entries.extend(_admitted(each, admitting, pause, kinds))
     if failure and len(entries) == 1:  # the file holds nothing else
         return Reading(signature, failure=failure, is_cut=True)
     return Reading(signature, tuple(entries), is_cut=is_cut)
 
 
 def _admitted(
-    each: reading.Document, pause: document.Pause, *, allow_loopback: bool
+    each: reading.Document,
+    admitting: Iterator[admission.Admission | None],
+    pause: document.Pause,
+    kinds: registry.Kinds,
 ) -> Iterator[Entry]:
     if each.flaw:
-        rejected = admission.reject(each.value, each.flaw)
+        rejected = admission.reject(each.value, each.flaw, kinds)
         yield Entry(each.number, each.line, rejected)
         return
     index = 0
-    for admitted in admission.admit_steps(each.value, allow_loopback=allow_loopback):
+    for admitted in admitting:
         pause()
         if admitted is None:
             continue

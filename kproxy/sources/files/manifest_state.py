@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kproxy.model import admission, allocation, names
-from kproxy.model.kinds import endpoints, services
+from kproxy.model.kinds import endpoints, registry, services
 from kproxy.sources import source
 from kproxy.sources.documents import document
 from kproxy.sources.files import manifest_files, ownerless
@@ -66,9 +66,9 @@ class Change:
     """What an edit of a file did, for the log. `is_good_again`: its problems are put right."""
 
     shown: str
-    added: tuple[tuple[names.Kind, int], ...] = ()
-    changed: tuple[tuple[names.Kind, int], ...] = ()
-    removed: tuple[tuple[names.Kind, int], ...] = ()
+    added: tuple[tuple[str, int], ...] = ()
+    changed: tuple[tuple[str, int], ...] = ()
+    removed: tuple[tuple[str, int], ...] = ()
     is_good_again: bool = False
 
 
@@ -82,7 +82,7 @@ class View:
     """
 
     files: Mapping[Path, FileState]
-    tables: Mapping[names.Kind, Table]
+    tables: Mapping[str, Table]
     updates: tuple[admission.Accepted, ...]
     gone: tuple[admission.Key, ...]
     problems: tuple[source.Problem, ...]
@@ -93,7 +93,7 @@ class View:
     """The `problems` that the last look itself had, such as an unreadable directory."""
 
 
-NOTHING = View({}, {kind: {} for kind in names.Kind}, (), (), (), (), (), None)
+NOTHING = View({}, {}, (), (), (), (), (), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +121,11 @@ def view(before: View, look: Look, pause: document.Pause) -> View:
     tables, doubles = _combined(files.values(), pause)
     places = {key: given.where for state in files.values() for key, given in state.given.items()}
     completed, notes = _completed(tables, places, pause)
-    tables[names.Kind.SERVICE] = completed
+    tables[services.Service.kind] = completed
     updates = []
     gone = []
-    for kind, table in tables.items():
-        old = before.tables[kind]
+    for kind in dict.fromkeys((*tables, *before.tables)):
+        table, old = tables.get(kind, {}), before.tables.get(kind, {})
         for name, accepted in table.items():
             pause()
             if old.get(name) is not accepted and old.get(name) != accepted:
@@ -229,7 +229,8 @@ def _absorbed(
                 continue
         if admitted.finding:
             stays = admitted.is_invalid and admitted.key in old.given
-            problems.append(_problem(admitted, admitted.finding, where, stays=stays))
+            problem = source.problem_of(admitted, admitted.finding, where, stays=stays)
+            problems.append(problem)
     lost = {key: good for key, good in old.given.items() if key not in given}
     given.update((key, good) for key, good in lost.items() if key in invalid)
     nameless = sum(entry.admission.is_nameless for entry in reading.entries)
@@ -283,15 +284,6 @@ def _where(file: manifest_files.ManifestFile, entry: manifest_files.Entry) -> st
     return ", ".join((f"{file.shown}:{entry.line}", *(part for part in parts if part)))
 
 
-def _problem(
-    admitted: admission.Admission, finding: admission.Finding, where: str, *, stays: bool
-) -> source.Problem:
-    outcome = "" if admitted.accepted else "skipped"
-    if stays:
-        outcome = "its last good version stays"
-    return source.Problem(finding.severity, where, admitted.subject, finding.text, outcome)
-
-
 def _withheld(file: manifest_files.ManifestFile, lost: Sequence[admission.Key]) -> source.Problem:
     """Objects are gone, and a document without a name, which may be theirs, has appeared."""
     told = [f"{kind} {name}" for kind, name in lost[: admission.MAX_STATEMENTS]]
@@ -317,7 +309,7 @@ def _double(key: admission.Key, where: str, first: str) -> source.Problem:
 
 def _combined(
     states: Iterable[FileState], pause: document.Pause
-) -> tuple[dict[names.Kind, Table], list[source.Problem]]:
+) -> tuple[dict[str, Table], list[source.Problem]]:
     """All objects by kind and name, the first of each winning, and a problem for each other."""
     winners: dict[admission.Key, Given] = {}
     doubles: list[source.Problem] = []
@@ -329,20 +321,18 @@ def _combined(
             if first is not given:
                 mine.append(_double(key, given.where, first.where))
         doubles += _capped(state.file, mine)
-    tables: dict[names.Kind, dict[names.NamespacedName, admission.Accepted]] = {
-        kind: {} for kind in names.Kind
-    }
+    tables: dict[str, dict[names.NamespacedName, admission.Accepted]] = {}
     for (kind, name), given in winners.items():
         pause()
-        tables[kind][name] = given.accepted
+        tables.setdefault(kind, {})[name] = given.accepted
     return dict(tables), doubles
 
 
 def _completed(
-    tables: Mapping[names.Kind, Table], places: Mapping[admission.Key, str], pause: document.Pause
+    tables: Mapping[str, Table], places: Mapping[admission.Key, str], pause: document.Pause
 ) -> tuple[Table, list[source.Problem]]:
     """The Services with the cluster IPs and node ports that kube-apiserver would allocate."""
-    table = tables[names.Kind.SERVICE]
+    table = tables.get(services.Service.kind, {})
     kept = [each for each in table.values() if isinstance(each, services.Service)]
     wanting = [each for each in kept if each.wants_cluster_ip]
     wanting_ports = {
@@ -370,8 +360,8 @@ def _completed(
         text = _allocated(each, completed)
         if text:
             severity = admission.Severity.NOTE
-            place = places.get((names.Kind.SERVICE, each.name), "")
-            subject = f"{names.Kind.SERVICE} {each.name}"
+            place = places.get((services.Service.kind, each.name), "")
+            subject = f"{services.Service.kind} {each.name}"
             notes.append(source.Problem(severity, place, subject, text))
     if len(notes) > MAX_PROBLEMS:
         more = f"{len(notes) - MAX_PROBLEMS} more Services are completed in the same way"
@@ -421,7 +411,7 @@ def _allocated(given: services.Service, completed: services.Service) -> str:
     return "; ".join(parts)
 
 
-def _addresses_in_use(tables: Mapping[names.Kind, Table], pause: document.Pause) -> set[str]:
+def _addresses_in_use(tables: Mapping[str, Table], pause: document.Pause) -> set[str]:
     """Addresses that manifests name, as far as a cluster IP could be in their way."""
     used: set[str] = set()
     for table in tables.values():
@@ -429,7 +419,7 @@ def _addresses_in_use(tables: Mapping[names.Kind, Table], pause: document.Pause)
             pause()
             if isinstance(each, services.Service):
                 used.update((each.cluster_ip, *each.external_ips, *each.load_balancer_ips))
-            else:
+            elif isinstance(each, endpoints.EndpointsObject):
                 used.update(_loopback_backends(each))
     return used
 
@@ -469,9 +459,11 @@ def _changes(before: Mapping[Path, FileState], after: Mapping[Path, FileState]) 
             yield change
 
 
-def _counted(keys: Iterable[admission.Key]) -> tuple[tuple[names.Kind, int], ...]:
+def _counted(keys: Iterable[admission.Key]) -> tuple[tuple[str, int], ...]:
+    """How many there are of each kind, in the registry's order."""
     counts = Counter(kind for kind, _ in keys)
-    return tuple((kind, counts[kind]) for kind in names.Kind if counts[kind])
+    known = [each.name for each in registry.KINDS if each.name in counts]
+    return tuple((kind, counts[kind]) for kind in dict.fromkeys((*known, *sorted(counts))))
 
 
 def _is_bad(state: FileState | None) -> bool:

@@ -21,9 +21,10 @@ from pathlib import Path
 
 import structlog
 
-from kproxy import errors, metrics
-from kproxy.model import admission, names
-from kproxy.sources import source, store
+from kproxy import errors, metrics, turns
+from kproxy.model import admission
+from kproxy.model.kinds import registry
+from kproxy.sources import intake, source, store
 from kproxy.sources.documents import document
 from kproxy.sources.files import background, directory_watch, manifest_files, manifest_state
 
@@ -58,7 +59,6 @@ files that were there before are read when they change, and not without: on a mo
 each would keep a thread."""
 
 _INPUT_PIECE = 1024 * 1024
-_SLICE_SECONDS = 0.001
 _OPEN_ENDED = float("inf")
 _HINTS = {
     errno.EMFILE: "; raise the sysctl fs.inotify.max_user_instances, or ulimit -n",
@@ -91,39 +91,35 @@ class ManifestSource:
         self,
         paths: Collection[str | Path],
         *,
-        on_change: source.OnChange,
         on_problem: source.OnProblem,
         allow_loopback: bool = False,
+        kinds: registry.Kinds = registry.KINDS,
     ) -> None:
         self._paths = tuple(dict.fromkeys(Path(path) for path in paths))
         roots = [path for path in self._paths if path != STANDARD_INPUT]
         self._roots = {root: _checked(root) for root in roots}
-        self._on_change = on_change
-        self._on_problem = on_problem
+        self._intake = intake.Intake(on_problem, allow_loopback=allow_loopback, kinds=kinds)
         self._allow_loopback = allow_loopback
-        self._store = store.Store()
         self._view = manifest_state.NOTHING
         self._listings: dict[Path, manifest_files.Listing] = {}
         self._late_listings: dict[Path, float] = {}
         self._watch_problems: tuple[source.Problem, ...] = ()
-        self._problems: tuple[source.Problem, ...] = ()
-        self._has_synced = False
         self._stirred = asyncio.Event()
         self._changed: set[Path] = set()
 
     @property
     def store(self) -> store.Store:
         """The Store it keeps. Only this source writes it."""
-        return self._store
+        return self._intake.store
 
     @property
     def has_synced(self) -> bool:
         """Whether every file has been read once, or has turned out to take long."""
-        return self._has_synced
+        return self._intake.has_synced
 
     def problems(self) -> tuple[source.Problem, ...]:
         """What is wrong at the moment, sorted by file and document."""
-        return self._problems
+        return self._intake.problems()
 
     def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
         """None: nothing is listed or watched by API."""
@@ -133,7 +129,7 @@ class ManifestSource:
         """For instance "manifests from web.yaml, conf.d: 3 files, 12 objects, 1 problem"."""
         files = self._view.files.values()
         given = sum(len(state.given) for state in files)
-        bad = sum(p.severity is not admission.Severity.NOTE for p in self._problems)
+        bad = sum(p.severity is not admission.Severity.NOTE for p in self.problems())
         counts = ((len(files), "file"), (given, "object"), (bad, "problem"))
         told = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
         return f"manifests from {', '.join(map(_shown, self._paths))}: {told}"
@@ -220,7 +216,7 @@ class ManifestSource:
         calls: dict[object, background.Call[manifest_files.Listing]] = {
             root: functools.partial(_listed, root, path) for root, path in self._roots.items()
         }
-        listings = await readers.listings.run(calls, self._patience, is_gentle=self._has_synced)
+        listings = await readers.listings.run(calls, self._patience, is_gentle=self.has_synced)
         plan = manifest_files.WatchPlan()
         for root in self._roots:
             found = listings.get(root)
@@ -248,17 +244,17 @@ class ManifestSource:
         calls: dict[object, background.Call[manifest_state.View]] = {
             "view": functools.partial(manifest_state.view, self._view, look)
         }
-        views = await readers.views.run(calls, _OPEN_ENDED, is_gentle=self._has_synced)
+        views = await readers.views.run(calls, _OPEN_ENDED, is_gentle=self.has_synced)
         self._view = views["view"]
-        dirty = await self._store_all()
-        await self._report(self._view)
-        if dirty or not self._has_synced:
-            self._has_synced = True
-            self._on_change(dirty)
+        await turns.in_slices(self._take_in(self._view))
+        if self.has_synced:
+            self._intake.announce()
+        else:
+            self._intake.complete()
 
     @property
     def _patience(self) -> float:
-        return PATIENCE_SECONDS if self._has_synced else START_PATIENCE_SECONDS
+        return PATIENCE_SECONDS if self.has_synced else START_PATIENCE_SECONDS
 
     async def _read(self, readers: "_Readers") -> manifest_state.Look:
         changed, self._changed = frozenset(self._changed), set()
@@ -276,10 +272,15 @@ class ManifestSource:
             state = before.get(path)
             known = state.signature if state and state.doubted is None else None
             calls[path] = functools.partial(
-                _read_if_changed, path, known, changed, allow_loopback=self._allow_loopback
+                _read_if_changed,
+                path,
+                known,
+                changed,
+                allow_loopback=self._allow_loopback,
+                kinds=self._intake.kinds,
             )
         self._add_standard_input(files, calls)
-        readings = await readers.files.run(calls, self._patience, is_gentle=self._has_synced)
+        readings = await readers.files.run(calls, self._patience, is_gentle=self.has_synced)
         found = {path: readings[path] for path in files if path in readings}
         missing = {root: each.missing for root, each in self._listings.items() if each.missing}
         for path, reading in found.items():
@@ -311,38 +312,24 @@ class ManifestSource:
         files[path] = manifest_files.ManifestFile(path, "standard input", path)
         state = self._view.files.get(path)
         if state is None or state.signature is None:
-            calls[path] = functools.partial(_standard_input, allow_loopback=self._allow_loopback)
+            calls[path] = functools.partial(
+                _standard_input, allow_loopback=self._allow_loopback, kinds=self._intake.kinds
+            )
         else:
             calls[path] = lambda _: None
 
-    async def _store_all(self) -> frozenset[names.NamespacedName]:
-        """Write the view's objects to the Store."""
-        dirty: set[names.NamespacedName] = set()
-
-        def steps() -> Iterator[None]:
-            for accepted in self._view.updates:
-                dirty.update(self._store.apply(accepted))
-                yield
-            for key in self._view.gone:
-                dirty.update(self._store.delete(*key))
-                yield
-
-        await _in_slices(steps())
-        return frozenset(dirty)
-
-    async def _report(self, view: manifest_state.View) -> None:
-        """Tell of each problem that was not there at the last look, and of what was edited."""
-        self._problems = view.problems
-
-        def steps() -> Iterator[None]:
-            for problem in view.fresh_problems:
-                self._on_problem(problem)
-                yield
-            for change in view.changes if self._has_synced else ():
-                _tell(change)
-                yield
-
-        await _in_slices(steps())
+    def _take_in(self, view: manifest_state.View) -> Iterator[None]:
+        """Write the view's objects to the Store, and tell what is wrong and what was edited."""
+        for accepted in view.updates:
+            self._intake.put(accepted)
+            yield
+        for key in view.gone:
+            self._intake.forget(key)
+            yield
+        yield from self._intake.tell_all(view.problems, view.fresh_problems)
+        for change in view.changes if self.has_synced else ():
+            _tell(change)
+            yield
 
 
 class _Readers:
@@ -360,19 +347,10 @@ class _Readers:
         return self.listings.late + self.files.late
 
 
-async def _in_slices(steps: Iterator[None]) -> None:
-    """Carry out `steps`, and let others run in between."""
-    ends = time.monotonic() + _SLICE_SECONDS
-    for _ in steps:
-        if time.monotonic() >= ends:
-            await asyncio.sleep(0)
-            ends = time.monotonic() + _SLICE_SECONDS
-
-
 def _tell(change: manifest_state.Change) -> None:
     """Log what an edit did: "web.yaml was edited: 1 Service added, 2 EndpointSlices changed"."""
     parts = [
-        f"{count} {kind}{'' if count == 1 or kind is names.Kind.ENDPOINTS else 's'} {verb}"
+        f"{count} {kind}{'' if count == 1 or kind.endswith('s') else 's'} {verb}"
         for verb, counts in (
             ("added", change.added),
             ("changed", change.changed),
@@ -413,13 +391,16 @@ def _read_if_changed(
     pause: document.Pause,
     *,
     allow_loopback: bool,
+    kinds: registry.Kinds,
 ) -> manifest_files.Reading | None:
     return manifest_files.read_if_changed(
-        path, known, changed, pause, allow_loopback=allow_loopback
+        path, known, changed, pause, allow_loopback=allow_loopback, kinds=kinds
     )
 
 
-def _standard_input(pause: document.Pause, *, allow_loopback: bool) -> manifest_files.Reading:
+def _standard_input(
+    pause: document.Pause, *, allow_loopback: bool, kinds: registry.Kinds
+) -> manifest_files.Reading:
     """All that comes on standard input, up to a bound.
 
     By its descriptor: sys.stdin has a lock, and Python aborts if a thread holds it at the end.
@@ -436,7 +417,9 @@ def _standard_input(pause: document.Pause, *, allow_loopback: bool) -> manifest_
         return manifest_files.Reading(signature, failure=text)
     if not data.strip():
         return manifest_files.Reading(signature, failure="nothing came on it")
-    return manifest_files.judged(bytes(data), signature, pause, allow_loopback=allow_loopback)
+    return manifest_files.judged(
+        bytes(data), signature, pause, allow_loopback=allow_loopback, kinds=kinds
+    )
 
 
 def _shown(path: Path) -> str:

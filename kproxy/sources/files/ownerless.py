@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 
 from kproxy.model import admission, names
-from kproxy.model.kinds import endpoints
+from kproxy.model.kinds import endpoints, service_kind
 from kproxy.sources import source
 from kproxy.sources.documents import document
 
-Tables = Mapping[names.Kind, Mapping[names.NamespacedName, admission.Accepted]]
+Tables = Mapping[str, Mapping[names.NamespacedName, admission.Accepted]]
 
 
 def notes(
@@ -25,11 +25,11 @@ def notes(
 
     `places` says which document gives an object, `quiet` of which documents worse is known.
     """
-    services = tables[names.Kind.SERVICE]
+    services = tables.get(service_kind.KIND.name, {})
     found = [
         each
         for each in _ownerless(tables, pause)
-        if places.get((each.origin, each.name)) not in quiet
+        if places.get((each.kind, each.name)) not in quiet
     ]
     similar = _by_lower_name(services) if found else {}
     made = [_note(each, places, similar) for each in islice(found, most)]
@@ -40,9 +40,9 @@ def notes(
 
 
 def _ownerless(tables: Tables, pause: document.Pause) -> Iterator[endpoints.EndpointsObject]:
-    services = tables[names.Kind.SERVICE]
+    services = tables.get(service_kind.KIND.name, {})
     for kind, table in tables.items():
-        if kind is names.Kind.SERVICE:
+        if kind == service_kind.KIND.name:
             continue
         for each in table.values():
             pause()
@@ -67,6 +67,6 @@ def _note(
     text = f"no file has the Service {each.service}, so nothing uses its endpoints"
     if near := similar.get(each.service.name.lower(), ()):
         text += f"; is Service {near[0]} meant?"
-    subject = f"{each.origin} {each.name}"
-    place = places.get((each.origin, each.name), "")
+    subject = f"{each.kind} {each.name}"
+    place = places.get((each.kind, each.name), "")
     return source.Problem(admission.Severity.NOTE, place, subject, text)

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from kproxy.model import names
-from kproxy.model.kinds import service_rules
+from kproxy.model.kinds import field_rules
 from kproxy.sources.transfer import framing
 
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
@@ -108,9 +108,7 @@ def identity(raw: msgspec.Raw) -> Identity | None:
         return None
     if metadata is None or not metadata.name:
         return None
-    name = names.NamespacedName(
-        metadata.namespace or service_rules.DEFAULT_NAMESPACE, metadata.name
-    )
+    name = names.NamespacedName(metadata.namespace or field_rules.DEFAULT_NAMESPACE, metadata.name)
     return Identity(name, metadata.resource_version or "")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kproxy.model import addresses, admission, names
-from kproxy.model.kinds import endpoints
+from kproxy.model.kinds import endpoint_slice_kind, endpoints, endpoints_kind
 
 TCP = names.Protocol.TCP
 WEB = names.NamespacedName("default", "web")
@@ -53,7 +53,7 @@ def test_an_endpoints_object_belongs_to_the_service_of_its_name() -> None:
     assert read == endpoints.EndpointsObject(
         WEB,
         WEB,
-        names.Kind.ENDPOINTS,
+        endpoints_kind.KIND.name,
         (endpoints.EndpointPort("", TCP, (at("10.1.0.1"), at("10.1.0.2"))),),
     )
     assert hash(read) == hash(accepted(endpoints_of("10.1.0.1", "10.1.0.2")))
@@ -86,7 +86,7 @@ def test_a_slice_belongs_to_the_service_its_label_names_in_its_own_namespace() -
     read = accepted(raw)
     assert read.name == names.NamespacedName("shop", "web-1")
     assert read.service == names.NamespacedName("shop", "web")
-    assert read.origin is names.Kind.ENDPOINT_SLICE
+    assert read.kind == endpoint_slice_kind.KIND.name
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 from kproxy import metrics
 from kproxy.model import names
-from kproxy.sources import source
+from kproxy.sources import source, store
 from kproxy.sources.access import kubeconfig
 from kproxy.sources.api import informer
 from tests import virtual_time
@@ -24,7 +24,7 @@ class Following:
     informed: informer.InformerSource
     changes: list[frozenset[names.NamespacedName]] = field(default_factory=list)
     told: list[source.Problem] = field(default_factory=list)
-    consumer: source.OnChange | None = None
+    consumer: store.Listener | None = None
     """Called with changes, beside their being kept."""
 
     def on_change(self, changed: frozenset[names.NamespacedName]) -> None:
@@ -74,13 +74,13 @@ async def following(
     made: list[Following] = []
     followed = informer.InformerSource(
         access or kubeconfig.ClusterAccess(api.url, "test"),
-        on_change=lambda changed: made[0].on_change(changed),
         on_problem=lambda problem: made[0].told.append(problem),
         clock=asyncio.get_running_loop().time,
         rng=random.Random(seed),
         **options,
     )
     made.append(Following(api, followed))
+    followed.store.subscribe(made[0].on_change)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(followed.run())
         try:

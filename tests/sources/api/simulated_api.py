@@ -109,10 +109,10 @@ class Proxy:
         self.changes: list[tuple[float, frozenset[names.NamespacedName]]] = []
         self.informed = informer.InformerSource(
             access,
-            on_change=self._on_change,
             on_problem=self.told.append,
             **{"clock": loop.time, "rng": random.Random(seed), **options},
         )
+        self.informed.store.subscribe(self._on_change)
         self.plane = recording.RecordingPlane()
         self.proxier = proxier.Proxier(
             self.informed.store, self.plane, rules.Options(locate=loopback.LoopbackPortal(1).locate)

@@ -6,12 +6,14 @@ import re
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from kproxy import metrics
 from kproxy.model import admission, names
+from kproxy.model.kinds.kind import Kind
 from kproxy.sources.access import kubeconfig
 from tests.sources.access import tls
 from tests.sources.api import fake_api, following
@@ -271,7 +273,7 @@ def test_an_object_that_trips_over_a_bug_is_quarantined_and_the_others_go_on(
     honest = admission.admit_as_steps
 
     def buggy(
-        kind: names.Kind, raw: object, *, allow_loopback: bool
+        kind: Kind[Any], raw: object, *, allow_loopback: bool
     ) -> Generator[None, None, admission.Admission]:
         if b"cursed" in bytes(raw):  # type: ignore[call-overload]
             raise ZeroDivisionError

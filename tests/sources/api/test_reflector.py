@@ -8,7 +8,8 @@ import pytest
 from aiohttp import test_utils, web
 
 from kproxy.model import names
-from kproxy.sources.api import client, discovery, reflector
+from kproxy.model.kinds import endpoint_rules
+from kproxy.sources.api import client, reflector
 from tests.sources.api import fake_api, following
 from tests.sources.api.fake_api import SERVICES, SLICES, fails, sends
 from tests.sources.api.following import on_fake_time
@@ -37,7 +38,7 @@ def test_it_lists_then_watches_from_the_version_of_the_list() -> None:
                 path: {each.query.get("labelSelector") for each in api.asked if each.path == path}
                 for path in (SERVICES, SLICES)
             }
-            assert selectors == {SERVICES: {None}, SLICES: {discovery.NOT_HEADLESS}}
+            assert selectors == {SERVICES: {None}, SLICES: {endpoint_rules.NOT_HEADLESS}}
             api.put(SLICES, "web-1", fake_api.sliced("web", "10.1.0.2"))
             await followed.until(lambda: followed.backends("web") == {"10.1.0.2"})
             api.remove(SERVICES, "web")

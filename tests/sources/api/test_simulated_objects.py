@@ -11,7 +11,7 @@ import pytest
 
 from kproxy.simulator.api.server_faults import Kind
 from kproxy.simulator.store import resources
-from kproxy.sources.api import reflector
+from kproxy.turns import SLICE
 from tests.sources.api import fake_api, simulated_api
 from tests.sources.api.simulated_api import Api, beside, until
 
@@ -91,7 +91,7 @@ async def test_k18_a_list_of_50_megabytes_lets_the_loop_turn_between_its_objects
     for number in range(50):
         api.put_service(f"s-{number}", f"10.96.0.{number + 1}")
     api.faults.set(Kind.OVERSIZED_OBJECTS, resource="services", size=1_000_000)
-    ticks = itertools.count(step=reflector.SLICE_SECONDS / 2)
+    ticks = itertools.count(step=SLICE / 2)
     async with api.server, beside(api, clock=lambda: float(next(ticks))) as proxy:
         turns = Turns()
         async with asyncio.timeout(60):
@@ -106,7 +106,7 @@ async def test_k18_the_loop_turns_between_many_small_objects() -> None:
     api = Api(streaming_lists=False)
     for number in range(3000):
         api.put_service(f"s-{number}", f"10.96.{number // 250}.{number % 250 + 1}")
-    ticks = itertools.count(step=reflector.SLICE_SECONDS / 10)
+    ticks = itertools.count(step=SLICE / 10)
     async with api.server, beside(api, clock=lambda: float(next(ticks))) as proxy:
         turns = Turns()
         async with asyncio.timeout(60):

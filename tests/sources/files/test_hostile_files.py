@@ -133,9 +133,7 @@ async def test_h13_cancelling_does_not_wait_for_a_read(
 ) -> None:
     stuck = Stuck(monkeypatch, "hung.yaml")
     (tmp_path / "hung.yaml").write_text(service("hung"))
-    source = manifests.ManifestSource(
-        [tmp_path], on_change=lambda _: None, on_problem=lambda _: None
-    )
+    source = manifests.ManifestSource([tmp_path], on_problem=lambda _: None)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(source.run())
         assert await asyncio.to_thread(stuck.called.wait, PATIENCE_SECONDS)
@@ -331,7 +329,7 @@ async def test_h2_a_relative_path_without_a_working_directory_is_refused(
     monkeypatch.chdir(folder)
     folder.rmdir()
     with pytest.raises(errors.ConfigError, match="the working directory has been removed"):
-        manifests.ManifestSource([root], on_change=lambda _: None, on_problem=lambda _: None)
+        manifests.ManifestSource([root], on_problem=lambda _: None)
 
 
 async def test_h13_files_are_followed_while_a_look_at_their_directory_takes_long(

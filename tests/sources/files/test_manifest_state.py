@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from kproxy.model import admission, names
+from kproxy.model.kinds import service_kind
 from kproxy.sources import source
 from kproxy.sources.files import manifest_files, manifest_state
 
@@ -34,7 +35,7 @@ def test_a_look_that_finds_nothing_new_does_no_work() -> None:
     assert second.tables is first.tables
     assert (second.updates, second.gone, second.changes) == ((), (), ())
     assert second.problems == first.problems
-    assert second.tables[names.Kind.SERVICE].keys() == {names.NamespacedName("default", "web")}
+    assert second.tables[service_kind.KIND.name].keys() == {names.NamespacedName("default", "web")}
 
 
 def test_a_problem_of_the_look_itself_is_told_and_goes() -> None:

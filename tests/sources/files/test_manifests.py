@@ -47,10 +47,10 @@ class Watched:
         self._stirred = asyncio.Event()
         self.source: source.Source = manifests.ManifestSource(
             paths,
-            on_change=self._on_change,
             on_problem=self._on_problem,
             allow_loopback=allow_loopback,
         )
+        self.source.store.subscribe(self._on_change)
 
     def _on_change(self, dirty: frozenset[names.NamespacedName]) -> None:
         self.changes.append(dirty)

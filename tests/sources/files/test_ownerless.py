@@ -1,11 +1,11 @@
 """Endpoints without a Service: said, with the Service that may be meant."""
 
 from kproxy.model import admission, names
-from kproxy.model.kinds import endpoints, services
+from kproxy.model.kinds import endpoint_slice_kind, endpoints, endpoints_kind, services
 from kproxy.sources.files import ownerless
 
 PLACES = {
-    (names.Kind.ENDPOINTS, names.NamespacedName("default", "web")): "a.yaml:9, document 2",
+    (endpoints_kind.KIND.name, names.NamespacedName("default", "web")): "a.yaml:9, document 2",
 }
 
 
@@ -19,23 +19,20 @@ def service(namespace: str, name: str) -> services.Service:
 
 
 def given_for(
-    namespace: str, name: str, origin: names.Kind = names.Kind.ENDPOINTS
+    namespace: str, name: str, kind: str = endpoints_kind.KIND.name
 ) -> endpoints.EndpointsObject:
-    own = name if origin is names.Kind.ENDPOINTS else f"{name}-1"
+    own = name if kind == endpoints_kind.KIND.name else f"{name}-1"
     return endpoints.EndpointsObject(
-        names.NamespacedName(namespace, own), names.NamespacedName(namespace, name), origin
+        names.NamespacedName(namespace, own), names.NamespacedName(namespace, name), kind
     )
 
 
 def told(
     *objects: admission.Accepted, most: int = 10, quiet: frozenset[str] = frozenset()
 ) -> list[str]:
-    tables: dict[names.Kind, dict[names.NamespacedName, admission.Accepted]] = {
-        kind: {} for kind in names.Kind
-    }
+    tables: dict[str, dict[names.NamespacedName, admission.Accepted]] = {}
     for each in objects:
-        kind = names.Kind.SERVICE if isinstance(each, services.Service) else each.origin
-        tables[kind][each.name] = each
+        tables.setdefault(each.kind, {})[each.name] = each
     return [str(problem) for problem in ownerless.notes(tables, PLACES, quiet, most, pause)]
 
 
@@ -56,7 +53,7 @@ def test_a_service_in_another_namespace_or_case_is_named() -> None:
     (namespace,) = told(service("prod", "web"), given_for("default", "web"))
     assert namespace.endswith("; is Service prod/web meant?")
     (case,) = told(
-        service("default", "web"), given_for("default", "Web", names.Kind.ENDPOINT_SLICE)
+        service("default", "web"), given_for("default", "Web", endpoint_slice_kind.KIND.name)
     )
     assert "EndpointSlice default/Web-1: no file has the Service default/Web" in case
     assert case.endswith("; is Service default/web meant?")

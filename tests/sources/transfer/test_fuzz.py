@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kproxy.model import names
+from kproxy.model.kinds import registry
 from kproxy.sources import intake, source
 from kproxy.sources.documents import reading
 from kproxy.sources.transfer import framing, wire
@@ -73,7 +73,7 @@ def test_s20_spoilt_watch_events_are_taken_in_or_refused_in_a_sentence(count: in
     assert len(good) > 20
     refused: list[str] = []
     told: list[source.Problem] = []
-    taking = intake.Intake(lambda _: None, told.append, allow_loopback=False)
+    taking = intake.Intake(told.append, allow_loopback=False)
     for _ in range(count):
         line = spoilt(chance, chance.choice(good)).replace(b"\n", b" ")
         framer = framing.LineFramer()
@@ -85,7 +85,7 @@ def test_s20_spoilt_watch_events_are_taken_in_or_refused_in_a_sentence(count: in
                 elif event.type == "ERROR":
                     wire.status(event.object)
                 else:
-                    taking.take(chance.choice(list(names.Kind)), event.object, "a watch")
+                    taking.take(chance.choice(registry.KINDS), event.object, "a watch")
         except framing.FramingError as error:
             refused.append(str(error))
     assert count * 0.1 < len(refused) < count

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from kproxy.model import objects
+from kproxy.model.kinds import service_kind
 from kproxy.sources.transfer import framing
 
 _raw = msgspec.json.Decoder(msgspec.Raw)
@@ -49,5 +50,5 @@ def test_a_value_that_is_no_json_is_complained_of_before_its_end(body: bytes) ->
 )
 def test_a_value_of_a_wrong_type_is_named_by_its_path(value: object, field: str) -> None:
     with pytest.raises(objects.ShapeError) as caught:
-        objects.decode(value, objects.Service)
+        objects.decode(value, service_kind.Service)
     assert caught.value.field == field

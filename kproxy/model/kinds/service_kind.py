@@ -1,21 +1,20 @@
-"""From API shapes to what a proxy works with: defaults, then kube-apiserver's rules.
+"""The kind Service: API shape, then defaults, then kube-apiserver's rules.
 
 A real cluster's objects have been through this once; hand-written manifests have not. Defaults
 are those of `pkg/apis/core/v1/defaults.go` (docs/behaviour.md row 2), rules those of
-`pkg/apis/core/validation/validation.go`, for the fields a proxy reads. This module has Services
-and what they share with endpoints, which `endpoint_validation` has.
+`pkg/apis/core/validation/validation.go`, for the fields a proxy reads.
 """
 
-import re
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator
 from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+import msgspec
 
 from kproxy.model import addresses, names, objects
-from kproxy.model.kinds import services
+from kproxy.model.kinds import field_rules, findings, services
+from kproxy.model.kinds.kind import Collection, Kind, Policy
 
-DEFAULT_NAMESPACE = "default"
 LABEL_SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 ANNOTATION_STRATEGY = "kproxy.io/strategy"
 
@@ -23,120 +22,72 @@ _PIECE = 128
 """Ports judged between two pauses."""
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
-_PROTOCOLS: Mapping[str | None, names.Protocol] = {
-    None: names.Protocol.TCP,
-    "": names.Protocol.TCP,
-    **{protocol.value: protocol for protocol in names.Protocol},
-}
 
 
-class Violation(NamedTuple):
-    """One broken rule: the field's path, the value found in words, the rule ("must be ...")."""
+class ServicePort(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`spec.ports[]`. targetPort is the endpoints controller's business (row 5)."""
 
-    field: str
-    found: str
-    rule: str
-
-    def __str__(self) -> str:
-        return f"{self.field} is {self.found} but {self.rule}"
+    port: int | None = None
+    name: str | None = None
+    protocol: str | None = None
+    node_port: int | None = None
 
 
-@dataclass(slots=True)
-class Findings:
-    """What checking one object brought to light, collected as the checks go along.
+class ClientIPConfig(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`spec.sessionAffinityConfig.clientIP`."""
 
-    `violations` make the object invalid. `refused` are endpoint addresses left out by the
-    address policy, the rest of the object being good. `notes` explain what is not an error.
-    """
-
-    violations: list[Violation] = field(default_factory=list)
-    refused: list[Violation] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def violate(self, where: str, value: object, rule: str) -> None:
-        """Record that `value` at the field path `where` breaks `rule`."""
-        self.violations.append(Violation(where, objects.shown(value), rule))
-
-    def refuse(self, where: str, value: object, rule: str) -> None:
-        """Record that the endpoint address `value` is left out because of `rule`."""
-        self.refused.append(Violation(where, objects.shown(value), rule))
+    timeout_seconds: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NameRule:
-    """A syntax for names, in the words of k8s.io/apimachinery's validation package."""
+class SessionAffinityConfig(msgspec.Struct, frozen=True, gc=False):
+    """`spec.sessionAffinityConfig`."""
 
-    pattern: re.Pattern[str]
-    longest: int
-    words: str
-
-    def admits(self, name: str) -> bool:
-        """Whether `name` has this syntax."""
-        return len(name) <= self.longest and self.pattern.fullmatch(name) is not None
+    client_ip: ClientIPConfig | None = msgspec.field(default=None, name="clientIP")
 
 
-_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
-DNS_LABEL = NameRule(
-    re.compile(_LABEL),
-    63,
-    "must be a DNS-1123 label: at most 63 of a-z, 0-9 and '-', no '-' at either end",
-)
-DNS_1035_LABEL = NameRule(
-    re.compile(r"[a-z](?:[-a-z0-9]*[a-z0-9])?"),
-    63,
-    "must be a DNS-1035 label: at most 63 of a-z, 0-9 and '-', a letter first, no '-' last",
-)
-"""What Kubernetes before 1.34 asks of a Service's name."""
-DNS_SUBDOMAIN = NameRule(
-    re.compile(rf"{_LABEL}(?:\.{_LABEL})*"),
-    253,
-    "must be a DNS-1123 subdomain: at most 253 of a-z, 0-9, '-' and '.'",
-)
+class ServiceSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`spec` of a Service."""
+
+    type: str | None = None
+    cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
+    ports: tuple[ServicePort, ...] | None = None
+    external_ips: tuple[str, ...] | None = msgspec.field(default=None, name="externalIPs")
+    session_affinity: str | None = None
+    session_affinity_config: SessionAffinityConfig | None = None
+    internal_traffic_policy: str | None = None
+    external_traffic_policy: str | None = None
+    allocate_load_balancer_node_ports: bool | None = None
 
 
-def identity(
-    metadata: objects.ObjectMeta | None, rule: NameRule, found: Findings
-) -> names.NamespacedName:
-    """The object's key; the namespace defaults to `default`, as in kubectl without a context."""
-    name = (metadata.name if metadata else None) or ""
-    namespace = (metadata.namespace if metadata else None) or DEFAULT_NAMESPACE
-    if not name:
-        found.violate("metadata.name", None, "must be given")
-    elif not rule.admits(name):
-        found.violate("metadata.name", name, rule.words)
-    if not DNS_LABEL.admits(namespace):
-        found.violate("metadata.namespace", namespace, DNS_LABEL.words)
-    return names.NamespacedName(namespace, name)
+class LoadBalancerIngress(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`status.loadBalancer.ingress[]`."""
+
+    ip: str | None = None
+    ip_mode: str | None = None
 
 
-def port_number(value: int | None, where: str, found: Findings) -> int:
-    """A port that something listens on: 1 to 65535."""
-    if value is None or not 1 <= value <= 65535:
-        found.violate(where, value, "must be from 1 to 65535")
-    return value or 0
+class LoadBalancerStatus(msgspec.Struct, frozen=True, gc=False):
+    """`status.loadBalancer`."""
+
+    ingress: tuple[LoadBalancerIngress, ...] | None = None
 
 
-def port_name(name: str | None, where: str, found: Findings, *, required: bool) -> str:
-    """A port's name, "" when it has none, which is allowed for an only port (row 4)."""
-    if name:
-        if not DNS_LABEL.admits(name):
-            found.violate(where, name, DNS_LABEL.words)
-        return name
-    if required:
-        found.violate(where, None, "must be given when there is more than one port")
-    return ""
+class ServiceStatus(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`status` of a Service."""
+
+    load_balancer: LoadBalancerStatus | None = None
 
 
-def protocol(value: str | None, where: str, found: Findings) -> names.Protocol:
-    """A transport protocol; TCP when absent or empty. Upper case only, as in the API."""
-    known = _PROTOCOLS.get(value)
-    if known is None:
-        found.violate(where, value, "must be TCP, UDP or SCTP")
-    return known or names.Protocol.TCP
+class Service(msgspec.Struct, frozen=True, gc=False):
+    """`v1` Service."""
+
+    metadata: objects.ObjectMeta | None = None
+    spec: ServiceSpec | None = None
+    status: ServiceStatus | None = None
 
 
-def service_steps(
-    shape: objects.Service, found: Findings
+def judge(
+    shape: Service, found: findings.Findings, _: Policy, /
 ) -> Generator[None, None, services.Service | None]:
     """The Service that `shape` describes, or None when `found` has violations.
 
@@ -147,9 +98,9 @@ def service_steps(
     a Service that no apiserver has completed yet: its `wants` say so. Names follow the relaxed
     rule of Kubernetes 1.34 (KEP-5311): they may start with a digit.
     """
-    spec = shape.spec or objects.ServiceSpec()
+    spec = shape.spec or ServiceSpec()
     metadata = shape.metadata or objects.ObjectMeta()
-    key = identity(metadata, DNS_LABEL, found)
+    key = field_rules.identity(metadata, field_rules.DNS_LABEL, found)
     kind = _choice(spec.type, services.ServiceType.CLUSTER_IP, "spec.type", found)
     cluster_ip = _cluster_ip(spec, kind, found)
     policies = _policies(spec, kind, found)
@@ -173,7 +124,7 @@ def service_steps(
     return None if found.violations else made
 
 
-def _choice(value: str | None, default: _Choice, where: str, found: Findings) -> _Choice:
+def _choice(value: str | None, default: _Choice, where: str, found: findings.Findings) -> _Choice:
     """A member of `default`'s enumeration; `default` when absent or empty."""
     if not value:
         return default
@@ -184,7 +135,7 @@ def _choice(value: str | None, default: _Choice, where: str, found: Findings) ->
         return default
 
 
-def _cluster_ip(spec: objects.ServiceSpec, kind: services.ServiceType, found: Findings) -> str:
+def _cluster_ip(spec: ServiceSpec, kind: services.ServiceType, found: findings.Findings) -> str:
     if kind is services.ServiceType.EXTERNAL_NAME:
         return ""
     text = spec.cluster_ip
@@ -203,7 +154,7 @@ def _cluster_ip(spec: objects.ServiceSpec, kind: services.ServiceType, found: Fi
     return address.text
 
 
-def _wants_node_ports(spec: objects.ServiceSpec, kind: services.ServiceType) -> bool:
+def _wants_node_ports(spec: ServiceSpec, kind: services.ServiceType) -> bool:
     """Whether kube-apiserver would give each port a node port that has none."""
     if kind is services.ServiceType.LOAD_BALANCER:
         return spec.allocate_load_balancer_node_ports is not False
@@ -211,7 +162,7 @@ def _wants_node_ports(spec: objects.ServiceSpec, kind: services.ServiceType) -> 
 
 
 def _policies(
-    spec: objects.ServiceSpec, kind: services.ServiceType, found: Findings
+    spec: ServiceSpec, kind: services.ServiceType, found: findings.Findings
 ) -> tuple[services.TrafficPolicy, services.TrafficPolicy]:
     """The internal and the external traffic policy."""
     cluster = services.TrafficPolicy.CLUSTER
@@ -226,7 +177,7 @@ def _policies(
 
 
 def _service_ports(
-    spec: objects.ServiceSpec, kind: services.ServiceType, found: Findings
+    spec: ServiceSpec, kind: services.ServiceType, found: findings.Findings
 ) -> Generator[None, None, tuple[services.ServicePort, ...]]:
     made = []
     several = len(spec.ports or ()) > 1
@@ -248,21 +199,21 @@ def _service_ports(
 
 
 def _service_port(
-    port: objects.ServicePort, where: str, found: Findings, *, several: bool
+    port: ServicePort, where: str, found: findings.Findings, *, several: bool
 ) -> services.ServicePort:
     node_port = port.node_port or 0
     if not 0 <= node_port <= 65535:
         found.violate(f"{where}.nodePort", node_port, "must be from 0 to 65535")
     return services.ServicePort(
-        name=port_name(port.name, f"{where}.name", found, required=several),
-        protocol=protocol(port.protocol, f"{where}.protocol", found),
-        port=port_number(port.port, f"{where}.port", found),
+        name=field_rules.port_name(port.name, f"{where}.name", found, required=several),
+        protocol=field_rules.protocol(port.protocol, f"{where}.protocol", found),
+        port=field_rules.port_number(port.port, f"{where}.port", found),
         node_port=node_port,
     )
 
 
 def _check_unique(
-    ports: tuple[services.ServicePort, ...], found: Findings
+    ports: tuple[services.ServicePort, ...], found: findings.Findings
 ) -> Generator[None, None, None]:
     """Names are unique; so are numbers, node ports too, within a protocol (row 6)."""
     first: dict[tuple[object, ...], int] = {}
@@ -282,7 +233,7 @@ def _check_unique(
                 found.violate(f"spec.ports[{index}].{attribute}", value, rule)
 
 
-def _affinity_seconds(spec: objects.ServiceSpec, found: Findings) -> int | None:
+def _affinity_seconds(spec: ServiceSpec, found: findings.Findings) -> int | None:
     """ClientIP's timeout, 10800 when nothing is said at any level; None without affinity.
 
     With affinity None the apiserver's defaulting *clears* the config before its validation
@@ -307,7 +258,7 @@ def _affinity_seconds(spec: objects.ServiceSpec, found: Findings) -> int | None:
     return seconds
 
 
-def _external_ips(spec: objects.ServiceSpec, found: Findings) -> tuple[str, ...]:
+def _external_ips(spec: ServiceSpec, found: findings.Findings) -> tuple[str, ...]:
     made = []
     for index, text in enumerate(spec.external_ips or ()):
         address = addresses.parse(text)
@@ -320,7 +271,7 @@ def _external_ips(spec: objects.ServiceSpec, found: Findings) -> tuple[str, ...]
     return tuple(made)
 
 
-def _load_balancer_ips(status: objects.ServiceStatus, found: Findings) -> tuple[str, ...]:
+def _load_balancer_ips(status: ServiceStatus, found: findings.Findings) -> tuple[str, ...]:
     """Ingress addresses to intercept: not hostnames, and not those of mode Proxy (15, 16)."""
     made = []
     ingress = (status.load_balancer.ingress if status.load_balancer else None) or ()
@@ -338,7 +289,7 @@ def _load_balancer_ips(status: objects.ServiceStatus, found: Findings) -> tuple[
     return tuple(made)
 
 
-def _strategy(metadata: objects.ObjectMeta, found: Findings) -> services.Strategy | None:
+def _strategy(metadata: objects.ObjectMeta, found: findings.Findings) -> services.Strategy | None:
     value = (metadata.annotations or {}).get(ANNOTATION_STRATEGY)
     if value is None:
         return None
@@ -348,3 +299,19 @@ def _strategy(metadata: objects.ObjectMeta, found: Findings) -> services.Strateg
         rule = f"must be one of {', '.join(services.Strategy)}"
         found.violate(f'metadata.annotations["{ANNOTATION_STRATEGY}"]', value, rule)
         return None
+
+
+def _owner(service: services.Service) -> tuple[names.NamespacedName, ...]:
+    return (service.name,)
+
+
+# Asked for without a selector, unlike by kube-proxy: headless Services and those of another proxy
+# are not served either, but users want to see that, and why. They wait for their endpoints,
+# because a Service without them would refuse its clients.
+KIND = Kind(
+    name=services.Service.kind,
+    collection=Collection("services", waits=True),
+    shape=Service,
+    judge=judge,
+    owner=_owner,
+)

@@ -1,0 +1,126 @@
+"""The kind EndpointSlice: API shape, and kube-apiserver's rules."""
+
+from collections.abc import Generator, Sequence
+
+import msgspec
+
+from kproxy.model import names, objects
+from kproxy.model.kinds import endpoint_rules, endpoints, field_rules, findings
+from kproxy.model.kinds.kind import Collection, Kind, Policy
+
+NAME = "EndpointSlice"
+LABEL_SERVICE_NAME = "kubernetes.io/service-name"
+TOPOLOGY_HOSTNAME = "kubernetes.io/hostname"
+
+
+class EndpointConditions(msgspec.Struct, frozen=True, gc=False):
+    """`endpoints[].conditions` of an EndpointSlice; what absence means is row 35's."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class SliceEndpoint(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`endpoints[]` of an EndpointSlice. `topology` is v1beta1's, before it had nodeName."""
+
+    addresses: tuple[str, ...] | None = None
+    conditions: EndpointConditions | None = None
+    node_name: str | None = None
+    topology: dict[str, str] | None = None
+
+
+class EndpointSlice(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`discovery.k8s.io/v1` and `v1beta1` EndpointSlice."""
+
+    metadata: objects.ObjectMeta | None = None
+    address_type: str | None = None
+    endpoints: tuple[SliceEndpoint, ...] | None = None
+    ports: tuple[endpoint_rules.EndpointPort, ...] | None = None
+
+
+def judge(
+    shape: EndpointSlice, found: findings.Findings, policy: Policy, /
+) -> Generator[None, None, endpoints.EndpointsObject | None]:
+    """What an EndpointSlice says, or None when it is invalid or not for a proxy.
+
+    Not for a proxy are slices that name no Service, and those of type FQDN (rows 36, 37).
+    The Service is looked for in the slice's own namespace only (docs/faults.md S09), and of
+    every endpoint only the first address counts (row 36). Yields where others can be let run.
+    """
+    yield
+    if endpoint_rules.is_headless(shape.metadata):
+        return None
+    key = field_rules.identity(shape.metadata, field_rules.DNS_SUBDOMAIN, found)
+    ports = yield from _slice_ports(shape.ports or (), found)
+    if shape.address_type not in {"IPv4", "IPv6", "FQDN"}:
+        found.violate("addressType", shape.address_type, "must be IPv4, IPv6 or FQDN")
+    if shape.address_type == "FQDN":
+        found.notes.append("addressType is FQDN, which a proxy cannot dial")
+        return None
+    listed: list[tuple[str, endpoint_rules.Conditions]] = []
+    gate = endpoint_rules.Gate(
+        found, allow_loopback=policy.allow_loopback, family=shape.address_type
+    )
+    for index, entry in enumerate(shape.endpoints or ()):
+        if index % endpoint_rules.PIECE == endpoint_rules.PIECE - 1:
+            yield
+        text = entry.addresses[0] if entry.addresses else None
+        address = gate.admitted(text, f"endpoints[{index}].addresses[0]")
+        if address:
+            listed.append((address, _conditions(entry)))
+    gate.conclude()
+    service = (shape.metadata.labels or {}).get(LABEL_SERVICE_NAME) if shape.metadata else None
+    if not service:
+        found.notes.append(f"no label {LABEL_SERVICE_NAME} says which Service it belongs to")
+    if found.violations or not service:
+        return None
+    groups: endpoint_rules.Groups = {}
+    room = endpoint_rules.MOST_ENDPOINTS // max(len(ports), 1)
+    if len(listed) > room:
+        found.refuse("endpoints", len(listed), f"must be at most {room} with {len(ports)} ports")
+    yield from endpoint_rules.add(groups, ports, listed[:room])
+    owner = names.NamespacedName(key.namespace, service)
+    ports_made = yield from endpoint_rules.merged_ports(groups)
+    return endpoints.EndpointsObject(key, owner, NAME, ports_made)
+
+
+def _conditions(entry: SliceEndpoint) -> endpoint_rules.Conditions:
+    """Absent means ready, serving and not terminating (row 35); v1beta1 had topology (29)."""
+    node = entry.node_name or (entry.topology or {}).get(TOPOLOGY_HOSTNAME, "")
+    given = entry.conditions
+    if given is None:
+        return True, True, False, node
+    return given.ready is not False, given.serving is not False, given.terminating is True, node
+
+
+def _slice_ports(
+    ports: Sequence[endpoint_rules.EndpointPort], found: findings.Findings
+) -> Generator[None, None, list[endpoint_rules.Port]]:
+    """The ports a proxy can serve: one without a number means "every port", so it is not one."""
+    made: dict[str, endpoint_rules.Port] = {}
+    for index, port in enumerate(ports):
+        if index % endpoint_rules.PIECE == endpoint_rules.PIECE - 1:
+            yield
+        if port.port is None:
+            found.notes.append(f"ports[{index}].port is absent, which a proxy cannot serve")
+            continue
+        read = endpoint_rules.port(port, f"ports[{index}]", found, required=False)
+        if made.setdefault(read.name, read) is not read:
+            found.violate(f"ports[{index}].name", read.name, "must be unique")
+    return list(made.values())
+
+
+# discovery.k8s.io/v1 came with Kubernetes 1.21, and v1beta1 went with 1.25.
+KIND = Kind(
+    name=NAME,
+    collection=Collection(
+        "endpointslices",
+        "discovery.k8s.io",
+        ("v1", "v1beta1"),
+        selector=endpoint_rules.NOT_HEADLESS,
+    ),
+    shape=EndpointSlice,
+    judge=judge,
+    owner=endpoint_rules.owner,
+)

@@ -1,0 +1,93 @@
+"""Rules that kinds share: names, ports, protocols.
+
+They are those of kube-apiserver (`pkg/apis/core/validation/validation.go` and
+k8s.io/apimachinery's validation package).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kproxy.model import names, objects
+from kproxy.model.kinds import findings
+
+DEFAULT_NAMESPACE = "default"
+
+_PROTOCOLS: Mapping[str | None, names.Protocol] = {
+    None: names.Protocol.TCP,
+    "": names.Protocol.TCP,
+    **{protocol.value: protocol for protocol in names.Protocol},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NameRule:
+    """A syntax for names, in the words of k8s.io/apimachinery's validation package."""
+
+    pattern: re.Pattern[str]
+    longest: int
+    words: str
+
+    def admits(self, name: str) -> bool:
+        """Whether `name` has this syntax."""
+        return len(name) <= self.longest and self.pattern.fullmatch(name) is not None
+
+
+_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+DNS_LABEL = NameRule(
+    re.compile(_LABEL),
+    63,
+    "must be a DNS-1123 label: at most 63 of a-z, 0-9 and '-', no '-' at either end",
+)
+DNS_1035_LABEL = NameRule(
+    re.compile(r"[a-z](?:[-a-z0-9]*[a-z0-9])?"),
+    63,
+    "must be a DNS-1035 label: at most 63 of a-z, 0-9 and '-', a letter first, no '-' last",
+)
+"""What Kubernetes before 1.34 asks of a Service's name."""
+DNS_SUBDOMAIN = NameRule(
+    re.compile(rf"{_LABEL}(?:\.{_LABEL})*"),
+    253,
+    "must be a DNS-1123 subdomain: at most 253 of a-z, 0-9, '-' and '.'",
+)
+
+
+def identity(
+    metadata: objects.ObjectMeta | None, rule: NameRule, found: findings.Findings
+) -> names.NamespacedName:
+    """The object's key; the namespace defaults to `default`, as in kubectl without a context."""
+    name = (metadata.name if metadata else None) or ""
+    namespace = (metadata.namespace if metadata else None) or DEFAULT_NAMESPACE
+    if not name:
+        found.violate("metadata.name", None, "must be given")
+    elif not rule.admits(name):
+        found.violate("metadata.name", name, rule.words)
+    if not DNS_LABEL.admits(namespace):
+        found.violate("metadata.namespace", namespace, DNS_LABEL.words)
+    return names.NamespacedName(namespace, name)
+
+
+def port_number(value: int | None, where: str, found: findings.Findings) -> int:
+    """A port that something listens on: 1 to 65535."""
+    if value is None or not 1 <= value <= 65535:
+        found.violate(where, value, "must be from 1 to 65535")
+    return value or 0
+
+
+def port_name(name: str | None, where: str, found: findings.Findings, *, required: bool) -> str:
+    """A port's name, "" when it has none, which is allowed for an only port (row 4)."""
+    if name:
+        if not DNS_LABEL.admits(name):
+            found.violate(where, name, DNS_LABEL.words)
+        return name
+    if required:
+        found.violate(where, None, "must be given when there is more than one port")
+    return ""
+
+
+def protocol(value: str | None, where: str, found: findings.Findings) -> names.Protocol:
+    """A transport protocol; TCP when absent or empty. Upper case only, as in the API."""
+    known = _PROTOCOLS.get(value)
+    if known is None:
+        found.violate(where, value, "must be TCP, UDP or SCTP")
+    return known or names.Protocol.TCP
