@@ -4,6 +4,7 @@ Cases: C14, S09 of docs/faults.md.
 """
 
 import pytest
+import structlog.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -177,3 +178,58 @@ def test_any_history_ends_like_a_fresh_start_and_what_is_not_dirty_looks_the_sam
 @pytest.mark.parametrize("kind", [each.name for each in registry.KINDS])
 def test_deleting_what_is_unknown_dirties_nothing(kind: str) -> None:
     assert store.Store().delete(kind, WEB) == NOTHING
+
+
+def test_every_subscriber_is_called_until_it_cancels() -> None:
+    kept = store.Store()
+    first: list[store.Dirty] = []
+    second: list[store.Dirty] = []
+    ended = kept.subscribe(first.append)
+    kept.subscribe(second.append)
+    kept.announce(frozenset({WEB}))
+    ended.cancel()
+    ended.cancel()
+    kept.announce(frozenset({DB}))
+    assert first == [{WEB}]
+    assert second == [{WEB}, {DB}]
+
+
+def test_a_subscriber_that_cancels_another_one_from_its_call_is_obeyed_at_once() -> None:
+    kept = store.Store()
+    heard: list[store.Dirty] = []
+    kept.subscribe(lambda _: later.cancel())
+    later = kept.subscribe(heard.append)
+    kept.announce(frozenset({WEB}))
+    assert heard == []
+
+
+def test_a_subscriber_that_raises_harms_no_other_and_gets_the_changes_again() -> None:
+    kept = store.Store()
+    bad: list[store.Dirty] = []
+    good: list[store.Dirty] = []
+
+    def fails_once(dirty: store.Dirty) -> None:
+        bad.append(dirty)
+        if len(bad) == 1:
+            raise ZeroDivisionError
+
+    kept.subscribe(fails_once)
+    kept.subscribe(good.append)
+    with structlog.testing.capture_logs() as logs:
+        kept.announce(frozenset({WEB}))
+    kept.announce(frozenset({DB}))
+    kept.announce(frozenset())
+    assert good == [{WEB}, {DB}, NOTHING]
+    assert bad == [{WEB}, {WEB, DB}, NOTHING]
+    assert [each["log_level"] for each in logs] == ["error"]
+
+
+def test_objects_are_found_by_the_service_that_they_concern() -> None:
+    kept = store.Store()
+    kept.apply(sliced("web", "10.1.0.1"))
+    kept.apply(sliced("other", "10.1.0.2"))
+    kept.apply(sliced("db", "10.1.0.3"))
+    found = kept.of_service(endpoint_slice_kind.KIND, WEB)
+    assert {each.name.name for each in found} == {"web", "other", "db"}
+    assert kept.of_service(endpoint_slice_kind.KIND, DB) == ()
+    assert kept.all(endpoint_slice_kind.KIND).keys() == {each.name for each in found}
