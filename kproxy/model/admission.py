@@ -204,10 +204,8 @@ def _meant(api_version: str, kind: str, known: _Known) -> Kind[Any] | None:
     """
     group = api_version.rpartition("/")[0].lower()
     meant = known.meant.get(kind.lower())
-    if meant is None or group not in {
-        "",
-        *(each.collection.group for each in known.meant.values()),
-    }:
+    groups = {each.collection.group for each in known.meant.values()}
+    if meant is None or group not in groups:
         return None
     return None if (group, kind) == (meant.collection.group, meant.name) else meant
 
