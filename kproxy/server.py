@@ -20,13 +20,13 @@ from urllib import parse
 
 import structlog
 
-from kproxy import config, errors, events, process, ready_file
+from kproxy import config, errors, events, process, ready_file, turns
 from kproxy.datapath import data_path
 from kproxy.model import addresses, admission, forwarding, names
 from kproxy.ops import event_log, health, surface
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed, status
-from kproxy.plane import in_process
+from kproxy.plane import in_process, plane
 from kproxy.portal import budget, loopback
 from kproxy.reconcile import proxier, report, rules, runner
 from kproxy.sources import source
@@ -51,17 +51,7 @@ class Server:
         self._source = self._make_source(cfg)
         self.feed = events.Feed()
         """What happens here, for who subscribes."""
-        self._plane = in_process.InProcessPlane(
-            data_path.Limits(
-                half_closed_timeout=cfg.half_closed_timeout,
-                idle_timeout=cfg.idle_timeout,
-                keepalive_idle=cfg.keepalive_idle,
-                max_connections=cfg.max_connections,
-                max_listeners=cfg.max_listeners,
-            ),
-            max_affinity_clients=cfg.max_affinity_clients,
-            feed=self.feed,
-        )
+        self._plane = make_plane(cfg, self.feed)
         self._proxier = proxier.Proxier(
             self._source.store,
             self._plane,
@@ -263,6 +253,7 @@ class Server:
             yield from self._ready_file.write(content)
 
     async def _drain(self) -> None:
+        await self._plane.refresh(plane.Part.TOTALS, turns.Turns())
         open_now = self._plane.totals().connections
         grace = self._config.grace_period
         _log.info("stopping", open_connections=open_now, grace_seconds=grace)
@@ -270,7 +261,7 @@ class Server:
             draining = group.create_task(self._plane.drain(grace))
             killed = group.create_task(self._killed.wait())
             await asyncio.wait({draining, killed}, return_when=asyncio.FIRST_COMPLETED)
-            left = draining.result() if draining.done() else self._plane.abort()
+            left = draining.result() if draining.done() else await self._plane.abort()
             draining.cancel()
             killed.cancel()
         _log.info("stopped", connections_reset=left)
@@ -288,6 +279,24 @@ async def serve(cfg: config.Config, dropped_log_lines: Callable[[], int] = lambd
             await server.run()
     finally:
         gc.enable()
+
+
+def make_plane(cfg: config.Config, feed: events.Feed) -> plane.DataPlane:
+    """The data plane of a Server, which closes it. Raises ConfigError as `InProcessPlane` does."""
+    return in_process.InProcessPlane(
+        limits(cfg), max_affinity_clients=cfg.max_affinity_clients, feed=feed
+    )
+
+
+def limits(cfg: config.Config) -> data_path.Limits:
+    """The bounds of the data path."""
+    return data_path.Limits(
+        half_closed_timeout=cfg.half_closed_timeout,
+        idle_timeout=cfg.idle_timeout,
+        keepalive_idle=cfg.keepalive_idle,
+        max_connections=cfg.max_connections,
+        max_listeners=cfg.max_listeners,
+    )
 
 
 def _socket_address(text: str) -> addresses.SocketAddress | None:

@@ -15,6 +15,27 @@ os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
 isolation.enter()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a suite be run on another data plane than the one that users have."""
+    parser.addoption(
+        "--plane",
+        choices=("in-process", "process"),
+        default="in-process",
+        help="where the data plane of the proxies under test is: see tests/plane/remote.py",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give every proxy that tests make or start the data plane that was asked for."""
+    if config.getoption("plane") == "process":
+        from kproxy import server  # noqa: PLC0415
+        from tests.plane import remote  # noqa: PLC0415
+
+        server.make_plane = remote.make_plane
+        os.environ["KPROXY_TESTS_PROGRAM"] = "tests.plane.program"
+        os.environ["PYTHONPATH"] = str(remote.ROOT)
+
+
 @pytest.fixture
 def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the test's own, as pytest's, but of a short name.

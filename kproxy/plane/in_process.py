@@ -115,7 +115,7 @@ class InProcessPlane:
         """See `plane.DataPlane`."""
         return await self._path.drain(grace)
 
-    def abort(self) -> int:
+    async def abort(self) -> int:
         """See `plane.DataPlane`."""
         return self._path.abort_all()
 
@@ -158,6 +158,16 @@ class InProcessPlane:
             penalized_until=self._box.until(backend),
             own_address_of=self._box.owner(backend),
         )
+
+    def service_ports(self) -> tuple[names.ServicePortName, ...]:
+        """The service ports that are known."""
+        return tuple(self._ports)
+
+    def backends(self, name: names.ServicePortName) -> frozenset[addresses.SocketAddress]:
+        """What a service port is balanced over, and what its connections go to still."""
+        state = self._ports[name]
+        counted = (addresses.SocketAddress(*each) for each in state.counters.endpoints)
+        return frozenset(counted).union(*(each.members for each in state.balancers.values()))
 
     def affinity(self, name: names.ServicePortName, limit: int) -> list[snapshots.Binding]:
         """See `plane.Readable`."""

@@ -85,7 +85,7 @@ class DataPlane(Forwarder, Readable, Protocol):
         Returns how many were left and reset. Cancelling it leaves them as they are.
         """
 
-    def abort(self) -> int:
+    async def abort(self) -> int:
         """Reset every open connection; returns how many there were."""
 
     def close(self) -> None:

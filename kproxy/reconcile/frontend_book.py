@@ -5,9 +5,10 @@ perhaps when the frontend is no longer wanted. Only the answer to the last reque
 says anything about that address.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
-from kproxy.model import addresses, forwarding
+from kproxy.model import addresses, forwarding, names
 from kproxy.portal import claims
 
 
@@ -37,6 +38,7 @@ class FrontendBook:
         self._requests: dict[addresses.SocketAddress, _Request] = {}
         self._failed: dict[addresses.SocketAddress, str] = {}
         self._unanswered: dict[addresses.SocketAddress, int] = {}
+        self._opening: Counter[names.ServicePortName] = Counter()
         self.open = 0
         """How many frontends are open."""
 
@@ -44,6 +46,10 @@ class FrontendBook:
     def opening(self) -> int:
         """How many frontends are asked for and neither open nor failed yet."""
         return len(self._requests) - self.open
+
+    def is_opening(self, name: names.ServicePortName) -> bool:
+        """Whether some frontend of a service port is asked for and neither open nor failed."""
+        return name in self._opening
 
     @property
     def failed(self) -> list[addresses.SocketAddress]:
@@ -73,6 +79,7 @@ class FrontendBook:
         """The data plane is asked to open `address`, which it was not before."""
         self._requests[address] = _Request(claim, self._failed.pop(address, ""))
         self._unanswered[address] = self._unanswered.get(address, 0) + 1
+        self._opening[claim.name] += 1
 
     def unask(self, address: addresses.SocketAddress) -> None:
         """The request could not be sent: no answer comes."""
@@ -82,8 +89,13 @@ class FrontendBook:
     def close(self, address: addresses.SocketAddress) -> bool:
         """The data plane is asked to close `address`; False if it need not be."""
         request = self._requests.pop(address, None)
-        self.open -= request is not None and request.is_open
-        return request is not None
+        if request is None:
+            return False
+        if request.is_open:
+            self.open -= 1
+        else:
+            self._end_opening(request.claim.name)
+        return True
 
     def give_up(self, address: addresses.SocketAddress) -> None:
         """`address` is not wanted: whether it could be opened no longer matters."""
@@ -96,6 +108,7 @@ class FrontendBook:
         request = self._requests.get(report.address)
         if request is None:
             return None
+        self._end_opening(request.claim.name)
         if isinstance(report, forwarding.Opened):
             request.is_open = True
             self.open += 1
@@ -103,6 +116,11 @@ class FrontendBook:
         del self._requests[report.address]
         self._failed[report.address] = report.reason
         return Change(request.claim, report.reason, is_news=report.reason != request.known)
+
+    def _end_opening(self, name: names.ServicePortName) -> None:
+        self._opening[name] -= 1
+        if not self._opening[name]:
+            del self._opening[name]
 
     def _settle(self, address: addresses.SocketAddress) -> int:
         """One request less is unanswered; how many there are still."""

@@ -193,7 +193,8 @@ class Proxier:
         """Carry out what the dirty Services require. Must not run before the first lists are in.
 
         Yields between pieces of work of some 100 us; only one sync may be under way. Returns the
-        service ports whose frontends may be in another state than when a sync last returned.
+        service ports whose frontends may be in another state than when a sync last returned. Those
+        that the data plane has not answered for come with a later sync.
 
         A frontend that cannot be opened is reported and left for a later sync; it never keeps
         another one from being served.
@@ -269,6 +270,13 @@ class Proxier:
 
     def _take_touched(self) -> Steps:
         touched, self._touched = self._touched, {}
+        if self._book.opening:
+            # Their state is known with the answer, which touches them again.
+            for count, name in enumerate(list(touched), 1):
+                if self._book.is_opening(name):
+                    del touched[name]
+                if count % _STRIDE == 0:
+                    yield
         # Nearly in order already, which is why it is a dict.
         return (yield from steps.sorted_in_steps(touched, tuple))
 

@@ -79,7 +79,7 @@ def following(folder: Path, kubeconfig: Path, *, wrapper: Sequence[str] = ()) ->
     """Run a proxy beside the cluster of a kubeconfig, and end it at the end. Not ready yet."""
     folder.mkdir(mode=0o700)
     command = [
-        *(*wrapper, sys.executable, "-m", "kproxy", "run", "--kubeconfig", str(kubeconfig)),
+        *(*wrapper, *daemon.PROGRAM, "run", "--kubeconfig", str(kubeconfig)),
         *("--ready-file", str(folder / "ready.json"), "--control", str(folder / "control")),
         *("--healthz-bind-address", "", "--metrics-bind-address", "127.0.0.1:0"),
         "--allow-loopback-endpoints",

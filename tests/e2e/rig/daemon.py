@@ -21,6 +21,9 @@ DEADLINE = 20.0
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
 """What users have: with unbuffered standard streams, some hangs at exit do not show."""
 
+PROGRAM = (sys.executable, "-m", os.environ.get("KPROXY_TESTS_PROGRAM", "kproxy"))
+"""The proxy under test; `pytest --plane` may ask for another one."""
+
 Address = tuple[str, int]
 
 
@@ -158,7 +161,7 @@ def running(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     ready_file, log_file = folder / "ready.json", folder / "stderr.log"
     command = [
-        *(*wrapper, sys.executable, "-m", "kproxy", "run", source, str(objects)),
+        *(*wrapper, *PROGRAM, "run", source, str(objects)),
         *("--ready-file", str(ready_file)),
         *("--healthz-bind-address", "", "--metrics-bind-address", "", *flags),
         *(["--allow-loopback-endpoints"] if allow_loopback else []),
