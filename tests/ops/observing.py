@@ -23,14 +23,15 @@ class StillSource:
         self.store = store.Store()
         self.has_synced = True
         self._reflectors = tuple(reflectors)
+        self.found: tuple[source.Problem, ...] = ()
 
     def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
         """What the test gave."""
         return self._reflectors
 
     def problems(self) -> tuple[source.Problem, ...]:
-        """None."""
-        return ()
+        """What the test gave."""
+        return self.found
 
     def describe(self) -> str:
         """A word."""

@@ -262,18 +262,30 @@ class CustomPrinter:
 
 
 def in_order(views: Sequence[View], kind: Kind, text: str) -> list[View]:
-    """`views` sorted by the value at a path; those without one come first."""
+    """`views` sorted by the value at a path; those without one come first.
+
+    Raises KproxyError where none has such a field, as kubectl does.
+    """
     template = path(text)
+    has_field = False
 
     def key(view: View) -> tuple[int, float, str]:
+        nonlocal has_field
         try:
             found = template.results(asked_resources.item(kind, view))
         except jsonpath.TemplateError as error:
             raise errors.KproxyError(f"--sort-by={text}: {error}") from None
+        has_field = has_field or bool(found)
         if not found or found[0] is None:
             return 0, 0.0, ""
         if isinstance(found[0], int | float):
             return 1, float(found[0]), ""
         return 2, 0.0, jsonpath.shown(found[0])
 
-    return sorted(views, key=key)
+    made = sorted(views, key=key)
+    if views and not has_field:
+        raise errors.KproxyError(
+            f"--sort-by={text}: none of the {len(views)} items has such a field; "
+            "-o yaml shows which fields there are"
+        )
+    return made

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import kproxy
 from kproxy import metrics
-from kproxy.model import forwarding, labels, names
+from kproxy.model import admission, forwarding, labels, names
 from kproxy.ops.views import observed
 from kproxy.reconcile import proxier, rules
 
@@ -185,7 +185,10 @@ def proxy_view(seen: observed.Observed, counted: Counted, now: float) -> View:
                 what: round(seconds, 3)
                 for what, seconds in metrics.unread(seen.source.counters(), now).items()
             },
-            "problems": len(seen.source.problems()),
+            "problems": sum(
+                problem.severity is not admission.Severity.NOTE
+                for problem in seen.source.problems()
+            ),
         },
         "services": len(counted.services),
         "service_ports": counted.ports,

@@ -175,8 +175,8 @@ def test_watched_documents_stand_each_for_itself() -> None:
 def test_an_event_is_a_row() -> None:
     heading, row = output.printer("", output.Shape()).one(EVENTS, EVENT).splitlines()
 
-    assert heading.split() == ["TIME", "REASON", "SERVICE", "DETAILS"]
-    assert row.split() == [
+    assert heading.split() == ["AGE", "TIME", "REASON", "SERVICE", "DETAILS"]
+    assert row.split()[1:] == [
         *("03:04:05.678", "DialFailed", f"{NAME}:http"),
         *("client=10.0.0.1:5", "attempt=1", "added=10.1.0.1:80,10.1.0.2:80"),
     ]
@@ -228,7 +228,6 @@ def test_a_path_is_taken_with_or_without_braces(spec: str) -> None:
     [
         (".name", ["a", "b", "c"]),
         ("{.port}", ["b", "c", "a"]),
-        (".labels.none", ["b", "c", "a"]),
         (".metadata.labels.rank", ["c", "a", "b"]),
     ],
 )
@@ -240,6 +239,12 @@ def test_views_are_sorted_by_numbers_and_by_texts(path: str, expected: list[str]
     ]
 
     assert [view["name"] for view in output.in_order(views, SERVICES, path)] == expected
+
+
+def test_a_field_to_sort_by_that_no_view_has_is_a_failure_as_for_kubectl() -> None:
+    with pytest.raises(errors.KproxyError, match=r"none of the 2 items has such a field"):
+        output.in_order([service("b"), service("a")], SERVICES, ".metadata.nonsense")
+    assert output.in_order([], SERVICES, ".metadata.nonsense") == []
 
 
 @pytest.mark.parametrize(

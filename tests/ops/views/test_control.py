@@ -18,9 +18,10 @@ from typing import Any, TypeAlias
 import pytest
 
 from kproxy import errors, metrics, turns
-from kproxy.model import addresses, forwarding
+from kproxy.model import addresses, admission, forwarding
 from kproxy.ops.serving import places, responder
 from kproxy.ops.views import control, control_client
+from kproxy.sources import source
 from tests.e2e.rig import programs
 from tests.ops import observing, surfaces
 
@@ -141,6 +142,15 @@ async def test_the_whole_proxy_in_one_answer(asked: Asked) -> None:
     }
     assert view["connections"]["active"] == 0
     assert view["dropped_log_lines"] == 7
+
+
+async def test_notes_are_no_problems(asked: Asked) -> None:
+    asked.proxy.source.found = tuple(
+        source.Problem(severity, "web.yaml:1", "Service default/web", "is so")
+        for severity in admission.Severity
+    )
+    view = await asyncio.to_thread(control_client.fetch_status, asked.path)
+    assert view["source"]["problems"] == 2, "the error and the warning"
 
 
 @contextlib.contextmanager
