@@ -35,7 +35,7 @@ class Intake:
         self.store = store.Store(kinds)
         self.has_synced = False
         self.quarantined = 0
-        """Objects whose admission raised, so far."""
+        """Objects whose admission raised, since the start."""
         self._on_problem = on_problem
         self._allow_loopback = allow_loopback
         self._dirty: set[names.NamespacedName] = set()
@@ -82,7 +82,7 @@ class Intake:
         self._dirty |= self.store.apply(accepted)
 
     def forget(self, key: admission.Key) -> None:
-        """An object is gone."""
+        """Remove an object, and the problem it had."""
         self._dirty |= self.store.delete(*key)
         self._problems.pop(key, None)
 

@@ -25,7 +25,8 @@ from kproxy.sources.documents import reading
 _log = structlog.get_logger(__name__)
 
 FILE_SECONDS = 60.0
-"""Token and certificate files are read again after this; they are replaced long before they end."""
+"""Seconds after which token and certificate files are read again; they are replaced long before
+they expire."""
 
 PLUGIN_SECONDS = 60.0
 """A plugin that has not answered by then is killed."""
@@ -47,7 +48,7 @@ class Credential:
 
 
 class CredentialsError(Exception):
-    """Credentials cannot be had at the moment; the message says why, and has none in it."""
+    """There are no credentials at the moment. The message says why, and contains none."""
 
 
 class Credentials(Protocol):
@@ -82,7 +83,7 @@ def _pem(given: kubeconfig.Pem, what: str) -> bytes | None:
 
 
 class _FromKubeconfig:
-    """A token, a password or a certificate that stands there, or is in a file named there.
+    """The kubeconfig's token, password or certificate, or the content of the file that it names.
 
     If a file cannot be read at the periodic look, credentials that no server refused stay in use.
     """
@@ -127,7 +128,7 @@ def _authorization(user: kubeconfig.User) -> str:
 
 
 def _bearer(token: str | None) -> str:
-    """The header for a token. Go leaves out blanks at the end of a header, as servers do."""
+    """The header for a token. Blanks at its end are cut off, as Go and servers do."""
     return f"Bearer {token}".rstrip(" \t") if token else ""
 
 
@@ -187,7 +188,7 @@ class _FromPlugin:
 
 
 def _exec_credential(output: bytes) -> _ExecCredential:
-    """From JSON, or from YAML as kubectl reads it. Raises `msgspec.DecodeError` and its like."""
+    """An ExecCredential from JSON or YAML, as kubectl reads it. Raises `msgspec.DecodeError`."""
     if output.lstrip().startswith(b"{"):
         return msgspec.json.decode(output, type=_ExecCredential)
     try:
@@ -227,7 +228,8 @@ def _credential(plugin: kubeconfig.ExecPlugin, status: _ExecStatus) -> Credentia
 
 
 async def _output(plugin: kubeconfig.ExecPlugin) -> bytes:
-    """What the plugin prints. Raises CredentialsError. The plugin does not outlive the call."""
+    """Run the plugin; returns what it prints. Raises CredentialsError. The plugin does not outlive
+    the call."""
     try:
         process = await asyncio.create_subprocess_exec(
             plugin.command,
@@ -265,7 +267,7 @@ async def _output(plugin: kubeconfig.ExecPlugin) -> bytes:
 
 
 async def _bounded(stream: asyncio.StreamReader | None) -> bytes:
-    """All of a stream, of which no more than MAX_PLUGIN_BYTES are kept."""
+    """Read a stream to its end; returns its first MAX_PLUGIN_BYTES."""
     kept = bytearray()
     while stream is not None and (chunk := await stream.read(65536)):
         kept += chunk[: MAX_PLUGIN_BYTES - len(kept)]

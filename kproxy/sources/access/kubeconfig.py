@@ -25,13 +25,13 @@ from kproxy import errors
 from kproxy.sources.documents import reading
 
 MAX_BYTES = 8 * 1024 * 1024
-"""A kubeconfig larger than this is none."""
+"""Most bytes of a kubeconfig."""
 
 DEFAULT_PATH = Path(".kube") / "config"
-"""In the home directory."""
+"""The default kubeconfig, relative to the home directory."""
 
 Pem: TypeAlias = bytes | Path | None
-"""A certificate or a key: itself, or the file it is in."""
+"""A certificate or a key: its bytes, or the file that has them."""
 
 _Mapping: TypeAlias = Mapping[str, Any]
 
@@ -68,7 +68,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a ClusterAccess was read, and of which context: where to look again."""
+    """The files and the context that a ClusterAccess was read from, to read it again."""
 
     files: tuple[Path, ...]
     context: str
@@ -305,7 +305,7 @@ def readable_file(path: Path, what: str) -> bytes:
 
 
 def _document(path: Path) -> _Mapping:
-    """The first document of a file; kubectl does not read any further either."""
+    """The first document of a file. Like kubectl, the rest is not read."""
     data = readable_file(path, "kubeconfig")
     try:
         first = next(iter(reading.read_yaml(data)), None)

@@ -101,7 +101,7 @@ def _split_port(pattern: str) -> tuple[str, str]:
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """The CIDR that `text` is, if it is one; IPv4 in IPv6's clothes is IPv4."""
+    """`text` as a CIDR, None if it is none; an IPv4-mapped IPv6 CIDR becomes IPv4."""
     _, slash, length = text.partition("/")
     if not slash or not length.isdecimal():
         return None
@@ -116,7 +116,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
 
 
 def _address(text: str) -> _Address | None:
-    """The IP address that `text` is, if it is one; an IPv4 one in IPv6's clothes is IPv4."""
+    """`text` as an IP address, None if it is none; an IPv4-mapped IPv6 address becomes IPv4."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

@@ -56,9 +56,9 @@ class Sessions:
     ) -> AsyncIterator[Session]:
         """A session that shows the credential's certificate, for as long as the block lasts.
 
-        Raises ConfigError when the certificate cannot be used; with `may_be_older` the session
-        there is will do then. It has not been refused, and of two files that are being replaced
-        one is always first.
+        Raises ConfigError when the certificate cannot be used. With `may_be_older` the present
+        session is used instead: its certificate was not refused, and a certificate and its key are
+        replaced one after the other.
         """
         session = await self._find(credential, may_be_older=may_be_older)
         session.users += 1
@@ -114,9 +114,9 @@ class Sessions:
 def _transport(
     access: kubeconfig.ClusterAccess, certificate: bytes | None, key: bytes | None, proxy_url: str
 ) -> "transport.Transport":
-    """Raises ConfigError when a certificate cannot be used.
+    """A transport for these certificates. Raises ConfigError when one cannot be used.
 
-    Cached so that what `check` has made to find out is what a client then uses.
+    Cached, so that the client uses the transport that `check` has made.
     """
     from kproxy.sources.access import transport  # noqa: PLC0415  # costs most of a second
 
@@ -130,7 +130,7 @@ def _transport(
 
 
 def _why(error: Exception) -> str:
-    """A clause. OpenSSL's own words have names of C functions and lines of C files in them."""
+    """An SSL error as a clause, without OpenSSL's names of C functions and lines of C files."""
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
     return errors.in_one_line(error)

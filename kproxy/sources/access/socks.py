@@ -10,7 +10,7 @@ from kproxy.sources.access import transport
 
 
 class Connector(aiohttp_socks.ProxyConnector):
-    """aiohttp-socks' connector, whose sockets notice a peer that is gone as the others do."""
+    """aiohttp-socks' connector, with the same keepalive as other connections."""
 
     async def _connect_via_proxy(
         self,

@@ -105,7 +105,7 @@ class _Context(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """As the library's, with the name replaced."""
+        """The library's method, with the server's name replaced."""
         named = self.name or server_hostname
         return super().wrap_bio(incoming, outgoing, server_side, named, session)
 
@@ -149,7 +149,7 @@ def _trust(context: ssl.SSLContext, authority: bytes | Path) -> None:
 
 
 def _no_passphrase() -> str:
-    """OpenSSL would ask for one at the terminal, and wait."""
+    """Return no password: without this, OpenSSL asks at the terminal and waits."""
     raise ValueError("the client key is encrypted, and there is no passphrase for it")
 
 
@@ -172,7 +172,7 @@ def keep_alive(made: socket.socket) -> None:
 def _as_files(
     certificate: bytes | None, key: bytes | None
 ) -> Iterator[tuple[str | None, str | None]]:
-    """OpenSSL reads a certificate and its key from files only; ours last as long as it reads."""
+    """The certificate and its key as files, which OpenSSL needs, for as long as the block lasts."""
     with tempfile.TemporaryDirectory(prefix="kproxy-") as directory:
         yield (
             _as_file(certificate, Path(directory) / "client.crt"),

@@ -54,11 +54,12 @@ class Ways:
         return self._current.access
 
     def suspect(self) -> None:
-        """The server refuses us or cannot be reached: look before the next request."""
+        """The server refused a request or cannot be reached: read the kubeconfig before the next
+        one."""
         self._is_suspect = True
 
     async def current(self) -> Way:
-        """The way to take now. A kubeconfig that cannot be used at the moment changes nothing."""
+        """The way to use now. While the kubeconfig cannot be used, the way stays as it is."""
         now = self._monotonic()
         origin = self._current.access.origin
         is_due = self._is_suspect or now - self._read_at >= credentials.FILE_SECONDS

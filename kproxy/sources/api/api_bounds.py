@@ -1,7 +1,7 @@
-"""Bounds of what an API server may send: generous for every cluster, and there for every server.
+"""Bounds on what an API server may send: generous for any cluster, and in force for any server.
 
-A server that sends without end must cost neither memory nor the loop's time, and one that sends a
-byte a second must not pass for one that is being read. What was known stays in force.
+A server that sends without end must not use up memory or the loop's time, and one that sends a byte
+a second must not count as being read. What was known stays in force.
 """
 
 from collections.abc import Callable
@@ -77,7 +77,7 @@ class Meter:
         self._pace.restart()
 
     def chunk(self, size: int) -> None:
-        """So many bytes of a page have come."""
+        """Count `size` bytes of a page."""
         self._bytes += size
         if self._bytes > self._bounds.list_bytes:
             raise _excess(f"the list is longer than {self._bounds.list_bytes} bytes")
@@ -85,7 +85,7 @@ class Meter:
 
 
 def too_many_objects(bounds: Bounds) -> client.RequestError:
-    """The collection has more objects than are to be known."""
+    """The error for a collection with more objects than the bound."""
     return _excess(f"the server has more than {bounds.objects} objects of this kind")
 
 

@@ -23,7 +23,7 @@ from kproxy.sources.api import progress
 from kproxy.sources.transfer import backoff, network_errors, wire
 
 ESTABLISHMENT_SECONDS = 30.0
-"""From the beginning of a request to the head of its answer."""
+"""Seconds from the beginning of a request to the head of its answer."""
 
 MAX_ERROR_BYTES = 64 * 1024
 """How much is read of the body of an answer that is not 200."""
@@ -44,9 +44,10 @@ _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-A
 
 
 class RequestError(Exception):
-    """A request brought nothing, or no more. `text` is a clause for users.
+    """A request failed, before its answer or in the middle of it.
 
-    `retry_after` is the wait in seconds that the server asked for, 0.0 if it did not.
+    `text` is a clause for users. `retry_after` is the wait in seconds that the server asked for,
+    0.0 if it did not.
     """
 
     def __init__(self, outcome: progress.Outcome, text: str, retry_after: float = 0.0) -> None:

@@ -1,13 +1,10 @@
 """InformerSource: Services and endpoints of a cluster, by list and watch, followed live.
 
-A reflector for each choice of collections (`discovery.choices`), for a whole cluster or for each
-namespace, for users whose rights end there.
-While the API server is away the last state stands, and `describe` and the counters say for how
-long nothing has been heard.
-
-A namespace whose objects may not be read holds up no other one. Its Services are asked for only
-once its endpoints have been listed: a Service without them would refuse its clients. A collection
-that is not needed holds up nothing, be it forbidden or not served.
+There are two reflectors for a whole cluster, or two for each namespace for users whose rights end
+there. While the API server is away the last state stays in force, and `describe` and the counters
+say since when the server has not answered. A namespace whose objects may not be read does not delay
+another one. Its Services are listed only once its endpoints are: a Service without endpoints would
+refuse its clients.
 """
 
 import asyncio
@@ -23,23 +20,23 @@ from kproxy.sources.access import kubeconfig
 from kproxy.sources.api import api_bounds, client, discovery, progress, reflector
 
 SLEEP_CHECK_SECONDS = 5.0
-"""How often to look whether the machine was asleep."""
+"""Seconds between two checks whether the machine was asleep."""
 
 SLEPT_SECONDS = 1.0
 """A sleep longer than this may have cost connections their peer."""
 
 PROBE_CHECK_SECONDS = 5.0
-"""How often to look whether a watch is quiet."""
+"""Seconds between two checks whether a watch is quiet."""
 
 PROBE_QUIET_SECONDS = 15.0
-"""After so long without a word the server is asked for a sign of life.
+"""After this many seconds without a byte the server is probed.
 
-A kernel acknowledges for a process that hangs, so that TCP's keepalive is not enough. client-go
-sends HTTP/2 pings after 30 s.
+A kernel acknowledges for a process that hangs, so TCP's keepalive is not enough. client-go sends
+HTTP/2 pings after 30 s.
 """
 
 PROBE_SECONDS = 5.0
-"""Within which it must answer."""
+"""Deadline for the answer to a probe, in seconds."""
 
 
 def time_asleep() -> float:
@@ -142,12 +139,13 @@ class InformerSource:
         await followed.run()
 
     def reload(self) -> None:
-        """Ask the server anew, with the credentials of now."""
+        """Interrupt all requests and list again, with fresh credentials."""
         for each in self._reflectors:
             each.interrupt(progress.Outcome.INTERRUPTED)
 
     async def _watch_for_sleep(self) -> None:
-        """After a suspend the server has forgotten our connections, and will never say so."""
+        """After a suspend, interrupt all requests: the server has closed our connections without a
+        packet."""
         before = self._asleep()
         while True:
             await asyncio.sleep(SLEEP_CHECK_SECONDS)
@@ -158,7 +156,7 @@ class InformerSource:
             before = now
 
     async def _watch_for_silence(self) -> None:
-        """A watch may be quiet because nothing changes, or because the server is gone."""
+        """Probe the server while a watch is quiet: nothing changes, or the server is gone."""
         while True:
             await asyncio.sleep(PROBE_CHECK_SECONDS)
             if not any(each.is_quiet(PROBE_QUIET_SECONDS) for each in self._reflectors):

@@ -23,7 +23,7 @@ from enum import StrEnum
 from kproxy import metrics
 
 HEALTHY_WATCH_SECONDS = 30.0
-"""A watch that lasted so long ended for a good reason; the next one begins at once."""
+"""A watch that lasted this long ended normally; the next one begins at once."""
 
 LEAST_WATCH_SECONDS = metrics.SETTLED_SECONDS
 """A watch that ended sooner and brought no event has failed (`VeryShortWatchError`)."""
@@ -80,7 +80,7 @@ class Outcome(StrEnum):
 
     @property
     def reason(self) -> str:
-        """What counters and users call it: how a server cannot be reached is all one to them."""
+        """The name in counters and messages: all ways of not reaching a server have the same."""
         return Outcome.UNREACHABLE.value if self in AWAY else self.value
 
 
@@ -90,7 +90,7 @@ class Wait(StrEnum):
     NOTHING = "nothing"
     BACKOFF = "backoff"
     RELIST = "relist"
-    """Nothing the first time, then as BACKOFF."""
+    """No wait the first time, then like BACKOFF."""
     PERMISSION = "permission"
 
 
@@ -186,10 +186,10 @@ def heard(position: Position, version: str) -> Position:
 
 
 def is_stuck(position: Position, version: str) -> bool:
-    """Whether a list at `version` that follows a 410 has led nowhere, and is no sign of health.
+    """Whether a list at `version` that follows a 410 made no progress.
 
-    The server no longer has the version that the watch asked for, and lists that very version:
-    the next watch will end in 410 as well, which is then reported.
+    The server no longer has the version that the watch asked for, and lists that very version: the
+    next watch will end in 410 as well, which is then reported.
     """
     return position.expired > 0 and not position.is_gone and version == position.version
 
@@ -217,11 +217,10 @@ def wait_after(position: Position, outcome: Outcome, lasted: float) -> Wait:
 def is_patient(outcome: Outcome, failing_for: float, *, is_heard: bool) -> bool:
     """Whether waits may grow beyond a few seconds, in a trouble of `failing_for` seconds.
 
-    `is_heard`: the server has answered other requests meanwhile, so that it is not away.
-
-    A kernel refuses a connection at next to no cost, and a server that returns is to be found
-    within seconds, however long it was away. What a server has to work for is asked less often
-    after a while, and at once when the server says that it has too much to do.
+    `is_heard`: the server has answered other requests meanwhile, so it is not away. A refused
+    connection costs the server's kernel next to nothing, and a server that returns is to be found
+    within seconds, however long it was away. Requests that cost a server work become rarer after a
+    while, and at once when the server says that it has too much to do.
     """
     if outcome in AWAY and not is_heard:
         return False

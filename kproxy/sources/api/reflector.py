@@ -42,10 +42,10 @@ WATCH_SECONDS = (300, 600)
 """The server is asked to end a watch after a random time in this range, in seconds."""
 
 GRACE_SECONDS = 30
-"""If it has not done so this much later, we do."""
+"""Seconds after that time until the client ends the watch itself."""
 
 QUIET_SECONDS = 70.0
-"""A watch on which nothing came for so long is exchanged for a new one.
+"""A watch on which nothing came for this many seconds is exchanged for a new one.
 
 Bookmarks come every minute from most servers, and from some only while something changes.
 """
@@ -91,7 +91,7 @@ class Clockwork:
 
 
 class _Waits:
-    """How long one list-and-watch waits, by what it waits for."""
+    """How long one list-and-watch waits, by the reason for the wait."""
 
     def __init__(self, rng: random.Random) -> None:
         self._failures = backoff.Backoff(rng)
@@ -112,7 +112,7 @@ class _Waits:
         self._refused_list = is_list
 
     def admitted(self, *, is_list: bool) -> None:
-        """A request was answered. It says nothing of the right to the other verb."""
+        """A request was answered. Its verb is permitted; the other one may still be forbidden."""
         if is_list == self._refused_list:
             self.refusals = 0
             self._permission.reset()
@@ -191,12 +191,12 @@ class Reflector:
         return self._is_watching and heard_at is not None and self._clock() - heard_at >= seconds
 
     def hear(self) -> None:
-        """The server has answered a probe: a quiet watch is quiet, and not deaf."""
+        """The server has answered a probe: quiet watches count as in contact."""
         if self._is_watching:
             self._heard()
 
     def interrupt(self, outcome: progress.Outcome) -> None:
-        """Whatever is under way may hang on a dead connection: ask anew.
+        """Interrupt the request under way, which may hang on a dead connection, and ask again.
 
         `outcome` is INTERRUPTED, or SILENT if the server does not answer.
         """
@@ -293,8 +293,8 @@ class Reflector:
     async def _wait_for_life(self) -> None:
         """Wait until the server answers a probe.
 
-        A request to a server that hangs may hang for as long as requests may, and the server be
-        back in the meantime. A probe is given up within seconds.
+        A request to a server that hangs may hang for half a minute, while the server is back long
+        before. A probe is given up within seconds.
         """
         deadline = self._clock() + LIFE_SECONDS
         while self._clock() < deadline and not await self._api.is_alive(PROBE_SECONDS):
@@ -499,7 +499,7 @@ class Reflector:
                 self._is_watching = False
 
     def _heard(self) -> None:
-        """The server has said something that makes sense."""
+        """The server has sent something valid: contact is restored."""
         if self.counters.contact.heard(self._clock()):
             self._intake.settle(self)
 

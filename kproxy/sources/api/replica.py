@@ -41,7 +41,8 @@ class Replica:
         return self._seen is not None
 
     def begin_list(self, *, is_epoch: bool) -> None:
-        """All objects follow. `is_epoch`: they are the truth even where they are older."""
+        """A list begins. With `is_epoch` its objects are taken even if they are older than those
+        known."""
         self._seen = set()
         self._added = set()
         self._is_epoch = is_epoch
@@ -74,10 +75,10 @@ class Replica:
     def put_steps(
         self, kind: Kind[Any], raw: msgspec.Raw, where: str
     ) -> Generator[None, None, str]:
-        """An object as it is now, of a list or of a watch; its version, "" if it has none.
+        """Take in an object of a list or of a watch; its version, "" if it has none.
 
-        Yields while a large object is judged. Raises RequestError when it is one more than may be
-        known.
+        Yields while a large object is judged. Raises RequestError when the bound on objects is
+        passed.
         """
         identity = wire.identity(raw)
         if identity is None:
@@ -99,7 +100,7 @@ class Replica:
         return identity.version
 
     def delete(self, kind: Kind[Any], raw: msgspec.Raw) -> str:
-        """An object that is gone, as it was; the version of the deletion, "" if it has none."""
+        """Remove an object; the version of the deletion, "" if it has none."""
         identity = wire.identity(raw)
         if identity is None:
             self._counters.malformed += 1

@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from kproxy.model import admission
 
 MAX_DELETED = 100_000
-"""A server may send deletions without end."""
+"""Most deletions that are remembered."""
 
 
 class Versions:
@@ -79,7 +79,7 @@ class Versions:
             del self._deleted[next(iter(self._deleted))]
 
     def missing_from(self, seen: AbstractSet[admission.Key]) -> AbstractSet[admission.Key]:
-        """What is known, and not among `seen`."""
+        """The known objects that are not in `seen`."""
         return self._known.keys() - seen
 
 

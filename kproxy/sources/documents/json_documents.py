@@ -24,7 +24,7 @@ _BETWEEN_ITEMS = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*")
 
 
 class Position(NamedTuple):
-    """Where reading has come to; `number` is that of the last document before it."""
+    """The position of the reader; `number` is that of the last document before it."""
 
     offset: int = 0
     line: int = 1
@@ -131,7 +131,7 @@ def _item_by_item(data: bytes, value: _Value, pause: Pause) -> dict[str, Any] | 
 
 
 def _valid(piece: bytes) -> bytes:
-    """`piece` with U+FFFD for what is not UTF-8, as Go reads it."""
+    """`piece` with U+FFFD in the place of invalid UTF-8, as Go reads it."""
     if piece.isascii():
         return piece
     try:

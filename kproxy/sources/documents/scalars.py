@@ -46,9 +46,10 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 
 
 def resolved(text: str, tag: str | None, *, is_plain: bool) -> Any:
-    """What the scalar `text` is worth; `tag` is its tag as libyaml gives it, None without one.
+    """The value of the scalar `text`; `tag` is its tag as libyaml gives it, None without one.
 
-    Raises ValueError, whose message is a clause, when it cannot have that tag or no JSON value.
+    Raises ValueError, whose message is a clause, when the text cannot have that tag, or the value
+    has no form in JSON.
     """
     if tag is None:
         return _plain(text) if is_plain else text
@@ -85,7 +86,7 @@ def _plain(text: str) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _cached(text: str) -> Any:
-    """Cached because the same few scalars come often."""
+    """The value of a plain scalar. Cached, because the same few come often."""
     value = _WORDS.get(text, text)
     if value is text:
         return _number(text)
@@ -133,7 +134,7 @@ def _decoded(text: str) -> str:
 
 
 def _float_text(value: float) -> str:
-    """As Go's `strconv.FormatFloat(value, 'g', -1, 64)` spells it."""
+    """`value` as Go's `strconv.FormatFloat(value, 'g', -1, 64)` spells it."""
     if value.is_integer() and abs(value) < 10**6:
         return str(int(value))
     if 1e-4 <= abs(value) < 10**6:

@@ -35,7 +35,7 @@ class Pace:
 
     def __init__(self, *, is_gentle: bool) -> None:
         self.alive = time.monotonic()
-        """When the work was last seen to go on."""
+        """The monotonic time of the last sign of progress."""
         self._is_gentle = is_gentle
         self._since = time.thread_time()
 
@@ -150,7 +150,7 @@ class _Worker(Generic[Result]):
         return None
 
     def leave(self) -> None:
-        """Wait for it no more. A call that is under way ends by itself, if ever."""
+        """Leave this thread alone. Its call ends by itself, if ever."""
         with self._lock:
             self._is_left = True
 

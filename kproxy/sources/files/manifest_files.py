@@ -162,7 +162,7 @@ def readable(path: Path) -> str:
 
 
 def reason(error: OSError) -> str:
-    """Why, in a few words in lower case."""
+    """The reason in an OSError, in a few words in lower case."""
     return (error.strerror or "cannot be read").lower()
 
 
@@ -228,10 +228,10 @@ def read(
 
 
 def _contents(path: Path, pause: document.Pause) -> Reading | tuple[Signature, bytes]:
-    """What is in a regular file that is not too large.
+    """The bytes of a regular file that is not too large.
 
-    O_NONBLOCK because the opening of a pipe would wait for a writer, and the reading of some
-    files of /proc and /sys for something to happen.
+    O_NONBLOCK because opening a pipe waits for a writer, and reading some files of /proc and /sys
+    waits for an event.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
@@ -345,9 +345,9 @@ def _look(place: Path) -> tuple[Path | None, bool]:
 
 
 def _trail(path: Path, look: Callable[[Path], tuple[Path | None, bool]]) -> Iterator[Path]:
-    """Whatever decides what an absolute path leads to: every link on the way, and the end.
+    """The paths that decide what an absolute path leads to: every link on the way, and the end.
 
-    Where the way breaks off, what is missing there is the end.
+    Where the way breaks off, the missing path is the end.
     """
     steps = list(path.parts[1:])[::-1]
     place = Path(path.anchor)

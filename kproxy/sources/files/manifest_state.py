@@ -74,11 +74,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one look at the files leads to.
+    """The result of one look at the files.
 
-    `updates` are the objects that are new or different, `gone` those that are there no more.
-    `fresh_problems` are those of `problems` that were not there before. `again_in` says in how
-    many seconds to look again although nothing changes, None if that is not needed.
+    `updates` are the objects that are new or different, `gone` those that no longer exist.
+    `fresh_problems` are those of `problems` that were not there before. `again_in` says in how many
+    seconds to look again although nothing changes, None if that is not needed.
     """
 
     files: Mapping[Path, FileState]
@@ -285,7 +285,8 @@ def _where(file: manifest_files.ManifestFile, entry: manifest_files.Entry) -> st
 
 
 def _withheld(file: manifest_files.ManifestFile, lost: Sequence[admission.Key]) -> source.Problem:
-    """Objects are gone, and a document without a name, which may be theirs, has appeared."""
+    """The problem when objects are gone and a document without a name, which may be one of them,
+    has appeared."""
     told = [f"{kind} {name}" for kind, name in lost[: admission.MAX_STATEMENTS]]
     told += [f"{len(lost) - len(told)} more"] if len(lost) > len(told) else []
     return source.Problem(
@@ -393,7 +394,7 @@ def _complete(
 
 
 def _allocated(given: services.Service, completed: services.Service) -> str:
-    """What was filled in, "" if nothing was."""
+    """The addresses that were filled in, as a clause; "" if there are none."""
     parts = []
     if given.wants_cluster_ip:
         parts.append(
@@ -434,7 +435,7 @@ def _loopback_backends(each: endpoints.EndpointsObject) -> Iterable[str]:
 
 
 def _changes(before: Mapping[Path, FileState], after: Mapping[Path, FileState]) -> Iterable[Change]:
-    """What is to be said of each file that was edited."""
+    """The changes of each file that was edited, for the log."""
     for path in dict.fromkeys((*before, *after)):
         old, new = before.get(path), after.get(path)
         if old is new:

@@ -29,10 +29,10 @@ from kproxy.sources.documents import document
 from kproxy.sources.files import background, directory_watch, manifest_files, manifest_state
 
 STANDARD_INPUT = Path("-")
-"""As a path: what comes on standard input, read once."""
+"""The path that stands for standard input, which is read once."""
 
 SETTLE_SECONDS = 0.01
-"""How long after the first sign of a change files are looked at: it has often more to come."""
+"""Seconds from the first event to the look at the files: more events often follow."""
 
 RESCAN_SECONDS = 5.0
 """Seconds between looks without any event: network file systems send none."""
@@ -42,13 +42,13 @@ MAX_RESCAN_SECONDS = 60.0
 of the time is spent on looking."""
 
 POLL_SECONDS = 1.0
-"""How often to look when something cannot be watched."""
+"""Seconds between two looks when something cannot be watched."""
 
 RETRY_SECONDS = 30.0
-"""How often to try again to watch what could not be watched."""
+"""Seconds between two tries to watch what could not be watched."""
 
 PATIENCE_SECONDS = 0.1
-"""A file that takes longer than this to read is read on beside the others."""
+"""A file whose reading takes longer than this goes on in another thread, beside the others."""
 
 START_PATIENCE_SECONDS = 5.0
 """The same before the first sync, counted from when the reading last went on."""
@@ -172,7 +172,7 @@ class ManifestSource:
         self._stirred.set()
 
     async def _wait(self, readers: "_Readers", seconds: float) -> None:
-        """Until something has changed, or it is time to look anyway, in `seconds` or sooner."""
+        """Return when something has changed, or after `seconds`, or when the next look is due."""
         seconds = POLL_SECONDS if self._watch_problems or readers.late else seconds
         if self._view.again_in is not None:
             seconds = min(seconds, self._view.again_in)
@@ -184,7 +184,8 @@ class ManifestSource:
     async def _watch(
         self, plan: manifest_files.WatchPlan, crew: "background.Crew[list[source.Problem]]"
     ) -> directory_watch.DirectoryWatch | None:
-        """Watch what `plan` says. What cannot be watched is said, and looked at instead."""
+        """Watch what `plan` says. What cannot be watched is reported, and looked at regularly
+        instead."""
         try:
             watch = directory_watch.DirectoryWatch(plan.concerns, self._on_events)
         except OSError as error:

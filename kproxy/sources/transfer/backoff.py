@@ -51,7 +51,7 @@ class Backoff:
         self._failed_at: float | None = None
 
     def delay(self, now: float, *, at_most: float = math.inf) -> float:
-        """Something failed at `now`: seconds to wait, `at_most` so many."""
+        """Count a failure at `now`; returns the seconds to wait, at most `at_most`."""
         if self._failed_at is not None and now - self._failed_at > HEALTHY_SECONDS:
             self._ceiling = self._first
         self._failed_at = now
@@ -60,7 +60,7 @@ class Backoff:
         return self._rng.uniform(self._least * ceiling, ceiling)
 
     def reset(self) -> None:
-        """All is well: the next failure is a first one."""
+        """Start anew: the next failure counts as the first."""
         self._ceiling = self._first
 
 
