@@ -1,7 +1,7 @@
-"""The front door: one raw document in, accepted objects and findings out.
+"""Admission: one raw document in, accepted objects and findings out.
 
-`admit` never raises for what a document says. It opens lists, skips kinds that a proxy does not
-read, and judges every object by itself, so that a bad one costs its siblings nothing
+`admit` never raises for the content of a document. It opens lists, skips kinds that a proxy does
+not read, and judges every object by itself, so that an invalid one does not affect the others
 (docs/faults.md K19).
 """
 
@@ -60,7 +60,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is to be said about one object: clauses without a full stop, joined by semicolons."""
+    """A message about one object: clauses without a full stop, joined by semicolons."""
 
     severity: Severity
     text: str
@@ -69,11 +69,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What became of one object.
+    """The result of judging one object.
 
     `subject` is its kind and name as far as they can be read; `key` is both, None if one is
-    missing. `accepted` is None when the object is invalid, and also when it is valid but not for
-    a proxy: a consumer keeps the last good version in the first case and removes it in the second.
+    missing. `accepted` is None when the object is invalid, and also when it is valid but not for a
+    proxy: a consumer keeps the last good version in the first case and removes it in the second.
     `position` is where in a list it stands ("items[3]"), "" outside lists.
     """
 
@@ -171,7 +171,7 @@ def remarked(admitted: Admission, remark: str) -> Admission:
 def _object_steps(
     raw: objects.RawObject, position: str, known: _Known, *, allow_loopback: bool
 ) -> Iterator[Admission | None]:
-    """One object that says itself what it is."""
+    """Judge one object by its own apiVersion and kind."""
     try:
         envelope = objects.envelope(raw)
     except objects.ShapeError as error:

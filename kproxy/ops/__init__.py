@@ -1,1 +1,1 @@
-"""What operators see: logs and status."""
+"""What operators see: log, metrics, health, and the control socket."""

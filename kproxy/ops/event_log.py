@@ -1,8 +1,8 @@
 """The log as a subscriber of the feed: what `--log-level debug` shows of connections.
 
 Writing a line takes as long as relaying a connection. So lines are written for a millisecond at a
-time, with pauses in which everyone else has the event loop: some 2 % of its time. What comes faster
-than that waits, and is dropped and counted when too much waits.
+time, with pauses for everything else on the event loop: some 2 % of its time. Facts that come
+faster wait in the queue; when it is full they are dropped and counted.
 """
 
 import asyncio

@@ -46,14 +46,15 @@ _LINES_AT_ONCE = 128
 """Lines of one write(2). Each hands the interpreter's lock over twice, and relays wait for it."""
 _REPEAT_LINES = 10
 _REPEAT_SECONDS = 60.0
-"""One and the same line is written so often in so many seconds."""
+"""The same line is written at most this often in `_REPEAT_SECONDS`."""
 _REPEATS_KNOWN = 1024
-"""Lines that are remembered for that."""
+"""How many different lines are remembered for the bound on repetition."""
 _ALIKE_LINES = 100
-"""Warnings that say the same of different Services are written so often in `_REPEAT_SECONDS`."""
+"""Warnings of one message about different Services are written at most this often in
+`_REPEAT_SECONDS`."""
 _ALIKE_LEVELS = frozenset({"warning", "error"})
 _LONGEST_VALUE = 4096
-"""Characters of one value that are written; names and messages come from outside."""
+"""Most characters of one value that are written; names and messages come from outside."""
 
 
 class LogFormat(StrEnum):
@@ -106,7 +107,7 @@ class Writer:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is kept back here."""
+        """Do nothing: the thread writes each line as soon as it can."""
 
     def close(self, patience: float = 1.0) -> None:
         """Write what is queued, as long as the sink takes something every `patience` seconds.
@@ -289,10 +290,8 @@ class _Bounded:
 
 @dataclass(slots=True)
 class _Repeated:
-    """How often a line came in the time until `until`.
-
-    `told` is how many were left out before, to be said of the first one of this time.
-    """
+    """How often a line came in the time until `until`. `told` is how many were left out before,
+    which the first line of this time reports."""
 
     until: float
     written: int = 1

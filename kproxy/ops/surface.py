@@ -48,7 +48,7 @@ class Surface:
         }
 
     def bind(self) -> None:
-        """Take the addresses. Raises KproxyError when one that a user has named cannot be had."""
+        """Bind all addresses. Raises KproxyError when one that the user has named is taken."""
         for listener in self._present():
             listener.bind()
 
@@ -60,7 +60,7 @@ class Surface:
                 group.create_task(listener.run())
 
     def close(self) -> None:
-        """Give every address back."""
+        """Close every server's socket and remove the control socket's file."""
         for listener in self._present():
             listener.close()
 

@@ -91,11 +91,11 @@ class _Namespace:
     order: list[Age] = field(default_factory=list)
     wanted: int = 0
     is_limited: bool = False
-    """Whether it did not get all it wanted when listeners were last shared out."""
+    """Whether it got fewer listeners than it wanted when they were last shared out."""
 
 
 class Budget:
-    """At most `listeners` at once, for at most `services` Services of each namespace.
+    """Shares out at most `listeners`, for at most `services` Services of each namespace.
 
     None means no bound. `want` and `drop` say what changes; `settle` shares out anew.
     """
@@ -165,7 +165,7 @@ class Budget:
         return self._denied.get(address)
 
     def shortages(self) -> Mapping[Shortage, int]:
-        """How many frontends have no listener, by the bound that is to blame."""
+        """How many frontends have no listener, by the bound that keeps it from them."""
         return Counter(self._denied.values())
 
     def settle(self) -> Generator[None, None, list[addresses.SocketAddress]]:

@@ -98,11 +98,11 @@ class FrontendBook:
         return True
 
     def give_up(self, address: addresses.SocketAddress) -> None:
-        """`address` is not wanted: whether it could be opened no longer matters."""
+        """`address` is no longer wanted: forget its failure."""
         self._failed.pop(address, None)
 
     def answer(self, report: forwarding.Report) -> Change | None:
-        """The data plane answered; None if that says nothing about what is wanted now."""
+        """Take an answer of the data plane; None if the request that it answers is out of date."""
         if self._settle(report.address):
             return None
         request = self._requests.get(report.address)
@@ -123,7 +123,7 @@ class FrontendBook:
             del self._opening[name]
 
     def _settle(self, address: addresses.SocketAddress) -> int:
-        """One request less is unanswered; how many there are still."""
+        """Count one answer for the address; returns how many requests still have none."""
         left = self._unanswered.pop(address, 1) - 1
         if left > 0:
             self._unanswered[address] = left

@@ -154,7 +154,7 @@ class Proxier:
         """Services whose rules could not be computed: bugs, contained."""
 
     def mark(self, changed: Iterable[names.NamespacedName]) -> None:
-        """These Services, or their endpoints, are not what they were."""
+        """Mark Services as dirty: they or their endpoints have changed."""
         if self._namespaces:
             changed = [name for name in changed if name.namespace in self._namespaces]
         self._dirty.update(changed)
@@ -215,7 +215,7 @@ class Proxier:
         return (yield from self._take_touched())
 
     def _carry_out(self) -> Generator[None, None, None]:
-        """One sync. If it raises, the next one reports what it has touched."""
+        """Run one sync. If it raises, the next successful sync reports what it changed."""
         dirty, self._dirty = self._dirty, set()
         is_retry_due, self._is_retry_due = self._is_retry_due, False
         waiting = self._book.failed if is_retry_due else []
@@ -229,7 +229,7 @@ class Proxier:
         yield from self._retry(waiting)
 
     def _apply(self, plan: _Plan) -> Generator[None, None, None]:
-        """Carry out the effects. What a bug prevents is left in `plan`."""
+        """Carry out the effects. If a bug raises, the remaining ones stay in `plan`."""
         while plan.close:
             self._retrying.discard(plan.close[0])
             if self._book.close(plan.close[0]):
@@ -252,8 +252,9 @@ class Proxier:
     def _retry(self, waiting: list[addresses.SocketAddress]) -> Generator[None, None, None]:
         """Try again what could not be opened: a few, and all if one of them can be opened now.
 
-        With thousands of them, trying each would be a lot of work for nothing. Those that fail go
-        to the end of the queue. If answers come later, so do the attempts that follow a success.
+        With thousands of them, each attempt would cost a sync much work for nothing. Those that
+        fail go to the end of the queue. If answers come later, so do the attempts that follow a
+        success.
         """
         for first in range(0, len(waiting), RETRY_BATCH):
             opened = 0
@@ -378,7 +379,8 @@ class Proxier:
     ) -> Generator[None, None, None]:
         """Compute one Service anew, its effects into `plan`.
 
-        What may meet a bug comes first, so that a Service is changed as a whole or not at all.
+        The steps that could raise come first, so that a Service is changed as a whole or not at
+        all.
         """
         found = self._reader.service(service)
         sources = self._reader.sources(service) if found else ()
@@ -562,7 +564,7 @@ _SHORTAGES = {
 
 
 def _note(plan: _PortPlan, place: _Place) -> str:
-    """What may surprise about a frontend that is bound."""
+    """A note about a bound frontend, such as a moved port; "" if there is nothing to note."""
     notes = []
     if place.address is not None and place.address.port != place.frontend.port:
         notes.append(

@@ -1,4 +1,4 @@
-"""What becomes of frontends, as lines in the log.
+"""The states of frontends, as lines in the log.
 
 Normally each frontend whose state is new gets a line. One Service can have thousands, so a sync
 that changes many frontends of a Service writes one line for all of them. When listeners are short,
@@ -145,7 +145,7 @@ class _Throttle:
         return True
 
     def hidden(self) -> int:
-        """How many lines were not written since the last time that this was not 0 and said."""
+        """How many lines were left out since they were last reported."""
         hidden, self._hidden = self._hidden, 0
         return hidden
 

@@ -3,9 +3,9 @@
 Work is linear in the size of the objects: endpoints are joined with ports by one pass over all
 slices, and chosen by one pass over each port's endpoints. A pause comes after some 100 us.
 
-A Service can ask for more than its share. Its ports are bounded (`Bounds`), and what is beyond the
-bound is named, not dropped. Ports that this proxy does not serve (UDP, SCTP, headless Services,
-ExternalNames, another proxy's Services) are named too.
+The frontends and endpoints of a Service are bounded (`Bounds`); frontends beyond the bound are
+listed with their state, not dropped. So are ports that this proxy does not serve (UDP, SCTP,
+headless Services, ExternalNames, another proxy's Services).
 """
 
 from collections import Counter
@@ -50,7 +50,7 @@ class Bounds:
 
 
 Locate: TypeAlias = Callable[[forwarding.Frontend], addresses.SocketAddress]
-"""The portal's: the address that a frontend is bound to.
+"""The portal's `locate`: the address that a frontend is bound to.
 
 Raises PortalUnavailableError or PortalRefusedError.
 """

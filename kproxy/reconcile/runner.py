@@ -42,7 +42,7 @@ class Pacing:
         return max((1.0 - self._tokens) * self._interval, 0.0)
 
     def spend(self, now: float) -> None:
-        """A sync runs now."""
+        """Take the token of a sync that runs now."""
         self._fill(now)
         self._tokens -= 1.0
 
@@ -125,7 +125,7 @@ class Runner:
         return True
 
     async def _run(self, sync: Sync) -> None:
-        """A sync that raises is a bug; the next one, which looks at everything, may heal it."""
+        """Run one sync. An exception is a bug; the next full sync may repair its effects."""
         # Not the loop's clock: uvloop reads it once per turn, and a turn is what is measured.
         slice_ends = self._stopwatch() + SLICE
         try:

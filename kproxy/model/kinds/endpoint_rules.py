@@ -105,7 +105,7 @@ class Gate:
         return ""
 
     def conclude(self) -> None:
-        """All addresses have been seen."""
+        """Report the addresses that were left out, once all have been judged."""
         record = self._found.refuse if self._is_any_good else self._found.violate
         for where, text, rule in self._malformed:
             record(where, text, rule)

@@ -45,7 +45,7 @@ class Request:
 
     @property
     def wants_body(self) -> bool:
-        """HEAD wants none."""
+        """Whether the answer has a body: HEAD gets none."""
         return self.method != "HEAD"
 
 
@@ -60,7 +60,7 @@ class RefusedError(Exception):
 def can_begin(text: bytes) -> bool:
     """Whether a request may begin like this: with a method, or an empty line, and no bare LF.
 
-    A TLS handshake does not, for one. Waiting for its end would be waiting for ever.
+    A TLS handshake, for instance, may not: it has no end of a head to wait for.
     """
     begins_well = text[:1].isalpha() or text[:2] == b"\r\n"[: len(text)]
     return begins_well and text.count(b"\n") == text.count(b"\r\n")

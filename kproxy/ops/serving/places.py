@@ -156,7 +156,7 @@ class UnixPlace:
 
 @contextlib.contextmanager
 def _locked(directory: int) -> Iterator[None]:
-    """Keep other kproxies from clearing the way in this directory; closes the descriptor.
+    """Lock the directory against other kproxies that replace a dead socket; closes the descriptor.
 
     Two that start at once would both find a dead socket, and the slower one would remove the
     other's living one. If the lock is taken, opening it fails at once (EWOULDBLOCK).
@@ -177,7 +177,7 @@ class Peer:
 
 
 def peer(sock: socket.socket) -> Peer:
-    """SO_PEERCRED."""
+    """The peer's process and user, by SO_PEERCRED."""
     packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     pid, uid, _gid = _PEER.unpack(packed)
     return Peer(pid, uid)

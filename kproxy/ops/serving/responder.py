@@ -52,7 +52,7 @@ Handler: TypeAlias = Callable[[heads.Request], Awaitable[answers.Answer]]
 _log = structlog.get_logger(__name__)
 
 _scratch = bytearray(16 * 1024)
-"""Where the bytes go that are thrown away, of all connections."""
+"""The buffer for bytes that are thrown away, shared by all connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Site:
 
 
 class Listener:
-    """Serves a site at a place. `name` is what for, for logs.
+    """Serves a site at a place. `name` is its name in the log.
 
     `bind`, then `run`, then `close`. If a default place is taken, one warning says so, and `run`
     tries again until it is free.
@@ -238,7 +238,7 @@ class _Connection(asyncio.BufferedProtocol):
             waiter.set_result(None)
 
     def connection_lost(self, _exc: BaseException | None) -> None:
-        """It has ended, or was cut: let go of everything."""
+        """The connection has ended: release its task, buffers and place."""
         self._forget()
         self._transport = None
         self.resume_writing()
@@ -325,7 +325,7 @@ class _Connection(asyncio.BufferedProtocol):
     # Answering.
 
     async def _answer(self, request: heads.Request) -> None:
-        """Answer a request, and read on or end. Nothing that happens here concerns others."""
+        """Answer a request, then read the next one or end. A failure ends only this connection."""
         try:
             await self._send(request, await self._found(request))
         except ConnectionError:

@@ -1,15 +1,15 @@
 """The control server: HTTP over a unix socket, for the other commands of `kproxy`.
 
-`GET /v1/services`, `/v1/endpoints`, `/v1/affinity` and `/v1/connections` answer with a JSON list
-of `status` views; `?namespace=` and `?name=` narrow it to a namespace or a Service,
-`?labelSelector=` to Services with such labels. 404 says that no Service of that name is served.
-`?watch=1` keeps the answer open and sends changes, see `watching`. `GET /v1/events` answers with
-what happened lately, and with `?watch=1` goes on with what happens, see `fact_stream`.
-`GET /v1/status` answers with one object about the whole proxy. What concerns every view, such as
-that the API server is away, comes in a `Warning` header, as Kubernetes API servers send them.
+`GET /v1/services`, `/v1/endpoints`, `/v1/affinity` and `/v1/connections` answer with a JSON list of
+`status` views; `?namespace=` and `?name=` narrow it to a namespace or a Service, `?labelSelector=`
+to Services with such labels. 404 says that no Service of that name is served. `?watch=1` keeps the
+answer open and sends changes, see `watching`. `GET /v1/events` answers with the latest facts, and
+with `?watch=1` goes on with new ones, see `fact_stream`. `GET /v1/status` answers with one object
+about the whole proxy. A warning about all views, such as that the API server is away, comes in a
+`Warning` header, as Kubernetes API servers send them.
 
-Only this user and root are answered: the socket's mode sees to that, and so does a look at who is
-connected, should the mode be changed (docs/faults.md S21).
+Only this user and root are answered. The socket's mode ensures it, and the peer's user is checked
+too, in case the mode is changed (docs/faults.md S21).
 """
 
 import contextlib
@@ -59,7 +59,7 @@ RESOURCES: Mapping[str, Resource] = {
         ),
     )
 }
-"""What lists of views there are."""
+"""The resources that have views."""
 
 
 class _Asked(NamedTuple):
@@ -129,7 +129,7 @@ class _Control:
         )
 
     async def events(self, request: heads.Request) -> answers.Answer:
-        """What `/v1/events` gives: what happened lately, and if asked, what happens then."""
+        """What `/v1/events` gives: the latest facts, and with a watch those that follow."""
         query = request.query
         if query.get("labelSelector"):
             return answers.sentence(400, "events cannot be selected by labels")

@@ -1,4 +1,4 @@
-"""Asking a running proxy, over its control socket."""
+"""The client of a running proxy's control socket."""
 
 import contextlib
 import http.client

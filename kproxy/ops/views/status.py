@@ -32,7 +32,7 @@ def select(
     name: str = "",
     selector: Sequence[labels.Requirement] = (),
 ) -> Iterator[rules.PortPlan]:
-    """What is known of the service ports of that Service or namespace; "" means any.
+    """The plans of the service ports of that Service or namespace; "" means any.
 
     `selector` narrows them to Services with such labels.
     """
