@@ -82,7 +82,7 @@ class Server:
         )
         self._ready_file = ready_file.ReadyFile(cfg.ready_file) if cfg.ready_file else None
         self._has_looked = False
-        self._is_ready = False
+        self._is_served = asyncio.Event()
         self._failure: errors.KproxyError | None = None
         self._stop_requests = 0
         self._stopping = asyncio.Event()
@@ -143,6 +143,7 @@ class Server:
             tasks = [
                 group.create_task(self._source.run(), name="source"),
                 group.create_task(self._runner.run(), name="runner"),
+                group.create_task(self._announce(), name="ready"),
             ]
             await self._stopping.wait()
             for task in tasks:
@@ -171,8 +172,9 @@ class Server:
         """Where "control", "healthz" and "metrics" are, None for one that is not there (yet)."""
         return self._surface.addresses()
 
-    def service_views(self) -> list[dict[str, object]]:
+    async def service_views(self) -> list[dict[str, object]]:
         """As `kproxy get services -o json` shows them."""
+        await self._plane.refresh(plane.Part.PORTS, turns.Turns())
         return list(self._service_views())
 
     def _service_views(self) -> Iterator[dict[str, object]]:
@@ -220,19 +222,21 @@ class Server:
             with self._syncs.sync():
                 changed = yield from steps
             yield from self._reporter.report(changed)
-        if not self._is_ready and not self._proxier.opening:
-            yield from self._announce()
-            self._is_ready = True
+        if not self._is_served.is_set() and not self._proxier.opening:
+            # What exists now lives as long as the process: keep the collector from walking it.
+            # There is no collection before: at 10,000 Services it would hold every relay up.
+            gc.freeze()
+            gc.enable()
+            self._is_served.set()
 
-    def _announce(self) -> Iterator[None]:
-        """The first sync is done: write the ready file and a line in the log."""
-        # What exists now lives as long as the process: keep the collector from walking it. There is
-        # no collection before: at 10,000 Services it would hold every relay up.
-        gc.freeze()
-        gc.enable()
-        yield
+    async def _announce(self) -> None:
+        """Once what the first sync opened is open: write the ready file and a line in the log."""
+        await self._is_served.wait()
+        shared = turns.Turns()
+        await self._plane.refresh(plane.Part.PORTS, shared)
         try:
-            yield from self._write_ready_file()
+            async for _ in shared.batches(self._write_ready_file()):
+                pass
         except errors.KproxyError as error:
             # A program that waits for the file would wait for ever: end, and say why.
             self._failure = error

@@ -55,7 +55,7 @@ async def test_the_ready_file_is_there_only_once_the_services_are(tmp_path: Path
         async with surfaces.serving(path, ready_file=ready_file) as served:
             ready = json.loads(ready_file.read_text())
 
-            assert ready["services"] == served.service_views()
+            assert ready["services"] == await served.service_views()
             assert ready["pid"] == os.getpid()
             assert await asyncio.to_thread(sockets.is_open, (manifests.bound(cluster_ip), 8080))
 
@@ -116,7 +116,7 @@ async def test_stopping_waits_for_connections_and_a_second_stop_does_not(tmp_pat
             with contextlib.closing(await asyncio.to_thread(sockets.accept, pod)):
                 served.stop()
                 await surfaces.until(lambda: address not in daemon.listening(os.getpid()))
-                assert served.service_views()[0]["connections"] == {"active": 1, "total": 1}
+                assert (await served.service_views())[0]["connections"] == {"active": 1, "total": 1}
 
                 served.stop()
 

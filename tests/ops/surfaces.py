@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import inspect
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,15 @@ SECONDS = 10.0
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Return as soon as `condition` holds. Raises TimeoutError after `SECONDS`."""
+    """Return as soon as `condition` holds, which may be a coroutine function.
+
+    Raises TimeoutError after `SECONDS`.
+    """
     async with asyncio.timeout(SECONDS):
-        while not condition():  # noqa: ASYNC110  # what is waited for is a fact, not an event
+        while True:
+            found = condition()
+            if await found if inspect.isawaitable(found) else found:
+                return
             await asyncio.sleep(0.005)
 
 

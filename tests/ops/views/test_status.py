@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from kproxy import turns
 from kproxy.ops.serving import places
 from kproxy.ops.views import status
+from kproxy.plane import plane
 from tests.e2e.rig import manifests, sockets
 from tests.ops import surfaces
 
@@ -238,17 +240,18 @@ async def test_connections_are_counted_while_open_and_in_total(
         )
         async with surfaces.serving(path, ready_file=tmp_path / "ready.json") as served:
 
-            def counted() -> object:
-                return served.service_views()[0]["connections"]
+            async def is_counted(active: int) -> bool:
+                (view,) = await served.service_views()
+                return view["connections"] == {"active": active, "total": 1}
 
             _, writer = await asyncio.open_connection(manifests.bound(cluster_ip), manifests.PORT)
-            await surfaces.until(lambda: counted() == {"active": 1, "total": 1})
+            await surfaces.until(lambda: is_counted(1))
 
             (await asyncio.to_thread(sockets.accept, silent)).close()
             writer.close()
             await writer.wait_closed()
 
-            await surfaces.until(lambda: counted() == {"active": 0, "total": 1})
+            await surfaces.until(lambda: is_counted(0))
 
 
 async def test_an_endpoint_that_failed_shows_until_when_it_is_avoided(
@@ -270,7 +273,7 @@ async def test_an_endpoint_that_failed_shows_until_when_it_is_avoided(
             assert await reader.read() == b"pod"
             writer.close()
             await writer.wait_closed()
-        (view,) = served.service_views()
+        (view,) = await served.service_views()
 
     shown = view["endpoints"]
     assert isinstance(shown, list)
@@ -298,7 +301,7 @@ async def test_a_service_whose_every_client_is_refused_has_no_endpoint_in_use(
     async with surfaces.serving(path, ready_file=tmp_path / "ready.json") as served:
         with pytest.raises(ConnectionResetError):
             await read_all(manifests.bound(cluster_ip), 8080)
-        (view,) = served.service_views()
+        (view,) = await served.service_views()
     shown = view["endpoints"]
     assert isinstance(shown, list)
     assert [(each["ready"], each["in_use"]) for each in shown] == [(True, False)]
@@ -323,7 +326,7 @@ async def test_its_own_health_and_metrics_are_no_endpoints(tmp_path: Path, surfa
     ) as served:
         with pytest.raises(ConnectionResetError):
             await read_all(manifests.bound(cluster_ip), 8080)
-        (view,) = served.service_views()
+        (view,) = await served.service_views()
     endpoints = view["endpoints"]
     assert isinstance(endpoints, list)
     assert len(endpoints) == 2
@@ -347,21 +350,22 @@ async def test_connections_of_a_service_that_is_gone_are_shown(
             _, writer = await asyncio.open_connection(manifests.bound(cluster_ip), 8080)
             seen = served.observed
 
-            def shown(**asked: Any) -> list[str]:
+            async def shown(**asked: Any) -> list[str]:
+                await seen.plane.refresh(plane.Part.CONNECTIONS, turns.Turns())
                 rules = status.select(seen, **asked)
                 views = status.connection_views(
                     seen, rules, lambda service: asked.get("name", "") in ("", service.name)
                 )
                 return [f"{view['namespace']}/{view['service']}" for view in views]
 
-            await surfaces.until(lambda: shown() == ["default/web"])
+            await surfaces.until(shown)
             manifests.write(
                 tmp_path / "web.yaml",
                 manifests.service("db", manifests.fresh_ip(), 8080),
                 manifests.endpoints("db", [pod.address]),
             )
             await surfaces.until(lambda: not list(status.select(seen, name="web")))
-            assert shown() == shown(name="web") == ["default/web"]
-            assert shown(name="db") == []
+            assert await shown() == await shown(name="web") == ["default/web"]
+            assert await shown(name="db") == []
             writer.close()
             await writer.wait_closed()
