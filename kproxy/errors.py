@@ -36,6 +36,11 @@ def in_one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def reason(error: OSError) -> str:
+    """Why the system refused, in a few words for a message: "permission denied"."""
+    return (error.strerror or str(error)).lower()
+
+
 _OUT_OF = {
     errno.ENOMEM: "memory is used up: give this process more (ulimit -v, the container's limit)",
     errno.EMFILE: "open files are used up: raise the limit (ulimit -n)",

@@ -236,7 +236,7 @@ def adjust_oom_score(adjustment: int) -> str:
             file.write(str(adjustment))
     except OSError as error:
         return (
-            f"--oom-score-adj {adjustment} has no effect: {(error.strerror or str(error)).lower()}"
+            f"--oom-score-adj {adjustment} has no effect: {errors.reason(error)}"
             "; a lower value than now needs CAP_SYS_RESOURCE"
         )
     return ""

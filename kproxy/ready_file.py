@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from kproxy import errors
+from kproxy import errors, files
 
 
 def check(path: Path, manifests: Collection[Path]) -> None:
@@ -16,7 +16,7 @@ def check(path: Path, manifests: Collection[Path]) -> None:
     try:
         reason = _reason_against(path, manifests)
     except OSError as error:
-        reason = f"{_words(error)}, name another path"
+        reason = f"{errors.reason(error)}, name another path"
     if reason:
         raise errors.ConfigError(f"--ready-file {path}: {reason}")
 
@@ -70,38 +70,22 @@ class ReadyFile:
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
+            reason = errors.reason(error)
             raise errors.ConfigError(
-                f"cannot replace the ready file {self._path}: {_words(error)}; choose another place"
+                f"cannot replace the ready file {self._path}: {reason}; choose another place"
             ) from error
 
     def write(self, pieces: Iterable[bytes]) -> Iterator[None]:
         """Write so that a reader sees all of it or nothing. Raises KproxyError."""
-        scratch = f".kproxy-{os.getpid()}"  # short: the name itself may be as long as can be
         try:
-            self._directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                yield from self._fill(scratch, pieces)
-            finally:
-                with contextlib.suppress(OSError):
-                    os.unlink(scratch, dir_fd=self._directory)
+            self._directory = files.open_directory(self._path.parent)
+            found = yield from files.replace_steps(self._directory, self._path.name, pieces)
+            self._written = found.st_dev, found.st_ino
         except OSError as error:
-            reason = errors.shortage(error) or f"{_words(error)}; choose another place"
+            reason = errors.shortage(error) or f"{errors.reason(error)}; choose another place"
             raise errors.KproxyError(
                 f"cannot write the ready file {self._path}: {reason}"
             ) from error
-
-    def _fill(self, scratch: str, pieces: Iterable[bytes]) -> Iterator[None]:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        fd = os.open(scratch, flags, 0o666, dir_fd=self._directory)
-        with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor
-            for piece in pieces:
-                file.write(piece)
-                yield
-            file.flush()
-            found = os.fstat(fd)
-            name = self._path.name
-            os.replace(scratch, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-            self._written = found.st_dev, found.st_ino
 
     def remove(self) -> None:
         """Remove what was written, unless something else is there by now. Never raises OSError."""
@@ -125,7 +109,3 @@ def document(head: Mapping[str, object], key: str, items: Iterable[object]) -> I
         yield separator + msgspec.json.encode(item)
         separator = b",\n"
     yield b"\n]\n}\n"
-
-
-def _words(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

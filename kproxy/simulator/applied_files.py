@@ -93,7 +93,7 @@ def _sources(path: Path) -> Iterator[tuple[str, bytes]]:
         for file in files:
             yield str(file), file.read_bytes()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = errors.reason(error)
         raise errors.ConfigError(
             f"cannot read manifests from {path}: {reason}; name a readable file with --filename"
         ) from error

@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from kproxy import errors
+from kproxy import errors, files
 
 SCHEMA: Final = "kproxy.io/bench/v1"
 
@@ -195,13 +195,10 @@ def replace(path: Path, content: bytes) -> None:
     What is no regular file, such as /dev/stdout, is written to: it is not to be replaced. Raises
     KproxyError when it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.part")
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(content)
-            return
-        draft.write_bytes(content)
-        draft.replace(path)
+        else:
+            files.replace(path, content)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise errors.KproxyError(f"cannot write {path}: {error.strerror}") from error

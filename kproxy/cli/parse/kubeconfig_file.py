@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from kproxy import errors
+from kproxy import errors, files
 from kproxy.simulator import admin_kubeconfig
 
 
@@ -25,9 +25,9 @@ class KubeconfigFile:
         """Write the file whole and at once, mode 0600. Raises ConfigError."""
         text = yaml.safe_dump(dict(content), sort_keys=False)
         try:
-            _replace(self.path, text)
+            files.replace(self.path, text.encode(), mode=files.PRIVATE)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = errors.reason(error)
             raise errors.ConfigError(
                 f"--kubeconfig-out {self.path}: {reason}; name a path that can be written"
             ) from error
@@ -72,14 +72,3 @@ def _check_replaceable(path: Path) -> None:
         f"--kubeconfig-out {path}: something is there that is not a simulated cluster's, name "
         "another path"
     )
-
-
-def _replace(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except OSError:
-        Path(temporary).unlink()
-        raise

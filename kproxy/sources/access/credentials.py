@@ -242,7 +242,7 @@ async def _output(plugin: kubeconfig.ExecPlugin) -> bytes:
         )
     except OSError as error:
         hint = f"; {plugin.install_hint.strip()}" if plugin.install_hint else ""
-        reason = (error.strerror or str(error)).lower()
+        reason = errors.reason(error)
         raise CredentialsError(f"cannot run {_told(plugin)}: {reason}{hint}") from None
     try:
         async with asyncio.timeout(PLUGIN_SECONDS):

@@ -297,7 +297,7 @@ def readable_file(path: Path, what: str) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = errors.reason(error)
         raise errors.ConfigError(f"{what}: cannot read {path}: {reason}") from None
     if len(data) > MAX_BYTES:
         raise errors.ConfigError(f"{what}: {path} is larger than {MAX_BYTES} bytes")
