@@ -12,7 +12,6 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,6 +19,7 @@ from kproxy import errors, ready_file, settings
 from kproxy.model.kinds import services
 from kproxy.ops import log
 from kproxy.ops.serving import places
+from kproxy.portal.portal import PortalName
 
 if TYPE_CHECKING:
     from kproxy.sources.access.kubeconfig import ClusterAccess
@@ -36,12 +36,6 @@ _MOST_KEEPALIVE = 32767
 """Linux takes no more for TCP_KEEPIDLE (MAX_TCP_KEEPIDLE, include/net/tcp.h)."""
 _MOST_CONNECTIONS = 536_870_908
 """Half of the files that Linux lets one process open at most (fs.nr_open)."""
-
-
-class PortalName(StrEnum):
-    """Values of --portal."""
-
-    LOOPBACK = "loopback"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from kproxy.ops import event_log, health, surface
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed, status
 from kproxy.plane import in_process, plane
-from kproxy.portal import budget, loopback
+from kproxy.portal import budget, portal, registry
 from kproxy.reconcile import proxier, report, rules, runner
 from kproxy.sources import source
 
@@ -52,10 +52,19 @@ class Server:
         self.feed = events.Feed()
         """What happens here, for who subscribes."""
         self._plane = make_plane(cfg, self.feed)
+        api = _api_server(cfg)
+        self._portal = registry.make(
+            cfg.portal,
+            portal.Settings(
+                external_ips=tuple(cfg.external_ip_cidrs),
+                reserved=frozenset([api] if api else ()),
+                allow_loopback=cfg.allow_loopback_endpoints,
+            ),
+        )
         self._proxier = proxier.Proxier(
             self._source.store,
             self._plane,
-            _options(cfg),
+            _options(cfg, self._portal),
             namespaces=cfg.namespaces,
             room=budget.Budget(self._plane.max_listeners, cfg.max_services_per_namespace),
             on_answer=self._request_sync,
@@ -120,6 +129,7 @@ class Server:
         try:
             if self._ready_file is not None:
                 self._ready_file.remove_stale()
+            self._portal.recover()
             self._surface.bind()
             self._bar_own_places()
             async with asyncio.TaskGroup() as seen:
@@ -134,6 +144,7 @@ class Server:
         finally:
             self._surface.close()
             self._plane.close()
+            self._portal.close()
             if self._ready_file is not None:
                 self._ready_file.remove()
 
@@ -329,16 +340,10 @@ def _collector_waits() -> Iterator[None]:
             gc.enable()
 
 
-def _options(cfg: config.Config) -> rules.Options:
-    portal = loopback.LoopbackPortal(
-        loopback.first_bindable_port(),
-        external_ips=cfg.external_ip_cidrs,
-        reserved=frozenset([api] if (api := _api_server(cfg)) else ()),
-        allow_loopback=cfg.allow_loopback_endpoints,
-    )
+def _options(cfg: config.Config, through: portal.Portal) -> rules.Options:
     bounds = rules.Bounds(ports=cfg.max_ports_per_service, endpoints=cfg.max_endpoints_per_service)
     return rules.Options(
-        locate=portal.locate, node=cfg.node, default_strategy=cfg.strategy, bounds=bounds
+        portal=through, node=cfg.node, default_strategy=cfg.strategy, bounds=bounds
     )
 
 

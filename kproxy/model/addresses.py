@@ -46,6 +46,21 @@ class Address(NamedTuple):
     use: Use
 
 
+class Family(StrEnum):
+    """An address family, as the API spells it in `spec.ipFamilies`."""
+
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
+
+    # Enum's own is a call in Python, in every look-up of whatever has a Family in its key.
+    __hash__ = str.__hash__
+
+
+def family(text: str) -> Family:
+    """The family of an address in canonical text form."""
+    return Family.IPV6 if ":" in text else Family.IPV4
+
+
 class SocketAddress(NamedTuple):
     """An IP address in canonical text form, and a port: to listen on, or to connect to."""
 

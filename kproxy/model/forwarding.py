@@ -7,6 +7,7 @@ boundary: no sockets, no callables.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from kproxy.model import addresses, names
 from kproxy.model.kinds import services
@@ -49,12 +50,35 @@ class FrontendState(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Frontend:
-    """One virtual address of a service port. `address` is "" for a node port: every node's."""
+    """One virtual address of a service port.
+
+    `address` is "" for a node port, which is at the node's addresses of `family`.
+    """
 
     kind: FrontendKind
     address: str
     port: int
     scope: Scope = Scope.CLUSTER
+    protocol: names.Protocol = names.Protocol.TCP
+    family: addresses.Family = addresses.Family.IPV4
+
+
+class PortalAddress(NamedTuple):
+    """Where a frontend is bound: what service ports claim, and what is opened and closed."""
+
+    address: str
+    port: int
+    protocol: names.Protocol = names.Protocol.TCP
+
+    @property
+    def socket_address(self) -> addresses.SocketAddress:
+        """The IP address and port, for a socket of the protocol."""
+        return addresses.SocketAddress(self.address, self.port)
+
+    def __str__(self) -> str:
+        """As people write it: the protocol is said where it is not TCP."""
+        is_tcp = self.protocol is names.Protocol.TCP
+        return f"{self.socket_address}{'' if is_tcp else f'/{self.protocol}'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +120,16 @@ class SetBackends:
 
 @dataclass(frozen=True, slots=True)
 class OpenFrontend:
-    """Listen on `address` for connections to `frontend` of `name`, whose backends are set."""
+    """Listen for connections to `frontend` of `name`, whose backends are set.
+
+    `address` is where the portal bound it, and the name under which it is closed. `listen_on` is
+    what the portal says to listen on.
+    """
 
     name: names.ServicePortName
     frontend: Frontend
-    address: addresses.SocketAddress
+    address: PortalAddress
+    listen_on: addresses.SocketAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +139,7 @@ class CloseFrontend:
     Does nothing if nothing listens there, because it could not be opened.
     """
 
-    address: addresses.SocketAddress
+    address: PortalAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +167,14 @@ Message = SetBackends | OpenFrontend | CloseFrontend | Forget | Bar
 class Opened:
     """The answer to an `OpenFrontend`: clients of `address` are accepted."""
 
-    address: addresses.SocketAddress
+    address: PortalAddress
 
 
 @dataclass(frozen=True, slots=True)
 class OpenFailed:
     """The answer to an `OpenFrontend`: `address` cannot be bound, with the reason in words."""
 
-    address: addresses.SocketAddress
+    address: PortalAddress
     reason: str
 
 

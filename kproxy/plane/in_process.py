@@ -53,7 +53,7 @@ class ServicePortState:
             scope: connection.Target(name, self.balancers[scope], self.counters)
             for scope in forwarding.Scope
         }
-        self.listeners: dict[addresses.SocketAddress, listener.Listener] = {}
+        self.listeners: dict[forwarding.PortalAddress, listener.Listener] = {}
 
     def snapshot(self) -> snapshots.ServicePort:
         """What happened here so far."""
@@ -104,7 +104,7 @@ class InProcessPlane:
         self._max_affinity_clients = max_affinity_clients
         self._hear: Callable[[forwarding.Report], None] = lambda _: None
         self._ports: dict[names.ServicePortName, ServicePortState] = {}
-        self._listening: dict[addresses.SocketAddress, ServicePortState] = {}
+        self._listening: dict[forwarding.PortalAddress, ServicePortState] = {}
 
     @property
     def max_listeners(self) -> int:
@@ -217,7 +217,9 @@ class InProcessPlane:
                 self._path.shut(closed)
                 self._box.unbar(closed.address)
                 service = str(state.name)
-                self._feed.record(events.FrontendClosed(time.monotonic(), service, address))
+                self._feed.record(
+                    events.FrontendClosed(time.monotonic(), service, address.socket_address)
+                )
             case forwarding.Forget(name):
                 state = self._ports.pop(name)
                 for each in state.balancers.values():
@@ -254,19 +256,19 @@ class InProcessPlane:
 
     def _open(self, message: forwarding.OpenFrontend) -> None:
         """Listen, and report what became of it."""
-        name, address = message.name, message.address
+        name, address, listen_on = message.name, message.address, message.listen_on
         state = self._ports[name]
         try:
-            opened = self._path.open(address, state.targets[message.frontend.scope])
+            opened = self._path.open(listen_on, state.targets[message.frontend.scope])
         except OSError as error:
             reason = error.strerror or str(error)
-            self._feed.record(events.FrontendFailed(time.monotonic(), str(name), address, reason))
+            self._feed.record(events.FrontendFailed(time.monotonic(), str(name), listen_on, reason))
             self._hear(forwarding.OpenFailed(address, reason))
             return
         state.listeners[address] = opened
         self._listening[address] = state
         self._box.bar(opened.address, str(name))
-        self._feed.record(events.FrontendOpened(time.monotonic(), str(name), address))
+        self._feed.record(events.FrontendOpened(time.monotonic(), str(name), listen_on))
         self._hear(forwarding.Opened(address))
 
     def _tell_service(self, name: names.ServicePortName, change: str) -> None:

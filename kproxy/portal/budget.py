@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from kproxy.model import addresses, steps
+from kproxy.model import forwarding, steps
 from kproxy.portal import claims
 
 _STRIDE = 128
@@ -77,8 +77,8 @@ class _Service:
     """What one Service wants: the claims by address. `denied` are those that it does not get."""
 
     created: str
-    wants: dict[addresses.SocketAddress, claims.Claim] = field(default_factory=dict)
-    denied: dict[addresses.SocketAddress, Shortage] = field(default_factory=dict)
+    wants: dict[forwarding.PortalAddress, claims.Claim] = field(default_factory=dict)
+    denied: dict[forwarding.PortalAddress, Shortage] = field(default_factory=dict)
     settled: tuple[int, Shortage] | None = None
     """The share that `denied` was computed from; None once `wants` has changed."""
 
@@ -103,15 +103,15 @@ class Budget:
     def __init__(self, listeners: int | None = None, services: int | None = None) -> None:
         self.limit = listeners
         self._services_limit = services
-        self._wanted: dict[addresses.SocketAddress, claims.Claim] = {}
+        self._wanted: dict[forwarding.PortalAddress, claims.Claim] = {}
         self._namespaces: dict[str, _Namespace] = {}
         self._order: list[Age] = []
         self._crowded: set[str] = set()
-        self._denied: dict[addresses.SocketAddress, Shortage] = {}
-        self._changed: dict[addresses.SocketAddress, None] = {}
+        self._denied: dict[forwarding.PortalAddress, Shortage] = {}
+        self._changed: dict[forwarding.PortalAddress, None] = {}
         self._is_settled = True
 
-    def want(self, address: addresses.SocketAddress, claim: claims.Claim) -> None:
+    def want(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
         """`claim` is to have a listener at `address`, in place of the claim that had it."""
         if self._wanted.get(address) == claim:
             return
@@ -134,7 +134,7 @@ class Budget:
         namespace.wanted += 1
         self._count(key.namespace, namespace)
 
-    def drop(self, address: addresses.SocketAddress) -> None:
+    def drop(self, address: forwarding.PortalAddress) -> None:
         """No listener is wanted at `address`."""
         claim = self._wanted.pop(address, None)
         if claim is None:
@@ -156,11 +156,11 @@ class Budget:
                 del self._namespaces[key.namespace]
         self._count(key.namespace, namespace)
 
-    def granted(self, address: addresses.SocketAddress) -> claims.Claim | None:
+    def granted(self, address: forwarding.PortalAddress) -> claims.Claim | None:
         """The claim that is to have a listener at `address`, as of the last `settle`."""
         return None if address in self._denied else self._wanted.get(address)
 
-    def shortage(self, address: addresses.SocketAddress) -> Shortage | None:
+    def shortage(self, address: forwarding.PortalAddress) -> Shortage | None:
         """Why the claim that wants `address` gets no listener; None when it gets one."""
         return self._denied.get(address)
 
@@ -168,7 +168,7 @@ class Budget:
         """How many frontends have no listener, by the bound that keeps it from them."""
         return Counter(self._denied.values())
 
-    def settle(self) -> Generator[None, None, list[addresses.SocketAddress]]:
+    def settle(self) -> Generator[None, None, list[forwarding.PortalAddress]]:
         """Share out the listeners; returns the addresses for which the answer has changed.
 
         O(1) while there is enough for all. Pauses between pieces of work of some 100 us.
@@ -278,8 +278,8 @@ def _remove(order: list[Age], age: Age) -> None:
 
 
 def _rank(
-    want: tuple[addresses.SocketAddress, claims.Claim],
-) -> tuple[int, int, str, addresses.SocketAddress]:
+    want: tuple[forwarding.PortalAddress, claims.Claim],
+) -> tuple[int, int, str, forwarding.PortalAddress]:
     """The order in which the frontends of one Service get listeners."""
     address, claim = want
     frontend = claim.frontend

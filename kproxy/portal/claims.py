@@ -16,7 +16,7 @@ import bisect
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from kproxy.model import addresses, forwarding, names
+from kproxy.model import forwarding, names
 
 _KINDS = forwarding.FrontendKind
 _RANK = {
@@ -59,16 +59,16 @@ class Claims:
     """All claims, by bound address. Adding, withdrawing and finding the winner take O(log n)."""
 
     def __init__(self) -> None:
-        self._claims: dict[addresses.SocketAddress, list[Claim]] = {}
+        self._claims: dict[forwarding.PortalAddress, list[Claim]] = {}
 
-    def add(self, address: addresses.SocketAddress, claim: Claim) -> None:
+    def add(self, address: forwarding.PortalAddress, claim: Claim) -> None:
         """`claim` wants `address`. Claiming twice is claiming once."""
         wanted = self._claims.setdefault(address, [])
         at = bisect.bisect_left(wanted, claim.precedence, key=_precedence)
         if wanted[at : at + 1] != [claim]:
             wanted.insert(at, claim)
 
-    def withdraw(self, address: addresses.SocketAddress, claim: Claim) -> None:
+    def withdraw(self, address: forwarding.PortalAddress, claim: Claim) -> None:
         """`claim` no longer wants `address`. An unknown claim is no error."""
         wanted = self._claims.get(address, [])
         at = bisect.bisect_left(wanted, claim.precedence, key=_precedence)
@@ -77,11 +77,11 @@ class Claims:
             if not wanted:
                 del self._claims[address]
 
-    def winner(self, address: addresses.SocketAddress) -> Claim | None:
+    def winner(self, address: forwarding.PortalAddress) -> Claim | None:
         """The claim that `address` belongs to, if there is one."""
         wanted = self._claims.get(address)
         return wanted[0] if wanted else None
 
-    def losers(self, address: addresses.SocketAddress) -> list[Claim]:
+    def losers(self, address: forwarding.PortalAddress) -> list[Claim]:
         """The claims that do not get `address`, in order of precedence."""
         return self._claims.get(address, [])[1:]

@@ -16,15 +16,13 @@ Service's:
 """
 
 import ipaddress
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Self
 
 from kproxy import errors
 from kproxy.model import addresses, forwarding
 from kproxy.model.kinds import endpoint_rules
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+from kproxy.portal import portal
 
 PORT_SHIFT = 10000
 _NODE_ADDRESS = "127.0.0.1"
@@ -33,31 +31,33 @@ _KINDS = forwarding.FrontendKind
 
 
 class LoopbackPortal:
-    """Maps frontends into 127/8. Pure.
+    """Maps frontends into 127/8. All of it is bindable already, so it keeps nothing.
 
-    `shift_below` is the first port that may be bound, `external_ips` is which external IPs may be
-    served, `reserved` are addresses that no Service gets: those of the API server. A load
-    balancer's address in 127/8, as the simulated cluster gives them, needs `allow_loopback`.
+    `shift_below` is the first port that may be bound.
     """
 
-    def __init__(
-        self,
-        shift_below: int,
-        *,
-        external_ips: Sequence[Network] = (),
-        reserved: frozenset[addresses.SocketAddress] = frozenset(),
-        allow_loopback: bool = False,
-    ) -> None:
+    def __init__(self, shift_below: int, settings: portal.Settings | None = None) -> None:
+        settings = settings or portal.Settings()
         self._shift_below = shift_below
-        self._external_ips = tuple(external_ips)
-        self._reserved = reserved
-        self._allow_loopback = allow_loopback
-        self._reserved_hosts = frozenset(each.address for each in reserved)
+        self._external_ips = settings.external_ips
+        self._reserved = settings.reserved
+        self._allow_loopback = settings.allow_loopback
+        self._reserved_hosts = frozenset(each.address for each in settings.reserved)
 
-    def locate(self, frontend: forwarding.Frontend) -> addresses.SocketAddress:
-        """The address and port that `frontend` is bound to.
+    @classmethod
+    def for_this_process(cls, settings: portal.Settings) -> Self:
+        """One that knows which ports this process may bind."""
+        return cls(first_bindable_port(), settings)
 
-        Raises PortalUnavailableError for an IPv6 address: ::1 is the only one on loopback.
+    @property
+    def families(self) -> frozenset[addresses.Family]:
+        """IPv4: ::1 is the only IPv6 address on loopback."""
+        return frozenset({addresses.Family.IPV4})
+
+    def locate(self, frontend: forwarding.Frontend) -> forwarding.PortalAddress:
+        """Where `frontend` is bound.
+
+        Raises PortalUnavailableError for an IPv6 address.
         Raises PortalRefusedError for an address that must not be served.
         """
         bound = self._bound(frontend)
@@ -65,7 +65,20 @@ class LoopbackPortal:
             raise errors.PortalRefusedError(
                 f"{bound} is the address of the API server: give the Service another one"
             )
-        return bound
+        return forwarding.PortalAddress(*bound, frontend.protocol)
+
+    def acquire(self, address: forwarding.PortalAddress) -> addresses.SocketAddress:
+        """The address itself: any user may bind it."""
+        return address.socket_address
+
+    def release(self, address: forwarding.PortalAddress) -> None:
+        """Nothing is held."""
+
+    def recover(self) -> None:
+        """Nothing outlives the process that listened."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _bound(self, frontend: forwarding.Frontend) -> addresses.SocketAddress:
         port = frontend.port

@@ -8,7 +8,7 @@ says anything about that address.
 from collections import Counter
 from dataclasses import dataclass
 
-from kproxy.model import addresses, forwarding, names
+from kproxy.model import forwarding, names
 from kproxy.portal import claims
 
 
@@ -35,9 +35,9 @@ class FrontendBook:
     """Each address is asked for (and then perhaps open), failed, or in neither state."""
 
     def __init__(self) -> None:
-        self._requests: dict[addresses.SocketAddress, _Request] = {}
-        self._failed: dict[addresses.SocketAddress, str] = {}
-        self._unanswered: dict[addresses.SocketAddress, int] = {}
+        self._requests: dict[forwarding.PortalAddress, _Request] = {}
+        self._failed: dict[forwarding.PortalAddress, str] = {}
+        self._unanswered: dict[forwarding.PortalAddress, int] = {}
         self._opening: Counter[names.ServicePortName] = Counter()
         self.open = 0
         """How many frontends are open."""
@@ -52,7 +52,7 @@ class FrontendBook:
         return name in self._opening
 
     @property
-    def failed(self) -> list[addresses.SocketAddress]:
+    def failed(self) -> list[forwarding.PortalAddress]:
         """What could not be opened, the longest known first."""
         return list(self._failed)
 
@@ -61,32 +61,38 @@ class FrontendBook:
         """Whether something could not be opened."""
         return bool(self._failed)
 
-    def failure(self, address: addresses.SocketAddress) -> str | None:
+    def failure(self, address: forwarding.PortalAddress) -> str | None:
         """Why `address` could not be opened."""
         return self._failed.get(address)
 
-    def claim(self, address: addresses.SocketAddress) -> claims.Claim | None:
+    def claim(self, address: forwarding.PortalAddress) -> claims.Claim | None:
         """The claim for which `address` is open or being opened."""
         request = self._requests.get(address)
         return request.claim if request is not None else None
 
-    def is_open(self, address: addresses.SocketAddress) -> bool:
+    def is_open(self, address: forwarding.PortalAddress) -> bool:
         """Whether the data plane listens on `address`."""
         request = self._requests.get(address)
         return request is not None and request.is_open
 
-    def ask(self, address: addresses.SocketAddress, claim: claims.Claim) -> None:
+    def ask(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
         """The data plane is asked to open `address`, which it was not before."""
         self._requests[address] = _Request(claim, self._failed.pop(address, ""))
         self._unanswered[address] = self._unanswered.get(address, 0) + 1
         self._opening[claim.name] += 1
 
-    def unask(self, address: addresses.SocketAddress) -> None:
+    def fail(self, address: forwarding.PortalAddress, claim: claims.Claim, reason: str) -> Change:
+        """The portal could not make `address` ready for `claim`: nothing was asked."""
+        known = self._failed.pop(address, "")
+        self._failed[address] = reason
+        return Change(claim, reason, is_news=reason != known)
+
+    def unask(self, address: forwarding.PortalAddress) -> None:
         """The request could not be sent: no answer comes."""
         self._settle(address)
         self.close(address)
 
-    def close(self, address: addresses.SocketAddress) -> bool:
+    def close(self, address: forwarding.PortalAddress) -> bool:
         """The data plane is asked to close `address`; False if it need not be."""
         request = self._requests.pop(address, None)
         if request is None:
@@ -97,7 +103,7 @@ class FrontendBook:
             self._end_opening(request.claim.name)
         return True
 
-    def give_up(self, address: addresses.SocketAddress) -> None:
+    def give_up(self, address: forwarding.PortalAddress) -> None:
         """`address` is no longer wanted: forget its failure."""
         self._failed.pop(address, None)
 
@@ -122,7 +128,7 @@ class FrontendBook:
         if not self._opening[name]:
             del self._opening[name]
 
-    def _settle(self, address: addresses.SocketAddress) -> int:
+    def _settle(self, address: forwarding.PortalAddress) -> int:
         """Count one answer for the address; returns how many requests still have none."""
         left = self._unanswered.pop(address, 1) - 1
         if left > 0:

@@ -32,7 +32,7 @@ from typing import TypeAlias
 
 import structlog
 
-from kproxy.model import addresses, forwarding, names, steps
+from kproxy.model import forwarding, names, steps
 from kproxy.plane import plane as planes
 from kproxy.portal import budget, claims
 from kproxy.reconcile import frontend_book, rules
@@ -72,7 +72,7 @@ class FrontendStatus:
     """
 
     frontend: forwarding.Frontend
-    bound: addresses.SocketAddress | None
+    bound: forwarding.PortalAddress | None
     state: forwarding.FrontendState
     detail: str = ""
 
@@ -84,7 +84,7 @@ class _Entry:
     plan: _PortPlan
     created: str
 
-    def claims(self) -> Iterator[tuple[addresses.SocketAddress, claims.Claim]]:
+    def claims(self) -> Iterator[tuple[forwarding.PortalAddress, claims.Claim]]:
         """The addresses that it wants, with backends or without."""
         for place in self.plan.places:
             if place.address is not None:
@@ -100,16 +100,16 @@ class _Touched:
     added: list[claims.Claim] = field(default_factory=list)
 
 
-_TouchedAddresses: TypeAlias = dict[addresses.SocketAddress, _Touched | None]
+_TouchedAddresses: TypeAlias = dict[forwarding.PortalAddress, _Touched | None]
 
 
 @dataclass(slots=True)
 class _Plan:
     """The effects of one sync, in order."""
 
-    close: deque[addresses.SocketAddress] = field(default_factory=deque)
+    close: deque[forwarding.PortalAddress] = field(default_factory=deque)
     set_backends: deque[forwarding.SetBackends] = field(default_factory=deque)
-    open: deque[tuple[addresses.SocketAddress, claims.Claim]] = field(default_factory=deque)
+    open: deque[tuple[forwarding.PortalAddress, claims.Claim]] = field(default_factory=deque)
     forget: deque[names.ServicePortName] = field(default_factory=deque)
 
 
@@ -136,6 +136,7 @@ class Proxier:
         self._on_answer = on_answer
         plane.subscribe(self._hear)
         self._options = options
+        self._portal = options.portal
         self._namespaces = namespaces
         self._budget = room or budget.Budget()
         self._dirty: set[names.NamespacedName] = set()
@@ -144,11 +145,11 @@ class Proxier:
         self._entries: dict[names.ServicePortName, _Entry] = {}
         self._claims = claims.Claims()
         self._book = frontend_book.FrontendBook()
-        self._retrying: set[addresses.SocketAddress] = set()
+        self._retrying: set[forwarding.PortalAddress] = set()
         self._is_retry_due = False
         self._is_sending = False
         self._left = _Plan()
-        self._losing: dict[addresses.SocketAddress, set[claims.Claim]] = {}
+        self._losing: dict[forwarding.PortalAddress, set[claims.Claim]] = {}
         self._touched: dict[names.ServicePortName, None] = {}
         self.quarantined = 0
         """Services whose rules could not be computed: bugs, contained."""
@@ -234,6 +235,7 @@ class Proxier:
             self._retrying.discard(plan.close[0])
             if self._book.close(plan.close[0]):
                 self._plane.send(forwarding.CloseFrontend(plan.close[0]))
+                self._portal.release(plan.close[0])
             plan.close.popleft()
             yield
         while plan.set_backends:
@@ -249,7 +251,7 @@ class Proxier:
             plan.forget.popleft()
             yield
 
-    def _retry(self, waiting: list[addresses.SocketAddress]) -> Generator[None, None, None]:
+    def _retry(self, waiting: list[forwarding.PortalAddress]) -> Generator[None, None, None]:
         """Try again what could not be opened: a few, and all if one of them can be opened now.
 
         With thousands of them, each attempt would cost a sync much work for nothing. Those that
@@ -332,7 +334,7 @@ class Proxier:
             yield
 
     def _settle_claims(
-        self, address: addresses.SocketAddress, change: _Touched
+        self, address: forwarding.PortalAddress, change: _Touched
     ) -> Generator[None, None, None]:
         """Find out which claim has `address` now, and whether it needs a listener."""
         winner = self._claims.winner(address)
@@ -353,7 +355,7 @@ class Proxier:
         else:
             self._budget.drop(address)
 
-    def _decide(self, address: addresses.SocketAddress, plan: _Plan) -> None:
+    def _decide(self, address: forwarding.PortalAddress, plan: _Plan) -> None:
         """Open or close `address`, if it is not as it should be."""
         wanted = self._budget.granted(address)
         current = self._book.claim(address)
@@ -441,21 +443,31 @@ class Proxier:
         elif after is not None and before != after:
             plan.set_backends.append(after)
 
-    def _touch(self, address: addresses.SocketAddress, touched: _TouchedAddresses) -> _Touched:
+    def _touch(self, address: forwarding.PortalAddress, touched: _TouchedAddresses) -> _Touched:
         """The change of `address`, before any of its claims is changed."""
         change = touched.get(address)
         if change is None:
             change = touched[address] = _Touched(self._claims.winner(address))
         return change
 
-    def _open_frontend(self, address: addresses.SocketAddress, claim: claims.Claim) -> None:
+    def _open_frontend(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
         """Ask for `address`; `_hear` is called with what becomes of it."""
+        try:
+            listen_on = self._portal.acquire(address)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            self._retrying.discard(address)
+            _report_failure(address, self._book.fail(address, claim, reason))
+            return
         self._book.ask(address, claim)
         self._is_sending = True
         try:
-            self._plane.send(forwarding.OpenFrontend(claim.name, claim.frontend, address))
+            self._plane.send(
+                forwarding.OpenFrontend(claim.name, claim.frontend, address, listen_on)
+            )
         except Exception:
             self._book.unask(address)
+            self._portal.release(address)
             raise
         finally:
             self._is_sending = False
@@ -467,13 +479,9 @@ class Proxier:
             return
         was_retried = report.address in self._retrying
         self._retrying.discard(report.address)
-        if change.reason and change.is_news:
-            _log.error(
-                "cannot listen, retrying",
-                service=str(change.claim.name),
-                address=str(report.address),
-                reason=change.reason,
-            )
+        if change.reason:
+            self._portal.release(report.address)
+            _report_failure(report.address, change)
         if self._is_sending:
             return  # the sync that asked goes on with it
         self._touched[change.claim.name] = None
@@ -483,7 +491,7 @@ class Proxier:
 
     def _report_collisions(
         self,
-        address: addresses.SocketAddress,
+        address: forwarding.PortalAddress,
         winner: claims.Claim | None,
         candidates: Iterable[claims.Claim],
     ) -> Generator[None, None, None]:
@@ -517,7 +525,7 @@ class Proxier:
                 owner=str(winner.name),
             )
 
-    def _forget_loss(self, address: addresses.SocketAddress, claim: claims.Claim) -> None:
+    def _forget_loss(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
         losing = self._losing.get(address)
         if losing is not None:
             losing.discard(claim)
@@ -561,6 +569,17 @@ _SHORTAGES = {
         "its namespace has more Services than one may have; raise --max-services-per-namespace"
     ),
 }
+
+
+def _report_failure(address: forwarding.PortalAddress, change: frontend_book.Change) -> None:
+    """Log why a frontend cannot be opened, if that is new."""
+    if change.is_news:
+        _log.error(
+            "cannot listen, retrying",
+            service=str(change.claim.name),
+            address=str(address),
+            reason=change.reason,
+        )
 
 
 def _note(plan: _PortPlan, place: _Place) -> str:

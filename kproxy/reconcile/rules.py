@@ -9,14 +9,14 @@ headless Services, ExternalNames, another proxy's Services).
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from kproxy import errors
 from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import endpoints, service_kind, services
-from kproxy.portal import budget
+from kproxy.portal import budget, portal
 from kproxy.reconcile import absence
 
 DEFAULT_MAX_PORTS = 4096
@@ -49,18 +49,11 @@ class Bounds:
     """Endpoints that get connections, counted once for each port."""
 
 
-Locate: TypeAlias = Callable[[forwarding.Frontend], addresses.SocketAddress]
-"""The portal's `locate`: the address that a frontend is bound to.
-
-Raises PortalUnavailableError or PortalRefusedError.
-"""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What is the same for all Services. `node` is this node's name, for the Local policies."""
 
-    locate: Locate
+    portal: portal.Portal
     node: str = ""
     default_strategy: services.Strategy = services.Strategy.ROUND_ROBIN
     bounds: Bounds = Bounds()
@@ -71,7 +64,7 @@ class Place:
     """Where a frontend is to be bound. Without an address, `state` and `detail` say why."""
 
     frontend: forwarding.Frontend
-    address: addresses.SocketAddress | None
+    address: forwarding.PortalAddress | None
     state: forwarding.FrontendState | None = None
     detail: str = ""
 
@@ -205,7 +198,7 @@ def _places(
             wanted += len(service.external_ips) + len(service.load_balancer_ips)
             places.append(_beyond(frontend, wanted - room, options.bounds.ports))
             break
-        places.append(_place(frontend, options.locate))
+        places.append(_place(frontend, options.portal))
     return tuple(frontends), tuple(places)
 
 
@@ -220,9 +213,9 @@ def _beyond(frontend: forwarding.Frontend, count: int, limit: int) -> Place:
     )
 
 
-def _place(frontend: forwarding.Frontend, locate: Locate) -> Place:
+def _place(frontend: forwarding.Frontend, through: portal.Portal) -> Place:
     try:
-        return Place(frontend, locate(frontend))
+        return Place(frontend, through.locate(frontend))
     except errors.PortalRefusedError as error:
         return Place(frontend, None, forwarding.FrontendState.REFUSED, str(error))
     except errors.PortalUnavailableError as error:
@@ -234,7 +227,8 @@ def _own_addresses(places: Sequence[Place]) -> frozenset[addresses.SocketAddress
     virtual = {
         addresses.SocketAddress(place.frontend.address, place.frontend.port) for place in places
     }
-    return frozenset(virtual.union(place.address for place in places if place.address))
+    bound = (place.address.socket_address for place in places if place.address)
+    return frozenset(virtual.union(bound))
 
 
 def _absences(

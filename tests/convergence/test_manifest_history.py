@@ -19,7 +19,7 @@ import structlog.testing
 import yaml
 from hypothesis import strategies as st
 
-from kproxy.model import addresses, admission, names
+from kproxy.model import admission, forwarding, names
 from kproxy.model.kinds import endpoint_slice_kind, endpoints_kind, service_kind, services
 from kproxy.portal import budget
 from kproxy.reconcile import proxier
@@ -260,7 +260,7 @@ class Sync:
 class Occupy:
     """From now on other processes hold these addresses, whenever the proxier does not."""
 
-    addresses: frozenset[addresses.SocketAddress]
+    addresses: frozenset[forwarding.PortalAddress]
 
     def play(self, world: World, final: dict[admission.Key, admission.Accepted]) -> None:
         world.plane.busy = set(self.addresses)
@@ -297,7 +297,7 @@ def histories(steps: st.SearchStrategy[Step]) -> st.SearchStrategy[list[Step]]:
 
 occupations: st.SearchStrategy[Step] = st.builds(
     Occupy,
-    st.frozensets(st.builds(addresses.SocketAddress, st.just("127.0.0.1"), st.integers(80, 81))),
+    st.frozensets(st.builds(forwarding.PortalAddress, st.just("127.0.0.1"), st.integers(80, 81))),
 )
 
 

@@ -12,6 +12,7 @@ from kproxy.ops import health
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed
 from kproxy.plane import in_process
+from kproxy.portal import loopback
 from kproxy.reconcile import proxier, report, rules, runner
 from kproxy.sources import source, store
 
@@ -44,6 +45,13 @@ class StillSource:
         """Nothing."""
 
 
+class AnyPort(loopback.LoopbackPortal):
+    """Lets the kernel choose the port of every frontend."""
+
+    def locate(self, _frontend: forwarding.Frontend) -> forwarding.PortalAddress:
+        return forwarding.PortalAddress("127.0.0.1", 0)
+
+
 class Proxy:
     """The parts of a proxy; nothing is really bound. `seen` is what is observed of them."""
 
@@ -60,7 +68,7 @@ class Proxy:
         self.proxier = proxier.Proxier(
             self.source.store,
             self.plane,
-            rules.Options(locate=lambda _: addresses.SocketAddress("127.0.0.1", 0)),
+            rules.Options(portal=AnyPort(1)),
         )
         self.reporter = report.Reporter(self.proxier.frontends)
         self.syncs = health.SyncRecord()

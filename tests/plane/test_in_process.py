@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from kproxy import events
-from kproxy.model import addresses, forwarding
+from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import services
 from kproxy.plane import in_process
 from tests.reconcile import builders
@@ -92,6 +92,16 @@ class Client:
         return await self._reader.readexactly(len(data)) == data
 
 
+def opens(
+    name: names.ServicePortName, frontend: forwarding.Frontend, at: addresses.SocketAddress
+) -> forwarding.OpenFrontend:
+    return forwarding.OpenFrontend(name, frontend, forwarding.PortalAddress(*at), at)
+
+
+def closes(at: addresses.SocketAddress) -> forwarding.CloseFrontend:
+    return forwarding.CloseFrontend(forwarding.PortalAddress(*at))
+
+
 @contextlib.asynccontextmanager
 async def connected(
     address: addresses.SocketAddress, client: str = "127.0.0.1"
@@ -136,11 +146,11 @@ async def test_a_frontend_is_refused_until_opened_and_once_closed(
 ) -> None:
     plane.send(sets(backends[:1]))
     assert await is_refused(address)
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
     assert await reached(address) == backends[0]
-    plane.send(forwarding.CloseFrontend(address))
+    plane.send(closes(address))
     assert await is_refused(address)
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
     assert await reached(address) == backends[0]
 
 
@@ -150,11 +160,11 @@ async def test_an_address_can_change_hands_at_once(
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.send(sets(backends[:1]))
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
     assert await reached(address) == backends[0]
-    plane.send(forwarding.CloseFrontend(address))
+    plane.send(closes(address))
     plane.send(forwarding.SetBackends(DB, forwarding.Policy(), backends[1:2], ()))
-    plane.send(forwarding.OpenFrontend(DB, CLUSTER_IP, address))
+    plane.send(opens(DB, CLUSTER_IP, address))
     plane.send(forwarding.Forget(WEB))
     assert await reached(address) == backends[1]
 
@@ -166,8 +176,8 @@ async def test_a_frontend_balances_over_the_backends_of_its_scope(
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.send(sets(backends[:3], backends[3:]))
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
-    plane.send(forwarding.OpenFrontend(WEB, NODE_PORT, other_address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
+    plane.send(opens(WEB, NODE_PORT, other_address))
     assert {await reached(address) for _ in range(3)} == set(backends[:3])
     assert {await reached(other_address) for _ in range(2)} == set(backends[3:])
 
@@ -178,7 +188,7 @@ async def test_setting_backends_again_keeps_the_rotation(
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.send(sets(backends[:3]))
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
     seen = [await reached(address)]
     plane.send(sets(backends[:3]))
     seen.append(await reached(address))
@@ -194,12 +204,12 @@ async def test_setting_backends_again_keeps_clients_where_they_are(
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.send(sets(backends[:2], policy=STICKY))
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
     clients = [f"127.0.0.{last}" for last in range(2, 5)]
     homes = {client: await reached(address, client) for client in clients}
     plane.send(sets(backends, policy=STICKY))
-    plane.send(forwarding.CloseFrontend(address))
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(closes(address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
     assert {client: await reached(address, client) for client in clients} == homes
 
 
@@ -209,7 +219,7 @@ async def test_a_policy_takes_effect_on_the_next_connection(
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.send(sets(backends))
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
     assert len({await reached(address) for _ in range(4)}) == 4
     plane.send(sets(backends, policy=STICKY))
     assert len({await reached(address) for _ in range(4)}) == 1
@@ -232,19 +242,19 @@ async def test_counters_survive_everything_but_being_forgotten(
 
     assert accepted() is None
     plane.send(sets(backends[:1], backends[:1]))
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
-    plane.send(forwarding.OpenFrontend(WEB, NODE_PORT, other_address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
+    plane.send(opens(WEB, NODE_PORT, other_address))
     assert accepted() == 0
     await reached(address)
     await reached(other_address)
     assert accepted() == 2
     plane.send(sets(backends, policy=STICKY))
-    plane.send(forwarding.CloseFrontend(address))
-    plane.send(forwarding.CloseFrontend(other_address))
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(closes(address))
+    plane.send(closes(other_address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
     await reached(address)
     assert accepted() == 3
-    plane.send(forwarding.CloseFrontend(address))
+    plane.send(closes(address))
     plane.send(forwarding.Forget(WEB))
     assert accepted() is None
     plane.send(sets(backends))
@@ -260,10 +270,10 @@ async def test_connections_outlive_the_frontend_they_came_in_by(
 ) -> None:
     """Fault-catalogue C05 and docs/behaviour.md row 45."""
     plane.send(sets(backends[:1]))
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
     async with connected(address) as client:
         assert await client.echoes(b"before")
-        plane.send(forwarding.CloseFrontend(address))
+        plane.send(closes(address))
         if is_forgotten:
             plane.send(forwarding.Forget(WEB))
         assert await is_refused(address)
@@ -276,7 +286,7 @@ async def test_a_connection_outlives_its_endpoint_and_new_ones_go_elsewhere(
     backends: tuple[addresses.SocketAddress, ...],
 ) -> None:
     plane.send(sets(backends[:1]))
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
     async with connected(address) as client:
         plane.send(sets(backends[1:2]))
         assert await client.echoes(b"still here")
@@ -302,16 +312,16 @@ async def test_an_address_that_is_taken_is_reported_and_can_be_opened_once_it_is
     plane.subscribe(reports.append)
     plane.send(sets(backends[:1], backends[:1]))
     with held(address):
-        plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
-        plane.send(forwarding.OpenFrontend(WEB, NODE_PORT, other_address))
+        plane.send(opens(WEB, CLUSTER_IP, address))
+        plane.send(opens(WEB, NODE_PORT, other_address))
         assert await reached(other_address) == backends[0]
-    plane.send(forwarding.CloseFrontend(address))
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(closes(address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
     assert await reached(address) == backends[0]
     assert reports == [
-        forwarding.OpenFailed(address, "Address already in use"),
-        forwarding.Opened(other_address),
-        forwarding.Opened(address),
+        forwarding.OpenFailed(forwarding.PortalAddress(*address), "Address already in use"),
+        forwarding.Opened(forwarding.PortalAddress(*other_address)),
+        forwarding.Opened(forwarding.PortalAddress(*address)),
     ]
 
 
@@ -348,8 +358,8 @@ async def test_services_that_point_at_each_other_are_not_dialled(
     with structlog.testing.capture_logs() as log:
         plane.send(sets((other_address,)))
         plane.send(forwarding.SetBackends(DB, forwarding.Policy(), (address,), ()))
-        plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
-        plane.send(forwarding.OpenFrontend(DB, CLUSTER_IP, other_address))
+        plane.send(opens(WEB, CLUSTER_IP, address))
+        plane.send(opens(DB, CLUSTER_IP, other_address))
         assert await is_reset(address)
         assert await is_reset(other_address)
     for name in (WEB, DB):
@@ -375,7 +385,7 @@ async def test_an_address_that_was_given_back_may_be_an_endpoint(
     own = backends[0]
     state = plane.port(WEB)
     plane.send(sets(backends[:1]))
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
     plane.send(forwarding.Bar(own, "a test"))
     assert await is_reset(address)
     state = plane.port(WEB)
@@ -394,7 +404,7 @@ async def test_connections_are_counted_by_endpoint(
 ) -> None:
     dead = other_address
     plane.send(sets((backends[0], dead)))
-    plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
+    plane.send(opens(WEB, CLUSTER_IP, address))
     state = plane.port(WEB)
     assert state is not None
     counted = state.counters.endpoints
@@ -419,11 +429,11 @@ async def test_what_becomes_of_a_service_port_is_told(
     plane = in_process.InProcessPlane(rng=random.Random(1), feed=feed)
     try:
         plane.send(sets(backends[:2], backends[:1]))
-        plane.send(forwarding.OpenFrontend(WEB, CLUSTER_IP, address))
-        plane.send(forwarding.OpenFrontend(WEB, NODE_PORT, backends[0]))
+        plane.send(opens(WEB, CLUSTER_IP, address))
+        plane.send(opens(WEB, NODE_PORT, backends[0]))
         plane.send(sets(backends[1:3], policy=STICKY))
         plane.send(sets(backends[1:3], policy=STICKY))
-        plane.send(forwarding.CloseFrontend(address))
+        plane.send(closes(address))
         plane.send(forwarding.Forget(WEB))
     finally:
         plane.close()

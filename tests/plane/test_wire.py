@@ -14,6 +14,7 @@ from tests.reconcile import builders
 
 WEB = builders.port_of("web")
 HERE = addresses.SocketAddress("127.0.9.1", 80)
+BOUND = forwarding.PortalAddress(*HERE)
 FRONTEND = forwarding.Frontend(forwarding.FrontendKind.CLUSTER_IP, "10.0.9.1", 80)
 POLICY = forwarding.Policy(affinity_seconds=10)
 TOTALS = snapshots.Totals(connections=1, max_connections=2, penalized=3, counters={"bugs": 0})
@@ -35,12 +36,12 @@ BINDING = snapshots.Binding(
 )
 MESSAGES: list[Any] = [
     forwarding.SetBackends(WEB, POLICY, (HERE,), ()),
-    forwarding.OpenFrontend(WEB, FRONTEND, HERE),
-    forwarding.CloseFrontend(HERE),
+    forwarding.OpenFrontend(WEB, FRONTEND, BOUND, HERE),
+    forwarding.CloseFrontend(BOUND),
     forwarding.Forget(WEB),
     forwarding.Bar(HERE, "healthz"),
-    forwarding.Opened(HERE),
-    forwarding.OpenFailed(HERE, "Address already in use"),
+    forwarding.Opened(BOUND),
+    forwarding.OpenFailed(BOUND, "Address already in use"),
     wire.Look(1, 3),
     wire.WantFacts(is_so=True),
     wire.Drain(0.5),
@@ -91,7 +92,7 @@ def test_a_fact_arrives_as_it_was_sent() -> None:
     [
         struct.pack(">I", wire.MAX_FRAME + 1),
         struct.pack(">I", 3) + b"abc",
-        wire.encode(forwarding.Opened(HERE)).replace(b"Opened", b"Open_d"),
+        wire.encode(forwarding.Opened(BOUND)).replace(b"Opened", b"Open_d"),
     ],
     ids=["too-large", "no-message", "unknown-kind"],
 )

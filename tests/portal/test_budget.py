@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.model import addresses, forwarding, names
+from kproxy.model import forwarding, names
 from kproxy.model import steps as stepwise
 from kproxy.portal import budget, claims
 
@@ -30,22 +30,22 @@ class Wishes:
         namespace: str = "default",
         created: str = OLD,
         kind: forwarding.FrontendKind = KINDS.CLUSTER_IP,
-    ) -> list[addresses.SocketAddress]:
+    ) -> list[forwarding.PortalAddress]:
         """`count` frontends of a Service, on ports 1, 2, 3, ... of an address of its own."""
         number = self._numbers.setdefault((namespace, name), len(self._numbers))
         host = f"127.{1 + list(KINDS).index(kind)}.{number // 250}.{number % 250}"
-        added = [addresses.SocketAddress(host, port) for port in range(1, count + 1)]
+        added = [forwarding.PortalAddress(host, port) for port in range(1, count + 1)]
         port_name = names.ServicePortName(names.NamespacedName(namespace, name), "")
         for at in added:
             frontend = forwarding.Frontend(kind, at.address, at.port)
             self.budget.want(at, claims.Claim(created, port_name, frontend))
         return added
 
-    def settle(self) -> list[addresses.SocketAddress]:
+    def settle(self) -> list[forwarding.PortalAddress]:
         """Share out; what has changed."""
         return stepwise.at_once(self.budget.settle())
 
-    def granted(self, of: Iterable[addresses.SocketAddress]) -> list[int]:
+    def granted(self, of: Iterable[forwarding.PortalAddress]) -> list[int]:
         """The ports that got a listener."""
         return [each.port for each in of if self.budget.granted(each)]
 
@@ -175,7 +175,7 @@ def test_any_history_ends_as_a_fresh_start_does_and_is_fair(
     shuffler: random.Random,
 ) -> None:
     live = Wishes(listeners, services)
-    final: dict[tuple[str, str], tuple[list[addresses.SocketAddress], str]] = {}
+    final: dict[tuple[str, str], tuple[list[forwarding.PortalAddress], str]] = {}
     for name, count, namespace, created in history:
         for at in final.pop((namespace, name), ([], ""))[0]:
             live.budget.drop(at)

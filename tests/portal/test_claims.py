@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.model import addresses, forwarding, names
+from kproxy.model import forwarding, names
 from kproxy.portal import claims
 
-HERE = addresses.SocketAddress("127.0.0.1", 80)
-ELSEWHERE = addresses.SocketAddress("127.0.0.2", 80)
+HERE = forwarding.PortalAddress("127.0.0.1", 80)
+ELSEWHERE = forwarding.PortalAddress("127.0.0.2", 80)
 KINDS = [
     forwarding.FrontendKind.CLUSTER_IP,
     forwarding.FrontendKind.NODE_PORT,
@@ -132,10 +132,10 @@ moves = st.lists(st.tuples(st.booleans(), st.sampled_from([HERE, ELSEWHERE]), so
 
 @given(moves, st.randoms(use_true_random=False))
 def test_the_winner_of_any_history_is_that_of_the_final_claims_in_any_order(
-    history: list[tuple[bool, addresses.SocketAddress, claims.Claim]], shuffler: random.Random
+    history: list[tuple[bool, forwarding.PortalAddress, claims.Claim]], shuffler: random.Random
 ) -> None:
     kept = claims.Claims()
-    standing: set[tuple[addresses.SocketAddress, claims.Claim]] = set()
+    standing: set[tuple[forwarding.PortalAddress, claims.Claim]] = set()
     for is_added, address, each in history:
         if is_added:
             kept.add(address, each)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kproxy import errors
 from kproxy.model import addresses, forwarding
-from kproxy.portal import loopback
+from kproxy.portal import loopback, portal
 
 KINDS = forwarding.FrontendKind
 CLUSTER_IP = KINDS.CLUSTER_IP
@@ -22,16 +22,24 @@ def located(
     kind: forwarding.FrontendKind, address: str, port: int, shift_below: int = UNPRIVILEGED
 ) -> str:
     frontend = forwarding.Frontend(kind, address, port)
-    return str(portal(shift_below).locate(frontend))
+    return str(made(shift_below).locate(frontend))
 
 
-def portal(shift_below: int = ANY_PORT) -> loopback.LoopbackPortal:
+def made(shift_below: int = ANY_PORT) -> loopback.LoopbackPortal:
     """It serves external IPs of TEST-NET-3, and knows where the API server is."""
     return loopback.LoopbackPortal(
         shift_below,
-        external_ips=(ipaddress.ip_network("203.0.113.0/24"), ipaddress.ip_network("10.0.0.0/8")),
-        reserved=frozenset(
-            {addresses.SocketAddress("127.9.0.1", 6443), addresses.SocketAddress("10.9.9.9", 443)}
+        portal.Settings(
+            external_ips=(
+                ipaddress.ip_network("203.0.113.0/24"),
+                ipaddress.ip_network("10.0.0.0/8"),
+            ),
+            reserved=frozenset(
+                {
+                    addresses.SocketAddress("127.9.0.1", 6443),
+                    addresses.SocketAddress("10.9.9.9", 443),
+                }
+            ),
         ),
     )
 
@@ -107,7 +115,7 @@ def test_an_address_that_could_take_traffic_from_others_is_refused(
 
 
 def test_a_simulated_load_balancers_address_is_served_where_loopback_is_allowed() -> None:
-    allowing = loopback.LoopbackPortal(ANY_PORT, allow_loopback=True)
+    allowing = loopback.LoopbackPortal(ANY_PORT, portal.Settings(allow_loopback=True))
 
     def place(address: str) -> str:
         return str(allowing.locate(forwarding.Frontend(KINDS.LOAD_BALANCER, address, 80)))
@@ -144,7 +152,7 @@ def test_every_other_ipv4_frontend_gets_a_loopback_address_and_a_port_that_may_b
     _, _, rest = str(address).partition(".")
     hypothesis.assume(not rest.startswith("0.0.") and rest != "255.255.255")
     bound = loopback.LoopbackPortal(shift_below).locate(frontend)
-    assert isinstance(bound, addresses.SocketAddress)
+    assert isinstance(bound, forwarding.PortalAddress)
     assert bound.address.split(".") == ["127", *str(address).split(".")[1:]]
     assert shift_below <= bound.port <= 65535
 

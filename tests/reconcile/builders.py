@@ -6,7 +6,7 @@ from typing import Any
 
 from kproxy.model import addresses, names
 from kproxy.model.kinds import endpoint_slice_kind, endpoints, services
-from kproxy.portal import loopback
+from kproxy.portal import loopback, portal
 from kproxy.reconcile import rules
 
 TCP = names.Protocol.TCP
@@ -18,8 +18,8 @@ ALL_EXTERNAL_IPS = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/
 
 def options(**fields: Any) -> rules.Options:
     """Of a proxier over the loopback portal, which serves every external IP."""
-    portal = loopback.LoopbackPortal(1, external_ips=ALL_EXTERNAL_IPS)
-    return rules.Options(**{"locate": portal.locate, **fields})
+    through = loopback.LoopbackPortal(1, portal.Settings(external_ips=ALL_EXTERNAL_IPS))
+    return rules.Options(**{"portal": through, **fields})
 
 
 def named(name: str, namespace: str = NAMESPACE) -> names.NamespacedName:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from kproxy.model import addresses, forwarding, names
+from kproxy.model import forwarding, names
 
 Hear: TypeAlias = Callable[[forwarding.Report], None]
 
@@ -19,9 +19,9 @@ class RecordingPlane:
 
     def __init__(self) -> None:
         self.messages: list[forwarding.Message] = []
-        self.open: dict[addresses.SocketAddress, forwarding.OpenFrontend] = {}
+        self.open: dict[forwarding.PortalAddress, forwarding.OpenFrontend] = {}
         self.backends: dict[names.ServicePortName, forwarding.SetBackends] = {}
-        self.busy: set[addresses.SocketAddress] = set()
+        self.busy: set[forwarding.PortalAddress] = set()
         self.hear: Hear = lambda _: None
 
     def subscribe(self, hear: Hear) -> None:

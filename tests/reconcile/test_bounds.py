@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.model import addresses, forwarding, names
+from kproxy.model import forwarding, names
 from kproxy.model import steps as stepwise
 from kproxy.model.kinds import endpoints, services
 from kproxy.portal import budget, loopback
@@ -229,18 +229,18 @@ def test_the_reason_changes_with_the_objects() -> None:
 
 
 def test_a_port_that_was_moved_is_told() -> None:
-    portal = loopback.LoopbackPortal(1024)
-    stage = Stage(service(), sliced("web"), options=rules.Options(locate=portal.locate))
+    stage = Stage(
+        service(), sliced("web"), options=rules.Options(portal=loopback.LoopbackPortal(1024))
+    )
     assert stage.states() == ["bound"]
     assert stage.detail() == "this user may not bind port 80: clients connect to port 10080"
 
 
 def test_an_external_ip_that_is_not_listed_is_refused_with_the_flag() -> None:
-    portal = loopback.LoopbackPortal(1)
     stage = Stage(
         service(external_ips=("203.0.113.1",)),
         sliced("web"),
-        options=rules.Options(locate=portal.locate),
+        options=rules.Options(portal=loopback.LoopbackPortal(1)),
     )
     assert stage.states() == ["bound", "refused"]
     assert "--external-ip-cidrs" in stage.statuses()[1][1].detail
@@ -251,7 +251,7 @@ def test_thousands_of_failures_are_not_all_retried_each_time() -> None:
     stage = Stage()
     for number in range(many):
         host = f"{number // 250}.{number % 250}"
-        stage.plane.busy.add(addresses.SocketAddress(f"127.9.{host}", 80))
+        stage.plane.busy.add(forwarding.PortalAddress(f"127.9.{host}", 80))
         stage.store.apply(service(f"s{number:04}", f"10.9.{host}"))
         stage.store.apply(sliced(f"s{number:04}"))
     stage.proxier.mark_all()

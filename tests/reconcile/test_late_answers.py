@@ -2,14 +2,14 @@
 
 import pytest
 
-from kproxy.model import addresses, forwarding
+from kproxy.model import forwarding
 from kproxy.reconcile import proxier
 from kproxy.sources import store
 from tests.reconcile import builders, recording
 
 STATE = forwarding.FrontendState
 WEB = builders.port_of("web")
-ADDRESS = addresses.SocketAddress("127.0.9.1", 80)
+ADDRESS = forwarding.PortalAddress("127.0.9.1", 80)
 
 
 class LatePlane(recording.RecordingPlane):
@@ -145,7 +145,7 @@ def test_a_success_that_comes_late_lets_the_others_be_tried(world: World) -> Non
         name = f"s{number:03}"
         world.put(name, f"10.0.8.{number}" if number < 256 else f"10.0.7.{number - 256}")
         world.plane.busy |= {
-            addresses.SocketAddress(f"127.0.{net}.{number % 256}", 80) for net in (7, 8)
+            forwarding.PortalAddress(f"127.0.{net}.{number % 256}", 80) for net in (7, 8)
         }
     world.proxier.sync()
     world.plane.answer()

@@ -6,6 +6,7 @@ is told what the contract rules out (`recording.RecordingPlane`).
 Cases: C07, C09 of docs/faults.md.
 """
 
+import errno
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ import structlog.typing
 
 from kproxy.model import addresses, admission, forwarding, names
 from kproxy.model.kinds import service_kind, services
-from kproxy.portal import budget
+from kproxy.portal import budget, loopback, portal
 from kproxy.reconcile import proxier
 from kproxy.sources import store
 from tests.reconcile import builders, recording
@@ -25,7 +26,6 @@ from tests.reconcile.builders import service, sliced  # the words of every scrip
 KINDS = forwarding.FrontendKind
 SCOPE = forwarding.Scope
 LOCAL = services.TrafficPolicy.LOCAL
-LOCATE = builders.options().locate
 OLD, NEW = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
 
 
@@ -42,11 +42,36 @@ class Reader(store.Store):
         return super().service(name)
 
 
-class Playbook:
-    """Objects into a Store, messages out of a Proxier.
+class Portal(loopback.LoopbackPortal):
+    """A loopback portal that has a bug on the addresses in `cannot_locate`.
 
-    `cannot_locate` are virtual addresses on which the portal has a bug.
+    `acquired` is what it has given out.
     """
+
+    def __init__(self) -> None:
+        super().__init__(1, portal.Settings(external_ips=builders.ALL_EXTERNAL_IPS))
+        self.cannot_locate: set[str] = set()
+        self.cannot_acquire: set[forwarding.PortalAddress] = set()
+        self.acquired: set[forwarding.PortalAddress] = set()
+
+    def locate(self, frontend: forwarding.Frontend) -> forwarding.PortalAddress:
+        if frontend.address in self.cannot_locate:
+            raise ZeroDivisionError("a bug in the portal")
+        return super().locate(frontend)
+
+    def acquire(self, address: forwarding.PortalAddress) -> addresses.SocketAddress:
+        if address in self.cannot_acquire:
+            raise OSError(errno.EPERM, "the portal may not")
+        assert address not in self.acquired, f"{address} is acquired already"
+        self.acquired.add(address)
+        return super().acquire(address)
+
+    def release(self, address: forwarding.PortalAddress) -> None:
+        self.acquired.remove(address)
+
+
+class Playbook:
+    """Objects into a Store, messages out of a Proxier."""
 
     def __init__(
         self,
@@ -57,11 +82,11 @@ class Playbook:
     ) -> None:
         self.reader = Reader()
         self.plane = recording.RecordingPlane()
-        self.cannot_locate: set[str] = set()
+        self.portal = Portal()
         self.proxier = proxier.Proxier(
             self.reader,
             self.plane,
-            builders.options(locate=self._locate, **options),
+            builders.options(portal=self.portal, **options),
             namespaces=namespaces,
             room=room,
         )
@@ -99,11 +124,6 @@ class Playbook:
         """State and detail of every frontend of a service port."""
         return [(each.state, each.detail) for each in self.proxier.frontends(port_name(port))]
 
-    def _locate(self, frontend: forwarding.Frontend) -> addresses.SocketAddress:
-        if frontend.address in self.cannot_locate:
-            raise ZeroDivisionError("a bug in the portal")
-        return LOCATE(frontend)
-
 
 def port_name(text: str) -> names.ServicePortName:
     """From "web:admin", or "web" for its port http."""
@@ -127,7 +147,9 @@ def opens(
 ) -> forwarding.Message:
     address, number = builders.backend(virtual)
     frontend = forwarding.Frontend(kind, address, number, scope)
-    return forwarding.OpenFrontend(port_name(port), frontend, bound(virtual))
+    return forwarding.OpenFrontend(
+        port_name(port), frontend, bound(virtual), bound(virtual).socket_address
+    )
 
 
 def closes(virtual: str) -> forwarding.Message:
@@ -138,11 +160,11 @@ def forgets(port: str) -> forwarding.Message:
     return forwarding.Forget(port_name(port))
 
 
-def bound(virtual: str) -> addresses.SocketAddress:
+def bound(virtual: str) -> forwarding.PortalAddress:
     """Where the portal binds "10.0.9.1:80"; a node port is written ":30080"."""
     address, number = builders.backend(virtual)
     mapped = ["127", *address.split(".")[1:]] if address else ["127", "0", "0", "1"]
-    return addresses.SocketAddress(".".join(mapped), number)
+    return forwarding.PortalAddress(".".join(mapped), number)
 
 
 @pytest.fixture
@@ -557,6 +579,34 @@ class TestOneAddressForTwo:
         assert len(logs) == 1
 
 
+class TestPortal:
+    """What the portal acquires it gets back, whatever becomes of the frontend."""
+
+    def test_a_frontend_is_acquired_before_it_opens_and_released_after_it_closed(
+        self, book: Playbook
+    ) -> None:
+        book.settle(service("a"), sliced("a"))
+        assert book.portal.acquired == {bound("10.0.9.1:80")}
+        book.put(service("a", ports={"http": 81}))
+        book.sync()
+        assert book.portal.acquired == {bound("10.0.9.1:81")} == book.plane.open.keys()
+
+    def test_it_is_released_when_the_data_plane_cannot_listen(self, book: Playbook) -> None:
+        book.plane.busy.add(bound("10.0.9.1:80"))
+        book.settle(service("a"), sliced("a"))
+        assert book.portal.acquired == set()
+        book.plane.busy.clear()
+        book.retry()
+        assert book.portal.acquired == {bound("10.0.9.1:80")}
+
+    def test_what_the_portal_cannot_acquire_is_tried_again(self, book: Playbook) -> None:
+        book.portal.cannot_acquire.add(bound("10.0.9.1:80"))
+        book.settle(service("a"), sliced("a"))
+        assert book.states("a") == [("unavailable", "the portal may not")]
+        book.portal.cannot_acquire.clear()
+        assert book.retry() == [opens("a", "10.0.9.1:80")]
+
+
 class TestFailures:
     """What cannot be opened, and what cannot be."""
 
@@ -649,13 +699,13 @@ class TestFailures:
         both = sliced("web", ports=["http", "admin"])
         book.settle(service(ports={"http": 80, "admin": 81}), both)
         before = book.served()
-        book.cannot_locate.add("10.0.9.9")
+        book.portal.cannot_locate.add("10.0.9.9")
         book.put(service(ports={"http": 80}, external_ips=("10.0.9.9",)))
         with structlog.testing.capture_logs():
             assert book.sync() == []
         assert book.proxier.quarantined == 1
         assert book.served() == before
-        book.cannot_locate.clear()
+        book.portal.cannot_locate.clear()
         assert book.retry() == [
             closes("10.0.9.1:81"),
             opens("web", "10.0.9.9:80", KINDS.EXTERNAL_IP),

@@ -23,7 +23,7 @@ class Frontends:
         for port, state in enumerate(states):
             name = builders.port_of(service, f"p{port}")
             frontend = forwarding.Frontend(forwarding.FrontendKind.CLUSTER_IP, "10.0.9.1", port)
-            bound = builders.backend(f"127.0.9.1:{port + 1}")
+            bound = forwarding.PortalAddress("127.0.9.1", port + 1)
             self.statuses[name] = [proxier.FrontendStatus(frontend, bound, state, "a detail")]
             changed.append(name)
         for _ in self.reporter.report(changed):

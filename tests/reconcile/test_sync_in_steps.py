@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.model import addresses, admission, forwarding
+from kproxy.model import admission, forwarding
 from kproxy.model import steps as stepwise
 from kproxy.reconcile import proxier
 from kproxy.sources import store
@@ -88,7 +88,7 @@ def test_a_resync_looks_at_everything_and_tells_what_it_has_opened() -> None:
     for number in range(many):
         world.change(gone=False, what=builders.service(f"s{number:03}", f"10.0.9.{number}"))
         world.change(gone=False, what=builders.sliced(f"s{number:03}", "10.1.0.1"))
-        world.plane.busy.add(addresses.SocketAddress(f"127.0.9.{number}", 80))
+        world.plane.busy.add(forwarding.PortalAddress(f"127.0.9.{number}", 80))
     assert len(world.proxier.sync()) == many
     assert world.plane.open == {}
     world.plane.busy.clear()

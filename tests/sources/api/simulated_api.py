@@ -115,7 +115,7 @@ class Proxy:
         self.informed.store.subscribe(self._on_change)
         self.plane = recording.RecordingPlane()
         self.proxier = proxier.Proxier(
-            self.informed.store, self.plane, rules.Options(locate=loopback.LoopbackPortal(1).locate)
+            self.informed.store, self.plane, rules.Options(portal=loopback.LoopbackPortal(1))
         )
 
     def _on_change(self, changed: frozenset[names.NamespacedName]) -> None:

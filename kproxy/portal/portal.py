@@ -1,0 +1,72 @@
+"""The protocol of portals: how a virtual address becomes connectable.
+
+A portal says where a frontend is bound (`locate`), makes that place ready for a data plane to
+listen on (`acquire`), and takes it back (`release`). The data plane makes the sockets itself: with
+several worker processes each needs a listening socket of its own. So `acquire` returns plain data,
+which can cross a process boundary: the address to listen on.
+
+Implementations are named in `portal.registry`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+from typing import Protocol, TypeAlias
+
+from kproxy.model import addresses, forwarding
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+
+class PortalName(StrEnum):
+    """Values of --portal."""
+
+    LOOPBACK = "loopback"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the operator allows, for every portal.
+
+    `external_ips` are the external IPs that may be served. `reserved` are addresses that no
+    Service gets: those of the API server. A load balancer's address in 127/8, as the simulated
+    cluster gives them, needs `allow_loopback`.
+    """
+
+    external_ips: tuple[Network, ...] = ()
+    reserved: frozenset[addresses.SocketAddress] = frozenset()
+    allow_loopback: bool = False
+
+
+class Portal(Protocol):
+    """One way to make virtual addresses connectable. A proxy has one, for all its frontends."""
+
+    @property
+    def families(self) -> frozenset[addresses.Family]:
+        """The address families that it can serve."""
+
+    def locate(self, frontend: forwarding.Frontend, /) -> forwarding.PortalAddress:
+        """Where `frontend` is bound: the key by which service ports claim it.
+
+        Pure: the same frontend is always bound at the same place. Raises PortalUnavailableError
+        for an address that this portal cannot serve, PortalRefusedError for one that it must not.
+        """
+
+    def acquire(self, address: forwarding.PortalAddress, /) -> addresses.SocketAddress:
+        """Make `address` ready, and return what the data plane is to listen on.
+
+        Raises OSError when that fails; nothing is acquired then, and it can be tried again.
+        Follow it with `release`, also when the data plane could not listen.
+        """
+
+    def release(self, address: forwarding.PortalAddress, /) -> None:
+        """Give back an address that was acquired; the data plane was asked to close it."""
+
+    def recover(self) -> None:
+        """Remove what an earlier life of kproxy left on this host, and nothing else.
+
+        Called once, before the first `acquire`. Raises KproxyError when serving is impossible.
+        """
+
+    def close(self) -> None:
+        """Give back everything, at the end. Addresses that are still acquired are released."""
