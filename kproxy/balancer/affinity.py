@@ -18,7 +18,7 @@ from kproxy.model import addresses
 DEFAULT_MAX_CLIENTS = 65536
 
 SWEEP = 2
-"""How many worthless entries one operation removes at most: more than it can add."""
+"""Most void entries that one operation removes: more than it can add."""
 
 
 class Binding(NamedTuple):
@@ -90,7 +90,7 @@ class AffinityTable:
         self._sweep_at = -math.inf
 
     def lookup(self, client: str, now: float) -> member.Member | None:
-        """Where `client` is bound, and refresh that; None if it is not bound (any more)."""
+        """The member that `client` is bound to, whose window restarts; None if it is not bound."""
         if now >= self._sweep_at:
             self.sweep(now)
         entries = self._entries
@@ -132,7 +132,7 @@ class AffinityTable:
         self._sweep_at = -math.inf
 
     def sweep(self, now: float, limit: int = SWEEP) -> int:
-        """Remove at most `limit` worthless entries from the front; how many were removed.
+        """Remove at most `limit` void entries from the front; returns how many were removed.
 
         Every operation does some of this. A caller with time to spare may do more, to free the
         memory of a service port that no client connects to.

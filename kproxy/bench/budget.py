@@ -98,5 +98,5 @@ FULL = Budget(
 
 
 def with_rounds(budget: Budget, rounds: int) -> Budget:
-    """The same with so many rounds of everything."""
+    """The same budget with this many rounds of everything."""
     return replace(budget, fast_rounds=rounds, rounds=rounds, slow_rounds=rounds)

@@ -89,7 +89,7 @@ class Tracker:
         self._stage_at = self._clock()
 
     def end(self) -> float:
-        """The stage is over; how many seconds it took."""
+        """End the stage; returns how many seconds it took."""
         self._finished += self._stage_seconds
         self._stage_seconds = 0.0
         return self._clock() - self._stage_at
@@ -131,7 +131,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 class _Teller:
-    """What both ways of showing do alike."""
+    """The common part of both displays."""
 
     def __init__(self, tracker: Tracker, console: Console) -> None:
         self._tracker = tracker

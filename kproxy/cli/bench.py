@@ -132,7 +132,7 @@ def _tool(name: str) -> tools.Tool:
 
 
 def _writable(flag: str, value: str | None) -> Path | None:
-    """A place for a file. Raises ConfigError now rather than after minutes of measuring."""
+    """The path of a file to write. Raises ConfigError now, not after minutes of measuring."""
     if value is None:
         return None
     path = Path(value)
@@ -198,7 +198,7 @@ def _plan(fields: dict[str, object]) -> messages.Plan:
 
 
 def _described(plan: messages.Plan, outcome: messages.Outcome) -> list[str]:
-    """What came of a load, in lines."""
+    """The outcome of a load, in lines."""
     lines = []
     if plan.kind == "bulk" and outcome.seconds:
         lines.append(f"{outcome.done * 8 / outcome.seconds / 1e9:,.2f} Gbit/s")

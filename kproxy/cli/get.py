@@ -127,7 +127,7 @@ def get(
 
 
 def _nothing(namespace: str) -> str:
-    """kubectl's sentence."""
+    """kubectl's sentence for an empty result."""
     return f"No resources found in {namespace} namespace." if namespace else "No resources found"
 
 

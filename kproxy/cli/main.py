@@ -166,7 +166,7 @@ def _add(app: "typer.Typer", name: str) -> "typer.Typer | None":
 
 
 def _usage_sentence(error: "typer.TyperException") -> str:
-    """What typer has against the arguments, as one sentence in our own manner."""
+    """Typer's complaint about the arguments, as one sentence in our own manner."""
     message = error.format_message().rstrip(".?").replace("Value error, ", "")
     message = message.replace(". Did you mean", ": did you mean").replace("? (", " (")
     message = message.replace("Input should be", "it must be")

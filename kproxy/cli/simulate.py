@@ -153,7 +153,7 @@ def _apply(running: cluster.Cluster, manifest: applied_files.Manifest) -> None:
 
 
 def _rewrite(file: kubeconfig_file.KubeconfigFile, running: cluster.Cluster) -> None:
-    """Let the kubeconfig have the new token or authority."""
+    """Write the new token or authority into the kubeconfig."""
     try:
         file.write(running.kubeconfig)
     except errors.KproxyError as error:
@@ -182,7 +182,7 @@ def _number(text: str) -> int | float | str:
 
 
 def _report(running: cluster.Cluster, path: Path) -> str:
-    """What a user needs next."""
+    """Print the commands that a user needs next."""
     options = running.options
     lines = [
         f"A simulated cluster is up at {running.url}: {options.nodes} nodes.",
@@ -218,7 +218,7 @@ def _report(running: cluster.Cluster, path: Path) -> str:
 
 
 def _is_local(address: ipaddress.IPv4Address) -> bool:
-    """Whether a server could listen there."""
+    """Whether the address is free to listen on."""
     with socket.socket() as probe:
         try:
             probe.bind((str(address), 0))

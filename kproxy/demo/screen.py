@@ -18,7 +18,7 @@ _WIDEST = 100
 _COLOURS = ("cyan", "yellow", "magenta", "green", "blue", "bright_magenta", "bright_green")
 _REFUSED = "red"
 _ANSWER_SECONDS = 0.12
-"""Between two answers, at a pace of one second a step."""
+"""Seconds between two answers, at a pace of one second a step."""
 
 
 class Screen:
@@ -44,7 +44,7 @@ class Screen:
         await asyncio.sleep(self._pace * 1.5)
 
     async def pause(self) -> None:
-        """Time to read what stands there."""
+        """Pause, for reading."""
         await asyncio.sleep(self._pace)
 
     def command(self, command: str) -> None:

@@ -17,7 +17,7 @@ from kproxy import errors
 from kproxy.model import forwarding
 
 PORTS = (8080, 8000, 8888, 18080, 28080, 38080)
-"""What pods and Services listen on, each on an address of its own: the first that is free."""
+"""Ports for pods and Services, each on an address of its own: the first free one is used."""
 
 CONTROL = "kproxy.sock"
 """The proxy's control socket, in the folder of its files."""
@@ -25,7 +25,7 @@ CONTROL = "kproxy.sock"
 _START_SECONDS = 20.0
 _SECOND_OCTETS = range(128, 224)
 _PROBED = "127.224.0.1"
-"""An address outside of all demonstrations."""
+"""An address that no demonstration uses."""
 _LONGEST_SOCKET_PATH = 108
 
 
@@ -125,7 +125,7 @@ async def proxy(kubeconfig: Path, folder: Path) -> AsyncIterator[None]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The ready file's content; None as long as there is none."""
+    """The ready file's content; None while there is no file."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:

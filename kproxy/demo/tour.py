@@ -113,7 +113,7 @@ def _hints(web: tuple[str, int], folder: Path) -> list[str]:
 
 
 def _own_command() -> str:
-    """How a shell calls this program: by its name if that finds it, else by its path."""
+    """The command by which a shell calls this program: its name if that finds it, else its path."""
     called = Path(sys.argv[0]).absolute()
     if called.name != "kproxy":
         return f"{shlex.quote(sys.executable)} -m kproxy"

@@ -1,4 +1,4 @@
-"""The kubeconfig that leads clients to the simulated API server."""
+"""The kubeconfig for clients of the simulated API server."""
 
 import base64
 from typing import Any

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import oid
 
 LIFETIME = timedelta(days=365)
-"""Longer than any simulation runs."""
+"""Validity of a certificate: longer than any simulation runs."""
 
 _SLACK = timedelta(hours=1)
 """How far a client's clock may be behind."""

@@ -143,12 +143,12 @@ class Cluster:
 
     @property
     def kubeconfig(self) -> dict[str, Any]:
-        """What leads a client here, once entered."""
+        """The kubeconfig for this cluster, once entered."""
         return self.server.kubeconfig()
 
     @property
     def faults(self) -> server_faults.Faults:
-        """What can be made to go wrong with the API."""
+        """The faults of the API server."""
         return self.server.faults
 
     async def __aenter__(self) -> Self:

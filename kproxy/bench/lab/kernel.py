@@ -116,7 +116,7 @@ def _inside(role: str, program: str, *arguments: str, stdin: str = "") -> None:
 
 
 def _command(argv: list[str], stdin: str = "") -> None:
-    """Raises KproxyError with what the program said."""
+    """Run a program. Raises KproxyError with its error output if it fails."""
     done = subprocess.run(  # noqa: S603 (programs found by us, arguments made by us)
         argv, input=stdin, capture_output=True, text=True, timeout=20, check=False
     )

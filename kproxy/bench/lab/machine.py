@@ -45,7 +45,7 @@ def _python() -> str:
 
 
 def differences(one: results.Machine, other: results.Machine) -> list[str]:
-    """What is not the same, in a few words each: "cores: 4 instead of 2"."""
+    """The differences between two machines, in a few words each: "cores: 4 instead of 2"."""
     found = [
         f"{name}: {other_value} instead of {value}"
         for name, value, other_value in (
@@ -66,7 +66,7 @@ def differences(one: results.Machine, other: results.Machine) -> list[str]:
 
 
 def is_same_hardware(one: results.Machine, other: results.Machine) -> bool:
-    """Whether absolute figures of the two may be held against each other at all."""
+    """Whether absolute figures of the two machines are comparable."""
     return (one.cpu, one.cores) == (other.cpu, other.cores)
 
 

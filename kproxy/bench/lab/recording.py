@@ -53,7 +53,7 @@ class Recording:
         self._notes: list[str] = []
 
     def figure(self, kind: FigureKind, subject: str, number: int, value: float) -> None:
-        """What was measured in round `number` (from 0)."""
+        """Record a value of round `number` (from 0)."""
         self._figures.setdefault(kind, {}).setdefault(subject, {})[number] = value
 
     def point(self, kind: CurveKind, subject: str, x: float, number: int, value: float) -> None:
@@ -66,7 +66,7 @@ class Recording:
         self._samples.setdefault(kind, {}).setdefault(subject, []).extend(values)
 
     def note(self, sentence: str) -> None:
-        """Something the reader must know; the same one is kept once."""
+        """Add a remark for the reader; an equal one is kept once."""
         if sentence not in self._notes:
             self._notes.append(sentence)
 

@@ -48,7 +48,7 @@ class Rig:
     shown: progress_bar.Progress
     warnings: list[str]
     tools: Mapping[messages.Kind, tools.Tool]
-    """What carries out plans of a kind in place of our generators."""
+    """The tool that carries out plans of a kind in place of our generators, if there is one."""
 
     def concerned(self, scenario: str) -> list[subject.Subject]:
         """The subjects that a scenario says something about."""
@@ -60,7 +60,7 @@ class Rig:
         return tool.run(plan, self.place.folder) if tool else self.generators.run(plan)
 
     def warn(self, sentence: str) -> None:
-        """Tell it now and in the report; once."""
+        """Show a warning now and in the report; each one once."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
             self.shown.note(sentence)

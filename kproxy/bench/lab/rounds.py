@@ -54,7 +54,7 @@ class Result(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What came of a load, and what the subject spent on it.
+    """The outcome of a load, and the CPU that the subject spent on it.
 
     `backend_busy` is the share of the time that the backend did not spend waiting.
     """
@@ -65,13 +65,13 @@ class Loaded(NamedTuple):
 
 
 class Sums(Generic[_K]):
-    """What came of the turns that belong together, by whatever names them."""
+    """The outcomes of the turns that belong together, by their keys."""
 
     def __init__(self) -> None:
         self._sums: dict[_K, messages.Outcome] = {}
 
     def add(self, key: _K, outcome: messages.Outcome) -> messages.Outcome:
-        """What came of all turns of `key`, this one included."""
+        """The outcome of all turns of `key`, this one included."""
         before = [self._sums[key]] if key in self._sums else []
         self._sums[key] = total = messages.in_a_row([*before, outcome])
         return total
@@ -136,7 +136,7 @@ def interleave(
 
 @contextlib.contextmanager
 def warning(lab: rig.Rig, complaint: str) -> Iterator[None]:
-    """What fails in the block, as programs and networks do, becomes a warning; the run goes on."""
+    """A failure of a program or a network in the block becomes a warning; the run goes on."""
     try:
         yield
     except (errors.KproxyError, OSError) as error:

@@ -23,7 +23,8 @@ _SLACK = 60.0  # how much longer than planned a load may take, for slow machines
 
 
 class Generator:
-    """Carries out plans in this process, one after the other, and keeps what is to be kept."""
+    """Carries out plans in this process, one after the other, and keeps connections for later
+    plans."""
 
     def __init__(self) -> None:
         self._poll = headroom.Poll()
@@ -71,7 +72,7 @@ class Generator:
         self._kept = {}
 
     def close(self) -> None:
-        """Let go of everything; nothing can be carried out any more."""
+        """Close all connections and the epoll; no plan can be carried out any more."""
         self.release()
         self._poll.close()
 

@@ -1,6 +1,6 @@
-"""Load generators that people know, in place of ours: wrk for requests, iperf3 for streams.
+"""Well-known load generators in place of ours: wrk for requests, iperf3 for streams.
 
-They say something about ours, too: figures taken with both should agree.
+Figures taken with both should agree, which checks ours too.
 """
 
 import contextlib

@@ -23,7 +23,7 @@ _WINDOWS = "it is for kube-proxy on Windows"
 
 @dataclass(frozen=True, slots=True)
 class _Ignored:
-    """A flag that means nothing here, and why. A switch has no value behind a blank."""
+    """An ignored flag, and why it is ignored. A switch has no value behind a blank."""
 
     why: str
     is_switch: bool = False
@@ -90,7 +90,7 @@ _REFUSED = {
 }
 _MODES_SERVED = ("", "userspace")
 _DEBUG_VERBOSITY = 4
-"""From here on klog's lines are for debugging (Kubernetes' logging conventions)."""
+"""The klog level from which on lines are for debugging (Kubernetes' logging conventions)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ _ENDINGS = {
 
 
 def _value(value: str | None, words: deque[str]) -> str:
-    """What stands behind the equals sign, or else the next argument."""
+    """The text behind the equals sign, or else the next argument."""
     if value is not None:
         return value
     return words.popleft() if words else ""

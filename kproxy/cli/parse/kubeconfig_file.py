@@ -60,7 +60,7 @@ def written(content: Mapping[str, Any], out: Path | None) -> Iterator[Kubeconfig
 
 
 def _check_replaceable(path: Path) -> None:
-    """Refuse what is there, unless it is the kubeconfig of an earlier run. Raises ConfigError."""
+    """Raise ConfigError if a file is there that is not the kubeconfig of an earlier run."""
     if not os.path.lexists(path):
         return
     if stat.S_ISREG(path.lstat().st_mode):

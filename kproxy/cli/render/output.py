@@ -30,7 +30,7 @@ class Printer(Protocol):
     def every(self, found: Sequence[Found]) -> str: ...
 
     def one(self, kind: Kind, view: View) -> str:
-        """What a watch brings. Raises KproxyError for a template that does not fit."""
+        """One event of a watch, as text. Raises KproxyError for a template that does not fit."""
         ...
 
 
@@ -194,11 +194,11 @@ class TemplatePrinter:
         self._template = _template(text)
 
     def every(self, found: Sequence[Found]) -> str:
-        """What the template makes of the List, without a line feed of its own."""
+        """The template's text for the List, without an added line feed."""
         return self._rendered(asked_resources.as_list(_items(found)))
 
     def one(self, kind: Kind, view: View) -> str:
-        """What it makes of one item."""
+        """The template's text for one item."""
         return self._rendered(asked_resources.item(kind, view))
 
     def _rendered(self, data: View) -> str:

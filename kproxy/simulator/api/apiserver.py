@@ -110,7 +110,7 @@ class ApiServer:
         self._on_access_change.append(callback)
 
     async def start(self) -> None:
-        """Listen. Raises KproxyError if the port cannot be had."""
+        """Listen. Raises KproxyError if the port is taken."""
         if self.emulated.forgets_on_restart:
             self.cache.restart()
         self._streams.open()

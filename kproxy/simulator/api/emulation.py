@@ -13,7 +13,7 @@ from kproxy.simulator.store.resources import Resource
 
 
 class StreamingLists(StrEnum):
-    """What a server does with `sendInitialEvents`, the parameter that asks for a streaming list."""
+    """How a server treats `sendInitialEvents`, the parameter that asks for a streaming list."""
 
     SERVED = "served"
     REFUSED = "refused"
@@ -81,5 +81,5 @@ class Version(StrEnum):
 
     @property
     def emulation(self) -> Emulation:
-        """What a server of this version does."""
+        """The habits of a server of this version."""
         return {Version.V1_20: V1_20, Version.V1_33: V1_33}[self]

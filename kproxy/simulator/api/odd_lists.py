@@ -1,4 +1,4 @@
-"""Answers to lists that no client should trust: faults in what a list says, and how it arrives."""
+"""Faulty answers to lists: in their content, and in how they arrive."""
 
 import asyncio
 

@@ -102,7 +102,7 @@ class Rest:
     async def _fail(
         self, request: web.BaseRequest, info: RequestInfo, options: lists.Options
     ) -> None:
-        """Meet the faults that take the place of a list, or hold it up."""
+        """Apply the faults that replace a list, or delay it."""
         if options.continue_from and (fault := self._take(server_faults.TOKENS, info)):
             if fault.kind == server_faults.Kind.LOST_CONTINUE:
                 raise statuses.continue_expired(None)

@@ -16,7 +16,7 @@ from kproxy.simulator.store import statuses
 
 
 class Kind(StrEnum):
-    """What goes wrong."""
+    """The kinds of faults."""
 
     TOO_MANY_REQUESTS = "too-many-requests"
     """Answered with 429 and a Retry-After of `seconds`."""
@@ -85,10 +85,10 @@ class Kind(StrEnum):
     COMPACTION = "compaction"
     """Once: etcd forgets all past states, and with them every continue token."""
     ROTATED_TOKEN = "rotated-token"  # noqa: S105
-    """Once: there is a new token, and the kubeconfig is written anew; the old token is unknown."""
+    """Once: there is a new token, and the kubeconfig is rewritten; the old token is unknown."""
     REKEY = "rekey"
     """Once: a restart after `seconds` with a new authority and certificate; the kubeconfig is
-    written anew."""
+    rewritten."""
 
 
 ANSWERS = frozenset(
@@ -103,7 +103,7 @@ ANSWERS = frozenset(
     }
 )
 EVERYTHING = frozenset({Kind.SILENT_DEATH})
-"""What befalls requests for documents too."""
+"""Faults of all requests, those for documents included."""
 LISTS = frozenset(
     {
         Kind.TOO_LARGE_VERSION,
@@ -114,7 +114,7 @@ LISTS = frozenset(
     }
 )
 TOKENS = frozenset({Kind.EXPIRED_CONTINUE, Kind.LOST_CONTINUE})
-"""What befalls lists that go on from a continue token."""
+"""Faults of lists that go on from a continue token."""
 PAGES = frozenset({Kind.REPEATED_CONTINUE, Kind.ENDLESS_PAGES})
 WATCH_STARTS = frozenset({Kind.GONE_STATUS})
 STREAMS = frozenset(
@@ -127,10 +127,10 @@ STREAMS = frozenset(
         Kind.ERROR_EVENT,
     }
 )
-"""What ends or silences a watch, whether or not there is an event to send."""
+"""Faults that end or silence a watch, whether or not there is an event to send."""
 EVENTS = frozenset({Kind.HALF_LINE, Kind.DUPLICATE_EVENTS, Kind.REORDER_EVENTS})
 INCIDENTS = frozenset({Kind.RESTART, Kind.COMPACTION, Kind.ROTATED_TOKEN, Kind.REKEY})
-"""What happens once, as soon as it is set."""
+"""Incidents: they happen once, as soon as they are set."""
 
 PADDING = "kproxy.io/padding"
 """The annotation that makes an object oversized."""
@@ -184,8 +184,8 @@ class Faults:
         seconds: float = 1.0,
         size: int = 1_000_000,
     ) -> None:
-        """Switch a fault on, or let an incident happen. Streams that are open meet it at once,
-        where that makes sense."""
+        """Switch a fault on, or let an incident happen. Open streams meet it at once, if it
+        concerns them."""
         fault = Fault(kind, resource, verb, count, seconds, size)
         if kind in INCIDENTS:
             for on_incident in self._on_incident:

@@ -55,7 +55,7 @@ class EndpointsController(_Selected):
     managed = resources.ENDPOINTS
 
     def reconcile(self, key: names.NamespacedName) -> None:
-        """Make the Endpoints of the Service `key` say what is so."""
+        """Make the Endpoints of the Service `key` equal to its pods."""
         service = self._registry.find(resources.SERVICES, key.name, key.namespace)
         old = self._registry.find(resources.ENDPOINTS, key.name, key.namespace)
         if service is None:
@@ -100,7 +100,7 @@ class EndpointSliceController(_Selected):
         self._slices = _Slices(objects, _SLICE_CONTROLLER)
 
     def reconcile(self, key: names.NamespacedName) -> None:
-        """Make the slices of the Service `key` say what is so."""
+        """Make the slices of the Service `key` equal to its pods."""
         service = self._registry.find(resources.SERVICES, key.name, key.namespace)
         if service is None or not _has_endpoints(service):
             return
@@ -124,7 +124,7 @@ class EndpointSliceMirroringController:
         return ()
 
     def reconcile(self, key: names.NamespacedName) -> None:
-        """Make the mirror of the Endpoints `key` say what they say, or nothing."""
+        """Make the mirror of the Endpoints `key` equal to them, or remove it."""
         service = self._registry.find(resources.SERVICES, key.name, key.namespace)
         source = self._registry.find(resources.ENDPOINTS, key.name, key.namespace)
         if source is None:

@@ -129,7 +129,7 @@ class Scheduler:
         )
 
     def _bind(self, pod: Object, chosen: str) -> None:
-        """What the `binding` subresource does, which alone may set a pod's node."""
+        """Bind a pod, as the `binding` subresource does, which alone may set a pod's node."""
         now = storage.timestamp(self._registry.storage.now())
         scheduled = conditions.condition("PodScheduled", holds=True, now=now)
         bound = {

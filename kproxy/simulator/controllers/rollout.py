@@ -51,7 +51,8 @@ def population(deployment: Object, owned: Sequence[Object]) -> Population:
 
 
 def next_step(deployment: Object, have: Population, now: datetime) -> Step:
-    """What brings `deployment` closer to its spec, within its surge and its unavailability."""
+    """The step that brings `deployment` closer to its spec, within its surge and its
+    unavailability."""
     spec = deployment["spec"]
     desired: int = spec["replicas"]
     excess = len(have.new) - desired
@@ -188,8 +189,8 @@ def _bounds(spec: Object) -> tuple[int, int]:
 
 
 def _by_worth(found: Sequence[Object], spec: Object, now: datetime) -> list[Object]:
-    """The pods that are missed least come first (`ActivePodsWithRanks`): without a node, not
-    running, not ready; and of those that serve, the youngest."""
+    """Pods in the order of deletion (`ActivePodsWithRanks`): without a node, not running, not
+    ready; of those that serve, the youngest."""
 
     def worth(pod: Object) -> tuple[bool, bool, bool, bool]:
         running = (pod.get("status") or {}).get("phase") == "Running"

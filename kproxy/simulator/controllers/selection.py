@@ -36,7 +36,7 @@ class Selection:
 
 
 def _first_term(service: Object) -> Iterable[_Term]:
-    """One is enough: a pod that is selected has it too."""
+    """One label of the selector, which indexes the Service: every selected pod has it too."""
     return _terms(service, service["spec"].get("selector"))[:1]
 
 
