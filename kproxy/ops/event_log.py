@@ -18,6 +18,8 @@ from kproxy.model import addresses
 _BUDGET: Final = 0.001
 _PAUSE: Final = 0.05
 _LOOK_SECONDS: Final = 1.0
+_LOST_SECONDS: Final = 10.0
+"""How often a line says what was dropped, while the queue does not empty."""
 
 _log = structlog.get_logger(__name__)
 
@@ -30,7 +32,7 @@ def is_wanted() -> bool:
 async def write(feed: events.Feed, clock: Callable[[], float] = time.monotonic) -> None:
     """Log every fact, until cancelled."""
     subscription = feed.subscribe()
-    told = 0
+    reported, reported_at = 0, clock()
     try:
         while True:
             await subscription.wait()
@@ -39,8 +41,9 @@ async def write(feed: events.Feed, clock: Callable[[], float] = time.monotonic) 
                 _write(fact)
                 if clock() >= ends:
                     break
-            if subscription.dropped > told and fact is None:
-                lost, told = subscription.dropped - told, subscription.dropped
+            lost = subscription.dropped - reported
+            if lost and (fact is None or ends - reported_at >= _LOST_SECONDS):
+                reported, reported_at = subscription.dropped, ends
                 _log.debug("events are missing here: they came faster than the log", lost=lost)
             await asyncio.sleep(_PAUSE)
     finally:

@@ -240,6 +240,9 @@ class Repeats:
     Lines are the same if all of their values are. Warnings are alike if they have the same message:
     one who may create Services can cause one of each. Of these the last one that is written says
     that more are left out, and the next one how many: `left_out`.
+
+    Debug lines are not bounded: each connection has some, which differ, and would push every other
+    line out of memory here.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -251,6 +254,8 @@ class Repeats:
         self, _logger: object, _method: str, event: structlog.typing.EventDict
     ) -> structlog.typing.EventDict:
         """`event`, unless it has been written often enough. Raises DropEvent then."""
+        if event.get("level") == LogLevel.DEBUG:
+            return event
         now = self._clock()
         key = tuple((name, str(event[name])) for name in event if name != "exc_info")
         same = self._same.count(key, now)

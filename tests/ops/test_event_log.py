@@ -81,6 +81,32 @@ def test_what_comes_faster_than_the_log_is_lost_and_counted() -> None:
     assert len(lines) == events.QUEUE + 1
 
 
+def test_what_is_lost_is_said_while_more_comes_than_the_log_takes() -> None:
+    """A fact takes the whole budget here, and the queue never empties."""
+    ticks = 0.0
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def clock() -> float:
+            nonlocal ticks
+            ticks += 0.01
+            return loop.time() + ticks
+
+        feed = events.Feed()
+        writing = asyncio.ensure_future(event_log.write(feed, clock))
+        await asyncio.sleep(0)
+        for _ in range(600):
+            for _ in range(events.QUEUE):
+                feed.publish(events.ServiceChanged(1.0, "a/web", "changed"))
+            await asyncio.sleep(0.05)
+        writing.cancel()
+
+    with structlog.testing.capture_logs() as log:
+        virtual_time.run(main)
+    assert sum("lost" in entry for entry in log) >= 2
+
+
 async def test_the_log_leaves_the_event_loop_to_others() -> None:
     """A millisecond of lines, then a pause. Here each line takes a tenth of one."""
     feed = events.Feed()

@@ -285,6 +285,19 @@ def test_a_terminal_has_colours_unless_its_user_wants_none(
     assert ("\x1b[" in sink.getvalue()) == is_coloured
 
 
+def test_debug_lines_do_not_make_the_log_forget_what_repeats() -> None:
+    repeats = log.Repeats(lambda: 0.0)
+    written = 0
+    for connection in range(30_000):
+        line = {"level": "debug", "event": "connection accepted", "client": connection}
+        assert repeats(None, "debug", line) == line
+        if connection % 2000 == 0:
+            with contextlib.suppress(structlog.DropEvent):
+                repeats(None, "info", {"level": "info", "event": "full"})
+                written += 1
+    assert written == 10
+
+
 def test_a_line_that_repeats_is_bounded_and_counted() -> None:
     now = [0.0]
     repeats = log.Repeats(lambda: now[0])
