@@ -5,6 +5,7 @@ sentence and exits with the class's code; no traceback reaches a user.
 """
 
 import errno
+import os
 
 
 class KproxyError(Exception):
@@ -37,8 +38,14 @@ def in_one_line(error: BaseException) -> str:
 
 
 def reason(error: OSError) -> str:
-    """Why the system refused, in a few words for a message: "permission denied"."""
-    return (error.strerror or str(error)).lower()
+    """Why the system refused, in a few words for a message: "permission denied".
+
+    asyncio repeats the address in the text of an error; the words are then those of its number.
+    """
+    text = error.strerror or str(error)
+    if error.errno and text.startswith("error while attempting"):
+        text = os.strerror(error.errno)
+    return text.lower()
 
 
 _OUT_OF = {

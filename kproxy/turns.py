@@ -58,9 +58,9 @@ class Slice:
         return self._clock() >= self._ends
 
 
-async def in_slices(steps: Iterable[object]) -> None:
+async def in_slices(steps: Iterable[object], clock: Callable[[], float] = time.monotonic) -> None:
     """Take all `steps`, each of which should take less than a millisecond, a slice a turn."""
-    time_left = Slice()
+    time_left = Slice(clock)
     for _ in steps:
         if time_left.is_over:
             await asyncio.sleep(0)

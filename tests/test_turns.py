@@ -67,3 +67,33 @@ async def test_a_computation_that_fails_does_not_hold_up_the_others() -> None:
             pass
 
     assert await collected(shared, 5) == [0, 1, 2, 3, 4]
+
+
+async def test_steps_are_taken_a_slice_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that each step moves by a second."""
+    monkeypatch.setattr(turns, "SLICE", 3.0)
+    taken = 0
+    seen = [0]
+
+    def steps() -> Iterator[None]:
+        nonlocal taken
+        for _ in range(30):
+            taken += 1
+            yield
+
+    async def watch() -> None:
+        while taken < 30:
+            seen.append(taken)
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(turns.in_slices(steps(), lambda: float(taken)))
+        group.create_task(watch())
+
+    assert taken == 30
+    assert max(after - before for before, after in itertools.pairwise(seen)) == 3
+
+
+async def test_steps_that_fail_end_there() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await turns.in_slices(1 // number for number in (1, 0))

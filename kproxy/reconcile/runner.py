@@ -16,12 +16,12 @@ from typing import TypeAlias
 
 import structlog
 
+from kproxy import turns
+
 _log = structlog.get_logger(__name__)
 
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 30.0
-SLICE = 0.002
-"""How many seconds of syncing may pass before everything else on the event loop has its turn."""
 
 Sync: TypeAlias = Callable[[], Iterable[object]]
 """A sync in steps: each should take less than a millisecond. Whatever it yields is dropped."""
@@ -126,13 +126,8 @@ class Runner:
 
     async def _run(self, sync: Sync) -> None:
         """Run one sync. An exception is a bug; the next full sync may repair its effects."""
-        # Not the loop's clock: uvloop reads it once per turn, and a turn is what is measured.
-        slice_ends = self._stopwatch() + SLICE
         try:
-            for _ in sync():
-                if self._stopwatch() >= slice_ends:
-                    await asyncio.sleep(0)
-                    slice_ends = self._stopwatch() + SLICE
+            await turns.in_slices(sync(), self._stopwatch)
         except Exception:
             self.failures += 1
             _log.exception("internal error: sync failed, retrying at the next full sync")

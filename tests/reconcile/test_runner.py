@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 import structlog.testing
 
+from kproxy import turns
 from kproxy.reconcile import runner
 from tests import virtual_time
 
@@ -154,7 +155,7 @@ def test_others_have_their_turn_while_a_long_sync_runs() -> None:
 
     play(rig, script)
     gaps = [later - earlier for earlier, later in itertools.pairwise(seen)]
-    assert max(gaps) <= runner.SLICE + 0.001
+    assert max(gaps) <= turns.SLICE + 0.001
 
 
 def test_without_a_request_everything_is_looked_at_periodically() -> None:

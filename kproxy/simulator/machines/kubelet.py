@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import ipaddress
-import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import structlog
 
+from kproxy import errors
 from kproxy.model import names
 from kproxy.simulator.controllers import nodes, target_ports
 from kproxy.simulator.kinds import addressing, conditions, event_recorder, pods
@@ -190,7 +190,7 @@ class _Run:
             self._event("Started", "Started container " + self._containers())
             await self._serve(server, opened_at, started)
         except OSError as error:
-            message = f"cannot listen on {self._address}: {_reason(error)}"
+            message = f"cannot listen on {self._address}: {errors.reason(error)}"
             self._event("Failed", message, is_warning=True)
             return _terminated(started, self._now(), "StartError", 128, message)
         finally:
@@ -325,8 +325,3 @@ def _waiting(reason: str, message: str = "") -> dict[str, Any]:
 def _terminated(started: str, ended: str, reason: str, code: int, message: str) -> dict[str, Any]:
     made = {"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": ended}
     return {**made, "message": message} if message else made
-
-
-def _reason(error: OSError) -> str:
-    """What the system says, without the address that asyncio repeats in it."""
-    return os.strerror(error.errno).lower() if error.errno else str(error)

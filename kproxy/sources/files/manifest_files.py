@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from kproxy import errors
 from kproxy.model import admission
 from kproxy.model.kinds import registry
 from kproxy.sources.documents import document, reading
@@ -141,7 +142,7 @@ def listing(root: Path, path: Path) -> Listing:
         else:
             files.append(ManifestFile(path, readable(root), root))
     except OSError as error:
-        missing = reason(error)
+        missing = errors.reason(error)
     plan = _watch_plan(path, links)
     is_bare = is_directory and not files and not missing
     return Listing(tuple(sorted(files)), plan, missing, is_bare)
@@ -159,11 +160,6 @@ def readable(path: Path) -> str:
     """A path as it can stand in a log: on one line, in UTF-8, without control characters."""
     text = str(path)
     return text if text.isprintable() else text.encode("unicode_escape").decode()
-
-
-def reason(error: OSError) -> str:
-    """The reason in an OSError, in a few words in lower case."""
-    return (error.strerror or "cannot be read").lower()
 
 
 def read_if_changed(
@@ -214,9 +210,9 @@ def read(
     try:
         found = _contents(path, pause)
     except FileNotFoundError as error:
-        return Reading(None, failure=reason(error), is_gone=True)
+        return Reading(None, failure=errors.reason(error), is_gone=True)
     except OSError as error:
-        return Reading(None, failure=reason(error))
+        return Reading(None, failure=errors.reason(error))
     if isinstance(found, Reading):
         return found
     signature, data = found

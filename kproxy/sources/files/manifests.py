@@ -440,7 +440,7 @@ def _checked(root: Path) -> Path:
         usable = path.is_dir() or path.is_file()
         path.stat()
     except OSError as error:
-        reason = manifest_files.reason(error)
+        reason = errors.reason(error)
         raise errors.ConfigError(
             f"cannot read manifests from {root}: {reason}; name an existing file or directory"
         ) from None
