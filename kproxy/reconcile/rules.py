@@ -142,8 +142,7 @@ def plans_for(
             found,
             options.node,
             _own_addresses(places),
-            # The address of a node port is "".
-            has_ipv4_frontend=any(":" not in each.address for each in frontends),
+            has_ipv4_frontend=any(each.family is addresses.Family.IPV4 for each in frontends),
         )
         rule = forwarding.Rule(
             name, frontends, policy, chosen.cluster[:share], chosen.local[:share]
@@ -178,9 +177,8 @@ def _rooms(
 ) -> Iterator[int]:
     """How many frontends each port may have: all have a ClusterIP before one has another."""
     extra = bounds.ports - len(ports)
-    others = len(service.external_ips) + len(service.load_balancer_ips)
     for index, port in enumerate(ports):
-        more = min(others + bool(port.node_port), max(extra, 0))
+        more = min(_wanted(service, port) - 1, max(extra, 0))
         extra -= more
         yield 1 + more if index < bounds.ports else 0
 
@@ -194,12 +192,31 @@ def _places(
     for frontend in _frontends(service, port):
         frontends.append(frontend)
         if len(places) == room:
-            wanted = 1 + bool(port.node_port)
-            wanted += len(service.external_ips) + len(service.load_balancer_ips)
-            places.append(_beyond(frontend, wanted - room, options.bounds.ports))
+            beyond = _wanted(service, port) - room
+            places.append(_beyond(frontend, beyond, options.bounds.ports))
             break
-        places.append(_place(frontend, options.portal))
+        is_other = bool(places) and frontend.kind is forwarding.FrontendKind.CLUSTER_IP
+        if is_other and frontend.family not in options.portal.families:
+            places.append(_of_unserved_family(frontend, service))
+        else:
+            places.append(_place(frontend, options.portal))
     return tuple(frontends), tuple(places)
+
+
+def _wanted(service: services.Service, port: services.ServicePort) -> int:
+    """How many frontends a port wants: as many as `_frontends` gives."""
+    others = len(service.external_ips) + len(service.load_balancer_ips)
+    return len(service.cluster_ips) + bool(port.node_port) + others
+
+
+def _of_unserved_family(frontend: forwarding.Frontend, service: services.Service) -> Place:
+    """The other cluster IP of a dual-stack Service, when the portal serves one family only."""
+    return Place(
+        frontend,
+        None,
+        forwarding.FrontendState.NOT_SERVED,
+        f"this portal serves no {frontend.family} addresses: clients use {service.cluster_ip}",
+    )
 
 
 def _beyond(frontend: forwarding.Frontend, count: int, limit: int) -> Place:
@@ -252,13 +269,21 @@ def _frontends(
     kinds = forwarding.FrontendKind
     internal = _scope(service.internal_policy)
     external = _scope(service.external_policy)
-    yield forwarding.Frontend(kinds.CLUSTER_IP, service.cluster_ip, port.port, internal)
+    protocol = port.protocol
+
+    def at(kind: forwarding.FrontendKind, address: str) -> forwarding.Frontend:
+        scope = internal if kind is kinds.CLUSTER_IP else external
+        family = addresses.family(address)
+        return forwarding.Frontend(kind, address, port.port, scope, protocol, family)
+
+    for address in service.cluster_ips:
+        yield at(kinds.CLUSTER_IP, address)
     if port.node_port:
-        yield forwarding.Frontend(kinds.NODE_PORT, "", port.node_port, external)
+        yield forwarding.Frontend(kinds.NODE_PORT, "", port.node_port, external, protocol)
     for address in service.external_ips:
-        yield forwarding.Frontend(kinds.EXTERNAL_IP, address, port.port, external)
+        yield at(kinds.EXTERNAL_IP, address)
     for address in service.load_balancer_ips:
-        yield forwarding.Frontend(kinds.LOAD_BALANCER, address, port.port, external)
+        yield at(kinds.LOAD_BALANCER, address)
 
 
 def _scope(policy: services.TrafficPolicy) -> forwarding.Scope:
@@ -271,7 +296,13 @@ def _unserved(service: services.Service, port: services.ServicePort, reason: str
     """A port that is not for this proxy."""
     name = names.ServicePortName(service.name, port.name, port.protocol)
     kind = forwarding.FrontendKind.CLUSTER_IP
-    frontend = forwarding.Frontend(kind, service.cluster_ip, port.port)
+    frontend = forwarding.Frontend(
+        kind,
+        service.cluster_ip,
+        port.port,
+        protocol=port.protocol,
+        family=addresses.family(service.cluster_ip),
+    )
     rule = forwarding.Rule(name, (frontend,), forwarding.Policy(), ())
     detail = reason or f"{port.protocol.value} is not served: only TCP is"
     place = Place(frontend, None, forwarding.FrontendState.NOT_SERVED, detail)

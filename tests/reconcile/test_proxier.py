@@ -607,6 +607,21 @@ class TestPortal:
         assert book.retry() == [opens("a", "10.0.9.1:80")]
 
 
+class TestDualStack:
+    def test_the_other_cluster_ip_is_named_and_not_served(self, book: Playbook) -> None:
+        book.settle(service("a", other_cluster_ips=("fd00::1",)), sliced("a"))
+        assert book.states("a") == [
+            ("bound", ""),
+            ("not-served", "this portal serves no IPv6 addresses: clients use 10.0.9.1"),
+        ]
+        assert book.plane.open.keys() == {bound("10.0.9.1:80")}
+
+    def test_an_ipv4_address_that_comes_second_is_served(self, book: Playbook) -> None:
+        book.settle(service("a", ip="fd00::1", other_cluster_ips=("10.0.9.1",)), sliced("a"))
+        assert [state for state, _ in book.states("a")] == ["unavailable", "bound"]
+        assert book.plane.open.keys() == {bound("10.0.9.1:80")}
+
+
 class TestFailures:
     """What cannot be opened, and what cannot be."""
 

@@ -149,8 +149,15 @@ def _bounds(view: View) -> list[str]:
 
 
 def _states(view: View) -> str:
-    """The states of its frontends, each once: mostly one word."""
-    return ",".join(dict.fromkeys(each["state"] for each in view["frontends"]))
+    """The states of its frontends, each once: mostly one word.
+
+    What is not for this proxy, as the IPv6 address of a dual-stack Service, is left out where the
+    Service has other addresses.
+    """
+    states = dict.fromkeys(each["state"] for each in view["frontends"])
+    if len(states) > 1:
+        states.pop(_STATES.NOT_SERVED, None)
+    return ",".join(states)
 
 
 def _details(view: View) -> str:

@@ -50,6 +50,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
     type: str | None = None
     cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
+    cluster_ips: tuple[str, ...] | None = msgspec.field(default=None, name="clusterIPs")
     ports: tuple[ServicePort, ...] | None = None
     external_ips: tuple[str, ...] | None = msgspec.field(default=None, name="externalIPs")
     session_affinity: str | None = None
@@ -115,6 +116,7 @@ def judge(
         internal_policy=policies[0],
         external_policy=policies[1],
         strategy=_strategy(metadata, found) if metadata.annotations else None,
+        other_cluster_ips=_other_cluster_ips(spec, cluster_ip, found),
         created=metadata.creation_timestamp or "",
         wants_cluster_ip=not spec.cluster_ip and kind is not services.ServiceType.EXTERNAL_NAME,
         wants_node_ports=_wants_node_ports(spec, kind),
@@ -152,6 +154,35 @@ def _cluster_ip(spec: ServiceSpec, kind: services.ServiceType, found: findings.F
     if not address.use.is_one_host:
         found.violate("spec.clusterIP", text, f"must not be {address.use}")
     return address.text
+
+
+def _other_cluster_ips(
+    spec: ServiceSpec, cluster_ip: str, found: findings.Findings
+) -> tuple[str, ...]:
+    """The entries of `spec.clusterIPs` after the first, which is `spec.clusterIP`.
+
+    kube-apiserver sees to it that they agree and are two at most. In a file they may not: then
+    clusterIP counts, and a note says so.
+    """
+    given = spec.cluster_ips or ()
+    if not cluster_ip or len(given) < 2:
+        return ()
+    first, other = (addresses.parse(text) for text in given[:2])
+    is_good = (
+        len(given) == 2
+        and first is not None
+        and first.text == cluster_ip
+        and other is not None
+        and other.use.is_one_host
+        and addresses.family(other.text) is not addresses.family(cluster_ip)
+    )
+    if not is_good or other is None:
+        found.notes.append(
+            "spec.clusterIPs is ignored: it must hold spec.clusterIP, and one address of the "
+            "other family"
+        )
+        return ()
+    return (other.text,)
 
 
 def _wants_node_ports(spec: ServiceSpec, kind: services.ServiceType) -> bool:

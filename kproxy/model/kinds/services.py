@@ -68,6 +68,8 @@ class Service:
     """`metadata.creationTimestamp` (RFC 3339, UTC); "" when the source gives none."""
     proxied_elsewhere: bool = False
     """Carries `service.kubernetes.io/service-proxy-name`: another proxy's (row 10)."""
+    other_cluster_ips: tuple[str, ...] = ()
+    """The entries of `spec.clusterIPs` after the first: of a dual-stack Service, the other one."""
     labels: tuple[tuple[str, str], ...] = ()
     """`metadata.labels`, sorted: what `kproxy get services -l` selects by."""
 
@@ -77,6 +79,11 @@ class Service:
     """Is of a type for which kube-apiserver allocates the node ports that are absent."""
     filled_in: tuple[str, ...] = ()
     """The fields that were absent in a file and that kproxy has completed."""
+
+    @property
+    def cluster_ips(self) -> tuple[str, ...]:
+        """All of its cluster IPs, `cluster_ip` first; none of a headless Service."""
+        return (self.cluster_ip, *self.other_cluster_ips) if self.cluster_ip else ()
 
     @property
     def is_proxied(self) -> bool:

@@ -419,7 +419,9 @@ def _addresses_in_use(tables: Mapping[str, Table], pause: document.Pause) -> set
         for each in table.values():
             pause()
             if isinstance(each, services.Service):
-                used.update((each.cluster_ip, *each.external_ips, *each.load_balancer_ips))
+                used.update(each.cluster_ips)
+                used.update(each.external_ips)
+                used.update(each.load_balancer_ips)
             elif isinstance(each, endpoints.EndpointsObject):
                 used.update(_loopback_backends(each))
     return used

@@ -483,3 +483,36 @@ def test_policies_and_strategy_are_read() -> None:
     assert read.external_policy is services.TrafficPolicy.LOCAL
     assert read.internal_policy is services.TrafficPolicy.LOCAL
     assert read.strategy is services.Strategy.RANDOM
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        pytest.param(["10.0.9.1"], ("10.0.9.1",), id="one"),
+        pytest.param(["10.0.9.1", "FD00::0:1"], ("10.0.9.1", "fd00::1"), id="dual-stack"),
+        pytest.param(None, ("10.0.9.1",), id="absent"),
+    ],
+)
+def test_all_cluster_ips_are_kept(given: list[str] | None, kept: tuple[str, ...]) -> None:
+    assert accepted(service(clusterIP="10.0.9.1", clusterIPs=given)).cluster_ips == kept
+
+
+def test_a_headless_service_has_no_cluster_ips() -> None:
+    assert accepted(service(clusterIP="None", clusterIPs=["None"])).cluster_ips == ()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(["10.0.9.2", "fd00::1"], id="the first is another"),
+        pytest.param(["10.0.9.1", "10.0.9.2"], id="both of one family"),
+        pytest.param(["10.0.9.1", "rubbish"], id="no address"),
+        pytest.param(["10.0.9.1", "::"], id="not one host"),
+        pytest.param(["10.0.9.1", "fd00::1", "fd00::2"], id="three"),
+    ],
+)
+def test_cluster_ips_that_do_not_agree_are_ignored_with_a_note(given: list[str]) -> None:
+    admitted = admit(service(clusterIP="10.0.9.1", clusterIPs=given))
+    assert isinstance(admitted.accepted, services.Service)
+    assert admitted.accepted.cluster_ips == ("10.0.9.1",)
+    assert "spec.clusterIPs is ignored" in str(admitted.finding)
