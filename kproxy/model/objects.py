@@ -8,6 +8,7 @@ wrong JSON type is a `ShapeError` that names the field. The kind's judge says wh
 
 import functools
 import json
+import math
 import re
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -17,6 +18,10 @@ RawObject: TypeAlias = Any
 """One object before it is understood: `msgspec.Raw` from JSON, plain Python values from YAML."""
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+_MOST_DIGITS = 400
+_HUGE = 10**_MOST_DIGITS
+"""Stands for every number of more digits."""
 
 
 class ObjectMeta(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -78,18 +83,22 @@ def envelope(raw: RawObject) -> Envelope:
             parts = _json_envelope.decode(raw)
             version, kind = plain(parts.api_version), plain(parts.kind)
             items: RawObject = parts.items
-        except msgspec.ValidationError:
-            raise ShapeError("", shown(_any(raw)), _A_MAPPING) from None
+        except msgspec.ValidationError:  # no mapping, or a number somewhere that no float holds
+            version, kind, items = _envelope_of(_any(raw))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _unreadable(error) from None
-    elif isinstance(raw, dict):
-        version, kind, items = raw.get("apiVersion"), raw.get("kind"), raw.get("items")
     else:
-        raise ShapeError("", shown(raw), _A_MAPPING)
+        version, kind, items = _envelope_of(raw)
     for field, value in (("apiVersion", version), ("kind", kind)):
         if not isinstance(value, str) or not value:
             raise ShapeError(field, shown(value), "a string that says what this object is")
     return Envelope(version, kind, items)
+
+
+def _envelope_of(value: Any) -> tuple[Any, Any, RawObject]:
+    if not isinstance(value, dict):
+        raise ShapeError("", shown(value), _A_MAPPING)
+    return value.get("apiVersion"), value.get("kind"), value.get("items")
 
 
 def items(raw: RawObject) -> list[RawObject]:
@@ -163,8 +172,28 @@ def _any(raw: RawObject) -> Any:
     """`raw` as plain values, for an error message; "..." where it cannot be read."""
     try:
         return plain(raw)
+    except msgspec.ValidationError:
+        return _with_huge_numbers(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "..."
+
+
+def _with_huge_numbers(raw: RawObject) -> Any:
+    """JSON in which a number is out of a float's range, which msgspec does not read."""
+    try:
+        return json.loads(bytes(raw), parse_int=_whole, parse_float=_fraction)
+    except (ValueError, RecursionError):
+        return "..."
+
+
+def _whole(digits: str) -> int:
+    """A whole number. Python refuses to read one of more than 4,300 digits."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else _HUGE
+
+
+def _fraction(digits: str) -> float | int:
+    number = float(digits)
+    return _HUGE if math.isinf(number) else number
 
 
 def _unreadable(error: Exception) -> ShapeError:

@@ -8,6 +8,12 @@ from kproxy.model import objects
 Pause = Callable[[], None]
 """Called again and again by a reader that computes, so that others can run."""
 
+LARGEST_PIECE = 4 * 1024 * 1024
+"""Bytes of one JSON object, or of one YAML scalar, comment or gap, that are read. They hold the
+interpreter in one piece. No API server stores an object of more than 1.5 MiB."""
+
+TOO_LARGE = f"larger than {LARGEST_PIECE // 2**20} MiB, which no API server stores"
+
 
 def no_pause() -> None:
     """A `Pause` that does nothing, for a reader that is alone on its thread."""

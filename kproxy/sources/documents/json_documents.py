@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kproxy.model import objects
-from kproxy.sources.documents.document import Document, Pause
+from kproxy.sources.documents.document import LARGEST_PIECE, TOO_LARGE, Document, Pause
 
 LARGE = 128 * 1024
 """Lists of more bytes are read item by item."""
@@ -42,6 +42,7 @@ class _Value(NamedTuple):
     span: _Span
     items: _Span | None
     each: Sequence[_Span]
+    is_closed: bool = True
 
 
 def read(data: bytes, pause: Pause) -> Iterator[tuple[Document, Position]]:
@@ -68,7 +69,7 @@ def _bounds(data: bytes, start: int, pause: Pause) -> _Value:
     items_start = item_start = -1
     items: _Span | None = None
     each: list[_Span] = []
-    while found := _BRACKET.match(data, offset):
+    while found := _BRACKET.match(data, offset, offset + LARGEST_PIECE):
         pause()
         offset = found.end()
         if depth == 0 and offset != start + 1:
@@ -88,7 +89,11 @@ def _bounds(data: bytes, start: int, pause: Pause) -> _Value:
             items, items_start = _Span(items_start, offset - 1), -1
         elif depth <= 0:
             return _Value(_Span(start, offset), items, each)
-    return _Value(_Span(start, len(data)), None, ())
+    return _Value(_Span(start, len(data)), None, (), is_closed=False)
+
+
+def _is_too_large(span: _Span) -> bool:
+    return span.end - span.start > LARGEST_PIECE
 
 
 def _document(data: bytes, value: _Value, number: int, line: int, pause: Pause) -> Document:
@@ -99,6 +104,9 @@ def _document(data: bytes, value: _Value, number: int, line: int, pause: Pause) 
             if large is not None:
                 lines = _lines(data, line, start, value.each)
                 return Document(number, large, line=line, item_lines=lines)
+        if _is_too_large(value.span):
+            flaw = TOO_LARGE if value.is_closed else f"not valid JSON: cut off, or {TOO_LARGE}"
+            return Document(number, None, flaw, is_malformed=not value.is_closed, line=line)
         return Document(number, objects.json_object(_valid(data[start:end])), line=line)
     except msgspec.DecodeError as error:
         reason = str(error).removeprefix("JSON is malformed: ")
@@ -120,13 +128,18 @@ def _item_by_item(data: bytes, value: _Value, pause: Pause) -> dict[str, Any] | 
     if not all(_BETWEEN_ITEMS.fullmatch(data, left.end, right.start) for left, right in gaps):
         return None
     first, last = value.each[0].start, value.each[-1].end
+    if _is_too_large(_Span(start, value.items.start)) or _is_too_large(_Span(last, end)):
+        return None
     if data[value.items.start : first].strip() or data[last : value.items.end].strip():
         return None
     envelope = msgspec.json.decode(_valid(data[start : value.items.start] + data[last:end]))
-    items = []
+    items: list[objects.RawObject] = []
     for each in value.each:
         pause()
-        items.append(objects.json_object(_valid(data[each.start : each.end])))
+        if _is_too_large(each):
+            items.append(TOO_LARGE)  # no mapping, and so refused by itself
+        else:
+            items.append(objects.json_object(_valid(data[each.start : each.end])))
     return {**envelope, "items": items}
 
 

@@ -10,7 +10,13 @@ import re
 from collections.abc import Iterable, Iterator
 
 from kproxy.sources.documents import json_documents, yaml_documents
-from kproxy.sources.documents.document import Document, MalformedError, Pause, no_pause
+from kproxy.sources.documents.document import (
+    LARGEST_PIECE,
+    Document,
+    MalformedError,
+    Pause,
+    no_pause,
+)
 
 __all__ = ["Document", "MalformedError", "read", "read_json", "read_yaml"]
 
@@ -28,7 +34,7 @@ def read(data: bytes, pause: Pause = no_pause) -> Iterator[Document]:
     brace, and where it turns out not to be JSON, for YAML from there on, as by kubectl 1.33.
     """
     data = _utf8(data)
-    if not _JSON_STARTS.match(data):
+    if not _JSON_STARTS.match(data, 0, LARGEST_PIECE):
         yield from yaml_documents.read(data, pause)
         return
     start = json_documents.Position()

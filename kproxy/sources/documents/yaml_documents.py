@@ -6,6 +6,7 @@ spells them. Documents and items know their line. Scalars are those of kubectl. 
 divided at its `---` lines first, as kubectl does it, so that each document fails by itself.
 """
 
+import codecs
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import yaml
 
 from kproxy.model import objects
 from kproxy.sources.documents import scalars
-from kproxy.sources.documents.document import Document, Pause
+from kproxy.sources.documents.document import LARGEST_PIECE, Document, Pause
 
 MAX_DEPTH = 100
 """How deep mappings and lists may nest; a Kubernetes object of ours needs 8."""
@@ -28,8 +29,10 @@ _PAUSE_EVERY = 64
 _READ_BYTES = 16 * 1024
 """libyaml is given a large document in pieces of this size, with a pause before each."""
 
-_SEPARATOR = re.compile(rb"^---(?:[ \t\r\n]|\Z|(#))", re.MULTILINE)
-_NOTHING_YET = re.compile(rb"(?:[ \t]*+(?:#[^\n]*+)?\r?\n|%[^\n]*+\n)*+")
+_SEPARATOR = re.compile(rb"---(?:[ \t\r\n]|\Z|(#))")
+_LINE_OF_NOTHING = re.compile(rb"[ \t]*+(?:#[^\n]*+)?\r?\n|%[^\n]*+\n")
+_STRIDE = 256 * 1024
+"""Bytes that are searched between two pauses."""
 _PYTHON_TAG = "tag:yaml.org,2002:python/"
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -41,7 +44,7 @@ def read(data: bytes, pause: Pause, number: int = 0, line: int = 0) -> Iterator[
     malformed because the bound on values is reached: then nothing after it is read.
     """
     nodes = 0
-    for start, end in _pieces(data):
+    for start, end in _pieces(data, pause):
         builder = _Builder(pause, number, line, nodes)
         yield from builder.documents(data[start:end])
         if builder.nodes > MAX_NODES:
@@ -50,22 +53,47 @@ def read(data: bytes, pause: Pause, number: int = 0, line: int = 0) -> Iterator[
         line += data.count(b"\n", start, end)
 
 
-def _pieces(data: bytes) -> Iterator[tuple[int, int]]:
+def _pieces(data: bytes, pause: Pause) -> Iterator[tuple[int, int]]:
     """Where the text of each document begins and ends.
 
     What comes before the first separator belongs to the document behind it if it is nothing but
     comments and directives. A separator followed by "#" is left out: libyaml takes it for text.
     """
-    start = _NOTHING_YET.match(data).end()  # type: ignore[union-attr]  # it always matches
-    first = _SEPARATOR.match(data, start)
+    first = _first_line_of_text(data, pause)
     start = 0
-    for found in _SEPARATOR.finditer(data):
-        if first and found.start() == first.start() and not found[1]:
+    for found in _separators(data, pause):
+        if found.start() == first and not found[1]:
             continue
         if found.start() > start:
             yield start, found.start()
         start = found.start(1) if found[1] else found.start()
     yield start, len(data)
+
+
+def _first_line_of_text(data: bytes, pause: Pause) -> int:
+    """Where the first line begins that is neither empty, a comment nor a directive."""
+    start = 0
+    while found := _LINE_OF_NOTHING.match(data, start, start + _STRIDE):
+        pause()
+        start = found.end()
+    return start
+
+
+def _separators(data: bytes, pause: Pause) -> Iterator[re.Match[bytes]]:
+    """The lines that separate documents. Searched for by `find`, which is fast, in strides."""
+    if found := _SEPARATOR.match(data):
+        yield found
+    offset = 0
+    while offset < len(data):
+        pause()
+        end = offset + _STRIDE
+        at = data.find(b"\n---", offset, end + 3)
+        if at < 0:
+            offset = end
+            continue
+        if found := _SEPARATOR.match(data, at + 1):
+            yield found
+        offset = at + 1
 
 
 class _Anchored(NamedTuple):
@@ -94,13 +122,32 @@ class _Text:
         self._data = data
         self._pause = pause
         self._offset = 0
+        self._used = 0
+
+    def advance(self) -> None:
+        """What has been read so far has led to something."""
+        self._used = self._offset
 
     def read(self, size: int) -> bytes:
-        """The next bytes; b"" at the end."""
+        """The next bytes; b"" at the end. Raises MarkedYAMLError if they come to nothing."""
         self._pause()
+        if self._offset - self._used > LARGEST_PIECE:
+            size_text = f"a value, a comment or a gap of more than {LARGEST_PIECE // 2**20} MiB"
+            raise yaml.MarkedYAMLError(problem=size_text)
         piece = self._data[self._offset : self._offset + min(size, _READ_BYTES)]
         self._offset += len(piece)
         return piece
+
+
+def _valid(data: bytes, pause: Pause) -> bytes:
+    """`data` with U+FFFD for what is not UTF-8, as Go reads it."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    pieces = []
+    for start in range(0, len(data), _READ_BYTES):
+        pause()
+        end = start + _READ_BYTES
+        pieces.append(decoder.decode(data[start:end], final=end >= len(data)).encode())
+    return b"".join(pieces)
 
 
 _NO_KEY = object()
@@ -133,12 +180,11 @@ class _Builder:
 
     def _documents(self, data: bytes) -> Iterator[Document]:
         if not data.isascii():
-            try:
-                data.decode()
-            except UnicodeDecodeError:
-                data = data.decode(errors="replace").encode()
-        source: Any = data if len(data) <= _READ_BYTES else _Text(data, self._pause)
+            data = _valid(data, self._pause)
+        text = _Text(data, self._pause)
+        source: Any = data if len(data) <= _READ_BYTES else text
         for count, event in enumerate(yaml.parse(source, Loader=_LOADER)):
+            text.advance()
             if not count % _PAUSE_EVERY:
                 self._pause()
             if isinstance(event, yaml.ScalarEvent):

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.model import objects
+from kproxy.model import admission, objects
 from kproxy.sources.documents import reading, scalars
 
 
@@ -309,3 +309,73 @@ def test_any_bytes_are_read_or_malformed(
 ) -> None:
     with contextlib.suppress(reading.MalformedError):
         assert all(document.flaw.isprintable() for document in read(data))
+
+
+HUGE = 5 * 1024 * 1024
+MANY = (b'"' + b"x" * 1000 + b'",{},') * (HUGE // 1000)
+WEB = (
+    b'{"apiVersion":"v1","kind":"Service","metadata":{"name":"web"},"spec":{"ports":[{"port":80}]}}'
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(b'a: "' + b"x" * HUGE + b'"', id="quoted"),
+        pytest.param(b"a: " + b"b c " * (HUGE // 4), id="plain"),
+        pytest.param(b"a: |\n" + b"  text\n" * (HUGE // 7), id="block"),
+        pytest.param(b"a: b\n" + b"# x\n" * (HUGE // 3) + b"c: d", id="comments"),
+        pytest.param(b"a: b\n" + b"\n" * HUGE + b"c: d", id="empty lines"),
+        pytest.param(b"a: b" + b" " * HUGE + b"\nc: d", id="spaces"),
+    ],
+)
+def test_h10_a_piece_of_yaml_that_is_too_large_spoils_its_document_alone(text: bytes) -> None:
+    good, bad, last = list(reading.read(b"a: good\n---\n" + text + b"\n---\na: last\n"))
+    assert "of more than 4 MiB" in bad.flaw
+    assert [good.value, last.value] == [{"a": "good"}, {"a": "last"}]
+
+
+@pytest.mark.parametrize("separator", [b"\n", pytest.param(b"\n" * HUGE, id="long")])
+def test_h10_documents_are_divided_wherever_they_begin(separator: bytes) -> None:
+    text = separator + b"---\na: 1\n" + separator + b"---\na: 2"
+    assert [each.value for each in reading.read(text) if not each.flaw][-1] == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        pytest.param(b'{"metadata":{"name":"' + b"x" * HUGE + b'"}}', id="string"),
+        pytest.param(b'{"spec":{"ports":[{"port":' + b"9" * HUGE + b"}]}}", id="number"),
+        pytest.param(b'{"a":[' + MANY + b"{}]}", id="many values"),
+    ],
+)
+def test_h10_a_json_object_that_is_too_large_is_refused(large: bytes) -> None:
+    found = list(reading.read(WEB + large))
+    assert len(found) == 2
+    assert not found[0].flaw
+    assert "larger than 4 MiB, which no API server stores" in found[1].flaw
+
+
+def test_h10_an_item_that_is_too_large_is_refused_by_itself() -> None:
+    large = b'{"a":[' + MANY + b"{}]}"
+    text = b'{"apiVersion":"v1","kind":"List","items":[%b,%b,%b]}' % (WEB, large, WEB)
+    (document,) = reading.read(text)
+    first, refused, last = admission.admit(document.value)
+    assert first.accepted
+    assert last.accepted
+    assert refused.is_invalid
+    assert refused.position == "items[1]"
+
+
+@pytest.mark.parametrize("number", ["1e400", pytest.param("9" * 5_000, id="long")])
+def test_h10_a_number_that_no_float_holds_is_named_and_concerns_its_field_alone(
+    number: str,
+) -> None:
+    text = WEB.replace(b"80", number.encode())
+    (refused,) = admission.admit(next(reading.read(text)).value)
+    assert refused.subject == "Service default/web"
+    assert refused.finding
+    assert "spec.ports[0].port is a huge number" in refused.finding.text
+    elsewhere = WEB.replace(b'"spec"', b'"other":%b,"spec"' % number.encode())
+    (accepted,) = admission.admit(next(reading.read(elsewhere)).value)
+    assert accepted.accepted
