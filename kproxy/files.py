@@ -40,7 +40,7 @@ def replace_steps(
 
     Raises OSError. Whether it ends, fails or is closed, no other file is left behind.
     """
-    # A name of its own, which nobody can have put something at; short, because `name` may be as
+    # A random name, at which no other user can have put a file; short, because `name` may be as
     # long as a name can be.
     scratch = f".kproxy-{secrets.token_hex(4)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -50,7 +50,7 @@ class Server:
         self._config = cfg
         self._source = self._make_source(cfg)
         self.feed = events.Feed()
-        """What happens here, for who subscribes."""
+        """Facts about this proxy, for subscribers."""
         self._plane = make_plane(cfg, self.feed)
         api = _api_server(cfg)
         self._portal = registry.make(

@@ -238,7 +238,7 @@ class Repeats:
 
     What is left out is counted, and the next such line that is written says how many: `repeated`.
     Lines are the same if all of their values are. Warnings are alike if they have the same message:
-    one who may create Services can cause one of each. Of these the last one that is written says
+    a user who may create Services can cause one of each. Of these the last one that is written says
     that more are left out, and the next one how many: `left_out`.
 
     Debug lines are not bounded: each connection has some, which differ, and would push every other

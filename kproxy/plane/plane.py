@@ -46,7 +46,7 @@ class Readable(Protocol):
     """Says what happened in a data plane, and what it holds now.
 
     The answers are as old as the last `refresh` of their part, or newer. Each takes less than a
-    millisecond, so that a caller who wants ten thousand of them can pause in between.
+    millisecond, so that a caller that wants ten thousand of them can pause in between.
     """
 
     async def refresh(self, part: Part, shared: turns.Turns, /) -> None:

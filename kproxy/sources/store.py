@@ -1,4 +1,4 @@
-"""Store: the latest accepted objects, which Services a change concerns, and who is to know.
+"""Store: the latest accepted objects, which Services a change concerns, and its subscribers.
 
 A source writes it, any number of subscribers read it, all on the event loop's thread: no I/O, no
 locks. Every write returns the *dirty* Services: those of which a reader could now see something

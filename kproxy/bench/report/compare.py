@@ -40,7 +40,7 @@ class Verdict(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     SAME = "no change beyond noise"
-    TOO_FEW = "too few rounds to tell"
+    TOO_FEW = "too few rounds for a verdict"
     ONLY_BEFORE = "only in the first"
     ONLY_AFTER = "only in the second"
 
@@ -256,7 +256,7 @@ def _the_rest(changes: list[Change]) -> Iterator[str]:
         where = readings.listed(list(dict.fromkeys(each.scenario for each in few)))
         yield (
             f"{_figures(len(few))} of {where} "
-            f"cannot be told: {FEWEST_ROUNDS} rounds or more are needed in each run (--rounds)."
+            f"cannot be judged: {FEWEST_ROUNDS} rounds or more are needed in each run (--rounds)."
         )
 
 

@@ -35,8 +35,8 @@ class Gate:
         self._waiting: deque[Listener] = deque()
         self.troubles = troubles
         self.admitted = limit
-        """Connections below which a listener may accept by itself: the limit, or 0 while others
-        wait, who come first."""
+        """Connections below which a listener may accept by itself: the limit, or 0 while other
+        listeners wait, which come first."""
 
     @property
     def limit(self) -> int:

@@ -1,6 +1,6 @@
 """Heads of HTTP/1.1 messages: requests are read strictly, answers are written (RFC 9110, 9112).
 
-Anyone may talk to the ops servers, so what is not plainly a request is refused: bare line feeds,
+Any client may connect to an ops server, so what is not plainly a request is refused: bare LFs,
 folded lines, control characters, two lengths. Only GET and HEAD exist. Pure: no input or output.
 """
 

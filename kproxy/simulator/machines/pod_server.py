@@ -1,4 +1,4 @@
-"""What a simulated pod's process does: it listens, and answers HTTP with who it is.
+"""What a simulated pod's process does: it listens, and answers HTTP with its name and addresses.
 
 A `PodServer` is one run of the container: opened, perhaps turned into a black hole and back, and
 closed, in an orderly way or as a crash.

@@ -2,7 +2,7 @@
 
 `kubernetes.aio` stands on the same two, and its session and TLS context would both have to be
 replaced: for authorities as Go takes them, bounded buffers, keepalive and SOCKS. Importing it
-costs half a second and 23 MB more, so it is left to those who need its models.
+costs half a second and 23 MB more, so nothing here imports it.
 """
 
 import contextlib
@@ -82,7 +82,7 @@ class Transport:
         )
 
     def _through_socks(self) -> aiohttp.TCPConnector:
-        from kproxy.sources.access import socks  # noqa: PLC0415  # for the few who have such a proxy
+        from kproxy.sources.access import socks  # noqa: PLC0415  # few kubeconfigs need it
 
         # In Go the proxy resolves names, for socks5 as for socks5h.
         url = self._proxy_url.replace("socks5h://", "socks5://", 1)

@@ -320,7 +320,7 @@ class ManifestSource:
             calls[path] = lambda _: None
 
     def _take_in(self, view: manifest_state.View) -> Iterator[None]:
-        """Write the view's objects to the Store, and tell what is wrong and what was edited."""
+        """Write the view's objects to the Store; report what is wrong and what was edited."""
         for accepted in view.updates:
             self._intake.put(accepted)
             yield

@@ -160,7 +160,7 @@ def test_too_few_rounds_say_how_many_are_needed() -> None:
 
     text = shown(few, few)
 
-    assert "cannot be told: 4 rounds or more are needed in each run (--rounds)." in text
+    assert "cannot be judged: 4 rounds or more are needed in each run (--rounds)." in text
     assert "Nothing changed" not in text
 
 
