@@ -188,8 +188,17 @@ def serve(api: fake_api.FakeApi, *, times: int) -> None:
     api.script("/apis/example.org", "list", *[answer] * times)
 
 
-@pytest.mark.parametrize("spec", [{"clusterIP": "None"}, {"type": "ExternalName"}])
-def test_services_that_are_not_proxied_are_kept(spec: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("spec", "is_headless", "external_name"),
+    [
+        ({"clusterIP": "None"}, True, ""),
+        ({"type": "ExternalName", "externalName": "db.example.org"}, False, "db.example.org"),
+        ({"type": "ExternalName", "clusterIP": "None"}, False, ""),
+    ],
+)
+def test_services_that_are_not_proxied_are_kept(
+    spec: dict[str, Any], is_headless: bool, external_name: str
+) -> None:
     """Headless ones and those of type ExternalName; another proxy's are too."""
 
     async def scenario(api: fake_api.FakeApi) -> None:
@@ -201,9 +210,14 @@ def test_services_that_are_not_proxied_are_kept(spec: dict[str, Any]) -> None:
         async with following.following(api) as followed:
             await followed.synced()
             kept = followed.informed.store
-            for name in ("foreign", "web"):
-                service = kept.service(names.NamespacedName("default", name))
-                assert service is not None
-                assert not service.is_proxied
+            foreign_one, web = (
+                kept.service(names.NamespacedName("default", name)) for name in ("foreign", "web")
+            )
+            assert foreign_one is not None
+            assert foreign_one.proxied_elsewhere
+            assert not foreign_one.is_proxied
+            assert web is not None
+            assert not web.is_proxied
+            assert (web.is_headless, web.external_name) == (is_headless, external_name)
 
     following.on_fake_time(scenario)

@@ -58,6 +58,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     internal_traffic_policy: str | None = None
     external_traffic_policy: str | None = None
     allocate_load_balancer_node_ports: bool | None = None
+    external_name: str | None = None
 
 
 class LoadBalancerIngress(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -121,6 +122,8 @@ def judge(
         wants_cluster_ip=not spec.cluster_ip and kind is not services.ServiceType.EXTERNAL_NAME,
         wants_node_ports=_wants_node_ports(spec, kind),
         proxied_elsewhere=LABEL_SERVICE_PROXY_NAME in (metadata.labels or ()),
+        is_headless=spec.cluster_ip == "None" and kind is not services.ServiceType.EXTERNAL_NAME,
+        external_name=_external_name(spec, kind),
         labels=tuple(sorted((metadata.labels or {}).items())),
     )
     return None if found.violations else made
@@ -183,6 +186,11 @@ def _other_cluster_ips(
         )
         return ()
     return (other.text,)
+
+
+def _external_name(spec: ServiceSpec, kind: services.ServiceType) -> str:
+    """As given: nothing is dialled by it."""
+    return spec.external_name or "" if kind is services.ServiceType.EXTERNAL_NAME else ""
 
 
 def _wants_node_ports(spec: ServiceSpec, kind: services.ServiceType) -> bool:

@@ -70,6 +70,10 @@ class Service:
     """Carries `service.kubernetes.io/service-proxy-name`: another proxy's (row 10)."""
     other_cluster_ips: tuple[str, ...] = ()
     """The entries of `spec.clusterIPs` after the first: of a dual-stack Service, the other one."""
+    is_headless: bool = False
+    """Has `clusterIP: None`: clients find its endpoints by name, without a proxy (row 7)."""
+    external_name: str = ""
+    """`spec.externalName`, as given, of a Service of type ExternalName (row 8)."""
     labels: tuple[tuple[str, str], ...] = ()
     """`metadata.labels`, sorted: what `kproxy get services -l` selects by."""
 
