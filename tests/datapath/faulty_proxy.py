@@ -1,13 +1,15 @@
 """A proxy on a faulty kernel: python -m tests.datapath.faulty_proxy LISTEN BACKEND --seed N.
 
 Made for `python -m tests.relay LISTEN BACKEND`. Says "ready HOST:PORT" once it listens; on
-SIGTERM it resets what is left, prints its counters as JSON, and ends.
+SIGTERM it resets what is left, prints its counters as JSON, and ends. Each connection is checked
+after each of its events; `inconsistent` counts what does not hold.
 """
 
 import argparse
 import asyncio
 import json
 import signal
+import sys
 from collections.abc import Callable, Sequence
 
 import uvloop
@@ -17,7 +19,7 @@ from kproxy.balancer import penalty
 from kproxy.datapath import data_path, syscalls
 from kproxy.datapath.tcp import connection, halfclose
 from kproxy.model import addresses, names
-from tests.datapath import faulty
+from tests.datapath import consistency, faulty
 
 _KERNELS: dict[str, Callable[[int], syscalls.Kernel]] = {
     "real": lambda _: syscalls.Kernel(),
@@ -108,7 +110,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse, serve, print."""
     options = _options(arguments)
     run = asyncio.run if options.asyncio else uvloop.run
-    print(json.dumps(run(_serve(options))), flush=True)
+    with consistency.watch() as violations:
+        counters = run(_serve(options))
+    for each in violations[:3]:
+        print(f"inconsistent: {each}", file=sys.stderr)
+    print(json.dumps(counters | {"inconsistent": len(violations)}), flush=True)
 
 
 if __name__ == "__main__":

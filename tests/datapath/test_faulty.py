@@ -25,7 +25,14 @@ async def _failures(chosen: list[registry.Case], seed: int, *options: str) -> li
                 if outcome.result is registry.Result.FAIL:
                     failures.append(f"{case.id} {case.title}: {outcome.seen}")
             counters = proxy.end()
-    unclean = ("bugs", "stalls_recovered", "left_at_end", "connections", "lent_pipes")
+    unclean = (
+        "bugs",
+        "inconsistent",
+        "stalls_recovered",
+        "left_at_end",
+        "connections",
+        "lent_pipes",
+    )
     return failures + [f"{counters[name]} {name}" for name in unclean if counters[name]]
 
 

@@ -104,7 +104,14 @@ def data_path(
             yield Running((host, int(address.rpartition(":")[2])), process.pid)
             process.send_signal(signal.SIGTERM)
             counters = json.loads(process.stdout.read().splitlines()[-1])
-            for name in ("bugs", "connections", "left_at_end", "lent_pipes", "stalls_recovered"):
+            for name in (
+                "bugs",
+                "inconsistent",
+                "connections",
+                "left_at_end",
+                "lent_pipes",
+                "stalls_recovered",
+            ):
                 assert counters[name] == 0, counters
         finally:
             daemon.end(process)
