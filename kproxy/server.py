@@ -11,7 +11,6 @@
 """  # noqa: E501  # a picture
 
 import asyncio
-import contextlib
 import gc
 import operator
 import os
@@ -22,17 +21,14 @@ import structlog
 
 from kproxy import config, errors, events, process, ready_file, turns
 from kproxy.datapath import data_path
-from kproxy.model import addresses, admission, forwarding, names
+from kproxy.model import addresses, admission, forwarding
 from kproxy.ops import event_log, health, surface
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed, status
 from kproxy.plane import in_process, plane
 from kproxy.portal import budget, portal, registry
-from kproxy.reconcile import proxier, report, rules, runner
+from kproxy.reconcile import reconciler, rules
 from kproxy.sources import source
-
-_LARGE_SYNC = 20_000
-"""Objects made by a sync from which on they are kept from the garbage collector."""
 
 _log = structlog.get_logger(__name__)
 
@@ -61,25 +57,23 @@ class Server:
                 allow_loopback=cfg.allow_loopback_endpoints,
             ),
         )
-        self._proxier = proxier.Proxier(
-            self._source.store,
+        self._syncs = health.SyncRecord()
+        self._reconciler = reconciler.Reconciler(
+            self._source,
             self._plane,
             _options(cfg, self._portal),
+            self._syncs,
             namespaces=cfg.namespaces,
             room=budget.Budget(self._plane.max_listeners, cfg.max_services_per_namespace),
-            on_answer=self._request_sync,
+            before_full_sync=self._bar_own_places,
         )
-        self._reporter = report.Reporter(self._proxier.frontends)
-        self._runner = runner.Runner(
-            self._sync, self._full_sync, lambda: self._proxier.has_failures
-        )
-        self._syncs = health.SyncRecord()
+        self._proxier = self._reconciler.proxier
         self.observed = observed.Observed(
             source=self._source,
             proxier=self._proxier,
             plane=self._plane,
-            reporter=self._reporter,
-            runner=self._runner,
+            reporter=self._reconciler.reporter,
+            runner=self._reconciler.runner,
             syncs=self._syncs,
             lag=durations.Histogram(durations.LAG_BUCKETS),
             feed=self.feed,
@@ -90,13 +84,10 @@ class Server:
             self.observed, healthz=cfg.healthz, metrics=cfg.metrics, control_socket=cfg.control
         )
         self._ready_file = ready_file.ReadyFile(cfg.ready_file) if cfg.ready_file else None
-        self._has_looked = False
-        self._is_served = asyncio.Event()
         self._failure: errors.KproxyError | None = None
         self._stop_requests = 0
         self._stopping = asyncio.Event()
         self._killed = asyncio.Event()
-        self._source.store.subscribe(self._on_change)
 
     def _make_source(self, cfg: config.Config) -> source.Source:
         # The client of API servers takes as long to load as everything else: files need none of it.
@@ -153,7 +144,7 @@ class Server:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._source.run(), name="source"),
-                group.create_task(self._runner.run(), name="runner"),
+                group.create_task(self._reconciler.run(), name="runner"),
                 group.create_task(self._announce(), name="ready"),
             ]
             await self._stopping.wait()
@@ -177,7 +168,7 @@ class Server:
         """Read manifests or credentials again, and look at every frontend once more."""
         _log.info("reloading", source=self._source.describe())
         self._source.reload()
-        self._on_change(frozenset())
+        self._reconciler.look_again()
 
     def addresses(self) -> dict[str, str | None]:
         """Where "control", "healthz" and "metrics" are, None for one that is not there (yet)."""
@@ -192,18 +183,6 @@ class Server:
         plans = sorted(self._proxier.known(), key=operator.attrgetter("rule.name"))
         return status.service_views(self.observed, plans)
 
-    def _on_change(self, changed: frozenset[names.NamespacedName]) -> None:
-        """The source's Store has changed. Nothing is opened before it is complete once."""
-        if not self._source.has_synced:
-            return
-        if self._has_looked:
-            self._proxier.mark(changed)
-        else:
-            self._proxier.mark_all()
-            self._has_looked = True
-        self._syncs.queue()
-        self._runner.request()
-
     async def _tell(self) -> None:
         """Publish what is known only by looking, and let the log show the facts if it is to."""
         async with asyncio.TaskGroup() as group:
@@ -211,38 +190,15 @@ class Server:
             if event_log.is_wanted():
                 group.create_task(event_log.write(self.feed))
 
-    def _request_sync(self) -> None:
-        self._runner.request()
-
     def _bar_own_places(self) -> None:
         """Bar the addresses of health, metrics and control as endpoints, once they are bound."""
         for name, address in self.addresses().items():
             if address is not None and (place := _socket_address(address)) is not None:
                 self._plane.send(forwarding.Bar(place, f"kproxy's {name}"))
 
-    def _full_sync(self) -> Iterator[None]:
-        self._bar_own_places()
-        if self._source.has_synced:
-            yield from self._carry_out(self._proxier.resync_steps())
-
-    def _sync(self) -> Iterator[None]:
-        yield from self._carry_out(self._proxier.sync_steps())
-
-    def _carry_out(self, steps: proxier.Steps) -> Iterator[None]:
-        with _collector_waits():
-            with self._syncs.sync():
-                changed = yield from steps
-            yield from self._reporter.report(changed)
-        if not self._is_served.is_set() and not self._proxier.opening:
-            # What exists now lives as long as the process: keep the collector from walking it.
-            # There is no collection before: at 10,000 Services it would hold every relay up.
-            gc.freeze()
-            gc.enable()
-            self._is_served.set()
-
     async def _announce(self) -> None:
         """Once what the first sync opened is open: write the ready file and a line in the log."""
-        await self._is_served.wait()
+        await self._reconciler.is_served.wait()
         shared = turns.Turns()
         await self._plane.refresh(plane.Part.PORTS, shared)
         try:
@@ -320,24 +276,6 @@ def _socket_address(text: str) -> addresses.SocketAddress | None:
     if not colon or not port.isdecimal():
         return None
     return addresses.SocketAddress(address.strip("[]"), int(port))
-
-
-@contextlib.contextmanager
-def _collector_waits() -> Iterator[None]:
-    """Keep the garbage collector from running until a sync is done.
-
-    A sync makes objects that stay, a million for a Service of 20,000 ports, and walking them holds
-    every relay up for 0.2 s. Those of a large sync are not walked later either.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            if gc.get_count()[0] > _LARGE_SYNC:
-                gc.freeze()
-            gc.enable()
 
 
 def _options(cfg: config.Config, through: portal.Portal) -> rules.Options:

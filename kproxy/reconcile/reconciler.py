@@ -1,0 +1,103 @@
+"""From a change in the Store to the data plane: mark, wait for the turn, sync, report.
+
+This is the way of every Service event. It ends in the data plane, and nothing above takes part.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from kproxy.model import names
+from kproxy.plane import plane as planes
+from kproxy.portal import budget
+from kproxy.reconcile import garbage, proxier, report, rules, runner
+from kproxy.sources import source
+
+
+class SyncRecord(Protocol):
+    """Notes when syncs are asked for and done; health and metrics are made of it."""
+
+    def queue(self) -> None:
+        """Something has changed, and a sync is to follow."""
+
+    def sync(self) -> AbstractContextManager[None]:
+        """Surrounds a sync. If it raises, what it was to do stays pending."""
+
+
+class Reconciler:
+    """Makes what is open equal to what a source says, while `run` runs.
+
+    `before_full_sync` is called before every periodic look at everything. The source and the data
+    plane stay the caller's.
+    """
+
+    def __init__(
+        self,
+        read: source.Source,
+        plane: planes.Forwarder,
+        options: rules.Options,
+        syncs: SyncRecord,
+        *,
+        namespaces: frozenset[str] = frozenset(),
+        room: budget.Budget | None = None,
+        before_full_sync: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._source = read
+        self._syncs = syncs
+        self._before_full_sync = before_full_sync
+        self._has_looked = False
+        self.proxier = proxier.Proxier(
+            read.store,
+            plane,
+            options,
+            namespaces=namespaces,
+            room=room,
+            on_answer=self._on_answer,
+        )
+        self.reporter = report.Reporter(self.proxier.frontends)
+        self.runner = runner.Runner(self._sync, self._full_sync, lambda: self.proxier.has_failures)
+        self.is_served = asyncio.Event()
+        """Set once everything that the first sync opened is open, or has failed."""
+        read.store.subscribe(self._on_change)
+
+    async def run(self) -> None:
+        """Sync on change and periodically, until cancelled."""
+        await self.runner.run()
+
+    def look_again(self) -> None:
+        """Sync soon, although nothing has changed."""
+        self._on_change(frozenset())
+
+    def _on_change(self, changed: frozenset[names.NamespacedName]) -> None:
+        """The source's Store has changed. Nothing is opened before it is complete once."""
+        if not self._source.has_synced:
+            return
+        if self._has_looked:
+            self.proxier.mark(changed)
+        else:
+            self.proxier.mark_all()
+            self._has_looked = True
+        self._syncs.queue()
+        self.runner.request()
+
+    def _on_answer(self) -> None:
+        """The data plane has answered after the sync that asked."""
+        self.runner.request()
+
+    def _full_sync(self) -> Iterator[None]:
+        self._before_full_sync()
+        if self._source.has_synced:
+            yield from self._carry_out(self.proxier.resync_steps())
+
+    def _sync(self) -> Iterator[None]:
+        yield from self._carry_out(self.proxier.sync_steps())
+
+    def _carry_out(self, steps: proxier.Steps) -> Iterator[None]:
+        with garbage.collector_waits():
+            with self._syncs.sync():
+                changed = yield from steps
+            yield from self.reporter.report(changed)
+        if not self.is_served.is_set() and not self.proxier.opening:
+            garbage.keep_what_exists()  # it lives as long as the process
+            self.is_served.set()
