@@ -1,6 +1,7 @@
 """What all tests have in common."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Give every proxy that tests make or start the data plane that was asked for."""
     if config.getoption("plane") == "process":
+        import hypothesis  # noqa: PLC0415
+
         from kproxy import server  # noqa: PLC0415
         from tests.plane import remote  # noqa: PLC0415
 
         server.make_plane = remote.make_plane
         os.environ["KPROXY_TESTS_PROGRAM"] = "tests.plane.program"
         os.environ["PYTHONPATH"] = str(remote.ROOT)
+        # Its deadline is one for computations, not for messages between processes.
+        hypothesis.settings.register_profile("process", deadline=None)
+        hypothesis.settings.load_profile("process")
+
+
+@pytest.fixture(autouse=True)
+def _plane(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let planes that record what they are sent be where `--plane` says, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("plane") == "process":
+            from tests.plane import remote_recording  # noqa: PLC0415
+
+            remote_recording.installed(patch)
+        yield
 
 
 @pytest.fixture
