@@ -22,6 +22,7 @@ test: tools ## Run the tests: some minutes
 
 test-all: tools ## Run the tests that `make test` leaves out as well: everything but soaks
 	$(PYTEST) -m "not long"
+	$(PYTEST) --plane process tests/reconcile tests/convergence tests/ops tests/test_server.py tests/e2e
 
 test-long: tools ## Run the soaks, and the sizes that take minutes
 	$(PYTEST) -m long

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import msgspec
+import structlog
 
 from kproxy import errors, events, turns
 from kproxy.datapath import data_path
@@ -145,6 +146,8 @@ async def main(descriptor: int, limits: data_path.Limits, max_affinity_clients: 
 
 
 if __name__ == "__main__":
+    # Where the log of the proxy is.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     # A terminal sends these to both processes. When to end is the other one's to say.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kproxy.model import addresses, forwarding, names
+from kproxy.model import forwarding, names
 from kproxy.plane import snapshots, wire
 from kproxy.reconcile import proxier
 from tests.reconcile import recording
@@ -25,29 +25,29 @@ BUSY, FREE = "another process", ""
 _TOTALS = snapshots.Totals(connections=0, max_connections=0, penalized=0, counters={})
 
 
-class _Busy(MutableSet[addresses.SocketAddress]):
+class _Busy(MutableSet[forwarding.PortalAddress]):
     """The addresses held by another process, known at both ends."""
 
     def __init__(self, send: Callable[[Any], None]) -> None:
         self._send = send
-        self._held: set[addresses.SocketAddress] = set()
+        self._held: set[forwarding.PortalAddress] = set()
 
     def __contains__(self, address: object) -> bool:
         return address in self._held
 
-    def __iter__(self) -> Iterator[addresses.SocketAddress]:
+    def __iter__(self) -> Iterator[forwarding.PortalAddress]:
         return iter(self._held)
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, value: addresses.SocketAddress) -> None:
+    def add(self, value: forwarding.PortalAddress) -> None:
         self._held.add(value)
-        self._send(forwarding.Bar(value, BUSY))
+        self._send(forwarding.Bar(value.socket_address, BUSY))
 
-    def discard(self, value: addresses.SocketAddress) -> None:
+    def discard(self, value: forwarding.PortalAddress) -> None:
         self._held.discard(value)
-        self._send(forwarding.Bar(value, FREE))
+        self._send(forwarding.Bar(value.socket_address, FREE))
 
 
 class RemoteRecordingPlane:
@@ -87,17 +87,17 @@ class RemoteRecordingPlane:
         return messages
 
     @property
-    def busy(self) -> MutableSet[addresses.SocketAddress]:
+    def busy(self) -> MutableSet[forwarding.PortalAddress]:
         """Addresses that another process holds."""
         return self._busy
 
     @busy.setter
-    def busy(self, wanted: Iterable[addresses.SocketAddress]) -> None:
+    def busy(self, wanted: Iterable[forwarding.PortalAddress]) -> None:
         self._busy.clear()
         self._busy |= set(wanted)
 
     @property
-    def open(self) -> dict[addresses.SocketAddress, forwarding.OpenFrontend]:
+    def open(self) -> dict[forwarding.PortalAddress, forwarding.OpenFrontend]:
         """What is open, as the other process says."""
         found = self._look()
         return {each.address: each for each in found if isinstance(each, forwarding.OpenFrontend)}
@@ -210,7 +210,8 @@ class _Held:
                     self._send(each)
                 self._send(wire.Looked(0, _TOTALS))
             case forwarding.Bar(address, owner):
-                (plane.busy.add if owner == BUSY else plane.busy.discard)(address)
+                change = plane.busy.add if owner == BUSY else plane.busy.discard
+                change(forwarding.PortalAddress(*address))
             case _:
                 try:
                     plane.send(message)
