@@ -24,6 +24,9 @@ from kproxy.model import forwarding
 _SHOWN_ENDPOINTS = 100
 """Endpoints of a service port that are listed; `kproxy get endpoints` has all."""
 
+_SHOWN_EVENTS = 10
+"""Events of a Service that are listed; `kproxy get events` has all that are kept."""
+
 
 def describe(
     arguments: Annotated[
@@ -49,10 +52,14 @@ def describe(
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do
     asked = Question(control_path(control), "" if all_namespaces else namespace or "default")
     found, missing = asked.all(wanted)
+    events: dict[tuple[str, str], list[View]] = {}
+    if any(views for _, views in found):
+        for event in asked.events():
+            events.setdefault((event["namespace"], event["service"]), []).append(event)
     texts = [
-        "\n".join(_service(list(ports)))
+        "\n".join(_service(list(ports), events.get(key, [])))
         for _, views in found
-        for _, ports in groupby(views, key=lambda view: (view["namespace"], view["name"]))
+        for key, ports in groupby(views, key=lambda view: (view["namespace"], view["name"]))
     ]
     if texts:
         sys.stdout.write("\n\n\n".join(texts) + "\n")
@@ -66,8 +73,8 @@ def describe(
         raise last
 
 
-def _service(ports: Sequence[View]) -> Iterator[str]:
-    """The lines about a Service, all of whose ports are given."""
+def _service(ports: Sequence[View], events: Sequence[View]) -> Iterator[str]:
+    """The lines about a Service, all of whose ports are given, and what happened to it lately."""
     first = ports[0]
     label_lines = [f"{key}={value}" for key, value in (first.get("labels") or {}).items()]
     yield from _fields(
@@ -89,6 +96,16 @@ def _service(ports: Sequence[View]) -> Iterator[str]:
     )
     for view in ports:
         yield from _port(view)
+    yield from _events(events)
+
+
+def _events(events: Sequence[View]) -> Iterator[str]:
+    if not events:
+        yield from _fields(("Events", ""))
+        return
+    yield "Events:"
+    table = tables.Table(tables.EVENTS_OF_SERVICE)
+    yield from _indented(table.lines(events[-_SHOWN_EVENTS:]))
 
 
 def _port(view: View) -> Iterator[str]:

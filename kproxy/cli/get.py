@@ -162,6 +162,13 @@ class Question:
                 views.setdefault(kind, []).extend(found)
         return [output.Found(kind, found) for kind, found in views.items()], missing
 
+    def events(self) -> list[asked_resources.View]:
+        """What happened lately in the namespace; nothing from a proxy that does not keep it."""
+        try:
+            return control_client.fetch(self._control, "events", namespace=self.namespace)
+        except errors.KproxyError:
+            return []
+
     def watch(self, wanted: asked_resources.Wanted, printer: output.Printer) -> None:
         """Print what there is, then what changes. Raises KproxyError when the proxy ends."""
         known: dict[tuple[object, ...], asked_resources.View] = {}

@@ -315,7 +315,10 @@ def test_a_service_is_described_with_its_endpoints(lab: Lab) -> None:
     done = kproxy("describe", "svc/web", "--control", lab.control)
 
     assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+    about, _, events = done.stdout.partition("\nEvents:\n")
+    assert events.split()[:4] == ["AGE", "REASON", "PORT-NAME", "DETAILS"]
+    assert "FrontendOpened" in events
+    lines = about.splitlines()
     fields = dict(line.split(":", 1) for line in lines if ":" in line and line[0] != " ")
     assert (fields["Name"].strip(), fields["Labels"].strip()) == ("web", "tier=front")
     assert fields["Session Affinity"].strip() == "ClientIP 3h"

@@ -230,6 +230,7 @@ def _event_details(view: View) -> str:
     shown = {
         name: ",".join(map(str, value)) if isinstance(value, list) else value
         for name, value in view["details"].items()
+        if value != []
     }
     return " ".join(f"{name}={value}" for name, value in shown.items())
 
@@ -250,13 +251,19 @@ ENDPOINT_COUNTERS = (
     Column("SHARE", share, is_wide=True),
 )
 
+_AGE = Column("AGE", _event_age)
+_REASON = field("REASON", "reason")
+_EVENT_DETAILS = Column("DETAILS", _event_details)
+EVENTS_OF_SERVICE = (_AGE, _REASON, field("PORT-NAME", "port_name"), _EVENT_DETAILS)
+"""Where it is clear which Service is meant."""
+
 _COLUMNS = {
     "events": (
-        Column("AGE", _event_age),
+        _AGE,
         Column("TIME", lambda view: view["time"][11:23]),
-        field("REASON", "reason"),
+        _REASON,
         Column("SERVICE", _service_port),
-        Column("DETAILS", _event_details),
+        _EVENT_DETAILS,
     ),
     "services": (
         field("NAME", "name"),
