@@ -152,7 +152,7 @@ def test_yaml_and_names_say_the_same(lab: Lab) -> None:
     def are_the_same() -> bool:
         as_json = json.loads(lab.get("services", "-o", "json").stdout)
         as_yaml: object = yaml.safe_load(lab.get("services", "-o", "yaml").stdout)
-        return as_yaml == as_json
+        return bool(as_yaml == as_json)
 
     # A probe of the dead endpoint may come between the two.
     daemon.wait_until(are_the_same, "the same in both notations")
