@@ -21,13 +21,13 @@ import structlog
 
 from kproxy import config, errors, events, process, ready_file, turns
 from kproxy.datapath import data_path
-from kproxy.model import addresses, admission, forwarding
+from kproxy.model import addresses, forwarding
 from kproxy.ops import event_log, health, surface
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed, status
 from kproxy.plane import in_process, plane
 from kproxy.portal import budget, portal, registry
-from kproxy.reconcile import reconciler, rules
+from kproxy.reconcile import reconciler, report, rules
 from kproxy.sources import source
 
 _log = structlog.get_logger(__name__)
@@ -96,7 +96,7 @@ class Server:
 
             return informer.InformerSource(
                 cfg.cluster,
-                on_problem=_report_problem,
+                on_problem=report.log_problem,
                 namespaces=cfg.namespaces,
                 allow_loopback=cfg.allow_loopback_endpoints,
                 limits=api_bounds.Bounds(
@@ -107,7 +107,7 @@ class Server:
 
         return manifests.ManifestSource(
             cfg.manifests,
-            on_problem=_report_problem,
+            on_problem=report.log_problem,
             allow_loopback=cfg.allow_loopback_endpoints,
         )
 
@@ -292,13 +292,3 @@ def _api_server(cfg: config.Config) -> addresses.SocketAddress | None:
     if url is None or address is None:
         return None
     return addresses.SocketAddress(address.text, url.port or (80 if url.scheme == "http" else 443))
-
-
-def _report_problem(problem: source.Problem) -> None:
-    """Log what is wrong with an input."""
-    if problem.severity is admission.Severity.ERROR:
-        _log.error(str(problem))
-    elif problem.severity is admission.Severity.WARNING:
-        _log.warning(str(problem))
-    else:
-        _log.info(str(problem))

@@ -1,4 +1,4 @@
-"""The states of frontends, as lines in the log.
+"""The states of frontends, and what is wrong with inputs, as lines in the log.
 
 Normally each frontend whose state is new gets a line. One Service can have thousands, so a sync
 that changes many frontends of a Service writes one line for all of them. When listeners are short,
@@ -14,8 +14,9 @@ from typing import TypeAlias
 
 import structlog
 
-from kproxy.model import forwarding, names
+from kproxy.model import admission, forwarding, names
 from kproxy.reconcile import proxier
+from kproxy.sources import source
 
 SPELLED_OUT = 16
 """Frontends of a Service that get a line each; of more that change at once, the states are
@@ -30,6 +31,16 @@ _OVER = forwarding.FrontendState.OVER_BUDGET
 _log = structlog.get_logger(__name__)
 
 _Statuses: TypeAlias = list[proxier.FrontendStatus]
+
+
+def log_problem(problem: source.Problem) -> None:
+    """Log what is wrong with an input, at the level of its severity."""
+    if problem.severity is admission.Severity.ERROR:
+        _log.error(str(problem))
+    elif problem.severity is admission.Severity.WARNING:
+        _log.warning(str(problem))
+    else:
+        _log.info(str(problem))
 
 
 class Reporter:
