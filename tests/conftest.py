@@ -4,13 +4,21 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+import structlog
 
 from tests import isolation
 
 # No test trusts the machine's certificate authorities, nor does any program it starts. Besides,
 # reading them takes tens of milliseconds, once for each of some hundred processes and servers.
 os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
+
+# A test asserts no time, and how long an example takes says most about what else runs here.
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
 
 # Before a plug-in or a test makes a thread or a socket: see there.
 isolation.enter()
@@ -29,17 +37,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Give every proxy that tests make or start the data plane that was asked for."""
     if config.getoption("plane") == "process":
-        import hypothesis  # noqa: PLC0415
-
         from kproxy import server  # noqa: PLC0415
         from tests.plane import remote  # noqa: PLC0415
 
         server.make_plane = remote.make_plane
         os.environ["KPROXY_TESTS_PROGRAM"] = "tests.plane.program"
         os.environ["PYTHONPATH"] = str(remote.ROOT)
-        # Its deadline is one for computations, not for messages between processes.
-        hypothesis.settings.register_profile("process", deadline=None)
-        hypothesis.settings.load_profile("process")
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured_log() -> Iterator[None]:
+    """Undo what a test that runs a command in this process has made of the log."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)

@@ -180,7 +180,9 @@ def test_k13_a_restored_etcd_is_the_truth_although_its_numbers_are_lower(streami
             assert proxy.state() == await simulated_api.fresh_start(restored)
             await restored.server.stop()
         went_back = [
-            line for line in logged if line["event"].startswith("the API server went back")
+            line
+            for line in logged
+            if line["event"].startswith("the API server returned to an older state")
         ]
         assert sorted(line["resource"] for line in went_back) == [
             "endpointslices.discovery.k8s.io",
