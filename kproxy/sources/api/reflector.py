@@ -344,8 +344,11 @@ class Reflector:
         """One page: its version, and the token of the next one, "" at the last."""
         framer = framing.ListFramer()
         async with self._get(resource, progress.Mode.LIST, query) as answer:
-            while chunk := await answer.read(self._bounds.slow_seconds):
+            is_over = False
+            while not is_over:
+                chunk = await answer.read(self._bounds.slow_seconds)
                 meter.chunk(len(chunk))
+                is_over = not chunk
                 for item in framer.feed(chunk):
                     self._check_age(framer.fields)
                     await self._put(resource.kind, item)

@@ -18,6 +18,9 @@ import msgspec
 MAX_VALUE_BYTES = 16 * 1024 * 1024
 """Ceiling for one line of a watch and one item of a list. etcd keeps objects of 1.5 MiB at most."""
 
+_EAGER_BYTES = 64 * 1024
+"""Of a value that has not ended: up to here each chunk is tried."""
+
 MAX_FIELDS = 100
 """Most fields of a list object beside its items. The API has kind, apiVersion and metadata."""
 
@@ -73,22 +76,35 @@ _Reading: TypeAlias = Generator[msgspec.Raw | None, None, None]
 class ListFramer:
     """Takes a list object apart: `feed` yields its items, `fields` has its other fields.
 
-    `fields` is complete once `is_complete`: a server may put `metadata` after `items`.
+    `fields` is complete once `is_complete`: a server may put `metadata` after `items`. The cost
+    is linear in the length of the body, also for values that come in many chunks.
     """
 
     def __init__(self, ceiling: int = MAX_VALUE_BYTES) -> None:
         self._ceiling = ceiling
         self._buffer = b""
         self._at = 0
+        self._chunks: list[bytes] = []
+        self._waiting = 0
+        self._wanted = 1
         self._reading = self._read()
         self._held = 0
         self.fields: dict[str, msgspec.Raw] = {}
         self.is_complete = False
 
     def feed(self, chunk: bytes) -> Iterator[msgspec.Raw]:
-        """The items that `chunk` completes. Raises FramingError for what is not a list object."""
-        self._buffer = self._buffer[self._at :] + chunk
-        self._at = 0
+        """The items that are complete. Raises FramingError for what is not a list object.
+
+        A large item may come out some chunks late, but no later than at the end of the body,
+        which is an empty chunk.
+        """
+        self._chunks.append(chunk)
+        self._waiting += len(chunk)
+        if chunk and self._waiting < self._wanted:
+            return
+        self._buffer = b"".join((self._buffer[self._at :], *self._chunks))
+        self._chunks.clear()
+        self._at, self._waiting, self._wanted = 0, 0, 1
         for item in self._reading:
             if item is None:
                 return
@@ -158,8 +174,12 @@ class ListFramer:
                     raise FramingError(f"not JSON: {error}") from None
             except RecursionError:
                 raise FramingError("nested too deeply to be read") from None
-            if len(self._buffer) - self._at > self._ceiling:
+            length = len(self._buffer) - self._at
+            if length > self._ceiling:
                 raise FramingError(f"an object is longer than {self._ceiling} bytes")
+            if length > _EAGER_BYTES:
+                # To try again with each chunk would cost the square of its length.
+                self._wanted = min(length, self._ceiling + 1 - length)
             yield None
         begin, self._at = self._at, self._at + int(place) - 1
         return msgspec.Raw(self._buffer[begin : self._at])

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ OBJECTS = st.dictionaries(st.text(max_size=5), VALUES, max_size=4)
 
 def taken_apart(body: bytes, size: int) -> tuple[list[object], dict[str, object], bool]:
     framer = framing.ListFramer()
-    chunks = [body[at : at + size] for at in range(0, len(body), size)]
+    chunks = [*(body[at : at + size] for at in range(0, len(body), size)), b""]
     items = [json.loads(bytes(item)) for chunk in chunks for item in framer.feed(chunk)]
     fields = {name: json.loads(bytes(raw)) for name, raw in framer.fields.items()}
     return items, fields, framer.is_complete
@@ -67,6 +68,44 @@ def test_what_is_not_a_list_is_refused(body: bytes) -> None:
 
 def test_half_a_list_is_not_complete() -> None:
     assert taken_apart(b'{"items":[{"a":1},{"b"', 4) == ([{"a": 1}], {}, False)
+
+
+@pytest.mark.parametrize("size", [1000, 65_536, 70_001])
+def test_what_large_objects_cost_grows_with_their_length_and_not_its_square(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    read = 0
+    honest = framing._raw
+
+    class Counting:
+        def decode(self, data: memoryview) -> msgspec.Raw:
+            nonlocal read
+            read += len(data)
+            return honest.decode(data)
+
+    monkeypatch.setattr(framing, "_raw", Counting())
+    large = {"metadata": {"annotations": {"a": "x" * 8_000_000}}, "list": [{"a": 1}] * 100_000}
+    items: list[object] = [{"a": 1}, large, {"b": 2}, large, {"c": 3}]
+    body = json.dumps({"items": items, "metadata": {"resourceVersion": "7"}}).encode()
+    found, fields, is_complete = taken_apart(body, size)
+    assert found == items
+    assert (fields, is_complete) == ({"metadata": {"resourceVersion": "7"}}, True)
+    small = 2 * (framing._EAGER_BYTES // size + 1) * framing._EAGER_BYTES
+    assert read <= 5 * len(body) + small
+
+
+def test_an_object_just_under_the_ceiling_is_read() -> None:
+    framer = framing.ListFramer(ceiling=300_000)
+    body = json.dumps({"items": [{"a": "x" * 299_000}] * 3}).encode()
+    chunks = [body[at : at + 10_000] for at in range(0, len(body), 10_000)]
+    assert sum(len(list(framer.feed(chunk))) for chunk in [*chunks, b""]) == 3
+
+
+def test_a_large_object_over_the_ceiling_is_refused_once_it_is() -> None:
+    framer = framing.ListFramer(ceiling=300_000)
+    assert list(framer.feed(b'{"items":[{"a":"' + b"x" * 290_000)) == []
+    with pytest.raises(framing.FramingError, match="longer than 300000 bytes"):
+        list(framer.feed(b"x" * 10_000))
 
 
 def test_an_object_over_the_ceiling_is_refused() -> None:
