@@ -133,12 +133,18 @@ def decode(raw: RawObject, shape: type[Shape]) -> Shape:
         raise _shape_error(relaxed, str(error)) from None
 
 
-def _relaxed(value: Any) -> Any:
-    """`value` as Go's decoder means it: null is absent, at any depth, and 80.0 is 80."""
+_DEPTH = 16
+"""The shapes of all kinds nest less deeply; what is deeper is not read, so its depth is free."""
+
+
+def _relaxed(value: Any, depth: int = _DEPTH) -> Any:
+    """`value` as Go's decoder means it: null is absent, and 80.0 is 80."""
+    if not depth:
+        return value
     if isinstance(value, dict):
-        return {key: _relaxed(each) for key, each in value.items() if each is not None}
+        return {key: _relaxed(each, depth - 1) for key, each in value.items() if each is not None}
     if isinstance(value, list):
-        return [_relaxed(each) for each in value if each is not None]
+        return [_relaxed(each, depth - 1) for each in value if each is not None]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.model import admission, names, objects
-from kproxy.model.kinds import endpoints, service_kind, services
+from kproxy.model.kinds import (
+    endpoint_slice_kind,
+    endpoints,
+    endpoints_kind,
+    service_kind,
+    services,
+)
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 GOOD: dict[str, Any] = {
@@ -359,3 +365,16 @@ def test_bytes_that_are_no_json_are_refused_before_anything_is_read(data: bytes)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return
     admission.admit(raw)
+
+
+@pytest.mark.parametrize("depth", [10, 100, 450, 900])
+@pytest.mark.parametrize(
+    "shape", [service_kind.Service, endpoints_kind.Endpoints, endpoint_slice_kind.EndpointSlice]
+)
+def test_what_is_not_read_may_nest_beside_a_null_that_means_absent(
+    shape: type[msgspec.Struct], depth: int
+) -> None:
+    deep = b"[" * depth + b"]" * depth
+    raw = b'{"metadata":{"name":"a","annotations":{"x":null}},"surprise":' + deep + b"}"
+    metadata = objects.decode(objects.json_object(raw), shape).metadata  # type: ignore[attr-defined]
+    assert (metadata.name, metadata.annotations) == ("a", {})
