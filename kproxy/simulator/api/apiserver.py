@@ -248,7 +248,7 @@ class ApiServer:
         if path == _FAULTS and user is not None:
             return await self._switch(request)
         if self.faults.take(server_faults.EVERYTHING, "", ""):
-            await self._streams.closed()
+            await self._streams.woken()
         if path.strip("/") in _CHECKS:
             return web.Response(text="ok")
         if user is None or self._is_revoked(token):

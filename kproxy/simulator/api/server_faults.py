@@ -37,7 +37,8 @@ class Kind(StrEnum):
     """Accepted and never answered."""
     SILENT_DEATH = "silent-death"
     """Nothing is answered any more, whatever it is, and open watches fall silent; connections are
-    accepted and stay open, as when the server's process is stopped or its machine is gone."""
+    accepted and stay open, as when the server's process is stopped (SIGSTOP). Once the fault is
+    cleared, what waited is answered and watches go on, as after SIGCONT."""
     TOO_LARGE_VERSION = "too-large-version"
     """A list is answered with 504, as by a replica that is behind."""
     SLOW_LIST = "slow-list"
@@ -173,6 +174,7 @@ class Faults:
         self._clock = clock
         self._on_change: list[Callable[[], None]] = []
         self._on_incident: list[Callable[[Fault], None]] = []
+        self._cleared = asyncio.Event()
 
     def set(
         self,
@@ -199,6 +201,12 @@ class Faults:
 
     def clear(self) -> None:
         self._active.clear()
+        self._cleared.set()
+        self._cleared = asyncio.Event()
+
+    async def cleared(self) -> None:
+        """Wait until all of them are switched off, from now on."""
+        await self._cleared.wait()
 
     def active(self) -> list[dict[str, Any]]:
         """The faults that are on, as plain data."""

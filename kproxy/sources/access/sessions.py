@@ -27,6 +27,11 @@ def check(access: kubeconfig.ClusterAccess, proxy_url: str) -> None:
     _transport(access, *credentials.client_certificate(access.user), proxy_url)
 
 
+def forget_files() -> None:
+    """Authorities and certificates that were read from files are read again when next needed."""
+    _transport.cache_clear()
+
+
 class Session:
     """Connections that show one client certificate, or none. Owned by `Sessions`."""
 
@@ -70,7 +75,7 @@ class Sessions:
 
     def give_up(self, session: Session) -> None:
         """TLS failed on it: certificates are read again before the next request."""
-        _transport.cache_clear()
+        forget_files()
         if session is self._current:
             self._current = None
 

@@ -44,6 +44,7 @@ class Ways:
         self._wall = wall
         self._lock = asyncio.Lock()
         self._is_suspect = False
+        self._renewals = self._renewed = 0
         self._flaw = ""
         self._read_at = monotonic()
         self._current = self._make(access)
@@ -58,27 +59,46 @@ class Ways:
         one."""
         self._is_suspect = True
 
+    def renew(self) -> None:
+        """Before the next request, read the kubeconfig and all that it names again."""
+        self._renewals += 1
+
     async def current(self) -> Way:
         """The way to use now. While the kubeconfig cannot be used, the way stays as it is."""
-        now = self._monotonic()
-        origin = self._current.access.origin
-        is_due = self._is_suspect or now - self._read_at >= credentials.FILE_SECONDS
-        if origin is not None and is_due:
+        if self._is_due():
             async with self._lock:
-                self._is_suspect, self._read_at = False, now
-                await self._read_again(origin)
+                # Whoever waited for the lock may find that it has been done.
+                if self._is_due():
+                    renewals = self._renewals
+                    self._is_suspect, self._read_at = False, self._monotonic()
+                    await self._read_again(renews=renewals != self._renewed)
+                    self._renewed = renewals
         return self._current
+
+    def _is_due(self) -> bool:
+        if self._renewals != self._renewed:
+            return True
+        age = self._monotonic() - self._read_at
+        return self._current.access.origin is not None and (
+            self._is_suspect or age >= credentials.FILE_SECONDS
+        )
 
     async def close(self) -> None:
         """Close the sessions that are not in use; the others close with their last user."""
         await self._current.sessions.close()
 
-    async def _read_again(self, origin: kubeconfig.Origin) -> None:
+    async def _read_again(self, *, renews: bool) -> None:
+        """Take another way if the kubeconfig names one, and with `renews` in any case."""
+        known = found = self._current.access
+        origin = known.origin
         try:
-            found = await asyncio.to_thread(kubeconfig.read, origin.files, origin.context)
-            if found == self._current.access:
+            if origin is not None:
+                found = await asyncio.to_thread(kubeconfig.read, origin.files, origin.context)
+            if found == known and not renews:
                 self._flaw = ""
                 return
+            if renews:
+                sessions.forget_files()
             made = self._make(found)
             await made.sessions.check()
         except errors.ConfigError as error:
@@ -87,7 +107,8 @@ class Ways:
                 _log.warning(f"the kubeconfig read before stays in use: {error}")
             return
         before, self._current, self._flaw = self._current, made, ""
-        _log.info("kubeconfig has changed, using it from now on", server=str(found))
+        if found != known:
+            _log.info("kubeconfig has changed, using it from now on", server=str(found))
         await before.sessions.close()
 
     def _make(self, access: kubeconfig.ClusterAccess) -> Way:

@@ -80,6 +80,10 @@ class Client:
         """Where the server is now: a kubeconfig that changes is followed."""
         return self._ways.access
 
+    def renew(self) -> None:
+        """Before the next request, read kubeconfig, credentials and certificates again."""
+        self._ways.renew()
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -25,18 +25,23 @@ SLEEP_CHECK_SECONDS = 5.0
 SLEPT_SECONDS = 1.0
 """A sleep longer than this may have cost connections their peer."""
 
-PROBE_CHECK_SECONDS = 5.0
-"""Seconds between two checks whether a watch is quiet."""
+PROBE_CHECK_SECONDS = 1.0
+"""How often to look whether a watch is quiet."""
 
-PROBE_QUIET_SECONDS = 15.0
-"""After this many seconds without a byte the server is probed.
+PROBE_QUIET_SECONDS = 5.0
+"""After so long without a word the server is asked for a sign of life.
 
-A kernel acknowledges for a process that hangs, so TCP's keepalive is not enough. client-go sends
-HTTP/2 pings after 30 s.
+A kernel acknowledges for a process that hangs, so that TCP's keepalive is not enough. client-go
+sends HTTP/2 pings after 30 s; but after a pause of a server kproxy is to agree with it in 5 s, so
+that it has to notice most pauses. It costs a server less than a kubelet's lease does.
 """
 
-PROBE_SECONDS = 5.0
-"""Deadline for the answer to a probe, in seconds."""
+PROBE_SECONDS = 4.0
+"""Within which it must answer."""
+
+PROBE_LATE_SECONDS = 1.0
+"""A server that took so long may have been stopped, and what is between us may have forgotten our
+watches meanwhile: they are exchanged for new ones."""
 
 
 def time_asleep() -> float:
@@ -139,7 +144,8 @@ class InformerSource:
         await followed.run()
 
     def reload(self) -> None:
-        """Interrupt all requests and list again, with fresh credentials."""
+        """Ask the server anew, with the kubeconfig, credentials and certificates of now."""
+        self._api.renew()
         for each in self._reflectors:
             each.interrupt(progress.Outcome.INTERRUPTED)
 
@@ -161,12 +167,15 @@ class InformerSource:
             await asyncio.sleep(PROBE_CHECK_SECONDS)
             if not any(each.is_quiet(PROBE_QUIET_SECONDS) for each in self._reflectors):
                 continue
+            began = self._clock()
             is_alive = await self._api.is_alive(PROBE_SECONDS)
+            is_late = self._clock() - began >= PROBE_LATE_SECONDS
             for each in self._reflectors:
-                if is_alive:
+                if is_alive and not is_late:
                     each.hear()
                 elif each.is_quiet(PROBE_QUIET_SECONDS):
-                    each.interrupt(progress.Outcome.SILENT)
+                    outcome = progress.Outcome.INTERRUPTED if is_alive else progress.Outcome.SILENT
+                    each.interrupt(outcome)
 
     def _on_settled(self) -> None:
         for scope in self._scopes:

@@ -94,6 +94,9 @@ class Wait(StrEnum):
     PERMISSION = "permission"
 
 
+TURNED_AWAY = frozenset({Outcome.UNAUTHORIZED, Outcome.TLS_FAILED})
+"""We are not let in, which a new token or authority will mend."""
+
 AWAY = frozenset({Outcome.REFUSED, Outcome.LOST, Outcome.UNREACHABLE})
 _WELL = frozenset(
     {
@@ -218,11 +221,12 @@ def is_patient(outcome: Outcome, failing_for: float, *, is_heard: bool) -> bool:
     """Whether waits may grow beyond a few seconds, in a trouble of `failing_for` seconds.
 
     `is_heard`: the server has answered other requests meanwhile, so it is not away. A refused
-    connection costs the server's kernel next to nothing, and a server that returns is to be found
-    within seconds, however long it was away. Requests that cost a server work become rarer after a
-    while, and at once when the server says that it has too much to do.
+    connection costs the server's kernel next to nothing, and a refused token or handshake costs
+    the server little; a server that returns, or accepts us again, is to be found within seconds,
+    however long it was away. Requests that cost a server work become rarer after a while, and at
+    once when the server says that it has too much to do.
     """
-    if outcome in AWAY and not is_heard:
+    if outcome in TURNED_AWAY or (outcome in AWAY and not is_heard):
         return False
     return outcome is Outcome.THROTTLED or failing_for >= PATIENT_AFTER_SECONDS
 

@@ -18,8 +18,8 @@ SOON: Final = 4.0
 """The ceiling while `progress.is_patient` does not hold. With a request's own time: under 5 s."""
 
 PERMISSION_FIRST: Final = 1.0
-PERMISSION_LONGEST: Final = 8.0
-"""A server that loads its roles answers 403 for a moment; a right granted counts within 10 s."""
+PERMISSION_LONGEST: Final = SOON
+"""A server that loads its roles answers 403 for a moment; a right granted counts within 5 s."""
 
 HEALTHY_SECONDS: Final = 120.0
 """After this long without a failure the next one counts as the first."""

@@ -121,3 +121,39 @@ async def test_a_kubeconfig_that_cannot_be_used_changes_nothing(lab: Lab, conten
             lab.path.unlink()
             lab.now += credentials.FILE_SECONDS
             await ask(asking)
+
+
+async def test_an_authority_that_is_replaced_on_disk_is_read_again(lab: Lab) -> None:
+    """The kubeconfig names its file, and is the same as before."""
+    old, new = (tls.certificate(lab.folder, name) for name in ("old", "new"))
+    authority = lab.folder / "ca.crt"
+    authority.write_bytes(old[0].read_bytes())
+    context = tls.server(*old)
+    async with fake_api.serving(fake_api.FakeApi(), context) as api:
+        access = kubeconfig.ClusterAccess(api.url, "c", authority=authority)
+        async with client.Client(access, environment={}) as asking:
+            await ask(asking)
+        context.load_cert_chain(*new)
+        authority.write_bytes(new[0].read_bytes())
+        async with client.Client(access, environment={}) as asking:
+            with pytest.raises(client.RequestError, match="certificate is not valid"):
+                await ask(asking)
+            await ask(asking)
+
+
+async def test_renewing_reads_an_authority_again_before_it_fails(lab: Lab) -> None:
+    old, new = (tls.certificate(lab.folder, name) for name in ("old", "new"))
+    authority = lab.folder / "ca.crt"
+    authority.write_bytes(old[0].read_bytes())
+    context = tls.server(*old)
+    async with fake_api.serving(fake_api.FakeApi(), context) as api:
+        access = kubeconfig.ClusterAccess(api.url, "c", authority=authority)
+        async with client.Client(access, environment={}) as asking:
+            await ask(asking)
+            context.load_cert_chain(*new)
+            authority.write_bytes(new[0].read_bytes())
+            asking.renew()
+            await ask(asking)
+            authority.write_text("being replaced")
+            asking.renew()
+            await ask(asking)

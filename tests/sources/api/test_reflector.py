@@ -430,7 +430,7 @@ def test_f4_a_quiet_server_that_sends_no_bookmarks_is_well() -> None:
 
 
 @pytest.mark.parametrize("streams", [False, True])
-def test_a_server_that_does_not_answer_any_more_is_noticed_within_half_a_minute(
+def test_a_server_that_does_not_answer_any_more_is_noticed_within_10_seconds(
     streams: bool,
 ) -> None:
     """K09: its kernel goes on acknowledging, so that only a probe can tell."""
@@ -452,7 +452,7 @@ def test_a_server_that_does_not_answer_any_more_is_noticed_within_half_a_minute(
             hung.set()
             begun = asyncio.get_running_loop().time()
             await followed.until(lambda: len(followed.informed.problems()) == 2)
-            assert asyncio.get_running_loop().time() - begun <= 30
+            assert asyncio.get_running_loop().time() - begun <= 10
             assert "does not answer any more" in followed.sentences()[0]
             assert "out of contact" in followed.informed.describe()
             await asyncio.sleep(100)
@@ -555,7 +555,7 @@ def test_a_server_that_hangs_and_is_then_gone_is_not_probed_in_a_hot_loop() -> N
     on_fake_time(scenario)
 
 
-def test_a_missing_right_is_named_with_what_would_grant_it_and_found_within_10_seconds() -> None:
+def test_a_missing_right_is_named_with_what_would_grant_it_and_found_within_5_seconds() -> None:
     said = (
         'services is forbidden: User "system:serviceaccount:kube-system:kproxy" cannot list '
         'resource "services" in API group "" at the cluster scope'
@@ -567,7 +567,7 @@ def test_a_missing_right_is_named_with_what_would_grant_it_and_found_within_10_s
         api.script(SERVICES, "list", *refusals)
         async with following.following(api) as followed:
             await asyncio.sleep(300)
-            assert 300 / 8 <= len(api.requests(SERVICES, "list")) <= 300 / 4
+            assert 300 / 4 <= len(api.requests(SERVICES, "list")) <= 300 / 2
             (told,) = followed.sentences()
             assert "the right to list services in all namespaces is missing" in told
             assert (
@@ -579,7 +579,7 @@ def test_a_missing_right_is_named_with_what_would_grant_it_and_found_within_10_s
             begun = asyncio.get_running_loop().time()
             api.forget_scripts()
             await followed.until(lambda: followed.informed.has_synced, 600)
-            assert asyncio.get_running_loop().time() - begun <= 10
+            assert asyncio.get_running_loop().time() - begun <= 5
             assert followed.informed.problems() == ()
 
     on_fake_time(scenario)
@@ -611,7 +611,7 @@ def test_the_right_to_list_without_the_right_to_watch_is_reported_once() -> None
             await asyncio.sleep(600)
             (told,) = followed.sentences()
             assert "the right to watch services in all namespaces is missing" in told
-            assert 600 / 8 - 5 <= len(api.requests(SERVICES, "watch")) <= 600 / 4 + 5
+            assert 600 / 4 - 5 <= len(api.requests(SERVICES, "watch")) <= 600 / 2 + 5
             assert "out of contact" in followed.informed.describe()
 
     on_fake_time(scenario)

@@ -257,7 +257,7 @@ def test_k11_half_a_line_is_never_applied() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.UNAUTHORIZED, Kind.FORBIDDEN])
-def test_k20_who_is_turned_away_goes_on_serving_and_comes_back_within_a_minute(
+def test_k20_who_is_turned_away_goes_on_serving_and_comes_back_within_5_seconds(
     kind: Kind,
 ) -> None:
     async def scenario(api: Api) -> None:
@@ -272,11 +272,11 @@ def test_k20_who_is_turned_away_goes_on_serving_and_comes_back_within_a_minute(
             assert proxy.table() == {"web": {"10.1.0.1"}}
             assert len(proxy.informed.problems()) == 2
             if kind is Kind.FORBIDDEN:
-                assert all(each.failures["forbidden"] <= 600 / 4 for each in proxy.counters)
+                assert all(each.failures["forbidden"] <= 600 / 2 for each in proxy.counters)
             api.faults.clear()
             begun = clock()
             await until(lambda: proxy.table() == {"web": {"10.1.0.2"}})
-            assert clock() - begun <= (10 if kind is Kind.FORBIDDEN else 30)
+            assert clock() - begun <= 5
             await until(lambda: not proxy.informed.problems())
             assert proxy.relists() == {"start": 2, kind.value: 2}
             assert simulated_api.TOKEN not in "".join(proxy.sentences())
@@ -321,7 +321,8 @@ def test_k22_two_hundred_proxies_that_lost_the_same_server_do_not_come_back_toge
                 sum(1 for moment in spread if start <= moment < start + 1) for start in range(120)
             )
             # They come within backoff.SOON, and evenly: 50 a second would be the best possible.
-            assert busiest <= (80 if kind is None else 50)
+            # Of those that 429 meets half are early; the other half come within what is left.
+            assert busiest <= 80
             assert spread[-1] - spread[0] >= (3 if kind is None else 8)
             if kind is not None:
                 # Those that were turned away kept away for as long as they were asked to.

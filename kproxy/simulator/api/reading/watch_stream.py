@@ -67,6 +67,15 @@ class WatchStreams:
         """Wait for the server's shutdown."""
         await self._closed.wait()
 
+    async def woken(self) -> None:
+        """Wait until the faults are cleared, or for the server's shutdown."""
+        waits = [asyncio.ensure_future(each) for each in (self.closed(), self._faults.cleared())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+
     async def serve(
         self,
         request: web.BaseRequest,
@@ -141,7 +150,10 @@ class WatchStreams:
             raise statuses.too_old(0, self._objects.resource_version)
         if fault.kind == server_faults.Kind.ABRUPT_CLOSE:
             stream.abort()
-        if fault.kind in (server_faults.Kind.SILENT_WATCH, server_faults.Kind.SILENT_DEATH):
+        if fault.kind == server_faults.Kind.SILENT_DEATH:
+            await self.woken()
+            return False
+        if fault.kind == server_faults.Kind.SILENT_WATCH:
             await self.closed()
         if fault.kind == server_faults.Kind.ERROR_EVENT:
             await stream.send_error(_WITHOUT_CODE)
