@@ -35,7 +35,7 @@ import structlog
 from kproxy.model import forwarding, names, steps
 from kproxy.plane import plane as planes
 from kproxy.portal import budget, claims
-from kproxy.reconcile import frontend_book, rules
+from kproxy.reconcile import collisions, frontend_book, rules
 
 _log = structlog.get_logger(__name__)
 
@@ -47,9 +47,6 @@ RETRY_BATCH = 256
 
 _STRIDE = 128
 """Claims or ports looked at between two pauses."""
-
-_SPELLED_OUT = 10
-"""Service ports that lose an address at once and get a line in the log each."""
 
 _STATES = forwarding.FrontendState
 
@@ -149,7 +146,7 @@ class Proxier:
         self._is_retry_due = False
         self._is_sending = False
         self._left = _Plan()
-        self._losing: dict[forwarding.PortalAddress, set[claims.Claim]] = {}
+        self._collisions = collisions.Collisions()
         self._touched: dict[names.ServicePortName, None] = {}
         self.quarantined = 0
         """Services whose rules could not be computed: bugs, contained."""
@@ -348,7 +345,7 @@ class Proxier:
                 self._touched[claim.name] = None
                 if count % _STRIDE == 0:
                     yield
-        yield from self._report_collisions(address, winner, candidates)
+        yield from self._collisions.report(address, winner, candidates)
         # Without backends nothing listens: connections are refused, not accepted and closed.
         if winner is not None and self._has_backends(winner):
             self._budget.want(address, winner)
@@ -430,7 +427,7 @@ class Proxier:
         for address, claim in old.claims() if old else ():
             self._touch(address, touched)
             self._claims.withdraw(address, claim)
-            self._forget_loss(address, claim)
+            self._collisions.forget(address, claim)
         if new is not None:
             self._entries[name] = new
             for address, claim in new.claims():
@@ -489,49 +486,6 @@ class Proxier:
             self._is_retry_due = True
         self._on_answer()
 
-    def _report_collisions(
-        self,
-        address: forwarding.PortalAddress,
-        winner: claims.Claim | None,
-        candidates: Iterable[claims.Claim],
-    ) -> Generator[None, None, None]:
-        """Log once which of `candidates` do not get `address`, and which Service has it."""
-        if winner is None:
-            return
-        self._forget_loss(address, winner)
-        losing = self._losing.get(address, set())
-        found = 0
-        for count, claim in enumerate(candidates, 1):
-            if count % _STRIDE == 0:
-                yield
-            if claim in losing or claim == winner or _is_served(claim.name, claim.frontend, winner):
-                continue
-            losing = self._losing.setdefault(address, losing)
-            losing.add(claim)
-            found += 1
-            if found <= _SPELLED_OUT:
-                _log.error(
-                    "address is taken by another Service, this one is not served on it",
-                    service=str(claim.name),
-                    address=f"{claim.frontend.address}:{claim.frontend.port}",
-                    bound=str(address),
-                    owner=str(winner.name),
-                )
-        if found > _SPELLED_OUT:
-            _log.error(
-                "address is taken by another Service: more are not served on it",
-                service_ports=found - _SPELLED_OUT,
-                bound=str(address),
-                owner=str(winner.name),
-            )
-
-    def _forget_loss(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
-        losing = self._losing.get(address)
-        if losing is not None:
-            losing.discard(claim)
-            if not losing:
-                del self._losing[address]
-
     def _report_loops(self, plan: _PortPlan, known: _PortPlan | None) -> None:
         if plan.loops - (known.loops if known else frozenset()):
             _log.warning(
@@ -545,7 +499,7 @@ class Proxier:
         if address is None:
             return FrontendStatus(frontend, None, place.state or _STATES.UNAVAILABLE, place.detail)
         winner = self._claims.winner(address)
-        if winner is not None and not _is_served(plan.rule.name, frontend, winner):
+        if winner is not None and not collisions.is_served(plan.rule.name, frontend, winner):
             detail = f"{address} belongs to {winner.name}"
             return FrontendStatus(frontend, address, _STATES.COLLISION, detail)
         if not plan.rule.backends(frontend.scope):
@@ -607,14 +561,3 @@ def _backends(entry: _Entry | None) -> forwarding.SetBackends | None:
         return None
     rule = entry.plan.rule
     return forwarding.SetBackends(rule.name, rule.policy, rule.cluster, rule.local)
-
-
-def _is_served(
-    name: names.ServicePortName, frontend: forwarding.Frontend, winner: claims.Claim
-) -> bool:
-    """Whether `frontend` of `name` is served by the claim that has its address.
-
-    It is if that is its own or its like: a Service may have one address twice, as an external IP
-    and from its load balancer.
-    """
-    return winner.name == name and winner.frontend.scope is frontend.scope
