@@ -55,8 +55,8 @@ class Crew(Generic[Result]):
     """Makes calls in threads, one after the other as long as none takes too long.
 
     Lives on the running event loop. `on_late` is called there when a late call has ended; its
-    result is what the next `run` with the same key gives, without making the call anew. Calls
-    must not raise.
+    result is what the next `run` with the same key gives, without making the call anew. A call
+    is to raise only where nothing can go on, as without memory: `run` raises it.
     """
 
     def __init__(self, on_late: OnLate) -> None:
@@ -133,7 +133,10 @@ class _Worker(Generic[Result]):
         threading.Thread(target=self._work, name="manifests", daemon=True).start()
 
     async def overdue(self, patience: float) -> object | None:
-        """The key of the call that takes too long; None when all calls have been made."""
+        """The key of the call that takes too long; None when all calls have been made.
+
+        Raises what a call has raised.
+        """
         while not self._done.done():
             current = self._current
             since = time.monotonic()
@@ -147,6 +150,7 @@ class _Worker(Generic[Result]):
                         return current.key
                 continue
             await asyncio.wait({self._done}, timeout=max(remaining, 0.001))
+        self._done.result()
         return None
 
     def leave(self) -> None:
@@ -162,7 +166,11 @@ class _Worker(Generic[Result]):
                 key, call = self._todo.popleft()
                 now = time.monotonic()
                 self._current = _Current(key, Pace(is_gentle=self._is_gentle), now)
-            result = call(self._current.pace)
+            try:
+                result = call(self._current.pace)
+            except Exception as error:  # memory may be used up; the loop says so and ends
+                self._tell(self._fail, error)
+                return
             with self._lock:
                 self._current = None
                 if self._is_left:
@@ -174,6 +182,10 @@ class _Worker(Generic[Result]):
     def _finish(self) -> None:
         if not self._done.done():
             self._done.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._done.done() and not self._is_left:
+            self._done.set_exception(error)
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed

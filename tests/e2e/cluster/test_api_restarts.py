@@ -188,7 +188,7 @@ def test_k02_when_the_api_server_is_killed_traffic_goes_on_and_staleness_is_told
                 )
                 assert sockets.ask(address) == "pod"
             assert sum(proxy.samples("kproxy_watch_failures_total", reason="unreachable")) >= 2
-            assert proxy.log_lines("what was last known is served")
+            assert proxy.wait_logged("what was last known is served")
             shown = subprocess.run(
                 [*GET_SERVICES, "--control", str(proxy.control)],
                 capture_output=True,

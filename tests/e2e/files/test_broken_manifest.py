@@ -30,6 +30,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[daemon.Daemon]:
             text.replace(given, f"addresses: [{{ip: {ip}}}], ports: [{{port: {port}}}]")
         )
         with daemon.running(folder / "kproxy", path) as proxy:
+            proxy.wait_logged("ready ")  # what is wrong with the file is logged before
             yield proxy
             assert proxy.stop() == 0
 

@@ -52,7 +52,7 @@ def test_standard_input_is_served_and_not_followed(tmp_path: Path, pod: sockets.
     with file.open("rb") as stdin, with_input(tmp_path, stdin.fileno()) as proxy:
         proxy.wait_ready()
         assert sockets.ask(address) == "pod"
-        assert proxy.log_lines("standard input: it is read once")
+        assert proxy.wait_logged("standard input: it is read once")
         assert proxy.stop() == 0
 
 
@@ -75,7 +75,7 @@ def test_standard_input_that_does_not_end_holds_neither_others_nor_the_end_up(
     try:
         with with_input(tmp_path, reading, "-f", str(file)) as proxy:
             proxy.wait_ready()
-            assert proxy.log_lines("standard input: reading it takes long")
+            assert proxy.wait_logged("standard input: reading it takes long")
             assert sockets.ask(address) == "pod"
             assert proxy.stop() == 0
     finally:
@@ -86,7 +86,7 @@ def test_standard_input_that_does_not_end_holds_neither_others_nor_the_end_up(
 def test_empty_standard_input_is_said(tmp_path: Path) -> None:
     with with_input(tmp_path, subprocess.DEVNULL) as proxy:
         proxy.wait_ready()
-        assert proxy.log_lines("standard input: nothing came on it")
+        assert proxy.wait_logged("standard input: nothing came on it")
 
 
 @pytest.mark.parametrize("place", ["directory", "parent"])
@@ -121,7 +121,7 @@ def test_a_service_without_a_cluster_ip_gets_the_same_one_again(
         with daemon.running(tmp_path / life, file) as proxy:
             addresses.add(proxy.address("web"))
             assert sockets.ask(proxy.address("web")) == "pod"
-            assert proxy.log_lines("spec.clusterIP is absent: it gets 10.")
+            assert proxy.wait_logged("spec.clusterIP is absent: it gets 10.")
     assert len(addresses) == 1
 
 

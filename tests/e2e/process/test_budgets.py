@@ -110,7 +110,7 @@ def test_more_services_than_files_are_served_in_part_and_the_rest_is_named(
         assert proxy.samples("kproxy_over_budget") == [counted["over-budget"]]
         with urllib.request.urlopen(f"http://{proxy.ready['healthz']}/healthz", timeout=10) as page:
             assert page.status == 200
-    assert 1 <= len(proxy.log_lines("over budget")) <= 12
+    assert 1 <= len(proxy.wait_logged("over budget")) <= 12
 
 
 @pytest.mark.parametrize(("files", "services", "ports"), SIZES)

@@ -58,7 +58,7 @@ def test_x01_at_256_descriptors_400_clients_are_served_as_others_finish(
             far.close()
             servers.append(ends.enter_context(contextlib.closing(sockets.accept(pod))))
         assert proxy.process.poll() is None
-        assert len(proxy.log_lines("connection limit reached")) == 1
+        assert len(proxy.wait_logged("connection limit reached")) == 1
         assert not proxy.log_lines("cannot accept")
 
 

@@ -30,7 +30,7 @@ def test_without_the_right_to_bind_it_port_80_is_served_at_10080(
 
         assert proxy.address("web") == (manifests.bound(cluster_ip), 10080)
         assert sockets.ask(proxy.address("web")) == "pod"
-        assert len(proxy.log_lines(f"{cluster_ip}:80", ":10080")) == 1
+        assert len(proxy.wait_logged(f"{cluster_ip}:80", ":10080")) == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who may bind every port")
@@ -113,4 +113,4 @@ def test_the_right_to_read_another_users_file_is_kept_where_one_is_named(
 
     assert capabilities(proxy.pid)["CapEff:"] == 1 << 10 | 1 << 2  # and CAP_DAC_READ_SEARCH
     assert capabilities(proxy.pid)["CapBnd:"] == 1 << 10  # which plugins do not get
-    assert proxy.log_lines("right to read every file", str(path))
+    assert proxy.wait_logged("right to read every file", str(path))

@@ -62,6 +62,14 @@ class Daemon:
         """The lines of the log that contain all `parts`."""
         return [line for line in self.log().splitlines() if all(part in line for part in parts)]
 
+    def wait_logged(self, *parts: str) -> list[str]:
+        """The lines of the log that contain all `parts`, once there is one.
+
+        The log is written beside everything else: a line may come later than what it is about.
+        """
+        wait_until(lambda: self.log_lines(*parts), f"a line of the log has {parts}")
+        return self.log_lines(*parts)
+
     def wait_ready(self) -> None:
         """Return when the ready file is there. NotInTimeError carries the log."""
         wait_until(
