@@ -117,7 +117,9 @@ def data_path(
             daemon.end(process)
 
 
-@pytest.fixture(scope="session", params=["kproxy run", "faulty kernel"])
+@pytest.fixture(
+    scope="session", params=["kproxy run", pytest.param("faulty kernel", marks=pytest.mark.extra)]
+)
 def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> collections.abc.Iterator[rig.Target]:

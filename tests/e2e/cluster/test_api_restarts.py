@@ -120,7 +120,10 @@ class Churn:
         self._api.put_slice(f"{of}-1", of, *ips, ports=[{"name": "", "port": port}])
 
 
-@pytest.mark.parametrize("restarts", [5, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "restarts",
+    [2, pytest.param(5, marks=pytest.mark.extra), pytest.param(100, marks=pytest.mark.long)],
+)
 async def test_k03_restarts_of_the_api_server_cost_no_connection_and_no_change(
     tmp_path: Path, restarts: int
 ) -> None:

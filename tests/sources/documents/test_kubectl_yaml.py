@@ -17,9 +17,12 @@ from kproxy.sources.documents import reading
 from tests import kubectl as kubectls
 
 PROGRAMS = kubectls.last()
-pytestmark = pytest.mark.skipif(
-    not PROGRAMS, reason="no kubectl: install Debian's package kubernetes-client"
-)
+pytestmark = [
+    pytest.mark.extra,
+    pytest.mark.skipif(
+        not PROGRAMS, reason="no kubectl: install Debian's package kubernetes-client"
+    ),
+]
 
 HEAD = "apiVersion: v1\nkind: Foo\nmetadata: {name: a}\n"
 OTHER = "apiVersion: v1\nkind: Foo\nmetadata: {name: b}\n"
