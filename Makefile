@@ -20,12 +20,12 @@ demo: package ## Watch the proxy on a simulated cluster; no root, no cluster
 test: tools ## Run the tests: some minutes
 	$(PYTEST)
 
-test-all: tools ## Run the tests that `make test` leaves out as well: everything but soaks
-	$(PYTEST) -m "not long"
-	$(PYTEST) --plane process tests/reconcile tests/convergence tests/ops tests/test_server.py tests/e2e
+test-all: test ## Run the tests, and those that `make test` leaves out: everything but soaks
+	$(PYTEST) -m extra
 
-test-long: tools ## Run the soaks, and the sizes that take minutes
+test-long: tools ## Run the soaks, the sizes that take minutes, and a data plane in another process
 	$(PYTEST) -m long
+	$(PYTEST) --plane process tests/reconcile tests/convergence tests/ops tests/test_server.py tests/e2e
 
 coverage: tools ## Run the tests, and show which lines they do not reach
 	"$(BIN)/coverage" erase
