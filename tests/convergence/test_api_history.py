@@ -271,3 +271,13 @@ def test_many_long_histories_end_like_fresh_starts(
     history: Sequence[Step], streaming: bool
 ) -> None:
     check(history, streaming=streaming)
+
+
+# A rotated token would need a kubeconfig that is read again.
+@pytest.mark.parametrize("kind", sorted(server_faults.INCIDENTS - {Kind.ROTATED_TOKEN}))
+def test_an_incident_just_before_a_restart_ends_like_a_fresh_start(kind: Kind) -> None:
+    opening: list[Step] = [
+        PutService("a", SERVICE_IPS[0]),
+        PutSlice("s1", "a", tuple(BACKENDS)),
+    ]
+    check([*opening, Break(kind, 1), Restart(3.0, ())], streaming=False)

@@ -89,6 +89,8 @@ class ApiServer:
         )
         self._openapi = openapi.Documents(self._served)
         self._runner: web.ServerRunner | None = None
+        self._lifecycle = asyncio.Lock()
+        """Held by a start, a stop or a restart: an incident may come in the middle of another."""
         self._fresh_tokens: set[str] = set()
         self._on_access_change: list[Callable[[], None]] = []
         self._incidents: set[asyncio.Task[None]] = set()
@@ -110,7 +112,13 @@ class ApiServer:
         self._on_access_change.append(callback)
 
     async def start(self) -> None:
-        """Listen. Raises KproxyError if the port is taken."""
+        """Listen, if it does not yet. Raises KproxyError if the port is taken."""
+        async with self._lifecycle:
+            await self._start()
+
+    async def _start(self) -> None:
+        if self._runner is not None:
+            return
         if self.emulated.forgets_on_restart:
             self.cache.restart()
         self._streams.open()
@@ -136,6 +144,10 @@ class ApiServer:
 
     async def stop(self) -> None:
         """End the watches and close every connection. It may be started again."""
+        async with self._lifecycle:
+            await self._stop()
+
+    async def _stop(self) -> None:
         self._streams.close()
         if self._runner is None:
             return
@@ -155,17 +167,18 @@ class ApiServer:
         Raises KproxyError if the port is another's for longer than it is tried.
         """
         clock = asyncio.get_running_loop().time
-        await self.stop()
-        await asyncio.sleep(down_for)
-        self.cache.restart()
-        deadline = clock() + _REBIND_SECONDS
-        while True:
-            try:
-                return await self.start()
-            except errors.KproxyError:
-                if clock() >= deadline:
-                    raise
-            await asyncio.sleep(0.1)
+        async with self._lifecycle:
+            await self._stop()
+            await asyncio.sleep(down_for)
+            self.cache.restart()
+            deadline = clock() + _REBIND_SECONDS
+            while True:
+                try:
+                    return await self._start()
+                except errors.KproxyError:
+                    if clock() >= deadline:
+                        raise
+                await asyncio.sleep(0.1)
 
     async def rekey(self, *, down_for: float = 0.0) -> None:
         """Restart with a new authority and a new certificate, and change `kubeconfig`."""
