@@ -110,7 +110,7 @@ class ServicePortBalancer:
             self._affinity.bind(client, chosen, now)
         return chosen.backend
 
-    def has_alternative(self, tried: Sequence[addresses.SocketAddress]) -> bool:
+    def has_alternative(self, _client: str, tried: Sequence[addresses.SocketAddress]) -> bool:
         """Whether some backend is neither in `tried` nor boxed: whether moving on may help."""
         self._renew()
         return self._any_free and _holds_untried(self._active, tried)

@@ -15,7 +15,7 @@ from pathlib import Path
 from kproxy import errors, events, metrics
 from kproxy.datapath import episodes, poller, splice, syscalls
 from kproxy.datapath.tcp import connection, dial, halfclose, listener, probe, sharing, sweep
-from kproxy.model import addresses, names
+from kproxy.model import addresses, forwarding, names
 
 _RESERVED_FILES = 128
 """Descriptors kept for everything that is neither client nor listener: logs, surfaces, watches,
@@ -198,10 +198,14 @@ class DataPath:
         return self._pipes.idle
 
     def open(
-        self, address: addresses.SocketAddress, target: connection.Target
+        self,
+        address: addresses.SocketAddress,
+        target: connection.Target,
+        admitted: forwarding.Admission = None,
     ) -> listener.Listener:
         """Listen on `address` and relay its clients to backends of `target`'s picker.
 
+        What `admitted` leaves out is dropped.
         Raises OSError as bind(2) and listen(2) do. The listener is the data path's; end it with
         `shut`. Port 0 lets the kernel pick; see `Listener.address`. EMFILE also means that
         open connections hold the descriptors which listeners may have.
@@ -209,7 +213,8 @@ class DataPath:
         in_use = len(self._listeners) + 2 * self._shared.connections
         if in_use >= _free_files(self._open_files):
             raise OSError(errno.EMFILE, "connections hold the files that listeners could have")
-        sock = self._kernel.listen(address, self._limits.backlog, self._limits.keepalive_idle)
+        limits = self._limits
+        sock = self._kernel.listen(address, limits.backlog, limits.keepalive_idle, admitted)
         try:
             opened = listener.Listener(
                 sock, target, self._shared, self._dialer, self._gate, self._loop.call_later

@@ -16,7 +16,8 @@ import sys
 import termios
 from typing import Protocol, overload
 
-from kproxy.model import addresses
+from kproxy.datapath import admission
+from kproxy.model import addresses, forwarding
 
 STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
 _LINGER_ZERO = struct.pack("ii", 1, 0)
@@ -121,7 +122,11 @@ class Kernel:
     """
 
     def listen(
-        self, address: addresses.SocketAddress, backlog: int, keepalive_idle: int
+        self,
+        address: addresses.SocketAddress,
+        backlog: int,
+        keepalive_idle: int,
+        admitted: forwarding.Admission = None,
     ) -> StreamSocket:
         """A bound, listening, non-blocking socket. The caller owns it.
 
@@ -138,6 +143,8 @@ class Kernel:
             send_at_once(sock)
             arm_keepalive(sock, keepalive_idle)
             send_unpaced(sock, address.address)
+            if admitted is not None:
+                admission.admit(sock, addresses.family(address.address), admitted)
             sock.bind(address)
             sock.listen(backlog)
         except OSError:

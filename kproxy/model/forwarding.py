@@ -5,9 +5,10 @@ tables, as messages; the data plane sends reports back. Everything here can cros
 boundary: no sockets, no callables.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from kproxy.model import addresses, names
 from kproxy.model.kinds import services
@@ -29,6 +30,14 @@ class Scope(StrEnum):
     LOCAL = "local"
 
 
+Admission: TypeAlias = tuple[str, ...] | None
+"""The source addresses whose connections a frontend takes, as CIDRs; None for all.
+
+What comes from elsewhere is dropped: the client waits until it gives up, as it does where
+kube-proxy drops. An empty one drops everything.
+"""
+
+
 class FrontendState(StrEnum):
     """What has become of a frontend; the words of `kproxy get services`."""
 
@@ -36,6 +45,8 @@ class FrontendState(StrEnum):
     """Clients are served."""
     NO_ENDPOINTS = "no-endpoints"
     """Connections are refused, because no endpoint could take them."""
+    DROPPED = "dropped"
+    """Connections are dropped: there are endpoints, and the traffic policy excludes them all."""
     COLLISION = "collision"
     """Its address belongs to another service port."""
     UNAVAILABLE = "unavailable"
@@ -52,7 +63,8 @@ class FrontendState(StrEnum):
 class Frontend:
     """One virtual address of a service port.
 
-    `address` is "" for a node port, which is at the node's addresses of `family`.
+    A node port is a frontend at each of the node's addresses; `address` is "" if it has none of
+    `family`.
     """
 
     kind: FrontendKind
@@ -61,6 +73,11 @@ class Frontend:
     scope: Scope = Scope.CLUSTER
     protocol: names.Protocol = names.Protocol.TCP
     family: addresses.Family = addresses.Family.IPV4
+
+    @property
+    def is_external(self) -> bool:
+        """Whether clients outside the cluster use it: the external traffic policy is for these."""
+        return self.kind is not FrontendKind.CLUSTER_IP
 
 
 class PortalAddress(NamedTuple):
@@ -90,22 +107,60 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """The backends of one scope and family, in order, without duplicates."""
+
+    scope: Scope
+    family: addresses.Family
+    backends: tuple[addresses.SocketAddress, ...]
+
+
+def backends_of(
+    pools: tuple[Pool, ...], scope: Scope, family: addresses.Family
+) -> tuple[addresses.SocketAddress, ...]:
+    """The backends of one scope and family; () if there are none."""
+    for pool in pools:
+        if pool.scope is scope and pool.family is family:
+            return pool.backends
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """Everything a data plane needs to serve one service port.
 
-    `cluster` and `local` are the backends of the two scopes, after readiness, the terminating
-    fallback and the address filter. A frontend whose scope has no backends does not listen.
+    `pools` are the backends after readiness, the terminating fallback and the address filter;
+    empty ones are left out. A frontend is served by those of its scope and its family
+    (docs/behaviour.md row 39).
     """
 
     name: names.ServicePortName
     frontends: tuple[Frontend, ...]
     policy: Policy
-    cluster: tuple[addresses.SocketAddress, ...]
-    local: tuple[addresses.SocketAddress, ...] = ()
+    pools: tuple[Pool, ...] = ()
 
-    def backends(self, scope: Scope) -> tuple[addresses.SocketAddress, ...]:
-        """The backends that a frontend of `scope` balances over."""
-        return self.local if scope is Scope.LOCAL else self.cluster
+    def backends(
+        self, scope: Scope, family: addresses.Family = addresses.Family.IPV4
+    ) -> tuple[addresses.SocketAddress, ...]:
+        """The backends of one scope and family."""
+        return backends_of(self.pools, scope, family)
+
+    def fate(self, frontend: Frontend) -> FrontendState:
+        """What clients of `frontend` are to meet: BOUND, NO_ENDPOINTS or DROPPED.
+
+        kube-proxy refuses where there is no endpoint at all, and drops where only the Local policy
+        excludes them (docs/behaviour.md rows 25 to 28).
+        """
+        if self.backends(frontend.scope, frontend.family):
+            return FrontendState.BOUND
+        if self.backends(Scope.CLUSTER, frontend.family):
+            return FrontendState.DROPPED
+        return FrontendState.NO_ENDPOINTS
+
+    def all_backends(self) -> Iterator[addresses.SocketAddress]:
+        """Every backend of every pool; those of several pools come several times."""
+        for pool in self.pools:
+            yield from pool.backends
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +169,18 @@ class SetBackends:
 
     name: names.ServicePortName
     policy: Policy
-    cluster: tuple[addresses.SocketAddress, ...]
-    local: tuple[addresses.SocketAddress, ...]
+    pools: tuple[Pool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetNear:
+    """Clients from these networks, given as CIDRs, are on this node.
+
+    At a frontend that is external and of the scope LOCAL they get the endpoints of the whole
+    cluster (docs/behaviour.md row 27). Holds for connections from now on.
+    """
+
+    networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +188,25 @@ class OpenFrontend:
     """Listen for connections to `frontend` of `name`, whose backends are set.
 
     `address` is where the portal bound it, and the name under which it is closed. `listen_on` is
-    what the portal says to listen on.
+    what the portal says to listen on. What `admitted` leaves out is dropped, in the kernel.
     """
 
     name: names.ServicePortName
     frontend: Frontend
     address: PortalAddress
     listen_on: addresses.SocketAddress
+    admitted: Admission = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Change whose connections `address` takes from now on, without closing it.
+
+    Does nothing if nothing listens there.
+    """
+
+    address: PortalAddress
+    admitted: Admission
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +237,7 @@ class Bar:
     owner: str
 
 
-Message = SetBackends | OpenFrontend | CloseFrontend | Forget | Bar
+Message = SetBackends | SetNear | OpenFrontend | Admit | CloseFrontend | Forget | Bar
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,18 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 import structlog
 
 from kproxy import events, metrics, turns
-from kproxy.balancer import affinity, balancer, penalty
+from kproxy.balancer import affinity, balancer, near, penalty
 from kproxy.datapath import data_path, syscalls
 from kproxy.datapath.tcp import connection, halfclose, listener
 from kproxy.model import addresses, forwarding, names, steps
 from kproxy.plane import plane, snapshots
+
+_Side: TypeAlias = tuple[forwarding.Scope, addresses.Family]
 
 _SHOWN = 5
 """Endpoints that one line in the log names."""
@@ -26,9 +29,9 @@ _log = structlog.get_logger(__name__)
 
 
 class ServicePortState:
-    """What the data plane holds of one service port. `Scope` keys a balancer each."""
+    """What the data plane holds of one service port: a balancer for each scope and family."""
 
-    __slots__ = ("balancers", "counters", "listeners", "name", "targets")
+    __slots__ = ("_make", "_near", "balancers", "counters", "listeners", "name", "policy")
 
     def __init__(
         self,
@@ -37,23 +40,54 @@ class ServicePortState:
         box: penalty.PenaltyBox,
         rng: random.Random,
         max_affinity_clients: int,
+        near: near.Near,
     ) -> None:
         self.name = name
+        self.policy = policy
         self.counters = metrics.ServicePortCounters(halfclose.REASONS)
-        self.balancers = {
-            scope: balancer.ServicePortBalancer(
-                policy, box, rng, max_affinity_clients, on_barred=on_barred
-            )
-            for scope, on_barred in (
-                (forwarding.Scope.CLUSTER, lambda barred: _report_barred(name, box, barred)),
-                (forwarding.Scope.LOCAL, _is_reported),  # a part of the others
-            )
-        }
-        self.targets = {
-            scope: connection.Target(name, self.balancers[scope], self.counters)
-            for scope in forwarding.Scope
-        }
+        self.balancers: dict[_Side, balancer.ServicePortBalancer] = {}
         self.listeners: dict[forwarding.PortalAddress, listener.Listener] = {}
+        self._near = near
+
+        def make(scope: forwarding.Scope) -> balancer.ServicePortBalancer:
+            def on_barred(barred: Sequence[addresses.SocketAddress]) -> None:
+                if scope is forwarding.Scope.CLUSTER:  # the local ones are a part of these
+                    _report_barred(name, box, barred)
+
+            return balancer.ServicePortBalancer(
+                self.policy, box, rng, max_affinity_clients, on_barred=on_barred
+            )
+
+        self._make = make
+
+    def balancer(
+        self, scope: forwarding.Scope, family: addresses.Family
+    ) -> balancer.ServicePortBalancer:
+        """The balancer of one scope and family, which may be without backends."""
+        found = self.balancers.get((scope, family))
+        if found is None:
+            found = self.balancers[scope, family] = self._make(scope)
+        return found
+
+    def target(self, frontend: forwarding.Frontend) -> connection.Target:
+        """Where the connections of a frontend go."""
+        balanced = self.balancer(frontend.scope, frontend.family)
+        picker: connection.Picker = balanced
+        if frontend.scope is forwarding.Scope.LOCAL and frontend.is_external:
+            everywhere = self.balancer(forwarding.Scope.CLUSTER, frontend.family)
+            picker = near.NearPicker(self._near, everywhere, balanced)
+        return connection.Target(self.name, picker, self.counters)
+
+    def update_steps(self, message: forwarding.SetBackends) -> Iterator[None]:
+        """Balance as the message says, in steps."""
+        self.policy = message.policy
+        for each in self.balancers.values():
+            each.configure(message.policy)
+        pools = {(pool.scope, pool.family): pool.backends for pool in message.pools}
+        for side in self.balancers.keys() - pools.keys():
+            yield from self.balancers[side].update_steps(())
+        for side, backends in pools.items():
+            yield from self.balancer(*side).update_steps(backends)
 
     def snapshot(self) -> snapshots.ServicePort:
         """What happened here so far."""
@@ -102,6 +136,7 @@ class InProcessPlane:
         self._path.tell(self._feed)
         self._rng = rng or random.Random()
         self._max_affinity_clients = max_affinity_clients
+        self._near = near.Near()
         self._hear: Callable[[forwarding.Report], None] = lambda _: None
         self._ports: dict[names.ServicePortName, ServicePortState] = {}
         self._listening: dict[forwarding.PortalAddress, ServicePortState] = {}
@@ -179,7 +214,7 @@ class InProcessPlane:
                 backend=each.backend,
                 seconds_left=each.seconds_left,
             )
-            for scope, balanced in (state.balancers.items() if state is not None else ())
+            for (scope, _), balanced in (state.balancers.items() if state is not None else ())
             if balanced.affinity_table is not None
             for each in balanced.affinity_table.snapshot(now, limit)
         ]
@@ -209,8 +244,12 @@ class InProcessPlane:
             case forwarding.SetBackends():
                 for _ in self.send_steps(message):
                     pass
+            case forwarding.SetNear(networks):
+                self._near.set(networks)
             case forwarding.OpenFrontend():
                 self._open(message)
+            case forwarding.Admit(address, admitted) if address in self._listening:
+                self._listening[address].listeners[address].admit(admitted)
             case forwarding.CloseFrontend(address) if address in self._listening:
                 state = self._listening.pop(address)
                 closed = state.listeners.pop(address)
@@ -231,22 +270,22 @@ class InProcessPlane:
     def send_steps(self, message: forwarding.SetBackends) -> Iterator[None]:
         """Balance over these backends, in steps."""
         state = self._ports.get(message.name)
-        if state is not None and state.balancers[forwarding.Scope.CLUSTER].policy != message.policy:
+        if state is not None and state.policy != message.policy:
             self._tell_service(message.name, "changed")
         if state is None:
             self._tell_service(message.name, "added")
             state = ServicePortState(
-                message.name, message.policy, self._box, self._rng, self._max_affinity_clients
+                message.name,
+                message.policy,
+                self._box,
+                self._rng,
+                self._max_affinity_clients,
+                self._near,
             )
             self._ports[message.name] = state
         before = yield from _united(*(each.members for each in state.balancers.values()))
-        for scope, backends in (
-            (forwarding.Scope.CLUSTER, message.cluster),
-            (forwarding.Scope.LOCAL, message.local),
-        ):
-            state.balancers[scope].configure(message.policy)
-            yield from state.balancers[scope].update_steps(backends)
-        wanted = yield from _united(message.cluster, message.local)
+        yield from state.update_steps(message)
+        wanted = yield from _united(*(pool.backends for pool in message.pools))
         yield from self._tell_endpoints(message.name, before, wanted)
         state.counters.keep_endpoints(wanted)
 
@@ -259,7 +298,8 @@ class InProcessPlane:
         name, address, listen_on = message.name, message.address, message.listen_on
         state = self._ports[name]
         try:
-            opened = self._path.open(listen_on, state.targets[message.frontend.scope])
+            target = state.target(message.frontend)
+            opened = self._path.open(listen_on, target, message.admitted)
         except OSError as error:
             reason = error.strerror or str(error)
             self._feed.record(events.FrontendFailed(time.monotonic(), str(name), listen_on, reason))
@@ -327,7 +367,3 @@ def _report_barred(
         endpoints=[f"{each} of {box.owner(each)}" for each in barred[:_SHOWN]],
         **({"more": len(barred) - _SHOWN} if len(barred) > _SHOWN else {}),
     )
-
-
-def _is_reported(_barred: Sequence[addresses.SocketAddress]) -> None:
-    """It has been said of a larger set."""

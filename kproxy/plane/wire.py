@@ -105,7 +105,9 @@ class Drained(msgspec.Struct, frozen=True):
 
 _MESSAGES: tuple[type, ...] = (
     forwarding.SetBackends,
+    forwarding.SetNear,
     forwarding.OpenFrontend,
+    forwarding.Admit,
     forwarding.CloseFrontend,
     forwarding.Forget,
     forwarding.Bar,

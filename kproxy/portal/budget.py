@@ -114,6 +114,7 @@ class Budget:
     def want(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
         """`claim` is to have a listener at `address`, in place of the claim that had it."""
         if self._wanted.get(address) == claim:
+            self._wanted[address] = claim  # what it admits may differ
             return
         self.drop(address)
         self._wanted[address] = claim

@@ -13,7 +13,7 @@ claims came, so a random history of changes ends where a fresh start does (docs/
 """
 
 import bisect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from kproxy.model import forwarding, names
@@ -42,6 +42,8 @@ class Claim:
     """The Service's creationTimestamp (RFC 3339, UTC); "" when unknown, which comes first."""
     name: names.ServicePortName
     frontend: forwarding.Frontend
+    admitted: forwarding.Admission = field(default=None, compare=False)
+    """Whose connections it takes; a change of this changes hands no address."""
 
     @property
     def precedence(self) -> _Precedence:

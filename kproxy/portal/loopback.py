@@ -43,6 +43,8 @@ class LoopbackPortal:
         self._reserved = settings.reserved
         self._allow_loopback = settings.allow_loopback
         self._reserved_hosts = frozenset(each.address for each in settings.reserved)
+        self.node = portal.Node((_NODE_ADDRESS,))
+        """127.0.0.1, and no client counts as near: all are on this host, and stand for others."""
 
     @classmethod
     def for_this_process(cls, settings: portal.Settings) -> Self:
@@ -67,9 +69,16 @@ class LoopbackPortal:
             )
         return forwarding.PortalAddress(*bound, frontend.protocol)
 
-    def acquire(self, address: forwarding.PortalAddress) -> addresses.SocketAddress:
+    def acquire(
+        self,
+        address: forwarding.PortalAddress,
+        admitted: forwarding.Admission,  # noqa: ARG002
+    ) -> addresses.SocketAddress:
         """The address itself: any user may bind it."""
         return address.socket_address
+
+    def admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:
+        """The data plane drops what is not admitted."""
 
     def release(self, address: forwarding.PortalAddress) -> None:
         """Nothing is held."""
@@ -86,7 +95,11 @@ class LoopbackPortal:
             port += PORT_SHIFT
         kind, address = frontend.kind, frontend.address
         if kind is _KINDS.NODE_PORT:
-            return addresses.SocketAddress(_NODE_ADDRESS, port)
+            if not address:
+                raise errors.PortalUnavailableError(
+                    f"the loopback portal has no {frontend.family} address for node ports"
+                )
+            return addresses.SocketAddress(address, port)
         if kind is not _KINDS.CLUSTER_IP:
             self._check_external(kind, address)
         # As text: admission has checked it.

@@ -38,12 +38,29 @@ class Settings:
     allow_loopback: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What a portal knows of this node: where node ports are, and which clients are on it.
+
+    `addresses` are those of node ports, in all families. `near` are networks, as CIDRs, whose
+    clients are on this node or in its cluster: the external Local policy lets them reach every
+    endpoint, and nothing drops them for the lack of a local one (docs/behaviour.md row 27).
+    """
+
+    addresses: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
+
+
 class Portal(Protocol):
     """One way to make virtual addresses connectable. A proxy has one, for all its frontends."""
 
     @property
     def families(self) -> frozenset[addresses.Family]:
         """The address families that it can serve."""
+
+    @property
+    def node(self) -> Node:
+        """This node: the same object for as long as nothing has changed."""
 
     def locate(self, frontend: forwarding.Frontend, /) -> forwarding.PortalAddress:
         """Where `frontend` is bound: the key by which service ports claim it.
@@ -52,12 +69,20 @@ class Portal(Protocol):
         for an address that this portal cannot serve, PortalRefusedError for one that it must not.
         """
 
-    def acquire(self, address: forwarding.PortalAddress, /) -> addresses.SocketAddress:
+    def acquire(
+        self, address: forwarding.PortalAddress, admitted: forwarding.Admission, /
+    ) -> addresses.SocketAddress:
         """Make `address` ready, and return what the data plane is to listen on.
+
+        The data plane is asked to drop what `admitted` leaves out; a portal that can do so earlier
+        may.
 
         Raises OSError when that fails; nothing is acquired then, and it can be tried again.
         Follow it with `release`, also when the data plane could not listen.
         """
+
+    def admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission, /) -> None:
+        """Change whose connections an acquired address takes; the data plane hears of it next."""
 
     def release(self, address: forwarding.PortalAddress, /) -> None:
         """Give back an address that was acquired; the data plane was asked to close it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kproxy.model import names
+from kproxy.model import addresses, names
 from kproxy.model.kinds import endpoints
 
 _NAMED = 5
@@ -14,12 +14,14 @@ def reason(
     found: Sequence[endpoints.Endpoint],
     sources: Sequence[endpoints.EndpointsObject],
     chosen: endpoints.Chosen,
+    family: addresses.Family,
     local_to: str | None,
 ) -> str:
     """What was looked for, and what did not match.
 
-    `found` are the endpoints of the port, `sources` the objects of its Service. `local_to` is
-    this node's name if only the Local policy keeps endpoints away, else None.
+    `found` are the endpoints of the port, `chosen` those that can be used, `sources` the objects of
+    its Service, `family` the frontend's. `local_to` is this node's name if only the Local policy
+    keeps endpoints away, else None.
     """
     if not sources:
         service = port.service
@@ -32,8 +34,11 @@ def reason(
         return f"the traffic policy is Local, and no ready endpoint is {where}"
     if chosen.loops:
         return "its only endpoints are its own addresses"
-    if found:
+    if chosen.families[family].is_seen:
         return "it has endpoints, but none of them is ready"
+    if found:
+        other = addresses.family(found[0].backend.address)
+        return f"this address is of {family}, and all of its endpoints are of {other}"
     return _without_such_a_port(port, sources)
 
 

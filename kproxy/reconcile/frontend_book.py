@@ -6,7 +6,7 @@ says anything about that address.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kproxy.model import forwarding, names
 from kproxy.portal import claims
@@ -86,6 +86,14 @@ class FrontendBook:
         known = self._failed.pop(address, "")
         self._failed[address] = reason
         return Change(claim, reason, is_news=reason != known)
+
+    def admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> bool:
+        """Whose connections `address` takes has changed; False if it was not asked for."""
+        request = self._requests.get(address)
+        if request is None:
+            return False
+        request.claim = replace(request.claim, admitted=admitted)
+        return True
 
     def unask(self, address: forwarding.PortalAddress) -> None:
         """The request could not be sent: no answer comes."""

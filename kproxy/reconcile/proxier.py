@@ -7,7 +7,8 @@ and any history of events ends in the same state as a fresh start from the final
 The order of effects, over everything that is dirty at once:
 
 1. close the frontends that are not wanted, or that another service port now owns;
-2. set backends and policies;
+2. set backends and policies. An open frontend that is to take fewer clients' connections does so
+   before, one that is to take more does so after;
 3. open the frontends that are wanted;
 4. forget the service ports that are gone.
 
@@ -85,7 +86,9 @@ class _Entry:
         """The addresses that it wants, with backends or without."""
         for place in self.plan.places:
             if place.address is not None:
-                claim = claims.Claim(self.created, self.plan.rule.name, place.frontend)
+                claim = claims.Claim(
+                    self.created, self.plan.rule.name, place.frontend, place.admitted
+                )
                 yield place.address, claim
 
 
@@ -105,7 +108,9 @@ class _Plan:
     """The effects of one sync, in order."""
 
     close: deque[forwarding.PortalAddress] = field(default_factory=deque)
+    narrow: deque[forwarding.Admit] = field(default_factory=deque)
     set_backends: deque[forwarding.SetBackends] = field(default_factory=deque)
+    widen: deque[forwarding.Admit] = field(default_factory=deque)
     open: deque[tuple[forwarding.PortalAddress, claims.Claim]] = field(default_factory=deque)
     forget: deque[names.ServicePortName] = field(default_factory=deque)
 
@@ -134,6 +139,7 @@ class Proxier:
         plane.subscribe(self._hear)
         self._options = options
         self._portal = options.portal
+        self._near: tuple[str, ...] = ()
         self._namespaces = namespaces
         self._budget = room or budget.Budget()
         self._dirty: set[names.NamespacedName] = set()
@@ -219,12 +225,20 @@ class Proxier:
         waiting = self._book.failed if is_retry_due else []
         left, self._left = self._left, _Plan()
         plan = _Plan()
+        self._follow_node()
         try:
             yield from self._plan(dirty, plan, left)
             yield from self._apply(plan)
         finally:
             self._left = plan
         yield from self._retry(waiting)
+
+    def _follow_node(self) -> None:
+        """Tell the data plane which clients are on this node, if that has changed."""
+        near = self._portal.node.near
+        if near != self._near:
+            self._near = near
+            self._plane.send(forwarding.SetNear(near))
 
     def _apply(self, plan: _Plan) -> Generator[None, None, None]:
         """Carry out the effects. If a bug raises, the remaining ones stay in `plan`."""
@@ -235,10 +249,12 @@ class Proxier:
                 self._portal.release(plan.close[0])
             plan.close.popleft()
             yield
+        yield from self._admit(plan.narrow)
         while plan.set_backends:
             yield from self._plane.send_steps(plan.set_backends[0])
             plan.set_backends.popleft()
             yield
+        yield from self._admit(plan.widen)
         while plan.open:
             self._open_frontend(*plan.open[0])
             plan.open.popleft()
@@ -346,8 +362,7 @@ class Proxier:
                 if count % _STRIDE == 0:
                     yield
         yield from self._collisions.report(address, winner, candidates)
-        # Without backends nothing listens: connections are refused, not accepted and closed.
-        if winner is not None and self._has_backends(winner):
+        if winner is not None and self._needs_listener(winner):
             self._budget.want(address, winner)
         else:
             self._budget.drop(address)
@@ -363,12 +378,17 @@ class Proxier:
             self._retrying.discard(address)
         elif current != wanted:
             plan.open.append((address, wanted))
+        elif current.admitted != wanted.admitted:
+            changed = plan.widen if wanted.admitted is None else plan.narrow
+            changed.append(forwarding.Admit(address, wanted.admitted))
         for claim in (wanted, self._claims.winner(address)):
             if claim is not None:
                 self._touched[claim.name] = None
 
-    def _has_backends(self, claim: claims.Claim) -> bool:
-        return bool(self._entries[claim.name].plan.rule.backends(claim.frontend.scope))
+    def _needs_listener(self, claim: claims.Claim) -> bool:
+        """Without endpoints nothing listens: connections are refused, not accepted and closed."""
+        fate = self._entries[claim.name].plan.rule.fate(claim.frontend)
+        return fate is not _STATES.NO_ENDPOINTS
 
     def _plan_service(
         self,
@@ -383,7 +403,7 @@ class Proxier:
         """
         found = self._reader.service(service)
         sources = self._reader.sources(service) if found else ()
-        snapshot = (found, *sources)
+        snapshot = (found, self._portal.node, *sources)
         if _are_same(snapshot, self._made_of.get(service, (None,))):
             return
         planned = yield from rules.plans_for(found, sources, self._options)
@@ -450,7 +470,7 @@ class Proxier:
     def _open_frontend(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
         """Ask for `address`; `_hear` is called with what becomes of it."""
         try:
-            listen_on = self._portal.acquire(address)
+            listen_on = self._portal.acquire(address, claim.admitted)
         except OSError as error:
             reason = error.strerror or str(error)
             self._retrying.discard(address)
@@ -460,7 +480,9 @@ class Proxier:
         self._is_sending = True
         try:
             self._plane.send(
-                forwarding.OpenFrontend(claim.name, claim.frontend, address, listen_on)
+                forwarding.OpenFrontend(
+                    claim.name, claim.frontend, address, listen_on, claim.admitted
+                )
             )
         except Exception:
             self._book.unask(address)
@@ -468,6 +490,16 @@ class Proxier:
             raise
         finally:
             self._is_sending = False
+
+    def _admit(self, changed: deque[forwarding.Admit]) -> Generator[None, None, None]:
+        """Change whose connections open frontends take."""
+        while changed:
+            message = changed[0]
+            if self._book.admit(message.address, message.admitted):
+                self._portal.admit(message.address, message.admitted)
+                self._plane.send(message)
+            changed.popleft()
+            yield
 
     def _hear(self, report: forwarding.Report) -> None:
         """Take an answer of the data plane into the book."""
@@ -502,14 +534,16 @@ class Proxier:
         if winner is not None and not collisions.is_served(plan.rule.name, frontend, winner):
             detail = f"{address} belongs to {winner.name}"
             return FrontendStatus(frontend, address, _STATES.COLLISION, detail)
-        if not plan.rule.backends(frontend.scope):
-            detail = f"connections are refused: {plan.why_absent(frontend.scope)}"
-            return FrontendStatus(frontend, address, _STATES.NO_ENDPOINTS, detail)
+        fate = plan.rule.fate(frontend)
+        if fate is _STATES.NO_ENDPOINTS:
+            detail = f"connections are refused: {plan.why_absent(frontend)}"
+            return FrontendStatus(frontend, address, fate, detail)
         shortage = self._budget.shortage(address)
         if shortage is not None:
             return FrontendStatus(frontend, address, _STATES.OVER_BUDGET, _SHORTAGES[shortage])
         if self._book.is_open(address):
-            return FrontendStatus(frontend, address, _STATES.BOUND, _note(plan, place))
+            note = _note(plan, place) if fate is _STATES.BOUND else _who_is_dropped(plan, place)
+            return FrontendStatus(frontend, address, fate, note)
         detail = self._book.failure(address) or "about to be opened"
         return FrontendStatus(frontend, address, _STATES.UNAVAILABLE, detail)
 
@@ -551,6 +585,12 @@ def _note(plan: _PortPlan, place: _Place) -> str:
     return "; ".join(notes)
 
 
+def _who_is_dropped(plan: _PortPlan, place: _Place) -> str:
+    """Why a frontend drops connections, and whose it takes all the same."""
+    why = f"connections are dropped: {plan.why_absent(place.frontend)}"
+    return f"{why}; clients on this node are served" if place.admitted else why
+
+
 def _are_same(one: _Snapshot, other: _Snapshot) -> bool:
     """Whether two snapshots are of the very same objects: comparing large ones takes long."""
     return len(one) == len(other) and all(map(operator.is_, one, other))
@@ -560,4 +600,4 @@ def _backends(entry: _Entry | None) -> forwarding.SetBackends | None:
     if entry is None or not entry.plan.is_served:
         return None
     rule = entry.plan.rule
-    return forwarding.SetBackends(rule.name, rule.policy, rule.cluster, rule.local)
+    return forwarding.SetBackends(rule.name, rule.policy, rule.pools)

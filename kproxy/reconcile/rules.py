@@ -10,7 +10,7 @@ headless Services, ExternalNames, another proxy's Services).
 
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from kproxy import errors
@@ -61,12 +61,19 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a frontend is to be bound. Without an address, `state` and `detail` say why."""
+    """Where a frontend is to be bound. Without an address, `state` and `detail` say why.
+
+    `admitted` says whose connections it takes.
+    """
 
     frontend: forwarding.Frontend
     address: forwarding.PortalAddress | None
     state: forwarding.FrontendState | None = None
     detail: str = ""
+    admitted: forwarding.Admission = None
+
+
+Side: TypeAlias = tuple[forwarding.Scope, addresses.Family]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +81,9 @@ class PortPlan:
     """What one service port wants.
 
     `is_served` is false for a port that this proxy does not serve; it has no backends then.
-    `found` are the endpoints of the port, of any readiness. `absent` says, by scope, why there is
-    no backend. `unused` counts the endpoints that are ready and left out because of `Bounds`.
+    `found` are the endpoints of the port, of any readiness. `absent` says why there is no backend,
+    by scope and family. `unused` counts the endpoints that are ready and left out because of
+    `Bounds`.
     """
 
     rule: forwarding.Rule
@@ -83,12 +91,12 @@ class PortPlan:
     is_served: bool = True
     found: tuple[endpoints.Endpoint, ...] = ()
     loops: frozenset[addresses.SocketAddress] = frozenset()
-    absent: tuple[tuple[forwarding.Scope, str], ...] = ()
+    absent: tuple[tuple[Side, str], ...] = ()
     unused: int = 0
 
-    def why_absent(self, scope: forwarding.Scope) -> str:
-        """Why no endpoint of `scope` can be used."""
-        return dict(self.absent).get(scope, "")
+    def why_absent(self, frontend: forwarding.Frontend) -> str:
+        """Why no endpoint can be used for `frontend`."""
+        return dict(self.absent).get((frontend.scope, frontend.family), "")
 
 
 Plans: TypeAlias = dict[names.ServicePortName, PortPlan]
@@ -131,7 +139,7 @@ def plans_for(
         if count % _STRIDE == 0:
             yield
     shares = budget.Shares(counted, options.bounds.endpoints)
-    rooms = _rooms(service, served, options.bounds)
+    rooms = _rooms(service, served, options)
     for port, demand, room in zip(served, demands, rooms, strict=True):
         share = shares.next(demand)
         name = names.ServicePortName(service.name, port.name, port.protocol)
@@ -142,21 +150,37 @@ def plans_for(
             found,
             options.node,
             _own_addresses(places),
-            has_ipv4_frontend=any(each.family is addresses.Family.IPV4 for each in frontends),
         )
-        rule = forwarding.Rule(
-            name, frontends, policy, chosen.cluster[:share], chosen.local[:share]
-        )
+        rule = forwarding.Rule(name, frontends, policy, tuple(_pools(chosen, share)))
         plans[name] = PortPlan(
             rule,
-            places,
+            tuple(_with_admission(rule, place, options) for place in places),
             found=found,
             loops=chosen.loops,
             absent=tuple(_absences(rule, found, sources, chosen, options.node)),
-            unused=len(chosen.cluster) - len(rule.cluster),
+            unused=sum(max(len(each.cluster) - share, 0) for each in chosen.families.values()),
         )
         yield
     return plans
+
+
+def _pools(chosen: endpoints.Chosen, most: int) -> Iterator[forwarding.Pool]:
+    """What a port is balanced over, at most so many in each pool."""
+    for family, each in chosen.families.items():
+        if each.cluster:
+            yield forwarding.Pool(forwarding.Scope.CLUSTER, family, each.cluster[:most])
+        if each.local:
+            yield forwarding.Pool(forwarding.Scope.LOCAL, family, each.local[:most])
+
+
+def _with_admission(rule: forwarding.Rule, place: Place, options: Options) -> Place:
+    """Whose connections a place takes: none but near ones where only the Local policy excludes
+    every endpoint (docs/behaviour.md rows 26 to 28)."""
+    frontend = place.frontend
+    if place.address is None or rule.fate(frontend) is not forwarding.FrontendState.DROPPED:
+        return place
+    near = options.portal.node.near if frontend.is_external else ()
+    return replace(place, admitted=near)
 
 
 def _join(sources: Sequence[endpoints.EndpointsObject]) -> Generator[None, None, Joined]:
@@ -173,14 +197,15 @@ def _join(sources: Sequence[endpoints.EndpointsObject]) -> Generator[None, None,
 
 
 def _rooms(
-    service: services.Service, ports: Sequence[services.ServicePort], bounds: Bounds
+    service: services.Service, ports: Sequence[services.ServicePort], options: Options
 ) -> Iterator[int]:
     """How many frontends each port may have: all have a ClusterIP before one has another."""
-    extra = bounds.ports - len(ports)
+    most = options.bounds.ports
+    extra = most - len(ports)
     for index, port in enumerate(ports):
-        more = min(_wanted(service, port) - 1, max(extra, 0))
+        more = min(_wanted(service, port, options.portal.node) - 1, max(extra, 0))
         extra -= more
-        yield 1 + more if index < bounds.ports else 0
+        yield 1 + more if index < most else 0
 
 
 def _places(
@@ -189,10 +214,10 @@ def _places(
     """The frontends of one port, and where each is. One more than `room` stands for all others."""
     frontends: list[forwarding.Frontend] = []
     places: list[Place] = []
-    for frontend in _frontends(service, port):
+    for frontend in _frontends(service, port, options.portal.node):
         frontends.append(frontend)
         if len(places) == room:
-            beyond = _wanted(service, port) - room
+            beyond = _wanted(service, port, options.portal.node) - room
             places.append(_beyond(frontend, beyond, options.bounds.ports))
             break
         is_other = bool(places) and frontend.kind is forwarding.FrontendKind.CLUSTER_IP
@@ -203,10 +228,23 @@ def _places(
     return tuple(frontends), tuple(places)
 
 
-def _wanted(service: services.Service, port: services.ServicePort) -> int:
+def _wanted(service: services.Service, port: services.ServicePort, node: portal.Node) -> int:
     """How many frontends a port wants: as many as `_frontends` gives."""
     others = len(service.external_ips) + len(service.load_balancer_ips)
-    return len(service.cluster_ips) + bool(port.node_port) + others
+    at_node = len(_node_addresses(service, node)) if port.node_port else 0
+    return len(service.cluster_ips) + at_node + others
+
+
+def _node_addresses(
+    service: services.Service, node: portal.Node
+) -> tuple[tuple[addresses.Family, str], ...]:
+    """Where the node ports of a Service are, in the families that it has."""
+    families = dict.fromkeys(map(addresses.family, service.cluster_ips))
+    return tuple(
+        (family, address)
+        for family in families
+        for address in [each for each in node.addresses if addresses.family(each) is family] or [""]
+    )
 
 
 def _of_unserved_family(frontend: forwarding.Frontend, service: services.Service) -> Place:
@@ -254,16 +292,17 @@ def _absences(
     sources: Sequence[endpoints.EndpointsObject],
     chosen: endpoints.Chosen,
     node: str,
-) -> Iterator[tuple[forwarding.Scope, str]]:
-    for scope in dict.fromkeys(frontend.scope for frontend in rule.frontends):
-        if not rule.backends(scope):
-            is_cluster = scope is forwarding.Scope.CLUSTER
-            local_to = None if is_cluster or not rule.cluster else node
-            yield scope, absence.reason(rule.name, found, sources, chosen, local_to)
+) -> Iterator[tuple[Side, str]]:
+    for frontend in {(each.scope, each.family): each for each in rule.frontends}.values():
+        fate = rule.fate(frontend)
+        if fate is not forwarding.FrontendState.BOUND:
+            local_to = node if fate is forwarding.FrontendState.DROPPED else None
+            why = absence.reason(rule.name, found, sources, chosen, frontend.family, local_to)
+            yield (frontend.scope, frontend.family), why
 
 
 def _frontends(
-    service: services.Service, port: services.ServicePort
+    service: services.Service, port: services.ServicePort, node: portal.Node
 ) -> Iterator[forwarding.Frontend]:
     """The virtual addresses of one port, in the order they are shown."""
     kinds = forwarding.FrontendKind
@@ -279,7 +318,10 @@ def _frontends(
     for address in service.cluster_ips:
         yield at(kinds.CLUSTER_IP, address)
     if port.node_port:
-        yield forwarding.Frontend(kinds.NODE_PORT, "", port.node_port, external, protocol)
+        for family, address in _node_addresses(service, node):
+            yield forwarding.Frontend(
+                kinds.NODE_PORT, address, port.node_port, external, protocol, family
+            )
     for address in service.external_ips:
         yield at(kinds.EXTERNAL_IP, address)
     for address in service.load_balancer_ips:
@@ -303,7 +345,7 @@ def _unserved(service: services.Service, port: services.ServicePort, reason: str
         protocol=port.protocol,
         family=addresses.family(service.cluster_ip),
     )
-    rule = forwarding.Rule(name, (frontend,), forwarding.Policy(), ())
+    rule = forwarding.Rule(name, (frontend,), forwarding.Policy())
     detail = reason or f"{port.protocol.value} is not served: only TCP is"
     place = Place(frontend, None, forwarding.FrontendState.NOT_SERVED, detail)
     return PortPlan(rule, (place,), is_served=False)

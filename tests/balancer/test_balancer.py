@@ -77,7 +77,7 @@ class TestUpstreamRoundRobin:
         rig = Rig()
         assert rig.balancer.pick("192.0.2.1", 0.0) is None
         assert rig.balancer.repick("192.0.2.1", (), 0.0) is None
-        assert rig.balancer.has_alternative(()) is False
+        assert rig.balancer.has_alternative("10.0.0.9", ()) is False
 
     def test_works_with_a_single_endpoint(self) -> None:
         """LoadBalanceWorksWithSingleEndpoint."""
@@ -603,7 +603,7 @@ def test_an_alternative_is_a_backend_neither_tried_nor_boxed(
 ) -> None:
     rig = Rig([A, B, C])
     rig.fail(*boxed)
-    assert rig.balancer.has_alternative(tried) is expected
+    assert rig.balancer.has_alternative("10.0.0.9", tried) is expected
 
 
 class TestClose:
@@ -641,7 +641,7 @@ class TestOwnAddresses:
         assert not rig.balancer.is_free(B)
         rig.fail(A, C)
         assert set(rig.picks(20)) == {A, C}, "not even when every other one is boxed"
-        assert not rig.balancer.has_alternative([A, C])
+        assert not rig.balancer.has_alternative("10.0.0.9", [A, C])
 
     def test_with_nothing_else_there_is_no_backend(self) -> None:
         rig = Rig([A], affinity=TTL)

@@ -110,7 +110,7 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
     )
     def repick(self, client: str, tried: list[addresses.SocketAddress]) -> None:
         free = self.present - self.boxed
-        assert self.balancer.has_alternative(tried) is bool(free - set(tried))
+        assert self.balancer.has_alternative(client, tried) is bool(free - set(tried))
         picked = self.balancer.repick(client, tried, self.now)
         if not self.present:
             assert picked is None

@@ -46,7 +46,7 @@ class OnlyChoice:
     ) -> addresses.SocketAddress:
         return self._backend
 
-    def has_alternative(self, tried: Sequence[addresses.SocketAddress]) -> bool:
+    def has_alternative(self, _client: str, tried: Sequence[addresses.SocketAddress]) -> bool:
         return False
 
 

@@ -98,7 +98,7 @@ class Scripted:
         untried = [backend for backend in self.backends if backend not in tried]
         return next(iter(untried or self.backends), None)
 
-    def has_alternative(self, tried: Sequence[addresses.SocketAddress]) -> bool:
+    def has_alternative(self, _client: str, tried: Sequence[addresses.SocketAddress]) -> bool:
         return any(backend not in tried for backend in self.backends)
 
 

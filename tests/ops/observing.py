@@ -119,7 +119,7 @@ class Proxy:
     def give(self, name: str, *backends: addresses.SocketAddress) -> None:
         """Set the backends that a Service is balanced over."""
         for scope in forwarding.Scope:
-            self.port(name).balancers[scope].update(backends)
+            self.port(name).balancer(scope, addresses.Family.IPV4).update(backends)
 
 
 @contextlib.contextmanager

@@ -136,7 +136,19 @@ def sets(
     local: tuple[addresses.SocketAddress, ...] = (),
     policy: forwarding.Policy | None = None,
 ) -> forwarding.SetBackends:
-    return forwarding.SetBackends(WEB, policy or forwarding.Policy(), cluster, local)
+    return forwarding.SetBackends(WEB, policy or forwarding.Policy(), pools(cluster, local))
+
+
+def pools(
+    cluster: tuple[addresses.SocketAddress, ...], local: tuple[addresses.SocketAddress, ...] = ()
+) -> tuple[forwarding.Pool, ...]:
+    """Of IPv4; empty ones are left out."""
+    sides = {forwarding.Scope.CLUSTER: cluster, forwarding.Scope.LOCAL: local}
+    return tuple(
+        forwarding.Pool(scope, addresses.Family.IPV4, backends)
+        for scope, backends in sides.items()
+        if backends
+    )
 
 
 async def test_a_frontend_is_refused_until_opened_and_once_closed(
@@ -163,7 +175,7 @@ async def test_an_address_can_change_hands_at_once(
     plane.send(opens(WEB, CLUSTER_IP, address))
     assert await reached(address) == backends[0]
     plane.send(closes(address))
-    plane.send(forwarding.SetBackends(DB, forwarding.Policy(), backends[1:2], ()))
+    plane.send(forwarding.SetBackends(DB, forwarding.Policy(), pools(backends[1:2])))
     plane.send(opens(DB, CLUSTER_IP, address))
     plane.send(forwarding.Forget(WEB))
     assert await reached(address) == backends[1]
@@ -357,7 +369,7 @@ async def test_services_that_point_at_each_other_are_not_dialled(
     """H15. In whatever order they come; and what is not ours is served."""
     with structlog.testing.capture_logs() as log:
         plane.send(sets((other_address,)))
-        plane.send(forwarding.SetBackends(DB, forwarding.Policy(), (address,), ()))
+        plane.send(forwarding.SetBackends(DB, forwarding.Policy(), pools((address,))))
         plane.send(opens(WEB, CLUSTER_IP, address))
         plane.send(opens(DB, CLUSTER_IP, other_address))
         assert await is_reset(address)

@@ -43,6 +43,11 @@ async def served(feed: events.Feed) -> AsyncIterator[remote.RemotePlane]:
         made.close()
 
 
+def pools(backend: addresses.SocketAddress) -> tuple[forwarding.Pool, ...]:
+    """One backend."""
+    return (forwarding.Pool(forwarding.Scope.CLUSTER, addresses.Family.IPV4, (backend,)),)
+
+
 async def test_it_serves_reports_and_shows_what_happened(
     served: remote.RemotePlane, feed: events.Feed
 ) -> None:
@@ -56,7 +61,7 @@ async def test_it_serves_reports_and_shows_what_happened(
         taken = addresses.SocketAddress(*holder.getsockname())
         backend = addresses.SocketAddress(*pod.getsockname())
         sticky = forwarding.Policy(affinity_seconds=60)
-        served.send(forwarding.SetBackends(WEB, sticky, (backend,), ()))
+        served.send(forwarding.SetBackends(WEB, sticky, pools(backend)))
         served.send(opening(address))
         served.send(opening(taken))
         assert reports == [], "the answers are still to come"
@@ -95,7 +100,7 @@ async def test_a_connection_is_shown_and_reset_when_the_grace_is_over(
     address = free_address()
     with sockets.backend(manifests.fresh_ip(127)) as pod:
         backend = addresses.SocketAddress(*pod.getsockname())
-        served.send(forwarding.SetBackends(WEB, forwarding.Policy(), (backend,), ()))
+        served.send(forwarding.SetBackends(WEB, forwarding.Policy(), pools(backend)))
         opened = asyncio.Event()
         served.subscribe(lambda _: opened.set())
         served.send(opening(address))

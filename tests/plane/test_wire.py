@@ -34,9 +34,14 @@ VIEW = data_path.ConnectionView(WEB, "127.0.0.1", 5, HERE, None, 1, 2, "dialling
 BINDING = snapshots.Binding(
     scope=forwarding.Scope.LOCAL, client="127.0.0.1", backend=HERE, seconds_left=1.5
 )
+POOL = forwarding.Pool(forwarding.Scope.LOCAL, addresses.Family.IPV4, (HERE,))
 MESSAGES: list[Any] = [
-    forwarding.SetBackends(WEB, POLICY, (HERE,), ()),
+    forwarding.SetBackends(WEB, POLICY, (POOL,)),
+    forwarding.SetNear(("10.0.0.0/8",)),
     forwarding.OpenFrontend(WEB, FRONTEND, BOUND, HERE),
+    forwarding.OpenFrontend(WEB, FRONTEND, BOUND, HERE, ()),
+    forwarding.Admit(BOUND, ("10.0.0.0/8",)),
+    forwarding.Admit(BOUND, None),
     forwarding.CloseFrontend(BOUND),
     forwarding.Forget(WEB),
     forwarding.Bar(HERE, "healthz"),

@@ -20,9 +20,9 @@ def test_what_it_locates_it_acquires_and_releases(name: portal.PortalName) -> No
     made = registry.make(name, portal.Settings())
     made.recover()
     address = made.locate(forwarding.Frontend(CLUSTER_IP, "10.96.0.10", 8080))
-    assert made.acquire(address) == addresses.SocketAddress(address.address, address.port)
+    assert made.acquire(address, None) == addresses.SocketAddress(address.address, address.port)
     made.release(address)
-    assert made.acquire(address).port == address.port
+    assert made.acquire(address, None).port == address.port
     made.close()
 
 

@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
-from kproxy.model import addresses, names
+from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import endpoint_slice_kind, endpoints, services
 from kproxy.portal import loopback, portal
 from kproxy.reconcile import rules
@@ -56,6 +56,16 @@ def backend(text: str) -> addresses.SocketAddress:
 def backends(texts: str) -> tuple[addresses.SocketAddress, ...]:
     """From several, separated by spaces."""
     return tuple(backend(text) for text in texts.split())
+
+
+def pools(
+    cluster: str, local: str = "", family: addresses.Family = addresses.Family.IPV4
+) -> tuple[forwarding.Pool, ...]:
+    """The pools of one family, from addresses separated by spaces; empty ones are left out."""
+    sides = {forwarding.Scope.CLUSTER: cluster, forwarding.Scope.LOCAL: local}
+    return tuple(
+        forwarding.Pool(scope, family, backends(texts)) for scope, texts in sides.items() if texts
+    )
 
 
 def endpoint(text: str, **conditions: Any) -> endpoints.Endpoint:

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeAlias
 
 from kproxy.model import forwarding, names
@@ -32,12 +33,18 @@ class RecordingPlane:
         """Check, record, and keep the books."""
         self.messages.append(message)
         match message:
-            case forwarding.SetBackends(name, _, cluster, local):
-                assert len(set(cluster)) == len(cluster)
-                assert len(set(local)) == len(local)
+            case forwarding.SetBackends(name, _, pools):
+                sides = [(pool.scope, pool.family) for pool in pools]
+                assert len(set(sides)) == len(sides)
+                for pool in pools:
+                    assert pool.backends
+                    assert len(set(pool.backends)) == len(pool.backends)
                 self.backends[name] = message
             case forwarding.OpenFrontend():
                 self._open(message)
+            case forwarding.Admit(address, admitted):
+                assert address in self.open, f"{address} is not open"
+                self.open[address] = replace(self.open[address], admitted=admitted)
             case forwarding.CloseFrontend(address):
                 assert address in self.open, f"{address} is not open"
                 del self.open[address]
@@ -59,9 +66,10 @@ class RecordingPlane:
 
     def _open(self, message: forwarding.OpenFrontend) -> None:
         assert message.name in self.backends, f"{message.name} has no backends set"
-        known = self.backends[message.name]
-        wanted = known.local if message.frontend.scope is forwarding.Scope.LOCAL else known.cluster
-        assert wanted, f"{message.address} would accept clients with nowhere to go"
+        pools, frontend = self.backends[message.name].pools, message.frontend
+        wanted = forwarding.backends_of(pools, frontend.scope, frontend.family)
+        if message.admitted is None:
+            assert wanted, f"{message.address} would accept clients with nowhere to go"
         assert message.address not in self.open, f"{message.address} is open already"
         if message.address in self.busy:
             self.hear(forwarding.OpenFailed(message.address, os.strerror(errno.EADDRINUSE)))

@@ -97,7 +97,7 @@ def test_endpoints_beyond_the_bound_get_no_connections_and_are_counted() -> None
     ten = " ".join(f"10.1.0.{n}" for n in range(10))
     both = service(ports={"a": 80, "b": 81})
     stage = Stage(both, sliced("web", ten, ports=["a", "b"]), options=bounded(endpoints=5))
-    sizes = [len(each.cluster) for each in stage.plane.backends.values()]
+    sizes = [len(each.pools[0].backends) for each in stage.plane.backends.values()]
     assert sizes == [3, 2]
     details = [status.detail for _, status in stage.statuses()]
     assert details[0].startswith("7 endpoints get no connections")

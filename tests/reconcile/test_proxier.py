@@ -25,6 +25,7 @@ from tests.reconcile.builders import service, sliced  # the words of every scrip
 
 KINDS = forwarding.FrontendKind
 SCOPE = forwarding.Scope
+STATES = forwarding.FrontendState
 LOCAL = services.TrafficPolicy.LOCAL
 OLD, NEW = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
 
@@ -59,12 +60,14 @@ class Portal(loopback.LoopbackPortal):
             raise ZeroDivisionError("a bug in the portal")
         return super().locate(frontend)
 
-    def acquire(self, address: forwarding.PortalAddress) -> addresses.SocketAddress:
+    def acquire(
+        self, address: forwarding.PortalAddress, admitted: forwarding.Admission
+    ) -> addresses.SocketAddress:
         if address in self.cannot_acquire:
             raise OSError(errno.EPERM, "the portal may not")
         assert address not in self.acquired, f"{address} is acquired already"
         self.acquired.add(address)
-        return super().acquire(address)
+        return super().acquire(address, admitted)
 
     def release(self, address: forwarding.PortalAddress) -> None:
         self.acquired.remove(address)
@@ -135,8 +138,7 @@ def sets(
     port: str, cluster: str, local: str = "", policy: forwarding.Policy | None = None
 ) -> forwarding.Message:
     policy = policy or forwarding.Policy()
-    sent = builders.backends(cluster), builders.backends(local)
-    return forwarding.SetBackends(port_name(port), policy, *sent)
+    return forwarding.SetBackends(port_name(port), policy, builders.pools(cluster, local))
 
 
 def opens(
@@ -144,11 +146,12 @@ def opens(
     virtual: str,
     kind: forwarding.FrontendKind = KINDS.CLUSTER_IP,
     scope: forwarding.Scope = SCOPE.CLUSTER,
+    admitted: forwarding.Admission = None,
 ) -> forwarding.Message:
     address, number = builders.backend(virtual)
-    frontend = forwarding.Frontend(kind, address, number, scope)
+    frontend = forwarding.Frontend(kind, address or "127.0.0.1", number, scope)
     return forwarding.OpenFrontend(
-        port_name(port), frontend, bound(virtual), bound(virtual).socket_address
+        port_name(port), frontend, bound(virtual), bound(virtual).socket_address, admitted
     )
 
 
@@ -367,13 +370,13 @@ class TestOneService:
         ]
         book.put(sliced("web", [there]))
         assert book.sync() == [
-            closes(":30080"),
-            closes("203.0.113.1:80"),
-            closes("198.51.100.2:80"),
+            forwarding.Admit(bound(":30080"), ()),
+            forwarding.Admit(bound("203.0.113.1:80"), ()),
+            forwarding.Admit(bound("198.51.100.2:80"), ()),
             sets("web", "10.1.0.2"),
         ]
         states = [state for state, _ in book.states("web")]
-        assert states == ["bound", "no-endpoints", "no-endpoints", "no-endpoints"]
+        assert states == ["bound", "dropped", "dropped", "dropped"]
 
     def test_a_virtual_address_comes_and_goes_beside_the_others(self, book: Playbook) -> None:
         book.settle(service(), sliced("web"))
@@ -386,7 +389,7 @@ class TestOneService:
         book.settle(service(ports={"http": 80, "admin": 81}), sliced("web"))
         found = book.proxier.rules()
         assert sorted(found) == [port_name("web:admin"), port_name("web:http")]
-        assert found[port_name("web")].cluster == builders.backends("10.1.0.1")
+        assert found[port_name("web")].backends(SCOPE.CLUSTER) == builders.backends("10.1.0.1")
 
     def test_options_reach_the_rules(self) -> None:
         book = Playbook(default_strategy=services.Strategy.RANDOM)
@@ -790,8 +793,69 @@ class TestLoops:
         other = builders.endpoint("10.1.0.1", node="n2")
         with structlog.testing.capture_logs() as logs:
             book.put(service(internal_policy=LOCAL), sliced("web", [own, other]))
-            assert book.sync() == [sets("web", "10.1.0.1", "")]
+            assert book.sync() == [
+                sets("web", "10.1.0.1", ""),
+                opens("web", "10.0.9.1:80", scope=SCOPE.LOCAL, admitted=()),
+            ]
         assert logs == [looping("10.0.9.1:80")]
+
+
+class TestDrops:
+    """What only the Local policy keeps from every endpoint is dropped (rows 26 to 28)."""
+
+    HERE = builders.endpoint("10.1.0.1", node="n1")
+    THERE = builders.endpoint("10.1.0.2", node="n2")
+
+    def test_nothing_is_admitted_while_all_endpoints_are_elsewhere(self) -> None:
+        book = Playbook(node="n1")
+        book.put(service(internal_policy=LOCAL), sliced("web", [self.THERE]))
+        assert book.sync() == [
+            sets("web", "10.1.0.2"),
+            opens("web", "10.0.9.1:80", scope=SCOPE.LOCAL, admitted=()),
+        ]
+        ((state, detail),) = book.states("web")
+        assert state is STATES.DROPPED
+        assert "the traffic policy is Local, and no ready endpoint is on this node" in detail
+
+    def test_it_is_narrowed_before_and_widened_after_the_backends_change(self) -> None:
+        book = Playbook(node="n1")
+        book.settle(service(internal_policy=LOCAL), sliced("web", [self.HERE, self.THERE]))
+        book.put(sliced("web", [self.THERE]))
+        at = bound("10.0.9.1:80")
+        assert book.sync() == [forwarding.Admit(at, ()), sets("web", "10.1.0.2")]
+        book.put(sliced("web", [self.HERE]))
+        assert book.sync() == [sets("web", "10.1.0.1", "10.1.0.1"), forwarding.Admit(at, None)]
+        assert [state for state, _ in book.states("web")] == [STATES.BOUND]
+
+    def test_without_any_endpoint_it_is_closed(self) -> None:
+        book = Playbook(node="n1")
+        book.settle(service(internal_policy=LOCAL), sliced("web", [self.THERE]))
+        book.put(sliced("web", []))
+        assert book.sync() == [closes("10.0.9.1:80"), sets("web", "")]
+
+    def test_near_clients_are_admitted_at_external_addresses(self) -> None:
+        book = Playbook(node="n1")
+        book.portal.node = portal.Node(("127.0.0.1",), ("10.9.0.0/16",))
+        full = service(external_ips=("203.0.113.1",), internal_policy=LOCAL, external_policy=LOCAL)
+        book.put(full, sliced("web", [self.THERE]))
+        external = "203.0.113.1:80", KINDS.EXTERNAL_IP, SCOPE.LOCAL
+        assert book.sync() == [
+            forwarding.SetNear(("10.9.0.0/16",)),
+            sets("web", "10.1.0.2"),
+            opens("web", "10.0.9.1:80", scope=SCOPE.LOCAL, admitted=()),
+            opens("web", *external, admitted=("10.9.0.0/16",)),
+        ]
+        assert "clients on this node are served" in book.states("web")[1][1]
+
+    def test_a_node_that_changes_is_followed_at_the_next_resync(self) -> None:
+        book = Playbook(node="n1")
+        nodeport = services.ServicePort("http", names.Protocol.TCP, 80, 30080)
+        book.settle(service(type=services.ServiceType.NODE_PORT, ports=(nodeport,)), sliced("web"))
+        book.portal.node = portal.Node(("127.0.0.1", "127.0.0.2"))
+        book.retry()
+        assert sorted(book.served()) == ["127.0.0.1:30080", "127.0.0.2:30080", "127.0.9.1:80"]
+        book.portal.node = portal.Node(("127.0.0.2",))
+        assert book.retry() == [closes("127.0.0.1:30080")]
 
 
 def looping(*own: str) -> structlog.typing.EventDict:

@@ -14,6 +14,7 @@ from tests.reconcile import builders
 
 WEB = builders.named("web")
 HTTP = builders.port_of("web")
+IPV4, IPV6 = addresses.Family
 ROUND_ROBIN, RANDOM = services.Strategy.ROUND_ROBIN, services.Strategy.RANDOM
 LOCAL = services.TrafficPolicy.LOCAL
 KINDS = forwarding.FrontendKind
@@ -50,36 +51,37 @@ def test_a_cluster_ip_service_has_one_rule_per_port_with_its_own_endpoints() -> 
             HTTP,
             (forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.9.1", 80),),
             forwarding.Policy(ROUND_ROBIN, None),
-            builders.backends("10.1.0.1:8080 10.1.0.2:8080"),
+            builders.pools("10.1.0.1:8080 10.1.0.2:8080"),
         ),
         builders.port_of("web", "admin"): forwarding.Rule(
             builders.port_of("web", "admin"),
             (forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.9.1", 9000),),
             forwarding.Policy(ROUND_ROBIN, None),
-            builders.backends("10.1.0.1:9001"),
+            builders.pools("10.1.0.1:9001"),
         ),
     }
 
 
-def test_of_pods_that_are_there_in_two_families_one_is_taken() -> None:
+def test_a_frontend_is_served_by_the_endpoints_of_its_family() -> None:
     """A dual-stack Service has each pod in two slices (docs/behaviour.md row 39)."""
-    four, six = builders.backend("10.1.0.1"), addresses.SocketAddress("fd00::1", 8080)
-    slices = {
-        4: builders.sliced("web", "10.1.0.1"),
-        6: builders.sliced("web", [endpoints.Endpoint(six, node="n1")], suffix="2"),
-    }
-    with_ipv6 = builders.service(ip="fd00::a")
-    with_both = builders.service(ip="fd00::a", external_ips=("203.0.113.1",))
-    for service, families, expected in (
-        (builders.service(), (4, 6), four),
-        (with_ipv6, (4, 6), six),
-        (with_both, (4, 6), four),
-        (with_both, (6,), six),
-        (with_both, (4,), four),
-    ):
-        rule = rule_of(service, *(slices[family] for family in families))
-        assert rule.cluster == (expected,)
-    assert rule_of(with_ipv6, *slices.values()).local == (six,)
+    six = addresses.SocketAddress("fd00::1", 8080)
+    rule = rule_of(
+        builders.service(other_cluster_ips=("fd00::a",), internal_policy=LOCAL),
+        builders.sliced("web", "10.1.0.1"),
+        builders.sliced("web", [endpoints.Endpoint(six, node="n1")], suffix="2"),
+    )
+    both = {frontend.family: frontend for frontend in rule.frontends}
+    assert rule.backends(SCOPE.CLUSTER, IPV4) == (builders.backend("10.1.0.1"),)
+    assert rule.backends(SCOPE.LOCAL, IPV4) == ()
+    assert rule.backends(SCOPE.CLUSTER, IPV6) == rule.backends(SCOPE.LOCAL, IPV6) == (six,)
+    assert rule.fate(both[IPV4]) is forwarding.FrontendState.DROPPED
+    assert rule.fate(both[IPV6]) is forwarding.FrontendState.BOUND
+
+
+def test_endpoints_of_the_other_family_alone_serve_no_client() -> None:
+    six = endpoints.Endpoint(addresses.SocketAddress("fd00::1", 8080))
+    rule = rule_of(builders.service(), builders.sliced("web", [six]))
+    assert rule.fate(rule.frontends[0]) is forwarding.FrontendState.NO_ENDPOINTS
 
 
 @pytest.mark.parametrize(
@@ -110,20 +112,22 @@ def test_only_tcp_ports_have_rules() -> None:
 
 def test_without_endpoints_there_is_a_rule_without_backends() -> None:
     rule = rule_of(builders.service())
-    assert (rule.cluster, rule.local) == ((), ())
+    assert rule.pools == ()
     assert rule.frontends == (forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.9.1", 80),)
 
 
 def test_endpoints_are_joined_by_port_name_and_never_by_number() -> None:
     service = builders.service(ports={"http": 80, "admin": 8080})
     found = rules_of(service, builders.sliced("web", "10.1.0.1:8080"))
-    assert found[HTTP].cluster == builders.backends("10.1.0.1:8080")
-    assert found[builders.port_of("web", "admin")].cluster == ()
+    assert found[HTTP].backends(SCOPE.CLUSTER) == builders.backends("10.1.0.1:8080")
+    assert found[builders.port_of("web", "admin")].backends(SCOPE.CLUSTER) == ()
 
 
 def test_an_unnamed_port_is_joined_with_an_unnamed_port() -> None:
     found = rules_of(builders.service(ports={"": 80}), builders.sliced("web", ports=[""]))
-    assert found[builders.port_of("web", "")].cluster == builders.backends("10.1.0.1")
+    assert found[builders.port_of("web", "")].backends(SCOPE.CLUSTER) == builders.backends(
+        "10.1.0.1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,7 @@ def test_every_virtual_address_is_a_frontend_in_the_scope_of_its_policy(
     )
     assert rule_of(service).frontends == (
         forwarding.Frontend(KINDS.CLUSTER_IP, "10.0.9.1", 80, scopes[0]),
-        forwarding.Frontend(KINDS.NODE_PORT, "", 30080, scopes[1]),
+        forwarding.Frontend(KINDS.NODE_PORT, "127.0.0.1", 30080, scopes[1]),
         forwarding.Frontend(KINDS.EXTERNAL_IP, "203.0.113.1", 80, scopes[2]),
         forwarding.Frontend(KINDS.LOAD_BALANCER, "198.51.100.1", 80, scopes[3]),
     )
@@ -243,16 +247,15 @@ def test_ready_endpoints_or_else_those_that_drain_in_each_scope_by_itself(
     found: list[endpoints.Endpoint], cluster: str, local: str
 ) -> None:
     rule = rule_of(builders.service(), builders.sliced("web", found))
-    assert rule.cluster == builders.backends(cluster)
-    assert rule.local == builders.backends(local)
-    assert rule.backends(SCOPE.CLUSTER) == rule.cluster
-    assert rule.backends(SCOPE.LOCAL) == rule.local
+    assert rule.pools == builders.pools(cluster, local)
+    assert rule.backends(SCOPE.CLUSTER) == builders.backends(cluster)
+    assert rule.backends(SCOPE.LOCAL) == builders.backends(local)
 
 
 @pytest.mark.parametrize("node", ["", "n1"])
 def test_a_node_without_a_name_has_no_local_endpoints(node: str) -> None:
     rule = rule_of(builders.service(), builders.sliced("web", [ready("1.1.1.1", "")]), node=node)
-    assert rule.local == ()
+    assert rule.backends(SCOPE.LOCAL) == ()
 
 
 def test_the_rule_is_the_same_whatever_order_the_slices_came_in() -> None:
@@ -260,4 +263,6 @@ def test_the_rule_is_the_same_whatever_order_the_slices_came_in() -> None:
     two = builders.sliced("web", "10.1.0.2 10.1.0.1", suffix="2")
     service = builders.service()
     assert rule_of(service, one, two) == rule_of(two, one, service)
-    assert rule_of(service, one, two).cluster == builders.backends("10.1.0.1 10.1.0.2 10.1.0.3")
+    assert rule_of(service, one, two).backends(SCOPE.CLUSTER) == builders.backends(
+        "10.1.0.1 10.1.0.2 10.1.0.3"
+    )

@@ -52,7 +52,7 @@ def test_c11_one_change_costs_the_same_whatever_else_is_served(count: int) -> No
 
     [message] = plane.drain()
     assert isinstance(message, forwarding.SetBackends)
-    assert len(message.cluster) == 2
+    assert len(message.pools[0].backends) == 2
     assert reader.asked.total() <= 4
     assert steps <= 16
 
@@ -67,7 +67,7 @@ def test_c12_a_hundred_slices_are_merged_and_one_update_is_one_message() -> None
     syncing.mark_all()
     syncing.sync()
     web = builders.port_of("web")
-    assert len(plane.backends[web].cluster) == _SLICES * _IN_EACH
+    assert len(plane.backends[web].pools[0].backends) == _SLICES * _IN_EACH
     plane.drain()
 
     gone, *kept = ips[7]
@@ -77,4 +77,4 @@ def test_c12_a_hundred_slices_are_merged_and_one_update_is_one_message() -> None
     [message] = plane.drain()
     assert isinstance(message, forwarding.SetBackends)
     expected = {ip for listed in ips for ip in listed} - {gone}
-    assert {each.address for each in message.cluster} == expected
+    assert {each.address for each in message.pools[0].backends} == expected

@@ -20,8 +20,8 @@ class Picker(Protocol):
     ) -> addresses.SocketAddress | None:
         """Another choice after the dials in `tried` failed, untried ones first."""
 
-    def has_alternative(self, tried: Sequence[addresses.SocketAddress], /) -> bool:
-        """Whether a backend is left that is neither in `tried` nor known to be failing."""
+    def has_alternative(self, client: str, tried: Sequence[addresses.SocketAddress], /) -> bool:
+        """Whether a backend is left for `client`, neither in `tried` nor known to be failing."""
 
 
 class Target:

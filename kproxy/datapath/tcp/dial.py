@@ -412,7 +412,9 @@ class Dialer:
                 continue
             attempts = (*dial.attempts, (backend, "moved-on"))
             tried = [attempt[0] for attempt in attempts]
-            if len(attempts) == len(LADDER) or not conn.target.picker.has_alternative(tried):
+            if len(attempts) == len(LADDER) or not conn.target.picker.has_alternative(
+                conn.address, tried
+            ):
                 continue
             dial.cancel()
             conn.dial = None

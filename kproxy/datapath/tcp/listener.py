@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from kproxy import events
-from kproxy.datapath import episodes, poller, syscalls
+from kproxy.datapath import admission, episodes, poller, syscalls
 from kproxy.datapath.tcp import connection, dial, sharing
-from kproxy.model import addresses
+from kproxy.model import addresses, forwarding
 
 _ACCEPT_BUDGET = 16
 """Clients accepted per event, so that a flood of new ones cannot starve the relays."""
@@ -210,6 +210,10 @@ class Listener:
             return True
         self.resume_accepting()
         return False
+
+    def admit(self, admitted: forwarding.Admission) -> None:
+        """Drop what `admitted` leaves out, from now on. Raises OSError as `admission.admit`."""
+        admission.admit(self.sock, addresses.family(self.address.address), admitted)
 
     @property
     def drops(self) -> int:

@@ -6,7 +6,7 @@ receive new connections.
 
 import heapq
 import operator
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -119,14 +119,25 @@ def _preference(endpoint: Endpoint) -> tuple[bool, bool, bool, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """The endpoints of one port that get new connections, in the whole cluster and on this node.
+class OfFamily:
+    """The endpoints of one family that get new connections: of the whole cluster, of this node.
 
-    `loops` are endpoints that were left out because they are addresses of the Service itself.
+    `is_seen` says whether there are any of the family, of whatever readiness.
     """
 
     cluster: tuple[addresses.SocketAddress, ...] = ()
     local: tuple[addresses.SocketAddress, ...] = ()
+    is_seen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The endpoints of one port that get new connections.
+
+    `loops` are endpoints that were left out because they are addresses of the Service itself.
+    """
+
+    families: Mapping[addresses.Family, OfFamily]
     loops: frozenset[addresses.SocketAddress] = frozenset()
 
 
@@ -140,22 +151,25 @@ class _Pool:
     ready_here: list[addresses.SocketAddress] = field(default_factory=list)
     draining_here: list[addresses.SocketAddress] = field(default_factory=list)
 
+    def chosen(self) -> OfFamily:
+        return OfFamily(
+            tuple(self.ready or self.draining),
+            tuple(self.ready_here or self.draining_here),
+            self.is_seen,
+        )
+
 
 def chosen_in_steps(
     found: Iterable[Endpoint],
     node: str,
     own: frozenset[addresses.SocketAddress],
-    *,
-    has_ipv4_frontend: bool,
 ) -> Generator[None, None, Chosen]:
     """Which of `found` get new connections: one pass, with a pause now and then.
 
     The ready ones, else those that are serving while terminating, which keeps a Service up while
     its last pods drain (KEP-1669; docs/behaviour.md row 34). This holds for the cluster and for
     `node` separately; an empty node name matches none (row 29). `own` addresses are left out.
-
-    A dual-stack Service has each pod twice. Its frontends use the endpoints of one family, IPv4 if
-    it has a frontend of IPv4 (row 39). Where there is one family only, it is used from both.
+    A dual-stack Service has each pod twice, once in each family (row 39).
     """
     ipv4, ipv6 = _Pool(), _Pool()
     loops: set[addresses.SocketAddress] = set()
@@ -174,10 +188,5 @@ def chosen_in_steps(
         (pool.ready if endpoint.ready else pool.draining).append(backend)
         if node and endpoint.node == node:
             (pool.ready_here if endpoint.ready else pool.draining_here).append(backend)
-    uses_ipv4 = ipv4.is_seen and (has_ipv4_frontend or not ipv6.is_seen)
-    pool = ipv4 if uses_ipv4 else ipv6
-    return Chosen(
-        cluster=tuple(pool.ready or pool.draining),
-        local=tuple(pool.ready_here or pool.draining_here),
-        loops=frozenset(loops),
-    )
+    families = {addresses.Family.IPV4: ipv4.chosen(), addresses.Family.IPV6: ipv6.chosen()}
+    return Chosen(families, frozenset(loops))

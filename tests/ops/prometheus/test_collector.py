@@ -66,7 +66,7 @@ async def test_affinity_and_penalties_are_told() -> None:
     with observing.proxy() as proxy:
         proxy.serve("web", affinity=10)
         proxy.give("web", backend)
-        cluster = proxy.port("web").balancers[forwarding.Scope.CLUSTER]
+        cluster = proxy.port("web").balancer(forwarding.Scope.CLUSTER, addresses.Family.IPV4)
         for client in ("192.0.2.1", "192.0.2.2"):
             cluster.pick(client, 0.0)
         proxy.box.fail(backend, 0.0)

@@ -223,7 +223,7 @@ async def test_a_watch_ends_with_the_proxy_in_a_sentence(tmp_path: Path) -> None
 async def test_affinity_tells_who_is_bound_where_and_for_how_long(asked: Asked) -> None:
     asked.proxy.serve("web", "db", affinity=100)
     asked.proxy.give("web", addresses.SocketAddress("10.1.0.1", 8080))
-    cluster = asked.proxy.port("web").balancers[forwarding.Scope.CLUSTER]
+    cluster = asked.proxy.port("web").balancer(forwarding.Scope.CLUSTER, addresses.Family.IPV4)
     cluster.pick("192.0.2.1", asyncio.get_running_loop().time())
 
     (view,) = await asked.fetch("affinity")

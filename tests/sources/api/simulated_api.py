@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog.testing
 
 from kproxy import metrics
-from kproxy.model import names
+from kproxy.model import addresses, forwarding, names
 from kproxy.portal import loopback
 from kproxy.reconcile import proxier, rules
 from kproxy.simulator.api import apiserver, server_faults
@@ -141,7 +141,12 @@ class Proxy:
     def table(self) -> dict[str, set[str]]:
         """What connections are balanced over: addresses by Service."""
         return {
-            name.service.name: {backend.address for backend in message.cluster}
+            name.service.name: {
+                backend.address
+                for backend in forwarding.backends_of(
+                    message.pools, forwarding.Scope.CLUSTER, addresses.Family.IPV4
+                )
+            }
             for name, message in self.plane.backends.items()
         }
 

@@ -1,0 +1,71 @@
+"""Clients that are on this node, which the external Local policy sends to every endpoint.
+
+The policy keeps a client's traffic from a second hop. A client on the node itself has had no first
+one, so kube-proxy gives it the endpoints of the whole cluster (`KUBE-EXT` chains: `-s` of the pods'
+network, and `--src-type LOCAL`; docs/behaviour.md row 27).
+"""
+
+import functools
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+from kproxy.balancer import balancer
+from kproxy.model import addresses
+
+_REMEMBERED = 4096
+"""Clients whose answer is kept."""
+
+
+class Near:
+    """The networks whose clients are near."""
+
+    def __init__(self, networks: Iterable[str] = ()) -> None:
+        self.set(networks)
+
+    def set(self, networks: Iterable[str]) -> None:
+        """From now on these, as CIDRs, are near."""
+        parsed = tuple(map(ipaddress.ip_network, networks))
+
+        def holds(client: str) -> bool:
+            address = ipaddress.ip_address(client)
+            return any(address in each for each in parsed)
+
+        self.holds = functools.lru_cache(_REMEMBERED)(holds) if parsed else _is_never
+        """Whether a client's address is near."""
+
+
+def _is_never(_: str) -> bool:
+    return False
+
+
+class NearPicker:
+    """Picks for a frontend of the external Local policy. Satisfies `connection.Picker`."""
+
+    __slots__ = ("_everywhere", "_here", "_near")
+
+    def __init__(
+        self,
+        near: Near,
+        everywhere: balancer.ServicePortBalancer,
+        here: balancer.ServicePortBalancer,
+    ) -> None:
+        self._near = near
+        self._everywhere = everywhere
+        self._here = here
+
+    def pick(self, client: str, now: float) -> addresses.SocketAddress | None:
+        """As the balancer for this client does."""
+        return self._for(client).pick(client, now)
+
+    def repick(
+        self, client: str, tried: Sequence[addresses.SocketAddress], now: float
+    ) -> addresses.SocketAddress | None:
+        """As the balancer for this client does."""
+        return self._for(client).repick(client, tried, now)
+
+    def has_alternative(self, client: str, tried: Sequence[addresses.SocketAddress]) -> bool:
+        """As the balancer for this client does."""
+        return self._for(client).has_alternative(client, tried)
+
+    def _for(self, client: str) -> balancer.ServicePortBalancer:
+        return self._everywhere if self._near.holds(client) else self._here
