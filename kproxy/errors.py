@@ -32,6 +32,14 @@ class NotServedError(KproxyError):
     """A running proxy serves no Service of the name that was asked for."""
 
 
+def first_expected(error: Exception) -> Exception:
+    """The failure inside the groups that tasks wrap it in: a KproxyError if there is one."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    first: Exception = (error.subgroup(KproxyError) or error).exceptions[0]
+    return first_expected(first)
+
+
 def in_one_line(error: BaseException) -> str:
     """The text of a library's exception for a message: one line, 200 letters at most."""
     return " ".join(str(error).split())[:200] or type(error).__name__

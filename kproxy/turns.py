@@ -6,13 +6,14 @@ and the data path gives that lock away with every system call.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
 SLICE = 0.002
 """How many seconds of work may pass before everything else on the event loop has its turn."""
 
 _Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class Turns:
@@ -34,6 +35,17 @@ class Turns:
                 # Here, and not after letting the next one in: it would run in this same turn.
                 await asyncio.sleep(0)
             yield batch
+
+    async def result(self, steps: Generator[object, None, _Result]) -> _Result:
+        """Take all `steps`, and return what they return."""
+        results: list[_Result] = []
+
+        def run() -> Iterator[object]:
+            results.append((yield from steps))
+
+        async for _ in self.batches(run()):
+            pass
+        return results[0]
 
 
 class Slice:

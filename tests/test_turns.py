@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -97,3 +97,12 @@ async def test_steps_are_taken_a_slice_a_turn(monkeypatch: pytest.MonkeyPatch) -
 async def test_steps_that_fail_end_there() -> None:
     with pytest.raises(ZeroDivisionError):
         await turns.in_slices(1 // number for number in (1, 0))
+
+
+async def test_the_result_of_steps_is_what_they_return() -> None:
+    def steps() -> Generator[None, None, str]:
+        for _ in range(3):
+            yield
+        return "done"
+
+    assert await turns.Turns().result(steps()) == "done"

@@ -79,7 +79,7 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return errors.KproxyError.exit_code
     except Exception as error:
-        first = _first_leaf(error)
+        first = errors.first_expected(error)
         if isinstance(first, errors.KproxyError):
             return _fail(str(first), first.exit_code)
         if sentence := errors.shortage(first):
@@ -183,15 +183,6 @@ def _bug_sentence(error: Exception) -> str:
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     told = " ".join(traceback.format_exception_only(error)[-1].split())
     return f"a bug{where}: {told}; please report it, with what python -X dev -m kproxy prints"
-
-
-def _first_leaf(error: Exception) -> Exception:
-    """The failure itself, out of the groups that tasks wrap it in: an expected one if there is."""
-    if not isinstance(error, ExceptionGroup):
-        return error
-    expected = error.subgroup(errors.KproxyError)
-    first: Exception = (expected or error).exceptions[0]
-    return _first_leaf(first)
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -142,7 +142,7 @@ class Rule:
     def backends(
         self, scope: Scope, family: addresses.Family = addresses.Family.IPV4
     ) -> tuple[addresses.SocketAddress, ...]:
-        """The backends of one scope and family."""
+        """() if no pool is of that scope and family."""
         return backends_of(self.pools, scope, family)
 
     def fate(self, frontend: Frontend) -> FrontendState:

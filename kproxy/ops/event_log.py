@@ -6,6 +6,7 @@ faster wait in the queue; when it is full they are dropped and counted.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -24,9 +25,19 @@ _LOST_SECONDS: Final = 10.0
 _log = structlog.get_logger(__name__)
 
 
+async def run(
+    feed: events.Feed, counters: Callable[[], Iterable[metrics.ReflectorCounters]]
+) -> None:
+    """Publish which watches are lost; log every fact if the log is set to. Until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(watch_watches(feed, counters))
+        if is_wanted():
+            group.create_task(write(feed))
+
+
 def is_wanted() -> bool:
     """Whether the log is set to show what happens to each connection."""
-    return bool(_log.is_enabled_for(10))
+    return bool(_log.is_enabled_for(logging.DEBUG))
 
 
 async def write(feed: events.Feed, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,12 +1,14 @@
-"""The ops surface as one object: health, metrics and the control socket of one proxy."""
+"""The ops surface as one object: health, metrics, control socket and event log of one proxy."""
 
 import asyncio
 
 from kproxy import turns
-from kproxy.ops import health
+from kproxy.model import addresses, forwarding
+from kproxy.ops import event_log, health
 from kproxy.ops.prometheus import durations
 from kproxy.ops.serving import places, responder
 from kproxy.ops.views import control, observed
+from kproxy.plane import plane
 
 
 class Surface:
@@ -52,10 +54,18 @@ class Surface:
         for listener in self._present():
             listener.bind()
 
+    def bar_from(self, forwarder: plane.Forwarder) -> None:
+        """Bar every address that is bound as an endpoint: a Service must not lead to kproxy."""
+        for name, address in self.addresses().items():
+            if address is not None and (found := _socket_address(address)) is not None:
+                forwarder.send(forwarding.Bar(found, f"kproxy's {name}"))
+
     async def run(self) -> None:
         """Serve until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(durations.watch_lag(self._seen.lag), name="lag")
+            feed, counters = self._seen.feed, self._seen.source.counters
+            group.create_task(event_log.run(feed, counters), name="events")
             for listener in self._present():
                 group.create_task(listener.run())
 
@@ -66,3 +76,11 @@ class Surface:
 
     def _present(self) -> list[responder.Listener]:
         return [each for each in self._listeners.values() if each is not None]
+
+
+def _socket_address(text: str) -> addresses.SocketAddress | None:
+    """The address and port of `text`; None for the path of a unix socket."""
+    address, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal():
+        return None
+    return addresses.SocketAddress(address.strip("[]"), int(port))

@@ -4,12 +4,13 @@ Balancer and affinity state live here, with the sockets. What comes in and goes 
 see `plane.DataPlane`, which this satisfies.
 """
 
+import asyncio
 import heapq
 import itertools
 import random
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import structlog
 
@@ -145,6 +146,11 @@ class InProcessPlane:
     def max_listeners(self) -> int:
         """See `plane.DataPlane`."""
         return self._path.max_listeners
+
+    async def wait_ended(self) -> NoReturn:
+        """Waits for ever: this data plane ends with its process."""
+        while True:
+            await asyncio.get_running_loop().create_future()
 
     async def drain(self, grace: float) -> int:
         """See `plane.DataPlane`."""

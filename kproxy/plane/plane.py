@@ -5,7 +5,7 @@ Nothing above this seam holds an object of a data plane, so that it may be in an
 
 import enum
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from kproxy import turns
 from kproxy.datapath import data_path
@@ -33,7 +33,10 @@ class Forwarder(Protocol):
         """Call `hear` with every report from now on, in `send` or later. For one listener."""
 
     def send(self, message: forwarding.Message, /) -> None:
-        """Carry out one message, now or later, after all that were sent before."""
+        """Carry out one message, now or later, after all that were sent before.
+
+        A data plane that has ended ignores it.
+        """
 
     def send_steps(self, message: forwarding.SetBackends, /) -> Iterator[None]:
         """`send` for a message that may take long, in steps of less than a millisecond.
@@ -50,7 +53,10 @@ class Readable(Protocol):
     """
 
     async def refresh(self, part: Part, shared: turns.Turns, /) -> None:
-        """Bring the answers of `part` up to date; what is long is done in `shared` slices."""
+        """Bring the answers of `part` up to date; what is long is done in `shared` slices.
+
+        Raises KproxyError when the data plane has ended.
+        """
 
     def totals(self) -> snapshots.Totals:
         """The data plane as a whole."""
@@ -79,10 +85,14 @@ class DataPlane(Forwarder, Readable, Protocol):
     def max_listeners(self) -> int:
         """Frontends that may be open at once, so that descriptors are left for everything else."""
 
+    async def wait_ended(self) -> NoReturn:
+        """Raise KproxyError once the data plane has ended without being asked to."""
+
     async def drain(self, grace: float, /) -> int:
         """Close every frontend and let connections finish for `grace` seconds.
 
-        Returns how many were left and reset. Cancelling it leaves them as they are.
+        Returns how many were left and reset. Cancelling it leaves them as they are. Raises
+        KproxyError when the data plane ends before that, by itself.
         """
 
     async def abort(self) -> int:

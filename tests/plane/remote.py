@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -57,6 +57,7 @@ class RemotePlane:
         self._numbers = itertools.count()
         self._looks: dict[int, asyncio.Future[None]] = {}
         self._drains: list[asyncio.Future[int]] = []
+        self._ended = asyncio.Event()
         self._ports: dict[names.ServicePortName, wire.SeenPort] = {}
         self._endpoints: dict[
             names.ServicePortName, dict[addresses.SocketAddress, snapshots.Endpoint]
@@ -102,6 +103,18 @@ class RemotePlane:
         """As it was told at the start."""
         return self._max_listeners
 
+    async def wait_ended(self) -> NoReturn:
+        """See `plane.DataPlane`."""
+        await self._ended.wait()
+        raise self._failure()
+
+    def _failure(self) -> errors.KproxyError:
+        return errors.KproxyError(f"the data plane (process {self._process.pid}) has ended")
+
+    def _check(self) -> None:
+        if self._ended.is_set():
+            raise self._failure()
+
     async def drain(self, grace: float) -> int:
         """See `plane.DataPlane`."""
         return await self._ask_to_end(wire.Drain(grace))
@@ -111,6 +124,7 @@ class RemotePlane:
         return await self._ask_to_end(wire.Abort())
 
     async def _ask_to_end(self, message: wire.Drain | wire.Abort) -> int:
+        self._check()
         answer = self._loop.create_future()
         self._drains.append(answer)
         self._send(message)
@@ -151,13 +165,18 @@ class RemotePlane:
         except OSError:
             data = b""
         if not data:
-            self._loop.remove_reader(self._sock)
-            waiting: list[asyncio.Future[Any]] = [*self._looks.values(), *self._drains]
-            for each in waiting:
-                if not each.done():
-                    each.set_exception(errors.KproxyError("the data plane has ended"))
+            self._end()
         for message in self._frames.feed(data):
             self._take(message)
+
+    def _end(self) -> None:
+        """The other process has ended: so does every question to it."""
+        self._loop.remove_reader(self._sock)
+        self._ended.set()
+        waiting: list[asyncio.Future[Any]] = [*self._looks.values(), *self._drains]
+        for each in waiting:
+            if not each.done():
+                each.set_exception(self._failure())
 
     def _take(self, message: Any) -> None:
         match message:
@@ -202,6 +221,7 @@ class RemotePlane:
 
     async def refresh(self, part: plane.Part, _shared: turns.Turns) -> None:
         """Ask the other process."""
+        self._check()
         number = next(self._numbers)
         waiting = self._looks[number] = self._loop.create_future()
         self._parts[number] = part

@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +14,7 @@ from kproxy import errors, events, turns
 from kproxy.datapath import data_path
 from kproxy.model import addresses, forwarding
 from kproxy.plane import plane
-from tests.e2e.rig import manifests, sockets
+from tests.e2e.rig import daemon, manifests, sockets
 from tests.ops import surfaces
 from tests.plane import remote
 from tests.reconcile import builders
@@ -116,3 +120,22 @@ async def test_a_connection_is_shown_and_reset_when_the_grace_is_over(
             with pytest.raises(ConnectionResetError):
                 await reader.read(1)
         writer.close()
+
+
+def test_a_proxy_whose_data_plane_ends_says_so_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "PROGRAM", (sys.executable, "-m", "tests.plane.program"))
+    monkeypatch.setitem(daemon.ENVIRONMENT, "PYTHONPATH", str(remote.ROOT))
+    path = manifests.write(
+        tmp_path / "web.yaml", manifests.service("web", manifests.fresh_ip(), 80)
+    )
+    with daemon.running(tmp_path, path) as proxy:
+        (data_plane,) = daemon.children(proxy.pid)
+
+        os.kill(data_plane, signal.SIGKILL)
+
+        assert proxy.wait() == errors.KproxyError.exit_code
+        assert proxy.log().endswith(f"kproxy: the data plane (process {data_plane}) has ended\n")
+        assert "Traceback" not in proxy.log()
+        assert not proxy.ready_file.exists()

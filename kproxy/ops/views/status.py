@@ -4,16 +4,17 @@ The shapes are an interface: scripts and tests rely on them. Views are generated
 a caller that shows ten thousand of them can let others run in between.
 """
 
+import operator
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
 import kproxy
 from kproxy import metrics
-from kproxy.model import admission, forwarding, labels, names
+from kproxy.model import admission, forwarding, labels, names, steps
 from kproxy.ops.views import observed
 from kproxy.reconcile import proxier, rules
 
@@ -64,6 +65,11 @@ def warning(seen: observed.Observed, now: float) -> str:
         f"{what} could not be read for {seconds:.0f} s: this is the last known state, "
         "which goes on being served; the log of the proxy says why"
     )
+
+
+def in_order(plans: Iterable[rules.PortPlan]) -> Generator[None, None, list[rules.PortPlan]]:
+    """The plans by namespace, Service and port, in steps."""
+    return (yield from steps.sorted_in_steps(plans, operator.attrgetter("rule.name")))
 
 
 def service_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:

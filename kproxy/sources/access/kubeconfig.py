@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from kproxy import errors
+from kproxy.model import addresses
 from kproxy.sources.documents import reading
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -89,6 +90,17 @@ class ClusterAccess:
     tls_server_name: str = ""
     proxy_url: str = ""
     origin: Origin | None = field(default=None, compare=False)
+
+    @property
+    def address(self) -> addresses.SocketAddress | None:
+        """Where the server listens; None if the kubeconfig names it by a host name."""
+        url = urllib.parse.urlsplit(self.server)
+        found = addresses.parse(url.hostname or "")
+        if found is None:
+            return None
+        return addresses.SocketAddress(
+            found.text, url.port or (80 if url.scheme == "http" else 443)
+        )
 
     def __str__(self) -> str:
         scheme, _, rest = self.server.partition("://")

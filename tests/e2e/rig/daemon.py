@@ -127,13 +127,13 @@ class Daemon:
 
 def listening(pid: int) -> set[Address]:
     """Where the sockets of a process and its children listen, as the kernel says."""
-    own = {inode for each in (pid, *_children(pid)) for inode in _socket_inodes(each)}
+    own = {inode for each in (pid, *children(pid)) for inode in _socket_inodes(each)}
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     rows = (line.split() for line in lines)
     return {_parse(row[1]) for row in rows if row[3] == "0A" and row[9] in own}
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """The child processes: a data plane may be one, see `PROGRAM`."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
