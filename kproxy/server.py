@@ -89,6 +89,7 @@ class Server:
             self._portal.recover()
             self._surface.bind()
             self._bar_own_addresses()
+            self._portal.follow(self._reconciler.look_again)
             async with TaskGroup() as group:
                 watched = group.create_task(self._surface.run(), name="ops")
                 await self._follow()
@@ -202,7 +203,9 @@ def make_portal(cfg: config.Config) -> portal.Portal:
     """The portal of a Server, which closes it. It never takes the API server's own address."""
     api_server = cfg.cluster.address if cfg.cluster else None
     settings = portal.Settings(
-        external_ips=tuple(cfg.external_ip_cidrs),
+        external_ips=cfg.external_ip_cidrs,
+        node_ports=cfg.nodeport_addresses,
+        cluster=cfg.cluster_cidr,
         reserved=frozenset([api_server] if api_server else ()),
         allow_loopback=cfg.allow_loopback_endpoints,
     )

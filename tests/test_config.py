@@ -1,12 +1,14 @@
 """Values that cannot work are refused before anything starts."""
 
+import ipaddress
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kproxy import config, errors
+from kproxy import config, errors, settings
+from kproxy.portal import portal
 
 
 @pytest.fixture
@@ -158,3 +160,54 @@ def test_the_control_socket_is_required_where_it_was_asked_for(
     assert (default.path, default.is_required) == (Path("/run/user/7/kproxy.sock"), False)
     assert default.is_private
     assert (given.path, given.is_required, given.is_private) == (Path("here.sock"), True, False)
+
+
+def loaded(*flags: str, manifest: Path) -> config.Config:
+    """The configuration that a command line gives."""
+    given: dict[str, settings.Given] = {"manifests": [str(manifest)]}
+    for flag in flags:
+        name, _, value = flag.partition("=")
+        more = given.setdefault(name.replace("-", "_"), [])
+        assert isinstance(more, list)
+        more.append(value)
+    return config.load(given, {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], portal.NodePorts()),
+        (["nodeport-addresses="], portal.NodePorts()),
+        (["nodeport-addresses=primary"], portal.NodePorts(is_primary=True)),
+        (
+            ["nodeport-addresses=192.0.2.7/24, fd00::/8", "nodeport-addresses=198.51.100.7"],
+            portal.NodePorts(
+                tuple(map(ipaddress.ip_network, ["192.0.2.0/24", "fd00::/8", "198.51.100.7/32"]))
+            ),
+        ),
+    ],
+)
+def test_row_12_the_addresses_of_node_ports_are_given_as_to_kube_proxy(
+    manifest: Path, flags: list[str], expected: portal.NodePorts
+) -> None:
+    assert loaded(*flags, manifest=manifest).nodeport_addresses == expected
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["nodeport-addresses=primary", "nodeport-addresses=192.0.2.0/24"],
+        ["nodeport-addresses=primary,192.0.2.0/24"],
+        ["nodeport-addresses=eth0"],
+        ["cluster-cidr=10.244.0.0/33"],
+    ],
+)
+def test_what_is_no_list_of_networks_is_refused(manifest: Path, flags: list[str]) -> None:
+    with pytest.raises(errors.ConfigError, match=f"^--{flags[0].partition('=')[0]} "):
+        loaded(*flags, manifest=manifest)
+
+
+def test_the_networks_of_pods_are_given_as_to_kube_proxy(manifest: Path) -> None:
+    made = loaded("cluster-cidr=10.244.0.0/16,fd00:10:244::/56", manifest=manifest)
+    assert list(map(str, made.cluster_cidr)) == ["10.244.0.0/16", "fd00:10:244::/56"]
+    assert loaded("cluster-cidr=", manifest=manifest).cluster_cidr == ()

@@ -16,6 +16,7 @@ Service's:
 """
 
 import ipaddress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -55,6 +56,9 @@ class LoopbackPortal:
     def families(self) -> frozenset[addresses.Family]:
         """IPv4: ::1 is the only IPv6 address on loopback."""
         return frozenset({addresses.Family.IPV4})
+
+    def follow(self, on_change: Callable[[], None]) -> None:
+        """The node never changes."""
 
     def locate(self, frontend: forwarding.Frontend) -> forwarding.PortalAddress:
         """Where `frontend` is bound.

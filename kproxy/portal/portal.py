@@ -8,6 +8,7 @@ which can cross a process boundary: the address to listen on.
 Implementations are named in `portal.registry`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
@@ -24,16 +25,31 @@ class PortalName(StrEnum):
     LOOPBACK = "loopback"
 
 
+@dataclass(frozen=True, slots=True)
+class NodePorts:
+    """Which addresses of the node have node ports (docs/behaviour.md row 12).
+
+    Those in `networks`; of a family without any there, all. `is_primary`: only the address, in
+    each family, from which the node connects to others.
+    """
+
+    networks: tuple[Network, ...] = ()
+    is_primary: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the operator allows, for every portal.
 
-    `external_ips` are the external IPs that may be served. `reserved` are addresses that no
-    Service gets: those of the API server. A load balancer's address in 127/8, as the simulated
-    cluster gives them, needs `allow_loopback`.
+    `external_ips` are the external IPs that may be served. `node_ports` says where node ports are.
+    `cluster` are the networks of the pods of this cluster, whose clients are near. `reserved` are
+    addresses that no Service gets: those of the API server. A load balancer's address in 127/8, as
+    the simulated cluster gives them, needs `allow_loopback`.
     """
 
     external_ips: tuple[Network, ...] = ()
+    node_ports: NodePorts = NodePorts()
+    cluster: tuple[Network, ...] = ()
     reserved: frozenset[addresses.SocketAddress] = frozenset()
     allow_loopback: bool = False
 
@@ -61,6 +77,12 @@ class Portal(Protocol):
     @property
     def node(self) -> Node:
         """This node: the same object for as long as nothing has changed."""
+
+    def follow(self, on_change: Callable[[], None], /) -> None:
+        """Call `on_change` on the running event loop whenever `node` has changed, until `close`.
+
+        Raises KproxyError where that cannot be known.
+        """
 
     def locate(self, frontend: forwarding.Frontend, /) -> forwarding.PortalAddress:
         """Where `frontend` is bound: the key by which service ports claim it.

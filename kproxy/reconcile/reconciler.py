@@ -66,8 +66,9 @@ class Reconciler:
         await self.runner.run()
 
     def look_again(self) -> None:
-        """Sync soon, although nothing has changed."""
+        """Look at every frontend soon, although no object has changed."""
         self._on_change(frozenset())
+        self.runner.request_full()
 
     def _on_change(self, changed: frozenset[names.NamespacedName]) -> None:
         """The source's Store has changed. Nothing is opened before it is complete once."""

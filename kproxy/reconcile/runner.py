@@ -80,12 +80,18 @@ class Runner:
         self._period = period
         self._stopwatch = stopwatch
         self._requested = asyncio.Event()
+        self._is_full_due = False
         self._retry = FIRST_RETRY
         self.failures = 0
         """Syncs that raised: bugs, contained."""
 
     def request(self) -> None:
         """Something is dirty: sync soon."""
+        self._requested.set()
+
+    def request_full(self) -> None:
+        """Anything may be another way than it should be: run the full sync soon."""
+        self._is_full_due = True
         self._requested.set()
 
     async def run(self) -> None:
@@ -99,7 +105,8 @@ class Runner:
             self._requested.clear()
             now = clock()
             self._pacing.spend(now)
-            if is_requested and now < full_at:
+            is_full_due, self._is_full_due = self._is_full_due, False
+            if is_requested and now < full_at and not is_full_due:
                 await self._run(self._sync)
                 full_at = min(full_at, now + self._patience())
             else:

@@ -98,6 +98,20 @@ def test_a_request_in_a_quiet_time_is_served_at_once() -> None:
     assert play(rig, script) == [("sync", 5)]
 
 
+def test_a_look_at_everything_comes_soon_when_it_is_asked_for() -> None:
+    rig = Rig()
+
+    async def script() -> None:
+        await asyncio.sleep(5)
+        rig.runner.request_full()
+        rig.runner.request()
+        await asyncio.sleep(1)
+        rig.runner.request()
+        await asyncio.sleep(1)
+
+    assert play(rig, script) == [("full", 5), ("sync", 6)]
+
+
 def test_requests_of_one_moment_are_one_sync() -> None:
     rig = Rig()
 

@@ -33,7 +33,6 @@ _IGNORED: dict[str, _Ignored] = {
     "bind-address": _Ignored("every Service is served at the address that the portal gives it"),
     "bind-address-hard-fail": _Ignored("the flags of each server say what is required", True),  # noqa: FBT003
     "cleanup-ipvs": _Ignored(_NO_NETFILTER, is_switch=True),
-    "cluster-cidr": _Ignored("connections of all clients are treated alike"),
     "config-sync-period": _Ignored("changes are watched for"),
     "detect-local-mode": _Ignored("connections of all clients are treated alike"),
     "feature-gates": _Ignored("kproxy has no feature gates"),
@@ -41,7 +40,6 @@ _IGNORED: dict[str, _Ignored] = {
     "kube-api-content-type": _Ignored(_API),
     "kube-api-qps": _Ignored(_API),
     "masquerade-all": _Ignored(_NO_NETFILTER, is_switch=True),
-    "nodeport-addresses": _Ignored("the loopback portal serves node ports on 127.0.0.1"),
     "pod-bridge-interface": _Ignored("connections of all clients are treated alike"),
     "pod-interface-name-prefix": _Ignored("connections of all clients are treated alike"),
     "profiling": _Ignored("kproxy has no profiling page", is_switch=True),

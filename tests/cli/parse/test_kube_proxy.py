@@ -34,7 +34,6 @@ def test_kproxys_own_command_line_is_left_as_it_is() -> None:
     [
         ["--bind-address=0.0.0.0"],
         ["--bind-address", "0.0.0.0"],
-        ["--cluster-cidr", "10.244.0.0/16"],
         ["--conntrack-max-per-core=32768"],
         ["--conntrack-tcp-timeout-established", "24h0m0s"],
         ["--conntrack-tcp-be-liberal"],
@@ -46,7 +45,6 @@ def test_kproxys_own_command_line_is_left_as_it_is() -> None:
         ["--masquerade-all"],
         ["--masquerade-all=false"],
         ["--feature-gates", "A=true,B=false"],
-        ["--nodeport-addresses", "primary"],
         ["--kube-api-qps=5"],
         ["--logtostderr=true"],
         ["--logtostderr"],
@@ -99,7 +97,7 @@ def test_a_flag_that_means_something_is_translated(flags: list[str], ours: list[
 
 @pytest.mark.parametrize("flag", ["--cleanup", "--cleanup=true", "--init-only", "--version=raw"])
 def test_what_kube_proxy_does_before_it_serves_is_done_at_once(flag: str) -> None:
-    assert translate(flag, "--cluster-cidr", "10.0.0.0/8").ending is not None
+    assert translate(flag, "--feature-gates", "A=true").ending is not None
 
 
 @pytest.mark.parametrize(
