@@ -1,17 +1,17 @@
 """The parts of a proxy without a source that runs: what they show is in the test's hands."""
 
 import contextlib
-import random
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
-from kproxy import events, metrics
+from kproxy import config, events, metrics, server, turns
 from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import service_kind, services
 from kproxy.ops import health
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed
-from kproxy.plane import in_process
+from kproxy.plane import in_process, plane
 from kproxy.portal import loopback
 from kproxy.reconcile import proxier, report, rules, runner
 from kproxy.sources import source, store
@@ -57,13 +57,12 @@ class Proxy:
 
     def __init__(
         self,
-        plane: in_process.InProcessPlane,
+        data_plane: plane.DataPlane,
         feed: events.Feed,
         reflectors: Sequence[metrics.ReflectorCounters] = (),
     ) -> None:
-        self.box = plane.box
         self.source = StillSource(reflectors)
-        self.plane = plane
+        self.plane = data_plane
         self.feed = feed
         self.proxier = proxier.Proxier(
             self.source.store,
@@ -109,10 +108,24 @@ class Proxy:
         with self.syncs.sync():
             self.proxier.sync()
 
+    async def refresh(self) -> None:
+        """Return once everything that was sent is carried out and can be read."""
+        for part in plane.Part:
+            await self.plane.refresh(part, turns.Turns())
+
+
+class OpenProxy(Proxy):
+    """A Proxy whose data plane is in this process, so that a test can reach into it."""
+
+    def __init__(self, data_plane: in_process.InProcessPlane, feed: events.Feed) -> None:
+        super().__init__(data_plane, feed)
+        self._in_process = data_plane
+        self.box = data_plane.box
+
     def port(self, name: str) -> in_process.ServicePortState:
         """What the data plane holds of a Service's port."""
         service = names.NamespacedName("default", name)
-        state = self.plane.port(names.ServicePortName(service, "http"))
+        state = self._in_process.port(names.ServicePortName(service, "http"))
         assert state is not None
         return state
 
@@ -124,10 +137,16 @@ class Proxy:
 
 @contextlib.contextmanager
 def proxy(reflectors: Sequence[metrics.ReflectorCounters] = ()) -> Iterator[Proxy]:
-    """A Proxy on the running event loop."""
+    """A Proxy on the running event loop, with the data plane under test (`pytest --plane`)."""
     feed = events.Feed()
-    plane = in_process.InProcessPlane(rng=random.Random(1), feed=feed)
-    try:
-        yield Proxy(plane, feed, reflectors)
-    finally:
-        plane.close()
+    data_plane = server.make_plane(config.Config(manifests=(Path("none"),)), feed)
+    with contextlib.closing(data_plane):
+        yield Proxy(data_plane, feed, reflectors)
+
+
+@contextlib.contextmanager
+def open_proxy() -> Iterator[OpenProxy]:
+    """An OpenProxy on the running event loop."""
+    feed = events.Feed()
+    with contextlib.closing(in_process.InProcessPlane(feed=feed)) as data_plane:
+        yield OpenProxy(data_plane, feed)

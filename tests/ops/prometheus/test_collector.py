@@ -19,22 +19,23 @@ from kproxy.ops.prometheus import collector, durations, scrape
 from tests.ops import observing, recordings
 
 
-def page(proxy: observing.Proxy) -> str:
+async def page(proxy: observing.Proxy) -> str:
     """A scrape."""
+    await proxy.refresh()
     shown = scrape.make_registry(proxy.seen)
     return b"".join(scrape.lines(shown.collect())).decode()
 
 
-def samples(proxy: observing.Proxy) -> dict[str, float]:
+async def samples(proxy: observing.Proxy) -> dict[str, float]:
     """Every sample of a scrape, by its name and labels as they are written; no name twice."""
-    lines = [line.rsplit(" ", 1) for line in page(proxy).splitlines() if line[0] != "#"]
+    lines = [line.rsplit(" ", 1) for line in (await page(proxy)).splitlines() if line[0] != "#"]
     found = {name: float(value) for name, value in lines}
     assert len(found) == len(lines)
     return found
 
 
 async def test_connections_bytes_and_failures_are_told_by_service_port() -> None:
-    with observing.proxy() as proxy:
+    with observing.open_proxy() as proxy:
         proxy.serve("web", "db")
         counters = proxy.port("web").counters
         counters.ended["C/H"] = 3
@@ -44,7 +45,7 @@ async def test_connections_bytes_and_failures_are_told_by_service_port() -> None
         counters.dial_failures["ECONNREFUSED"] = 4
         counters.listen_drops = 5
 
-        told = samples(proxy)
+        told = await samples(proxy)
 
     where = 'namespace="default",port="http"'
     web = f'{where},result="C/H",service="web"'
@@ -63,7 +64,7 @@ async def test_connections_bytes_and_failures_are_told_by_service_port() -> None
 
 async def test_affinity_and_penalties_are_told() -> None:
     backend = addresses.SocketAddress("10.1.0.1", 80)
-    with observing.proxy() as proxy:
+    with observing.open_proxy() as proxy:
         proxy.serve("web", affinity=10)
         proxy.give("web", backend)
         cluster = proxy.port("web").balancer(forwarding.Scope.CLUSTER, addresses.Family.IPV4)
@@ -71,7 +72,7 @@ async def test_affinity_and_penalties_are_told() -> None:
             cluster.pick(client, 0.0)
         proxy.box.fail(backend, 0.0)
 
-        told = samples(proxy)
+        told = await samples(proxy)
 
     web = 'namespace="default",port="http",service="web"'
     assert told[f"kproxy_affinity_entries{{{web}}}"] == 2
@@ -80,32 +81,32 @@ async def test_affinity_and_penalties_are_told() -> None:
 
 
 async def test_the_series_of_a_service_go_with_it() -> None:
-    with observing.proxy() as proxy:
+    with observing.open_proxy() as proxy:
         proxy.serve("web", "db", affinity=10)
         proxy.port("web").counters.ended["C/H"] = 3
-        assert 'service="web"' in page(proxy)
-        size = len(samples(proxy))
+        assert 'service="web"' in await page(proxy)
+        size = len(await samples(proxy))
 
         for number in range(50):
             proxy.serve("db", f"passing-{number}", affinity=10)
         proxy.serve("db", affinity=10)
 
-        assert "web" not in page(proxy)
-        assert "passing" not in page(proxy)
-        assert len(samples(proxy)) < size
+        assert "web" not in await page(proxy)
+        assert "passing" not in await page(proxy)
+        assert len(await samples(proxy)) < size
 
 
 async def test_syncs_are_told_under_kube_proxys_names() -> None:
     recorded = (recordings.FOLDER / "iptables-mode.metrics.txt").read_text()
     buckets = re.compile(r'\nkubeproxy_sync_proxy_rules_duration_seconds_bucket\{le="(.*)"\}')
     with observing.proxy() as proxy:
-        assert samples(proxy)["kubeproxy_sync_proxy_rules_last_timestamp_seconds"] == 0
+        assert (await samples(proxy))["kubeproxy_sync_proxy_rules_last_timestamp_seconds"] == 0
 
         proxy.syncs.queue()
         proxy.serve("web")
 
-        assert buckets.findall(page(proxy)) == buckets.findall(recorded)
-        told = samples(proxy)
+        assert buckets.findall(await page(proxy)) == buckets.findall(recorded)
+        told = await samples(proxy)
     name = "kubeproxy_sync_proxy_rules"
     assert told[f"{name}_duration_seconds_count"] == 1
     assert told[f"{name}_last_queued_timestamp_seconds"] > 0
@@ -142,7 +143,7 @@ async def test_a_page_is_well_formed_and_complete() -> None:
     with observing.proxy() as proxy:
         proxy.serve(*(f"web-{number}" for number in range(3 * collector.PART + 1)))
 
-        text = page(proxy)
+        text = await page(proxy)
         families = list(parser.text_string_to_metric_families(text))
 
     headers = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)

@@ -114,6 +114,7 @@ async def test_recent_events_are_narrowed_as_services_are(asked: Asked) -> None:
     asked.proxy.serve("web", "db")
 
     async def told(**chosen: str) -> set[tuple[str, str]]:
+        await asked.proxy.refresh()
         return {(view["service"], view["reason"]) for view in await asked.fetch("events", **chosen)}
 
     assert {("web", "ServiceChanged"), ("db", "ServiceChanged")} <= await told()
@@ -220,13 +221,15 @@ async def test_a_watch_ends_with_the_proxy_in_a_sentence(tmp_path: Path) -> None
             await event(stream)
 
 
-async def test_affinity_tells_who_is_bound_where_and_for_how_long(asked: Asked) -> None:
-    asked.proxy.serve("web", "db", affinity=100)
-    asked.proxy.give("web", addresses.SocketAddress("10.1.0.1", 8080))
-    cluster = asked.proxy.port("web").balancer(forwarding.Scope.CLUSTER, addresses.Family.IPV4)
-    cluster.pick("192.0.2.1", asyncio.get_running_loop().time())
-
-    (view,) = await asked.fetch("affinity")
+async def test_affinity_tells_who_is_bound_where_and_for_how_long(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with observing.open_proxy() as proxy:
+        proxy.serve("web", "db", affinity=100)
+        proxy.give("web", addresses.SocketAddress("10.1.0.1", 8080))
+        cluster = proxy.port("web").balancer(forwarding.Scope.CLUSTER, addresses.Family.IPV4)
+        cluster.pick("192.0.2.1", asyncio.get_running_loop().time())
+        async with listening(proxy, path):
+            (view,) = await Asked(proxy, path).fetch("affinity")
 
     assert 0 < view.pop("expires_in_seconds") <= 100
     assert view == {
