@@ -9,6 +9,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog.testing
@@ -92,7 +93,18 @@ class Api:
 
     def access(self) -> kubeconfig.ClusterAccess:
         """How clients get here, once it has been started."""
-        return kubeconfig.ClusterAccess(self.server.url, "test", kubeconfig.User(token=TOKEN))
+        token = next(iter(self.server.tokens))
+        return kubeconfig.ClusterAccess(self.server.url, "test", kubeconfig.User(token=token))
+
+    def access_by_file(self, path: Path) -> kubeconfig.ClusterAccess:
+        """The same with a token that is read from `path`, where each new token is written."""
+
+        def write() -> None:
+            path.write_text(next(iter(self.server.tokens)))
+
+        write()
+        self.server.on_access_change(write)
+        return kubeconfig.ClusterAccess(self.server.url, "test", kubeconfig.User(token_file=path))
 
     async def reserve_port(self) -> None:
         """Settle the port for a server that is not there yet: it refuses until it is started."""
