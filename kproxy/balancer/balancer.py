@@ -115,6 +115,19 @@ class ServicePortBalancer:
         self._renew()
         return self._any_free and _holds_untried(self._active, tried)
 
+    def may_keep(self, _client: str, backend: addresses.SocketAddress) -> bool:
+        """Whether a client that was sent to `backend` would be sent there again, all the same.
+
+        Not if it has left the set or is barred, nor if it is boxed while another one is not.
+        """
+        found = self._members.get(backend)
+        if found is None or found.barred:
+            return False
+        if not found.boxed:
+            return True
+        self._renew()
+        return not self._any_free
+
     def update(self, backends: Sequence[addresses.SocketAddress]) -> None:
         """`update_steps`, all at once."""
         for _ in self.update_steps(backends):

@@ -4,8 +4,8 @@ Work is linear in the size of the objects: endpoints are joined with ports by on
 slices, and chosen by one pass over each port's endpoints. A pause comes after some 100 us.
 
 The frontends and endpoints of a Service are bounded (`Bounds`); frontends beyond the bound are
-listed with their state, not dropped. So are ports that this proxy does not serve (UDP, SCTP,
-headless Services, ExternalNames, another proxy's Services).
+listed with their state, not dropped. So are ports that this proxy does not serve (SCTP, headless
+Services, ExternalNames, another proxy's Services).
 """
 
 from collections import Counter
@@ -51,9 +51,13 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What is the same for all Services. `node` is this node's name, for the Local policies."""
+    """What is the same for all Services. `node` is this node's name, for the Local policies.
+
+    `protocols` are those that the data plane serves.
+    """
 
     portal: portal.Portal
+    protocols: frozenset[names.Protocol] = frozenset(names.Protocol)
     node: str = ""
     default_strategy: services.Strategy = services.Strategy.ROUND_ROBIN
     bounds: Bounds = Bounds()
@@ -115,13 +119,15 @@ def plans_for(
     served: list[services.ServicePort] = []
     reason = _why_unserved(service)
     ports = service.ports
+    protocols = sorted(options.protocols & options.portal.protocols)
     if reason and not ports:  # a row that stands for the Service
         ports = (services.ServicePort("", names.Protocol.TCP, 0),)
     for count, port in enumerate(ports, 1):
-        if not reason and port.protocol is names.Protocol.TCP:
+        if not reason and port.protocol in protocols:
             served.append(port)
         elif len(plans) < options.bounds.ports:
-            plan = _unserved(service, port, reason)
+            why = reason or f"{port.protocol} is not served: only {' and '.join(protocols)} are"
+            plan = _unserved(service, port, why)
             plans[plan.rule.name] = plan
         if count % _STRIDE == 0:
             yield
@@ -346,8 +352,7 @@ def _unserved(service: services.Service, port: services.ServicePort, reason: str
         family=addresses.family(service.cluster_ip),
     )
     rule = forwarding.Rule(name, (frontend,), forwarding.Policy())
-    detail = reason or f"{port.protocol.value} is not served: only TCP is"
-    place = Place(frontend, None, forwarding.FrontendState.NOT_SERVED, detail)
+    place = Place(frontend, None, forwarding.FrontendState.NOT_SERVED, reason)
     return PortPlan(rule, (place,), is_served=False)
 
 

@@ -104,10 +104,12 @@ def test_nothing_is_proxied_for(objects: Sequence[admission.Accepted]) -> None:
     assert rules_of(*objects, builders.sliced("web")) == {}
 
 
-def test_only_tcp_ports_have_rules() -> None:
+def test_only_tcp_and_udp_ports_have_rules() -> None:
     protocols = {"tcp": names.Protocol.TCP, "udp": names.Protocol.UDP, "sctp": names.Protocol.SCTP}
     ports = tuple(services.ServicePort(name, each, 53) for name, each in protocols.items())
-    assert list(rules_of(builders.service(ports=ports))) == [builders.port_of("web", "tcp")]
+    found = rules_of(builders.service(ports=ports))
+    assert [(name.port, name.protocol) for name in found] == list(protocols.items())[:2]
+    assert [rule.frontends[0].protocol for rule in found.values()] == ["TCP", "UDP"]
 
 
 def test_without_endpoints_there_is_a_rule_without_backends() -> None:
