@@ -142,7 +142,7 @@ class Server:
         shared = turns.Turns()
         await self._plane.refresh(plane.Part.PORTS, shared)
         plans = await shared.result(status.in_order(self.observed.proxier.known()))
-        return list(status.service_views(self.observed, plans))
+        return [view for view in status.service_views(self.observed, plans) if view is not None]
 
     def _bar_own_addresses(self) -> None:
         self._surface.bar_from(self._plane)
