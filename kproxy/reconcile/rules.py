@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from kproxy import errors
-from kproxy.model import addresses, forwarding, names
+from kproxy.model import addresses, forwarding, lifetimes, names, steps
 from kproxy.model.kinds import endpoints, service_kind, services
 from kproxy.portal import budget, portal
 from kproxy.reconcile import absence
@@ -135,7 +135,10 @@ def plans_for(
         return plans
     joined = yield from _join(sources)
     policy = forwarding.Policy(
-        service.strategy or options.default_strategy, service.affinity_seconds
+        service.strategy or options.default_strategy,
+        service.affinity_seconds,
+        service.lifetime,
+        service.proxy_protocol,
     )
     demands = []
     counted: Counter[int] = Counter()
@@ -157,7 +160,9 @@ def plans_for(
             options.node,
             _own_addresses(places),
         )
-        rule = forwarding.Rule(name, frontends, policy, tuple(_pools(chosen, share)))
+        pools = tuple(_pools(chosen, share))
+        spared = yield from _spared(found, pools, policy.lifetime.on_removed)
+        rule = forwarding.Rule(name, frontends, policy, pools, spared)
         plans[name] = PortPlan(
             rule,
             tuple(_with_admission(rule, place, options) for place in places),
@@ -177,6 +182,34 @@ def _pools(chosen: endpoints.Chosen, most: int) -> Iterator[forwarding.Pool]:
             yield forwarding.Pool(forwarding.Scope.CLUSTER, family, each.cluster[:most])
         if each.local:
             yield forwarding.Pool(forwarding.Scope.LOCAL, family, each.local[:most])
+
+
+def _spared(
+    found: Sequence[endpoints.Endpoint],
+    pools: Sequence[forwarding.Pool],
+    on_removed: lifetimes.OnEndpointRemoved,
+) -> Generator[None, None, tuple[addresses.SocketAddress, ...]]:
+    """The endpoints that are in no pool, and that are not removed for that.
+
+    One that is not ready may be ready again in a moment. One that is terminating will not: its
+    connections are to be drained while it still serves them, and reset only once it is gone.
+    """
+    if on_removed is lifetimes.OnEndpointRemoved.KEEP:
+        return ()
+    is_draining = on_removed is lifetimes.OnEndpointRemoved.DRAIN
+    used: set[addresses.SocketAddress] = set()
+    for pool in pools:
+        used.update(pool.backends)
+        yield
+    spared: list[addresses.SocketAddress] = []
+    for run in steps.runs(found):
+        spared += (
+            each.backend
+            for each in run
+            if each.backend not in used and not (is_draining and each.terminating)
+        )
+        yield
+    return tuple(spared)
 
 
 def _with_admission(rule: forwarding.Rule, place: Place, options: Options) -> Place:
