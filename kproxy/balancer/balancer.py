@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable, Collection, Iterator, KeysView, Sequence
 from typing import TypeVar
 
-from kproxy.balancer import affinity, member, penalty, strategies
-from kproxy.model import addresses, forwarding
+from kproxy.balancer import affinity, catalogue, loads, member, penalty, strategies
+from kproxy.model import addresses, forwarding, steps
 
 _STEP = 500
 """Backends dealt with in one step of an update: some 0.5 ms."""
@@ -24,12 +24,13 @@ class ServicePortBalancer:
 
     The *rotation* is every backend of the set, in an order shuffled at first sight. Picks go
     over the *active* ones: those outside the penalty box, or all of them when all are boxed, but
-    never those that are kproxy's own addresses. When the set, the strategy or a penalty changes,
-    the next pick makes the active list anew, beginning with the backend whose turn it was: many
-    changes at once cost no more than one.
+    never those that are kproxy's own addresses, nor those of weight 0. When the set, a weight, the
+    strategy or a penalty changes, the next pick makes the active list anew, beginning with the
+    backend whose turn it was: many changes at once cost no more than one.
 
     Subscribes to `box` for each of its backends; `close` ends that. `on_barred` is called with
     the backends found to be kproxy's own addresses, once for each stay of a backend in the set.
+    `counted` holds the connections of the service port, for strategies that go by them.
     """
 
     __slots__ = (
@@ -39,13 +40,17 @@ class ServicePortBalancer:
         "_box",
         "_choose",
         "_is_stale",
+        "_is_turn_taken",
+        "_loads",
         "_max_clients",
         "_members",
         "_on_barred",
         "_policy",
-        "_previous",
+        "_prepared",
         "_rng",
         "_rotation",
+        "_selection",
+        "_weights",
     )
 
     def __init__(
@@ -55,8 +60,10 @@ class ServicePortBalancer:
         rng: random.Random,
         max_affinity_clients: int = affinity.DEFAULT_MAX_CLIENTS,
         on_barred: Callable[[Sequence[addresses.SocketAddress]], None] = lambda _: None,
+        counted: loads.Loads | None = None,
     ) -> None:
         self._policy = policy
+        self._loads = loads.Loads() if counted is None else counted
         self._box = box
         self._rng = rng
         self._max_clients = max_affinity_clients
@@ -65,8 +72,12 @@ class ServicePortBalancer:
         self._rotation: list[member.Member] = []
         self._active: list[member.Member] = []
         self._any_free = False
-        self._choose: strategies.Chooser | None = None  # None while stale, and without backends
-        self._previous: strategies.Chooser | None = None  # knows whose turn it is, while stale
+        self._weights: dict[addresses.SocketAddress, int] = {}  # those that are not 1
+        self._selection: strategies.Selection | None = None
+        self._prepared: object = None  # what the strategy has prepared for the whole set
+        self._is_turn_taken = True  # the selection was asked whose turn it is, or there is none
+        # None while stale, without backends, and where the client decides.
+        self._choose: strategies.Chooser | None = None
         self._is_stale = False
         self._affinity: affinity.AffinityTable | None = None
         self._configure_affinity(policy.affinity_seconds)
@@ -77,18 +88,19 @@ class ServicePortBalancer:
         With affinity, the backend that `client` is bound to, whose window this restarts; the
         rotation does not move. A client without a binding gets the strategy's choice and is
         bound to it. So does one whose backend is boxed, while any other is not: no client pays
-        for an endpoint that is known to be dead.
+        for an endpoint that is known to be dead. And so does one whose backend is of weight 0.
         """
         choose = self._choose
         if choose is None:
-            choose = self._renew()
-            if choose is None:
+            selection = self._renew()
+            if selection is None:
                 return None
+            choose = selection.chooser_for(client)
         table = self._affinity
         if table is None:
             return choose().backend
         chosen = table.lookup(client, now)
-        if chosen is None or (chosen.boxed and (self._any_free or chosen.barred)):
+        if chosen is None or (chosen.boxed and (self._any_free or not chosen.is_usable)):
             chosen = choose()
             table.bind(client, chosen, now)
         return chosen.backend
@@ -102,10 +114,10 @@ class ServicePortBalancer:
         next in rotation once more. `client` is re-bound to it (upstream's sessionAffinityReset,
         docs/behaviour.md section 2, item 6).
         """
-        choose = self._renew()
-        if choose is None:
+        selection = self._renew()
+        if selection is None:
             return None
-        chosen = self._draw_untried(choose, tried) or choose()
+        chosen = self._draw_untried(selection, client, tried) or selection.chooser_for(client)()
         if self._affinity is not None:
             self._affinity.bind(client, chosen, now)
         return chosen.backend
@@ -115,26 +127,26 @@ class ServicePortBalancer:
         self._renew()
         return self._any_free and _holds_untried(self._active, tried)
 
-    def may_keep(self, _client: str, backend: addresses.SocketAddress) -> bool:
-        """Whether a client that was sent to `backend` would be sent there again, all the same.
-
-        Not if it has left the set or is barred, nor if it is boxed while another one is not.
-        """
-        found = self._members.get(backend)
-        if found is None or found.barred:
-            return False
-        if not found.boxed:
-            return True
-        self._renew()
-        return not self._any_free
-
-    def update(self, backends: Sequence[addresses.SocketAddress]) -> None:
+    def update(
+        self,
+        backends: Sequence[addresses.SocketAddress],
+        weights: Sequence[int] = (),
+        policy: forwarding.Policy | None = None,
+    ) -> None:
         """`update_steps`, all at once."""
-        for _ in self.update_steps(backends):
+        for _ in self.update_steps(backends, weights, policy):
             pass
 
-    def update_steps(self, backends: Sequence[addresses.SocketAddress]) -> Iterator[None]:
+    def update_steps(
+        self,
+        backends: Sequence[addresses.SocketAddress],
+        weights: Sequence[int] = (),
+        policy: forwarding.Policy | None = None,
+    ) -> Iterator[None]:
         """Replace the set of backends; duplicates count once. An equal set changes nothing.
+
+        `weights` are those of `backends`, one for one; without any all are 1. `policy` is followed
+        from the same moment on, as by `configure`.
 
         The backends that stay keep their order, their turn and their clients. New ones come in
         shuffled, at the end of the rotation. The bindings of those that left are void, and stay
@@ -144,9 +156,13 @@ class ServicePortBalancer:
         two steps others may run, and pick among the old set or the new one, never a mixture.
         Every step must be taken, before another update begins.
         """
+        policy = policy or self._policy
         wanted = dict.fromkeys(backends)
+        weight_of = {each: n for each, n in zip(backends, weights, strict=False) if n != 1}
         members = self._members
-        if wanted.keys() == members.keys():
+        is_same_set = wanted.keys() == members.keys() and weight_of == self._weights
+        if is_same_set and policy.strategy is self._policy.strategy:
+            self.configure(policy)
             return
         yield
         added = [backend for backend in wanted if backend not in members]
@@ -163,14 +179,35 @@ class ServicePortBalancer:
         barred = [m.backend for m in new if m.boxed and self._bar(m)]
         if barred:
             self._on_barred(barred)
-        rotation = self._take_rotation()
-        staying = [m for m in rotation if m.backend in wanted] if gone else rotation
-        self._rotation = staying + new
+        staying = [m for m in self._rotation if m.backend in wanted] if gone else self._rotation
+        weighed = [m for m in (*staying, *new) if weight_of.get(m.backend, 1)]
+        prepared = yield from catalogue.STRATEGIES[policy.strategy].prepare(weighed, weight_of)
+        self._swap(frozenset(gone), new, weight_of, policy)
+        self._prepared = prepared
         yield
         self._renew()
         for part_gone in _parts(gone):
             yield
             self._retire(part_gone)
+
+    def _swap(
+        self,
+        gone: Collection[member.Member],
+        new: list[member.Member],
+        weight_of: dict[addresses.SocketAddress, int],
+        policy: forwarding.Policy,
+    ) -> None:
+        """From one moment to the next, the set, its weights and the policy are others."""
+        rotation = self._take_rotation()
+        staying = [m for m in rotation if m not in gone] if gone else rotation
+        self._rotation = staying + new
+        if weight_of or self._weights:
+            for each in self._rotation:
+                weight = weight_of.get(each.backend, 1)
+                if weight != each.weight:
+                    self._weigh(each, weight)
+        self._weights = weight_of
+        self.configure(policy)
 
     def configure(self, policy: forwarding.Policy) -> None:
         """Follow a changed policy, from the next connection on.
@@ -182,6 +219,7 @@ class ServicePortBalancer:
         """
         if policy.strategy is not self._policy.strategy:
             self._invalidate()
+            self._prepared = None
         self._policy = policy
         self._configure_affinity(policy.affinity_seconds)
 
@@ -195,7 +233,7 @@ class ServicePortBalancer:
         changed = self._members.get(backend)
         if changed is None:
             return
-        changed.boxed = boxed
+        changed.boxed = boxed or not changed.weight
         if self._bar(changed):
             self._on_barred((backend,))
         self._invalidate()
@@ -221,7 +259,7 @@ class ServicePortBalancer:
         return tuple(m.backend for m in self._active)
 
     def is_free(self, backend: addresses.SocketAddress) -> bool:
-        """Whether `backend` is in the set, outside the penalty box, and not barred."""
+        """Whether `backend` is in the set, outside the penalty box, not barred, not of weight 0."""
         found = self._members.get(backend)
         return found is not None and not found.boxed
 
@@ -230,37 +268,52 @@ class ServicePortBalancer:
         """The affinity table, to read and to sweep; None without affinity."""
         return self._affinity
 
+    def _weigh(self, each: member.Member, weight: int) -> None:
+        each.weight = weight
+        is_barred = self._box.owner(each.backend) is not None
+        each.boxed = not weight or is_barred or each.backend in self._box
+
     def _take_rotation(self) -> list[member.Member]:
         """Every member in rotation order, beginning with the one whose turn it is.
 
         This uses up that turn: the caller must make what becomes of the list the rotation.
         """
         self._invalidate()
-        rotation = self._rotation
-        if self._previous is not None:
-            turn = rotation.index(self._previous())
-            rotation = rotation[turn:] + rotation[:turn]
-            self._previous = None
-        return rotation
+        if self._selection is None or self._is_turn_taken:
+            return self._rotation
+        self._is_turn_taken = True
+        return self._selection.in_turn(self._rotation)
 
     def _invalidate(self) -> None:
         """The active list is out of date; the next pick makes a new one."""
-        if self._choose is not None:
-            self._previous, self._choose = self._choose, None
+        self._choose = None
         self._is_stale = True
 
-    def _renew(self) -> strategies.Chooser | None:
-        """The chooser over the active members, made anew if it is stale; None without any."""
-        if self._is_stale:
-            self._rotation = rotation = self._take_rotation()
-            self._is_stale = False
-            usable = [m for m in rotation if not m.barred]
-            free = [m for m in usable if not m.boxed]
-            self._any_free = bool(free)
-            self._active = free or usable
-            strategy = strategies.STRATEGIES[self._policy.strategy]
-            self._choose = strategy(self._active, self._rng) if self._active else None
-        return self._choose
+    def _renew(self) -> strategies.Selection | None:
+        """The selection over the active members, made anew if it is stale; None without any."""
+        if not self._is_stale:
+            return self._selection
+        self._rotation = rotation = self._take_rotation()
+        usable = [m for m in rotation if m.is_usable]
+        free = [m for m in usable if not m.boxed]
+        self._any_free = bool(free)
+        self._active = free or usable
+        self._is_stale = self._is_turn_taken = False
+        previous, self._selection = self._selection, None
+        if self._active:
+            self._selection = self._select(previous)
+            self._choose = self._selection.choose
+        if previous is not None and previous is not self._selection:
+            previous.close()
+        return self._selection
+
+    def _select(self, previous: strategies.Selection | None) -> strategies.Selection:
+        strategy = catalogue.STRATEGIES[self._policy.strategy]
+        if self._prepared is None:
+            whole = [m for m in self._rotation if m.weight]
+            self._prepared = steps.at_once(strategy.prepare(whole, self._weights))
+        context = strategies.Context(self._rng, self._loads, self._prepared, previous)
+        return strategy.select(self._active, context)
 
     def _bar(self, each: member.Member) -> bool:
         """Whether a member has just been found to be one of kproxy's own addresses."""
@@ -297,23 +350,18 @@ class ServicePortBalancer:
             self._affinity.ttl = seconds
 
     def _draw_untried(
-        self, choose: strategies.Chooser, tried: Sequence[addresses.SocketAddress]
+        self, selection: strategies.Selection, client: str, tried: Sequence[addresses.SocketAddress]
     ) -> member.Member | None:
-        """A member that is not in `tried`, by the strategy where that can be had cheaply.
-
-        Active members are distinct, so a rotation meets an untried one within one draw more
-        than there are tried ones. Other strategies may be unlucky that often.
-        """
-        untried: list[member.Member]
+        """A member that is not in `tried`, by the strategy where that can be had cheaply."""
         if _holds_untried(self._active, tried):
-            for _ in range(len(tried) + 1):
-                drawn = choose()
-                if drawn.backend not in tried:
-                    return drawn
+            other = selection.choose_other(client, tried)
+            if other is not None:
+                return other
             untried = [m for m in self._active if m.backend not in tried]
         else:
-            untried = [m for m in self._rotation if m.backend not in tried and not m.barred]
-        return self._rng.choice(untried) if untried else None
+            untried = [m for m in self._rotation if m.backend not in tried and m.is_usable]
+        weights = [m.weight for m in untried]
+        return self._rng.choices(untried, weights)[0] if untried else None
 
 
 def _parts(whole: Sequence[_Item]) -> Iterator[Sequence[_Item]]:

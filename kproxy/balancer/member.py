@@ -1,6 +1,11 @@
 """A backend's membership in one balancer, from the update that adds it to the one without it."""
 
+from typing import TYPE_CHECKING
+
 from kproxy.model import addresses
+
+if TYPE_CHECKING:
+    from kproxy.balancer import loads
 
 
 class Member:
@@ -10,15 +15,26 @@ class Member:
     if its `alive` is false, and need not be searched for (docs/faults.md A05).
     """
 
-    __slots__ = ("alive", "backend", "barred", "boxed", "clients")
+    __slots__ = ("alive", "backend", "barred", "boxed", "clients", "load", "weight")
 
-    def __init__(self, backend: addresses.SocketAddress, *, boxed: bool = False) -> None:
+    def __init__(
+        self, backend: addresses.SocketAddress, *, boxed: bool = False, weight: int = 1
+    ) -> None:
         self.backend = backend
         self.alive = True
         """Whether the backend is in the set. Once False, never True again."""
         self.boxed = boxed
-        """Whether the backend is in the penalty box, or barred."""
+        """Whether the backend is in the penalty box, or not usable."""
         self.barred = False
         """Whether the backend is one of kproxy's own addresses, which are never dialled."""
         self.clients = 0
         """How many entries of the balancer's affinity table point here."""
+        self.weight = weight
+        """Its share of new connections in proportion to the other members'; 0 for none."""
+        self.load: loads.Load | None = None
+        """The connections to the backend; None unless a strategy counts them."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether new connections may go here at all."""
+        return self.weight > 0 and not self.barred

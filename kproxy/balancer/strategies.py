@@ -1,52 +1,118 @@
 """How an endpoint is chosen for a connection that no affinity entry decides.
 
-A strategy is a function: members in, a chooser out. The chooser is called once for each new
-connection, so it must be O(1) and must not allocate. It is thrown away when the list changes,
-and a new one is made; what a strategy wants to remember longer it keeps in the members.
+A strategy makes a *selection* over the members that picks go over. The selection is asked once
+for each new connection, so it must not look at every member. It is thrown away when the list
+changes, and a new one is made, which may take over what the old one knew.
 """
 
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
-from kproxy.balancer import member
-from kproxy.model.kinds import services
+from kproxy.balancer import loads, member
+from kproxy.model import addresses
 
-Chooser = Callable[[], member.Member]
+Chooser: TypeAlias = Callable[[], member.Member]
+Members: TypeAlias = Sequence[member.Member]
+Weights: TypeAlias = Mapping[addresses.SocketAddress, int]
+Tried: TypeAlias = Collection[addresses.SocketAddress]
 
 
-class Strategy(Protocol):
-    """Makes a chooser over `members`."""
+class Selection:
+    """A strategy at work over some members. They are at least one, and of positive weight."""
 
-    def __call__(self, members: Sequence[member.Member], rng: random.Random, /) -> Chooser:
-        """A chooser over `members`, which are at least one, are in rotation order, and stay as
-        they are; the first one's turn is next.
+    choose: Chooser | None
+    """The next choice; None if the client decides. The balancer calls it without a detour."""
+
+    def chooser_for(self, _client: str) -> Chooser:
+        """The same as `choose`, unless the client decides."""
+        assert self.choose is not None
+        return self.choose
+
+    def choose_other(self, client: str, tried: Tried) -> member.Member | None:
+        """A choice that is not in `tried`, which are few; None if none was met in some draws.
+
+        Members are distinct, so a rotation meets an untried one within one draw more than there
+        are tried ones. Other strategies may be unlucky that often.
         """
+        choose = self.chooser_for(client)
+        for _ in range(len(tried) + 1):
+            drawn = choose()
+            if drawn.backend not in tried:
+                return drawn
+        return None
+
+    def in_turn(self, rotation: list[member.Member]) -> list[member.Member]:
+        """`rotation`, which has these members and maybe others, beginning with who is next.
+
+        The selection is of no use afterwards.
+        """
+        return rotation
+
+    def close(self) -> None:
+        """Another selection takes its place. May be called twice."""
 
 
-def round_robin(members: Sequence[member.Member], _rng: random.Random, /) -> Chooser:
+class Context(NamedTuple):
+    """What a selection is made with.
+
+    `counted` is None unless the strategy counts. `prepared` is what `Strategy.prepare` returned for
+    the set that the members are taken from. `previous` is the selection before, whatever its
+    strategy was.
+    """
+
+    rng: random.Random
+    counted: loads.Loads | None = None
+    prepared: object = None
+    previous: Selection | None = None
+
+
+def _nothing(_members: Members, _weights: Weights, /) -> Generator[None, None, object]:
+    """Prepares nothing."""
+    yield from ()
+    return ()
+
+
+class Strategy(NamedTuple):
+    """How selections are made. The members are in rotation order; the first one's turn is next.
+
+    `prepare` does in steps what takes long for a large set. It gets every member whose weight is
+    to be above 0, and the weights to come that are not 1. `counts` says whether the selections go
+    by the connections that each member has.
+    """
+
+    select: Callable[[Members, Context], Selection]
+    prepare: Callable[[Members, Weights], Generator[None, None, object]] = _nothing
+    counts: bool = False
+
+
+class Rotation(Selection):
     """Strict rotation, as in userspace mode (docs/behaviour.md row 23; section 2, item 2).
 
     Any run of picks gives each member its share, at most one apart. `itertools.cycle` rotates
     in C, in two thirds of the time of a Python index.
     """
-    return itertools.cycle(members).__next__
+
+    def __init__(self, members: Members) -> None:
+        self.choose: Chooser = itertools.cycle(members).__next__
+
+    def in_turn(self, rotation: list[member.Member]) -> list[member.Member]:
+        """See `Selection`."""
+        turn = rotation.index(self.choose())
+        return rotation[turn:] + rotation[:turn]
 
 
-def uniform_random(members: Sequence[member.Member], rng: random.Random, /) -> Chooser:
+class Draw(Selection):
     """Every member equally likely, each time anew, as in iptables mode (row 23)."""
-    draw = rng.random
-    count = len(members)
 
-    def choose() -> member.Member:
-        return members[int(draw() * count)]
-
-    return choose
+    def __init__(self, members: Members, rng: random.Random) -> None:
+        draw = rng.random
+        count = len(members)
+        self.choose: Chooser = lambda: members[int(draw() * count)]
 
 
-STRATEGIES: Mapping[services.Strategy, Strategy] = {
-    services.Strategy.ROUND_ROBIN: round_robin,
-    services.Strategy.RANDOM: uniform_random,
-}
-"""Every strategy that a policy can name."""
+def are_equal(members: Members) -> bool:
+    """Whether all members have the same weight."""
+    weight = members[0].weight
+    return all(each.weight == weight for each in members)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from kproxy.model import addresses, lifetimes, names
+from kproxy.model import addresses, names
 from kproxy.model.kinds import services
 
 
@@ -100,25 +100,24 @@ class PortalAddress(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How endpoints are chosen, and what holds for the connections to them.
-
-    `affinity_seconds` is None without ClientIP affinity. `proxy_protocol` is None unless endpoints
-    are told of their clients.
-    """
+    """How endpoints are chosen. `affinity_seconds` is None without ClientIP affinity."""
 
     strategy: services.Strategy = services.Strategy.ROUND_ROBIN
     affinity_seconds: int | None = None
-    lifetime: lifetimes.Lifetime = lifetimes.UNLIMITED
-    proxy_protocol: lifetimes.ProxyProtocol | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The backends of one scope and family, in order, without duplicates."""
+    """The backends of one scope and family, in order, without duplicates.
+
+    `weights` are those of the backends, one for one; empty if all are 1. A backend of weight 0 gets
+    no new connections. Not all are 0.
+    """
 
     scope: Scope
     family: addresses.Family
     backends: tuple[addresses.SocketAddress, ...]
+    weights: tuple[int, ...] = ()
 
 
 def backends_of(
@@ -144,9 +143,6 @@ class Rule:
     frontends: tuple[Frontend, ...]
     policy: Policy
     pools: tuple[Pool, ...] = ()
-    spared: tuple[addresses.SocketAddress, ...] = ()
-    """Endpoints in no pool whose connections go on whatever `Lifetime.on_removed` says: those that
-    are not ready, for instance. Empty while it says KEEP."""
 
     def backends(
         self, scope: Scope, family: addresses.Family = addresses.Family.IPV4
@@ -174,16 +170,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class SetBackends:
-    """Balance `name` over these backends by this policy; keeps what did not change.
-
-    Connections to backends that are in no pool and not `spared` are dealt with as the policy's
-    `Lifetime.on_removed` says.
-    """
+    """Balance `name` over these backends by this policy; keeps what did not change."""
 
     name: names.ServicePortName
     policy: Policy
     pools: tuple[Pool, ...] = ()
-    spared: tuple[addresses.SocketAddress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,10 +49,9 @@ class Abort(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """Up, first: the data plane works, and may have so many frontends, of these protocols."""
+    """Up, first: the data plane works, and may have so many frontends."""
 
     max_listeners: int
-    protocols: frozenset[names.Protocol]
     totals: snapshots.Totals
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import fractions
 import random
 from collections.abc import Sequence
 
@@ -9,11 +10,12 @@ import hypothesis
 from hypothesis import stateful
 from hypothesis import strategies as st
 
-from kproxy.balancer import balancer, penalty
+from kproxy.balancer import balancer, loads, penalty
 from kproxy.model import addresses, forwarding
 from kproxy.model.kinds import services
 
 BACKENDS = [addresses.SocketAddress(f"10.0.0.{i}", 80) for i in range(1, 6)]
+WEIGHTS = [0, 1, 2, 9]
 CLIENTS = [f"192.0.2.{i}" for i in range(1, 7)]
 MAX_CLIENTS = 4
 
@@ -38,18 +40,29 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
         self.now = 0.0
         self.policy = forwarding.Policy()
         self.box = penalty.PenaltyBox()
-        self.balancer = balancer.ServicePortBalancer(
-            self.policy, self.box, random.Random(5), MAX_CLIENTS
-        )
         self.present: set[addresses.SocketAddress] = set()
         self.boxed: set[addresses.SocketAddress] = set()
         self.bound: dict[str, Bound] = {}  # the most recently used last
         self.shares: collections.Counter[addresses.SocketAddress] = collections.Counter()
+        self.weights: dict[addresses.SocketAddress, int] = {}
+        self.counted = loads.Loads()
+        self.balancer = balancer.ServicePortBalancer(
+            self.policy, self.box, random.Random(5), MAX_CLIENTS, counted=self.counted
+        )
+        self.connections: list[tuple[addresses.SocketAddress, loads.Load]] = []
 
     # What the model says.
 
+    def usable(self) -> set[addresses.SocketAddress]:
+        return {each for each in self.present if self.weights.get(each, 1)}
+
     def active(self) -> set[addresses.SocketAddress]:
-        return (self.present - self.boxed) or self.present
+        return (self.usable() - self.boxed) or self.usable()
+
+    def load(self, backend: addresses.SocketAddress) -> fractions.Fraction:
+        """What `backend` would have with one connection more, for its weight."""
+        count = sum(at == backend for at, _ in self.connections)
+        return fractions.Fraction(count + 1, self.weights.get(backend, 1))
 
     def holds(self, client: str) -> bool:
         """Whether `client` must get the backend that it had."""
@@ -93,7 +106,7 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
     @stateful.rule(client=st.sampled_from(CLIENTS))
     def pick(self, client: str) -> None:
         picked = self.balancer.pick(client, self.now)
-        if not self.present:
+        if not self.usable():
             assert picked is None
             return
         assert picked in self.active()
@@ -103,28 +116,45 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
             self.shares.clear()
         else:
             self.shares[picked] += 1
+            if self.policy.strategy is services.Strategy.LEAST_CONNECTIONS:
+                assert self.load(picked) == min(map(self.load, self.active()))
         self.note(client, picked)
+        self.connections.append((picked, self.counted.moved(None, picked)))
+
+    @stateful.precondition(lambda self: self.connections)
+    @stateful.rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        """A connection ends."""
+        self.connections.pop(data.draw(st.integers(0, len(self.connections) - 1)))[1].leave()
 
     @stateful.rule(
         client=st.sampled_from(CLIENTS), tried=st.lists(st.sampled_from(BACKENDS), max_size=5)
     )
     def repick(self, client: str, tried: list[addresses.SocketAddress]) -> None:
-        free = self.present - self.boxed
+        free = self.usable() - self.boxed
         assert self.balancer.has_alternative(client, tried) is bool(free - set(tried))
         picked = self.balancer.repick(client, tried, self.now)
-        if not self.present:
+        if not self.usable():
             assert picked is None
             return
-        untried = self.present - set(tried)
+        untried = self.usable() - set(tried)
         assert picked in ((untried & free) or untried or self.active())
         self.shares.clear()
         self.note(client, picked)
 
-    @stateful.rule(members=st.lists(st.sampled_from(BACKENDS)))
-    def update(self, members: Sequence[addresses.SocketAddress]) -> None:
-        if set(members) != self.present:
-            self.shares.clear()
-        self.balancer.update(members)
+    @stateful.rule(
+        members=st.lists(st.sampled_from(BACKENDS)),
+        weights=st.none() | st.dictionaries(st.sampled_from(BACKENDS), st.sampled_from(WEIGHTS)),
+    )
+    def update(
+        self,
+        members: Sequence[addresses.SocketAddress],
+        weights: dict[addresses.SocketAddress, int] | None = None,
+    ) -> None:
+        self.weights = weights or {}
+        self.shares.clear()
+        given = [] if weights is None else [weights.get(each, 1) for each in members]
+        self.balancer.update(members, given)
         self.present = set(members)
         self.boxed &= self.present
         for bound in self.bound.values():
@@ -159,15 +189,27 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
     @stateful.rule(
         strategy=st.sampled_from(services.Strategy),
         seconds=st.sampled_from([None, 1, 10, 11, 60]),
+        together=st.booleans(),
     )
-    def configure(self, strategy: services.Strategy, seconds: int | None) -> None:
+    def configure(
+        self, strategy: services.Strategy, seconds: int | None, *, together: bool
+    ) -> None:
         if strategy is not self.policy.strategy:
             self.shares.clear()
         self.policy = forwarding.Policy(strategy, seconds)
-        self.balancer.configure(self.policy)
+        self.configure_by(self.policy, together=together)
         if seconds is None:
             self.bound.clear()
         self.expire()
+
+    def configure_by(self, policy: forwarding.Policy, *, together: bool) -> None:
+        """By itself, or together with the set as it is."""
+        if not together:
+            self.balancer.configure(policy)
+            return
+        members = list(self.present)
+        weights = [self.weights.get(each, 1) for each in members]
+        self.balancer.update(members, weights, policy)
 
     # What is always so.
 
@@ -181,9 +223,33 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
 
     @stateful.invariant()
     def round_robin_shares_are_at_most_one_apart(self) -> None:
-        if self.policy.strategy is services.Strategy.ROUND_ROBIN and self.present:
+        weights = {self.weights.get(each, 1) for each in self.active()}
+        if self.policy.strategy is services.Strategy.ROUND_ROBIN and len(weights) == 1:
             shares = [self.shares[backend] for backend in self.active()]
             assert max(shares) - min(shares) <= 1
+
+    @stateful.invariant()
+    def loads_are_the_open_connections(self) -> None:
+        counts = collections.Counter(at for at, _ in self.connections)
+        assert {each: self.counted.of(each).count for each in BACKENDS} == {
+            each: counts[each] for each in BACKENDS
+        }
+
+    @stateful.invariant()
+    def source_hash_sends_every_client_where_a_fresh_start_would(self) -> None:
+        if (
+            self.policy.strategy is not services.Strategy.SOURCE_HASH
+            or self.policy.affinity_seconds is not None
+        ):
+            return
+        fresh = balancer.ServicePortBalancer(
+            self.policy, penalty.PenaltyBox(), random.Random(6), MAX_CLIENTS
+        )
+        active = sorted(self.active())
+        fresh.update(active, [self.weights.get(each, 1) for each in active])
+        for client in CLIENTS:
+            assert self.balancer.pick(client, self.now) == fresh.pick(client, self.now)
+        fresh.close()
 
     @stateful.invariant()
     def the_affinity_table_is_bounded_and_names_only_what_is_there(self) -> None:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from kproxy.balancer import member, strategies
+from kproxy.balancer import catalogue, member, strategies
 from kproxy.model import addresses
 from kproxy.model.kinds import services
 
@@ -16,19 +16,19 @@ def members(count: int) -> list[member.Member]:
 
 
 def test_every_strategy_a_policy_can_name_exists() -> None:
-    assert set(strategies.STRATEGIES) == set(services.Strategy)
+    assert set(catalogue.STRATEGIES) == set(services.Strategy)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_round_robin_is_a_strict_rotation_from_the_first_member(count: int) -> None:
     rotation = members(count)
-    choose = strategies.round_robin(rotation, random.Random(1))
+    choose = strategies.Rotation(rotation).choose
     assert [choose() for _ in range(3 * count)] == rotation * 3
 
 
 @pytest.mark.parametrize("picks", [1, 2, 3, 4, 5, 99, 100, 101])
 def test_round_robin_spread_is_at_most_one(picks: int) -> None:
-    choose = strategies.round_robin(members(4), random.Random(1))
+    choose = strategies.Rotation(members(4)).choose
     shares = collections.Counter(choose() for _ in range(picks))
     assert max(shares.values()) - picks // 4 <= 1
     assert len(shares) == min(picks, 4)
@@ -45,14 +45,14 @@ def chi_square(counts: collections.Counter[object], cells: int) -> float:
 
 @pytest.mark.parametrize("count", [2, 3, 10])
 def test_random_is_uniform(count: int) -> None:
-    choose = strategies.uniform_random(members(count), random.Random(20))
+    choose = strategies.Draw(members(count), random.Random(20)).choose
     shares: collections.Counter[object] = collections.Counter(choose() for _ in range(30_000))
     assert len(shares) == count
     assert chi_square(shares, count) < CHI_SQUARE[count - 1]
 
 
 def test_random_picks_do_not_depend_on_the_pick_before() -> None:
-    choose = strategies.uniform_random(members(3), random.Random(21))
+    choose = strategies.Draw(members(3), random.Random(21)).choose
     drawn = [choose() for _ in range(30_001)]
     repeats: collections.Counter[object] = collections.Counter(
         before is after for before, after in itertools.pairwise(drawn)
@@ -77,4 +77,4 @@ class EdgeRandom(random.Random):
 @pytest.mark.parametrize("count", [1, 3, 5, 1000])
 def test_random_stays_inside_the_list_at_the_edge_of_its_range(count: int) -> None:
     rotation = members(count)
-    assert strategies.uniform_random(rotation, EdgeRandom())() is rotation[-1]
+    assert strategies.Draw(rotation, EdgeRandom()).choose() is rotation[-1]

@@ -308,7 +308,7 @@ def test_help_of_run_names_every_flag_in_full_and_its_default(folder: Path) -> N
         "--metrics-bind-address",
         "--namespace NS",
         "--portal <loopback>",
-        "--strategy <round-robin|random>",
+        "--strategy <round-robin|random|least-connections|power-of-two|source-hash>",
         "--hostname-override NAME",
         "--allow-loopback-endpoints",
         "--ready-file PATH",

@@ -486,3 +486,75 @@ async def test_a_fact_names_the_first_endpoints_and_counts_the_others() -> None:
     web, first = str(WEB), tuple(sorted(many)[: events.NAMED])
     assert added == events.EndpointsChanged(added.at, web, first, (), 2000, 2000 - events.NAMED)
     assert removed == events.EndpointsChanged(removed.at, web, (), many[:5], 1995)
+
+
+LEAST = forwarding.Policy(services.Strategy.LEAST_CONNECTIONS)
+
+
+async def test_least_connections_goes_by_the_open_connections(
+    plane: in_process.InProcessPlane,
+    backends: tuple[addresses.SocketAddress, ...],
+    address: addresses.SocketAddress,
+) -> None:
+    plane.send(sets(backends[:2], policy=LEAST))
+    plane.send(opens(WEB, CLUSTER_IP, address))
+    async with contextlib.AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(connected(address)) for _ in range(4)]
+        assert sorted(each.backend for each in opened) == sorted([*backends[:2]] * 2)
+        plane.send(sets(backends[:3], policy=LEAST))
+        for _ in range(2):
+            new = await stack.enter_async_context(connected(address))
+            assert new.backend == backends[2]
+    # All have ended: those that begin take turns again.
+    async with contextlib.AsyncExitStack() as stack:
+        several = [await stack.enter_async_context(connected(address)) for _ in range(3)]
+        assert {each.backend for each in several} == set(backends[:3])
+
+
+async def test_connections_are_counted_from_when_the_strategy_is_set(
+    plane: in_process.InProcessPlane,
+    backends: tuple[addresses.SocketAddress, ...],
+    address: addresses.SocketAddress,
+) -> None:
+    plane.send(sets(backends[:2]))
+    plane.send(opens(WEB, CLUSTER_IP, address))
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(connected(address))
+        plane.send(sets(backends[:2], policy=LEAST))
+        first = await stack.enter_async_context(connected(address))
+        second = await stack.enter_async_context(connected(address))
+        assert {first.backend, second.backend} == set(backends[:2])
+        plane.send(sets(backends[:2]))
+        await stack.enter_async_context(connected(address))
+
+
+async def test_dials_that_fail_or_are_given_up_are_not_counted_for_ever(
+    plane: in_process.InProcessPlane,
+    backends: tuple[addresses.SocketAddress, ...],
+    address: addresses.SocketAddress,
+) -> None:
+    dead = free_address("127.81.0.9")
+    plane.send(sets((dead, *backends[:2]), policy=LEAST))
+    plane.send(opens(WEB, CLUSTER_IP, address))
+    for _ in range(6):
+        await reached(address)
+    state = plane.port(WEB)
+    assert state is not None
+    target = state.target(CLUSTER_IP)
+    assert target.loads is not None
+    counted = {each: state.loads.of(each).count for each in (dead, *backends[:2])}
+    assert set(counted.values()) == {0}
+
+
+async def test_weights_split_the_connections(
+    plane: in_process.InProcessPlane,
+    backends: tuple[addresses.SocketAddress, ...],
+    address: addresses.SocketAddress,
+) -> None:
+    family = addresses.Family.IPV4
+    pool = forwarding.Pool(SCOPE.CLUSTER, family, tuple(sorted(backends[:3])), (3, 1, 0))
+    plane.send(forwarding.SetBackends(WEB, forwarding.Policy(), (pool,)))
+    plane.send(opens(WEB, CLUSTER_IP, address))
+    met = [await reached(address) for _ in range(8)]
+    assert [met.count(each) for each in pool.backends] == [6, 2, 0]
+    assert not plane.endpoint(WEB, pool.backends[2]).is_used

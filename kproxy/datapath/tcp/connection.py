@@ -1,7 +1,7 @@
 """One proxied connection from accept to end."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from kproxy import events, metrics
 from kproxy.datapath import poller, syscalls
@@ -24,10 +24,24 @@ class Picker(Protocol):
         """Whether a backend is left for `client`, neither in `tried` nor known to be failing."""
 
 
+class Load(Protocol):
+    """The connections to one backend, as a strategy counts them."""
+
+    def leave(self) -> None:
+        """A connection that was counted has ended."""
+
+
+class Loads(Protocol):
+    """Counts the connections to each backend of a service port, from the dial on."""
+
+    def moved(self, held: Any, backend: addresses.SocketAddress, /) -> Load:
+        """A connection is dialled to `backend`. `held` is what this gave at its dial before."""
+
+
 class Target:
     """Where a listener's connections go: a picker, and the counters of its service port."""
 
-    __slots__ = ("counters", "name", "picker", "text")
+    __slots__ = ("counters", "loads", "name", "picker", "text")
 
     def __init__(
         self,
@@ -39,6 +53,8 @@ class Target:
         self.text = str(name)
         """The name, as logs and facts show it."""
         self.picker = picker
+        self.loads: Loads | None = None
+        """Set while the picker goes by the number of connections."""
         self.counters = counters or metrics.ServicePortCounters(halfclose.REASONS)
 
 
@@ -64,6 +80,7 @@ class Connection:
         "client_port",
         "dial",
         "is_prompt",
+        "load",
         "progress_at",
         "reason",
         "seen",
@@ -92,6 +109,8 @@ class Connection:
         self.backend: addresses.SocketAddress | None = None
         self.tally: metrics.EndpointCounters | None = None
         """The backend's counters; None until it is connected."""
+        self.load: Load | None = None
+        """Where it is counted, if the strategy counts."""
         self.dial: PendingDial | None = None
         """The dial under way, if it did not complete at once."""
         self.reason: halfclose.Reason | None = None
@@ -230,6 +249,8 @@ class Connection:
         counters = self.target.counters
         counters.active -= 1
         counters.ended[reason] += 1
+        if self.load is not None:
+            self.load.leave()
         client = self.client
         server = self.server
         counters.bytes_from_clients += client.moved

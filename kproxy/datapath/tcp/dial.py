@@ -253,6 +253,8 @@ class Dialer:
         self, conn: connection.Connection, backend: addresses.SocketAddress, attempts: Attempts
     ) -> syscalls.StreamSocket | None:
         """Begin a connect and return its socket; None when it failed and that was dealt with."""
+        if conn.target.loads is not None:
+            conn.load = conn.target.loads.moved(conn.load, backend)
         try:
             sock = self._shared.kernel.stream_socket(backend)
         except OSError as error:
@@ -487,9 +489,7 @@ class Dialer:
             self._schedule(min(heads))
 
 
-def met_itself(
-    sock: syscalls.StreamSocket | syscalls.DatagramSocket, backend: addresses.SocketAddress
-) -> bool:
+def met_itself(sock: syscalls.StreamSocket, backend: addresses.SocketAddress) -> bool:
     """Whether the kernel connected a socket to itself.
 
     A dial to an ephemeral port without a listener can be given that very port as its own,

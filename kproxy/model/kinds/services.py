@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from kproxy.model import lifetimes, names
+from kproxy.model import names
 
 DEFAULT_AFFINITY_SECONDS = 10800
 MAX_AFFINITY_SECONDS = 86400
@@ -31,6 +31,9 @@ class Strategy(StrEnum):
 
     ROUND_ROBIN = "round-robin"
     RANDOM = "random"
+    LEAST_CONNECTIONS = "least-connections"
+    POWER_OF_TWO = "power-of-two"
+    SOURCE_HASH = "source-hash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,6 @@ class Service:
     internal_policy: TrafficPolicy = TrafficPolicy.CLUSTER
     external_policy: TrafficPolicy = TrafficPolicy.CLUSTER
     strategy: Strategy | None = None
-    lifetime: lifetimes.Lifetime = lifetimes.UNLIMITED
-    """How long its connections may live, by annotations."""
-    proxy_protocol: lifetimes.ProxyProtocol | None = None
-    """How its endpoints are told of their clients, by an annotation; None: not at all."""
     created: str = ""
     """`metadata.creationTimestamp` (RFC 3339, UTC); "" when the source gives none."""
     proxied_elsewhere: bool = False

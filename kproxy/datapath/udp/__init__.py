@@ -1,1 +1,0 @@
-"""UDP: flows of datagrams between clients and backends."""
