@@ -250,6 +250,19 @@ class Config:
         "Open connections at once.",
         shown_default="from ulimit -n",
     )
+    udp_timeout: float | None = settings.setting(
+        None,
+        settings.Duration(0.01, _YEAR),
+        "How long no datagram may move between a client of UDP and its endpoint, before the flow "
+        "ends and the client's next datagram may go to another one.",
+        shown_default="30s, and 10s before the first answer",
+    )
+    max_udp_flows: int | None = settings.setting(
+        None,
+        settings.Whole(1, 2 * _MOST_CONNECTIONS, "flows"),
+        "Clients of UDP, counted by address and port, that are remembered at once.",
+        shown_default="from ulimit -n",
+    )
     max_affinity_clients: int = settings.setting(
         65536,
         settings.Whole(1, 16_777_216, "clients"),

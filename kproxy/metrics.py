@@ -85,6 +85,8 @@ class DataPathCounters:
         "accept_errors",
         "accept_pauses",
         "bugs",
+        "datagrams",
+        "datagrams_lost",
         "small_pipes",
         "splice_fallbacks",
         "splices",
@@ -96,6 +98,8 @@ class DataPathCounters:
         self.accept_errors = 0
         self.accept_pauses = 0
         self.bugs = 0
+        self.datagrams = 0
+        self.datagrams_lost = 0
         self.small_pipes = 0
         self.splices = 0
         self.splice_fallbacks = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from kproxy import errors, files
+from kproxy import errors, files, json_pieces
 
 
 def check(path: Path, manifests: Collection[Path]) -> None:
@@ -100,12 +100,14 @@ class ReadyFile:
         os.close(directory)
 
 
-def document(head: Mapping[str, object], key: str, items: Iterable[object]) -> Iterator[bytes]:
-    """The JSON object `head` with a list of `items` as its last member, a piece for each item."""
+def document(
+    head: Mapping[str, object], key: str, items: Iterable[Mapping[str, object] | None]
+) -> Iterator[bytes]:
+    """The JSON object `head` with the list of `items` as its last member, in pieces.
+
+    An item that is None is an empty piece.
+    """
     yield msgspec.json.format(msgspec.json.encode(head), indent=2).removesuffix(b"\n}")
-    yield b',\n  "%s": [' % key.encode()
-    separator = b"\n"
-    for item in items:
-        yield separator + msgspec.json.encode(item)
-        separator = b",\n"
-    yield b"\n]\n}\n"
+    yield b',\n  "%s": ' % key.encode()
+    yield from json_pieces.listed(items)
+    yield b"}\n"

@@ -18,6 +18,7 @@ import structlog
 
 from kproxy import config, events, lifecycle, process, ready_file, turns
 from kproxy.datapath import data_path
+from kproxy.model import names
 from kproxy.ops import health, surface
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed, status
@@ -49,7 +50,7 @@ class Server:
         self._reconciler = reconciler.Reconciler(
             self._source,
             self._plane,
-            options(cfg, self._portal),
+            options(cfg, self._portal, self._plane.protocols),
             self._syncs,
             namespaces=cfg.namespaces,
             room=budget.Budget(self._plane.max_listeners, cfg.max_services_per_namespace),
@@ -141,7 +142,7 @@ class Server:
         shared = turns.Turns()
         await self._plane.refresh(plane.Part.PORTS, shared)
         plans = await shared.result(status.in_order(self.observed.proxier.known()))
-        return list(status.service_views(self.observed, plans))
+        return [view for view in status.service_views(self.observed, plans) if view is not None]
 
     def _bar_own_addresses(self) -> None:
         self._surface.bar_from(self._plane)
@@ -196,6 +197,8 @@ def limits(cfg: config.Config) -> data_path.Limits:
         keepalive_idle=cfg.keepalive_idle,
         max_connections=cfg.max_connections,
         max_listeners=cfg.max_listeners,
+        max_flows=cfg.max_udp_flows,
+        udp_timeout=cfg.udp_timeout,
     )
 
 
@@ -212,9 +215,15 @@ def make_portal(cfg: config.Config) -> portal.Portal:
     return registry.make(cfg.portal, settings)
 
 
-def options(cfg: config.Config, through: portal.Portal) -> rules.Options:
-    """How Services become rules."""
+def options(
+    cfg: config.Config, through: portal.Portal, protocols: frozenset[names.Protocol]
+) -> rules.Options:
+    """How Services become rules, for a data plane of these `protocols`."""
     bounds = rules.Bounds(ports=cfg.max_ports_per_service, endpoints=cfg.max_endpoints_per_service)
     return rules.Options(
-        portal=through, node=cfg.node, default_strategy=cfg.strategy, bounds=bounds
+        portal=through,
+        protocols=protocols,
+        node=cfg.node,
+        default_strategy=cfg.strategy,
+        bounds=bounds,
     )

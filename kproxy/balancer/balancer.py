@@ -127,6 +127,20 @@ class ServicePortBalancer:
         self._renew()
         return self._any_free and _holds_untried(self._active, tried)
 
+    def may_keep(self, _client: str, backend: addresses.SocketAddress) -> bool:
+        """Whether a client that was sent to `backend` would be sent there again, all the same.
+
+        Not if it has left the set, is barred or of weight 0, nor if it is boxed while another is
+        not.
+        """
+        found = self._members.get(backend)
+        if found is None or not found.is_usable:
+            return False
+        if not found.boxed:
+            return True
+        self._renew()
+        return not self._any_free
+
     def update(
         self,
         backends: Sequence[addresses.SocketAddress],

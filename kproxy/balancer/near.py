@@ -67,5 +67,9 @@ class NearPicker:
         """As the balancer for this client does."""
         return self._for(client).has_alternative(client, tried)
 
+    def may_keep(self, client: str, backend: addresses.SocketAddress) -> bool:
+        """As the balancer for this client does."""
+        return self._for(client).may_keep(client, backend)
+
     def _for(self, client: str) -> balancer.ServicePortBalancer:
         return self._everywhere if self._near.holds(client) else self._here

@@ -55,10 +55,20 @@ class PenaltyBox:
     watcher takes the backend's record along, so it is never probed again.
 
     `boxed` is the box itself, to read and not to change: while it is empty, as it nearly always
-    is, a caller need not report successes.
+    is, a caller need not report successes. So is `paroled`, with the next penalty of each backend
+    on parole.
     """
 
-    __slots__ = ("_due", "_is_local", "_on_change", "_own", "_own_ports", "_watchers", "boxed")
+    __slots__ = (
+        "_due",
+        "_is_local",
+        "_on_change",
+        "_own",
+        "_own_ports",
+        "_watchers",
+        "boxed",
+        "paroled",
+    )
 
     def __init__(
         self,
@@ -75,6 +85,7 @@ class PenaltyBox:
         self._own_ports: dict[int, str] = {}
         self._watchers: dict[addresses.SocketAddress, dict[Watcher, None]] = {}
         self.boxed: dict[addresses.SocketAddress, _Term] = {}
+        self.paroled: dict[addresses.SocketAddress, float] = {}
         # Sorted. Without those that are being probed.
         self._due: list[tuple[float, addresses.SocketAddress]] = []
 
@@ -138,6 +149,7 @@ class PenaltyBox:
         if not watchers:
             del self._watchers[backend]
             self._forget_term(backend)
+            self.paroled.pop(backend, None)
 
     def fail(self, backend: addresses.SocketAddress, now: float) -> bool:
         """A dial to `backend` failed, a client's or the probe's. True if this boxed it.
@@ -154,6 +166,7 @@ class PenaltyBox:
         if backend not in self._watchers or self.owner(backend) is not None:
             return False
         term = self.boxed[backend] = _Term()
+        term.penalty = self.paroled.pop(backend, FIRST_PENALTY)
         self._sentence(backend, term, now)
         self._tell(backend, boxed=True)
         self._on_change(backend, True)  # noqa: FBT003  # a callback
@@ -161,6 +174,20 @@ class PenaltyBox:
 
     def succeed(self, backend: addresses.SocketAddress) -> None:
         """A dial to `backend` succeeded in time: free, its next penalty the first again."""
+        self.paroled.pop(backend, None)
+        self._free(backend)
+
+    def parole(self, backend: addresses.SocketAddress) -> None:
+        """Free `backend` without a probe; its next penalty is longer, unless it succeeds before.
+
+        For backends that cannot be probed: their next client finds out.
+        """
+        term = self.boxed.get(backend)
+        if term is not None:
+            self.paroled[backend] = term.penalty
+            self._free(backend)
+
+    def _free(self, backend: addresses.SocketAddress) -> None:
         term = self.boxed.pop(backend, None)
         if term is not None:
             self._unschedule(backend, term)

@@ -15,6 +15,8 @@ from pathlib import Path
 from kproxy import errors, events, metrics
 from kproxy.datapath import episodes, poller, splice, syscalls
 from kproxy.datapath.tcp import connection, dial, halfclose, listener, probe, sharing, sweep
+from kproxy.datapath.udp import flow, front, path, table
+from kproxy.datapath.udp import target as udp_target
 from kproxy.model import addresses, forwarding, names
 
 _RESERVED_FILES = 128
@@ -23,6 +25,8 @@ probes, the ready file. Where there are few, a quarter of them, and at least `_L
 _LEAST_RESERVED = 48
 _LEAST_CONNECTIONS = 64
 """Connections that must stay possible beside the listeners that `max_listeners` asks for."""
+_LEAST_FLOWS = 16
+"""Flows of UDP that must stay possible beside the connections that `max_connections` asks for."""
 _COUNTED_AT_ONCE = 1000
 """Descriptors looked at in one step of counting bytes: some 0.2 ms."""
 _SHUT_AT_ONCE = 64
@@ -45,11 +49,16 @@ class Limits:
     """None: computed from RLIMIT_NOFILE. More than that computes to is a ConfigError."""
     max_listeners: int | None = None
     """As `max_connections`."""
+    max_flows: int | None = None
+    """Flows of UDP at once. As `max_connections`."""
+    udp_timeout: float | None = None
+    """A flow on which no datagram moves for this long ends; None: after 30 s, and 10 s before its
+    first answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionView:
-    """One open connection as `kproxy get connections` shows it.
+    """One open connection, or flow of datagrams, as `kproxy get connections` shows it.
 
     `age` is in seconds.
     """
@@ -65,12 +74,24 @@ class ConnectionView:
     age: float
 
 
-def connection_limit(open_files: int, listeners: int) -> int:
+def connection_limit(open_files: int, listeners: int, flows: int = 0) -> int:
     """How many connections `open_files` descriptors carry: two each, pipes for one in sixteen.
 
-    The limit is what keeps accept(2) from ever meeting EMFILE (HAProxy's `maxconn`).
+    Listeners take one each, and so do `flows` of datagrams, as many as there may be. The limit is
+    what keeps accept(2) from ever meeting EMFILE (HAProxy's `maxconn`).
     """
-    return max((_free_files(open_files) - listeners) // 2, 1)
+    return max((_free_files(open_files) - listeners - flows) // 2, 1)
+
+
+def flow_limit(open_files: int, connections: int | None, ephemeral_ports: range) -> int:
+    """How many flows of datagrams there may be: one descriptor each, and a port of this host.
+
+    A quarter of the free descriptors and half of the ephemeral ports, whichever is less. If
+    `connections` are asked for, flows leave room for all of them.
+    """
+    free = _free_files(open_files)
+    most = min(free // 4, len(ephemeral_ports) // 2)
+    return max(min(most, free - 2 * (connections or 0)), _LEAST_FLOWS)
 
 
 def listener_limit(open_files: int, connections: int | None = None) -> int:
@@ -94,9 +115,15 @@ def check_limits(limits: Limits, open_files: int) -> None:
             f"{connections} connections need more than the {open_files} files this process may "
             f"open, which carry {possible}: raise the limit (ulimit -n) or ask for fewer"
         )
+    free = _free_files(open_files)
+    flows = limits.max_flows
+    if flows is not None and flows > free - 2 * min(connections or 0, free // 2 - 1) - 2:
+        raise errors.ConfigError(
+            f"--max-udp-flows {flows}: the {open_files} files this process may open do not carry "
+            "so many: raise the limit (ulimit -n) or ask for fewer"
+        )
     if listeners is None:
         return
-    free = _free_files(open_files)
     left = connections if connections is not None else min(_LEAST_CONNECTIONS, free // 8)
     possible = max(free - 2 * left, 1)
     if listeners > possible:
@@ -130,7 +157,9 @@ class DataPath:
         box: dial.PenaltyBox,
         limits: Limits | None = None,
         kernel: syscalls.Kernel | None = None,
+        udp_box: udp_target.RefusalBox | None = None,
     ) -> None:
+        """`udp_box` is for `open_datagrams`, which cannot be called without it."""
         self._limits = limits or Limits()
         self._kernel = kernel or syscalls.Kernel()
         # splice(2) has no MSG_NOSIGNAL: with SIGPIPE at its default a reset peer would kill us.
@@ -141,7 +170,10 @@ class DataPath:
         self._pipes = splice.PipePool(self._kernel, limit=pipe_limit(open_files))
         self._shared = sharing.Shared(self._kernel, self._poller, self._pipes)
         self._open_files = open_files
+        self._ephemeral_ports = _ephemeral_ports()
         self._listeners: set[listener.Listener] = set()
+        self._udp: path.UdpPath | None = None
+        self._udp_box = udp_box
         self._gate = listener.Gate(self._shared, self._connection_limit(), self._shared.episodes)
         self._prober = probe.Prober(self._shared, box)
         self._dialer = dial.Dialer(
@@ -149,7 +181,7 @@ class DataPath:
             box,
             on_unreachable=self._on_unreachable,
             on_boxed=self._prober.schedule,
-            ephemeral_ports=_ephemeral_ports(),
+            ephemeral_ports=self._ephemeral_ports,
         )
         self._sweep = sweep.Sweep(
             self._shared,
@@ -177,6 +209,17 @@ class DataPath:
     def max_connections(self) -> int:
         """Connections that may be open at once; clients beyond wait in the kernel's queues."""
         return self._gate.limit
+
+    @property
+    def flows(self) -> int:
+        """Flows of datagrams there are now."""
+        return self._udp.flows if self._udp is not None else 0
+
+    @property
+    def max_flows(self) -> int:
+        """Flows of datagrams that there may be at once; the oldest make way for those beyond."""
+        limits, ports = self._limits, self._ephemeral_ports
+        return limits.max_flows or flow_limit(self._open_files, limits.max_connections, ports)
 
     @property
     def max_listeners(self) -> int:
@@ -210,9 +253,7 @@ class DataPath:
         `shut`. Port 0 lets the kernel pick; see `Listener.address`. EMFILE also means that
         open connections hold the descriptors which listeners may have.
         """
-        in_use = len(self._listeners) + 2 * self._shared.connections
-        if in_use >= _free_files(self._open_files):
-            raise OSError(errno.EMFILE, "connections hold the files that listeners could have")
+        self._need_file()
         limits = self._limits
         sock = self._kernel.listen(address, limits.backlog, limits.keepalive_idle, admitted)
         try:
@@ -226,10 +267,36 @@ class DataPath:
         self._gate.limit = self._connection_limit()
         return opened
 
-    def shut(self, opened: listener.Listener) -> None:
-        """Stop listening: new clients are refused, existing connections go on to their end."""
-        opened.close()
-        self._listeners.discard(opened)
+    def open_datagrams(
+        self,
+        address: addresses.SocketAddress,
+        target: udp_target.Target,
+        admitted: forwarding.Admission = None,
+    ) -> front.Front:
+        """Take datagrams at `address`, and pass each client's on to a backend of `target`'s picker.
+
+        As `open`.
+        """
+        self._need_file()
+        opened = self._udp_path().open(address, target, admitted)
+        self._gate.limit = self._connection_limit()
+        return opened
+
+    def note_change(self) -> None:
+        """What the pickers of fronts choose from has changed: flows follow."""
+        if self._udp is not None:
+            self._udp.note_change()
+
+    def shut(self, opened: listener.Listener | front.Front) -> None:
+        """Stop listening: new clients are refused, existing connections go on to their end.
+
+        Flows of datagrams have no end of their own: they end with their front.
+        """
+        if isinstance(opened, front.Front):
+            self._udp_path().shut(opened)
+        else:
+            opened.close()
+            self._listeners.discard(opened)
         self._gate.limit = self._connection_limit()
 
     async def drain(self, grace: float) -> int:
@@ -241,6 +308,8 @@ class DataPath:
             self.shut(opened)
             if count % _SHUT_AT_ONCE == 0:
                 await asyncio.sleep(0)
+        if self._udp is not None:
+            self._udp.close()
         if self._shared.connections:
             finished = asyncio.Event()
 
@@ -266,6 +335,8 @@ class DataPath:
         for opened in list(self._listeners):
             self.shut(opened)
         self.abort_all()
+        if self._udp is not None:
+            self._udp.close()
         self._sweep.close()
         self._dialer.close()
         self._prober.close()
@@ -276,9 +347,14 @@ class DataPath:
     def connection_views(
         self, is_asked_for: Callable[[names.ServicePortName], bool] = lambda _: True
     ) -> Iterator[ConnectionView]:
-        """The open connections of the services so asked for, each as it is when its turn comes."""
-        for conn in self._open_connections():
-            if is_asked_for(conn.target.name):
+        """The open connections and flows of the services so asked for, each as it is when its turn
+        comes."""
+        for handler in self._poller.handlers():
+            conn = connection.of_client(handler)
+            if conn is None:
+                if type(handler) is flow.Flow and is_asked_for(handler.front.target.name):
+                    yield self._flow_view(handler)
+            elif is_asked_for(conn.target.name):
                 yield ConnectionView(
                     service=conn.target.name,
                     client=conn.address,
@@ -291,13 +367,29 @@ class DataPath:
                     age=self._poller.now - conn.accepted_at,
                 )
 
+    def _flow_view(self, seen: flow.Flow) -> ConnectionView:
+        return ConnectionView(
+            service=seen.front.target.name,
+            client=seen.client[0],
+            client_port=seen.client[1],
+            frontend=seen.front.address,
+            backend=seen.backend,
+            bytes_from_client=seen.from_client,
+            bytes_from_backend=seen.from_backend,
+            state=seen.state,
+            age=self._poller.now - seen.began_at,
+        )
+
     def count_bytes(self) -> Iterator[None]:
-        """Bring the counters of bytes up to date with the open connections, in steps."""
+        """Bring the counters of bytes up to date with open connections and flows, in steps."""
         handlers = self._poller.handlers()
         for fd in range(len(handlers)):  # the table never shrinks
-            conn = connection.of_client(handlers[fd])
+            handler = handlers[fd]
+            conn = connection.of_client(handler)
             if conn is not None:
                 conn.count_bytes()
+            elif type(handler) is flow.Flow:
+                handler.count_bytes()
             if fd % _COUNTED_AT_ONCE == 0:
                 yield
 
@@ -309,8 +401,40 @@ class DataPath:
 
     def _connection_limit(self) -> int:
         """The limit for the present number of listeners."""
-        possible = connection_limit(self._open_files, len(self._listeners))
+        udp = self._udp
+        fronts, flows = (udp.fronts, udp.limit if udp.fronts else 0) if udp is not None else (0, 0)
+        possible = connection_limit(self._open_files, len(self._listeners) + fronts, flows)
         return min(possible, self._limits.max_connections or possible)
+
+    def _need_file(self) -> None:
+        """Raise OSError unless a descriptor is left for one more listener."""
+        if not self._has_file():
+            raise OSError(errno.EMFILE, "connections hold the files that listeners could have")
+
+    def _has_file(self) -> bool:
+        """Whether clients and listeners leave a descriptor for one more flow or listener."""
+        in_use = len(self._listeners) + 2 * self._shared.connections
+        if self._udp is not None:
+            in_use += self._udp.fronts + self._udp.flows
+        return in_use < _free_files(self._open_files)
+
+    def _udp_path(self) -> path.UdpPath:
+        """The part for UDP, made when it is first needed."""
+        if self._udp is None:
+            assert self._udp_box is not None
+            timeout = self._limits.udp_timeout
+            self._udp = path.UdpPath(
+                self._shared,
+                self._udp_box,
+                path.Settings(
+                    limit=self.max_flows,
+                    answered_seconds=timeout or table.ANSWERED_SECONDS,
+                    unanswered_seconds=timeout or table.UNANSWERED_SECONDS,
+                ),
+                self._has_file,
+                self._ephemeral_ports,
+            )
+        return self._udp
 
     def _on_unreachable(self, conn: connection.Connection, attempts: dial.Attempts) -> None:
         """Say why the first client of an episode was turned away, and count the others."""

@@ -36,6 +36,17 @@ EXHAUSTED = Kind(
 UNREACHABLE = Kind(
     "no endpoint reachable, client reset", "no client was reset lately", "clients_reset"
 )
+REFUSED = Kind(
+    "endpoint refuses datagrams, and no other one could have them",
+    "no datagram was refused lately",
+    "datagrams_lost",
+)
+FLOWS_FULL = Kind(
+    "table of UDP flows full: the least recently used make way for new ones; --max-udp-flows and "
+    "ulimit -n bound it",
+    "no UDP flow had to make way lately",
+    "flows_ended",
+)
 LOOP = Kind(
     "endpoint leads back to this proxy, connection cut: Services point at each other",
     "no connection came back to this proxy lately",

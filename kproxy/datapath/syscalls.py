@@ -14,11 +14,12 @@ import select
 import struct
 import sys
 import termios
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 
 from kproxy.datapath import admission
 from kproxy.model import addresses, forwarding
 
+DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
 STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _NO_LINGER = struct.pack("ii", 0, 0)
@@ -28,6 +29,15 @@ _F_GETPIPE_SZ = 1032
 _SO_MEMINFO = 55
 _SK_MEMINFO_DROPS = 8
 """Where include/uapi/linux/sock_diag.h has the drops among SO_MEMINFO's 32-bit numbers."""
+_DATAGRAM_BUFFER = 1 << 20
+"""Bytes that may wait at a front socket; the kernel grants no more than net.core.rmem_max."""
+_IPV6_FREEBIND = 78
+_MTU_DISCOVER = {
+    _socket.AF_INET: (_socket.IPPROTO_IP, 10),
+    _socket.AF_INET6: (_socket.IPPROTO_IPV6, 23),
+}
+"""The level and number of IP_MTU_DISCOVER and of IPV6_MTU_DISCOVER."""
+_PMTUDISC_DONT = 0
 _SOL_SOCKET = _socket.SOL_SOCKET
 _IPPROTO_TCP = _socket.IPPROTO_TCP
 
@@ -47,6 +57,24 @@ class StreamSocket(Protocol):
     def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
     def getsockname(self) -> tuple[str, int]: ...
     def getpeername(self) -> tuple[str, int]: ...
+    def close(self) -> None: ...
+
+
+class DatagramSocket(Protocol):
+    """The methods of a UDP socket that the data path uses. Its holder closes it."""
+
+    def fileno(self) -> int: ...
+    def recv_into(self, buffer: bytearray | memoryview, /) -> int: ...
+    def recvfrom_into(self, buffer: bytearray | memoryview, /) -> tuple[int, Any]: ...
+    def send(self, data: bytes | memoryview, /) -> int: ...
+    def sendto(self, data: bytes | memoryview, address: Any, /) -> int: ...
+    def connect(self, address: tuple[str, int], /) -> None: ...
+    def setsockopt(self, level: int, option: int, value: int | bytes, /) -> None: ...
+    @overload
+    def getsockopt(self, level: int, option: int, /) -> int: ...
+    @overload
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
+    def getsockname(self) -> tuple[str, int]: ...
     def close(self) -> None: ...
 
 
@@ -97,11 +125,11 @@ def send_unpaced(sock: StreamSocket, address: str) -> None:
             sock.setsockopt(_IPPROTO_TCP, _socket.TCP_CONGESTION, b"reno")
 
 
-def listen_drops(sock: StreamSocket) -> int:
-    """How many connection requests a listening socket has dropped, mostly since its queue was full.
+def listen_drops(sock: StreamSocket | DatagramSocket) -> int:
+    """How many connection requests or datagrams a socket has dropped, mostly for a full queue.
 
-    The client retries after a second, then ever more rarely (RFC 6298). 0 if the kernel does not
-    count them.
+    A client of TCP retries after a second, then ever more rarely (RFC 6298). 0 if the kernel does
+    not count them.
     """
     with contextlib.suppress(OSError):
         counted = sock.getsockopt(_SOL_SOCKET, _SO_MEMINFO, 4 * (_SK_MEMINFO_DROPS + 1))
@@ -112,6 +140,14 @@ def listen_drops(sock: StreamSocket) -> int:
 def close_in_order(sock: StreamSocket) -> None:
     """Take `reset_on_close` back: the coming close sends what is queued, and then FIN."""
     sock.setsockopt(_SOL_SOCKET, _socket.SO_LINGER, _NO_LINGER)
+
+
+def _fragment_freely(sock: DatagramSocket, family: int) -> None:
+    """Let a datagram that is larger than the path's MTU be sent in fragments.
+
+    By default the kernel learns the path's MTU at the cost of a datagram that does not arrive.
+    """
+    sock.setsockopt(*_MTU_DISCOVER[family], _PMTUDISC_DONT)
 
 
 class Kernel:
@@ -167,6 +203,38 @@ class Kernel:
         """An unconnected non-blocking socket of the backend's family, owned by the caller."""
         family = _socket.AF_INET6 if ":" in backend.address else _socket.AF_INET
         return _socket.socket(family, STREAM, 0)
+
+    def datagram_front(
+        self, address: addresses.SocketAddress, admitted: forwarding.Admission = None
+    ) -> DatagramSocket:
+        """A non-blocking UDP socket that is bound to `address`. The caller owns it.
+
+        An IPv6 address need only be routed to this host.
+        """
+        family = _socket.AF_INET6 if ":" in address.address else _socket.AF_INET
+        sock = _socket.socket(family, DATAGRAM, 0)
+        try:
+            if family == _socket.AF_INET6:
+                sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+            sock.setsockopt(_SOL_SOCKET, _socket.SO_RCVBUF, _DATAGRAM_BUFFER)
+            _fragment_freely(sock, family)
+            if admitted is not None:
+                admission.admit(sock, addresses.family(address.address), admitted)
+            sock.bind(address)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def datagram_socket(self, backend: addresses.SocketAddress) -> DatagramSocket:
+        """An unconnected non-blocking UDP socket for `backend`, owned by the caller."""
+        address = backend.address
+        family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
+        sock = _socket.socket(family, DATAGRAM, 0)
+        if not address.startswith("127."):
+            _fragment_freely(sock, family)
+        return sock
 
     def epoll(self) -> select.epoll:
         """A new epoll instance, owned by the caller."""

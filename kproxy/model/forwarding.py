@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from kproxy.model import addresses, names
+from kproxy.model import addresses, lifetimes, names
 from kproxy.model.kinds import services
 
 
@@ -100,10 +100,16 @@ class PortalAddress(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How endpoints are chosen. `affinity_seconds` is None without ClientIP affinity."""
+    """How endpoints are chosen, and what holds for the connections to them.
+
+    `affinity_seconds` is None without ClientIP affinity. `proxy_protocol` is None unless endpoints
+    are told of their clients.
+    """
 
     strategy: services.Strategy = services.Strategy.ROUND_ROBIN
     affinity_seconds: int | None = None
+    lifetime: lifetimes.Lifetime = lifetimes.UNLIMITED
+    proxy_protocol: lifetimes.ProxyProtocol | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,9 @@ class Rule:
     frontends: tuple[Frontend, ...]
     policy: Policy
     pools: tuple[Pool, ...] = ()
+    spared: tuple[addresses.SocketAddress, ...] = ()
+    """Endpoints in no pool whose connections go on whatever `Lifetime.on_removed` says: those that
+    are not ready, for instance. Empty while it says KEEP."""
 
     def backends(
         self, scope: Scope, family: addresses.Family = addresses.Family.IPV4
@@ -170,11 +179,16 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class SetBackends:
-    """Balance `name` over these backends by this policy; keeps what did not change."""
+    """Balance `name` over these backends by this policy; keeps what did not change.
+
+    Connections to backends that are in no pool and not `spared` are dealt with as the policy's
+    `Lifetime.on_removed` says.
+    """
 
     name: names.ServicePortName
     policy: Policy
     pools: tuple[Pool, ...] = ()
+    spared: tuple[addresses.SocketAddress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

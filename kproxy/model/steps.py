@@ -22,10 +22,10 @@ def at_once(steps: Generator[None, None, _Result]) -> _Result:
             return result
 
 
-def runs(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+def runs(items: Iterable[_Item], size: int = _RUN) -> Iterator[list[_Item]]:
     """`items`, as many at a time as may be handled between two pauses."""
     left = iter(items)
-    while run := list(islice(left, _RUN)):
+    while run := list(islice(left, size)):
         yield run
 
 

@@ -18,10 +18,14 @@ from kproxy import events, metrics, turns
 from kproxy.balancer import affinity, balancer, catalogue, loads, near, penalty
 from kproxy.datapath import data_path, syscalls
 from kproxy.datapath.tcp import connection, halfclose, listener
+from kproxy.datapath.udp import endings, front
+from kproxy.datapath.udp import target as udp_target
 from kproxy.model import addresses, forwarding, names, steps
 from kproxy.plane import plane, snapshots
 
 _Side: TypeAlias = tuple[forwarding.Scope, addresses.Family]
+
+_Picker: TypeAlias = balancer.ServicePortBalancer | near.NearPicker
 
 _SHOWN = 5
 """Endpoints that one line in the log names."""
@@ -55,9 +59,12 @@ class ServicePortState:
     ) -> None:
         self.name = name
         self.policy = policy
-        self.counters = metrics.ServicePortCounters(halfclose.REASONS)
+        is_udp = name.protocol is names.Protocol.UDP
+        self.counters = metrics.ServicePortCounters(
+            endings.REASONS if is_udp else halfclose.REASONS
+        )
         self.balancers: dict[_Side, balancer.ServicePortBalancer] = {}
-        self.listeners: dict[forwarding.PortalAddress, listener.Listener] = {}
+        self.listeners: dict[forwarding.PortalAddress, listener.Listener | front.Front] = {}
         self._near = near
         self.loads = loads.Loads()
         self._targets: dict[tuple[forwarding.Scope, addresses.Family, bool], connection.Target] = {}
@@ -87,21 +94,23 @@ class ServicePortState:
             found = self.balancers[scope, family] = self._make(scope)
         return found
 
-    def target(self, frontend: forwarding.Frontend) -> connection.Target:
-        """Where the connections of a frontend go."""
-        is_near = frontend.scope is forwarding.Scope.LOCAL and frontend.is_external
-        found = self._targets.get((frontend.scope, frontend.family, is_near))
-        if found is not None:
-            return found
+    def picker(self, frontend: forwarding.Frontend) -> _Picker:
+        """What chooses backends for the clients of a frontend."""
         balanced = self.balancer(frontend.scope, frontend.family)
-        picker: connection.Picker = balanced
-        if is_near:
+        if frontend.scope is forwarding.Scope.LOCAL and frontend.is_external:
             everywhere = self.balancer(forwarding.Scope.CLUSTER, frontend.family)
-            picker = near.NearPicker(self._near, everywhere, balanced)
-        made = connection.Target(self.name, picker, self.counters)
-        self._targets[frontend.scope, frontend.family, is_near] = made
-        self._count()
-        return made
+            return near.NearPicker(self._near, everywhere, balanced)
+        return balanced
+
+    def target(self, frontend: forwarding.Frontend) -> connection.Target:
+        """Where the connections of a frontend go; the same for all that are served alike."""
+        alike = frontend.scope, frontend.family, frontend.is_external
+        found = self._targets.get(alike)
+        if found is None:
+            found = connection.Target(self.name, self.picker(frontend), self.counters)
+            self._targets[alike] = found
+            self._count()
+        return found
 
     def _count(self) -> None:
         """Have connections counted if the strategy goes by that."""
@@ -161,8 +170,10 @@ class InProcessPlane:
     ) -> None:
         """What becomes of connections, endpoints, frontends and service ports goes to `feed`."""
         self._feed = feed or events.Feed()
+        # A server of UDP may be away while that of TCP on the same port is well, and the reverse.
         self._box = penalty.PenaltyBox(syscalls.is_local, self._tell_penalty)
-        self._path = data_path.DataPath(self._box, limits)
+        self._udp_box = penalty.PenaltyBox(syscalls.is_local, self._tell_penalty)
+        self._path = data_path.DataPath(self._box, limits, udp_box=self._udp_box)
         self._path.tell(self._feed)
         self._rng = rng or random.Random()
         self._max_affinity_clients = max_affinity_clients
@@ -170,6 +181,11 @@ class InProcessPlane:
         self._hear: Callable[[forwarding.Report], None] = lambda _: None
         self._ports: dict[names.ServicePortName, ServicePortState] = {}
         self._listening: dict[forwarding.PortalAddress, ServicePortState] = {}
+
+    @property
+    def protocols(self) -> frozenset[names.Protocol]:
+        """See `plane.DataPlane`."""
+        return frozenset({names.Protocol.TCP, names.Protocol.UDP})
 
     @property
     def max_listeners(self) -> int:
@@ -205,7 +221,9 @@ class InProcessPlane:
         return snapshots.Totals(
             connections=self._path.connections,
             max_connections=self._path.max_connections,
-            penalized=len(self._box),
+            flows=self._path.flows,
+            max_flows=self._path.max_flows,
+            penalized=len(self._box) + len(self._udp_box),
             counters={name: getattr(counters, name) for name in counters.__slots__},
         )
 
@@ -220,13 +238,14 @@ class InProcessPlane:
         """See `plane.Readable`."""
         state = self._ports.get(name)
         counted = state.counters.endpoints.get(backend) if state is not None else None
+        box = self._box_of(name)
         return snapshots.Endpoint(
             total=counted.total if counted else 0,
             active=counted.active if counted else 0,
             dial_failures=counted.dial_failures if counted else 0,
             is_used=state is not None and state.is_used(backend),
-            penalized_until=self._box.until(backend),
-            own_address_of=self._box.owner(backend),
+            penalized_until=box.until(backend),
+            own_address_of=box.owner(backend),
         )
 
     def service_ports(self) -> tuple[names.ServicePortName, ...]:
@@ -281,6 +300,7 @@ class InProcessPlane:
                     pass
             case forwarding.SetNear(networks):
                 self._near.set(networks)
+                self._path.note_change()
             case forwarding.OpenFrontend():
                 self._open(message)
             case forwarding.Admit(address, admitted) if address in self._listening:
@@ -289,7 +309,7 @@ class InProcessPlane:
                 state = self._listening.pop(address)
                 closed = state.listeners.pop(address)
                 self._path.shut(closed)
-                self._box.unbar(closed.address)
+                self._box_of(state.name).unbar(closed.address)
                 service = str(state.name)
                 self._feed.record(
                     events.FrontendClosed(time.monotonic(), service, address.socket_address)
@@ -301,6 +321,7 @@ class InProcessPlane:
                 self._tell_service(name, "removed")
             case forwarding.Bar(address, owner):
                 self._box.bar(address, owner)
+                self._udp_box.bar(address, owner)
 
     def send_steps(self, message: forwarding.SetBackends) -> Iterator[None]:
         """Balance over these backends, in steps."""
@@ -312,7 +333,7 @@ class InProcessPlane:
             state = ServicePortState(
                 message.name,
                 message.policy,
-                self._box,
+                self._box_of(message.name),
                 self._rng,
                 self._max_affinity_clients,
                 self._near,
@@ -321,8 +342,14 @@ class InProcessPlane:
         before = yield from _united(*(each.members for each in state.balancers.values()))
         yield from state.update_steps(message)
         wanted = yield from _united(*(pool.backends for pool in message.pools))
+        if message.name.protocol is names.Protocol.UDP:
+            self._path.note_change()
         yield from self._tell_endpoints(message.name, before, wanted)
         state.counters.keep_endpoints(wanted)
+
+    def _box_of(self, name: names.ServicePortName) -> penalty.PenaltyBox:
+        """The penalty box for the endpoints of a service port."""
+        return self._udp_box if name.protocol is names.Protocol.UDP else self._box
 
     def _tell_penalty(self, backend: addresses.SocketAddress, is_boxed: bool) -> None:  # noqa: FBT001
         fact = events.EndpointBoxed if is_boxed else events.EndpointReleased
@@ -333,8 +360,7 @@ class InProcessPlane:
         name, address, listen_on = message.name, message.address, message.listen_on
         state = self._ports[name]
         try:
-            target = state.target(message.frontend)
-            opened = self._path.open(listen_on, target, message.admitted)
+            opened = self._listen(state, message)
         except OSError as error:
             reason = error.strerror or str(error)
             self._feed.record(events.FrontendFailed(time.monotonic(), str(name), listen_on, reason))
@@ -342,9 +368,19 @@ class InProcessPlane:
             return
         state.listeners[address] = opened
         self._listening[address] = state
-        self._box.bar(opened.address, str(name))
+        self._box_of(name).bar(opened.address, str(name))
         self._feed.record(events.FrontendOpened(time.monotonic(), str(name), listen_on))
         self._hear(forwarding.Opened(address))
+
+    def _listen(
+        self, state: ServicePortState, message: forwarding.OpenFrontend
+    ) -> listener.Listener | front.Front:
+        """Open what a frontend's protocol needs. Raises OSError."""
+        if message.address.protocol is names.Protocol.UDP:
+            picker = state.picker(message.frontend)
+            datagrams = udp_target.Target(state.name, picker, state.counters)
+            return self._path.open_datagrams(message.listen_on, datagrams, message.admitted)
+        return self._path.open(message.listen_on, state.target(message.frontend), message.admitted)
 
     def _tell_service(self, name: names.ServicePortName, change: str) -> None:
         self._feed.record(events.ServiceChanged(time.monotonic(), str(name), change))

@@ -82,6 +82,10 @@ class DataPlane(Forwarder, Readable, Protocol):
     """A whole data plane. Its maker must end it with `close`."""
 
     @property
+    def protocols(self) -> frozenset[names.Protocol]:
+        """The transport protocols whose frontends it can open."""
+
+    @property
     def max_listeners(self) -> int:
         """Frontends that may be open at once, so that descriptors are left for everything else."""
 

@@ -12,13 +12,16 @@ from kproxy.model import addresses, forwarding
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """A data plane as a whole.
 
-    `connections` are open now, dialling ones included, of `max_connections` that may be.
+    `connections` are open now, dialling ones included, of `max_connections` that may be; so are
+    `flows` of datagrams, of `max_flows`.
     `penalized` endpoints are in the penalty box. `counters` are those of
     `metrics.DataPathCounters`, by name.
     """
 
     connections: int
     max_connections: int
+    flows: int
+    max_flows: int
     penalized: int
     counters: dict[str, int]
 

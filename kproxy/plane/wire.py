@@ -49,9 +49,10 @@ class Abort(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """Up, first: the data plane works, and may have so many frontends."""
+    """Up, first: the data plane works, and may have so many frontends, of these protocols."""
 
     max_listeners: int
+    protocols: frozenset[names.Protocol]
     totals: snapshots.Totals
 
 

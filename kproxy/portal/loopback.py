@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from kproxy import errors
-from kproxy.model import addresses, forwarding
+from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import endpoint_rules
 from kproxy.portal import portal
 
@@ -56,6 +56,11 @@ class LoopbackPortal:
     def families(self) -> frozenset[addresses.Family]:
         """IPv4: ::1 is the only IPv6 address on loopback."""
         return frozenset({addresses.Family.IPV4})
+
+    @property
+    def protocols(self) -> frozenset[names.Protocol]:
+        """All whose ports can be bound in 127/8 as elsewhere."""
+        return frozenset({names.Protocol.TCP, names.Protocol.UDP})
 
     def follow(self, on_change: Callable[[], None]) -> None:
         """The node never changes."""

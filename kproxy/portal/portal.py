@@ -14,7 +14,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol, TypeAlias
 
-from kproxy.model import addresses, forwarding
+from kproxy.model import addresses, forwarding, names
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -73,6 +73,10 @@ class Portal(Protocol):
     @property
     def families(self) -> frozenset[addresses.Family]:
         """The address families that it can serve."""
+
+    @property
+    def protocols(self) -> frozenset[names.Protocol]:
+        """The transport protocols that it can serve."""
 
     @property
     def node(self) -> Node:

@@ -600,4 +600,4 @@ def _backends(entry: _Entry | None) -> forwarding.SetBackends | None:
     if entry is None or not entry.plan.is_served:
         return None
     rule = entry.plan.rule
-    return forwarding.SetBackends(rule.name, rule.policy, rule.pools)
+    return forwarding.SetBackends(rule.name, rule.policy, rule.pools, rule.spared)

@@ -4,8 +4,8 @@ Work is linear in the size of the objects: endpoints are joined with ports by on
 slices, and chosen by one pass over each port's endpoints. A pause comes after some 100 us.
 
 The frontends and endpoints of a Service are bounded (`Bounds`); frontends beyond the bound are
-listed with their state, not dropped. So are ports that this proxy does not serve (UDP, SCTP,
-headless Services, ExternalNames, another proxy's Services).
+listed with their state, not dropped. So are ports that this proxy does not serve (SCTP, headless
+Services, ExternalNames, another proxy's Services).
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from kproxy import errors
-from kproxy.model import addresses, forwarding, names
+from kproxy.model import addresses, forwarding, lifetimes, names, steps
 from kproxy.model.kinds import endpoints, service_kind, services
 from kproxy.portal import budget, portal
 from kproxy.reconcile import absence
@@ -51,9 +51,13 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What is the same for all Services. `node` is this node's name, for the Local policies."""
+    """What is the same for all Services. `node` is this node's name, for the Local policies.
+
+    `protocols` are those that the data plane serves.
+    """
 
     portal: portal.Portal
+    protocols: frozenset[names.Protocol] = frozenset(names.Protocol)
     node: str = ""
     default_strategy: services.Strategy = services.Strategy.ROUND_ROBIN
     bounds: Bounds = Bounds()
@@ -115,13 +119,15 @@ def plans_for(
     served: list[services.ServicePort] = []
     reason = _why_unserved(service)
     ports = service.ports
+    protocols = sorted(options.protocols & options.portal.protocols)
     if reason and not ports:  # a row that stands for the Service
         ports = (services.ServicePort("", names.Protocol.TCP, 0),)
     for count, port in enumerate(ports, 1):
-        if not reason and port.protocol is names.Protocol.TCP:
+        if not reason and port.protocol in protocols:
             served.append(port)
         elif len(plans) < options.bounds.ports:
-            plan = _unserved(service, port, reason)
+            why = reason or f"{port.protocol} is not served: only {' and '.join(protocols)} are"
+            plan = _unserved(service, port, why)
             plans[plan.rule.name] = plan
         if count % _STRIDE == 0:
             yield
@@ -129,7 +135,10 @@ def plans_for(
         return plans
     joined = yield from _join(sources)
     policy = forwarding.Policy(
-        service.strategy or options.default_strategy, service.affinity_seconds
+        service.strategy or options.default_strategy,
+        service.affinity_seconds,
+        service.lifetime,
+        service.proxy_protocol,
     )
     demands = []
     counted: Counter[int] = Counter()
@@ -151,7 +160,9 @@ def plans_for(
             options.node,
             _own_addresses(places),
         )
-        rule = forwarding.Rule(name, frontends, policy, tuple(_pools(chosen, share)))
+        pools = tuple(_pools(chosen, share))
+        spared = yield from _spared(found, pools, policy.lifetime.on_removed)
+        rule = forwarding.Rule(name, frontends, policy, pools, spared)
         plans[name] = PortPlan(
             rule,
             tuple(_with_admission(rule, place, options) for place in places),
@@ -171,6 +182,34 @@ def _pools(chosen: endpoints.Chosen, most: int) -> Iterator[forwarding.Pool]:
             yield forwarding.Pool(forwarding.Scope.CLUSTER, family, each.cluster[:most])
         if each.local:
             yield forwarding.Pool(forwarding.Scope.LOCAL, family, each.local[:most])
+
+
+def _spared(
+    found: Sequence[endpoints.Endpoint],
+    pools: Sequence[forwarding.Pool],
+    on_removed: lifetimes.OnEndpointRemoved,
+) -> Generator[None, None, tuple[addresses.SocketAddress, ...]]:
+    """The endpoints that are in no pool, and that are not removed for that.
+
+    One that is not ready may be ready again in a moment. One that is terminating will not: its
+    connections are to be drained while it still serves them, and reset only once it is gone.
+    """
+    if on_removed is lifetimes.OnEndpointRemoved.KEEP:
+        return ()
+    is_draining = on_removed is lifetimes.OnEndpointRemoved.DRAIN
+    used: set[addresses.SocketAddress] = set()
+    for pool in pools:
+        used.update(pool.backends)
+        yield
+    spared: list[addresses.SocketAddress] = []
+    for run in steps.runs(found):
+        spared += (
+            each.backend
+            for each in run
+            if each.backend not in used and not (is_draining and each.terminating)
+        )
+        yield
+    return tuple(spared)
 
 
 def _with_admission(rule: forwarding.Rule, place: Place, options: Options) -> Place:
@@ -346,8 +385,7 @@ def _unserved(service: services.Service, port: services.ServicePort, reason: str
         family=addresses.family(service.cluster_ip),
     )
     rule = forwarding.Rule(name, (frontend,), forwarding.Policy())
-    detail = reason or f"{port.protocol.value} is not served: only TCP is"
-    place = Place(frontend, None, forwarding.FrontendState.NOT_SERVED, detail)
+    place = Place(frontend, None, forwarding.FrontendState.NOT_SERVED, reason)
     return PortPlan(rule, (place,), is_served=False)
 
 

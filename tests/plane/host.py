@@ -71,7 +71,7 @@ class Host:
     async def run(self, served: in_process.InProcessPlane) -> None:
         """Say that it works, then obey."""
         served.subscribe(self._send)
-        self._send(wire.Started(served.max_listeners, served.totals()))
+        self._send(wire.Started(served.max_listeners, served.protocols, served.totals()))
         frames = wire.Frames()
         async with asyncio.TaskGroup() as group:
             drains: list[asyncio.Task[None]] = []

@@ -66,18 +66,19 @@ class RemotePlane:
         self._connections: list[data_path.ConnectionView] = []
         self._incoming: list[Any] = []
         self._parts: dict[int, plane.Part] = {}
-        self._max_listeners, self._totals = self._start()
+        self._started = self._start()
+        self._totals = self._started.totals
         self._sock.setblocking(False)
         self._loop.add_reader(self._sock, self._read)
         self._feed.follow(lambda wanted: self._send(wire.WantFacts(wanted is not None)))
 
-    def _start(self) -> tuple[int, snapshots.Totals]:
+    def _start(self) -> wire.Started:
         self._sock.settimeout(PATIENCE)
         while data := self._sock.recv(1 << 16):
             for message in self._frames.feed(data):
                 match message:
-                    case wire.Started(max_listeners, totals):
-                        return max_listeners, totals
+                    case wire.Started():
+                        return message
                     case wire.Refused(reason):
                         self.close()
                         raise errors.ConfigError(reason)
@@ -99,9 +100,14 @@ class RemotePlane:
         yield
 
     @property
+    def protocols(self) -> frozenset[names.Protocol]:
+        """As it was told at the start."""
+        return self._started.protocols
+
+    @property
     def max_listeners(self) -> int:
         """As it was told at the start."""
-        return self._max_listeners
+        return self._started.max_listeners
 
     async def wait_ended(self) -> NoReturn:
         """See `plane.DataPlane`."""

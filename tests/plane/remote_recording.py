@@ -22,7 +22,9 @@ from tests.reconcile import recording
 BUSY, FREE = "another process", ""
 """The owner in a `Bar`, which here says whether an address is held by another process."""
 
-_TOTALS = snapshots.Totals(connections=0, max_connections=0, penalized=0, counters={})
+_TOTALS = snapshots.Totals(
+    connections=0, max_connections=0, flows=0, max_flows=1, penalized=0, counters={}
+)
 
 
 class _Busy(MutableSet[forwarding.PortalAddress]):

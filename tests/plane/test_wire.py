@@ -8,7 +8,7 @@ import pytest
 
 from kproxy import events
 from kproxy.datapath import data_path
-from kproxy.model import addresses, forwarding
+from kproxy.model import addresses, forwarding, names
 from kproxy.plane import snapshots, wire
 from tests.reconcile import builders
 
@@ -17,7 +17,9 @@ HERE = addresses.SocketAddress("127.0.9.1", 80)
 BOUND = forwarding.PortalAddress(*HERE)
 FRONTEND = forwarding.Frontend(forwarding.FrontendKind.CLUSTER_IP, "10.0.9.1", 80)
 POLICY = forwarding.Policy(affinity_seconds=10)
-TOTALS = snapshots.Totals(connections=1, max_connections=2, penalized=3, counters={"bugs": 0})
+TOTALS = snapshots.Totals(
+    connections=1, max_connections=2, flows=0, max_flows=1, penalized=3, counters={"bugs": 0}
+)
 PORT = snapshots.ServicePort(
     active=1,
     accepted=2,
@@ -51,7 +53,7 @@ MESSAGES: list[Any] = [
     wire.WantFacts(is_so=True),
     wire.Drain(0.5),
     wire.Abort(),
-    wire.Started(9, TOTALS),
+    wire.Started(9, frozenset(names.Protocol), TOTALS),
     wire.Refused("too many"),
     wire.SeenPort(WEB, PORT, ((HERE, snapshots.Endpoint(total=1, penalized_until=2.5)),)),
     wire.SeenBindings(WEB, (BINDING,)),

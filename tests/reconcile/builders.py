@@ -79,6 +79,7 @@ def sliced(
     ports: Iterable[str] = ("http",),
     suffix: str = "1",
     namespace: str = NAMESPACE,
+    protocol: names.Protocol = TCP,
 ) -> endpoints.EndpointsObject:
     """An EndpointSlice of the Service `of`, with the same endpoints at each of `ports`."""
     listed = [endpoint(text) for text in found.split()] if isinstance(found, str) else found
@@ -87,5 +88,5 @@ def sliced(
         named(f"{of}-{suffix}", namespace),
         named(of, namespace),
         endpoint_slice_kind.KIND.name,
-        tuple(endpoints.EndpointPort(port, TCP, merged) for port in ports),
+        tuple(endpoints.EndpointPort(port, protocol, merged) for port in ports),
     )

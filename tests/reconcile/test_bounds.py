@@ -147,10 +147,9 @@ def test_a_cluster_ip_is_not_lost_to_an_older_services_external_ip() -> None:
         pytest.param(service(ip=""), "headless", id="headless"),
         pytest.param(service(proxied_elsewhere=True), "another service proxy", id="foreign"),
         pytest.param(
-            service(ports=(services.ServicePort("dns", UDP, 53),)), "UDP is not served", id="UDP"
-        ),
-        pytest.param(
-            service(ports=(services.ServicePort("x", SCTP, 53),)), "SCTP is not served", id="SCTP"
+            service(ports=(services.ServicePort("x", SCTP, 53),)),
+            "SCTP is not served: only TCP and UDP are",
+            id="SCTP",
         ),
     ],
 )
@@ -165,7 +164,10 @@ def test_what_is_not_served_is_named(away: services.Service, told: str) -> None:
 def test_a_udp_port_beside_a_tcp_port_of_its_number() -> None:
     ports = (services.ServicePort("dns", UDP, 53), services.ServicePort("dns-tcp", TCP, 53))
     stage = Stage(service(ports=ports), sliced("web", ports=["dns-tcp"]))
-    assert stage.states() == ["not-served", "bound"]
+    assert stage.states() == ["no-endpoints", "bound"]
+    served = builders.sliced("web", ports=["dns"], protocol=UDP, suffix="udp")
+    stage = Stage(service(ports=ports), sliced("web", ports=["dns-tcp"]), served)
+    assert stage.states() == ["bound", "bound"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kproxy.model import addresses, admission, forwarding, names
+from kproxy.model import addresses, admission, forwarding, lifetimes, names
 from kproxy.model import steps as stepwise
 from kproxy.model.kinds import endpoints, services
 from kproxy.reconcile import rules
@@ -104,10 +104,12 @@ def test_nothing_is_proxied_for(objects: Sequence[admission.Accepted]) -> None:
     assert rules_of(*objects, builders.sliced("web")) == {}
 
 
-def test_only_tcp_ports_have_rules() -> None:
+def test_only_tcp_and_udp_ports_have_rules() -> None:
     protocols = {"tcp": names.Protocol.TCP, "udp": names.Protocol.UDP, "sctp": names.Protocol.SCTP}
     ports = tuple(services.ServicePort(name, each, 53) for name, each in protocols.items())
-    assert list(rules_of(builders.service(ports=ports))) == [builders.port_of("web", "tcp")]
+    found = rules_of(builders.service(ports=ports))
+    assert [(name.port, name.protocol) for name in found] == list(protocols.items())[:2]
+    assert [rule.frontends[0].protocol for rule in found.values()] == ["TCP", "UDP"]
 
 
 def test_without_endpoints_there_is_a_rule_without_backends() -> None:
@@ -266,3 +268,39 @@ def test_the_rule_is_the_same_whatever_order_the_slices_came_in() -> None:
     assert rule_of(service, one, two).backends(SCOPE.CLUSTER) == builders.backends(
         "10.1.0.1 10.1.0.2 10.1.0.3"
     )
+
+
+KEEP, DRAIN, RESET = lifetimes.OnEndpointRemoved
+
+
+@pytest.mark.parametrize(
+    ("on_removed", "spared"),
+    [
+        pytest.param(KEEP, "", id="keep: nothing has to be known"),
+        pytest.param(DRAIN, "10.1.0.2", id="drain: from the first word that the pod ends"),
+        pytest.param(RESET, "10.1.0.2 10.1.0.3", id="reset: once the pod is gone"),
+    ],
+)
+def test_an_endpoint_that_is_not_ready_is_not_removed(
+    on_removed: lifetimes.OnEndpointRemoved, spared: str
+) -> None:
+    found = [
+        builders.endpoint("10.1.0.1"),
+        builders.endpoint("10.1.0.2", ready=False),
+        builders.endpoint("10.1.0.3", ready=False, terminating=True),
+    ]
+    lifetime = lifetimes.Lifetime(on_removed=on_removed)
+
+    rule = rule_of(builders.service(lifetime=lifetime), builders.sliced("web", found))
+
+    assert rule.spared == builders.backends(spared)
+    assert rule.policy.lifetime == lifetime
+
+
+def test_the_last_endpoints_that_serve_while_terminating_are_not_drained() -> None:
+    found = [builders.endpoint("10.1.0.1", ready=False, serving=True, terminating=True)]
+    service = builders.service(lifetime=lifetimes.Lifetime(on_removed=DRAIN))
+
+    rule = rule_of(service, builders.sliced("web", found))
+
+    assert (rule.pools, rule.spared) == (builders.pools("10.1.0.1"), ())

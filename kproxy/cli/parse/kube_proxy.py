@@ -45,7 +45,6 @@ _IGNORED: dict[str, _Ignored] = {
     "profiling": _Ignored("kproxy has no profiling page", is_switch=True),
     "proxy-port-range": _Ignored("kproxy listens on the ports of the Services themselves"),
     "show-hidden-metrics-for-version": _Ignored("kproxy hides no metrics"),
-    "udp-timeout": _Ignored("UDP ports are not served"),
     "azure-container-registry-config": _Ignored("kproxy pulls no images"),
     "boot-id-file": _Ignored("kproxy does not need it"),
     "machine-id-file": _Ignored("kproxy does not need it"),

@@ -489,7 +489,9 @@ class Dialer:
             self._schedule(min(heads))
 
 
-def met_itself(sock: syscalls.StreamSocket, backend: addresses.SocketAddress) -> bool:
+def met_itself(
+    sock: syscalls.StreamSocket | syscalls.DatagramSocket, backend: addresses.SocketAddress
+) -> bool:
     """Whether the kernel connected a socket to itself.
 
     A dial to an ephemeral port without a listener can be given that very port as its own,

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from kproxy.model import addresses, names, objects
-from kproxy.model.kinds import field_rules, findings, services
+from kproxy.model.kinds import connection_annotations, field_rules, findings, services
 from kproxy.model.kinds.kind import Collection, Kind, Policy
 
 LABEL_SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
@@ -106,6 +106,7 @@ def judge(
     kind = _choice(spec.type, services.ServiceType.CLUSTER_IP, "spec.type", found)
     cluster_ip = _cluster_ip(spec, kind, found)
     policies = _policies(spec, kind, found)
+    annotations = metadata.annotations or {}
     made = services.Service(
         name=key,
         type=kind,
@@ -117,6 +118,8 @@ def judge(
         internal_policy=policies[0],
         external_policy=policies[1],
         strategy=_strategy(metadata, found) if metadata.annotations else None,
+        lifetime=connection_annotations.lifetime(annotations, found),
+        proxy_protocol=connection_annotations.proxy_protocol(annotations, found),
         other_cluster_ips=_other_cluster_ips(spec, cluster_ip, found),
         created=metadata.creation_timestamp or "",
         wants_cluster_ip=not spec.cluster_ip and kind is not services.ServiceType.EXTERNAL_NAME,

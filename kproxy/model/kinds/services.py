@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from kproxy.model import names
+from kproxy.model import lifetimes, names
 
 DEFAULT_AFFINITY_SECONDS = 10800
 MAX_AFFINITY_SECONDS = 86400
@@ -67,6 +67,10 @@ class Service:
     internal_policy: TrafficPolicy = TrafficPolicy.CLUSTER
     external_policy: TrafficPolicy = TrafficPolicy.CLUSTER
     strategy: Strategy | None = None
+    lifetime: lifetimes.Lifetime = lifetimes.UNLIMITED
+    """How long its connections may live, by annotations."""
+    proxy_protocol: lifetimes.ProxyProtocol | None = None
+    """How its endpoints are told of their clients, by an annotation; None: not at all."""
     created: str = ""
     """`metadata.creationTimestamp` (RFC 3339, UTC); "" when the source gives none."""
     proxied_elsewhere: bool = False

@@ -36,6 +36,8 @@ _DATA_PATH = {
     "accept_errors": "accept(2) calls that failed.",
     "accept_pauses": "Pauses in accepting because descriptors or memory were short.",
     "bugs": "Errors in the code that handles one connection; the connection was reset.",
+    "datagrams": "Datagrams taken from clients and from endpoints.",
+    "datagrams_lost": "Datagrams taken that could not be passed on: no endpoint, refused, no room.",
     "splices": "Directions of connections that were handed to splice(2).",
     "splice_fallbacks": "Directions that were copied because no pipe was free.",
     "small_pipes": "Directions spliced through a pipe that the kernel made smaller than asked for.",

@@ -14,16 +14,15 @@ too, in case the mode is changed (docs/faults.md S21).
 
 import contextlib
 import functools
-import operator
 import os
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from kproxy import turns
+from kproxy import json_pieces, turns
 from kproxy.model import labels, names
 from kproxy.ops.serving import answers, heads, places, responder
 from kproxy.ops.views import control_client, fact_stream, observed, status, watching
@@ -33,7 +32,7 @@ from kproxy.reconcile import rules
 MAX_WATCHES = 4
 """Watches at one time. The other connections of the server stay free for questions."""
 
-_Views: TypeAlias = Callable[[observed.Observed, Iterable[rules.PortPlan]], Iterator[status.View]]
+_Views: TypeAlias = Callable[[observed.Observed, Iterable[rules.PortPlan]], status.Views]
 
 
 class Resource(NamedTuple):
@@ -90,9 +89,7 @@ class _Control:
         except labels.SelectorError as error:
             return answers.sentence(400, str(error))
         asked = _Asked(query.get("namespace", ""), query.get("name", ""), selector)
-        plans: list[rules.PortPlan] = []
-        async for batch in self._shared.batches(self._select(asked)):
-            plans += batch
+        plans = await self._shared.result(status.in_order(self._select(asked)))
         headers = self._warning_header()
         views, part, kind = RESOURCES[resource]
         refresh = functools.partial(self._seen.plane.refresh, part, self._shared)
@@ -113,11 +110,9 @@ class _Control:
                 refresh,
             )
             return self._watch(lines, headers)
-        plans.sort(key=operator.attrgetter("rule.name"))
-        made = self._shared.batches(views(self._seen, plans))
-        return answers.Answer(200, _json_list(made), headers=headers)
+        return answers.Answer(200, self._body(views(self._seen, plans)), headers=headers)
 
-    async def status(self, _request: heads.Request) -> answers.Answer:
+    async def proxy_status(self, _request: heads.Request) -> answers.Answer:
         """What `/v1/status` gives."""
         counted = status.Counted()
         async for batch in self._shared.batches(counted.counting(self._seen)):
@@ -159,6 +154,14 @@ class _Control:
             found = found or bool(batch)
         return found
 
+    async def _body(self, views: status.Views) -> answers.Body:
+        """A JSON list, sent while it is made: ten thousand Services are some ten megabytes."""
+        pieces = self._shared.batches(json_pieces.listed(views))
+        async with contextlib.aclosing(pieces):
+            async for batch in pieces:
+                if text := b"".join(batch):
+                    yield text
+
     def _select(self, asked: _Asked) -> Iterator[rules.PortPlan]:
         return status.select(self._seen, asked.namespace, asked.name, asked.selector)
 
@@ -192,19 +195,8 @@ def make_site(seen: observed.Observed, shared: turns.Turns) -> responder.Site:
     routes: dict[str, responder.Handler] = {
         f"/v1/{name}": functools.partial(control.views, name) for name in RESOURCES
     }
-    more = {"/v1/events": control.events, "/v1/status": control.status}
+    more = {"/v1/events": control.events, "/v1/status": control.proxy_status}
     return responder.Site({**routes, **more}, admits)
-
-
-async def _json_list(batches: AsyncGenerator[list[status.View], None]) -> answers.Body:
-    """A JSON list, sent while it is made: ten thousand Services are some ten megabytes."""
-    opening = b"["
-    async with contextlib.aclosing(batches):
-        async for batch in batches:
-            if batch:
-                yield opening + b",\n".join(map(msgspec.json.encode, batch))
-                opening = b",\n"
-    yield b"]\n" if opening != b"[" else b"[]\n"
 
 
 def admits(sock: socket.socket) -> bool:

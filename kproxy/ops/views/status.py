@@ -1,7 +1,7 @@
 """What the proxy is doing, as the plain data of `kproxy get … -o json`.
 
-The shapes are an interface: scripts and tests rely on them. Views are generated one at a time, so
-a caller that shows ten thousand of them can let others run in between.
+The shapes are an interface: scripts and tests rely on them. Views are made in steps, so that a
+caller that shows ten thousand of them can let others run in between: a step without a view is None.
 """
 
 import operator
@@ -25,6 +25,11 @@ AFFINITY_SHOWN = 10_000
 """Clients shown for each service port and scope: those that came last."""
 
 View: TypeAlias = dict[str, object]
+Views: TypeAlias = Iterator[View | None]
+"""Views in steps; None is a step that has not completed one."""
+
+_RUN = 64
+"""Endpoints of a view that are read in one step: some 500 us."""
 
 
 def select(
@@ -72,17 +77,19 @@ def in_order(plans: Iterable[rules.PortPlan]) -> Generator[None, None, list[rule
     return (yield from steps.sorted_in_steps(plans, operator.attrgetter("rule.name")))
 
 
-def service_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
-    """`kproxy get services`: a view for each service port."""
-    return (_service(seen, plan) for plan in plans)
-
-
-def served_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
-    """`service_views` with what is said of the Service itself, on the control socket."""
+def service_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Views:
+    """The ready file: a view for each service port."""
     for plan in plans:
+        yield (yield from _service(seen, plan))
+
+
+def served_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Views:
+    """`kproxy get services`: as `service_views`, with fields of the Service itself."""
+    for plan in plans:
+        view = yield from _service(seen, plan)
         service = seen.source.store.service(plan.rule.name.service)
         yield {
-            **_service(seen, plan),
+            **view,
             "labels": dict(service.labels) if service else {},
             "filled_in": list(service.filled_in) if service else [],
             "created": (service.created if service else "") or None,
@@ -91,14 +98,14 @@ def served_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> It
         }
 
 
-def endpoint_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
+def endpoint_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Views:
     """`kproxy get endpoints`: a view for each endpoint of each service port."""
     for plan in plans:
         for view in _endpoints(seen, plan):
             yield {**_identity(plan.rule, "service"), **view}
 
 
-def affinity_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Iterator[View]:
+def affinity_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Views:
     """`kproxy get affinity`: a view for each client that is bound to an endpoint."""
     for rule in (plan.rule for plan in plans):
         for binding in seen.plane.affinity(rule.name, AFFINITY_SHOWN):
@@ -116,14 +123,20 @@ def connection_views(
     seen: observed.Observed,
     plans: Iterable[rules.PortPlan],
     gone: Callable[[names.NamespacedName], bool] = lambda _: False,
-) -> Iterator[View]:
+) -> Views:
     """`kproxy get connections`: a view for each open connection of these service ports.
 
     A Service that is gone has no rule, and its connections go on: those of which `gone` says so
     are shown too.
     """
-    chosen = {plan.rule.name.service for plan in plans}
-    present = {rule.name.service for rule in seen.proxier.in_force()}
+    chosen: set[names.NamespacedName] = set()
+    for run in steps.runs(plans):
+        chosen.update(plan.rule.name.service for plan in run)
+        yield None
+    present: set[names.NamespacedName] = set()
+    for in_force in steps.runs(seen.proxier.in_force()):
+        present.update(rule.name.service for rule in in_force)
+        yield None
 
     def is_asked_for(name: names.ServicePortName) -> bool:
         service = name.service
@@ -208,7 +221,12 @@ def proxy_view(seen: observed.Observed, counted: Counted, now: float) -> View:
     }
 
 
-def _service(seen: observed.Observed, plan: rules.PortPlan) -> View:
+def _service(seen: observed.Observed, plan: rules.PortPlan) -> Generator[None, None, View]:
+    endpoints: list[View] = []
+    for run in steps.runs(_endpoints(seen, plan), _RUN):
+        endpoints += run
+        if len(run) == _RUN:
+            yield
     rule = plan.rule
     service = seen.source.store.service(rule.name.service)
     counters = seen.plane.service_port(rule.name)
@@ -224,7 +242,7 @@ def _service(seen: observed.Observed, plan: rules.PortPlan) -> View:
             {"type": "ClientIP", "timeout_seconds": affinity} if affinity is not None else None
         ),
         "frontends": [_frontend(status) for status in seen.proxier.frontends(rule.name)],
-        "endpoints": list(_endpoints(seen, plan)),
+        "endpoints": endpoints,
         "connections": {
             "active": counters.active if counters else 0,
             "total": counters.accepted if counters else 0,

@@ -11,13 +11,15 @@ view. A client that reads slowly may miss a change that was undone, and always g
 """
 
 import asyncio
+import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from kproxy import turns
+from kproxy import json_pieces, turns
+from kproxy.model import steps
 from kproxy.ops.serving import answers
 from kproxy.ops.views import status
 
@@ -29,7 +31,7 @@ QUIET = 10.0
 """Seconds without news after which a bookmark is sent."""
 
 _Key: TypeAlias = tuple[object, ...]
-Views: TypeAlias = Callable[[], Iterable[status.View]]
+Views: TypeAlias = Callable[[], Iterable[status.View | None]]
 
 
 class Kind(NamedTuple):
@@ -40,12 +42,6 @@ class Kind(NamedTuple):
 
     identity: tuple[str, ...]
     passing: frozenset[str] = frozenset()
-
-
-class _Seen(NamedTuple):
-    key: _Key
-    digest: int
-    view: status.View
 
 
 async def changes(
@@ -66,15 +62,11 @@ async def changes(
         began = time.monotonic()
         present: set[_Key] = set()
         await refresh()
-        async for batch in shared.batches(_seen(views(), kind)):
-            news = b"".join(_news(batch, known, present))
-            if news:
+        news = itertools.chain(_news(views(), kind, known, present), _losses(kind, known, present))
+        async for batch in shared.batches(news):
+            if text := b"".join(batch):
                 last_news = time.monotonic()
-                yield news
-        for key in known.keys() - present:
-            del known[key]
-            last_news = time.monotonic()
-            yield line("DELETED", dict(zip(kind.identity, key, strict=True)))
+                yield text
         if (said := warning()) != warned:
             warned = said
             yield line("WARNING", {"message": said})
@@ -88,13 +80,53 @@ async def changes(
             yield b""
 
 
-def _seen(views: Iterable[status.View], kind: Kind) -> Iterator[_Seen]:
+def _news(
+    views: Iterable[status.View | None],
+    kind: Kind,
+    known: dict[_Key, int],
+    present: set[_Key],
+) -> Iterator[bytes]:
+    """The lines of what is new or different, in pieces; a piece may be empty."""
     for view in views:
-        lasting = {
-            name: _lasting(value) for name, value in view.items() if name not in kind.passing
-        }
-        digest = hash(msgspec.json.encode(lasting))
-        yield _Seen(tuple(view[name] for name in kind.identity), digest, view)
+        if view is None:
+            yield b""
+            continue
+        key = tuple(view[name] for name in kind.identity)
+        present.add(key)
+        digest = yield from _digest(view, kind)
+        old = known.get(key)
+        if old == digest:
+            yield b""
+            continue
+        known[key] = digest
+        yield from _pieces("ADDED" if old is None else "MODIFIED", view)
+
+
+def _losses(kind: Kind, known: dict[_Key, int], present: set[_Key]) -> Iterator[bytes]:
+    """The lines of what is no longer there; a piece may be empty."""
+    for key in list(known):
+        if key in present:
+            yield b""
+        else:
+            del known[key]
+            yield line("DELETED", dict(zip(kind.identity, key, strict=True)))
+
+
+def _digest(view: status.View, kind: Kind) -> Generator[bytes, None, int]:
+    """A hash of everything in a view whose change is sent, in steps."""
+    digest = 0
+    for name, value in view.items():
+        if name in kind.passing:
+            continue
+        if not isinstance(value, list):
+            digest = hash((digest, name, msgspec.json.encode(_lasting(value))))
+            continue
+        digest = hash((digest, name, len(value)))
+        for run in steps.runs(value, json_pieces.RUN):
+            digest = hash((digest, msgspec.json.encode(_lasting(run))))
+            if len(run) == json_pieces.RUN:
+                yield b""
+    return digest
 
 
 def _lasting(value: Any) -> Any:
@@ -110,13 +142,14 @@ def _lasting(value: Any) -> Any:
     return value
 
 
-def _news(batch: Iterable[_Seen], known: dict[_Key, int], present: set[_Key]) -> Iterator[bytes]:
-    for key, digest, view in batch:
-        present.add(key)
-        old = known.get(key)
-        if old != digest:
-            known[key] = digest
-            yield line("ADDED" if old is None else "MODIFIED", view)
+def _pieces(event: str, view: status.View) -> Iterator[bytes]:
+    """`line` in pieces."""
+    if json_pieces.is_short(view):
+        yield line(event, view)
+        return
+    yield b'{"type":"%s","object":' % event.encode()
+    yield from json_pieces.encoded(view)
+    yield b"}\n"
 
 
 def line(event: str, view: status.View) -> bytes:

@@ -50,7 +50,6 @@ def test_kproxys_own_command_line_is_left_as_it_is() -> None:
         ["--logtostderr"],
         ["--skip_headers"],
         ["--log_dir", "/var/log"],
-        ["--udp-timeout=250ms"],
         ["--proxy-port-range", "0-0"],
         ["--cleanup-ipvs"],
         ["--profiling"],

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import pytest
 
 from kproxy import turns
+from kproxy.model import addresses, names
+from kproxy.model.kinds import endpoints
 from kproxy.ops.serving import places
 from kproxy.ops.views import status
-from kproxy.plane import plane
+from kproxy.plane import plane, snapshots
 from tests.e2e.rig import manifests, sockets
-from tests.ops import surfaces
+from tests.ops import observing, surfaces
 
 SERVICE_KEYS = [
     "namespace",
@@ -356,7 +359,7 @@ async def test_connections_of_a_service_that_is_gone_are_shown(
                 views = status.connection_views(
                     seen, rules, lambda service: asked.get("name", "") in ("", service.name)
                 )
-                return [f"{view['namespace']}/{view['service']}" for view in views]
+                return [f"{view['namespace']}/{view['service']}" for view in views if view]
 
             await surfaces.until(shown)
             manifests.write(
@@ -369,3 +372,38 @@ async def test_connections_of_a_service_that_is_gone_are_shown(
             assert await shown(name="db") == []
             writer.close()
             await writer.wait_closed()
+
+
+async def test_a_service_of_many_endpoints_is_shown_in_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = tuple(
+        endpoints.Endpoint(addresses.SocketAddress(f"10.1.{number // 250}.{number % 250}", 80))
+        for number in range(1000)
+    )
+    with observing.proxy() as proxy:
+        proxy.serve("web")
+        (plan,) = proxy.proxier.known()
+        asked = 0
+        ask = proxy.plane.endpoint
+
+        def counted(
+            name: names.ServicePortName, backend: addresses.SocketAddress
+        ) -> snapshots.Endpoint:
+            nonlocal asked
+            asked += 1
+            return ask(name, backend)
+
+        monkeypatch.setattr(proxy.plane, "endpoint", counted)
+        steps = []
+        for view in status.service_views(proxy.seen, [replace(plan, found=found)]):
+            steps.append((asked, view))
+            asked = 0
+
+    *pauses, (last, whole) = steps
+    assert max(last, *(count for count, _ in pauses)) <= 100
+    assert [view for _, view in pauses] == [None] * len(pauses)
+    assert whole is not None
+    listed = whole["endpoints"]
+    assert isinstance(listed, list)
+    assert [each["address"] for each in listed] == [each.backend.address for each in found]

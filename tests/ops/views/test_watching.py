@@ -19,7 +19,7 @@ class Watched:
     def __init__(self) -> None:
         self.views: list[dict[str, object]] = []
         self.warning = ""
-        self._lines: list[bytes] = []
+        self._text = b""
         self.stream = watching.changes(
             lambda: list(self.views), KIND, turns.Turns(), lambda: self.warning, self._refresh
         )
@@ -29,9 +29,10 @@ class Watched:
 
     async def next(self) -> tuple[str, dict[str, Any]]:
         """The next event; the looks that find nothing are passed over."""
-        while not self._lines:
-            self._lines += (await anext(self.stream)).splitlines()
-        event = json.loads(self._lines.pop(0))
+        while b"\n" not in self._text:
+            self._text += await anext(self.stream)
+        line, _, self._text = self._text.partition(b"\n")
+        event = json.loads(line)
         return event["type"], event["object"]
 
 
@@ -91,3 +92,18 @@ async def test_a_silent_watch_shows_that_it_lives(
     monkeypatch.setattr(watching, "QUIET", 0.01)
 
     assert [(await watched.next())[0] for _ in range(3)] == ["BOOKMARK"] * 3
+
+
+async def test_a_view_of_many_endpoints_comes_whole(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    many = [{"address": str(number)} for number in range(1000)]
+    large: dict[str, object] = {"name": "a", "endpoints": many}
+    watched.views = [large]
+    assert await watched.next() == ("ADDED", large)
+    assert await watched.next() == ("BOOKMARK", {})
+
+    changed: dict[str, object] = {"name": "a", "endpoints": [*many[:-1], {"address": "new"}]}
+    watched.views = [changed]
+    assert await watched.next() == ("MODIFIED", changed)

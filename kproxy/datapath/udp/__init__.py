@@ -1,0 +1,1 @@
+"""UDP: flows of datagrams between clients and backends."""

@@ -1,0 +1,134 @@
+"""The part of a data path that is for UDP: its fronts, its flows, and what both share.
+
+It is made for the first front of a data path: one without UDP pays nothing for it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kproxy.datapath.tcp import sharing
+from kproxy.datapath.udp import front, pace, table, target
+from kproxy.model import addresses, forwarding
+
+_LARGEST = 65536
+"""Bytes of the buffer that every datagram goes through: more than one of IPv4 or IPv6 can have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Bounds of the flows of a data path. Seconds and counts."""
+
+    limit: int
+    answered_seconds: float = table.ANSWERED_SECONDS
+    unanswered_seconds: float = table.UNANSWERED_SECONDS
+
+
+class UdpPath:
+    """Fronts and flows of one data path on the running event loop. Owns their sockets.
+
+    `has_file` says whether a descriptor is left for one more flow.
+    """
+
+    def __init__(
+        self,
+        shared: sharing.Shared,
+        box: target.RefusalBox,
+        settings: Settings,
+        has_file: Callable[[], bool],
+        ephemeral_ports: range,
+    ) -> None:
+        self._shared = shared
+        self._box = box
+        self._ephemeral_ports = ephemeral_ports
+        self._pace = pace.Pace(shared.poller)
+        self._buffer = bytearray(_LARGEST)
+        self._table = table.Table(
+            settings.limit,
+            has_file,
+            answered_seconds=settings.answered_seconds,
+            unanswered_seconds=settings.unanswered_seconds,
+            on_first=self._schedule,
+        )
+        self._fronts: dict[front.Front, None] = {}
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.Handle | None = None
+
+    @property
+    def flows(self) -> int:
+        """Flows there are now."""
+        return self._table.count
+
+    @property
+    def fronts(self) -> int:
+        """Fronts that are open."""
+        return len(self._fronts)
+
+    @property
+    def limit(self) -> int:
+        """Flows that there may be."""
+        return self._table.limit
+
+    def open(
+        self,
+        address: addresses.SocketAddress,
+        to: target.Target,
+        admitted: forwarding.Admission = None,
+    ) -> front.Front:
+        """Take datagrams at `address`. Raises OSError as bind(2) does.
+
+        The front is this object's; end it with `shut`.
+        """
+        sock = self._shared.kernel.datagram_front(address, admitted)
+        try:
+            opened = front.Front(
+                sock,
+                to,
+                self._shared,
+                self._table,
+                self._pace,
+                self._box,
+                self._buffer,
+                self._ephemeral_ports,
+            )
+        except OSError:
+            sock.close()
+            raise
+        self._fronts[opened] = None
+        return opened
+
+    def shut(self, opened: front.Front) -> None:
+        """Close a front, and end its flows."""
+        opened.close()
+        self._fronts.pop(opened, None)
+
+    def note_change(self) -> None:
+        """Backends have changed: let every flow be reviewed at its next datagram."""
+        self._table.version += 1
+
+    def close(self) -> None:
+        """Close every front and end every flow."""
+        for opened in list(self._fronts):
+            self.shut(opened)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _schedule(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._table.tick, self._wake)
+
+    def _wake(self) -> None:
+        """End what is idle, and put backends on parole whose penalty has run out.
+
+        Datagrams come first: after a pause of the process some may be waiting.
+        """
+        self._timer = None
+        self._shared.poller.turn()
+        now = self._shared.poller.now
+        has_more = self._table.expire(now)
+        for backend in self._box.due_probes(now):
+            self._box.parole(backend)
+        if has_more:
+            self._timer = self._loop.call_soon(self._wake)
+        elif self._table.count or self._box.boxed:
+            self._schedule()

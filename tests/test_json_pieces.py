@@ -1,0 +1,44 @@
+"""JSON in pieces is the JSON of the whole."""
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kproxy import json_pieces
+
+VALUES = st.dictionaries(
+    st.text(max_size=5),
+    st.one_of(
+        st.text(max_size=5),
+        st.none(),
+        st.dictionaries(st.text(max_size=3), st.integers()),
+        st.integers(min_value=0, max_value=3 * json_pieces.RUN).map(lambda size: list(range(size))),
+    ),
+    max_size=4,
+)
+
+
+@given(VALUES)
+def test_the_pieces_of_an_object_are_the_object(value: dict[str, Any]) -> None:
+    assert json.loads(b"".join(json_pieces.encoded(value))) == value
+
+
+@given(st.lists(st.one_of(st.none(), VALUES), max_size=5))
+def test_a_list_has_every_value_and_an_empty_piece_for_each_pause(
+    values: list[dict[str, Any] | None],
+) -> None:
+    pieces = list(json_pieces.listed(values))
+
+    assert json.loads(b"".join(pieces)) == [value for value in values if value is not None]
+    assert pieces.count(b"") == values.count(None)
+
+
+def test_no_piece_has_more_than_a_run_of_a_list() -> None:
+    items = [{"address": f"10.1.{number // 250}.{number % 250}"} for number in range(10_000)]
+
+    pieces = list(json_pieces.encoded({"name": "web", "endpoints": items, "port": 80}))
+
+    assert max(piece.count(b"address") for piece in pieces) == json_pieces.RUN
+    assert json.loads(b"".join(pieces))["endpoints"] == items
