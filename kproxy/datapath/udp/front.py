@@ -222,7 +222,7 @@ class Front:
             self.lose()
             return
         limits = self._table
-        if (limits.count >= limits.limit or not limits.has_file()) and not limits.make_room(self):
+        if not limits.make_room(self):
             counters.ended[endings.NO_RESOURCES] += 1
             self.lose()
             return

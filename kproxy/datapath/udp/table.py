@@ -71,13 +71,14 @@ class Table:
             del self._fronts[one.front]
 
     def make_room(self, wanting: "front.Front") -> bool:
-        """End a flow, if there must be one less before `wanting` has one more; False if that is
-        impossible."""
-        while self.count >= self.limit or not self.has_file():
-            giving = self._giving(wanting)
-            if giving is None:
-                return False
-            giving.end(_least_recent(giving), endings.MADE_WAY)
+        """See that `wanting` can have one flow more, at the cost of another one if need be; False
+        if there is no other one."""
+        if self.count < self.limit and self.has_file():
+            return True
+        giving = self._giving(wanting)
+        if giving is None:
+            return False
+        giving.end(_least_recent(giving), endings.MADE_WAY)
         return True
 
     def expire(self, now: float) -> bool:
