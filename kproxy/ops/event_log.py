@@ -20,7 +20,7 @@ _BUDGET: Final = 0.001
 _PAUSE: Final = 0.05
 _LOOK_SECONDS: Final = 1.0
 _LOST_SECONDS: Final = 10.0
-"""How often a line says what was dropped, while the queue does not empty."""
+"""Seconds between two lines that report what was dropped, while the queue does not empty."""
 
 _log = structlog.get_logger(__name__)
 
@@ -66,7 +66,7 @@ async def watch_watches(
     counters: Callable[[], Iterable[metrics.ReflectorCounters]],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Publish when a resource cannot be read any more, and when it is read again."""
+    """Publish when a resource is no longer read, and when it is read again."""
     lost: dict[str, float] = {}
     while True:
         now = clock()

@@ -24,7 +24,7 @@ _NEVER = "0001-01-01 00:00:00 +0000 UTC"
 
 
 class SyncRecord:
-    """When syncs were asked for, and when they were done. Written by the server.
+    """When syncs were asked for, and when they were done. Written by the reconciler.
 
     `last_queued` and `last_done` are Unix times for metrics, None before the first. `clock` is
     monotonic, in seconds; `wall` is Unix time in nanoseconds.
@@ -56,7 +56,7 @@ class SyncRecord:
     def sync(self) -> Iterator[None]:
         """A sync. If it raises, what it was to do stays pending.
 
-        What is queued while it runs is for the next one.
+        A change that is queued while it runs is for the next one.
         """
         started = self._clock()
         if self._working_since is None:
@@ -80,7 +80,7 @@ class SyncRecord:
 
     @property
     def is_ready(self) -> bool:
-        """Whether traffic should come here."""
+        """Whether a load balancer should send traffic here."""
         return self.is_alive and self.last_done is not None and not self._is_stopping
 
     def now(self) -> str:

@@ -39,11 +39,11 @@ else:
 get_logger = structlog.get_logger
 
 _QUEUE_LINES = 4096
-"""Lines that wait for a pipe or terminal; more are dropped."""
+"""Most lines that wait for a pipe or terminal; more are dropped."""
 _QUEUE_CHARACTERS = 64 * 1024 * 1024
-"""Characters that wait for a plain file. Only a disk that has stopped lets so many gather."""
+"""Most characters that wait for a plain file. Only a disk that has stopped lets so many gather."""
 _LINES_AT_ONCE = 128
-"""Lines of one write(2). Each hands the interpreter's lock over twice, and relays wait for it."""
+"""Lines of one write(2). Each call gives the interpreter's lock away, for which relays wait."""
 _REPEAT_LINES = 10
 _REPEAT_SECONDS = 60.0
 """The same line is written at most this often in `_REPEAT_SECONDS`."""
@@ -79,12 +79,12 @@ _LEVELS = {LogLevel.DEBUG: 10, LogLevel.INFO: 20, LogLevel.WARNING: 30, LogLevel
 class Writer:
     """A file-like object whose writes never block. Owns its thread; the stream stays open.
 
-    `tell_drops` renders the line that says how many lines were lost.
+    `drops_line` renders the line that says how many lines were lost.
     """
 
-    def __init__(self, stream: IO[str], tell_drops: Callable[[int], str] | None = None) -> None:
+    def __init__(self, stream: IO[str], drops_line: Callable[[int], str] | None = None) -> None:
         self._put = _sink(stream)
-        self._tell_drops = tell_drops or _drops_as_text
+        self._drops_line = drops_line or _drops_as_text
         self._is_file = _is_file(stream)
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         # How much was queued and taken: each is written by one side only.
@@ -92,12 +92,12 @@ class Writer:
         self._taken = 0
         self.dropped = 0
         """Lines that were not written, since the start."""
-        self._told = 0
+        self._reported = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Queue `text`, or drop it when the sink is that far behind."""
+        """Queue `text`, or drop it when the queue is full."""
         size, most = (len(text), _QUEUE_CHARACTERS) if self._is_file else (1, _QUEUE_LINES)
         if self._queued - self._taken >= most:
             self.dropped += 1
@@ -112,7 +112,7 @@ class Writer:
     def close(self, patience: float = 1.0) -> None:
         """Write what is queued, as long as the sink takes something every `patience` seconds.
 
-        Ten times that is the longest.
+        Waits ten times `patience` at most.
         """
         self._lines.put(None)
         for _ in range(10):
@@ -136,21 +136,21 @@ class Writer:
         self._write([])
 
     def _drops(self) -> str:
-        """The line about what was dropped since the last one, if anything was."""
-        lost, self._told = self.dropped - self._told, self.dropped
-        return self._tell_drops(lost) if lost else ""
+        """The line that reports what was dropped since the last such line; "" if nothing was."""
+        lost, self._reported = self.dropped - self._reported, self.dropped
+        return self._drops_line(lost) if lost else ""
 
     def _write(self, lines: list[str]) -> None:
         try:
             self._put(self._drops() + "".join(lines))
         except (OSError, ValueError):
-            # The sink is gone for good; the process has more important things to do.
+            # The sink is gone for good. Serving goes on without a log.
             self.dropped += max(len(lines), 1)
         self._taken += sum(map(len, lines)) if self._is_file else len(lines)
 
 
 def _is_file(stream: IO[str]) -> bool:
-    """Whether `stream` is a plain file, which takes whatever there is."""
+    """Whether `stream` is a plain file, which takes every write at once."""
     try:
         return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     except (OSError, io.UnsupportedOperation):
@@ -238,8 +238,8 @@ class Repeats:
 
     What is left out is counted, and the next such line that is written says how many: `repeated`.
     Lines are the same if all of their values are. Warnings are alike if they have the same message:
-    a user who may create Services can cause one of each. Of these the last one that is written says
-    that more are left out, and the next one how many: `left_out`.
+    a user who may create Services can cause one for each Service. The last one that is written has
+    a note that more are left out, and the next one has their number: `left_out`.
 
     Debug lines are not bounded: each connection has some, which differ, and would push every other
     line out of memory here.
@@ -259,11 +259,13 @@ class Repeats:
         now = self._clock()
         key = tuple((name, str(event[name])) for name in event if name != "exc_info")
         same = self._same.count(key, now)
-        added: dict[str, object] = {"repeated": same.told} if same.told else {}
+        added: dict[str, object] = {}
+        if same.left_out_before:
+            added["repeated"] = same.left_out_before
         if event.get("level") in _ALIKE_LEVELS:
             alike = self._alike.count(event.get("event"), now)
-            if alike.told:
-                added["left_out"] = alike.told
+            if alike.left_out_before:
+                added["left_out"] = alike.left_out_before
             if alike.written == _ALIKE_LINES:
                 added["note"] = f"more of these are left out for {alike.until - now:.0f} s"
         return {**event, **added} if added else event
@@ -280,11 +282,12 @@ class _Bounded:
         """What is known of `key`, with this time. Raises DropEvent if it came too often."""
         found = self._seen.pop(key, None)
         if found is None or now >= found.until:
-            found = _Repeated(now + _REPEAT_SECONDS, told=0 if found is None else found.left_out)
+            left_out = 0 if found is None else found.left_out
+            found = _Repeated(now + _REPEAT_SECONDS, left_out_before=left_out)
             if len(self._seen) >= _REPEATS_KNOWN:
                 del self._seen[next(iter(self._seen))]
         else:
-            found.told = 0
+            found.left_out_before = 0
             found.written += 1
         self._seen[key] = found
         if found.written > self._most:
@@ -295,13 +298,15 @@ class _Bounded:
 
 @dataclass(slots=True)
 class _Repeated:
-    """How often a line came in the time until `until`. `told` is how many were left out before,
-    which the first line of this time reports."""
+    """How often a line came in the time until `until`.
+
+    `left_out_before` lines were left out before it; the first line of this time reports them.
+    """
 
     until: float
     written: int = 1
     left_out: int = 0
-    told: int = 0
+    left_out_before: int = 0
 
 
 _FIRST_KEYS = ("timestamp", "level", "event", "service")
@@ -310,7 +315,7 @@ _FIRST_KEYS = ("timestamp", "level", "event", "service")
 def _arrange(
     _logger: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """When, how bad, what, and of which Service; the rest in the order in which it was given."""
+    """Timestamp, level, message and Service first; the rest in the order in which it was given."""
     arranged = {key: event[key] for key in _FIRST_KEYS if key in event}
     return {**arranged, **event}
 

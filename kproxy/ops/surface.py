@@ -15,8 +15,8 @@ class Surface:
     """Three small servers over what is observed of a proxy; each may be absent (None).
 
     `bind` first, so that addresses are known and taken before anything else happens; then `run`,
-    for longer than the proxy serves, because a proxy that drains is still to be seen; `close`
-    at the end, also without the others.
+    until after the connections have drained, so that a draining proxy can be observed; `close` at
+    the end, whether or not the others were called.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a data plane says of itself, as frozen data that can cross a process boundary.
+"""What can be read of a data plane, as frozen data that can cross a process boundary.
 
 Counts are those since the data plane started, or since it was first given the service port.
 Moments are on the monotonic clock, which all processes of a host share.
@@ -29,7 +29,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 class ServicePort(msgspec.Struct, frozen=True, kw_only=True):
     """What happened on one service port; see `metrics.ServicePortCounters`.
 
-    `ended` and `dial_failures` have only what happened at least once. `affinity_entries` and
+    `ended` and `dial_failures` have entries only for what has happened. `affinity_entries` and
     `affinity_evictions` are None without session affinity.
     """
 
@@ -49,10 +49,10 @@ class ServicePort(msgspec.Struct, frozen=True, kw_only=True):
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint of a service port; see `metrics.EndpointCounters`.
 
-    `is_used` says whether new connections go there without reservation: not while the endpoint is
-    in the penalty box, when clients get there only if every other one is, too. `penalized_until`
-    is when the box probes it next, None while it is outside. `own_address_of` names what of kproxy
-    listens there: such an endpoint gets no connections.
+    `is_used` says whether new connections go there without reservation. While the endpoint is in
+    the penalty box they go there only if every other endpoint is in it too. `penalized_until` is
+    when the box probes it next, None while it is outside. `own_address_of` names the part of kproxy
+    that listens there: such an endpoint gets no connections.
     """
 
     total: int = 0
@@ -64,7 +64,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
-    """A client that session affinity sends to `backend`, for so many seconds more."""
+    """A client that session affinity sends to `backend` for `seconds_left` more seconds."""
 
     scope: forwarding.Scope
     client: str

@@ -22,18 +22,18 @@ _LENGTH = struct.Struct(">I")
 
 
 class WireError(Exception):
-    """What came cannot be read: the connection is of no more use."""
+    """The bytes received are no message: the connection can no longer be used."""
 
 
 class Look(msgspec.Struct, frozen=True):
-    """Down: send what `Seen…` messages say of these parts (`plane.Part`), then `Looked`."""
+    """Down: send the `Seen…` messages of these parts (`plane.Part`), then `Looked`."""
 
     number: int
     part: int
 
 
 class WantFacts(msgspec.Struct, frozen=True):
-    """Down: whether facts about single connections are wanted. Those that are kept always are."""
+    """Down: whether to send facts about single connections. Facts that are kept are always sent."""
 
     is_so: bool
 
@@ -49,7 +49,7 @@ class Abort(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """Up, first: the data plane works, and may have so many frontends, of these protocols."""
+    """Up, first: the data plane works, and may open so many frontends, of these protocols."""
 
     max_listeners: int
     protocols: frozenset[names.Protocol]
@@ -57,12 +57,12 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """Up, first and last: the data plane cannot work with these limits, as a ConfigError."""
+    """Up, first and last: the data plane refuses its limits, by a ConfigError of this `reason`."""
 
     reason: str
 
 
-class Told(msgspec.Struct, frozen=True):
+class FactSeen(msgspec.Struct, frozen=True):
     """Up: a fact, by the name of its type; see `unpack`."""
 
     kind: str
@@ -115,7 +115,7 @@ _MESSAGES: tuple[type, ...] = (
     forwarding.Opened,
     forwarding.OpenFailed,
     *(Look, WantFacts, Drain, Abort),
-    *(Started, Refused, Told, SeenPort, SeenBindings, SeenConnections, Looked, Drained),
+    *(Started, Refused, FactSeen, SeenPort, SeenBindings, SeenConnections, Looked, Drained),
 )
 _DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
     each.__name__: msgspec.msgpack.Decoder(each) for each in _MESSAGES
@@ -132,28 +132,28 @@ def encode(message: Any) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def pack(fact: events.Fact, *, is_kept: bool) -> Told:
+def pack(fact: events.Fact, *, is_kept: bool) -> FactSeen:
     """A fact as a message."""
-    return Told(type(fact).__name__, msgspec.Raw(msgspec.msgpack.encode(fact)), is_kept)
+    return FactSeen(type(fact).__name__, msgspec.Raw(msgspec.msgpack.encode(fact)), is_kept)
 
 
-def unpack(told: Told) -> events.Fact:
+def unpack(seen: FactSeen) -> events.Fact:
     """The fact in a message. Raises WireError."""
     try:
-        fact: events.Fact = _FACTS[told.kind].decode(told.fact)
+        fact: events.Fact = _FACTS[seen.kind].decode(seen.fact)
     except (KeyError, msgspec.MsgspecError) as error:
-        raise WireError(f"a fact of kind {told.kind} cannot be read: {error}") from error
+        raise WireError(f"a fact of kind {seen.kind} cannot be read: {error}") from error
     return fact
 
 
 class Frames:
-    """Makes messages of the bytes that come, in whatever pieces."""
+    """Decodes messages from a stream of bytes, however it is cut into pieces."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Any]:
-        """The messages that `data` completes. Raises WireError; nothing follows that."""
+        """The messages that `data` completes. Raises WireError; do not call it again then."""
         held = self._bytes
         held += data
         start = 0

@@ -101,12 +101,12 @@ class RemotePlane:
 
     @property
     def protocols(self) -> frozenset[names.Protocol]:
-        """As it was told at the start."""
+        """As the other process reported at the start."""
         return self._started.protocols
 
     @property
     def max_listeners(self) -> int:
-        """As it was told at the start."""
+        """As the other process reported at the start."""
         return self._started.max_listeners
 
     async def wait_ended(self) -> NoReturn:
@@ -188,7 +188,7 @@ class RemotePlane:
         match message:
             case forwarding.Opened() | forwarding.OpenFailed():
                 self._hear(message)
-            case wire.Told(_, _, is_kept):
+            case wire.FactSeen(_, _, is_kept):
                 fact = wire.unpack(message)
                 (self._feed.record if is_kept else self._feed.publish)(fact)
             case wire.Looked(number, totals):

@@ -239,10 +239,10 @@ def _settling(
     """`steps`, followed by the syncs that the answers ask for."""
 
     def settled(self: proxier.Proxier, *args: Any, **kwargs: Any) -> proxier.Steps:
-        told = yield from steps(self, *args, **kwargs)
+        changed = yield from steps(self, *args, **kwargs)
         plane = self._plane
         while isinstance(plane, RemoteRecordingPlane) and plane.settle():
-            told = sorted({*told, *(yield from again(self))})
-        return told
+            changed = sorted({*changed, *(yield from again(self))})
+        return changed
 
     return settled

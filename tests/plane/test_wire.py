@@ -89,9 +89,9 @@ def test_every_fact_has_a_place_on_the_wire(kind: type[events.Fact]) -> None:
 
 def test_a_fact_arrives_as_it_was_sent() -> None:
     fact = events.ConnectionAccepted(1.5, str(WEB), ("127.0.0.1", 5))
-    (told,) = wire.Frames().feed(wire.encode(wire.pack(fact, is_kept=True)))
-    assert wire.unpack(told) == fact
-    assert told.is_kept
+    (seen,) = wire.Frames().feed(wire.encode(wire.pack(fact, is_kept=True)))
+    assert wire.unpack(seen) == fact
+    assert seen.is_kept
 
 
 @pytest.mark.parametrize(

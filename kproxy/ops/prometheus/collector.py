@@ -70,7 +70,7 @@ class ProxyCollector(registry.Collector):
     ) -> Iterator[Metric]:
         """A family of service ports, `PART` of them to a part.
 
-        What the data plane holds of them is looked up at the last moment: some may be gone.
+        Their counters are read only now: the data plane may have forgotten some since.
         """
         for start in range(0, max(len(served), 1), PART):
             ports = served[start : start + PART]
@@ -268,9 +268,9 @@ def _labels(name: names.ServicePortName) -> _Labels:
 
 
 def _that_happened(label: str, counts: Mapping[str, int]) -> _Rows:
-    """A row for everything that has happened at least once.
+    """A row for everything that has happened.
 
-    A zero for each end that a connection can meet would be twelve for each service port.
+    Rows of zeros would be twelve for each service port, one for each end reason.
     """
     return [({label: key}, count) for key, count in counts.items() if count]
 

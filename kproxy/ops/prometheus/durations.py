@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 LAG_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _LAG_SECONDS = 0.25
-"""Between two looks at the lag: rare enough to cost nothing, and every long stall meets one."""
+"""Seconds between two measurements: rare enough to cost nothing, and every long stall meets one."""
 
 
 class Histogram:

@@ -18,7 +18,7 @@ from kproxy.ops.views import observed
 from kproxy.plane import plane
 
 PROXY_MODE = "userspace"
-"""Conformance suites read this, to know which behaviour to expect."""
+"""Conformance suites read it to know which behaviour to expect."""
 
 
 class _One(registry.Collector):
@@ -32,7 +32,7 @@ class _One(registry.Collector):
 
 
 def make_registry(seen: observed.Observed) -> registry.CollectorRegistry:
-    """What a proxy shows. A registry of its own: two proxies in a process do not meet."""
+    """A registry of one proxy's metrics: two proxies would share the library's global one."""
     made = registry.CollectorRegistry()
     made.register(collector.ProxyCollector(seen))
     process_collector.ProcessCollector(registry=made)
@@ -40,7 +40,7 @@ def make_registry(seen: observed.Observed) -> registry.CollectorRegistry:
 
 
 def lines(metrics: Iterable[Metric]) -> Iterator[bytes]:
-    """The text format; parts of a family that follow each other become one."""
+    """The text format; consecutive parts of a family are joined."""
     family = ""
     for metric in metrics:
         text = exposition.generate_latest(_One(metric))

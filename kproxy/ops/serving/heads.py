@@ -1,7 +1,8 @@
 """Heads of HTTP/1.1 messages: requests are read strictly, answers are written (RFC 9110, 9112).
 
-Any client may connect to an ops server, so what is not plainly a request is refused: bare LFs,
-folded lines, control characters, two lengths. Only GET and HEAD exist. Pure: no input or output.
+Any client may connect to an ops server, so everything that is not plainly a request is refused:
+bare LFs, folded lines, control characters, two lengths. Only GET and HEAD exist. Pure: no input or
+output.
 """
 
 import re
@@ -12,9 +13,9 @@ from http import HTTPStatus
 from urllib.parse import parse_qsl
 
 MAX_HEAD = 4096
-"""Bytes of a request's head, in all: request line, headers and the empty line."""
+"""Most bytes of a request's head: request line, headers and the empty line."""
 MAX_BODY = 4096
-"""Bytes of a request's body, which no answer depends on."""
+"""Most bytes of a request's body. No answer depends on it."""
 MAX_HEADERS = 64
 
 END = b"\r\n\r\n"
@@ -60,7 +61,7 @@ class RefusedError(Exception):
 def can_begin(text: bytes) -> bool:
     """Whether a request may begin like this: with a method, or an empty line, and no bare LF.
 
-    A TLS handshake, for instance, may not: it has no end of a head to wait for.
+    A TLS handshake may not: the end of its head would never come.
     """
     begins_well = text[:1].isalpha() or text[:2] == b"\r\n"[: len(text)]
     return begins_well and text.count(b"\n") == text.count(b"\r\n")
@@ -98,7 +99,7 @@ def read_request(head: bytes) -> Request:
 
 
 def _read_headers(lines: list[bytes]) -> dict[str, str]:
-    """Headers by name in lower case; of those that come twice the values, with commas."""
+    """Headers by name in lower case; the values of a repeated header are joined by commas."""
     if len(lines) > MAX_HEADERS:
         raise RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     headers: dict[str, str] = {}
@@ -117,7 +118,7 @@ def _read_headers(lines: list[bytes]) -> dict[str, str]:
 
 
 def _check_body(headers: Mapping[str, str]) -> bool:
-    """Whether a body follows. Raises RefusedError for one that is too long, or of unclear length.
+    """Whether a body follows. Raises RefusedError if it is too long, or of unclear length.
 
     No answer depends on a body: it is not read, and the connection ends after the answer.
     """

@@ -19,9 +19,9 @@ _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A listening socket, and `address`: where it really is, as a user would write it.
+    """A listening socket; `address` is where it is bound, as a user would write it.
 
-    `file` is what it has put into the file system: the path, and the file's device and inode.
+    `file` is the unix socket's file: its path, device and inode.
     """
 
     socket: socket.socket
@@ -29,7 +29,7 @@ class Bound:
     file: tuple[Path, int, int] | None = None
 
     def close(self) -> None:
-        """Stop listening, and remove the file unless another one is there by now."""
+        """Stop listening, and remove the file unless another one has replaced it."""
         self.socket.close()
         if self.file is None:
             return
@@ -45,11 +45,11 @@ class Place(Protocol):
 
     @property
     def is_required(self) -> bool:
-        """Whether a user has named it: the proxy then ends rather than run without it."""
+        """Whether the user named it: the proxy then ends rather than run without it."""
         ...
 
     def bind(self) -> Bound:
-        """Listen; the caller closes it. Raises KproxyError, which names what is in the way."""
+        """Listen; the caller closes the result. Raises KproxyError, which names the obstacle."""
         ...
 
 
@@ -84,8 +84,8 @@ class UnixPlace:
     """A unix socket of mode 0600, in a directory that is made with mode 0700 if it is missing.
 
     The socket of a dead process is replaced; one on which a process answers never is. With
-    `is_private` the directory must be this user's alone: the default names are known, and another
-    user could make the directory first.
+    `is_private` the directory must belong to this user alone: the default names are known, and
+    another user could make the directory first.
     """
 
     path: Path
@@ -102,7 +102,7 @@ class UnixPlace:
             raise self._refusal(_reason(error)) from error
 
     def _open_directory(self) -> int:
-        """A descriptor of the directory. Raises KproxyError for one that others can get at."""
+        """A descriptor of the directory. Raises KproxyError if other users can write to it."""
         directory = self.path.parent
         with contextlib.suppress(FileExistsError):
             directory.mkdir(mode=0o700)
@@ -158,8 +158,8 @@ class UnixPlace:
 def _locked(directory: int) -> Iterator[None]:
     """Lock the directory against other kproxies that replace a dead socket; closes the descriptor.
 
-    Two that start at once would both find a dead socket, and the slower one would remove the
-    other's living one. If the lock is taken, opening it fails at once (EWOULDBLOCK).
+    Two kproxies that start at once would both find a dead socket, and the slower one would remove
+    the faster one's socket. If the lock is taken, opening it fails at once (EWOULDBLOCK).
     """
     try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)

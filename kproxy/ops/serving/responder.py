@@ -1,4 +1,4 @@
-"""The HTTP servers of the ops surface: bounded, so that no client of theirs slows a relay.
+"""The HTTP servers of the ops surface: bounded, so that no client slows a relay.
 
 They share the event loop with the data path. So each takes few connections, of which a new one
 ends the oldest; a connection ends after 10 to 30 s, whatever it is doing; a request's head has at
@@ -7,9 +7,8 @@ anything: only GET and HEAD.
 
 Not aiohttp's server: it keeps each refused request in a cycle of exception, traceback and frames,
 with up to a megabyte of buffers, until the garbage collector comes by: 1,500 requests with large
-headers took 1.2 GB. Here a connection has one buffer of 4 KiB, and what it refers to is let go of
-when it ends, without the collector. Nor are the servers worth the 0.2 s of CPU that aiohttp takes
-to load.
+headers took 1.2 GB. Here a connection has one buffer of 4 KiB, and everything it refers to is freed
+when it ends, without the collector. Besides, aiohttp takes 0.2 s of CPU to load.
 """
 
 import asyncio
@@ -28,9 +27,9 @@ from kproxy import errors
 from kproxy.ops.serving import answers, heads, places
 
 MAX_CONNECTIONS = 12
-"""Connections of each server. If all are full, the descriptors kept from clients suffice."""
+"""Connections of each server: the descriptors that are kept from clients suffice."""
 PATIENCE = 10.0
-"""Seconds after which a connection is asked to end; the same again, and it is cut."""
+"""Seconds after which a connection is asked to end; after as many more it is cut."""
 RETRY = 5.0
 """Seconds between two tries to bind an address that another process has, as in kube-proxy."""
 STUCK = 30.0
@@ -78,7 +77,7 @@ class Listener:
         self._place = place
         self._make_site = make_site
         self._bound: places.Bound | None = None
-        self._is_told = False
+        self._has_warned = False
 
     @property
     def address(self) -> str | None:
@@ -92,18 +91,18 @@ class Listener:
         except errors.KproxyError as error:
             if self._place.is_required:
                 raise
-            if not self._is_told:
+            if not self._has_warned:
                 _log.warning(
                     f"{self._name} unavailable, retrying every {RETRY:.0f} s: {error}",
                     server=self._name,
                 )
-                self._is_told = True
+                self._has_warned = True
         else:
-            if self._is_told:
+            if self._has_warned:
                 _log.info("listening now", server=self._name, address=self.address)
 
     async def run(self) -> None:
-        """Serve until cancelled; the requests of that moment have a second to be answered."""
+        """Serve until cancelled. Requests that are under way then have a second to be answered."""
         while self._bound is None:
             await asyncio.sleep(RETRY)
             self.bind()
@@ -190,12 +189,12 @@ class _Connection(asyncio.BufferedProtocol):
         self.is_endless = False
         """Whether an answer is under way that goes on until the client leaves."""
         self.task: asyncio.Task[None] | None = None
-        """What answers the request that has been read."""
+        """The task that answers the request that has been read."""
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Make room for this one at the cost of the oldest that is not endless."""
+        """Make room for this connection: end the oldest one whose answer is not endless."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(_SEND_BUFFER)
         if len(self._peers) >= MAX_CONNECTIONS:
@@ -276,7 +275,7 @@ class _Connection(asyncio.BufferedProtocol):
     # Reading.
 
     def _read_on(self) -> None:
-        """Have the next request answered, if all of its head is here."""
+        """Start to answer the next request, if its whole head has been received."""
         if self._transport is None or self._transport.is_closing():
             return
         held = bytes(memoryview(self._buffer)[: self._filled])
@@ -313,7 +312,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._finish()
 
     def _finish(self) -> None:
-        """No more will be answered: send FIN after what is written, and throw away what comes."""
+        """Answer no more: send FIN after what is written, discard what still comes."""
         self._is_over = True
         if self._transport is None or self._transport.is_closing():
             return
@@ -392,7 +391,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._write(b"0\r\n\r\n")
 
     async def _drained(self) -> None:
-        """Return when the client has caught up. Raises ConnectionResetError if it never does."""
+        """Return when the client has read enough. Raises ConnectionResetError if it never does."""
         if self._can_write is None:
             return
         # Not asyncio.timeout: its exceptions keep frames alive in a cycle. How long an ordinary

@@ -30,7 +30,7 @@ from kproxy.plane import plane
 from kproxy.reconcile import rules
 
 MAX_WATCHES = 4
-"""Watches at one time. The other connections of the server stay free for questions."""
+"""Watches at one time. The other connections of the server stay free for other requests."""
 
 _Views: TypeAlias = Callable[[observed.Observed, Iterable[rules.PortPlan]], status.Views]
 
@@ -62,19 +62,19 @@ RESOURCES: Mapping[str, Resource] = {
 
 
 class _Asked(NamedTuple):
-    """Which Services a question is about; "" and no requirement mean all."""
+    """Which Services a request is about; "" and no requirement mean all."""
 
     namespace: str
     name: str
     selector: Sequence[labels.Requirement]
 
     def names(self, service: names.NamespacedName) -> bool:
-        """Whether this Service is meant by its name."""
+        """Whether the request is about this Service, by its name."""
         return self.namespace in ("", service.namespace) and self.name in ("", service.name)
 
 
 class _Control:
-    """Answers questions about one proxy."""
+    """Answers requests about one proxy."""
 
     def __init__(self, seen: observed.Observed, shared: turns.Turns) -> None:
         self._seen = seen
@@ -82,7 +82,7 @@ class _Control:
         self._watches = 0
 
     async def views(self, resource: str, request: heads.Request) -> answers.Answer:
-        """What `/v1/RESOURCE` gives: a list, or a watch."""
+        """Answer `/v1/RESOURCE` with a list, or a watch."""
         query = request.query
         try:
             selector = labels.parse(query.get("labelSelector", ""))
@@ -113,7 +113,7 @@ class _Control:
         return answers.Answer(200, self._body(views(self._seen, plans)), headers=headers)
 
     async def proxy_status(self, _request: heads.Request) -> answers.Answer:
-        """What `/v1/status` gives."""
+        """Answer `/v1/status`."""
         counted = status.Counted()
         async for batch in self._shared.batches(counted.counting(self._seen)):
             del batch
@@ -124,7 +124,7 @@ class _Control:
         )
 
     async def events(self, request: heads.Request) -> answers.Answer:
-        """What `/v1/events` gives: the latest facts, and with a watch those that follow."""
+        """Answer `/v1/events`: the latest facts, and with a watch those that follow."""
         query = request.query
         if query.get("labelSelector"):
             return answers.sentence(400, "events cannot be selected by labels")
@@ -132,7 +132,7 @@ class _Control:
 
         def is_wanted(view: status.View) -> bool:
             service = names.NamespacedName(str(view["namespace"]), str(view["service"]))
-            # What concerns no Service concerns all, unless one is named.
+            # A fact about no Service is shown unless a Service was asked for by name.
             return asked.names(service) or not (asked.name or service.name)
 
         headers = self._warning_header()
@@ -148,7 +148,7 @@ class _Control:
         return answers.Answer(200, msgspec.json.encode(views) + b"\n", headers=headers)
 
     async def _is_served(self, asked: _Asked) -> bool:
-        """Whether any Service is meant."""
+        """Whether a Service that was asked for is known."""
         found = False
         async for batch in self._shared.batches(self._select(asked)):
             found = found or bool(batch)

@@ -55,8 +55,8 @@ def fetch(
 ) -> list[dict[str, Any]]:
     """The views of `resource` (see `control`), of any namespace or Service where "" is given.
 
-    `selector` narrows them to Services with such labels. `on_warning` gets what the proxy says of
-    all of them, such as that they are out of date. Raises KproxyError when no proxy answers, and
+    `selector` narrows them to Services with such labels. `on_warning` gets a sentence about all of
+    them, for instance that they are out of date. Raises KproxyError when no proxy answers, and
     NotServedError when no Service `name` is served.
     """
     query = {"namespace": namespace, "name": name, "labelSelector": selector}
@@ -125,7 +125,7 @@ def _answered(
     on_warning: Callable[[str], object],
     timeout: float = _TIMEOUT,
 ) -> Iterator[http.client.HTTPResponse]:
-    """The answer to a question, its body not yet read. Raises KproxyError for a refusal."""
+    """The answer to a request, its body not yet read. Raises KproxyError for a refusal."""
     given = {key: value for key, value in query.items() if value}
     connection = _UnixConnection(control, timeout)
     try:

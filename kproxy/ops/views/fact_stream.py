@@ -2,8 +2,8 @@
 
 The lines are those of `watching`: an `ADDED` for each fact that is kept, a `BOOKMARK`, then an
 `ADDED` for each fact that comes, a `BOOKMARK` when nothing happens, a `WARNING` when facts came
-faster than they could be sent. What becomes of single connections is not kept: a stream has it from
-its beginning, and while no stream runs no such fact is made.
+faster than they could be sent. Facts about single connections are not kept: a stream
+has them from its beginning on, and without a stream none is made.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ async def lines(feed: events.Feed, is_wanted: Callable[[status.View], bool]) -> 
     """The lines, without end; empty chunks in between."""
     subscription = feed.subscribe()
     kept = collections.deque(feed.recent())
-    last_news, told = time.monotonic(), 0
+    last_news, reported = time.monotonic(), 0
     is_first = True
     try:
         while True:
@@ -48,8 +48,9 @@ async def lines(feed: events.Feed, is_wanted: Callable[[status.View], bool]) -> 
                 view = fact_view(fact)
                 if is_wanted(view):
                     made.append(watching.line("ADDED", view))
-            if subscription.dropped > told:
-                lost, told = subscription.dropped - told, subscription.dropped
+            if subscription.dropped > reported:
+                lost = subscription.dropped - reported
+                reported = subscription.dropped
                 text = f"{lost} events are missing here: they came faster than they could be sent"
                 made.append(watching.line("WARNING", {"message": text}))
             if made:

@@ -126,8 +126,8 @@ def connection_views(
 ) -> Views:
     """`kproxy get connections`: a view for each open connection of these service ports.
 
-    A Service that is gone has no rule, and its connections go on: those of which `gone` says so
-    are shown too.
+    A Service that is gone has no rule, but its connections go on. They are shown too if `gone` is
+    true of the Service.
     """
     chosen: set[names.NamespacedName] = set()
     for run in steps.runs(plans):
@@ -165,7 +165,7 @@ def connection_views(
 def has_connections(
     seen: observed.Observed, is_asked_for: Callable[[names.NamespacedName], bool]
 ) -> bool:
-    """Whether some connection of such a Service is open."""
+    """Whether a connection of such a Service is open."""
     views = seen.plane.connections(lambda port: is_asked_for(port.service))
     return next(iter(views), None) is not None
 

@@ -1,7 +1,7 @@
 """Changes of views as a stream of JSON lines, as a Kubernetes watch sends them.
 
 Each line is `{"type": …, "object": …}`. First comes an `ADDED` for everything there is, then a
-`BOOKMARK`. From then on `ADDED`, `MODIFIED` and `DELETED` say what is different from what was sent
+`BOOKMARK`. From then on `ADDED`, `MODIFIED` and `DELETED` are the differences from what was sent
 before; the object of a `DELETED` has nothing but the fields that identify it. `WARNING` carries a
 sentence that concerns all views, "" once it no longer holds. A `BOOKMARK` without news shows that
 the proxy still works.
@@ -67,9 +67,9 @@ async def changes(
             if text := b"".join(batch):
                 last_news = time.monotonic()
                 yield text
-        if (said := warning()) != warned:
-            warned = said
-            yield line("WARNING", {"message": said})
+        if (sentence := warning()) != warned:
+            warned = sentence
+            yield line("WARNING", {"message": sentence})
         if is_first or time.monotonic() - last_news >= QUIET:
             last_news = time.monotonic()
             is_first = False
