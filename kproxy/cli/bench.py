@@ -55,7 +55,7 @@ def bench(
         ),
     ] = None,
     quick: Annotated[  # noqa: FBT002  # a flag
-        bool, typer.Option("--quick", help="Less of everything: under 90 seconds.")
+        bool, typer.Option("--quick", help="A shorter run: under 90 seconds.")
     ] = False,
     rounds: Annotated[
         int | None,
@@ -71,7 +71,7 @@ def bench(
         typer.Option(
             "--load",
             metavar="TOOL",
-            help="Put the load on by wrk (connect, request) or iperf3 (bulk); repeatable.",
+            help="Make the load with wrk (connect, request) or iperf3 (bulk); repeatable.",
             show_default="kproxy's own generator",
         ),
     ] = None,
@@ -141,7 +141,7 @@ def _writable(flag: str, value: str | None) -> Path | None:
     return path
 
 
-@app.command("load", short_help="Put a load on a server, and say how it took it.")
+@app.command("load", short_help="Put a load on a server, and print what was measured.")
 def put_load(
     target: Annotated[str, typer.Argument(metavar="HOST:PORT")],
     kind: Annotated[
@@ -150,7 +150,7 @@ def put_load(
     seconds: Annotated[str, typer.Option(metavar="DURATION", help="How long.")] = "5s",
     connections: Annotated[int, typer.Option(min=1, help="At once.")] = 64,
     rate: Annotated[
-        float, typer.Option(min=0.1, help="Per second, in all; for rate and arrivals.")
+        float, typer.Option(min=0.1, help="Requests per second, in all; for rate and arrivals.")
     ] = 1000.0,
     mib: Annotated[int, typer.Option(min=1, help="MiB to move each way; for bulk.")] = 1024,
     direction: Annotated[str, typer.Option(help="down, up or both; for bulk.")] = "down",
@@ -161,8 +161,8 @@ def put_load(
 ) -> int:
     """Load HOST:PORT with small HTTP requests (or streams, from `kproxy bench backend --bulk`).
 
-    connect and request go as fast as answers come; rate and arrivals keep to --rate whatever
-    happens, and count latency from when each request was due.
+    connect and request go as fast as answers come. rate and arrivals keep to --rate, even if the
+    server is slower, and count latency from when each request was due.
     """
     plan = _plan(
         {
@@ -227,13 +227,13 @@ def serve_backend(
         str | None, typer.Option(metavar="HOST:PORT", help="Serve streams here.")
     ] = None,
     delay: Annotated[
-        str, typer.Option(metavar="DURATION", help="How long each answer is held back.")
+        str, typer.Option(metavar="DURATION", help="How long to delay each answer.")
     ] = "0s",
     count: Annotated[
         int | None, typer.Option("--processes", min=1, help="Servers.", show_default="cores / 2")
     ] = None,
 ) -> None:
-    """Be the backend behind a proxy: answers say which port they come from."""
+    """Serve as the backend behind a proxy: answers contain the port that they come from."""
     addresses = [network.parse(each) for each in listen or ["127.0.0.1:8080"]]
     held_back = settings.parse_duration(delay, "--delay", 0, _LONGEST)
     spec = messages.Backend(

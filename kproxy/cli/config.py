@@ -1,4 +1,4 @@
-"""`kproxy config`: what can be set, and what a command line and an environment come to."""
+"""`kproxy config`: what can be set, and what a command line and an environment set."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def reference(
 
 
 class ShowCommand(options.Command):
-    """The command line of `kproxy run`, once more."""
+    """The command line of `kproxy run`, for `kproxy config show`."""
 
     rows = _ROWS
 
@@ -54,12 +54,12 @@ class ShowCommand(options.Command):
         return super().parse_args(ctx, translated.arguments)
 
 
-@app.command("show", cls=ShowCommand, short_help="Print what these flags come to.")
+@app.command("show", cls=ShowCommand, short_help="Print the settings that these flags give.")
 @options.takes(_ROWS)
 def show(invocation: typer.Context, **flags: settings.Given) -> None:
     """Print the value of each setting that kproxy run would have with these flags.
 
-    Each line names where the value is from: a flag, an environment variable, or the default.
+    Each line names the origin of the value: a flag, an environment variable, or the default.
     Whether files and clusters can be reached is not checked.
     """
     for note in invocation.obj or ():

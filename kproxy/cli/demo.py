@@ -33,7 +33,7 @@ def demo(
         "kproxy demo: a simulated cluster and a service proxy, on this machine alone. "
         "Starting an API server, 3 nodes, 3 pods and the proxy ..."
     )
-    # Half a second, during which there is something to read.
+    # Importing takes half a second: the user has something to read meanwhile.
     from kproxy.demo import tour  # noqa: PLC0415
 
     event_loop.run(tour.show(shown, stays=out.is_terminal))

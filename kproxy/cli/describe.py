@@ -49,7 +49,7 @@ def describe(
     wanted = asked_resources.wanted(arguments)
     if others := {each.kind.plural for each in wanted} - {"services"}:
         raise errors.ConfigError(f"only services can be described, not {', '.join(sorted(others))}")
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end silently at `| head`
     asked = Question(control_path(control), "" if all_namespaces else namespace or "default")
     found, missing = asked.all(wanted)
     events: dict[tuple[str, str], list[View]] = {}
@@ -74,7 +74,7 @@ def describe(
 
 
 def _service(ports: Sequence[View], events: Sequence[View]) -> Iterator[str]:
-    """The lines about a Service, all of whose ports are given, and what happened to it lately."""
+    """The lines about a Service with these ports, to which these events happened lately."""
     first = ports[0]
     label_lines = [f"{key}={value}" for key, value in (first.get("labels") or {}).items()]
     yield from _fields(

@@ -15,4 +15,4 @@ def run(main_task: Coroutine[Any, Any, None]) -> None:
         else:
             uvloop.run(main_task)
     finally:
-        main_task.close()  # where no loop could be made it has not begun
+        main_task.close()  # if no loop could be made, `main` has not begun

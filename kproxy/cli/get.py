@@ -61,7 +61,7 @@ def get(
         ),
     ] = "",
     watch: Annotated[  # noqa: FBT002  # a flag
-        bool, typer.Option("--watch", "-w", help="Then print changes, until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="After the list, print changes until Ctrl-C.")
     ] = False,
     no_headers: Annotated[  # noqa: FBT002  # a flag
         bool, typer.Option("--no-headers", help="Tables without headings.")
@@ -74,13 +74,13 @@ def get(
     ] = "",
     ignore_not_found: Annotated[  # noqa: FBT002  # a flag
         bool,
-        typer.Option("--ignore-not-found", help="Exit with 0 if a named Service is not there."),
+        typer.Option("--ignore-not-found", help="Exit with 0 if a named Service is not served."),
     ] = False,
     control: ControlOption = None,
 ) -> None:
     """Show the services, endpoints, affinity, connections or events of a running proxy.
 
-    Short names such as svc and ep will do. Names are names of Services.
+    Short names such as svc and ep are taken too. Names are those of Services.
     """
     wanted = asked_resources.wanted(arguments)
     shape = output.Shape(
@@ -96,8 +96,8 @@ def get(
         _checked(_value(selector)),
     )
     if asked.selector and any(each.kind.plural == "events" for each in wanted):
-        raise errors.ConfigError("events have no labels, so -l does not fit: name a Service")
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do
+        raise errors.ConfigError("events have no labels: name a Service in place of -l")
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end silently at `| head`
     if watch:
         if len(wanted) > 1:
             raise errors.ConfigError("--watch follows one resource, of one Service or of all")
@@ -117,7 +117,7 @@ def get(
             typer.echo(_nothing(asked.namespace), err=True)
         elif isinstance(printer, output.TemplatePrinter) and any(views for _, views in found):
             typer.echo(
-                "Warning: the template found nothing; it begins at a List: {.items[*]…}", err=True
+                "Warning: the template found nothing: start it at the List, {.items[*]…}", err=True
             )
     if missing and not ignore_not_found:
         *others, last = missing
@@ -132,7 +132,7 @@ def _nothing(namespace: str) -> str:
 
 
 class Question:
-    """What is asked of a proxy: of which namespace ("" for all), of Services with which labels."""
+    """A question to a proxy: about which namespace ("" for all), and Services with which labels."""
 
     def __init__(self, control: Path, namespace: str, selector: str = "") -> None:
         self.namespace = namespace
@@ -143,7 +143,7 @@ class Question:
     def all(
         self, wanted: Sequence[asked_resources.Wanted]
     ) -> tuple[list[output.Found], list[errors.KproxyError]]:
-        """The views of each resource, and a sentence for each Service that is not served."""
+        """The views of each resource, and a sentence for each named Service that is not served."""
         views: dict[asked_resources.Kind, list[asked_resources.View]] = {}
         missing: list[errors.KproxyError] = []
         for kind, name in ((each.kind, each.name) for each in wanted):
@@ -163,7 +163,7 @@ class Question:
         return [output.Found(kind, found) for kind, found in views.items()], missing
 
     def events(self) -> list[asked_resources.View]:
-        """What happened lately in the namespace; nothing from a proxy that does not keep it."""
+        """What happened lately in the namespace; empty if the proxy is too old to keep events."""
         try:
             return control_client.fetch(self._control, "events", namespace=self.namespace)
         except errors.KproxyError:
@@ -186,11 +186,12 @@ class Question:
                 if event == "BOOKMARK":
                     sys.stdout.flush()
                     continue
-                if identity is None:  # a thing that happened, and does not change
+                if identity is None:  # an event happened once, and does not change
                     sys.stdout.write(printer.one(wanted.kind, view))
                     continue
                 key = tuple(view[name] for name in identity)
-                # The object of a DELETED has no more than its identity: show it as it last was.
+                # The object of a DELETED has only the identifying fields: print the last known
+                # view.
                 shown = known.pop(key, None) if event == "DELETED" else view
                 if shown is None:
                     continue

@@ -23,7 +23,7 @@ COMMANDS = {
     "run": "Serve Services on virtual ClusterIPs.",
     "get": "Show what a running proxy is doing.",
     "describe": "Show everything a running proxy knows of a Service.",
-    "status": "Show how a running proxy is.",
+    "status": "Show the state of a running proxy.",
     "simulate": "Run a simulated cluster, for kubectl and for the proxy.",
     "demo": "Watch the proxy at work, without a cluster and without root.",
     "bench": "Measure what a userspace proxy costs.",
@@ -75,7 +75,7 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output closed it. The rest of the buffer goes to /dev/null.
+        # The reader closed our standard output. The rest of the buffer goes to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return errors.KproxyError.exit_code
     except Exception as error:
@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> int:
         if isinstance(first, errors.KproxyError):
             return _fail(str(first), first.exit_code)
         if sentence := errors.shortage(first):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # it may be what is full
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # stdout may be on the full disk
             return _fail(sentence, errors.KproxyError.exit_code)
         if sys.flags.dev_mode:
             raise
@@ -91,7 +91,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _complete() -> int:
-    """Answer a shell that completes a command line; it wants no errors to be shown."""
+    """Answer a shell that completes a command line; errors would garble it, and are not shown."""
     words = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
     chosen = [*words.split(), "", ""][1]
     with contextlib.suppress(Exception, SystemExit):
@@ -100,24 +100,24 @@ def _complete() -> int:
 
 
 def _call(arguments: list[str]) -> int:
-    """Have typer read the arguments and call the subcommand. Raises what that raises."""
+    """Let typer read the arguments and call the subcommand. Raises what the subcommand raises."""
     first, *others = arguments
     if first in ("--version", "-V"):
         first, others = "version", []
     if first not in COMMANDS:  # help, completion, a mistake
         return _all("")(arguments, prog_name=_NAME, standalone_mode=False) or 0
-    # Past the group of all commands, for typer loads pydantic to read the options of that.
+    # Not through the group of all commands: typer would load pydantic for the group's options.
     return _one(first)(others, prog_name=f"{_NAME} {first}", standalone_mode=False) or 0
 
 
 def _all(chosen: str) -> "typer.Typer":
-    """All subcommands, with nothing behind them but for the `chosen` one."""
+    """All subcommands; only the `chosen` one is imported, the others have empty bodies."""
     import typer  # noqa: PLC0415  # see above
 
     app = typer.Typer(
         name=_NAME,
         help="A userspace Kubernetes service proxy: Services in, virtual ClusterIPs out.",
-        rich_markup_mode=None,  # it cuts the names of options, and eats what stands in brackets
+        rich_markup_mode=None,  # rich cuts the names of options, and drops text in brackets
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -133,11 +133,11 @@ def _all(chosen: str) -> "typer.Typer":
     ) -> None:
         pass
 
-    for name, told in COMMANDS.items():
+    for name, summary in COMMANDS.items():
         if name == chosen:
             _add(app, name)
         else:
-            app.command(name, short_help=told)(lambda: None)
+            app.command(name, short_help=summary)(lambda: None)
     return app
 
 
@@ -166,7 +166,7 @@ def _add(app: "typer.Typer", name: str) -> "typer.Typer | None":
 
 
 def _usage_sentence(error: "typer.TyperException") -> str:
-    """Typer's complaint about the arguments, as one sentence in our own manner."""
+    """Typer's complaint about the arguments, as one sentence in the style of kproxy's own."""
     message = error.format_message().rstrip(".?").replace("Value error, ", "")
     message = message.replace(". Did you mean", ": did you mean").replace("? (", " (")
     message = message.replace("Input should be", "it must be")
@@ -181,8 +181,8 @@ def _bug_sentence(error: Exception) -> str:
 
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    told = " ".join(traceback.format_exception_only(error)[-1].split())
-    return f"a bug{where}: {told}; please report it, with what python -X dev -m kproxy prints"
+    what = " ".join(traceback.format_exception_only(error)[-1].split())
+    return f"a bug{where}: {what}; please report it, with what python -X dev -m kproxy prints"
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -43,7 +43,7 @@ def run(invocation: typer.Context, **flags: settings.Given) -> None:
     nothing here are accepted, and named in the log.
     """
     process.check_open_files()
-    # While there is one thread: what is given up here is given up by all that come.
+    # Capabilities belong to threads: give them up while there is one, and later threads have none.
     (score,) = settings.read([_OOM_SCORE], flags, os.environ)
     notes = [] if score.value is None else [process.adjust_oom_score(score.value)]
     reading = privileges.Capability.DAC_READ_SEARCH
@@ -63,7 +63,7 @@ def run(invocation: typer.Context, **flags: settings.Given) -> None:
             _log.warning(note)
         for note in invocation.obj or ():
             _log.info(note)
-        # Importing it takes half a second: a mistyped flag is answered before.
+        # Importing it takes half a second: a mistyped flag is reported before.
         from kproxy import server  # noqa: PLC0415
 
         event_loop.run(server.serve(chosen, lambda: writer.dropped))

@@ -71,7 +71,7 @@ def simulate(
         list[str] | None,
         typer.Option(
             metavar="KIND[,FIELD=VALUE...]",
-            help="What goes wrong with the API from the start, such as "
+            help="A fault of the API from the start, such as "
             '"silent-watch,resource=services"; repeatable. docs/simulator.md has the kinds.',
             show_default=False,
         ),
@@ -129,7 +129,7 @@ async def _serve_until(
     async with cluster.Cluster(options) as running:
         for manifest in given:
             _apply(running, manifest)
-        # What exists by now stays: walking through it again and again would hold up every pod.
+        # What exists now lives until the end: each collection that walks it would delay every pod.
         gc.collect()
         gc.freeze()
         with kubeconfig_file.written(running.kubeconfig, out) as file:
@@ -141,7 +141,7 @@ async def _serve_until(
 
 
 def _apply(running: cluster.Cluster, manifest: applied_files.Manifest) -> None:
-    """Create an object, or say that the cluster has nothing of its kind. Raises KproxyError."""
+    """Create an object, or warn that the cluster has no objects of its kind. Raises KproxyError."""
     if applied_files.resource_of(manifest.content) is None:
         reason = applied_files.why_unknown(manifest.content)
         _log.warning(f"{manifest.origin}: {manifest.title} is skipped: {reason}")

@@ -1,4 +1,4 @@
-"""`kproxy status`: how a running proxy is, on one screen."""
+"""`kproxy status`: the state of a running proxy, on one screen."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ def status(
     ] = Format.TEXT,
     control: ControlOption = None,
 ) -> None:
-    """Show how a running proxy is: ready or not, its source, what it serves, what it lost."""
+    """Show the state of a running proxy: ready or not, its source, what it serves, what it lost."""
     view = control_client.fetch_status(
         control_path(control),
         lambda warning: typer.echo(f"Warning: {tables.printable(warning)}", err=True),

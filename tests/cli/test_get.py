@@ -171,7 +171,7 @@ def test_jsonpath_and_columns_of_ones_own(lab: Lab) -> None:
     ]
     nothing = lab.get("svc", "web", "-o", "jsonpath={.metadata.name}")
     assert (nothing.returncode, nothing.stdout) == (0, "")
-    assert "begins at a List" in nothing.stderr
+    assert "start it at the List" in nothing.stderr
     wrong = lab.get("svc", "-o", "jsonpath={.items[99]}")
     assert (wrong.returncode, wrong.stdout) == (1, "")
     assert "array index out of bounds" in wrong.stderr

@@ -1,6 +1,6 @@
 """What `kproxy get` and `describe` can show, and how kubectl's users name it.
 
-`svc`, `service/web`, `svc,ep`, `endpoints svc/web`: as kubectl, but what is named is always a
+`svc`, `service/web`, `svc,ep`, `endpoints svc/web`: as kubectl, but the name is always that of a
 Service, since everything that a proxy shows belongs to one.
 """
 
@@ -70,7 +70,7 @@ def _typed(argument: str) -> Wanted:
 
 
 def _kind(word: str) -> Kind:
-    """The resource that is meant by its name, its singular or its short name, in any case."""
+    """The resource of this plural, singular or short name, in upper or lower case."""
     kind = _BY_WORD.get(word.lower())
     if kind is None:
         plurals = ", ".join(each.plural for each in KINDS)

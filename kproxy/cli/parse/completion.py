@@ -1,6 +1,6 @@
 """What a shell offers after TAB: resources, and the Services of a running proxy.
 
-A shell waits for it and shows no errors, so it is quick, and offers nothing rather than fail.
+A shell waits for it and shows no errors: it gives up soon, and then offers nothing.
 """
 
 import os
@@ -25,7 +25,7 @@ def arguments(args: list[str], incomplete: str) -> list[str]:
 
 
 def services(incomplete: str) -> list[str]:
-    """The names of Services that begin like this, in any namespace."""
+    """The names of Services of any namespace that begin with `incomplete`."""
     try:
         path = places.default_control_path(os.environ, os.geteuid())
         views = control_client.fetch(path, "services", timeout=_PATIENCE)

@@ -94,7 +94,7 @@ _DEBUG_VERBOSITY = 4
 class Translated:
     """What is left for kproxy's own command line, and a sentence for each ignored flag.
 
-    With an `ending` there is nothing to run: it is to be printed, and that was all.
+    With an `ending` nothing is run: print it, and exit with code 0.
     """
 
     arguments: list[str]
@@ -105,8 +105,8 @@ class Translated:
 def translate(arguments: Sequence[str], takes_value: Callable[[str], bool | None]) -> Translated:
     """Read kube-proxy's flags out of the arguments of `kproxy run`.
 
-    `takes_value` says of a flag of kproxy's own whether a value follows it, and None of a flag
-    that is not. Raises ConfigError for a flag that asks for what kproxy cannot do.
+    `takes_value` says whether a value follows a flag of kproxy's own; None for any other flag.
+    Raises ConfigError for a flag that asks for what kproxy cannot do.
     """
     left: list[str] = []
     notes: dict[str, str] = {}
@@ -177,7 +177,7 @@ def _ignored(name: str) -> _Ignored | None:
 
 
 def _is_v(flag: str) -> bool:
-    """klog's -v, which has a level, beside kproxy's, which has none."""
+    """Whether this is klog's -v, which has a level; kproxy's own -v has none."""
     return flag in ("--v", "-v") or (flag.startswith("-v") and flag[2:].isdecimal())
 
 

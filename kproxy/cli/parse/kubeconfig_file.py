@@ -34,7 +34,7 @@ class KubeconfigFile:
         self._text = text
 
     def remove(self) -> None:
-        """Remove the file, if it still is what was written."""
+        """Remove the file, unless its content has changed since."""
         with contextlib.suppress(OSError, ValueError):
             if self.path.read_text() == self._text:
                 self.path.unlink()

@@ -11,7 +11,7 @@ from kproxy import settings
 
 
 class Command(core.TyperCommand):
-    """A command whose options are settings: their values are left as they were given.
+    """A command whose options are settings; values stay the text that the user gave.
 
     `settings.read` checks them, wherever they come from. Typer would load pydantic for that,
     which takes longer than everything else that a command line needs.
@@ -52,7 +52,7 @@ def takes(
 
 
 def takes_value(rows: Sequence[settings.Setting]) -> Callable[[str], bool | None]:
-    """A function of a flag: whether a value follows it, None if no setting has this flag."""
+    """A function that says whether a value follows a flag; None if no setting has this flag."""
     known: dict[str, bool] = {}
     for row in rows:
         is_switch = isinstance(row.kind, settings.Switch)
