@@ -30,6 +30,7 @@ class Near:
             address = ipaddress.ip_address(client)
             return any(address in each for each in parsed)
 
+        self.is_empty = not parsed
         self.holds = functools.lru_cache(_REMEMBERED)(holds) if parsed else _is_never
         """Whether a client's address is near."""
 
@@ -41,15 +42,18 @@ def _is_never(_: str) -> bool:
 class NearPicker:
     """Picks for a frontend of the external Local policy. Satisfies `connection.Picker`."""
 
-    __slots__ = ("_everywhere", "_here", "_near")
+    __slots__ = ("_address", "_everywhere", "_here", "_near")
 
     def __init__(
         self,
         near: Near,
+        address: str,
         everywhere: balancer.ServicePortBalancer,
         here: balancer.ServicePortBalancer,
     ) -> None:
+        """Of the frontend at `address`."""
         self._near = near
+        self._address = address
         self._everywhere = everywhere
         self._here = here
 
@@ -72,4 +76,7 @@ class NearPicker:
         return self._for(client).may_keep(client, backend)
 
     def _for(self, client: str) -> balancer.ServicePortBalancer:
-        return self._everywhere if self._near.holds(client) else self._here
+        near = self._near
+        # A host connects to an address of its own from that very address.
+        is_near = near.holds(client) or (client == self._address and not near.is_empty)
+        return self._everywhere if is_near else self._here

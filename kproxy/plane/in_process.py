@@ -99,7 +99,7 @@ class ServicePortState:
         balanced = self.balancer(frontend.scope, frontend.family)
         if frontend.scope is forwarding.Scope.LOCAL and frontend.is_external:
             everywhere = self.balancer(forwarding.Scope.CLUSTER, frontend.family)
-            return near.NearPicker(self._near, everywhere, balanced)
+            return near.NearPicker(self._near, frontend.address, everywhere, balanced)
         return balanced
 
     def target(self, frontend: forwarding.Frontend) -> connection.Target:
@@ -304,7 +304,7 @@ class InProcessPlane:
             case forwarding.OpenFrontend():
                 self._open(message)
             case forwarding.Admit(address, admitted) if address in self._listening:
-                self._listening[address].listeners[address].admit(admitted)
+                self._admit(address, admitted)
             case forwarding.CloseFrontend(address) if address in self._listening:
                 state = self._listening.pop(address)
                 closed = state.listeners.pop(address)
@@ -381,6 +381,20 @@ class InProcessPlane:
             datagrams = udp_target.Target(state.name, picker, state.counters)
             return self._path.open_datagrams(message.listen_on, datagrams, message.admitted)
         return self._path.open(message.listen_on, state.target(message.frontend), message.admitted)
+
+    def _admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:
+        """Change whose connections an open frontend takes: nobody's if the kernel cannot."""
+        listener = self._listening[address].listeners[address]
+        try:
+            listener.admit(admitted)
+        except OSError as error:
+            _log.error(
+                "cannot tell clients apart, dropping all: raise the sysctl net.core.optmem_max, "
+                "and close and open the frontend",
+                address=str(address),
+                reason=error.strerror or str(error),
+            )
+            listener.admit(())
 
     def _tell_service(self, name: names.ServicePortName, change: str) -> None:
         self._feed.record(events.ServiceChanged(time.monotonic(), str(name), change))

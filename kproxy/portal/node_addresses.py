@@ -97,9 +97,11 @@ class NodeAddresses:
     def refresh(self) -> bool:
         """Read again; whether `node` is another one now. Raises OSError."""
         reading = self.reader()
+        own = [each for each in reading.local if not ipaddress.ip_address(each).is_loopback]
         node = portal.Node(
-            tuple(self._selected(reading)),
-            tuple(map(str, _networks(map(_single, reading.local), self.near))),
+            addresses=tuple(self._selected(reading)),
+            near=tuple(map(str, _networks(own, self.near))),
+            own=tuple(own),
         )
         if node == self.node:
             return False
@@ -202,18 +204,10 @@ def _explained() -> Iterator[None]:
         ) from None
 
 
-def _networks(
-    singles: Iterable[portal.Network], more: tuple[portal.Network, ...]
-) -> Iterator[portal.Network]:
-    """The networks of clients on this node; loopback is one, although few addresses of it are."""
-    loopback = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
-    for each in dict.fromkeys((*loopback, *more, *singles)):
-        if each in loopback or not each.is_loopback:
-            yield each
-
-
-def _single(address: str) -> portal.Network:
-    return ipaddress.ip_network(address)
+def _networks(own: Iterable[str], more: Iterable[portal.Network]) -> list[portal.Network]:
+    """The networks of clients on this node. All of loopback is one, not the addresses it has."""
+    near = (*map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128")), *more)
+    return list(dict.fromkeys((*near, *map(ipaddress.ip_network, own))))
 
 
 def _netlink(groups: int = 0) -> socket.socket:

@@ -61,10 +61,12 @@ class Node:
     `addresses` are those of node ports, in all families. `near` are networks, as CIDRs, whose
     clients are on this node or in its cluster: the external Local policy lets them reach every
     endpoint, and nothing drops them for the lack of a local one (docs/behaviour.md row 27).
+    `own` are all addresses of the node but loopback ones.
     """
 
     addresses: tuple[str, ...] = ()
     near: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
 
 
 class Portal(Protocol):

@@ -379,7 +379,9 @@ class Proxier:
         elif current != wanted:
             plan.open.append((address, wanted))
         elif current.admitted != wanted.admitted:
-            changed = plan.widen if wanted.admitted is None else plan.narrow
+            # What drops for the lack of backends has none to give clients to, then or before.
+            drops = self._fate(wanted) is _STATES.DROPPED
+            changed = plan.narrow if drops else plan.widen
             changed.append(forwarding.Admit(address, wanted.admitted))
         for claim in (wanted, self._claims.winner(address)):
             if claim is not None:
@@ -387,8 +389,11 @@ class Proxier:
 
     def _needs_listener(self, claim: claims.Claim) -> bool:
         """Without endpoints nothing listens: connections are refused, not accepted and closed."""
-        fate = self._entries[claim.name].plan.rule.fate(claim.frontend)
-        return fate is not _STATES.NO_ENDPOINTS
+        return self._fate(claim) is not _STATES.NO_ENDPOINTS
+
+    def _fate(self, claim: claims.Claim) -> forwarding.FrontendState:
+        """What clients of a claim that is known are to meet."""
+        return self._entries[claim.name].plan.rule.fate(claim.frontend)
 
     def _plan_service(
         self,
@@ -534,7 +539,7 @@ class Proxier:
         if winner is not None and not collisions.is_served(plan.rule.name, frontend, winner):
             detail = f"{address} belongs to {winner.name}"
             return FrontendStatus(frontend, address, _STATES.COLLISION, detail)
-        fate = plan.rule.fate(frontend)
+        fate = place.state or plan.rule.fate(frontend)
         if fate is _STATES.NO_ENDPOINTS:
             detail = f"connections are refused: {plan.why_absent(frontend)}"
             return FrontendStatus(frontend, address, fate, detail)
@@ -573,6 +578,8 @@ def _report_failure(address: forwarding.PortalAddress, change: frontend_book.Cha
 def _note(plan: _PortPlan, place: _Place) -> str:
     """A note about a bound frontend, such as a moved port; "" if there is nothing to note."""
     notes = []
+    if place.admitted is not None:
+        notes.append("connections from outside of spec.loadBalancerSourceRanges are dropped")
     if place.address is not None and place.address.port != place.frontend.port:
         notes.append(
             f"this user may not bind port {place.frontend.port}: "
@@ -587,6 +594,8 @@ def _note(plan: _PortPlan, place: _Place) -> str:
 
 def _who_is_dropped(plan: _PortPlan, place: _Place) -> str:
     """Why a frontend drops connections, and whose it takes all the same."""
+    if place.detail:
+        return place.detail
     why = f"connections are dropped: {plan.why_absent(place.frontend)}"
     return f"{why}; clients on this node are served" if place.admitted else why
 

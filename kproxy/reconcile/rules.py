@@ -15,9 +15,9 @@ from typing import Protocol, TypeAlias
 
 from kproxy import errors
 from kproxy.model import addresses, forwarding, lifetimes, names, steps
-from kproxy.model.kinds import endpoints, service_kind, services
+from kproxy.model.kinds import endpoints, load_balancer_rules, service_kind, services
 from kproxy.portal import budget, portal
-from kproxy.reconcile import absence
+from kproxy.reconcile import absence, source_ranges
 
 DEFAULT_MAX_PORTS = 4096
 DEFAULT_MAX_ENDPOINTS = 100_000
@@ -67,7 +67,8 @@ class Options:
 class Place:
     """Where a frontend is to be bound. Without an address, `state` and `detail` say why.
 
-    `admitted` says whose connections it takes.
+    `admitted` says whose connections it takes. If that is nobody's although there are endpoints
+    for them, `state` is DROPPED and `detail` says why.
     """
 
     frontend: forwarding.Frontend
@@ -165,7 +166,7 @@ def plans_for(
         rule = forwarding.Rule(name, frontends, policy, pools, spared)
         plans[name] = PortPlan(
             rule,
-            tuple(_with_admission(rule, place, options) for place in places),
+            tuple(_with_admission(service, rule, place, options) for place in places),
             found=found,
             loops=chosen.loops,
             absent=tuple(_absences(rule, found, sources, chosen, options.node)),
@@ -212,14 +213,24 @@ def _spared(
     return tuple(spared)
 
 
-def _with_admission(rule: forwarding.Rule, place: Place, options: Options) -> Place:
-    """Whose connections a place takes: none but near ones where only the Local policy excludes
-    every endpoint (docs/behaviour.md rows 26 to 28)."""
-    frontend = place.frontend
-    if place.address is None or rule.fate(frontend) is not forwarding.FrontendState.DROPPED:
+def _with_admission(
+    service: services.Service, rule: forwarding.Rule, place: Place, options: Options
+) -> Place:
+    """A place with whose connections it takes: none if that cannot be enforced otherwise."""
+    fate = rule.fate(place.frontend)
+    if place.address is None or fate is forwarding.FrontendState.NO_ENDPOINTS:
         return place
-    near = options.portal.node.near if frontend.is_external else ()
-    return replace(place, admitted=near)
+    admitted = source_ranges.admission(service, place.frontend, fate, options.portal.node)
+    most = load_balancer_rules.MOST_SOURCE_RANGES
+    if admitted is None or len(admitted) <= most:
+        return replace(place, admitted=admitted)
+    return replace(
+        place,
+        state=forwarding.FrontendState.DROPPED,
+        detail=f"connections are dropped: more than {most} networks may use it, and no more can be "
+        "told apart; merge some of spec.loadBalancerSourceRanges",
+        admitted=(),
+    )
 
 
 def _join(sources: Sequence[endpoints.EndpointsObject]) -> Generator[None, None, Joined]:

@@ -9,6 +9,7 @@ Cases: C07, C09 of docs/faults.md.
 import errno
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -843,9 +844,34 @@ class TestDrops:
             forwarding.SetNear(("10.9.0.0/16",)),
             sets("web", "10.1.0.2"),
             opens("web", "10.0.9.1:80", scope=SCOPE.LOCAL, admitted=()),
-            opens("web", *external, admitted=("10.9.0.0/16",)),
+            opens("web", *external, admitted=("10.9.0.0/16", "203.0.113.1/32")),
         ]
         assert "clients on this node are served" in book.states("web")[1][1]
+
+    def test_row_17_source_ranges_are_followed_both_ways(self) -> None:
+        vip = bound("198.51.100.2:80")
+        plain = service(load_balancer_ips=("198.51.100.2",))
+        book = Playbook()
+        book.settle(plain, sliced("web"))
+
+        def sent_by(*ranges: str) -> list[forwarding.Message]:
+            book.put(replace(plain, source_ranges=ranges))
+            return book.sync()
+
+        assert sent_by("192.0.2.0/24") == [forwarding.Admit(vip, ("192.0.2.0/24",))]
+        assert "are dropped" in book.states("web")[1][1]
+        assert sent_by("192.0.2.0/24", "fd00::/8") == []
+        assert sent_by("203.0.113.0/24") == [forwarding.Admit(vip, ("203.0.113.0/24",))]
+        assert sent_by() == [forwarding.Admit(vip, None)]
+        assert book.states("web")[1] == (STATES.BOUND, "")
+
+    def test_too_many_source_ranges_are_said_and_drop_all(self) -> None:
+        many = tuple(f"10.{n // 250}.{n % 250}.0/24" for n in range(401))
+        book = Playbook()
+        book.settle(service(load_balancer_ips=("198.51.100.2",), source_ranges=many), sliced("web"))
+        (cluster_ip, _), (vip, detail) = book.states("web")
+        assert (cluster_ip, vip) == (STATES.BOUND, STATES.DROPPED)
+        assert "merge some of spec.loadBalancerSourceRanges" in detail
 
     def test_a_node_that_changes_is_followed_at_the_next_resync(self) -> None:
         book = Playbook(node="n1")

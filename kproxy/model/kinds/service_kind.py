@@ -12,7 +12,13 @@ from typing import TypeVar
 import msgspec
 
 from kproxy.model import addresses, names, objects
-from kproxy.model.kinds import connection_annotations, field_rules, findings, services
+from kproxy.model.kinds import (
+    connection_annotations,
+    field_rules,
+    findings,
+    load_balancer_rules,
+    services,
+)
 from kproxy.model.kinds.kind import Collection, Kind, Policy
 
 LABEL_SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
@@ -59,6 +65,8 @@ class ServiceSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     external_traffic_policy: str | None = None
     allocate_load_balancer_node_ports: bool | None = None
     external_name: str | None = None
+    load_balancer_source_ranges: tuple[str, ...] | None = None
+    health_check_node_port: int | None = None
 
 
 class LoadBalancerIngress(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -115,6 +123,14 @@ def judge(
         external_ips=_external_ips(spec, found) if spec.external_ips else (),
         load_balancer_ips=_load_balancer_ips(shape.status, found) if shape.status else (),
         affinity_seconds=_affinity_seconds(spec, found),
+        source_ranges=(
+            yield from load_balancer_rules.source_ranges(
+                spec.load_balancer_source_ranges, kind, found
+            )
+        ),
+        health_check_node_port=load_balancer_rules.health_check_node_port(
+            spec.health_check_node_port, kind, policies[1], found
+        ),
         internal_policy=policies[0],
         external_policy=policies[1],
         strategy=_strategy(metadata, found) if metadata.annotations else None,

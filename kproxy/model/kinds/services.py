@@ -66,6 +66,10 @@ class Service:
     affinity_seconds: int | None = None
     internal_policy: TrafficPolicy = TrafficPolicy.CLUSTER
     external_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    source_ranges: tuple[str, ...] = ()
+    """Networks whose clients may use `load_balancer_ips`, as CIDRs; all may if it is empty."""
+    health_check_node_port: int = 0
+    """Where load balancers ask whether this node has endpoints of it; 0 for nowhere."""
     strategy: Strategy | None = None
     lifetime: lifetimes.Lifetime = lifetimes.UNLIMITED
     """How long its connections may live, by annotations."""

@@ -1,0 +1,57 @@
+"""Row 17 of docs/behaviour.md: loadBalancerSourceRanges, met by real clients, changed live."""
+
+import errno
+import select
+import socket
+from pathlib import Path
+from typing import Any
+
+from tests.e2e import conftest
+from tests.e2e.rig import daemon, manifests, sockets
+
+INSIDE, OUTSIDE = "127.1.8.5", "127.1.9.5"
+PORT = manifests.PORT
+
+
+def outcome(address: daemon.Address, source: str) -> str:
+    """What a client at `source` meets: "reached", "refused" or "silence".
+
+    On loopback a SYN is answered at once: after connect(2) the outcome stands.
+    """
+    with socket.socket() as client:
+        client.bind((source, 0))
+        client.setblocking(False)
+        code = client.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            _, writable, _ = select.select([], [client], [], 0)
+            code = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if writable else -1
+    return {0: "reached", errno.ECONNREFUSED: "refused", -1: "silence"}[code]
+
+
+def test_row_17_clients_outside_of_the_ranges_meet_silence_at_the_load_balancers_address(
+    tmp_path: Path, run: conftest.Run
+) -> None:
+    cluster_ip, vip, pod = manifests.fresh_ip(), manifests.fresh_ip(), manifests.fresh_ip(127)
+
+    def written(**spec: Any) -> Path:
+        service = manifests.service("web", cluster_ip, PORT, type="LoadBalancer", **spec)
+        service["status"] = {"loadBalancer": {"ingress": [{"ip": vip}]}}
+        endpoints = manifests.endpoints("web", [namer.address])
+        return manifests.write(tmp_path / "web.yaml", service, endpoints)
+
+    def soon(inside: str, outside: str) -> None:
+        expected = inside, outside
+        at = manifests.bound(vip), PORT
+        daemon.wait_until(
+            lambda: (outcome(at, INSIDE), outcome(at, OUTSIDE)) == expected, str(expected)
+        )
+
+    with sockets.namers((pod, "pod")) as (namer,):
+        run(written(loadBalancerSourceRanges=[" 127.1.8.0/24 ", "fd00::/8"]))
+        soon("reached", "silence")
+        for other in (OUTSIDE, INSIDE):
+            assert outcome((manifests.bound(cluster_ip), PORT), other) == "reached"
+        written(loadBalancerSourceRanges=["127.1.9.0/24"])
+        soon("silence", "reached")
+        written()
+        soon("reached", "reached")
