@@ -1,9 +1,10 @@
 """Drop in the kernel what a frontend does not admit: a classic BPF filter on its socket.
 
 A filter on a listener sees the SYN and drops it, so that the client meets silence and not a
-refusal, as where kube-proxy drops (docs/behaviour.md rows 17 and 26). It needs no privilege, and
-can be changed while the socket listens. A UDP socket's filter sees every datagram. Connections that
-were accepted keep the filter of that time, which lets their client pass.
+refusal, as where kube-proxy drops (docs/behaviour.md rows 17 and 26). It can be changed while the
+socket listens. A UDP socket's filter sees every datagram. Connections that were accepted keep the
+filter of that time, which lets their client pass. Some kernels want CAP_NET_ADMIN for a filter at a
+TCP socket: `tcp.door` does without.
 """
 
 import _socket
@@ -17,6 +18,8 @@ from kproxy.model import addresses, forwarding
 
 _SO_ATTACH_FILTER = 26
 _SO_DETACH_FILTER = 27
+_IP_MINTTL, _IPV6_MINHOPCOUNT = 21, 73
+_HIGHEST_TTL = 255
 _MOST_INSTRUCTIONS = 4096
 """BPF_MAXINSNS of linux/bpf_common.h."""
 
@@ -51,17 +54,35 @@ def admit(sock: _Socket, family: addresses.Family, admitted: forwarding.Admissio
             if error.errno != errno.ENOENT:  # it had none
                 raise
         return
-    program = program_for(family, admitted)
+    attach(sock, _SO_ATTACH_FILTER, program_for(family, admitted))
+
+
+def attach(sock: _Socket, option: int, program: bytes) -> None:
+    """Give a socket a program by one of its options. Raises OSError: E2BIG for too long a one."""
     count = len(program) // _INSTRUCTION.size
     if count > _MOST_INSTRUCTIONS:
         raise OSError(errno.E2BIG, "more source ranges than a socket filter can hold")
     held = ctypes.create_string_buffer(program, len(program))
     described = struct.pack("@HP", count, ctypes.addressof(held))
-    sock.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+    sock.setsockopt(_socket.SOL_SOCKET, option, described)
 
 
-def program_for(family: addresses.Family, admitted: tuple[str, ...]) -> bytes:
-    """A filter that passes packets from `admitted`, and drops all others.
+def set_deaf(sock: _Socket, family: addresses.Family, *, is_deaf: bool) -> None:
+    """Have a TCP socket drop all packets, but those of a TTL that nobody's packets arrive with."""
+    if family is addresses.Family.IPV6:
+        sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, _HIGHEST_TTL * is_deaf)
+    else:
+        sock.setsockopt(_socket.IPPROTO_IP, _IP_MINTTL, _HIGHEST_TTL * is_deaf)
+
+
+def program_for(
+    family: addresses.Family,
+    admitted: tuple[str, ...],
+    *,
+    passed: int = _WORD,
+    dropped: int = 0,
+) -> bytes:
+    """A program that returns `passed` for packets from `admitted`, and `dropped` for all others.
 
     Each network is a run of comparisons, word by word, that ends with "pass", or goes on behind
     itself at the first difference: jumps of classic BPF are short, so none goes further.
@@ -73,12 +94,14 @@ def program_for(family: addresses.Family, admitted: tuple[str, ...]) -> bytes:
     )
     made: list[tuple[int, int, int, int]] = []
     for network in networks:
-        made += _passes(version, network.network_address.packed, network.netmask.packed)
-    made.append((_RETURN, 0, 0, 0))
+        made += _passes(version, network.network_address.packed, network.netmask.packed, passed)
+    made.append((_RETURN, 0, 0, dropped))
     return b"".join(_INSTRUCTION.pack(*each) for each in made)
 
 
-def _passes(version: int, address: bytes, mask: bytes) -> list[tuple[int, int, int, int]]:
+def _passes(
+    version: int, address: bytes, mask: bytes, passed: int
+) -> list[tuple[int, int, int, int]]:
     """Pass what comes from one network."""
     words = struct.iter_unpack(">I", address), struct.iter_unpack(">I", mask)
     tests: list[tuple[int, int, int, int]] = []
@@ -89,7 +112,7 @@ def _passes(version: int, address: bytes, mask: bytes) -> list[tuple[int, int, i
         if significant != _WORD:
             tests.append((_AND, 0, 0, significant))
         tests.append((_JUMP_EQUAL, 0, 0, wanted))
-    tests.append((_RETURN, 0, 0, _WORD))
+    tests.append((_RETURN, 0, 0, passed))
     return [
         (code, yes, len(tests) - at - 1 if code == _JUMP_EQUAL else no, value)
         for at, (code, yes, no, value) in enumerate(tests)

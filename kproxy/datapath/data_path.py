@@ -255,7 +255,9 @@ class DataPath:
         """
         self._need_file()
         limits = self._limits
-        sock = self._kernel.listen(address, limits.backlog, limits.keepalive_idle, admitted)
+        sock = self._kernel.listen(
+            address, limits.backlog, limits.keepalive_idle, is_deaf=admitted is not None
+        )
         try:
             opened = listener.Listener(
                 sock, target, self._shared, self._dialer, self._gate, self._loop.call_later
@@ -263,6 +265,12 @@ class DataPath:
         except OSError:
             sock.close()
             raise
+        if admitted is not None:
+            try:
+                opened.admit(admitted)
+            except OSError:
+                opened.close()
+                raise
         self._listeners.add(opened)
         self._gate.limit = self._connection_limit()
         return opened

@@ -162,9 +162,12 @@ class Kernel:
         address: addresses.SocketAddress,
         backlog: int,
         keepalive_idle: int,
-        admitted: forwarding.Admission = None,
+        *,
+        is_deaf: bool = False,
     ) -> StreamSocket:
         """A bound, listening, non-blocking socket. The caller owns it.
+
+        One that `is_deaf` drops all clients, until a `door.Door` is asked to admit some.
 
         Every option that accepted sockets inherit is set here, once, instead of on each of them:
         no Nagle delay, urgent data in line, keepalive, and on loopback no pacing.
@@ -179,8 +182,8 @@ class Kernel:
             send_at_once(sock)
             arm_keepalive(sock, keepalive_idle)
             send_unpaced(sock, address.address)
-            if admitted is not None:
-                admission.admit(sock, addresses.family(address.address), admitted)
+            if is_deaf:
+                admission.set_deaf(sock, addresses.family(address.address), is_deaf=True)
             sock.bind(address)
             sock.listen(backlog)
         except OSError:

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from kproxy import events
-from kproxy.datapath import admission, episodes, poller, syscalls
-from kproxy.datapath.tcp import connection, dial, sharing
+from kproxy.datapath import episodes, poller, syscalls
+from kproxy.datapath.tcp import connection, dial, door, sharing
 from kproxy.model import addresses, forwarding
 
 _ACCEPT_BUDGET = 16
@@ -114,6 +114,7 @@ class Listener:
         "_accept",
         "_call_later",
         "_dialer",
+        "_door",
         "_gate",
         "_is_exhausted",
         "_own_dials",
@@ -145,6 +146,7 @@ class Listener:
         self._target = target
         self._shared = shared
         self._dialer = dialer
+        self._door: door.Door | None = None
         self._gate = gate
         self._own_dials = shared.own_dials
         self._accept = shared.kernel.accept
@@ -212,8 +214,10 @@ class Listener:
         return False
 
     def admit(self, admitted: forwarding.Admission) -> None:
-        """Drop what `admitted` leaves out, from now on. Raises OSError as `admission.admit`."""
-        admission.admit(self.sock, addresses.family(self.address.address), admitted)
+        """Drop what `admitted` leaves out, from now on. Raises OSError as `door.Door.admit`."""
+        if self._door is None:
+            self._door = door.Door(self.sock, self.address)
+        self._door.admit(admitted)
 
     @property
     def drops(self) -> int:
@@ -257,6 +261,8 @@ class Listener:
         self._target.counters.listen_drops += self.drops
         self.fd = -1
         self.sock.close()
+        if self._door is not None:
+            self._door.close()
 
     def _tell(self, feed: events.Feed, accepted: Sequence[connection.Connection]) -> None:
         if feed.is_full:
