@@ -194,6 +194,11 @@ class Config:
         shown_default="hostname",
     )
     """In lower case, as kube-proxy compares it."""
+    node_zone: str = settings.setting(
+        "",
+        settings.Text("ZONE", "eu-1a"),
+        "The zone this node is in, for hints at endpoints.",
+    )
     allow_loopback_endpoints: bool = settings.setting(
         False,  # noqa: FBT003  # a default
         settings.Switch(),

@@ -224,6 +224,7 @@ def options(
         portal=through,
         protocols=protocols,
         node=cfg.node,
+        zone=cfg.node_zone,
         default_strategy=cfg.strategy,
         bounds=bounds,
     )

@@ -51,14 +51,16 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What is the same for all Services. `node` is this node's name, for the Local policies.
+    """What is the same for all Services.
 
+    `node` is this node's name, for the Local policies and hints, `zone` its zone, for hints.
     `protocols` are those that the data plane serves.
     """
 
     portal: portal.Portal
     protocols: frozenset[names.Protocol] = frozenset(names.Protocol)
     node: str = ""
+    zone: str = ""
     default_strategy: services.Strategy = services.Strategy.ROUND_ROBIN
     bounds: Bounds = Bounds()
 
@@ -160,6 +162,7 @@ def plans_for(
             found,
             options.node,
             _own_addresses(places),
+            options.zone,
         )
         pools = tuple(_pools(chosen, share))
         spared = yield from _spared(found, pools, policy.lifetime.on_removed)

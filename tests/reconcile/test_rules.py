@@ -22,12 +22,12 @@ SCOPE = forwarding.Scope
 
 
 def rules_of(
-    *objects: admission.Accepted, node: str = "n1", strategy: services.Strategy = ROUND_ROBIN
+    *objects: admission.Accepted, **options: Any
 ) -> dict[names.ServicePortName, forwarding.Rule]:
     kept = store.Store()
     for each in objects:
         kept.apply(each)
-    plans = plans_of(kept, node=node, default_strategy=strategy)
+    plans = plans_of(kept, **{"node": "n1", **options})
     return {name: plan.rule for name, plan in plans.items() if plan.is_served}
 
 
@@ -36,8 +36,8 @@ def plans_of(kept: store.Store, **options: Any) -> dict[names.ServicePortName, r
     return stepwise.at_once(steps)
 
 
-def rule_of(*objects: admission.Accepted, node: str = "n1") -> forwarding.Rule:
-    (rule,) = rules_of(*objects, node=node).values()
+def rule_of(*objects: admission.Accepted, **options: Any) -> forwarding.Rule:
+    (rule,) = rules_of(*objects, **options).values()
     return rule
 
 
@@ -146,7 +146,7 @@ def test_the_strategy_is_the_annotation_or_else_the_default(
     default: services.Strategy,
     effective: services.Strategy,
 ) -> None:
-    found = rules_of(builders.service(strategy=annotated), strategy=default)
+    found = rules_of(builders.service(strategy=annotated), default_strategy=default)
     assert found[HTTP].policy == forwarding.Policy(effective, None)
 
 

@@ -26,8 +26,8 @@ MOST_ENDPOINTS = 200_000
 """Endpoints that one object may make: its addresses times its ports. An object of 1 MB could
 otherwise make a hundred million."""
 
-Conditions: TypeAlias = tuple[bool, bool, bool, str]
-"""Ready, serving, terminating, node: an Endpoint but for its backend."""
+Conditions: TypeAlias = tuple[bool, bool, bool, str, tuple[str, ...], tuple[str, ...]]
+"""Ready, serving, terminating, node, zones, nodes: an Endpoint but for its backend."""
 
 Groups: TypeAlias = dict[tuple[str, names.Protocol], list[endpoints.Endpoint]]
 

@@ -11,6 +11,8 @@ from kproxy.model.kinds.kind import Collection, Kind, Policy
 NAME = "EndpointSlice"
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 TOPOLOGY_HOSTNAME = "kubernetes.io/hostname"
+_MOST_HINTS = 8
+"""Of each sort, at one endpoint: kube-apiserver's bound."""
 
 
 class EndpointConditions(msgspec.Struct, frozen=True, gc=False):
@@ -21,6 +23,19 @@ class EndpointConditions(msgspec.Struct, frozen=True, gc=False):
     terminating: bool | None = None
 
 
+class Hint(msgspec.Struct, frozen=True, gc=False):
+    """`endpoints[].hints.forZones[]` and `forNodes[]`."""
+
+    name: str | None = None
+
+
+class EndpointHints(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`endpoints[].hints`: whose clients should use an endpoint (row 33)."""
+
+    for_zones: tuple[Hint, ...] | None = None
+    for_nodes: tuple[Hint, ...] | None = None
+
+
 class SliceEndpoint(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """`endpoints[]` of an EndpointSlice. `topology` is v1beta1's, before it had nodeName."""
 
@@ -28,6 +43,7 @@ class SliceEndpoint(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     conditions: EndpointConditions | None = None
     node_name: str | None = None
     topology: dict[str, str] | None = None
+    hints: EndpointHints | None = None
 
 
 class EndpointSlice(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -59,6 +75,7 @@ def judge(
         found.notes.append("addressType is FQDN, which a proxy cannot dial")
         return None
     listed: list[tuple[str, endpoint_rules.Conditions]] = []
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}
     gate = endpoint_rules.Gate(
         found, allow_loopback=policy.allow_loopback, family=shape.address_type
     )
@@ -68,7 +85,8 @@ def judge(
         text = entry.addresses[0] if entry.addresses else None
         address = gate.admitted(text, f"endpoints[{index}].addresses[0]")
         if address:
-            listed.append((address, _conditions(entry)))
+            hints = _hints(entry, f"endpoints[{index}].hints", shared, found)
+            listed.append((address, (*_conditions(entry), *hints)))
     gate.conclude()
     service = (shape.metadata.labels or {}).get(LABEL_SERVICE_NAME) if shape.metadata else None
     if not service:
@@ -85,7 +103,28 @@ def judge(
     return endpoints.EndpointsObject(key, owner, NAME, ports_made)
 
 
-def _conditions(entry: SliceEndpoint) -> endpoint_rules.Conditions:
+def _hints(
+    entry: SliceEndpoint,
+    where: str,
+    shared: dict[tuple[str, ...], tuple[str, ...]],
+    found: findings.Findings,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The zones and the nodes that an endpoint is for. Equal ones are the same object."""
+    if entry.hints is None:
+        return (), ()
+    made = []
+    for field, hints in (
+        ("forZones", entry.hints.for_zones or ()),
+        ("forNodes", entry.hints.for_nodes or ()),
+    ):
+        if len(hints) > _MOST_HINTS:
+            found.violate(f"{where}.{field}", len(hints), f"must be at most {_MOST_HINTS}")
+        named = tuple(hint.name for hint in hints[:_MOST_HINTS] if hint.name)
+        made.append(shared.setdefault(named, named))
+    return made[0], made[1]
+
+
+def _conditions(entry: SliceEndpoint) -> tuple[bool, bool, bool, str]:
     """Absent means ready, serving and not terminating (row 35); v1beta1 had topology (29)."""
     node = entry.node_name or (entry.topology or {}).get(TOPOLOGY_HOSTNAME, "")
     given = entry.conditions

@@ -23,6 +23,8 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
 
     Absent conditions mean ready and serving and not terminating
     (kube-proxy `endpointslicecache.go`; docs/behaviour.md row 35). `node` is "" when unknown.
+    `for_zones` and `for_nodes` name those whose clients should use it: hints, which hold only if
+    all ready endpoints have some (row 33).
     """
 
     backend: addresses.SocketAddress
@@ -30,6 +32,8 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
     serving: bool = True
     terminating: bool = False
     node: str = ""
+    for_zones: tuple[str, ...] = ()
+    for_nodes: tuple[str, ...] = ()
 
 
 class EndpointPort(NamedTuple):
@@ -114,8 +118,9 @@ def _without_doubles(
     return tuple(made)
 
 
-def _preference(endpoint: Endpoint) -> tuple[bool, bool, bool, str]:
-    return endpoint.ready, endpoint.serving, not endpoint.terminating, endpoint.node
+def _preference(endpoint: Endpoint) -> tuple[object, ...]:
+    hints = endpoint.for_zones, endpoint.for_nodes
+    return endpoint.ready, endpoint.serving, not endpoint.terminating, endpoint.node, hints
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,25 +155,55 @@ class _Pool:
     draining: list[addresses.SocketAddress] = field(default_factory=list)
     ready_here: list[addresses.SocketAddress] = field(default_factory=list)
     draining_here: list[addresses.SocketAddress] = field(default_factory=list)
+    with_node_hints: int = 0
+    with_zone_hints: int = 0
+    for_node: list[addresses.SocketAddress] = field(default_factory=list)
+    for_zone: list[addresses.SocketAddress] = field(default_factory=list)
+
+    def add_hinted(self, endpoint: Endpoint, node: str, zone: str) -> None:
+        """Note the hints of a ready endpoint."""
+        if endpoint.for_nodes:
+            self.with_node_hints += 1
+            if node in endpoint.for_nodes:
+                self.for_node.append(endpoint.backend)
+        if endpoint.for_zones:
+            self.with_zone_hints += 1
+            if zone in endpoint.for_zones:
+                self.for_zone.append(endpoint.backend)
 
     def chosen(self) -> OfFamily:
         return OfFamily(
-            tuple(self.ready or self.draining),
+            tuple(self._close() or self.draining),
             tuple(self.ready_here or self.draining_here),
             self.is_seen,
         )
+
+    def _close(self) -> list[addresses.SocketAddress]:
+        """The ready ones, without those that are meant for other nodes or zones.
+
+        kube-proxy's `topologyModeFromHints`: an endpoint without a hint switches hints off, for
+        whoever made them has not seen it.
+        """
+        every = len(self.ready)
+        if self.for_node and self.with_node_hints == every:
+            return self.for_node
+        if self.for_zone and self.with_zone_hints == every:
+            return self.for_zone
+        return self.ready
 
 
 def chosen_in_steps(
     found: Iterable[Endpoint],
     node: str,
     own: frozenset[addresses.SocketAddress],
+    zone: str = "",
 ) -> Generator[None, None, Chosen]:
     """Which of `found` get new connections: one pass, with a pause now and then.
 
     The ready ones, else those that are serving while terminating, which keeps a Service up while
     its last pods drain (KEP-1669; docs/behaviour.md row 34). This holds for the cluster and for
     `node` separately; an empty node name matches none (row 29). `own` addresses are left out.
+    Of the cluster's, those for `node`, or else for `zone`, are chosen where hints say so (row 33).
     A dual-stack Service has each pod twice, once in each family (row 39).
     """
     ipv4, ipv6 = _Pool(), _Pool()
@@ -186,6 +221,8 @@ def chosen_in_steps(
             loops.add(backend)
             continue
         (pool.ready if endpoint.ready else pool.draining).append(backend)
+        if endpoint.ready and (endpoint.for_zones or endpoint.for_nodes):
+            pool.add_hinted(endpoint, node, zone)
         if node and endpoint.node == node:
             (pool.ready_here if endpoint.ready else pool.draining_here).append(backend)
     families = {addresses.Family.IPV4: ipv4.chosen(), addresses.Family.IPV6: ipv6.chosen()}

@@ -70,7 +70,7 @@ def judge(
                 if address:
                     node = entry.node_name or ""
                     yield from endpoint_rules.add(
-                        groups, ports, [(address, (ready, ready, False, node))]
+                        groups, ports, [(address, (ready, ready, False, node, (), ()))]
                     )
     gate.conclude()
     if found.violations:

@@ -123,6 +123,15 @@ def test_a_slice_belongs_to_the_service_its_label_names_in_its_own_namespace() -
         pytest.param(
             {"addresses": ["10.1.0.1", "10.1.0.9"]}, at("10.1.0.1"), id="first address only"
         ),
+        pytest.param(
+            {"hints": {"forZones": [{"name": "a"}, {"name": "b"}], "forNodes": [{"name": "n1"}]}},
+            at("10.1.0.1", for_zones=("a", "b"), for_nodes=("n1",)),
+            id="hints",
+        ),
+        pytest.param({"hints": None}, at("10.1.0.1"), id="null hints"),
+        pytest.param(
+            {"hints": {"forZones": [], "forNodes": None}}, at("10.1.0.1"), id="empty hints"
+        ),
     ],
 )
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
@@ -131,6 +140,13 @@ def test_absent_conditions_of_a_slice_mean_ready(
 ) -> None:
     raw = slice_of({"addresses": ["10.1.0.1"], **listed}, apiVersion=f"discovery.k8s.io/{version}")
     assert accepted(raw).at("", TCP) == (expected,)
+
+
+def test_row_33_more_hints_than_an_api_server_allows_make_a_slice_invalid() -> None:
+    zones = [{"name": f"z{n}"} for n in range(9)]
+    admitted = admit(slice_of({"addresses": ["10.1.0.1"], "hints": {"forZones": zones}}))
+    assert admitted.finding is not None
+    assert "endpoints[0].hints.forZones is 9 but must be at most 8" in admitted.finding.text
 
 
 REFUSED = [

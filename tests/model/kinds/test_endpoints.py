@@ -21,6 +21,8 @@ anything = st.builds(
     st.booleans(),
     st.booleans(),
     st.sampled_from(["", "n1", "n2"]),
+    st.sampled_from([(), ("z1",), ("z1", "z2")]),
+    st.sampled_from([(), ("n1",)]),
 )
 
 
