@@ -154,7 +154,7 @@ def test_scopes_of_a_service_port_share_the_counts() -> None:
     )
     everywhere.update([A, B, C])
     here.update([A, B])
-    picker = near.NearPicker(near.Near(["10.9.0.0/16"]), everywhere, here)
+    picker = near.NearPicker(near.Near(["10.9.0.0/16"]), "203.0.113.1", everywhere, here)
     for _ in range(5):
         counted.of(A).join()
     assert {picker.pick("198.51.100.1", 0.0) for _ in range(5)} == {B}
