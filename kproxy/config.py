@@ -330,6 +330,12 @@ class Config:
         "Networks of this cluster's pods: to an external Local policy they are on this node. "
         "Not for the loopback portal.",
     )
+    proxy_protocol_from: tuple[_Network, ...] = settings.setting(
+        (),
+        settings.Each(_Cidr(), lambda lists: tuple(itertools.chain.from_iterable(lists))),
+        "Require, and believe, a PROXY header of TCP connections from CIDR; repeatable.",
+        shown_default="of none",
+    )
     oom_score_adj: int | None = settings.setting(
         None,
         settings.Whole(-1000, 1000),

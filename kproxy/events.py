@@ -45,6 +45,17 @@ class ConnectionAccepted(Fact, frozen=True, gc=False):
     client: Address
 
 
+class ClientNamed(Fact, frozen=True, gc=False):
+    """A proxy in front of this one has said by a PROXY header that its connection is `client`'s.
+
+    `via` is the proxy: the client of `ConnectionAccepted`, unless the proxy spoke for itself.
+    """
+
+    service: str
+    client: Address
+    via: Address
+
+
 class Dialled(Fact, frozen=True, gc=False):
     """A client's connection reached `endpoint`, `seconds` after it was accepted."""
 

@@ -195,6 +195,7 @@ def limits(cfg: config.Config) -> data_path.Limits:
         half_closed_timeout=cfg.half_closed_timeout,
         idle_timeout=cfg.idle_timeout,
         keepalive_idle=cfg.keepalive_idle,
+        proxy_protocol_from=tuple(map(str, cfg.proxy_protocol_from)),
         max_connections=cfg.max_connections,
         max_listeners=cfg.max_listeners,
         max_flows=cfg.max_udp_flows,

@@ -5,15 +5,10 @@ one, so kube-proxy gives it the endpoints of the whole cluster (`KUBE-EXT` chain
 network, and `--src-type LOCAL`; docs/behaviour.md row 27).
 """
 
-import functools
-import ipaddress
 from collections.abc import Iterable, Sequence
 
 from kproxy.balancer import balancer
 from kproxy.model import addresses
-
-_REMEMBERED = 4096
-"""Clients whose answer is kept."""
 
 
 class Near:
@@ -24,19 +19,10 @@ class Near:
 
     def set(self, networks: Iterable[str]) -> None:
         """From now on these, as CIDRs, are near."""
-        parsed = tuple(map(ipaddress.ip_network, networks))
-
-        def holds(client: str) -> bool:
-            address = ipaddress.ip_address(client)
-            return any(address in each for each in parsed)
-
-        self.is_empty = not parsed
-        self.holds = functools.lru_cache(_REMEMBERED)(holds) if parsed else _is_never
+        listed = tuple(networks)
+        self.is_empty = not listed
+        self.holds = addresses.holder(listed)
         """Whether a client's address is near."""
-
-
-def _is_never(_: str) -> bool:
-    return False
 
 
 class NearPicker:

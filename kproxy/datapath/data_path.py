@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kproxy import errors, events, metrics
 from kproxy.datapath import episodes, poller, splice, syscalls
-from kproxy.datapath.tcp import connection, dial, halfclose, listener, probe, sharing, sweep
+from kproxy.datapath.tcp import connection, dial, halfclose, intake, listener, probe, sharing, sweep
 from kproxy.datapath.udp import flow, front, path, table
 from kproxy.datapath.udp import target as udp_target
 from kproxy.model import addresses, forwarding, names
@@ -49,6 +49,8 @@ class Limits:
     """None: computed from RLIMIT_NOFILE. More than that computes to is a ConfigError."""
     max_listeners: int | None = None
     """As `max_connections`."""
+    proxy_protocol_from: tuple[str, ...] = ()
+    """Networks, as CIDRs, whose connections must begin with a PROXY header, which is believed."""
     max_flows: int | None = None
     """Flows of UDP at once. As `max_connections`."""
     udp_timeout: float | None = None
@@ -183,6 +185,10 @@ class DataPath:
             on_boxed=self._prober.schedule,
             ephemeral_ports=self._ephemeral_ports,
         )
+        self._intake: intake.Intake | None = None
+        if self._limits.proxy_protocol_from:
+            is_listed = addresses.holder(self._limits.proxy_protocol_from)
+            self._intake = intake.Intake(self._shared, self._dialer, is_listed)
         self._sweep = sweep.Sweep(
             self._shared,
             half_closed_timeout=self._limits.half_closed_timeout,
@@ -260,7 +266,12 @@ class DataPath:
         )
         try:
             opened = listener.Listener(
-                sock, target, self._shared, self._dialer, self._gate, self._loop.call_later
+                sock,
+                target,
+                self._shared,
+                self._intake or self._dialer,
+                self._gate,
+                self._loop.call_later,
             )
         except OSError:
             sock.close()
@@ -347,6 +358,8 @@ class DataPath:
             self._udp.close()
         self._sweep.close()
         self._dialer.close()
+        if self._intake is not None:
+            self._intake.close()
         self._prober.close()
         self._shared.episodes.close()
         self._poller.close()

@@ -47,6 +47,11 @@ FLOWS_FULL = Kind(
     "no UDP flow had to make way lately",
     "flows_ended",
 )
+NO_HEADER = Kind(
+    "connection from an address of --proxy-protocol-from reset: no PROXY header came first",
+    "PROXY headers were all accepted lately",
+    "connections_reset",
+)
 LOOP = Kind(
     "endpoint leads back to this proxy, connection cut: Services point at each other",
     "no connection came back to this proxy lately",

@@ -35,7 +35,7 @@ class HeaderError(Exception):
 
 
 class Ends(NamedTuple):
-    """The two ends of the connection that a proxy forwards: its client, and where that connected."""
+    """The ends of the connection that a proxy forwards: its client, and where that connected."""
 
     source: addresses.SocketAddress
     destination: addresses.SocketAddress
@@ -143,7 +143,7 @@ def _parse_v2(data: bytes) -> Header | None:
 
 
 def _text(family: int, packed: bytes) -> str:
-    """An address in canonical form: an IPv4 address in an IPv6 one is the IPv4 one (`addresses`)."""
+    """An address in canonical form; one of IPv4 in one of IPv6 is that of IPv4 (`addresses`)."""
     if packed.startswith(_MAPPED):
         family, packed = _socket.AF_INET, packed[len(_MAPPED) :]
     return _socket.inet_ntop(family, packed)

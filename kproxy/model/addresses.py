@@ -13,7 +13,7 @@ letter, and a property test holds it to that.
 
 import functools
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -106,6 +106,24 @@ def _parsed(text: str) -> Address | None:
             return Address(str(address), _use_of_ipv6(address))
         address = address.ipv4_mapped
     return Address(str(address), _use_of_ipv4(address.packed))
+
+
+def holder(networks: Iterable[str]) -> Callable[[str], bool]:
+    """What says whether an address is in one of `networks`, which are CIDRs.
+
+    The answers for 4,096 addresses are remembered: few clients come once only.
+    """
+    parsed = tuple(map(ipaddress.ip_network, networks))
+
+    def holds(text: str) -> bool:
+        address = ipaddress.ip_address(text)
+        return any(address in each for each in parsed)
+
+    return functools.lru_cache(4096)(holds) if parsed else _is_in_none
+
+
+def _is_in_none(_: str) -> bool:
+    return False
 
 
 _USE_BY_FIRST_OCTET = {

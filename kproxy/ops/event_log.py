@@ -83,6 +83,8 @@ def _write(fact: events.Fact) -> None:
     match fact:
         case events.ConnectionAccepted(_, service, client):
             _log.debug("connection accepted", service=service, client=_text(client))
+        case events.ClientNamed(_, service, client, via):
+            _log.debug("client named", service=service, client=_text(client), via=_text(via))
         case events.Dialled(_, service, client, endpoint, seconds):
             _log.debug(
                 "endpoint reached",

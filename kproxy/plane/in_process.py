@@ -16,7 +16,7 @@ import structlog
 
 from kproxy import events, metrics, turns
 from kproxy.balancer import affinity, balancer, catalogue, loads, near, penalty
-from kproxy.datapath import data_path, syscalls
+from kproxy.datapath import data_path, proxy_protocol, syscalls
 from kproxy.datapath.tcp import connection, halfclose, listener
 from kproxy.datapath.udp import endings, front
 from kproxy.datapath.udp import target as udp_target
@@ -46,6 +46,7 @@ class ServicePortState:
         "loads",
         "name",
         "policy",
+        "terms",
     )
 
     def __init__(
@@ -68,6 +69,8 @@ class ServicePortState:
         self._near = near
         self.loads = loads.Loads()
         self._targets: dict[tuple[forwarding.Scope, addresses.Family, bool], connection.Target] = {}
+        self.terms = connection.Terms()
+        self._follow_policy(policy)
 
         def make(scope: forwarding.Scope) -> balancer.ServicePortBalancer:
             def on_barred(barred: Sequence[addresses.SocketAddress]) -> None:
@@ -107,7 +110,7 @@ class ServicePortState:
         alike = frontend.scope, frontend.family, frontend.is_external
         found = self._targets.get(alike)
         if found is None:
-            found = connection.Target(self.name, self.picker(frontend), self.counters)
+            found = connection.Target(self.name, self.picker(frontend), self.counters, self.terms)
             self._targets[alike] = found
             self._count()
         return found
@@ -122,11 +125,17 @@ class ServicePortState:
         """Balance as the message says, in steps."""
         self.policy = policy = message.policy
         self._count()
+        self._follow_policy(policy)
         pools = {(pool.scope, pool.family): pool for pool in message.pools}
         for side in self.balancers.keys() - pools.keys():
             yield from self.balancers[side].update_steps((), (), policy)
         for side, pool in pools.items():
             yield from self.balancer(*side).update_steps(pool.backends, pool.weights, policy)
+
+    def _follow_policy(self, policy: forwarding.Policy) -> None:
+        """What holds for connections from now on."""
+        version = policy.proxy_protocol
+        self.terms.build_header = proxy_protocol.BUILDERS[version] if version else None
 
     def snapshot(self) -> snapshots.ServicePort:
         """What happened here so far."""

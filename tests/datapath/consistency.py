@@ -42,8 +42,10 @@ def watch() -> Iterator[list[str]]:
         dial_events(waiting, mask)
         check(conn)
 
-    def start_dials(dialer: dial.Dialer, accepted: Sequence[connection.Connection]) -> None:
-        start(dialer, accepted)
+    def start_dials(
+        dialer: dial.Dialer, accepted: Sequence[connection.Connection], *, has_read: bool = False
+    ) -> None:
+        start(dialer, accepted, has_read=has_read)
         for conn in accepted:
             check(conn)
 

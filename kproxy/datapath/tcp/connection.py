@@ -1,10 +1,10 @@
 """One proxied connection from accept to end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from kproxy import events, metrics
-from kproxy.datapath import poller, syscalls
+from kproxy.datapath import poller, proxy_protocol, syscalls
 from kproxy.datapath.tcp import direction, halfclose, relay, sharing
 from kproxy.model import addresses, names
 
@@ -38,16 +38,27 @@ class Loads(Protocol):
         """A connection is dialled to `backend`. `held` is what this gave at its dial before."""
 
 
+class Terms:
+    """What a Service asks for its connections. The targets of a service port share one."""
+
+    __slots__ = ("build_header",)
+
+    def __init__(self) -> None:
+        self.build_header: Callable[[proxy_protocol.Ends], bytes] | None = None
+        """Makes the PROXY header that goes before the client's bytes; None: there is none."""
+
+
 class Target:
     """Where a listener's connections go: a picker, and the counters of its service port."""
 
-    __slots__ = ("counters", "loads", "name", "picker", "text")
+    __slots__ = ("counters", "loads", "name", "picker", "terms", "text")
 
     def __init__(
         self,
         name: names.ServicePortName,
         picker: Picker,
         counters: metrics.ServicePortCounters | None = None,
+        terms: Terms | None = None,
     ) -> None:
         self.name = name
         self.text = str(name)
@@ -55,14 +66,28 @@ class Target:
         self.picker = picker
         self.loads: Loads | None = None
         """Set while the picker goes by the number of connections."""
+        self.terms = terms or Terms()
         self.counters = counters or metrics.ServicePortCounters(halfclose.REASONS)
 
 
 class PendingDial(Protocol):
-    """A dial under way. `dial.Dial` satisfies it."""
+    """What a connection waits for before it is relayed. `dial.Dial` satisfies it."""
+
+    @property
+    def state(self) -> str:
+        """What is waited for, in a word for people."""
 
     def cancel(self) -> None:
-        """Drop the dial's socket."""
+        """The connection ends: drop the dial's socket."""
+
+
+class Waiting:
+    """Has the events of a client's socket before the connection is dialled. For subclasses."""
+
+    __slots__ = ("conn",)
+
+    def __init__(self, conn: "Connection") -> None:
+        self.conn = conn
 
 
 class Connection:
@@ -78,6 +103,7 @@ class Connection:
         "backend",
         "client",
         "client_port",
+        "destination",
         "dial",
         "is_prompt",
         "load",
@@ -104,6 +130,8 @@ class Connection:
         self.address = address
         """The client's IP address."""
         self.client_port = client_port
+        self.destination: addresses.SocketAddress | None = None
+        """Where the client connected to, if that was at a proxy in front of this one."""
         self.client = relay.Leg(self, sock, fd)
         self.server: relay.Leg | None = None
         self.backend: addresses.SocketAddress | None = None
@@ -112,7 +140,7 @@ class Connection:
         self.load: Load | None = None
         """Where it is counted, if the strategy counts."""
         self.dial: PendingDial | None = None
-        """The dial under way, if it did not complete at once."""
+        """The dial under way, if it did not complete at once, or what is waited for before it."""
         self.reason: halfclose.Reason | None = None
         """Set when the end has begun: by the first half-close, or at the end itself."""
         self.armed = False
@@ -133,7 +161,7 @@ class Connection:
     def state(self) -> str:
         """In a word, for people."""
         if self.server is None:
-            return "dialling"
+            return "dialling" if self.dial is None else self.dial.state
         return "half-closed" if self.reason is not None else "open"
 
     def arm(self, keepalive_idle: int) -> None:
@@ -150,6 +178,16 @@ class Connection:
         syscalls.arm_keepalive(server.sock, keepalive_idle)
         syscalls.reset_on_close(server.sock)
         syscalls.reset_on_close(self.client.sock)
+
+    @property
+    def ends(self) -> proxy_protocol.Ends:
+        """The client's address, and where it connected to, as a PROXY header has them."""
+        destination = self.destination
+        if destination is None:
+            destination = addresses.SocketAddress(*self.client.sock.getsockname()[:2])
+        return proxy_protocol.Ends(
+            addresses.SocketAddress(self.address, self.client_port), destination
+        )
 
     def make_prompt(self) -> None:
         """Let nothing hold back what is sent to the backend, before a second message is sent.
@@ -284,4 +322,6 @@ def of_client(handler: poller.EventHandler) -> Connection | None:
         conn = handler.conn
         if isinstance(conn, Connection) and conn.client is handler:
             return conn
+    if isinstance(handler, Waiting):
+        return handler.conn
     return None

@@ -86,6 +86,7 @@ class PenaltyBox(Protocol):
 class Dial:
     """One dial that is waiting for its handshake. Owns its socket until connected."""
 
+    state = "dialling"
     __slots__ = ("attempts", "backend", "conn", "deadline", "dialer", "fd", "sock")
 
     def __init__(
@@ -177,8 +178,11 @@ class Dialer:
         if self._timer is not None:
             self._timer.cancel()
 
-    def start(self, accepted: Sequence[connection.Connection]) -> None:
+    def start(self, accepted: Sequence[connection.Connection], *, has_read: bool = False) -> None:
         """Dial for clients that have just been accepted.
+
+        Their first bytes are read before, unless the caller `has_read` them. The PROXY header, if
+        there is one, goes in front of them: every backend that is tried gets it anew.
 
         All connects come first, and only then the first bytes. A server that is woken by one
         connect is still awake for the next ones; taking each client through connect and send
@@ -189,10 +193,14 @@ class Dialer:
         dialled = []
         for conn in accepted:
             try:
-                conn.client.read_first()
+                if not has_read:
+                    conn.client.read_first()
                 if conn.client.failed:
                     conn.abort(halfclose.CLIENT_LEFT_DIAL)
                     continue
+                build_header = conn.target.terms.build_header
+                if build_header is not None:
+                    conn.client.put_first(build_header(conn.ends))
                 backend = conn.target.picker.pick(conn.address, now)
                 if backend is None:
                     self._turn_away(conn, halfclose.NO_ENDPOINTS, ())

@@ -9,11 +9,18 @@ shutdown(SHUT_WR), a reset as a reset, and neither ever as the other.
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
-Reason = Literal["C/H", "B/H", "C/X", "B/X", "C/D", "B/D", "P/D", "T/H", "T/X", "R/D", "K/X", "P/X"]
+_Relayed = Literal[
+    "C/H", "B/H", "C/X", "B/X", "C/D", "B/D", "P/D", "T/H", "T/X", "R/D", "K/X", "P/X"
+]
+_OfHeaders = Literal["C/P", "P/P", "T/P"]
+_OfLifetimes = Literal["A/H", "A/X", "E/H", "E/X"]
+Reason = Literal[_Relayed, _OfHeaders, _OfLifetimes]
 """What ended a connection, and in which phase; two letters, after HAProxy's idea.
 
-First: C client, B backend, P proxy policy, T timeout, R resource, K killed at exit.
-Second: D while dialling, X while data could flow both ways, H half-closed.
+First: C client, B backend, P proxy policy, T timeout, R resource, K killed at exit, A the
+connection's age, E its endpoint's removal.
+Second: P before the PROXY header was whole, D while dialling, X while data could flow both ways,
+H half-closed.
 """
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
@@ -30,6 +37,13 @@ IDLE_TIMEOUT: Final = "T/X"
 NO_RESOURCES: Final = "R/D"
 KILLED: Final = "K/X"
 BUG: Final = "P/X"
+LEFT_HEADER: Final = "C/P"
+BAD_HEADER: Final = "P/P"
+HEADER_TIMEOUT: Final = "T/P"
+AGED: Final = "A/H"
+AGED_RESET: Final = "A/X"
+REMOVED: Final = "E/H"
+REMOVED_RESET: Final = "E/X"
 
 
 MEANING: Final[Mapping[Reason, str]] = {
@@ -45,6 +59,13 @@ MEANING: Final[Mapping[Reason, str]] = {
     NO_RESOURCES: "this host had no port, descriptor or memory left",
     KILLED: "the proxy ended",
     BUG: "a bug in the proxy",
+    LEFT_HEADER: "the proxy in front left before its PROXY header was whole",
+    BAD_HEADER: "the proxy in front sent no PROXY header that is accepted",
+    AGED: "older than its Service allows: ended at a quiet moment",
+    AGED_RESET: "older than its Service allows, and never quiet: reset",
+    REMOVED: "its endpoint was removed: ended at a quiet moment",
+    REMOVED_RESET: "its endpoint was removed: reset",
+    HEADER_TIMEOUT: "the proxy in front sent no whole PROXY header in time",
 }
 """Each reason in words, for people."""
 

@@ -9,10 +9,11 @@ import asyncio
 import errno
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from kproxy import events
 from kproxy.datapath import episodes, poller, syscalls
-from kproxy.datapath.tcp import connection, dial, door, sharing
+from kproxy.datapath.tcp import connection, door, sharing
 from kproxy.model import addresses, forwarding
 
 _ACCEPT_BUDGET = 16
@@ -107,6 +108,13 @@ class Gate:
             self.admitted = self._limit
 
 
+class Starter(Protocol):
+    """What becomes of accepted clients. `dial.Dialer` satisfies it."""
+
+    def start(self, accepted: Sequence[connection.Connection], /) -> None:
+        """Take over clients that have just been accepted."""
+
+
 class Listener:
     """A listening socket in the poller. Owns its socket until `close`."""
 
@@ -132,7 +140,7 @@ class Listener:
         sock: syscalls.StreamSocket,
         target: connection.Target,
         shared: sharing.Shared,
-        dialer: dial.Dialer,
+        dialer: Starter,
         gate: Gate,
         call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
     ) -> None:

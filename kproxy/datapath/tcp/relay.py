@@ -133,6 +133,10 @@ class Leg(direction.Direction):
         self.readable = count == READ_SIZE
         self.unsent = bytes(_starts[count] if count < _SMALL else _view[:count])
 
+    def put_first(self, data: bytes) -> None:
+        """Let the dialled server read `data` before the client's first bytes."""
+        self.unsent = data if self.unsent is None else data + self.unsent
+
     def send_first(self, server: syscalls.StreamSocket) -> int:
         """Try the client's first bytes on a dialled socket.
 

@@ -26,8 +26,8 @@ def test_a_reset_is_never_passed_on_as_a_fin_nor_a_fin_as_a_reset(
 
 
 def test_reasons_are_distinct_pairs_of_who_and_when() -> None:
-    assert len(set(halfclose.REASONS)) == len(halfclose.REASONS) == 12
+    assert len(set(halfclose.REASONS)) == len(halfclose.REASONS) == 19
     for reason in halfclose.REASONS:
         who, phase = reason.split("/")
-        assert who in {"C", "B", "P", "T", "R", "K"}
-        assert phase in {"D", "X", "H"}
+        assert who in {"C", "B", "P", "T", "R", "K", "A", "E"}
+        assert phase in {"P", "D", "X", "H"}
