@@ -1,7 +1,7 @@
-"""How much of everything a run does: the only place that says so.
+"""How many rounds, seconds and bytes a run measures; all of it stands here.
 
 A quick run of every scenario stays under 90 s on two cores with six subjects, a full one under
-15 minutes; the kernel's company adds seven. Many short turns give a better ratio than a few long
+15 minutes; `--kernel` adds seven minutes. Many short turns give a better ratio than a few long
 ones (see `rounds`).
 """
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Seconds and counts are per subject and round where nothing else is said; MiB is 2^20 bytes.
+    """Seconds and counts are per subject and round unless stated otherwise; MiB is 2^20 bytes.
 
     `fast_rounds` are those of connect and request, and in each a subject has `turns` of `connect_s`
     or `request_s`, after `lead_in_s` of the same that do not count. `slow_rounds` are those of
     services and faults, which start all subjects anew in each, and of strategies, where one is
     enough. `rounds` are those of everything else: in one of bulk a subject has `bulk_turns` of
     `bulk_mib`, in one of latency `latency_turns` of `latency_s`.
-    Four rounds are the fewest that `compare` can judge.
+    `compare` needs four rounds at least.
     """
 
     fast_rounds: int
@@ -42,7 +42,8 @@ class Budget:
     affinity_lookups: int
     faults_s: float
     """Per fault and round, all subjects side by side. Long enough that fewer than one in ten
-    connections meet a fault before the proxy knows of it: the 90th percentile is without them."""
+    connections meet a fault before the proxy knows of it: the 90th percentile does not contain
+    them."""
     faults_rate: float
     """New connections per second, to each subject."""
     strategies_connections: int

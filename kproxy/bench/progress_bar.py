@@ -1,4 +1,4 @@
-"""What a run shows while it lasts: a live display on a terminal, calm lines everywhere else.
+"""What a run prints while it lasts: a live display on a terminal, plain lines everywhere else.
 
     with progress.show(console, seconds_planned) as shown:
         with shown.stage("connect: kproxy, round 2 of 5", 2.0):
@@ -7,7 +7,7 @@
         shown.note("haproxy is not installed: left out")
 
 The display is drawn by a thread of rich's, so it goes on while the measuring process waits, and
-it is gone, with the cursor back, however the `with` block is left: Ctrl-C included.
+it is removed, and the cursor restored, however the `with` block is left: Ctrl-C included.
 """
 
 import time
@@ -59,7 +59,7 @@ def show(
     `planned_seconds` is the sum of what the stages are planned to take; `clock` counts seconds.
     """
     tracker = Tracker(planned_seconds, clock)
-    # FORCE_COLOR makes rich believe in a terminal; colours may go into a pipe, cursor moves not.
+    # FORCE_COLOR makes rich assume a terminal: colours may go into a pipe, cursor moves may not.
     if console.is_interactive and console.file.isatty():
         view = _Display(tracker)
         with live.Live(view, console=console, refresh_per_second=8, transient=True):
@@ -101,8 +101,8 @@ class Tracker:
 
     @property
     def done(self) -> float:
-        """How much of the plan is behind, from 0 to 1. Time moves it no further than a stage's
-        end: a stage that takes longer than planned does not seem finished.
+        """How much of the plan is done, from 0 to 1. Time alone moves it no further than the
+        stage's end: a stage that takes longer than planned does not seem finished.
         """
         if self._planned <= 0:
             return 0.0
@@ -111,7 +111,7 @@ class Tracker:
 
     @property
     def seconds_left(self) -> float:
-        """What is left of the plan, at the pace that the run has had so far.
+        """Seconds until the plan is done, at the pace of the run so far.
 
         The pace counts once a twentieth is done; before that the plan is the better guess.
         """
@@ -130,7 +130,7 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_BARS[round(max(v, 0.0) / top * (len(_BARS) - 1))] for v in values)
 
 
-class _Teller:
+class _Stages:
     """The common part of both displays."""
 
     def __init__(self, tracker: Tracker, console: Console) -> None:
@@ -153,11 +153,11 @@ class _Teller:
         """A stage was left in good order after `seconds`."""
 
 
-class _Live(_Teller):
+class _Live(_Stages):
     """The display draws itself; only notes are printed, above it."""
 
 
-class _Lines(_Teller):
+class _Lines(_Stages):
     """One line for each stage that is over, with its result."""
 
     def _finished(self, seconds: float) -> None:

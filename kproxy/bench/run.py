@@ -1,4 +1,4 @@
-"""A whole run: every scenario in its turn, and a report of whatever was measured."""
+"""A whole run: one scenario after the other, and a report of what was measured."""
 
 import contextlib
 import datetime as dt
@@ -33,7 +33,7 @@ class Request:
 
 @dataclass(slots=True)
 class Run:
-    """What has been measured so far; `report` makes sense of it at any moment."""
+    """What has been measured so far; `report` can be asked for at any moment."""
 
     request: Request
     subjects: list[subject.Subject] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Run:
                 self.subjects.append(each)
 
     def measure(self, console: Console) -> None:
-        """Run every scenario, until Ctrl-C; then all processes are gone, and the rest is kept.
+        """Run every scenario, or until Ctrl-C. Ends all processes, and keeps what was measured.
 
         Raises KproxyError when backends and generators do not come up.
         """
@@ -138,7 +138,7 @@ class Run:
 
 
 def execute(request: Request, console: Console) -> results.Report:
-    """Measure what was asked for. Ctrl-C ends it early, with `interrupted` in the report.
+    """Measure what was asked for. Ctrl-C ends the run early, with `interrupted` in the report.
 
     Raises ConfigError when something that was asked for cannot be had, KproxyError when nothing
     can be measured.
@@ -161,7 +161,7 @@ def execute(request: Request, console: Console) -> results.Report:
 
 
 def allow_open_files() -> None:
-    """Raise the soft limit of open files, which children inherit, as far as the hard one goes."""
+    """Raise the soft limit of open files, which children inherit, to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard and hard != resource.RLIM_INFINITY:
         with contextlib.suppress(ValueError, OSError):

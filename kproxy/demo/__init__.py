@@ -1,1 +1,1 @@
-"""Something to watch: the proxy at work on one machine, without a cluster and without root."""
+"""The demonstration: the proxy at work on one machine, without a cluster and without root."""

@@ -1,8 +1,8 @@
-"""How the tour looks: paced and coloured for a person at a terminal, calm plain text elsewhere.
+"""How the tour looks: paced and coloured on a terminal, plain text elsewhere.
 
 A pod keeps its colour through all steps, so that a reader recognises it. Lines are wrapped at
-words, between 60 and 100 columns; what stands for a command is never wrapped by us, for it is
-there to be copied.
+words, between 60 and 100 columns; a command is never wrapped, so that it can
+be copied.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from rich import table, text
 from rich.console import Console
 
 _WIDEST = 100
-"""Longer lines are hard to read, however wide the terminal is."""
+"""Longer lines are hard to read, even on a wider terminal."""
 
 _COLOURS = ("cyan", "yellow", "magenta", "green", "blue", "bright_magenta", "bright_green")
 _REFUSED = "red"
@@ -39,7 +39,7 @@ class Screen:
         self._print(text.Text(f"{number}/{of}  {title}", style="bold"))
 
     async def why(self, words: str) -> None:
-        """What the step has shown, and why it is so; then a pause to read it."""
+        """Explain what the step has shown; then pause, for reading."""
         self._print(text.Text(words, style="italic"), indent=2)
         await asyncio.sleep(self._pace * 1.5)
 
@@ -48,7 +48,7 @@ class Screen:
         await asyncio.sleep(self._pace)
 
     def command(self, command: str) -> None:
-        """A command as a user would type it; one line, however long it is."""
+        """A command as a user would type it, in one line of any length."""
         self._console.print(text.Text(f"  $ {command}", style="bold green"), soft_wrap=True)
 
     def rows(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -59,7 +59,7 @@ class Screen:
         self._print(shown, indent=2)
 
     def pods(self, rows: Iterable[tuple[str, ...]]) -> None:
-        """Pods, each with what is said of it."""
+        """Pods, each with its remark."""
         shown = table.Table(box=None, show_header=False, pad_edge=False)
         for name, *rest in rows:
             shown.add_row(text.Text(name, style=self._colour(name)), *map(text.Text, rest))

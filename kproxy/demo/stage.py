@@ -1,4 +1,4 @@
-"""What the demonstration plays on: addresses of its own, and the proxy as a process."""
+"""What the demonstration needs: its own addresses, and the proxy as a process."""
 
 import asyncio
 import contextlib
@@ -75,7 +75,7 @@ def free_port() -> int:
 
 
 def folder(stack: contextlib.ExitStack | contextlib.AsyncExitStack) -> Path:
-    """A folder for the demonstration's files, which goes with `stack`.
+    """A folder for the demonstration's files, removed with `stack`.
 
     It is in /tmp if a socket in the usual place would have too long a path (unix(7), 108 bytes).
     """
@@ -92,8 +92,8 @@ def folder(stack: contextlib.ExitStack | contextlib.AsyncExitStack) -> Path:
 async def proxy(kubeconfig: Path, folder: Path) -> AsyncIterator[None]:
     """`kproxy run` beside a cluster, in a process of its own, as a user would start it.
 
-    Ready when this is entered, stopped at the end, and gone too if this process is killed. Its
-    files are put into `folder`. Raises KproxyError when it does not start, or cannot serve all.
+    Ready when this is entered, stopped at the end, and also if this process is killed. Its files
+    are put into `folder`. Raises KproxyError when it does not start, or cannot serve all.
     """
     ready_file, log = folder / "ready.json", folder / "proxy.log"
     command = [
@@ -109,7 +109,7 @@ async def proxy(kubeconfig: Path, folder: Path) -> AsyncIterator[None]:
         async with asyncio.timeout(_START_SECONDS):
             while (ready := _read(ready_file)) is None:
                 if process.returncode is not None:
-                    said = log.read_text().splitlines() or ["it said nothing"]
+                    said = log.read_text().splitlines() or ["it printed nothing"]
                     raise errors.KproxyError(f"the proxy did not start: {said[-1]}")
                 await asyncio.sleep(0.02)
         _check_all_bound(ready)
@@ -134,7 +134,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _check_all_bound(ready: dict[str, Any]) -> None:
-    """Raise KproxyError when an address is taken: its holder would be shown in our place."""
+    """Raise KproxyError when an address is taken: the tour would show the answers of its holder."""
     for service in ready["services"]:
         for frontend in service["frontends"]:
             if frontend["state"] == forwarding.FrontendState.UNAVAILABLE:

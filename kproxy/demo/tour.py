@@ -1,4 +1,4 @@
-"""`kproxy demo`: a simulated cluster and the proxy; ask the Services, and show who answers."""
+"""`kproxy demo`: a simulated cluster and the proxy; ask the Services, show which pods answer."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 async def show(shown: screen.Screen, *, stays: bool) -> None:
-    """Run the whole demonstration, and leave nothing behind.
+    """Run the whole demonstration; processes, files and sockets are removed at the end.
 
     With `stays` the cluster and the proxy go on after the steps until Ctrl-C. Raises KproxyError
     when no port is free, and after a SIGTERM or SIGHUP.
@@ -59,7 +59,7 @@ async def show(shown: screen.Screen, *, stays: bool) -> None:
 
 @asynccontextmanager
 async def _ended_by_signals() -> AsyncIterator[None]:
-    """SIGTERM and SIGHUP unwind like Ctrl-C does, so that everything is put away."""
+    """SIGTERM and SIGHUP unwind as Ctrl-C does, so that everything is cleaned up."""
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
@@ -85,7 +85,7 @@ async def _ended_by_signals() -> AsyncIterator[None]:
 
 
 async def _stay(shown: screen.Screen, web: tuple[str, int], folder: Path) -> None:
-    """Leave the cluster and the proxy up for the user to play with, until Ctrl-C."""
+    """Keep the cluster and the proxy running for the user, until Ctrl-C."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, stop.set)
@@ -193,7 +193,7 @@ class _Tour:
         await self._ask("web", 9)
         await self._screen.why(
             "The Deployment made a new pod, on another address. The endpoints of web changed, the "
-            "proxy was watching them, and clients kept the address that they had."
+            "proxy follows them, and clients keep the same address."
         )
 
     async def _scaling(self) -> None:
@@ -224,7 +224,7 @@ class _Tour:
         await self._ask("empty", 1)
         await self._screen.why(
             "No pod carries the label that empty selects, so the proxy does not listen for it. A "
-            "client learns that at once; it is not accepted first and dropped then."
+            "client is refused at once, instead of being accepted and then dropped."
         )
 
     def _title(self, number: int, title: str) -> None:
@@ -244,7 +244,7 @@ class _Tour:
                 await asyncio.sleep(0.02)
 
     async def _until(self, condition: Callable[[], object], what: str) -> None:
-        """Return when `condition` holds, which only a change in the cluster can make true."""
+        """Return when `condition` holds; it is checked again after each change in the cluster."""
         changed = asyncio.Event()
         unsubscribe = self._registry.storage.subscribe(lambda _: changed.set())
         try:
@@ -286,7 +286,7 @@ async def _patience(what: str) -> AsyncIterator[None]:
 
 
 async def _ask(address: tuple[str, int]) -> str:
-    """One request on a connection of its own; the pod that answered, or why none did."""
+    """One request on a new connection; the pod that answered, or why none did."""
     try:
         async with asyncio.timeout(_REQUEST_SECONDS):
             reader, writer = await asyncio.open_connection(*address)

@@ -1,4 +1,4 @@
-"""In the kernel's company: forwarding by netfilter as kube-proxy has it done, beside proxies.
+"""Forwarding by netfilter, with rules as kube-proxy writes them, beside proxies.
 
 Five network namespaces, made for a run and removed after it:
 
@@ -7,7 +7,7 @@ Five network namespaces, made for a run and removed after it:
               └── node-nftables ┘               10.96.2.10 by DNAT, nftables
 
 Each set of rules has a node of its own: rules make the kernel track every connection of their
-namespace, and others would pay for it. kproxy's frontends are in 127.0.0.0/8, which clients reach
+namespace, at a cost to all of them. kproxy's frontends are in 127.0.0.0/8, which clients reach
 over the wire here (route_localnet), as they would a real ClusterIP.
 """
 
@@ -41,13 +41,13 @@ def check_possible() -> None:
 
 
 def company(subjects: Sequence[subject.Subject]) -> list[subject.Subject]:
-    """The subjects, and the kernel's two ways."""
+    """The subjects, and the kernel's two kinds of rules."""
     return [*subjects, Iptables(), Nftables()]
 
 
 @contextlib.contextmanager
 def namespaces() -> Iterator[rig.Topology]:
-    """Make the namespaces; they are gone, with all that is in them, when the context ends.
+    """Make the namespaces; they are removed, with all that is in them, when the context ends.
 
     Raises KproxyError when one cannot be made.
     """
@@ -63,7 +63,7 @@ def namespaces() -> Iterator[rig.Topology]:
         for number, host in enumerate(_VIRTUAL_HOSTS.values(), start=1):
             _inside("clients", "ip", "route", "add", host, "via", f"10.201.{number}.1")
         _inside("clients", "ip", "route", "add", _POD_HOST, "via", "10.201.0.1")
-        # 127.0.0.0/8 is the host's own by a route of the local table: take it away.
+        # A route of the local table keeps 127.0.0.0/8 on the host: remove it.
         local = ("127.0.0.0/8", "dev", "lo", "table", "local")
         _inside("clients", "ip", "route", "delete", *local)
         _inside("clients", "ip", "route", "add", "127.96.0.0/16", "via", "10.201.0.1")
@@ -121,8 +121,8 @@ def _command(argv: list[str], stdin: str = "") -> None:
         argv, input=stdin, capture_output=True, text=True, timeout=20, check=False
     )
     if done.returncode != 0:
-        told = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise errors.KproxyError(f"{' '.join(argv[-6:])} failed: {told[0]}")
+        printed = done.stderr.strip().splitlines() or ["it printed nothing"]
+        raise errors.KproxyError(f"{' '.join(argv[-6:])} failed: {printed[0]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Iptables:
     name: str = "iptables"
 
     def measures(self, scenario: str) -> bool:
-        """What leads to one endpoint."""
+        """One endpoint behind an address that the rules forward."""
         return scenario in subject.ONE_ENDPOINT
 
     @contextlib.contextmanager
@@ -141,7 +141,7 @@ class Iptables:
         services: subject.Services,
         place: subject.Place,  # noqa: ARG002 (the protocol)
     ) -> Iterator[subject.Running]:
-        """Load the rules on this way's own node; they are flushed at the end."""
+        """Load the rules on their own node; they are flushed at the end."""
         node, host = f"node-{self.name}", _VIRTUAL_HOSTS[self.name]
         _inside(node, "iptables-restore", stdin=iptables_rules(host, services[0]))
         try:
@@ -150,7 +150,7 @@ class Iptables:
             _inside(node, "iptables-restore", stdin="*nat\nCOMMIT\n")
 
     def version(self) -> str:
-        """Of the program that loads the rules; KproxyError when it is not installed."""
+        """That of the program that loads the rules. Raises KproxyError if it is not installed."""
         return processes.first_line(processes.find_program("iptables", "iptables"), "--version")
 
 
@@ -161,7 +161,7 @@ class Nftables:
     name: str = "nftables"
 
     def measures(self, scenario: str) -> bool:
-        """What leads to one endpoint."""
+        """One endpoint behind an address that the rules forward."""
         return scenario in subject.ONE_ENDPOINT
 
     @contextlib.contextmanager
@@ -170,7 +170,7 @@ class Nftables:
         services: subject.Services,
         place: subject.Place,  # noqa: ARG002 (the protocol)
     ) -> Iterator[subject.Running]:
-        """Load the rules on this way's own node; they are flushed at the end."""
+        """Load the rules on their own node; they are flushed at the end."""
         node, host = f"node-{self.name}", _VIRTUAL_HOSTS[self.name]
         _inside(node, "nft", "-f", "-", stdin=nftables_rules(host, services[0]))
         try:
@@ -179,7 +179,7 @@ class Nftables:
             _inside(node, "nft", "flush", "ruleset")
 
     def version(self) -> str:
-        """Of the program that loads the rules; KproxyError when it is not installed."""
+        """That of the program that loads the rules. Raises KproxyError if it is not installed."""
         return processes.first_line(processes.find_program("nft", "nftables"), "--version")
 
 
@@ -204,7 +204,7 @@ def iptables_rules(host: str, endpoints: Sequence[network.Address]) -> str:
 
 
 def nftables_rules(host: str, endpoints: Sequence[network.Address]) -> str:
-    """One Service: its address leads by map to a chain, and that by number to an endpoint."""
+    """One Service: a map leads from its address to a chain, and a random number to an endpoint."""
     chains = "".join(
         f"  chain endpoint-{index} {{ meta l4proto tcp dnat to {endpoint}; }}\n"
         for index, endpoint in enumerate(endpoints)

@@ -1,4 +1,4 @@
-"""Addresses: parse them, find free ones, and ask the kernel which have a listener."""
+"""Addresses: parse them, find free ones, and read from /proc which have a listener."""
 
 import contextlib
 import random
@@ -60,7 +60,7 @@ def free_addresses(count: int, host: str = "127.0.0.1") -> tuple[Address, ...]:
 def is_listening(address: Address, pid: int | str = "self") -> bool:
     """Whether any process listens on exactly this address (not on a wildcard).
 
-    `pid` says in whose network namespace. Asked of the kernel, so that no connection is made.
+    In the network namespace of process `pid`. Read from /proc, so that no connection is made.
     """
     packed = int.from_bytes(socket.inet_aton(address.host), "little")
     wanted = f"{packed:08X}:{address.port:04X}"

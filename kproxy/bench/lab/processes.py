@@ -1,4 +1,4 @@
-"""Children of a benchmark: started in a session of their own, weighed, and always ended.
+"""Child processes of a benchmark: started in a session of their own, measured, and always ended.
 
 Every start is a context manager, so that whatever happens (an error, Ctrl-C) the child and what
 it forked are gone afterwards. Processes are found by the session they were started in and ended
@@ -29,9 +29,9 @@ _STOP_TIMEOUT = 3.0
 class Usage:
     """CPU that a process and its children have used.
 
-    `total` is seconds of the scheduler's own clock, exact. Which part of it was the kernel's is
+    `total` is seconds of the scheduler's own clock, exact. The kernel's part of it is
     sampled by its tick, 100 to 1,000 times a second, and reported in ticks of 10 ms: the division
-    is good to a tenth or so from a second of CPU time on.
+    is exact to a tenth or so for a second of CPU time or more.
     """
 
     total: float = 0.0
@@ -81,7 +81,7 @@ class Process:
         return total
 
     def check(self) -> None:
-        """Raise KproxyError, with the last thing it wrote, when the child has ended."""
+        """Raise KproxyError, with the last line that it printed, when the child has ended."""
         code = self.popen.poll()
         if code is not None:
             raise errors.KproxyError(
@@ -89,14 +89,14 @@ class Process:
             )
 
     def ask(self, line: bytes, timeout: float) -> bytes:
-        """Send one line to an interactive child; the line it answers.
+        """Send one line to an interactive child, and return the line that it answers.
 
         Raises KproxyError when it ends instead, or takes more than `timeout` seconds.
         """
-        self.tell(line)
+        self.send(line)
         return self.answer(timeout)
 
-    def tell(self, line: bytes) -> None:
+    def send(self, line: bytes) -> None:
         """Send one line to an interactive child. Raises KproxyError when it is gone."""
         assert self.popen.stdin is not None
         try:
@@ -106,7 +106,7 @@ class Process:
             self._raise_ended()
 
     def answer(self, timeout: float) -> bytes:
-        """The next line an interactive child says; errors as for `ask`."""
+        """The next line that an interactive child prints; errors as for `ask`."""
         assert self.popen.stdout is not None
         ready, _, _ = select.select([self.popen.stdout], [], [], timeout)
         if not ready:
@@ -117,7 +117,7 @@ class Process:
         return line
 
     def output(self, timeout: float) -> bytes:
-        """All that an interactive child says until it ends by itself.
+        """Everything that an interactive child prints until it ends by itself.
 
         Raises KproxyError when it fails, or takes more than `timeout` seconds.
         """
@@ -130,7 +130,7 @@ class Process:
         return output
 
     def stop(self) -> None:
-        """Ask the child to end, then insist. Bounded; never raises for a child already gone."""
+        """Ask the child to end, then kill it. Bounded; a child that has ended is no error."""
         if self.popen.poll() is None:
             self.popen.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -140,11 +140,11 @@ class Process:
             for pid in members:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            time.sleep(0.005)  # a kill is carried out later than it returns
+            time.sleep(0.005)  # kill(2) returns before the process has ended
         self.popen.wait()
         for stream in (self.popen.stdin, self.popen.stdout):
             if stream is not None:
-                with contextlib.suppress(BrokenPipeError):  # what was never sent
+                with contextlib.suppress(BrokenPipeError):  # drop what was not sent
                     stream.close()
 
     def _raise_ended(self) -> None:
@@ -163,9 +163,9 @@ class Process:
 
 
 def end_leftovers() -> None:
-    """End every child this process still has, with its session.
+    """End every child that this process still has, with its session.
 
-    For an interrupt that came inside a start, after the fork and before its process was recorded.
+    For an interrupt during a start, after the fork and before the child was recorded.
     """
     mine = {pid for pid in _pids() if _parent(pid) == os.getpid()}
     for pid in _pids():
@@ -199,7 +199,7 @@ def _session(pid: int) -> int | None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether it has not ended; a zombie has ended."""
+    """Whether the process runs; a zombie has ended."""
     fields = _stat(pid)
     return bool(fields) and fields[0] != "Z"
 
@@ -258,8 +258,8 @@ def start(
 def wait_listening(process: Process, address: network.Address) -> None:
     """Return once `address` listens in the child's network namespace.
 
-    No test connection is made: it would reach a backend, and let a proxy learn of a dead one
-    early. Raises KproxyError when the child ends or dawdles.
+    No test connection is made: it would reach a backend, and show a proxy a dead one early.
+    Raises KproxyError when the child ends, or does not listen in time.
     """
 
     def is_up() -> bool:
@@ -280,7 +280,7 @@ def wait_until(process: Process, condition: Callable[[], bool], complaint: str) 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise KeyboardInterrupt, once; cleaning up is then left in peace."""
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt, once: no second one interrupts cleaning up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (signal's protocol)
         for each in (signal.SIGINT, signal.SIGTERM):
@@ -304,7 +304,7 @@ def find_program(name: str, package: str) -> str:
 
 
 def first_line(*argv: str) -> str:
-    """The first line a program prints about itself, on stdout or stderr; "" when it cannot."""
+    """The first line that a command prints, on stdout or stderr; "" if it cannot be run."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
     except OSError:

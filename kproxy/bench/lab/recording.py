@@ -1,4 +1,4 @@
-"""What a scenario has measured so far. At any moment, also after Ctrl-C, it is a result."""
+"""What a scenario has measured so far. It is a result at any moment, also after Ctrl-C."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeAlias
@@ -38,9 +38,10 @@ _Rounds: TypeAlias = dict[int, float]  # round (from 0) → value
 
 
 class Recording:
-    """One scenario's values, by subject and round. Kinds and subjects keep the order they came.
+    """One scenario's values, by subject and round. Kinds and subjects keep their order of arrival.
 
-    `name` is unique in a run; `scenario` is what was carried out, perhaps in several places.
+    `name` is unique in a run; `scenario` is the scenario's, which may be recorded in several
+    places.
     """
 
     def __init__(self, name: str, title: str, scenario: str = "") -> None:

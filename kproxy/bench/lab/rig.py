@@ -32,7 +32,7 @@ ON_THIS_HOST = Topology()
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """A running laboratory. Made by `start`; scenarios read it, and add warnings.
+    """Running backends and generators. Made by `start`; scenarios read it, and add warnings.
 
     `endpoints` answer requests, `slow` does so after `SLOW_SECONDS`, `bulk` serves streams.
     """
@@ -51,11 +51,11 @@ class Rig:
     """The tool that carries out plans of a kind in place of our generators, if there is one."""
 
     def concerned(self, scenario: str) -> list[subject.Subject]:
-        """The subjects that a scenario says something about."""
+        """The subjects that a scenario measures."""
         return [each for each in self.subjects if each.measures(scenario)]
 
     def carry_out(self, plan: messages.Plan) -> messages.Outcome:
-        """Put the load on. Raises KproxyError when that fails as a whole."""
+        """Carry out a plan. Raises KproxyError when it fails as a whole."""
         tool = self.tools.get(plan.kind)
         return tool.run(plan, self.place.folder) if tool else self.generators.run(plan)
 
@@ -77,7 +77,7 @@ def start(
     *,
     chosen_tools: Sequence[tools.Tool] = (),
 ) -> Iterator[Rig]:
-    """Start backends and generators for a whole run; they are gone when the context ends.
+    """Start backends and generators for a whole run; they are ended with the context.
 
     Tools take the place of the generators for what they can do; they are for `ON_THIS_HOST`.
     Raises KproxyError when something does not come up.

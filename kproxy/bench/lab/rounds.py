@@ -1,10 +1,10 @@
 """Interleaved rounds: every subject has its turns in each round, and the order rotates.
 
 All subjects run while the rounds last; one that is not loaded costs nothing. So a disturbance of
-the machine falls on all of them alike, and a ratio within a round means something.
+the machine affects all of them alike, and their ratio within a round is meaningful.
 
 A turn is short, and a round has several of each subject's, since a shared machine is no steadier
-over a second than over a hundredth: the speed of a loop of plain Python, taken in pairs of
+over a second than over 10 ms: the speed of a loop of plain Python, taken in pairs of
 neighbouring slices, differed by 14 % of itself whether the slices were 5 ms long or 400 ms. So the
 number of turns makes a ratio exact, not their length.
 """
@@ -24,7 +24,7 @@ from kproxy.bench.subjects import subject
 
 WARM_UP = 64
 START_S = 0.2
-"""What it takes to start and warm up a subject, on average: for the plan of a run."""
+"""Seconds to start and warm up a subject, on average: for the plan of a run."""
 
 _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)
@@ -78,7 +78,7 @@ class Sums(Generic[_K]):
 
 
 class Limits:
-    """What limited a closed loop, if not the subject: reported when all turns are over."""
+    """What limited a closed loop other than the subject; reported when all turns are over."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, tuple[float, ...]] = {}
@@ -90,8 +90,8 @@ class Limits:
         before = self._seconds.get(name, (0.0,) * len(turn))
         self._seconds[name] = tuple(map(operator.add, before, turn))
 
-    def tell(self, lab: rig.Rig, scenario: str) -> None:
-        """Warn of every subject that was not its own limit."""
+    def report(self, lab: rig.Rig, scenario: str) -> None:
+        """Warn of every subject whose figure was limited by something else."""
         for name, (took, *parts) in self._seconds.items():
             limit = headroom.bottleneck(*(part / took for part in parts))
             if limit:
@@ -144,7 +144,7 @@ def warning(lab: rig.Rig, complaint: str) -> Iterator[None]:
 
 
 def warm_up(lab: rig.Rig, running: subject.Running, plan: messages.Plan) -> None:
-    """Make a process's first connections before any turn counts."""
+    """Make the first connections to a process, which count in no turn."""
     target = running.target
     if plan.kind == "bulk":
         lab.carry_out(msgspec.structs.replace(plan, target=target, size=1 << 20))
@@ -155,7 +155,7 @@ def warm_up(lab: rig.Rig, running: subject.Running, plan: messages.Plan) -> None
 
 
 def rotated(items: Sequence[_T], by: int) -> list[_T]:
-    """The items, beginning `by` places later."""
+    """The items, starting at index `by`."""
     start = by % max(len(items), 1)
     return [*items[start:], *items[:start]]
 
@@ -169,16 +169,16 @@ def load(
     *,
     lead_in: float = 0.0,
 ) -> Loaded:
-    """Carry out a plan against a subject, and weigh it. Warns of failures.
+    """Carry out a plan against a subject, and measure its CPU time. Warns of failures.
 
-    `lead_in` seconds of the same load come first and are in no figure: a subject that has just got
-    its turn finds the processor's caches full of what the others left there, and a turn is too
-    short for that to be nothing. Raises KproxyError when nothing at all was done.
+    `lead_in` seconds of the same load come first and are in no figure: at first the processor's
+    caches hold the data of other subjects, which would show in a turn so short. Raises KproxyError
+    when no operation succeeded.
     """
     plan = msgspec.structs.replace(plan, target=running.target)
     if lead_in:
         led_in = lab.carry_out(msgspec.structs.replace(plan, seconds=lead_in))
-        _tell_failures(lab, scenario, name, led_in)
+        _warn_of_failures(lab, scenario, name, led_in)
     served = lab.backends.served()
     used = running.usage()
     outcome = lab.carry_out(plan)
@@ -187,7 +187,7 @@ def load(
     if not outcome.done:
         reasons = ", ".join(outcome.failures) or "nothing was answered"
         raise errors.KproxyError(f"no operation succeeded ({reasons})")
-    _tell_failures(lab, scenario, name, outcome)
+    _warn_of_failures(lab, scenario, name, outcome)
     if plan.kind == "rate" and outcome.busy > headroom.LIMIT:
         lab.warn(
             f"{scenario}: the load generator was busy {outcome.busy:.0%} of the time at "
@@ -197,7 +197,7 @@ def load(
     return Loaded(outcome, usage, backend_busy)
 
 
-def _tell_failures(lab: rig.Rig, scenario: str, name: str, outcome: messages.Outcome) -> None:
+def _warn_of_failures(lab: rig.Rig, scenario: str, name: str, outcome: messages.Outcome) -> None:
     if outcome.failures:
         lab.warn(f"{scenario}: {failures(outcome)} through {name}")
 

@@ -1,12 +1,11 @@
 """The backend behind every proxy: answers small requests, and sources and sinks streams.
 
-Made to cost less than any proxy before it. One process is one level-triggered epoll loop over raw
+It costs less than any proxy before it. One process is one level-triggered epoll loop over raw
 sockets; several share their ports (SO_REUSEPORT). A connection whose request has arrived with the
 handshake is answered, and closed if it asked for that, without ever being registered.
 
-`python -m kproxy.bench.load.backend` is such a process: it reads a `messages.Backend`, says
-"ready",
-answers every further line with a `messages.Served`, and ends with its stdin.
+`python -m kproxy.bench.load.backend` is such a process: it reads a `messages.Backend`,
+prints "ready", answers every further line with a `messages.Served`, and ends with its stdin.
 """
 
 import contextlib
@@ -65,7 +64,7 @@ class Server:
     """The loop. `run` lasts until its stdin ends."""
 
     def __init__(self, spec: messages.Backend) -> None:
-        """Listen. Raises OSError when an address is not to be had."""
+        """Listen. Raises OSError when an address is not available."""
         self._poll = headroom.Poll()
         self._ports: dict[int, _Port] = {}
         self._clients: dict[int, _Client] = {}
@@ -77,7 +76,7 @@ class Server:
             self._poll.epoll.register(port.listener, select.EPOLLIN)
 
     def run(self, commands: int, answers: int) -> None:
-        """Serve, and report on the descriptor `answers` whenever a line comes at `commands`."""
+        """Serve, and answer each line that comes at the descriptor `commands` on `answers`."""
         self._poll.epoll.register(commands, select.EPOLLIN)
         while True:
             for fd, _ in self._poll.events(self._patience()):
@@ -122,7 +121,7 @@ class Server:
                 self._poll.epoll.register(accepted, select.EPOLLIN)
 
     def _read(self, client: _Client, *, registered: bool = True) -> bool:
-        """Answer what has arrived. Whether the connection is still there."""
+        """Answer what has arrived. Returns whether the connection is still open."""
         try:
             received = client.socket.recv(_READ)
         except BlockingIOError:
@@ -148,7 +147,7 @@ class Server:
         return self._send(client, content, closes=closes, registered=registered)
 
     def _send(self, client: _Client, content: bytes, *, closes: bool, registered: bool) -> bool:
-        """Send a small answer; a peer that does not take it has none coming."""
+        """Send a small answer; a peer whose buffer is full gets none."""
         try:
             is_sent = client.socket.send(content) == len(content)
         except OSError:
@@ -195,7 +194,7 @@ class Backends:
         self._children = children
 
     def served(self) -> messages.Served:
-        """What all of them have done so far; `waited` is that of the busiest.
+        """The sum of what all of them have done; `waited` is that of the busiest.
 
         Raises KproxyError when one has ended.
         """
@@ -210,7 +209,7 @@ class Backends:
         )
 
     def watch(self) -> None:
-        """Last until interrupted. Raises KproxyError when one of them ends."""
+        """Wait until interrupted. Raises KproxyError when one of them ends."""
         while True:
             for child in self._children:
                 child.check()
@@ -225,7 +224,7 @@ def start(
 
     Raises KproxyError when an address is taken.
     """
-    if not wrapper:  # elsewhere the namespace is new
+    if not wrapper:  # in a namespace of the benchmark nothing else listens
         for address in (*(each.address for each in spec.listen), spec.bulk):
             if address is not None:
                 _check_free(address)  # SO_REUSEPORT would share it with a backend that is there

@@ -1,11 +1,10 @@
 """Closed loops: a fixed number of connections, each as fast as its answers come.
 
 For throughput and CPU per operation. Latency under a closed loop is that of a machine at its
-limit; `openloop` measures what a user waits.
+limit; `openloop` measures how long a user waits.
 
-When the time is up no operation is begun any more, and those under way are waited for and counted.
-So a load of some hundredths of a second is as exact as a long one, and leaves nothing over for the
-next subject.
+When the time is up no operation is started; those under way are awaited and counted. So a load of
+10 ms is as exact as a long one, and leaves no work for the turn of the next subject.
 """
 
 import contextlib
@@ -26,16 +25,16 @@ Client: TypeAlias = tuple[socket.socket, int]
 Load: TypeAlias = Callable[
     [messages.Plan, list[Client], headroom.Poll], tuple[messages.Outcome, list[Client]]
 ]
-"""A load over open connections, which it owns until it returns those that are still good. The
-caller closes these."""
+"""A load over open connections. It owns them while it runs, and returns the usable ones for the
+caller to close."""
 
 _READ = 4096
-_STUCK = 1.0  # seconds that the last answers are waited for when the time is up
-_MANY_FAILURES = 10_000  # enough to say that nothing listens
+_STUCK = 1.0  # seconds to wait for the last answers when the time is up
+_MANY_FAILURES = 10_000  # so many failures in a row mean that nothing listens
 
 
 class _Flight:
-    """One connection. `timed`: it waits for no answer, or none any more."""
+    """One connection. `timed` means that it waits for no answer: its time, if any, is taken."""
 
     __slots__ = ("began", "received", "sent", "size", "socket", "timed")
 
@@ -58,7 +57,7 @@ class _Loop:
         self.times: list[float] = []
         self.failures: Counter[str] = Counter()
         self.left = plan.count or -1
-        """Operations that are yet to be begun; negative: as many as there is time for."""
+        """Operations that are yet to be started; negative: as many as time allows."""
         self.done = 0
         self.under_way = 0
         """Requests over connections that stay open, which have not been answered yet."""
@@ -68,11 +67,11 @@ class _Loop:
         self.end = self.began + plan.seconds
 
     def is_over(self) -> bool:
-        """Whether the time is up, or enough has failed to say so."""
+        """Whether the time is up, or so many operations failed that nothing can be listening."""
         return time.perf_counter() >= self.end or self.failures.total() > _MANY_FAILURES
 
     def events(self) -> list[tuple[int, int]]:
-        """Whose answers have come; empty when those that are missing will not come any more."""
+        """The connections that are ready; empty when the missing answers are overdue."""
         return self.poll.events(max(0.0, self.end + _STUCK - time.perf_counter()))
 
     def fail(self, flight: _Flight, reason: str) -> None:
@@ -105,8 +104,8 @@ class _Loop:
 def connect(plan: messages.Plan, poll: headroom.Poll) -> messages.Outcome:
     """Short connections: connect, ask, read to the end of the stream, connect again.
 
-    A connection is done when its whole answer came, followed by a clean end. Ends early when
-    nothing accepts connections any more.
+    A connection is done when its whole answer came, followed by an orderly end. The load ends
+    early when nothing accepts connections.
     """
     with contextlib.closing(_Loop(plan, poll)) as loop:
         source = _Sources(plan.clients)
@@ -173,7 +172,7 @@ def _launch(loop: _Loop, source: _Sources) -> None:
     except OSError as error:
         loop.fail(flight, type(error).__name__)
         return
-    # On one machine the handshake is over already, as a rule: ask at once.
+    # On one machine the handshake is usually complete by now: send the request at once.
     if _ask(loop, flight):
         return
     loop.flights[client.fileno()] = flight
@@ -181,7 +180,7 @@ def _launch(loop: _Loop, source: _Sources) -> None:
 
 
 def _ask(loop: _Loop, flight: _Flight) -> bool:
-    """Send the request, if the connection stands. Whether the flight has ended (failed)."""
+    """Send the request, if the connection is established. Returns whether it has failed."""
     try:
         flight.socket.send(http1.GET_AND_CLOSE)
     except BlockingIOError:
@@ -194,7 +193,7 @@ def _ask(loop: _Loop, flight: _Flight) -> bool:
 
 
 def _follow(loop: _Loop, flight: _Flight) -> bool:
-    """Read; whether the connection has ended, well or badly."""
+    """Read. Returns whether the connection has ended, in order or not."""
     try:
         data = flight.socket.recv(_READ)
         if data:
@@ -288,7 +287,7 @@ def _ask_again(loop: _Loop, flight: _Flight) -> None:
 
 
 def _lose(loop: _Loop, flight: _Flight, reason: str) -> None:
-    """A connection that stays open has failed, perhaps after its last answer."""
+    """A kept connection has failed, possibly after its last answer."""
     loop.under_way -= not flight.timed
     loop.fail(flight, reason)
 
@@ -324,7 +323,7 @@ def close(clients: list[Client]) -> None:
 
 
 def _answered(client: socket.socket) -> int:
-    """Read one whole answer; its size. Raises OSError when it does not come."""
+    """Read one whole answer and return its size. Raises OSError when it does not come."""
     received = b""
     while True:
         data = client.recv(_READ)

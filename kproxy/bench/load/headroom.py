@@ -1,6 +1,6 @@
-"""How near a generator or a backend is to its own limit: the share of time it does not wait.
+"""How near a generator or a backend is to its own limit: the share of time in which it works.
 
-A loop that finds work ready whenever it looks is what limits the figure, whatever it measures.
+A loop that always finds work ready is the limit of the figure, not the subject.
 Time in which it was ready and another process had the processor counts as busy: on a full machine
 there is no headroom, and the report says so.
 """
@@ -10,7 +10,7 @@ import time
 from typing import Final
 
 LIMIT: Final = 0.9
-"""A generator or backend busier than this has nothing left to give."""
+"""A generator or backend that is busier than this is at its limit."""
 
 _SATURATED: Final = 0.8
 """A subject with one thread that used more of one processor than this is the limit itself."""
@@ -32,7 +32,7 @@ def bottleneck(generator: float, backend: float, subject: float) -> str | None:
     who, share = max(("the load generator", generator), ("the backend", backend), key=_share)
     return (
         f"{who} is the bottleneck (busy {share:.0%} of the time, the subject used {subject:.0%} "
-        "of a core): it can do more than this figure says"
+        "of a core): it can do more than this figure"
     )
 
 
@@ -41,9 +41,9 @@ def _share(pair: tuple[str, float]) -> float:
 
 
 class Poll:
-    """An epoll that knows how long it has waited. Its maker closes it.
+    """An epoll that counts how long it has waited. Its maker closes it.
 
-    To be made before many files are open, and used again: it waits with select(2), which knows
+    Make it before many files are open, and reuse it: it waits with select(2), which takes only
     descriptors below 1,024.
     """
 
@@ -66,7 +66,7 @@ class Poll:
         return ready
 
     def restart(self) -> None:
-        """Forget what was: `busy` counts from now."""
+        """Start counting `busy` from now."""
         self.waited = 0.0
         self._began = time.perf_counter()
 

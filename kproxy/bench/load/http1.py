@@ -16,9 +16,9 @@ def answer(port: int, *, closes: bool = False) -> bytes:
 
 
 def answer_size(received: bytes) -> int | None:
-    """How many bytes the answer that `received` begins with has; None if that is not known yet.
+    """The size of the answer at the start of `received`; None if it is not known yet.
 
-    Raises ValueError for what is no answer of a known size.
+    Raises ValueError if it is no answer, or one without a size.
     """
     head, end, _ = received.partition(END)
     if not end:

@@ -1,8 +1,8 @@
 """The load generator: processes that carry out plans, and the pool that holds them.
 
 `python -m kproxy.bench.load.loading` is one such process: it reads a `messages.Plan` per line,
-answers
-each with a `messages.Outcome` (or a `messages.Refusal`), and ends with its stdin. A process lives
+answers each with a
+`messages.Outcome` (or a `messages.Refusal`), and ends with its stdin. A process lives
 for a whole benchmark, so that no figure contains the start of a Python.
 """
 
@@ -19,7 +19,7 @@ from kproxy import errors
 from kproxy.bench.lab import network, processes
 from kproxy.bench.load import closedloop, headroom, messages, openloop, streams
 
-_SLACK = 60.0  # how much longer than planned a load may take, for slow machines
+_SLACK = 60.0  # how many times longer than planned a load may take on a slow machine
 
 
 class Generator:
@@ -32,7 +32,7 @@ class Generator:
         self._kept: dict[tuple[network.Address, int], list[closedloop.Client]] = {}
 
     def carry_out(self, plan: messages.Plan) -> messages.Outcome:
-        """Raises OSError when the connections that a plan needs to begin cannot be had."""
+        """Raises OSError when the connections that a plan needs cannot be opened."""
         if plan.kind != self._kind or plan.kind == "hold":
             self.release()
         self._kind = plan.kind
@@ -99,8 +99,8 @@ class Pool:
         running = list(zip(self._children, plans, strict=False))
         assert len(running) == len(plans)
         for child, plan in running:
-            child.tell(msgspec.json.encode(plan))
-        # All of them first: an answer left in a pipe would be taken for that of the next plan.
+            child.send(msgspec.json.encode(plan))
+        # Read all answers first: one left in a pipe would be taken for the answer to the next plan.
         answers = [child.answer(_allowance(plan)) for child, plan in running]
         outcomes = []
         for answer, plan in zip(answers, plans, strict=True):
@@ -122,7 +122,7 @@ def _decode(line: bytes) -> messages.Outcome | messages.Refusal:
 
 
 def divided(plan: messages.Plan, count: int) -> list[messages.Plan]:
-    """The plan in at most `count` parts that together are it."""
+    """The plan, divided into at most `count` plans."""
     if plan.kind != "arrivals":
         count = min(count, plan.connections)
     shares = [plan.connections * (i + 1) // count - plan.connections * i // count
@@ -155,14 +155,14 @@ def start(count: int, folder: Path, wrapper: tuple[str, ...] = ()) -> Iterator[P
 
 
 def default_processes() -> int:
-    """How many generators (and backends) leave room for what stands between them."""
+    """How many generators (and backends) leave processors for the proxy between them."""
     return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 def main() -> int:
     """Carry out plans from stdin until it ends; returns the exit code."""
     generator = Generator()
-    gc.disable()  # no cycles are made, and a collection would show in the tail
+    gc.disable()  # no cycles are made, and a collection would show in the highest percentiles
     with contextlib.suppress(KeyboardInterrupt):
         for line in sys.stdin.buffer:
             plan = msgspec.json.decode(line, type=messages.Plan)

@@ -31,11 +31,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     their connections open for a plan of the same kind, with as many to the same target; the first
     plan of another kind closes them.
 
-    An open loop does not wait: it begins at `begin` (CLOCK_MONOTONIC; 0 means now), and whatever
-    becomes of one request, the next is sent when it is due. What has not been answered within
+    An open loop does not wait: it begins at `begin` (CLOCK_MONOTONIC; 0 means now), and sends each
+    request when it is due, answered or not the one before. A request that is not answered within
     `patience` has failed. `count` ends a closed loop early, after so many operations. The
-    connections come from `clients` different addresses (127.77.0.0/16; 0: wherever the kernel
-    likes).
+    connections come from `clients` different addresses (127.77.0.0/16; 0: the
+    kernel chooses).
     """
 
     kind: Kind
@@ -53,7 +53,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a plan. `times` are seconds per operation, from where its kind says.
+    """The outcome of a plan. `times` are seconds per operation, counted from where its kind says.
 
     connect, arrivals: from connect(2) (arrivals: from when it was due) to the whole answer.
     request: from send to the whole answer; rate: from when it was due. `failures` counts by
@@ -85,7 +85,7 @@ class Listen(msgspec.Struct, frozen=True):
 
 
 class Backend(msgspec.Struct, frozen=True):
-    """What a backend process is to do: answer requests, and serve streams at `bulk`."""
+    """The task of a backend process: answer requests, and serve streams at `bulk`."""
 
     listen: tuple[Listen, ...]
     bulk: network.Address | None = None
@@ -106,7 +106,7 @@ class Served(msgspec.Struct, frozen=True):
 
 
 def merged(outcomes: list[Outcome]) -> Outcome:
-    """What several generators did side by side, as one; `busy` is that of the busiest."""
+    """The outcomes of generators that ran side by side, as one; `busy` is that of the busiest."""
     failures: dict[str, int] = {}
     for outcome in outcomes:
         for reason, count in outcome.failures.items():
@@ -121,5 +121,5 @@ def merged(outcomes: list[Outcome]) -> Outcome:
 
 
 def in_a_row(outcomes: list[Outcome]) -> Outcome:
-    """What came of loads one after the other, as one; `busy` is that of the busiest."""
+    """The outcomes of loads that ran one after the other, as one; `busy` is that of the busiest."""
     return msgspec.structs.replace(merged(outcomes), seconds=sum(each.seconds for each in outcomes))

@@ -1,9 +1,9 @@
-"""Open loops: requests at fixed moments, whatever became of those before.
+"""Open loops: requests at fixed moments, even if earlier ones are not yet answered.
 
 Latency counts from the moment a request was *due*, not from when it was sent. When a server stalls
 for a second, every user of that second waits; a generator that waits for it sends one request and
 hides the others ("coordinated omission", Gil Tene). A connection that still awaits an answer gets
-the next request all the same: answers come in order.
+the next request nevertheless: answers come in order.
 """
 
 import contextlib
@@ -107,14 +107,14 @@ def _send(line: _Line, number: int, poll: headroom.Poll, failures: Counter[str])
     except BlockingIOError:
         sent = 0
     except OSError:
-        return  # what has arrived is still to be read; then the end is seen
+        return  # what has arrived is read first, then the end
     if sent < len(http1.GET):
         line.unsent = http1.GET[sent:]
         poll.epoll.modify(line.socket, select.EPOLLIN | select.EPOLLOUT)
 
 
 def _send_rest(line: _Line, poll: headroom.Poll) -> None:
-    with contextlib.suppress(OSError):  # its end is seen when reading
+    with contextlib.suppress(OSError):  # reading will find its end
         line.unsent = line.unsent[line.socket.send(line.unsent) :]
     if not line.unsent:
         poll.epoll.modify(line.socket, select.EPOLLIN)
@@ -123,7 +123,7 @@ def _send_rest(line: _Line, poll: headroom.Poll) -> None:
 def _receive(
     line: _Line, finished: list[float | None], poll: headroom.Poll, failures: Counter[str]
 ) -> int:
-    """Read; note the moment for each request whose answer is whole. How many these are."""
+    """Read, and note the moment for each request whose answer is complete. Returns their number."""
     try:
         count = len(line.socket.recv(_READ))
     except OSError:

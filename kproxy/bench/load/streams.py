@@ -5,7 +5,7 @@
   one 15 to 40 % more, which would flatter one that splices.
 - A sink reads with MSG_TRUNC, which discards in the kernel; no copy on the way in.
 
-The client's first line says what the server is to do: "down N", "up N" or "both N" bytes. It
+The client's first line is the order to the server: "down N", "up N" or "both N" bytes. It
 confirms what it has received with one byte, and closes. Neither end half-closes, so a proxy that
 cannot relay a half-close is measured too.
 """
@@ -21,7 +21,7 @@ _SOURCE_BYTES = 256 << 10
 _SINK_BYTES = 1 << 20
 _CONTENT = memoryview(os.urandom(_SOURCE_BYTES))
 _RECEIVED = b"."
-_SILENCE = 20.0  # seconds without a byte: the stream is dead
+_SILENCE = 20.0  # seconds without a byte after which a stream has failed
 
 
 def serve(listener: socket.socket) -> None:
@@ -42,11 +42,11 @@ def _serve_one(client: socket.socket) -> None:
             if direction != b"down":
                 client.sendall(_RECEIVED)
         except (OSError, ValueError):
-            return  # the client sees the end, and counts
+            return  # the client counts the missing bytes
 
 
 def _first_line(client: socket.socket) -> bytes:
-    """Byte by byte: what follows the line belongs to the stream."""
+    """Read byte by byte: what follows the line belongs to the stream."""
     line = b""
     while not line.endswith(b"\n"):
         piece = client.recv(1)
@@ -59,7 +59,7 @@ def _first_line(client: socket.socket) -> bytes:
 def run(plan: messages.Plan) -> messages.Outcome:
     """Move `plan.size` bytes each way over `plan.connections` streams; `done` counts bytes.
 
-    When a stream fails, none of them counts.
+    If one stream fails, none of them counts.
     """
     share = plan.size // plan.connections
     failures: dict[str, int] = {}
@@ -115,7 +115,7 @@ def _send_quietly(peer: socket.socket, size: int) -> None:
     try:
         _send(peer, size)
     except OSError:
-        return  # what was not sent is missed at the other end
+        return  # the other end counts the missing bytes
 
 
 def _receive(peer: socket.socket, size: int) -> None:

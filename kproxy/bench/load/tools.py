@@ -1,6 +1,6 @@
 """Well-known load generators in place of ours: wrk for requests, iperf3 for streams.
 
-Figures taken with both should agree, which checks ours too.
+Figures taken with both should agree, which also checks our generator.
 """
 
 import contextlib

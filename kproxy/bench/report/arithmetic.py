@@ -1,6 +1,6 @@
 """The arithmetic of a run: percentiles, spread, ratios, tests against chance. Pure.
 
-Subjects are compared within a round, where the machine was in the same mood, and only then
+Subjects are compared within a round, in which the machine behaved alike, and only then
 across rounds: a ratio is the median of the ratios per round, never the ratio of two medians.
 """
 
@@ -15,10 +15,10 @@ Rounds: TypeAlias = Sequence[float | None]
 """One value per round; None where nothing was measured."""
 
 NOISE_LIMIT = 0.15
-"""A spread above this is worth a warning: the machine had other things to do."""
+"""A spread above this is worth a warning: the machine was busy with something else."""
 
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999)
-"""What is kept of a distribution, and its maximum: ever closer towards the tail."""
+"""The quantiles that are kept of a distribution, beside its maximum: closer towards the tail."""
 
 _MAX_TERMS = 10_000
 _EPSILON = 1e-15
@@ -234,8 +234,8 @@ def mann_whitney(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The two-sided p-value of the Mann-Whitney U test: whether both come from one distribution.
 
     Exact, ties included: of all ways to deal the pooled ranks into two hands of these sizes, the
-    share whose rank sum is at least as far from the expected one. It assumes nothing of how the
-    noise is distributed, and with few values it cannot be very sure: 4 against 4 give 0.029 at
+    share whose rank sum is at least as far from the expected one. It assumes nothing about the
+    distribution of the noise. With few values it cannot be very sure: 4 against 4 give 0.029 at
     best, 3 against 3 only 0.1. 1.0 when a side is empty.
     """
     if not ours or not theirs:

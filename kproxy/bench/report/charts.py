@@ -174,7 +174,7 @@ def _bar_text(reading: readings.Reading, parts: Sequence[results.Figure]) -> str
     return f"{text} = {' + '.join(map(readings.number, known))}" if known else text
 
 
-def _say(axes: Axes, row: float, place: float, text: str, **looks: Any) -> None:
+def _write(axes: Axes, row: float, place: float, text: str, **looks: Any) -> None:
     """Write `text` beside a bar, `place` points from the right end of the axes."""
     axes.annotate(
         text,
@@ -197,16 +197,16 @@ def _bar_words(
 ) -> None:
     """Two columns of words at the right: the medians, and kproxy's ratio to each."""
     heading: dict[str, Any] = {"fontsize": 10, "color": _COLOURS["muted"]}
-    _say(axes, _HEADING, _GAP, "median", **heading)
-    _say(axes, _HEADING, end, _RATIO_HEADING, ha="right", **heading)
+    _write(axes, _HEADING, _GAP, "median", **heading)
+    _write(axes, _HEADING, end, _RATIO_HEADING, ha="right", **heading)
     for row, (reading, median, ratio) in enumerate(zip(ranked, medians, ratios, strict=True)):
         is_ours = _is_ours(reading.subject)
         looks: dict[str, Any] = {
             "color": _COLOURS["ours" if is_ours else "ink"],
             "fontweight": "bold" if is_ours else "normal",
         }
-        _say(axes, row, _GAP, median, **looks)
-        _say(axes, row, end, ratio, ha="right", **looks)
+        _write(axes, row, _GAP, median, **looks)
+        _write(axes, row, end, ratio, ha="right", **looks)
 
 
 def _own_label_stands_out(axes: Axes, ranked: Sequence[readings.Reading]) -> None:
@@ -410,27 +410,27 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def _bars_in_words(figure: results.Figure, ranked: Sequence[readings.Reading]) -> str:
-    told = [
+    named = [
         f"{readings.label(each.subject)} {readings.number(each.summary.median)}" for each in ranked
     ]
-    return f"{figure.title} in {figure.unit}, the best first: {readings.listed(told)}."
+    return f"{figure.title} in {figure.unit}, the best first: {readings.listed(named)}."
 
 
 def _distribution_in_words(figure: results.Distribution) -> str:
-    told = []
+    named = []
     for series in figure.series:
         median, tail = readings.value_at(series, 0.5), readings.value_at(series, 0.99)
         if median is not None and tail is not None:
             pair = f"{readings.number(median)} and {readings.number(tail)}"
-            told.append(f"{readings.label(series.subject)} {pair}")
-    return f"{figure.title} in {figure.unit}, median and 99th percentile: {readings.listed(told)}."
+            named.append(f"{readings.label(series.subject)} {pair}")
+    return f"{figure.title} in {figure.unit}, median and 99th percentile: {readings.listed(named)}."
 
 
 def _curve_in_words(figure: results.Curve) -> str:
-    told = []
+    named = []
     for series in figure.series:
         medians = [_median(point.rounds) for point in series.points]
         known = [readings.number(each) for each in medians if each is not None]
         if known:
-            told.append(f"{readings.label(series.subject)} {known[0]} to {known[-1]}")
-    return f"{figure.title} in {figure.unit}, by {figure.x_label}: {readings.listed(told)}."
+            named.append(f"{readings.label(series.subject)} {known[0]} to {known[-1]}")
+    return f"{figure.title} in {figure.unit}, by {figure.x_label}: {readings.listed(named)}."

@@ -170,8 +170,8 @@ def regressions(before: results.Report, after: results.Report) -> list[list[Chan
     """
     judged: dict[tuple[str, str], list[Change]] = {}
     for each in compare(before, after):
-        is_told = each.verdict in {Verdict.BETTER, Verdict.WORSE, Verdict.SAME}
-        if each.peer is not None and is_told:
+        is_judged = each.verdict in {Verdict.BETTER, Verdict.WORSE, Verdict.SAME}
+        if each.peer is not None and is_judged:
             judged.setdefault((each.scenario, each.name), []).append(each)
     return [
         found for found in judged.values() if all(each.verdict is Verdict.WORSE for each in found)

@@ -1,4 +1,4 @@
-"""What is read off a report: wholes, ratios, the headline, and numbers fit for reading. Pure."""
+"""What a report shows: wholes, ratios, the headline, and numbers as text. Pure."""
 
 import math
 import statistics as stdlib_statistics
@@ -13,7 +13,7 @@ _PROXIES = ("haproxy", "nginx", "envoy", "socat")
 _PLAIN = ("asyncio", "uvloop")
 _HEADLINES = 3
 _NO_HEADLINE = {"affinity", "faults", "strategies"}
-"""Scenarios whose main figure says nothing of what a proxy costs."""
+"""Scenarios whose main figure is no measure of what a proxy costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def value_at(series: results.Quantiles, q: float) -> float | None:
 def noise(report: results.Report) -> str | None:
     """A sentence when rounds lie further apart than NOISE_LIMIT; None when the machine was calm.
 
-    Only each scenario's main figure is asked: tails and longest times differ from round to round
+    Only each scenario's main figure counts: tails and longest times differ from round to round
     on the calmest machine.
     """
     spreads = [
@@ -120,7 +120,7 @@ def noise(report: results.Report) -> str | None:
 
 
 def warnings(report: results.Report) -> list[str]:
-    """What a reader must know before believing the figures."""
+    """What a reader must know before trusting the figures."""
     found = list(report.warnings)
     if report.interrupted:
         found.insert(0, "the run was interrupted: what is missing was not measured")

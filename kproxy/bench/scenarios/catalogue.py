@@ -88,4 +88,4 @@ SCENARIOS = {
 }
 
 IN_THE_KERNELS_COMPANY = ("connect", "request", "latency")
-"""The scenarios that --kernel repeats in network namespaces, beside the kernel's forwarding."""
+"""The scenarios that --kernel repeats in network namespaces, beside netfilter."""

@@ -1,9 +1,9 @@
-"""faults: one of four endpoints fails, and what the others' clients notice.
+"""faults: one of four endpoints fails, and what clients notice of it.
 
 All subjects are loaded at the same time, each at a fixed rate with its arrivals between those of
 the others: 50 connections a second are far too few to disturb another, and a fault is measured in
-the time of one subject instead of all of them. Each round meets fresh processes, and in them each
-fault has a Service of its own.
+the time of one subject instead of all of them. Each round starts fresh processes, in which each
+fault has its own Service.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from kproxy.bench.report import arithmetic
 from kproxy.bench.subjects import subject
 
 FAULTS = {
-    "healthy": "all four endpoints are well",
+    "healthy": "all four endpoints answer",
     "blackhole": "one endpoint swallows connection attempts",
     "refused": "one endpoint refuses connections",
     "slow": f"one endpoint answers after {rig.SLOW_SECONDS * 1000:.0f} ms",
@@ -50,8 +50,8 @@ def faults(lab: rig.Rig, into: recording.Recording) -> None:
         tried[fault, name] += outcome.done + outcome.failed
         failed[fault, name] += outcome.failed
         if fault == "healthy" and outcome.failures:
-            told = rounds.failures(outcome)
-            lab.warn(f"{into.name}: {told} through {name} without any fault")
+            reasons = rounds.failures(outcome)
+            lab.warn(f"{into.name}: {reasons} through {name} without any fault")
 
     concerned = lab.concerned(into.name)
     with loading.start(len(concerned), lab.place.folder) as generators:
@@ -80,7 +80,7 @@ def _round(
     generators: loading.Pool,
     record: Callable[[str, str, messages.Outcome, int], None],
 ) -> None:
-    """Fresh processes meet one fault after the other; what came of it is recorded."""
+    """Start fresh processes, and record what each fault does to them."""
     of_all = f"round {number + 1} of {lab.size.slow_rounds}"
     with contextlib.ExitStack() as stack:
         services = _services(lab, into, stack)
@@ -112,7 +112,7 @@ def _round(
 def _services(
     lab: rig.Rig, into: recording.Recording, stack: contextlib.ExitStack
 ) -> dict[str, tuple[network.Address, ...]]:
-    """For each fault four endpoints, the second of which has it; without what cannot be had."""
+    """For each fault that can be provoked here four endpoints, the second of which has it."""
     first, second, *others = lab.endpoints
     at_fault = {
         "healthy": second,
@@ -191,7 +191,7 @@ def black_hole() -> Iterator[network.Address]:
     """An address whose SYNs the kernel drops: a listener with a full accept queue (Linux).
 
     Needs no root. The sockets that fill the queue are held, and closed at the end. Raises
-    KproxyError when a further connection is answered all the same.
+    KproxyError when a further connection is answered nevertheless.
     """
     with contextlib.ExitStack() as held:
         listener = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))

@@ -8,7 +8,7 @@ from kproxy.bench.lab import recording, rig, rounds
 from kproxy.bench.load import messages
 from kproxy.bench.subjects import subject
 
-_SETTLE_S = 0.2  # for what a proxy gives back once a connection is quiet
+_SETTLE_S = 0.2  # seconds: a proxy gives memory back once a connection is quiet
 _SPARE_FILES = 600
 
 MEMORY = recording.FigureKind("memory", "memory per idle connection", "bytes")
@@ -35,7 +35,7 @@ def idle(lab: rig.Rig, into: recording.Recording) -> None:
 
 
 def seconds(count: int) -> float:
-    """What a turn is planned to take: a start, and `count` connections."""
+    """Seconds that are planned for a start and `count` connections."""
     return rounds.START_S + _SETTLE_S + count / 2000
 
 

@@ -1,4 +1,4 @@
-"""latency: what a user waits, at fixed rates below every subject's limit. Open loops."""
+"""latency: how long a user waits, at fixed rates below every subject's limit. Open loops."""
 
 from kproxy.bench import budget
 from kproxy.bench.lab import recording, rig, rounds
@@ -8,7 +8,7 @@ from kproxy.bench.subjects import subject
 
 _MICROSECONDS = 1e6
 _WEIGHING_S = 0.02
-_KEPT = 100  # connections, for each of a dozen subjects: they are to fit into 4,096 files
+_KEPT = 100  # connections to each of a dozen subjects: they must fit into 4,096 files
 _PERCENTILES = {50: "median", 99: "99th percentile"}
 
 
@@ -40,14 +40,14 @@ def latency(lab: rig.Rig, into: recording.Recording) -> None:
         return rounds.Result(arithmetic.percentile(times, 50), "µs")
 
     into.note(
-        "Latency counts from the moment each request was due, whatever became of those before."
+        "Latency counts from the moment each request was due, even if earlier ones are unanswered."
     )
     plan = messages.Plan(kind="rate", target=lab.endpoints[0])
     rounds.interleave(lab, into, plan, [lab.endpoints[:1]], cut(lab.size), measure)
 
 
 def cut(size: budget.Budget) -> rounds.Cut:
-    """How it is cut into turns: each takes every load, and opens what is not kept."""
+    """How it is cut into turns: each has every load, and opens connections that are not kept."""
     opened = sum(connections for connections, _ in size.latency_loads if connections > _KEPT)
     loads = len(size.latency_loads) * (size.latency_s + _WEIGHING_S)
     return rounds.Cut(size.rounds, size.latency_turns, loads + opened / 4000)

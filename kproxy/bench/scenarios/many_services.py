@@ -36,7 +36,7 @@ def services(lab: rig.Rig, into: recording.Recording) -> None:
 
 
 def seconds(count: int) -> float:
-    """What one measurement is planned to take."""
+    """Seconds that one measurement is planned to take."""
     return rounds.START_S + 0.1 + count / 4000
 
 

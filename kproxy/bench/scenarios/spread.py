@@ -1,4 +1,4 @@
-"""strategies: how evenly connections are spread, when they are short and when they stay."""
+"""strategies: how evenly short and long-lived connections are spread."""
 
 from kproxy.bench.lab import recording, rig, rounds
 from kproxy.bench.load import messages
@@ -41,7 +41,7 @@ def strategies(lab: rig.Rig, into: recording.Recording) -> None:
 
 
 def seconds(count: int, connections: int) -> float:
-    """What `count` rounds of one subject are planned to take."""
+    """Seconds that `count` rounds of one subject are planned to take."""
     return rounds.START_S + count * (0.15 + connections / 5000)
 
 

@@ -1,4 +1,4 @@
-"""affinity: finding where a client was last sent, among up to a million. And over the wire."""
+"""affinity: the time to find a client's endpoint among up to a million clients, and a load."""
 
 import random
 import time
@@ -43,12 +43,12 @@ def affinity(lab: rig.Rig, into: recording.Recording) -> None:
 
 
 def table_seconds(count: int) -> float:
-    """What it takes to fill and ask a table of that size, as planned."""
+    """Seconds that are planned to fill and read a table of that size."""
     return 0.2 + count / 400_000
 
 
 def wire_seconds(size: budget.Budget) -> float:
-    """What all rounds over the wire take, as planned."""
+    """Seconds that are planned for all rounds over the wire."""
     return rounds.START_S + 0.3 + size.rounds * _round_seconds(size)
 
 
@@ -101,7 +101,7 @@ def _over_the_wire(lab: rig.Rig, into: recording.Recording) -> float:
             limits.add(_SUBJECT, loaded)
             rate = loaded.outcome.done / loaded.outcome.seconds
             into.figure(RATE, _SUBJECT, number, rate)
-        limits.tell(lab, into.name)
+        limits.report(lab, into.name)
         after = [http1.ask(running.target, client=client) for client in clients]
     moved = sum(one != other for one, other in zip(before, after, strict=True))
     into.figure(MOVED, _SUBJECT, 0, moved)

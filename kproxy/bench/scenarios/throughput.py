@@ -1,4 +1,4 @@
-"""connect, request, bulk: how much, and what an operation costs. Closed loops."""
+"""connect, request, bulk: throughput, and the CPU time of an operation. Closed loops."""
 
 from kproxy.bench import budget
 from kproxy.bench.lab import processes, recording, rig, rounds
@@ -10,7 +10,7 @@ CONNECTIONS = 64
 
 _MICROSECONDS = 1e6
 _GIGA = 1e9
-_TURN_S = 0.007  # of a load, beside its seconds: weighing, and the last answers
+_TURN_S = 0.007  # seconds of a turn beside its load: reading CPU times, and the last answers
 
 CONNECTIONS_PER_SECOND = recording.FigureKind(
     "connections_per_second", "connections per second", "connections/s", "higher"
@@ -109,7 +109,7 @@ def _closed_loop(
     try:
         rounds.interleave(lab, into, plan, [lab.endpoints[:1]], cut, measure)
     finally:
-        limits.tell(lab, into.name)
+        limits.report(lab, into.name)
 
 
 def bulk(lab: rig.Rig, into: recording.Recording) -> None:

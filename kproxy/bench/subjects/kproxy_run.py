@@ -1,4 +1,4 @@
-"""kproxy as a user starts it: `kproxy run` on manifests, but quiet, and not waiting at its end."""
+"""kproxy as a user starts it: `kproxy run` on manifests, but without log and grace period."""
 
 import contextlib
 import itertools
@@ -51,10 +51,10 @@ class Kproxy:
         argv = [*place.wrapper, *self.command, "--manifests", str(manifests)]
         argv += ["--ready-file", str(ready), "--allow-loopback-endpoints"]
         argv += ["--grace-period", "0", "--log-level", "error"]
-        # Its control socket must not meet that of a kproxy the user runs beside the benchmark.
+        # Its control socket must not be that of a kproxy the user runs beside the benchmark.
         environment = {"XDG_RUNTIME_DIR": str(folder)}
         with processes.start(self.name, argv, folder, environment=environment) as process:
-            processes.wait_until(process, ready.exists, "did not say that it is ready")
+            processes.wait_until(process, ready.exists, "did not report that it is ready")
             frontends = _frontends(ready.read_bytes(), len(services))
             yield subject.Running(frontends, process, change)
 
@@ -64,7 +64,7 @@ class Kproxy:
 
 
 class _Change:
-    """Puts other endpoints behind one Service, in a file that has nothing but them."""
+    """Puts other endpoints behind one Service, by replacing the file that has only them."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self._folder = folder

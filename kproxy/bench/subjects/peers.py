@@ -1,4 +1,4 @@
-"""The peers: no proxy, plain Python, and the proxies people know.
+"""The peers: no proxy, plain Python, and well-known proxies.
 
 Every peer runs as its own default would run, in one thread or worker, with the same connect
 timeout (1 s) where it has one, balancing round robin where it balances.
@@ -29,7 +29,7 @@ class Direct:
     name: str = "direct"
 
     def measures(self, scenario: str) -> bool:
-        """One endpoint, and many Services: what the rest of a measurement takes by itself."""
+        """One endpoint, and many Services: how long a measurement takes without any proxy."""
         return scenario in subject.ONE_ENDPOINT | {"services"}
 
     @contextlib.contextmanager
@@ -42,7 +42,7 @@ class Direct:
         yield subject.Running(tuple(endpoints[0] for endpoints in services))
 
     def version(self) -> str:
-        """In words, for the list of versions."""
+        """A sentence for the list of versions."""
         return "no proxy"
 
 
@@ -53,7 +53,7 @@ class Streams:
     name: str
 
     def measures(self, scenario: str) -> bool:
-        """All but the scenarios at sizes for which it is not made."""
+        """Everything but the scenarios at sizes for which it is not made."""
         return scenario in subject.ONE_ENDPOINT | {"idle", "faults", "strategies"}
 
     @contextlib.contextmanager
@@ -87,7 +87,7 @@ class HAProxy:
     splice: bool = False
 
     def measures(self, scenario: str) -> bool:
-        """Whatever needs no ClientIP affinity; health checks show only under faults."""
+        """Everything without ClientIP affinity; with health checks, only faults."""
         if self.checks:
             return scenario == "faults"
         return scenario not in {"affinity", "churn"}
@@ -103,7 +103,7 @@ class HAProxy:
             yield running
 
     def version(self) -> str:
-        """KproxyError when it is not installed."""
+        """Raises KproxyError when it is not installed."""
         return processes.first_line(processes.find_program("haproxy", "haproxy"), "-v")
 
     def _config(self, frontends: tuple[network.Address, ...], services: subject.Services) -> str:
@@ -149,7 +149,7 @@ class Nginx:
     name: str = "nginx"
 
     def measures(self, scenario: str) -> bool:
-        """Whatever needs no ClientIP affinity."""
+        """Everything without ClientIP affinity."""
         return scenario not in {"affinity", "churn"}
 
     @contextlib.contextmanager
@@ -167,7 +167,7 @@ class Nginx:
             yield running
 
     def version(self) -> str:
-        """KproxyError when it, or its stream module, is not installed."""
+        """Raises KproxyError when nginx, or its stream module, is not installed."""
         program = processes.find_program("nginx", "nginx")
         _load_stream_module(program)
         return processes.first_line(program, "-v")
@@ -205,7 +205,7 @@ class Envoy:
     name: str = "envoy"
 
     def measures(self, scenario: str) -> bool:
-        """Whatever needs no ClientIP affinity."""
+        """Everything without ClientIP affinity."""
         return scenario not in {"affinity", "churn"}
 
     @contextlib.contextmanager
@@ -223,7 +223,7 @@ class Envoy:
             yield running
 
     def version(self) -> str:
-        """KproxyError when it is not installed."""
+        """Raises KproxyError when it is not installed."""
         return processes.first_line(processes.find_program("envoy", "envoy"), "--version")
 
 
@@ -312,12 +312,12 @@ class Socat:
             yield running
 
     def version(self) -> str:
-        """KproxyError when it is not installed."""
+        """Raises KproxyError when it is not installed."""
         program = processes.find_program("socat", "socat")
-        told = subprocess.run(  # noqa: S603 (found above)
+        printed = subprocess.run(  # noqa: S603 (found above)
             [program, "-V"], capture_output=True, text=True, timeout=10, check=False
         ).stdout
-        found = re.search(r"socat version (\S+)", told)
+        found = re.search(r"socat version (\S+)", printed)
         return f"socat {found[1] if found else 'of unknown version'}"
 
 
@@ -335,7 +335,7 @@ class Custom:
 
     @contextlib.contextmanager
     def start(self, services: subject.Services, place: subject.Place) -> Iterator[subject.Running]:
-        """A process per Service. The first is weighed: what weighs has one Service."""
+        """A process per Service. The first one is measured: for that there is one Service."""
         frontends = place.frontends(len(services))
         with contextlib.ExitStack() as stack:
             started = [
@@ -371,7 +371,7 @@ DEFAULT = ("haproxy", "nginx", "envoy")
 """The peers that are compared where they are installed, if the user names no others."""
 
 NOT_MISSED = frozenset({"envoy"})
-"""Default peers whose absence is no warning: few systems have a package of them."""
+"""Default peers that may be absent without a warning: few systems have a package of them."""
 
 ALWAYS: tuple[subject.Subject, ...] = (Direct(), Streams("asyncio"), Streams("uvloop"))
 """Compared with in every run: they need nothing but Python."""

@@ -1,4 +1,4 @@
-"""The proxy most people would write first: asyncio streams, two copy loops. A reference only.
+"""The proxy that most people would write first: asyncio streams, two copy loops. A reference only.
 
 `python -m kproxy.bench.subjects.streams_proxy asyncio|uvloop LISTEN=BACKEND,BACKEND...` (each
 HOST:PORT). No half-close, no retry, no limits: what such a proxy costs, not what one should be.

@@ -13,7 +13,7 @@ Services: TypeAlias = Sequence[Sequence[network.Address]]
 
 
 ONE_ENDPOINT: Final = frozenset({"connect", "request", "bulk", "latency"})
-"""Scenarios that anything can take part in that leads to one endpoint."""
+"""Scenarios that need one endpoint only: every subject can take part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A started subject: a frontend per Service, and the process to weigh.
+    """A started subject: a frontend per Service, and the process to measure.
 
     `process` is None when nothing of ours stands in between. `change` puts other endpoints
     behind the last Service while it runs; None when the subject cannot do that.
@@ -64,14 +64,14 @@ class Subject(Protocol):
     def name(self) -> str: ...
 
     def measures(self, scenario: str) -> bool:
-        """Whether the scenario says something about it.
+        """Whether the subject takes part in the scenario.
 
         The part of faults that is called "churn" needs `Running.change`.
         """
         ...
 
     def start(self, services: Services, place: Place) -> contextlib.AbstractContextManager[Running]:
-        """Run a fresh one; it and its children are gone when the context ends.
+        """Start a fresh one; it and its children are ended with the context.
 
         Raises KproxyError when it does not come up.
         """
