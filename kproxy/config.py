@@ -309,6 +309,25 @@ class Config:
         settings.Whole(1024, 1024**4, "bytes"),
         "Bytes of one list taken from an API server.",
     )
+    bpf: bool = settings.setting(
+        True,  # noqa: FBT003  # a default
+        settings.Switch(),
+        "Let the local portal load a BPF program that gives all TCP ports to one listening socket; "
+        "without it each port has one.",
+    )
+    service_cluster_ip_range: tuple[_Network, ...] = settings.setting(
+        (),
+        settings.Each(
+            _Cidr(is_strict=False), lambda lists: tuple(itertools.chain.from_iterable(lists))
+        ),
+        "Networks of this cluster's ClusterIPs, for which the local portal makes one route each "
+        "instead of one for each address; repeatable. As the API server's flag.",
+    )
+    cleanup: bool = settings.setting(
+        False,  # noqa: FBT003  # a default
+        settings.Switch(),
+        "Remove what an earlier life of the local portal left on this host, and exit.",
+    )
     external_ip_cidrs: tuple[_Network, ...] = settings.setting(
         (),
         settings.Each(_Cidr(), lambda lists: tuple(itertools.chain.from_iterable(lists))),

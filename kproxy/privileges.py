@@ -1,8 +1,9 @@
 """What a proxy may do beyond ordinary users: give up all that it does not need.
 
 Started as root, a process has all capabilities. The loopback portal needs one, to listen on ports
-below 1024. The others go, for this process and all that it starts (the bounding set), and no
-program that it starts gains any (no_new_privs). The user stays root: files of root stay readable.
+below 1024; the local portal needs more. The others go, for this process and all that it starts (the
+bounding set), and no program that it starts gains any (no_new_privs). The user stays root: files of
+root stay readable.
 
 Capabilities belong to threads: call this before there is a second one.
 """
@@ -27,10 +28,18 @@ class Capability(IntEnum):
 
     DAC_READ_SEARCH = 2
     NET_BIND_SERVICE = 10
+    NET_ADMIN = 12
+    BPF = 39
 
 
 LOOPBACK_PORTAL = frozenset({Capability.NET_BIND_SERVICE})
 """What the loopback portal needs."""
+
+LOCAL_PORTAL = LOOPBACK_PORTAL | {Capability.NET_ADMIN}
+"""What the local portal needs: it makes routes."""
+
+LOCAL_PORTAL_WITH_BPF = LOCAL_PORTAL | {Capability.BPF}
+"""The same where it may load a program for sk_lookup."""
 
 
 class _Header(ctypes.Structure):

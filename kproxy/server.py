@@ -212,6 +212,8 @@ def make_portal(cfg: config.Config) -> portal.Portal:
         cluster=cfg.cluster_cidr,
         reserved=frozenset([api_server] if api_server else ()),
         allow_loopback=cfg.allow_loopback_endpoints,
+        service_networks=cfg.service_cluster_ip_range,
+        may_use_bpf=cfg.bpf,
     )
     return registry.make(cfg.portal, settings)
 

@@ -1,6 +1,7 @@
 """`kproxy run`: the command line and the environment into a Config, and serve."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -9,9 +10,15 @@ from kproxy import config, privileges, process, settings
 from kproxy.cli import event_loop
 from kproxy.cli.parse import kube_proxy, options
 from kproxy.ops import log
+from kproxy.portal.portal import PortalName
 
 _ROWS = settings.table(config.Config)
-(_OOM_SCORE,) = (row for row in _ROWS if row.attribute == "oom_score_adj")
+_EARLY = {
+    row.attribute: row
+    for row in _ROWS
+    if row.attribute in ("oom_score_adj", "portal", "bpf", "cleanup")
+}
+"""Settings that count before the others can be read."""
 
 _log = log.get_logger(__name__)
 
@@ -44,14 +51,22 @@ def run(invocation: typer.Context, **flags: settings.Given) -> None:
     """
     process.check_open_files()
     # Capabilities belong to threads: give them up while there is one, and later threads have none.
-    (score,) = settings.read([_OOM_SCORE], flags, os.environ)
-    notes = [] if score.value is None else [process.adjust_oom_score(score.value)]
+    early = {
+        each.setting.attribute: each.value
+        for each in settings.read(list(_EARLY.values()), flags, os.environ)
+    }
+    score = early["oom_score_adj"]
+    notes = [] if score is None else [process.adjust_oom_score(score)]
+    if early["cleanup"]:
+        _clean_up()
+        return
+    needed = _needed(early["portal"], may_use_bpf=early["bpf"])
     reading = privileges.Capability.DAC_READ_SEARCH
-    privileges.limit_to(privileges.LOOPBACK_PORTAL, here=[reading])
+    privileges.limit_to(needed, here=[reading])
     chosen = config.load(flags, os.environ)
     foreign = privileges.unreadable(config.files(chosen, os.environ))
     if foreign is None:
-        privileges.limit_to(privileges.LOOPBACK_PORTAL)
+        privileges.limit_to(needed)
     else:
         notes.append(
             f"kproxy keeps the right to read every file, for {foreign} belongs to another user: "
@@ -69,3 +84,19 @@ def run(invocation: typer.Context, **flags: settings.Given) -> None:
         event_loop.run(server.serve(chosen, lambda: writer.dropped))
     finally:
         writer.close()
+
+
+def _needed(name: PortalName, *, may_use_bpf: bool) -> Iterable[privileges.Capability]:
+    """What a portal needs beyond ordinary users' rights."""
+    if name is PortalName.LOOPBACK:
+        return privileges.LOOPBACK_PORTAL
+    return privileges.LOCAL_PORTAL_WITH_BPF if may_use_bpf else privileges.LOCAL_PORTAL
+
+
+def _clean_up() -> None:
+    """Remove what the local portal of an earlier life left. Raises KproxyError."""
+    privileges.limit_to(privileges.LOCAL_PORTAL)
+    from kproxy.portal.local import local  # noqa: PLC0415  # only this needs it
+
+    removed = local.clean_up()
+    typer.echo(f"{removed} routes removed" if removed != 1 else "1 route removed")

@@ -31,7 +31,8 @@ _SK_MEMINFO_DROPS = 8
 """Where include/uapi/linux/sock_diag.h has the drops among SO_MEMINFO's 32-bit numbers."""
 _DATAGRAM_BUFFER = 1 << 20
 """Bytes that may wait at a front socket; the kernel grants no more than net.core.rmem_max."""
-_IPV6_FREEBIND = 78
+IPV6_FREEBIND = 78
+"""A socket option: bind an address that is only routed to this host (include/uapi/linux/in6.h)."""
 _MTU_DISCOVER = {
     _socket.AF_INET: (_socket.IPPROTO_IP, 10),
     _socket.AF_INET6: (_socket.IPPROTO_IPV6, 23),
@@ -170,13 +171,15 @@ class Kernel:
         One that `is_deaf` drops all clients, until a `door.Door` is asked to admit some.
 
         Every option that accepted sockets inherit is set here, once, instead of on each of them:
-        no Nagle delay, urgent data in line, keepalive, and on loopback no pacing.
+        no Nagle delay, urgent data in line, keepalive, and on loopback no pacing. An IPv6 address
+        need only be routed to this host.
         """
         family = _socket.AF_INET6 if ":" in address.address else _socket.AF_INET
         sock = _socket.socket(family, STREAM, 0)
         try:
             if family == _socket.AF_INET6:
                 sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(_socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
             sock.setsockopt(_SOL_SOCKET, _socket.SO_REUSEADDR, 1)
             sock.setsockopt(_SOL_SOCKET, _socket.SO_OOBINLINE, 1)
             send_at_once(sock)
@@ -219,7 +222,7 @@ class Kernel:
         try:
             if family == _socket.AF_INET6:
                 sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
-                sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+                sock.setsockopt(_socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
             sock.setsockopt(_SOL_SOCKET, _socket.SO_RCVBUF, _DATAGRAM_BUFFER)
             _fragment_freely(sock, family)
             if admitted is not None:

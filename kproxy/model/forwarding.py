@@ -202,6 +202,10 @@ class SetNear:
     networks: tuple[str, ...] = ()
 
 
+ListenOn: TypeAlias = addresses.SocketAddress
+"""Where the clients of a frontend come."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpenFrontend:
     """Listen for connections to `frontend` of `name`, whose backends are set.
@@ -213,7 +217,7 @@ class OpenFrontend:
     name: names.ServicePortName
     frontend: Frontend
     address: PortalAddress
-    listen_on: addresses.SocketAddress
+    listen_on: ListenOn
     admitted: Admission = None
 
 

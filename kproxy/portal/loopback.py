@@ -15,15 +15,13 @@ Service's:
   127/8 are served if the operator allows loopback addresses, as for a simulated cluster.
 """
 
-import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
 from kproxy import errors
 from kproxy.model import addresses, forwarding, names
-from kproxy.model.kinds import endpoint_rules
-from kproxy.portal import portal
+from kproxy.portal import portal, refusals
 
 PORT_SHIFT = 10000
 _NODE_ADDRESS = "127.0.0.1"
@@ -40,10 +38,8 @@ class LoopbackPortal:
     def __init__(self, shift_below: int, settings: portal.Settings | None = None) -> None:
         settings = settings or portal.Settings()
         self._shift_below = shift_below
-        self._external_ips = settings.external_ips
         self._reserved = settings.reserved
-        self._allow_loopback = settings.allow_loopback
-        self._reserved_hosts = frozenset(each.address for each in settings.reserved)
+        self._refusals = refusals.Refusals(settings)
         self.node = portal.Node((_NODE_ADDRESS,))
         """127.0.0.1, and no client counts as near: all are on this host, and stand for others."""
 
@@ -51,6 +47,11 @@ class LoopbackPortal:
     def for_this_process(cls, settings: portal.Settings) -> Self:
         """One that knows which ports this process may bind."""
         return cls(first_bindable_port(), settings)
+
+    @property
+    def description(self) -> str:
+        """Its name."""
+        return portal.PortalName.LOOPBACK
 
     @property
     def families(self) -> frozenset[addresses.Family]:
@@ -77,6 +78,15 @@ class LoopbackPortal:
                 f"{bound} is the address of the API server: give the Service another one"
             )
         return forwarding.PortalAddress(*bound, frontend.protocol)
+
+    @property
+    def listeners(self) -> Mapping[str, int]:
+        """None: every frontend has its own."""
+        return {}
+
+    def shares(self, address: forwarding.PortalAddress) -> bool:  # noqa: ARG002
+        """Never."""
+        return False
 
     def acquire(
         self,
@@ -110,7 +120,7 @@ class LoopbackPortal:
                 )
             return addresses.SocketAddress(address, port)
         if kind is not _KINDS.CLUSTER_IP:
-            self._check_external(kind, address)
+            self._refusals.check_external(kind, address)
         # As text: admission has checked it.
         _, dot, rest = address.partition(".")
         if not dot:
@@ -129,31 +139,6 @@ class LoopbackPortal:
                 "give the Service another address"
             )
         return addresses.SocketAddress(f"127.{rest}", port)
-
-    def _check_external(self, kind: forwarding.FrontendKind, text: str) -> None:
-        """Refuse an address from outside the cluster that its author may not have chosen."""
-        address = ipaddress.ip_address(text)
-        if kind is _KINDS.EXTERNAL_IP and not any(address in each for each in self._external_ips):
-            raise errors.PortalRefusedError(
-                f"external IP {text} is not in --external-ip-cidrs, which says which ones are "
-                f"served; add {text}/{address.max_prefixlen} to serve it"
-            )
-        parsed = addresses.parse(text)
-        use = parsed.use if parsed else "unreadable"
-        if use is addresses.Use.LOOPBACK and not self._allow_loopback:
-            raise errors.PortalRefusedError(
-                f"{text} is {use}, which cannot be reached from outside: give the Service another "
-                f"address, or run with {endpoint_rules.ALLOW_LOOPBACK_FLAG}"
-            )
-        if use not in (addresses.Use.ORDINARY, addresses.Use.LOOPBACK):
-            raise errors.PortalRefusedError(
-                f"{text} is {use}, which cannot be reached from outside: "
-                "give the Service another address"
-            )
-        if text in self._reserved_hosts:
-            raise errors.PortalRefusedError(
-                f"{text} is the address of the API server: give the Service another one"
-            )
 
 
 def first_bindable_port(proc: Path = Path("/proc")) -> int:

@@ -5,10 +5,13 @@ listen on (`acquire`), and takes it back (`release`). The data plane makes the s
 several worker processes each needs a listening socket of its own. So `acquire` returns plain data,
 which can cross a process boundary: the address to listen on.
 
+A portal that can give the clients of many frontends to one listening socket makes that socket
+itself (`listeners`), and `acquire` returns its name.
+
 Implementations are named in `portal.registry`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
@@ -23,6 +26,7 @@ class PortalName(StrEnum):
     """Values of --portal."""
 
     LOOPBACK = "loopback"
+    LOCAL = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,8 @@ class Settings:
     `external_ips` are the external IPs that may be served. `node_ports` says where node ports are.
     `cluster` are the networks of the pods of this cluster, whose clients are near. `reserved` are
     addresses that no Service gets: those of the API server. A load balancer's address in 127/8, as
-    the simulated cluster gives them, needs `allow_loopback`.
+    the simulated cluster gives them, needs `allow_loopback`. ClusterIPs come from
+    `service_networks`, if these are known. `may_use_bpf`: programs may be loaded into the kernel.
     """
 
     external_ips: tuple[Network, ...] = ()
@@ -52,6 +57,8 @@ class Settings:
     cluster: tuple[Network, ...] = ()
     reserved: frozenset[addresses.SocketAddress] = frozenset()
     allow_loopback: bool = False
+    service_networks: tuple[Network, ...] = ()
+    may_use_bpf: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,10 @@ class Node:
 
 class Portal(Protocol):
     """One way to make virtual addresses connectable. A proxy has one, for all its frontends."""
+
+    @property
+    def description(self) -> str:
+        """Its name, and the way it took where there are several, for people."""
 
     @property
     def families(self) -> frozenset[addresses.Family]:
@@ -97,9 +108,19 @@ class Portal(Protocol):
         for an address that this portal cannot serve, PortalRefusedError for one that it must not.
         """
 
+    @property
+    def listeners(self) -> Mapping[str, int]:
+        """The listening sockets that frontends share: their descriptors, by name.
+
+        They stay the portal's; a data plane gets them once, after `recover`.
+        """
+
+    def shares(self, address: forwarding.PortalAddress, /) -> bool:
+        """Whether `address` will share a listening socket, and so costs no descriptor."""
+
     def acquire(
         self, address: forwarding.PortalAddress, admitted: forwarding.Admission, /
-    ) -> addresses.SocketAddress:
+    ) -> forwarding.ListenOn:
         """Make `address` ready, and return what the data plane is to listen on.
 
         The data plane is asked to drop what `admitted` leaves out; a portal that can do so earlier

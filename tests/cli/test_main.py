@@ -307,7 +307,7 @@ def test_help_of_run_names_every_flag_in_full_and_its_default(folder: Path) -> N
         "--healthz-bind-address",
         "--metrics-bind-address",
         "--namespace NS",
-        "--portal <loopback>",
+        "--portal <loopback|local>",
         "--strategy <round-robin|random|least-connections|power-of-two|source-hash>",
         "--hostname-override NAME",
         "--allow-loopback-endpoints",

@@ -141,7 +141,6 @@ _FALSE = ("false", "f", "0", "False", "FALSE", "F")
 """As Go's `strconv.ParseBool` reads them."""
 
 _ENDINGS = {
-    "cleanup": "nothing to clean up: kproxy leaves nothing behind in the kernel",
     "version": f"kproxy {kproxy.__version__}",
     "init-only": "nothing to prepare: kproxy run needs no step as root before it",
 }

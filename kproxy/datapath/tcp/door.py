@@ -91,6 +91,7 @@ class Door:
         try:
             if ipv6:
                 hole.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
+                hole.setsockopt(_socket.IPPROTO_IPV6, syscalls.IPV6_FREEBIND, 1)
             hole.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
             hole.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)
             admission.set_deaf(hole, self._family, is_deaf=True)

@@ -86,7 +86,8 @@ def test_a_flag_that_means_nothing_here_is_passed_over_with_one_sentence(flags: 
         (["--metrics-port=1"], ["--metrics-bind-address", "127.0.0.1:1"]),
         (["--allow-loopback-endpoints=true"], ["--allow-loopback-endpoints"]),
         (["--verbose=False"], ["--no-verbose"]),
-        (["--cleanup=false"], []),
+        (["--cleanup=false"], ["--no-cleanup"]),
+        (["--cleanup=true"], ["--cleanup"]),
     ],
     ids=lambda words: " ".join(words)[:40],
 )
@@ -94,7 +95,7 @@ def test_a_flag_that_means_something_is_translated(flags: list[str], ours: list[
     assert translate(*flags) == kube_proxy.Translated(ours, [])
 
 
-@pytest.mark.parametrize("flag", ["--cleanup", "--cleanup=true", "--init-only", "--version=raw"])
+@pytest.mark.parametrize("flag", ["--init-only", "--version=raw"])
 def test_what_kube_proxy_does_before_it_serves_is_done_at_once(flag: str) -> None:
     assert translate(flag, "--feature-gates", "A=true").ending is not None
 

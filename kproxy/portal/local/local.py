@@ -1,0 +1,242 @@
+"""The local portal: Services at their real addresses, without netfilter.
+
+`routes` makes the addresses this host's own. Then there are two ways:
+
+- the fast one: a BPF program gives the clients of all TCP frontends to one listening socket for
+  each family (`sk_lookup`). It needs CAP_BPF beside CAP_NET_ADMIN;
+- the plain one: a listening socket for each frontend.
+
+UDP frontends have a socket each on both: a socket must be bound to an address to answer from it.
+
+An address of this host itself is never taken from a server that listens there: the plain way meets
+its socket, and the fast one looks for it. Addresses that no Service may have are refused, see
+`refusals`.
+"""
+
+import contextlib
+import errno
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator, Mapping
+
+import structlog
+
+from kproxy import errors
+from kproxy.model import addresses, forwarding, names
+from kproxy.portal import node_addresses, portal, refusals
+from kproxy.portal.local import kube_proxy, only_one, routes
+
+_log = structlog.get_logger(__name__)
+
+_KINDS = forwarding.FrontendKind
+
+
+class LocalPortal:
+    """Serves frontends where they are. Satisfies `portal.Portal`.
+
+    Owns a netlink socket, routes, and what follows the addresses of the node. Raises KproxyError if
+    the kernel cannot be asked.
+    """
+
+    def __init__(self, settings: portal.Settings) -> None:
+        self._settings = settings
+        self._refusals = refusals.Refusals(settings)
+        self._reading = node_addresses.Reading(())
+        self._node = node_addresses.NodeAddresses(
+            settings.node_ports, settings.cluster, reader=self._read
+        )
+        with _explained():
+            self._routes = routes.Routes(settings.service_networks)
+        self._only = only_one.OnlyOne()
+        self._families = frozenset(_families())
+
+    @property
+    def description(self) -> str:
+        """The portal, and the way it took."""
+        return f"{portal.PortalName.LOCAL} (a socket per port)"
+
+    @property
+    def families(self) -> frozenset[addresses.Family]:
+        """Those of which this host has loopback addresses."""
+        return self._families
+
+    @property
+    def protocols(self) -> frozenset[names.Protocol]:
+        """TCP and UDP."""
+        return frozenset({names.Protocol.TCP, names.Protocol.UDP})
+
+    @property
+    def node(self) -> portal.Node:
+        """See `portal.Portal`."""
+        return self._node.node
+
+    def follow(self, on_change: Callable[[], None]) -> None:
+        """See `portal.Portal`. The routes follow too."""
+
+        def look() -> None:
+            try:
+                self._follow_host()
+            except OSError as error:
+                _log.error("cannot change routes", reason=errors.reason(error))
+            on_change()
+
+        self._node.follow(look)
+
+    def locate(self, frontend: forwarding.Frontend) -> forwarding.PortalAddress:
+        """Where it says itself.
+
+        Raises PortalUnavailableError for a family that this host or node does not have.
+        Raises PortalRefusedError for an address that must not be served.
+        """
+        address, family = frontend.address, frontend.family
+        if family not in self._families:
+            raise errors.PortalUnavailableError(
+                f"this host has no {family}: enable it (sysctl net.ipv6.conf.lo.disable_ipv6)"
+            )
+        if frontend.kind is _KINDS.NODE_PORT:
+            if not address:
+                raise errors.PortalUnavailableError(
+                    f"this node has no {family} address that --nodeport-addresses allows"
+                )
+        elif frontend.kind is _KINDS.CLUSTER_IP:
+            self._refusals.check_use(address, allow_loopback=self._settings.allow_loopback)
+            self._refusals.check_api_server(address)
+        else:
+            self._refusals.check_external(frontend.kind, address)
+        found = forwarding.PortalAddress(address, frontend.port, frontend.protocol)
+        if found.socket_address in self._settings.reserved:
+            self._refusals.check_api_server(address)
+        if frontend.kind is not _KINDS.NODE_PORT and _is_of_servers(address):
+            raise errors.PortalRefusedError(
+                f"{address} is kept for this host's own servers: give the Service another address"
+            )
+        return found
+
+    @property
+    def listeners(self) -> Mapping[str, int]:
+        """See `portal.Portal`."""
+        return {}
+
+    def shares(self, address: forwarding.PortalAddress) -> bool:  # noqa: ARG002
+        """See `portal.Portal`."""
+        return False
+
+    def acquire(
+        self,
+        address: forwarding.PortalAddress,
+        admitted: forwarding.Admission,  # noqa: ARG002
+    ) -> forwarding.ListenOn:
+        """See `portal.Portal`."""
+        self._routes.hold(address.address)
+        return address.socket_address
+
+    def admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:
+        """See `portal.Portal`."""
+
+    def release(self, address: forwarding.PortalAddress) -> None:
+        """See `portal.Portal`."""
+        try:
+            self._routes.let_go(address.address)
+        except OSError as error:
+            _log.error(
+                "cannot remove a route", address=address.address, reason=errors.reason(error)
+            )
+
+    def recover(self) -> None:
+        """Remove the routes of an earlier life, and make those of the service networks.
+
+        Raises KproxyError without CAP_NET_ADMIN, and where another kproxy has this portal.
+        """
+        self._only.take()
+        with _explained():
+            removed = self._routes.sweep()
+            self._follow_host()
+        if removed:
+            _log.info("removed routes that an earlier kproxy left", routes=removed)
+        for each in self._settings.reserved:
+            if self._routes.covers(each.address):
+                _log.warning(
+                    "the API server's address is in --service-cluster-ip-range: kproxy reaches it "
+                    "through another service proxy only; name the server by another address",
+                    address=str(each),
+                )
+        self._report_kube_proxy()
+
+    def close(self) -> None:
+        """Remove the routes."""
+        self._node.close()
+        try:
+            self._routes.close()
+        except OSError as error:
+            _log.error("cannot remove routes", reason=errors.reason(error))
+        self._only.give_back()
+
+    def _read(self) -> node_addresses.Reading:
+        self._reading = node_addresses.read()
+        return self._reading
+
+    def _follow_host(self) -> None:
+        """Let the routes know the addresses of this host. Raises OSError."""
+        self._routes.follow(self._reading.local, _client_address(self._reading))
+
+    def _report_kube_proxy(self) -> None:
+        found = kube_proxy.traces()
+        if found:
+            _log.warning(
+                "a kube-proxy runs here, or left its rules: it may answer for Services before "
+                "kproxy does; stop it, and remove its rules with kube-proxy --cleanup",
+                found=found,
+            )
+
+
+def clean_up() -> int:
+    """Remove the routes that an earlier life left, and nothing else; returns how many.
+
+    Raises KproxyError without CAP_NET_ADMIN, and while a kproxy has this portal.
+    """
+    only = only_one.OnlyOne()
+    only.take()
+    try:
+        with _explained(), contextlib.closing(routes.Routes()) as found:
+            return found.sweep()
+    finally:
+        only.give_back()
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Make an error of the kernel one for users."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise errors.KproxyError(
+                "--portal local needs the capability CAP_NET_ADMIN, to add routes: run kproxy as "
+                "root or with it, or use --portal loopback, which needs none"
+            ) from None
+        raise errors.KproxyError(
+            f"--portal local cannot change the routes of this host: {errors.reason(error)}; "
+            "use --portal loopback, which needs none"
+        ) from None
+
+
+def _families() -> Iterator[addresses.Family]:
+    """The address families of this host."""
+    yield addresses.Family.IPV4
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        yield addresses.Family.IPV6
+
+
+def _client_address(reading: node_addresses.Reading) -> str:
+    """The IPv4 address that this host's own clients are to connect from; "" if there is none."""
+    local = [ipaddress.ip_address(each) for each in reading.local]
+    ordinary = [str(each) for each in local if each.version == 4 and not each.is_loopback]
+    loopback = [str(each) for each in local if each.version == 4 and each.is_loopback]
+    primary = [each for each in reading.primary if each in ordinary]
+    return next(iter((*primary, *ordinary, *loopback)), "")
+
+
+def _is_of_servers(address: str) -> bool:
+    """Whether this host's own servers listen there by custom."""
+    return address.startswith("127.0.0.") or address == "::1"

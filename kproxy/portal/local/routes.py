@@ -1,0 +1,227 @@
+"""Local routes: they make this host take packets in that are sent to virtual addresses.
+
+A route of type `local` on the loopback device makes every address of a network this host's own
+(AnyIP): clients here reach it, and packets that others send here are taken in. Each route carries a
+protocol number of kproxy's own, as routing daemons' routes carry theirs, so that those of an
+earlier life are recognised and removed, and nobody else's ever are: the kernel compares the number
+again when a route is removed.
+
+On IPv4 the kernel would let a client on this host connect *from* the virtual address itself. A
+preferred source, an address of the node, makes it a client of the node, as it is with kube-proxy.
+
+Messages are made and read by pyroute2; the socket is our own, because pyroute2's runs an event
+loop, which cannot be done inside another one. No other module imports pyroute2: it takes 0.3 s.
+"""
+
+import errno
+import ipaddress
+import os
+import socket
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from kproxy.portal import portal
+
+PROTOCOL = 75
+"""`proto 75` in `ip route show table local`: unused in iproute2's and systemd's lists."""
+
+_LOOPBACK_DEVICE = 1
+"""The index of `lo`, in every network namespace."""
+
+# include/uapi/linux/netlink.h, rtnetlink.h
+_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
+_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_REPLACE, _EXCLUSIVE, _CREATE = 0x100, 0x200, 0x400
+_ERROR, _DONE = 2, 3
+_TABLE_LOCAL = 255
+_TYPE_LOCAL = 2
+_SCOPE_HOST = 254
+_HEADER = struct.Struct("=IHHII")
+_CODE = struct.Struct("=i")
+
+_NOTHING_THERE = frozenset({errno.ESRCH, errno.ENOENT})
+
+
+class Routes:
+    """The routes of one portal: those of `networks` from `open` on, others as they are needed.
+
+    Owns a netlink socket. `close` removes the routes, and nothing but them.
+    """
+
+    def __init__(self, networks: Iterable[portal.Network] = ()) -> None:
+        """Raises OSError when there are no netlink sockets."""
+        self._networks = tuple(networks)
+        self._held: Counter[str] = Counter()
+        self._ours: set[portal.Network] = set()
+        self._source = ""
+        self._host: frozenset[str] = frozenset()
+        self._number = 0
+        self._kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._kernel.settimeout(5.0)
+        self._kernel.bind((0, 0))
+        # Without it the kernel does not filter what it lists: a router has a million routes.
+        self._kernel.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+
+    def sweep(self) -> int:
+        """Remove every route with kproxy's protocol number; returns how many there were.
+
+        Raises OSError: EPERM without CAP_NET_ADMIN, whether there are any or not.
+        """
+        self._ask(_RTM_DELROUTE, ipaddress.ip_network("192.0.2.0/32"))
+        removed = 0
+        for family in (socket.AF_INET, socket.AF_INET6):
+            while found := list(self._list(family)):  # one that changes meanwhile may be left out
+                for network in found:
+                    self._ask(_RTM_DELROUTE, network)
+                removed += len(found)
+        return removed
+
+    def follow(self, host: Iterable[str], source: str) -> None:
+        """What has to be known of this host: its own addresses, which need no route, and the IPv4
+        address from which its clients are to connect, "" for none.
+
+        Makes the routes so, those of the networks among them. Raises OSError.
+        """
+        self._host = frozenset(host)
+        flag = _EXCLUSIVE if source == self._source else _REPLACE
+        self._source = source
+        wanted = set(self._networks)
+        wanted.update(ipaddress.ip_network(each) for each in self._held if self._needs_route(each))
+        for network in sorted(self._ours - wanted, key=str):
+            self._remove(network)
+        for network in sorted(wanted, key=str):
+            if network not in self._ours:
+                self._add(network)
+            else:
+                # A preferred source that leaves may take routes along (fib_sync_down_addr).
+                self._put(network, flag)
+
+    def covers(self, address: str) -> bool:
+        """Whether a network that is always routed contains `address`."""
+        found = ipaddress.ip_address(address)
+        return any(found in each for each in self._networks)
+
+    def hold(self, address: str) -> None:
+        """Let `address` be this host's own for one frontend more. Raises OSError."""
+        if not self._held[address] and self._needs_route(address):
+            self._add(ipaddress.ip_network(address))
+        self._held[address] += 1
+
+    def let_go(self, address: str) -> None:
+        """One frontend less is at `address`. Raises OSError."""
+        self._held[address] -= 1
+        if self._held[address] <= 0:
+            del self._held[address]
+            network = ipaddress.ip_network(address)
+            if network in self._ours and network not in self._networks:
+                self._remove(network)
+
+    def close(self) -> None:
+        """Remove the routes. Raises OSError after it has tried all of them."""
+        failure: OSError | None = None
+        for network in sorted(self._ours, key=str):
+            try:
+                self._remove(network)
+            except OSError as error:
+                failure = error
+        self._held.clear()
+        self._kernel.close()
+        if failure is not None:
+            raise failure
+
+    def _needs_route(self, address: str) -> bool:
+        is_host = address in self._host or ipaddress.ip_address(address).is_loopback
+        return not is_host and not self.covers(address)
+
+    def _add(self, network: portal.Network) -> None:
+        if self._put(network, _EXCLUSIVE):
+            self._ours.add(network)
+
+    def _put(self, network: portal.Network, flag: int) -> bool:
+        """Make one route; False if another program's makes the network local already."""
+        number = self._ask(_RTM_NEWROUTE, network, _CREATE | flag, self._source)
+        if number == errno.EINVAL and self._source:  # the address has gone; `follow` comes soon
+            number = self._ask(_RTM_NEWROUTE, network, _CREATE | flag, "")
+        if number == errno.EEXIST:
+            return False
+        if number:
+            raise OSError(number, f"cannot add a local route for {network}: {os.strerror(number)}")
+        return True
+
+    def _remove(self, network: portal.Network) -> None:
+        self._ours.discard(network)
+        self._ask(_RTM_DELROUTE, network)
+
+    def _ask(self, kind: int, network: portal.Network, flags: int = 0, source: str = "") -> int:
+        """Carry out one request; the error's number, 0 if there is none.
+
+        That there is nothing to remove is none. Raises OSError for EPERM.
+        """
+        message = self._message(kind, network.version == 6, flags | _ACK)
+        message["dst_len"] = network.prefixlen
+        message["type"] = _TYPE_LOCAL
+        message["scope"] = _SCOPE_HOST if network.version == 4 else 0
+        attributes = [
+            ("RTA_DST", str(network.network_address)),
+            ("RTA_OIF", _LOOPBACK_DEVICE),
+        ]
+        if source and network.version == 4:
+            attributes.append(("RTA_PREFSRC", source))
+        message["attrs"] = attributes
+        number = 0
+        for kind_of_answer, body in self._answers(message):
+            if kind_of_answer == _ERROR:
+                number = -_CODE.unpack_from(body)[0]
+        if number == errno.EPERM:
+            raise OSError(number, os.strerror(number))
+        return 0 if kind == _RTM_DELROUTE and number in _NOTHING_THERE else number
+
+    def _list(self, family: int) -> Iterator[portal.Network]:
+        """The local routes with kproxy's protocol number."""
+        message = self._message(_RTM_GETROUTE, family == socket.AF_INET6, _DUMP)
+        for kind, body in self._answers(message):
+            if kind != _RTM_NEWROUTE:
+                continue
+            found = rtmsg(_HEADER.pack(_HEADER.size + len(body), kind, 0, 0, 0) + body)
+            found.decode()
+            if (found["proto"], found["table"], found["type"]) != (
+                PROTOCOL,
+                _TABLE_LOCAL,
+                _TYPE_LOCAL,
+            ):
+                continue
+            anywhere = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104
+            start = found.get_attr("RTA_DST") or anywhere
+            yield ipaddress.ip_network(f"{start}/{found['dst_len']}")
+
+    def _message(self, kind: int, is_ipv6: bool, flags: int) -> rtmsg:  # noqa: FBT001
+        message = rtmsg()
+        self._number += 1
+        message["header"]["type"] = kind
+        message["header"]["flags"] = _REQUEST | flags
+        message["header"]["sequence_number"] = self._number
+        message["family"] = socket.AF_INET6 if is_ipv6 else socket.AF_INET
+        message["table"] = _TABLE_LOCAL
+        message["proto"] = PROTOCOL
+        return message
+
+    def _answers(self, message: rtmsg) -> Iterator[tuple[int, bytes]]:
+        """Send a request; the kind and the body of each answer up to the last. Raises OSError."""
+        message.encode()
+        self._kernel.send(message.data)
+        while True:
+            data = self._kernel.recv(1 << 17)
+            at = 0
+            while at + _HEADER.size <= len(data):
+                length, kind, _, number, _ = _HEADER.unpack_from(data, at)
+                body = data[at + _HEADER.size : at + length]
+                at += max(length + 3 & ~3, _HEADER.size)
+                if number != self._number:  # the answer to a request that was given up
+                    continue
+                yield kind, body
+                if kind in (_ERROR, _DONE):
+                    return

@@ -1,0 +1,144 @@
+"""Local routes: made, followed and removed, and never anybody else's.
+
+Read with `ip`, which knows nothing of kproxy. The process is in a network namespace of its own.
+"""
+
+import ipaddress
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from kproxy.portal.local import routes
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make routes"),
+]
+NODE = "192.0.2.10"
+SERVICES = ipaddress.ip_network("10.96.0.0/16")
+SERVICES_V6 = ipaddress.ip_network("fd00:10:96::/112")
+
+
+@pytest.fixture
+def node() -> Iterator[None]:
+    """This host has the address of a node."""
+    ip("address", "add", f"{NODE}/32", "dev", "lo")
+    yield
+    subprocess.run(["ip", "address", "del", f"{NODE}/32", "dev", "lo"], check=False)
+
+
+@pytest.fixture
+def made(node: None) -> Iterator[routes.Routes]:
+    found = routes.Routes([SERVICES, SERVICES_V6])
+    found.follow([NODE, "127.0.0.1"], NODE)
+    yield found
+    found.close()
+
+
+def ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+
+def local_routes(protocol: int | str = routes.PROTOCOL) -> set[str]:
+    """The destinations of the local routes that `ip` shows."""
+    listed = [
+        line.split()[1]
+        for family in ("-4", "-6")
+        for line in ip(family, "route", "show", "table", "local", "proto", str(protocol)).split(
+            "\n"
+        )
+        if line.startswith("local ")
+    ]
+    return set(listed)
+
+
+def test_networks_have_a_route_each_until_the_end(node: None) -> None:
+    made = routes.Routes([SERVICES, SERVICES_V6])
+    assert local_routes() == set()
+
+    made.follow([NODE], NODE)
+
+    assert local_routes() == {"10.96.0.0/16", "fd00:10:96::/112"}
+    assert f"src {NODE}" in ip("route", "show", "table", "local", "10.96.0.0/16")
+    made.close()
+    assert local_routes() == set()
+
+
+def test_an_address_outside_has_a_route_as_long_as_a_frontend_is_there(
+    made: routes.Routes,
+) -> None:
+    before = local_routes()
+    for _ in range(2):
+        made.hold("203.0.113.7")
+        made.hold("fd01::7")
+    assert local_routes() - before == {"203.0.113.7", "fd01::7"}
+
+    made.let_go("203.0.113.7")
+    assert "203.0.113.7" in local_routes()
+    made.let_go("203.0.113.7")
+
+    assert local_routes() - before == {"fd01::7"}
+
+
+@pytest.mark.parametrize("address", ["10.96.0.10", "fd00:10:96::a", NODE, "127.0.0.1", "127.9.9.9"])
+def test_an_address_that_is_local_anyway_gets_no_route(made: routes.Routes, address: str) -> None:
+    before = local_routes()
+    made.hold(address)
+    assert local_routes() == before
+    made.let_go(address)
+    assert local_routes() == before
+
+
+def test_routes_survive_the_address_that_clients_connect_from(made: routes.Routes) -> None:
+    made.hold("203.0.113.7")
+    before = local_routes()
+
+    ip("address", "del", f"{NODE}/32", "dev", "lo")
+    ip("route", "del", "local", "10.96.0.0/16", "dev", "lo")  # as kernels do in other tables
+    made.follow(["127.0.0.1"], "127.0.0.1")
+
+    assert local_routes() == before
+    assert "src 127.0.0.1" in ip("route", "show", "table", "local", "203.0.113.7")
+
+
+def test_an_address_that_leaves_the_host_gets_a_route(made: routes.Routes) -> None:
+    made.hold(NODE)
+    ip("address", "del", f"{NODE}/32", "dev", "lo")
+
+    made.follow(["127.0.0.1"], "127.0.0.1")
+
+    assert NODE in local_routes()
+
+
+def test_what_an_earlier_life_left_is_swept_and_nothing_else(made: routes.Routes) -> None:
+    made.hold("203.0.113.7")
+    others = [("10.98.0.0/16", "42"), ("203.0.113.8", "4"), ("fd02::/112", "16")]
+    for network, protocol in others:
+        ip("route", "add", "local", network, "dev", "lo", "proto", protocol)
+    ip("route", "add", "203.0.113.9", "dev", "lo", "proto", str(routes.PROTOCOL))
+    kernels = local_routes("kernel")
+
+    after = routes.Routes()
+    assert after.sweep() == 3
+    assert after.sweep() == 0
+    after.close()
+
+    assert local_routes() == set()
+    assert local_routes("kernel") == kernels
+    for network, protocol in others:
+        assert network in local_routes(protocol)
+        ip("route", "del", "local", network, "dev", "lo", "proto", protocol)
+    assert "203.0.113.9" in ip("route", "show", "proto", str(routes.PROTOCOL))
+    ip("route", "del", "203.0.113.9", "dev", "lo")
+
+
+def test_a_route_of_another_program_is_used_and_left(made: routes.Routes) -> None:
+    ip("route", "add", "local", "203.0.113.8", "dev", "lo", "proto", "42")
+
+    made.hold("203.0.113.8")
+    made.let_go("203.0.113.8")
+
+    assert local_routes("42") == {"203.0.113.8"}
+    ip("route", "del", "local", "203.0.113.8", "dev", "lo", "proto", "42")
