@@ -14,7 +14,7 @@ over the wire here (route_localnet), as they would a real ClusterIP.
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kproxy import errors
@@ -42,7 +42,7 @@ def check_possible() -> None:
 
 def company(subjects: Sequence[subject.Subject]) -> list[subject.Subject]:
     """The subjects, and the kernel's two kinds of rules."""
-    return [*subjects, Iptables(), Nftables()]
+    return [*subjects, *NETFILTER]
 
 
 @contextlib.contextmanager
@@ -125,64 +125,6 @@ def _command(argv: list[str], stdin: str = "") -> None:
         raise errors.KproxyError(f"{' '.join(argv[-6:])} failed: {printed[0]}")
 
 
-@dataclass(frozen=True, slots=True)
-class Iptables:
-    """DNAT by rules of the shape that kube-proxy's iptables mode writes."""
-
-    name: str = "iptables"
-
-    def measures(self, scenario: str) -> bool:
-        """One endpoint behind an address that the rules forward."""
-        return scenario in subject.ONE_ENDPOINT
-
-    @contextlib.contextmanager
-    def start(
-        self,
-        services: subject.Services,
-        place: subject.Place,  # noqa: ARG002 (the protocol)
-    ) -> Iterator[subject.Running]:
-        """Load the rules on their own node; they are flushed at the end."""
-        node, host = f"node-{self.name}", _VIRTUAL_HOSTS[self.name]
-        _inside(node, "iptables-restore", stdin=iptables_rules(host, services[0]))
-        try:
-            yield subject.Running((network.Address(host, _PORT),))
-        finally:
-            _inside(node, "iptables-restore", stdin="*nat\nCOMMIT\n")
-
-    def version(self) -> str:
-        """That of the program that loads the rules. Raises KproxyError if it is not installed."""
-        return processes.first_line(processes.find_program("iptables", "iptables"), "--version")
-
-
-@dataclass(frozen=True, slots=True)
-class Nftables:
-    """DNAT by a verdict map and a random number, as in kube-proxy's nftables mode."""
-
-    name: str = "nftables"
-
-    def measures(self, scenario: str) -> bool:
-        """One endpoint behind an address that the rules forward."""
-        return scenario in subject.ONE_ENDPOINT
-
-    @contextlib.contextmanager
-    def start(
-        self,
-        services: subject.Services,
-        place: subject.Place,  # noqa: ARG002 (the protocol)
-    ) -> Iterator[subject.Running]:
-        """Load the rules on their own node; they are flushed at the end."""
-        node, host = f"node-{self.name}", _VIRTUAL_HOSTS[self.name]
-        _inside(node, "nft", "-f", "-", stdin=nftables_rules(host, services[0]))
-        try:
-            yield subject.Running((network.Address(host, _PORT),))
-        finally:
-            _inside(node, "nft", "flush", "ruleset")
-
-    def version(self) -> str:
-        """That of the program that loads the rules. Raises KproxyError if it is not installed."""
-        return processes.first_line(processes.find_program("nft", "nftables"), "--version")
-
-
 def iptables_rules(host: str, endpoints: Sequence[network.Address]) -> str:
     """One Service, as kube-proxy 1.20 writes it for iptables-restore (KUBE-SVC, KUBE-SEP)."""
     chains = [f"{_SEP}{index:X}" for index in range(len(endpoints))]
@@ -223,3 +165,62 @@ def nftables_rules(host: str, endpoints: Sequence[network.Address]) -> str:
   }}
 }}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Netfilter:
+    """DNAT by rules that `program` loads; `package` is the Debian package that has it.
+
+    `rules` makes them for an address and its endpoints. The command `load` takes them on standard
+    input, and `flush` removes them.
+    """
+
+    name: str
+    program: str
+    package: str
+    rules: Callable[[str, Sequence[network.Address]], str]
+    load: Sequence[str]
+    flush: Sequence[str]
+
+    def measures(self, scenario: str) -> bool:
+        """One endpoint behind an address that the rules forward."""
+        return scenario in subject.ONE_ENDPOINT
+
+    @contextlib.contextmanager
+    def start(
+        self,
+        services: subject.Services,
+        place: subject.Place,  # noqa: ARG002 (the protocol)
+    ) -> Iterator[subject.Running]:
+        """Load the rules on their own node; they are flushed at the end."""
+        node, host = f"node-{self.name}", _VIRTUAL_HOSTS[self.name]
+        _inside(node, *self.load, stdin=self.rules(host, services[0]))
+        try:
+            yield subject.Running((network.Address(host, _PORT),))
+        finally:
+            _inside(node, *self.flush)
+
+    def version(self) -> str:
+        """That of the program that loads the rules. Raises KproxyError if it is not installed."""
+        return processes.first_line(processes.find_program(self.program, self.package), "--version")
+
+
+NETFILTER = (
+    Netfilter(
+        name="iptables",
+        program="iptables",
+        package="iptables",
+        rules=iptables_rules,
+        load=["iptables-restore"],
+        flush=["iptables", "-t", "nat", "-F"],
+    ),
+    Netfilter(
+        name="nftables",
+        program="nft",
+        package="nftables",
+        rules=nftables_rules,
+        load=["nft", "-f", "-"],
+        flush=["nft", "flush", "ruleset"],
+    ),
+)
+"""Rules as kube-proxy writes them in its iptables mode and in its nftables mode."""

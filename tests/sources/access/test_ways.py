@@ -123,18 +123,31 @@ async def test_a_kubeconfig_that_cannot_be_used_changes_nothing(lab: Lab, conten
             await ask(asking)
 
 
+class Rotating:
+    """A server whose certificate, its own authority, is replaced, as is the file of clients."""
+
+    def __init__(self, folder: Path) -> None:
+        self._old, self._new = (tls.certificate(folder, name) for name in ("old", "new"))
+        self.authority = folder / "ca.crt"
+        self.authority.write_bytes(self._old[0].read_bytes())
+        self.context = tls.server(*self._old)
+
+    def rotate(self) -> None:
+        self.context.load_cert_chain(*self._new)
+        self.authority.write_bytes(self._new[0].read_bytes())
+
+    def access(self, url: str) -> kubeconfig.ClusterAccess:
+        """The kubeconfig names the file, and stays the same."""
+        return kubeconfig.ClusterAccess(url, "c", authority=self.authority)
+
+
 async def test_an_authority_that_is_replaced_on_disk_is_read_again(lab: Lab) -> None:
-    """The kubeconfig names its file, and is the same as before."""
-    old, new = (tls.certificate(lab.folder, name) for name in ("old", "new"))
-    authority = lab.folder / "ca.crt"
-    authority.write_bytes(old[0].read_bytes())
-    context = tls.server(*old)
-    async with fake_api.serving(fake_api.FakeApi(), context) as api:
-        access = kubeconfig.ClusterAccess(api.url, "c", authority=authority)
+    server = Rotating(lab.folder)
+    async with fake_api.serving(fake_api.FakeApi(), server.context) as api:
+        access = server.access(api.url)
         async with client.Client(access, environment={}) as asking:
             await ask(asking)
-        context.load_cert_chain(*new)
-        authority.write_bytes(new[0].read_bytes())
+        server.rotate()
         async with client.Client(access, environment={}) as asking:
             with pytest.raises(client.RequestError, match="certificate is not valid"):
                 await ask(asking)
@@ -142,18 +155,15 @@ async def test_an_authority_that_is_replaced_on_disk_is_read_again(lab: Lab) -> 
 
 
 async def test_renewing_reads_an_authority_again_before_it_fails(lab: Lab) -> None:
-    old, new = (tls.certificate(lab.folder, name) for name in ("old", "new"))
-    authority = lab.folder / "ca.crt"
-    authority.write_bytes(old[0].read_bytes())
-    context = tls.server(*old)
-    async with fake_api.serving(fake_api.FakeApi(), context) as api:
-        access = kubeconfig.ClusterAccess(api.url, "c", authority=authority)
-        async with client.Client(access, environment={}) as asking:
-            await ask(asking)
-            context.load_cert_chain(*new)
-            authority.write_bytes(new[0].read_bytes())
-            asking.renew()
-            await ask(asking)
-            authority.write_text("being replaced")
-            asking.renew()
-            await ask(asking)
+    server = Rotating(lab.folder)
+    async with (
+        fake_api.serving(fake_api.FakeApi(), server.context) as api,
+        client.Client(server.access(api.url), environment={}) as asking,
+    ):
+        await ask(asking)
+        server.rotate()
+        asking.renew()
+        await ask(asking)
+        server.authority.write_text("being replaced")
+        asking.renew()
+        await ask(asking)
