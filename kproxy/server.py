@@ -11,6 +11,7 @@
 """  # noqa: E501  # a picture
 
 import gc
+import time
 from asyncio import TaskGroup
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ import structlog
 from kproxy import config, events, lifecycle, process, ready_file, turns
 from kproxy.datapath import data_path
 from kproxy.model import names
-from kproxy.ops import health, surface
+from kproxy.ops import health, node_health, surface
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed, status
 from kproxy.plane import in_process, plane
@@ -47,9 +48,12 @@ class Server:
         self._plane = make_plane(cfg, self.feed)
         self._portal = make_portal(cfg)
         self._syncs = health.SyncRecord()
+        self._node_health = node_health.NodeHealth(
+            self._plane, lambda: self._syncs.is_ready, self.feed, time.monotonic
+        )
         self._reconciler = reconciler.Reconciler(
             self._source,
-            self._plane,
+            self._node_health,
             options(cfg, self._portal, self._plane.protocols),
             self._syncs,
             namespaces=cfg.namespaces,
@@ -93,14 +97,17 @@ class Server:
             self._portal.follow(self._reconciler.look_again)
             async with TaskGroup() as group:
                 watched = group.create_task(self._surface.run(), name="ops")
+                asked = group.create_task(self._node_health.run(), name="health checks")
                 await self._follow()
                 drained = self._shutdown.drain(self._plane, self._grace_period)
                 await self._shutdown.fail_with(drained)
                 watched.cancel()
+                asked.cancel()
             if self._shutdown.failure is not None:
                 raise self._shutdown.failure
         finally:
             self._surface.close()
+            self._node_health.close()
             self._plane.close()
             self._portal.close()
             self._announcement.close()

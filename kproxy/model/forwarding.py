@@ -21,6 +21,8 @@ class FrontendKind(StrEnum):
     NODE_PORT = "node-port"
     EXTERNAL_IP = "external-ip"
     LOAD_BALANCER = "load-balancer"
+    HEALTH_CHECK = "health-check"
+    """Where load balancers ask whether this node has endpoints; no connection is passed on."""
 
 
 class Scope(StrEnum):
@@ -165,6 +167,8 @@ class Rule:
         kube-proxy refuses where there is no endpoint at all, and drops where only the Local policy
         excludes them (docs/behaviour.md rows 25 to 28).
         """
+        if frontend.kind is FrontendKind.HEALTH_CHECK:
+            return FrontendState.BOUND
         if self.backends(frontend.scope, frontend.family):
             return FrontendState.BOUND
         if self.backends(Scope.CLUSTER, frontend.family):
@@ -260,7 +264,20 @@ class Bar:
     owner: str
 
 
-Message = SetBackends | SetNear | OpenFrontend | Admit | CloseFrontend | Forget | Bar
+@dataclass(frozen=True, slots=True)
+class SetLocalEndpoints:
+    """How many addresses of ready endpoints of the Service of `name` are on this node.
+
+    It is what frontends of the kind HEALTH_CHECK say. A data plane ignores it.
+    """
+
+    name: names.ServicePortName
+    counts: tuple[tuple[addresses.Family, int], ...]
+
+
+Message = (
+    SetLocalEndpoints | SetBackends | SetNear | OpenFrontend | Admit | CloseFrontend | Forget | Bar
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ in 127/8, and any user who may edit a Service can write another Service's addres
 `externalIPs`. One claim wins and is served. The winner does not depend on the order in which the
 claims came, so a random history of changes ends where a fresh start does (docs/faults.md S10):
 
-1. by kind: a ClusterIP before a node port, before a load balancer's address, before an external
-   IP. The API server and the load balancer's controller choose the first three; an external IP is
-   the wish of the Service's author, and must not take another Service's address (CVE-2020-8554);
+1. by kind: a ClusterIP before a node port or a health check's, before a load balancer's address,
+   before an external IP. The API server and the load balancer's controller choose all but the
+   last; an external IP is the wish of the Service's author, and must not take another Service's
+   address (CVE-2020-8554);
 2. the oldest Service;
 3. by namespace, Service name, port name.
 """
@@ -22,6 +23,7 @@ _KINDS = forwarding.FrontendKind
 _RANK = {
     _KINDS.CLUSTER_IP: 0,
     _KINDS.NODE_PORT: 1,
+    _KINDS.HEALTH_CHECK: 1,
     _KINDS.LOAD_BALANCER: 2,
     _KINDS.EXTERNAL_IP: 3,
 }

@@ -33,7 +33,7 @@ from typing import TypeAlias
 
 import structlog
 
-from kproxy.model import forwarding, names, steps
+from kproxy.model import addresses, forwarding, names, steps
 from kproxy.plane import plane as planes
 from kproxy.portal import budget, claims
 from kproxy.reconcile import collisions, frontend_book, rules
@@ -111,6 +111,7 @@ class _Plan:
     narrow: deque[forwarding.Admit] = field(default_factory=deque)
     set_backends: deque[forwarding.SetBackends] = field(default_factory=deque)
     widen: deque[forwarding.Admit] = field(default_factory=deque)
+    tell: deque[forwarding.SetLocalEndpoints] = field(default_factory=deque)
     open: deque[tuple[forwarding.PortalAddress, claims.Claim]] = field(default_factory=deque)
     forget: deque[names.ServicePortName] = field(default_factory=deque)
 
@@ -244,9 +245,10 @@ class Proxier:
         """Carry out the effects. If a bug raises, the remaining ones stay in `plan`."""
         while plan.close:
             self._retrying.discard(plan.close[0])
-            if self._book.close(plan.close[0]):
+            claim = self._book.claim(plan.close[0])
+            if claim is not None and self._book.close(plan.close[0]):
                 self._plane.send(forwarding.CloseFrontend(plan.close[0]))
-                self._portal.release(plan.close[0])
+                self._release(plan.close[0], claim)
             plan.close.popleft()
             yield
         yield from self._admit(plan.narrow)
@@ -255,6 +257,10 @@ class Proxier:
             plan.set_backends.popleft()
             yield
         yield from self._admit(plan.widen)
+        while plan.tell:
+            self._plane.send(plan.tell[0])
+            plan.tell.popleft()
+            yield
         while plan.open:
             self._open_frontend(*plan.open[0])
             plan.open.popleft()
@@ -324,6 +330,9 @@ class Proxier:
             now = _backends(self._entries.get(message.name))
             if now is not None:
                 plan.set_backends.append(now)
+        for told in left.tell:
+            if (known := _local_endpoints(self._entries.get(told.name))) is not None:
+                plan.tell.append(forwarding.SetLocalEndpoints(told.name, known))
         plan.forget.extend(name for name in left.forget if name not in self._entries)
         touched: _TouchedAddresses = {}
         for service in (yield from steps.sorted_in_steps(dirty, tuple)):
@@ -464,6 +473,9 @@ class Proxier:
             plan.forget.append(name)
         elif after is not None and before != after:
             plan.set_backends.append(after)
+        counts = _local_endpoints(new)
+        if counts is not None and counts != _local_endpoints(old):
+            plan.tell.append(forwarding.SetLocalEndpoints(name, counts))
 
     def _touch(self, address: forwarding.PortalAddress, touched: _TouchedAddresses) -> _Touched:
         """The change of `address`, before any of its claims is changed."""
@@ -475,7 +487,7 @@ class Proxier:
     def _open_frontend(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
         """Ask for `address`; `_hear` is called with what becomes of it."""
         try:
-            listen_on = self._portal.acquire(address, claim.admitted)
+            listen_on = self._acquire(address, claim)
         except OSError as error:
             reason = error.strerror or str(error)
             self._retrying.discard(address)
@@ -491,10 +503,23 @@ class Proxier:
             )
         except Exception:
             self._book.unask(address)
-            self._portal.release(address)
+            self._release(address, claim)
             raise
         finally:
             self._is_sending = False
+
+    def _acquire(
+        self, address: forwarding.PortalAddress, claim: claims.Claim
+    ) -> addresses.SocketAddress:
+        """What to listen on. Raises OSError."""
+        if claim.frontend.kind is forwarding.FrontendKind.HEALTH_CHECK:
+            return address.socket_address  # an address of the node, which needs no portal
+        return self._portal.acquire(address, claim.admitted)
+
+    def _release(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
+        """Give back what was acquired."""
+        if claim.frontend.kind is not forwarding.FrontendKind.HEALTH_CHECK:
+            self._portal.release(address)
 
     def _admit(self, changed: deque[forwarding.Admit]) -> Generator[None, None, None]:
         """Change whose connections open frontends take."""
@@ -514,7 +539,7 @@ class Proxier:
         was_retried = report.address in self._retrying
         self._retrying.discard(report.address)
         if change.reason:
-            self._portal.release(report.address)
+            self._release(report.address, change.claim)
             _report_failure(report.address, change)
         if self._is_sending:
             return  # the sync that asked goes on with it
@@ -603,6 +628,10 @@ def _who_is_dropped(plan: _PortPlan, place: _Place) -> str:
 def _are_same(one: _Snapshot, other: _Snapshot) -> bool:
     """Whether two snapshots are of the very same objects: comparing large ones takes long."""
     return len(one) == len(other) and all(map(operator.is_, one, other))
+
+
+def _local_endpoints(entry: _Entry | None) -> tuple[tuple[addresses.Family, int], ...] | None:
+    return entry.plan.local_endpoints if entry is not None else None
 
 
 def _backends(entry: _Entry | None) -> forwarding.SetBackends | None:

@@ -17,7 +17,7 @@ from kproxy import errors
 from kproxy.model import addresses, forwarding, lifetimes, names, steps
 from kproxy.model.kinds import endpoints, load_balancer_rules, service_kind, services
 from kproxy.portal import budget, portal
-from kproxy.reconcile import absence, source_ranges
+from kproxy.reconcile import absence, health_checks, source_ranges
 
 DEFAULT_MAX_PORTS = 4096
 DEFAULT_MAX_ENDPOINTS = 100_000
@@ -100,6 +100,9 @@ class PortPlan:
     loops: frozenset[addresses.SocketAddress] = frozenset()
     absent: tuple[tuple[Side, str], ...] = ()
     unused: int = 0
+    local_endpoints: tuple[tuple[addresses.Family, int], ...] | None = None
+    """Addresses of ready endpoints on this node, over all ports of the Service, by family; None
+    unless this port has the Service's health check."""
 
     def why_absent(self, frontend: forwarding.Frontend) -> str:
         """Why no endpoint can be used for `frontend`."""
@@ -152,12 +155,15 @@ def plans_for(
             yield
     shares = budget.Shares(counted, options.bounds.endpoints)
     rooms = _rooms(service, served, options)
+    counting = health_checks.Counting(options.node)
     for port, demand, room in zip(served, demands, rooms, strict=True):
         share = shares.next(demand)
         name = names.ServicePortName(service.name, port.name, port.protocol)
         frontends, places = _places(service, port, room, options)
         groups = joined.pop((port.name, port.protocol), ())
         found = yield from endpoints.merged_in_steps(groups or ((),))
+        if service.health_check_node_port:
+            yield from counting.add_in_steps(found)
         chosen = yield from endpoints.chosen_in_steps(
             found,
             options.node,
@@ -176,7 +182,25 @@ def plans_for(
             unused=sum(max(len(each.cluster) - share, 0) for each in chosen.families.values()),
         )
         yield
+    if served and service.health_check_node_port:
+        first = names.ServicePortName(service.name, served[0].name, served[0].protocol)
+        plans[first] = _with_health_check(service, plans[first], counting, options)
     return plans
+
+
+def _with_health_check(
+    service: services.Service, plan: PortPlan, counting: health_checks.Counting, options: Options
+) -> PortPlan:
+    """The plan of the Service's first port, with the places where its health is asked."""
+    more = tuple(health_checks.frontends(service, _node_addresses(service, options.portal.node)))
+    rule = replace(plan.rule, frontends=(*plan.rule.frontends, *more))
+    places = tuple(_place(each, options.portal) for each in more)
+    return replace(
+        plan,
+        rule=rule,
+        places=(*plan.places, *places),
+        local_endpoints=counting.counts(),
+    )
 
 
 def _pools(chosen: endpoints.Chosen, most: int) -> Iterator[forwarding.Pool]:
@@ -322,8 +346,11 @@ def _beyond(frontend: forwarding.Frontend, count: int, limit: int) -> Place:
 
 
 def _place(frontend: forwarding.Frontend, through: portal.Portal) -> Place:
+    at = frontend
+    if frontend.kind is forwarding.FrontendKind.HEALTH_CHECK:
+        at = replace(frontend, kind=forwarding.FrontendKind.NODE_PORT)
     try:
-        return Place(frontend, through.locate(frontend))
+        return Place(frontend, through.locate(at))
     except errors.PortalRefusedError as error:
         return Place(frontend, None, forwarding.FrontendState.REFUSED, str(error))
     except errors.PortalUnavailableError as error:

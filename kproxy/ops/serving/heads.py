@@ -159,12 +159,14 @@ def _words(text: str) -> list[str]:
 
 
 def write_answer(status: int, headers: Mapping[str, str]) -> bytes:
-    """The head of an answer, with the date."""
+    """The head of an answer, with the date. The length comes last, as in Go's answers."""
+    last = [f"{name}: {value}" for name, value in headers.items() if name == "Content-Length"]
     lines = [
         f"HTTP/1.1 {int(status)} {HTTPStatus(status).phrase}",
-        *(f"{name}: {value}" for name, value in headers.items()),
+        *(f"{name}: {value}" for name, value in headers.items() if name != "Content-Length"),
         "X-Content-Type-Options: nosniff",
         f"Date: {_date(time.gmtime())}",
+        *last,
     ]
     return "\r\n".join(lines).encode("latin-1", "replace") + END
 

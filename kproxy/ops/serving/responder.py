@@ -58,11 +58,13 @@ _scratch = bytearray(16 * 1024)
 class Site:
     """What a server serves: a handler for each path.
 
-    `admits` decides about a new connection; one that it rejects is answered with 403.
+    `default` is for all other paths; without one they are answered with 404. `admits` decides about
+    a new connection; one that it rejects is answered with 403.
     """
 
     routes: Mapping[str, Handler]
     admits: Callable[[socket.socket], bool] = lambda _sock: True
+    default: Handler | None = None
 
 
 class Listener:
@@ -107,7 +109,9 @@ class Listener:
             await asyncio.sleep(RETRY)
             self.bind()
         async with asyncio.TaskGroup() as group:
-            await _serve(self._bound.socket, self._make_site(), group)
+            room = Room()
+            async with serving(self._bound.socket, self._make_site(), group, room):
+                await room.keep_tidy()
 
     def close(self) -> None:
         """Stop listening, and leave nothing behind."""
@@ -116,43 +120,75 @@ class Listener:
             self._bound = None
 
 
-async def _serve(sock: socket.socket, site: Site, group: asyncio.TaskGroup) -> None:
-    """Serve until cancelled. Answers are tasks of `group`."""
+class Room:
+    """The connections that one server has, or several share: at most `most`, by age."""
+
+    def __init__(self, most: int = MAX_CONNECTIONS) -> None:
+        self._most = most
+        self._present: dict[_Connection, None] = {}
+
+    def add(self, connection: "_Connection") -> None:
+        """Make room for a new one: end the oldest one whose answer is not endless."""
+        if len(self._present) >= self._most:
+            oldest = next((each for each in self._present if not each.is_endless), None)
+            (oldest or next(iter(self._present))).cut()
+        self._present[connection] = None
+
+    def remove(self, connection: "_Connection") -> None:
+        """`connection` has ended."""
+        self._present.pop(connection, None)
+
+    def of(self, site: Site) -> "list[_Connection]":
+        """Those to one site."""
+        return [each for each in self._present if each.site is site]
+
+    async def keep_tidy(self) -> None:
+        """Every `PATIENCE` seconds, until cancelled: ask connections that were there last time to
+        end, then cut them."""
+        seen: set[_Connection] = set()
+        asked: set[_Connection] = set()
+        while True:
+            await asyncio.sleep(PATIENCE)
+            present = {each for each in self._present if not each.is_endless}
+            for connection in present & asked:
+                connection.cut()
+            asked = (present & seen) - asked
+            for connection in asked:
+                connection.ask_to_end()
+            seen = present
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    sock: socket.socket, site: Site, group: asyncio.TaskGroup, room: Room
+) -> AsyncGenerator[asyncio.Server, None]:
+    """Serve a site at a listening socket. Answers are tasks of `group`.
+
+    Closing the server that this gives closes the socket at once. At the end, requests that are
+    under way have a second to be answered. `room.keep_tidy` must run beside it.
+    """
     loop = asyncio.get_running_loop()
-    peers: dict[_Connection, None] = {}
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
     listen = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-    listening = await listen(lambda: _Connection(peers, site, group), sock=sock)
+    listening = await listen(lambda: _Connection(room, site, group), sock=sock, start_serving=False)
     try:
-        await _end_the_old(peers)
+        await listening.start_serving()
+        yield listening
     finally:
         listening.close()
-        for each in list(peers):
+        for each in room.of(site):
             each.ask_to_end()
-        tasks = {each.task for each in peers if each.task is not None and not each.is_endless}
+        tasks = {
+            each.task for each in room.of(site) if each.task is not None and not each.is_endless
+        }
         if tasks:
             await asyncio.wait(tasks, timeout=_SHUTDOWN)
-        for each in list(peers):
+        for each in room.of(site):
             each.cut()
 
 
-async def _end_the_old(peers: "dict[_Connection, None]") -> None:
-    """Every `PATIENCE` seconds: ask connections that were there last time to end, then cut them."""
-    seen: set[_Connection] = set()
-    asked: set[_Connection] = set()
-    while True:
-        await asyncio.sleep(PATIENCE)
-        present = {each for each in peers if not each.is_endless}
-        for connection in present & asked:
-            connection.cut()
-        asked = (present & seen) - asked
-        for connection in asked:
-            connection.ask_to_end()
-        seen = present
-
-
 class _Connection(asyncio.BufferedProtocol):
-    """One connection of a server; `peers` are all of them, by age.
+    """One connection of a server, in a room of its own or one that it shares.
 
     It reads a head, has the request answered by a task, and reads on when that is done. After a
     refusal it ends: the answer is followed by FIN, and what still comes is thrown away.
@@ -166,18 +202,16 @@ class _Connection(asyncio.BufferedProtocol):
         "_is_asked_to_end",
         "_is_over",
         "_passed_over",
-        "_peers",
-        "_site",
+        "_room",
         "_transport",
         "is_endless",
+        "site",
         "task",
     )
 
-    def __init__(
-        self, peers: "dict[_Connection, None]", site: Site, group: asyncio.TaskGroup
-    ) -> None:
-        self._peers = peers
-        self._site = site
+    def __init__(self, room: Room, site: Site, group: asyncio.TaskGroup) -> None:
+        self._room = room
+        self.site = site
         self._group = group
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray(heads.MAX_HEAD)
@@ -194,14 +228,11 @@ class _Connection(asyncio.BufferedProtocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Make room for this connection: end the oldest one whose answer is not endless."""
+        """Take a place in the room, which may end an older connection."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(_SEND_BUFFER)
-        if len(self._peers) >= MAX_CONNECTIONS:
-            oldest = next((each for each in self._peers if not each.is_endless), None)
-            (oldest or next(iter(self._peers))).cut()
-        self._peers[self] = None
-        if not self._site.admits(transport.get_extra_info("socket")):
+        self._room.add(self)
+        if not self.site.admits(transport.get_extra_info("socket")):
             self._refuse(HTTPStatus.FORBIDDEN, "this proxy belongs to another user")
 
     def get_buffer(self, _sizehint: int) -> memoryview:
@@ -270,7 +301,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def _forget(self) -> None:
-        self._peers.pop(self, None)
+        self._room.remove(self)
 
     # Reading.
 
@@ -345,7 +376,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     async def _found(self, request: heads.Request) -> answers.Answer:
-        handler = self._site.routes.get(request.path)
+        handler = self.site.routes.get(request.path, self.site.default)
         if handler is None:
             return answers.sentence(HTTPStatus.NOT_FOUND, "404: not found")
         try:
