@@ -148,6 +148,17 @@ class ServiceChanged(Fact, frozen=True, gc=False):
     change: str
 
 
+class ConnectionsMoved(Fact, frozen=True, gc=False):
+    """Endpoints of a service port were removed, and `count` connections to them are ended for that.
+
+    `action` is "drain" (at a quiet moment, later by a reset) or "reset".
+    """
+
+    service: str
+    action: str
+    count: int
+
+
 class WatchLost(Fact, frozen=True, gc=False):
     """`resource` cannot be read any more; what is known of it goes on being served."""
 

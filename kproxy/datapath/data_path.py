@@ -14,7 +14,17 @@ from pathlib import Path
 
 from kproxy import errors, events, metrics
 from kproxy.datapath import episodes, poller, splice, syscalls
-from kproxy.datapath.tcp import connection, dial, halfclose, intake, listener, probe, sharing, sweep
+from kproxy.datapath.tcp import (
+    connection,
+    dial,
+    halfclose,
+    intake,
+    lifespan,
+    listener,
+    probe,
+    sharing,
+    sweep,
+)
 from kproxy.datapath.udp import flow, front, path, table
 from kproxy.datapath.udp import target as udp_target
 from kproxy.model import addresses, forwarding, names
@@ -189,6 +199,7 @@ class DataPath:
         if self._limits.proxy_protocol_from:
             is_listed = addresses.holder(self._limits.proxy_protocol_from)
             self._intake = intake.Intake(self._shared, self._dialer, is_listed)
+        self._keeper = lifespan.Keeper(self._shared)
         self._sweep = sweep.Sweep(
             self._shared,
             half_closed_timeout=self._limits.half_closed_timeout,
@@ -202,6 +213,7 @@ class DataPath:
     def tell(self, feed: events.Feed) -> None:
         """Publish facts about connections to `feed`, while it has a subscription."""
         feed.follow(self._give_feed)
+        self._keeper.feed = feed
 
     def _give_feed(self, feed: events.Feed | None) -> None:
         self._shared.feed = feed
@@ -357,6 +369,7 @@ class DataPath:
         if self._udp is not None:
             self._udp.close()
         self._sweep.close()
+        self._keeper.close()
         self._dialer.close()
         if self._intake is not None:
             self._intake.close()
@@ -364,6 +377,11 @@ class DataPath:
         self._shared.episodes.close()
         self._poller.close()
         self._pipes.close()
+
+    @property
+    def lifetimes(self) -> lifespan.Keeper:
+        """What limits the lifetimes of connections."""
+        return self._keeper
 
     def connection_views(
         self, is_asked_for: Callable[[names.ServicePortName], bool] = lambda _: True
@@ -384,7 +402,7 @@ class DataPath:
                     backend=conn.backend,
                     bytes_from_client=conn.client.total,
                     bytes_from_backend=conn.server.total if conn.server else 0,
-                    state=conn.state,
+                    state=self._keeper.state(conn),
                     age=self._poller.now - conn.accepted_at,
                 )
 

@@ -294,6 +294,12 @@ def unanswered_for(sock: StreamSocket) -> float:
     return int.from_bytes(info[56:60], sys.byteorder) / 1000
 
 
+def silent_for(sock: StreamSocket) -> int:
+    """Milliseconds since a peer last sent data, or since it connected (`tcpi_last_data_recv`)."""
+    info = sock.getsockopt(_IPPROTO_TCP, _socket.TCP_INFO, 56)
+    return int.from_bytes(info[52:56], sys.byteorder)
+
+
 def is_local(address: str) -> bool:
     """Whether an IP address is one of this host's. Sends nothing.
 

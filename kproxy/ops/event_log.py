@@ -121,6 +121,13 @@ def _write(fact: events.Fact) -> None:
             )
         case events.EndpointReleased(_, endpoint):
             _log.debug("endpoint answers again", endpoint=_text(endpoint))
+        case events.ConnectionsMoved(_, service, action, count):
+            _log.debug(
+                "connections to removed endpoints are ended",
+                service=service,
+                action=action,
+                count=count,
+            )
         case events.EndpointsChanged(_, service, added, removed, count, left_out):
             _log.debug(
                 "endpoints changed",

@@ -69,7 +69,7 @@ class ServicePortState:
         self._near = near
         self.loads = loads.Loads()
         self._targets: dict[tuple[forwarding.Scope, addresses.Family, bool], connection.Target] = {}
-        self.terms = connection.Terms()
+        self.terms = connection.Terms(str(name))
         self._follow_policy(policy)
 
         def make(scope: forwarding.Scope) -> balancer.ServicePortBalancer:
@@ -327,6 +327,7 @@ class InProcessPlane:
                 state = self._ports.pop(name)
                 for each in state.balancers.values():
                     each.close()
+                self._path.lifetimes.part(state.terms)
                 self._tell_service(name, "removed")
             case forwarding.Bar(address, owner):
                 self._box.bar(address, owner)
@@ -353,6 +354,11 @@ class InProcessPlane:
         wanted = yield from _united(*(pool.backends for pool in message.pools))
         if message.name.protocol is names.Protocol.UDP:
             self._path.note_change()
+        lifetime = message.policy.lifetime
+        present = wanted
+        if lifetime.is_limited and message.spared:
+            present = yield from _united(wanted, message.spared)
+        self._path.lifetimes.follow(state.terms, lifetime, present)
         yield from self._tell_endpoints(message.name, before, wanted)
         state.counters.keep_endpoints(wanted)
 

@@ -38,14 +38,28 @@ class Loads(Protocol):
         """A connection is dialled to `backend`. `held` is what this gave at its dial before."""
 
 
+class Roll(Protocol):
+    """Knows the connections of a service port whose lifetimes are limited."""
+
+    def enter(self, conn: "Connection", /) -> None:
+        """A connection has reached its backend."""
+
+    def leave(self, conn: "Connection", /) -> None:
+        """A connection has ended; it may not have entered."""
+
+
 class Terms:
     """What a Service asks for its connections. The targets of a service port share one."""
 
-    __slots__ = ("build_header",)
+    __slots__ = ("build_header", "name", "roll")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        """The service port, as logs and facts show it."""
         self.build_header: Callable[[proxy_protocol.Ends], bytes] | None = None
         """Makes the PROXY header that goes before the client's bytes; None: there is none."""
+        self.roll: Roll | None = None
+        """Set while lifetimes are limited."""
 
 
 class Target:
@@ -66,7 +80,7 @@ class Target:
         self.picker = picker
         self.loads: Loads | None = None
         """Set while the picker goes by the number of connections."""
-        self.terms = terms or Terms()
+        self.terms = terms or Terms(self.text)
         self.counters = counters or metrics.ServicePortCounters(halfclose.REASONS)
 
 
@@ -287,6 +301,9 @@ class Connection:
         counters = self.target.counters
         counters.active -= 1
         counters.ended[reason] += 1
+        roll = self.target.terms.roll
+        if roll is not None:
+            roll.leave(self)
         if self.load is not None:
             self.load.leave()
         client = self.client

@@ -360,6 +360,9 @@ class Dialer:
             conn.make_prompt()
             client.pump()
             client.settle()
+        roll = conn.target.terms.roll
+        if roll is not None and conn.is_open:
+            roll.enter(conn)
 
     def _wait(
         self,

@@ -186,6 +186,15 @@ class Leg(direction.Direction):
         if self.peer is not None:
             self.conn.shared.poller.resume_later(self)
 
+    def end_here(self) -> None:
+        """Pass on an end of this direction that its source has not sent.
+
+        The caller has found it idle. What the source sends from now on goes nowhere.
+        """
+        self.eof = True
+        self.pump()
+        self.settle()
+
     def wait_writable(self) -> None:
         """The socket is full: nothing is written to it until its EPOLLOUT edge."""
         self.blocked = True
