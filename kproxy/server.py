@@ -226,7 +226,9 @@ def make_portal(cfg: config.Config) -> portal.Portal:
 
 
 def options(
-    cfg: config.Config, through: portal.Portal, protocols: frozenset[names.Protocol]
+    cfg: config.Config,
+    through: portal.Portal,
+    protocols: frozenset[names.Protocol] = in_process.PROTOCOLS,
 ) -> rules.Options:
     """How Services become rules, for a data plane of these `protocols`."""
     bounds = rules.Bounds(ports=cfg.max_ports_per_service, endpoints=cfg.max_endpoints_per_service)

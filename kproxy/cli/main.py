@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "run": "Serve Services on virtual ClusterIPs.",
     "get": "Show what a running proxy is doing.",
+    "explain": "Say what a client of a Service would meet, and why.",
     "describe": "Show everything a running proxy knows of a Service.",
     "status": "Show the state of a running proxy.",
     "simulate": "Run a simulated cluster, for kubectl and for the proxy.",

@@ -75,6 +75,18 @@ class SocketAddress(NamedTuple):
         )
 
 
+def parse_socket_address(text: str) -> SocketAddress | None:
+    """The address and port that `text` spells as "10.0.0.1:80" or "[fd00::1]:80", or None."""
+    host, colon, port = text.rpartition(":")
+    address = parse(host.removeprefix("[").removesuffix("]"))
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    if address is None or not port.isdecimal() or not 0 < int(port) < 65536:
+        return None
+    if is_bracketed is not (":" in host):
+        return None
+    return SocketAddress(address.text, int(port)) if colon else None
+
+
 LONGEST_TEXT = len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255")
 
 

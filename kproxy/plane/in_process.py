@@ -27,6 +27,9 @@ _Side: TypeAlias = tuple[forwarding.Scope, addresses.Family]
 
 _Picker: TypeAlias = balancer.ServicePortBalancer | near.NearPicker
 
+PROTOCOLS = frozenset({names.Protocol.TCP, names.Protocol.UDP})
+"""The transport protocols that the data path forwards."""
+
 _SHOWN = 5
 """Endpoints that one line in the log names."""
 
@@ -194,7 +197,7 @@ class InProcessPlane:
     @property
     def protocols(self) -> frozenset[names.Protocol]:
         """See `plane.DataPlane`."""
-        return frozenset({names.Protocol.TCP, names.Protocol.UDP})
+        return PROTOCOLS
 
     @property
     def max_listeners(self) -> int:

@@ -176,6 +176,11 @@ class Proxier:
         return self._book.has_failures or bool(self._retrying)
 
     @property
+    def options(self) -> rules.Options:
+        """What is the same for all Services."""
+        return self._options
+
+    @property
     def budget(self) -> budget.Budget:
         """The budget of listeners, to read."""
         return self._budget

@@ -31,12 +31,13 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 class ServicePort(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """`spec.ports[]`. targetPort is the endpoints controller's business (row 5)."""
+    """`spec.ports[]`. targetPort is the endpoints controller's business (row 5), and is shown."""
 
     port: int | None = None
     name: str | None = None
     protocol: str | None = None
     node_port: int | None = None
+    target_port: int | str | None = None
 
 
 class ClientIPConfig(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -58,6 +59,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
     cluster_ips: tuple[str, ...] | None = msgspec.field(default=None, name="clusterIPs")
     ports: tuple[ServicePort, ...] | None = None
+    selector: dict[str, str] | None = None
     external_ips: tuple[str, ...] | None = msgspec.field(default=None, name="externalIPs")
     session_affinity: str | None = None
     session_affinity_config: SessionAffinityConfig | None = None
@@ -144,6 +146,7 @@ def judge(
         is_headless=spec.cluster_ip == "None" and kind is not services.ServiceType.EXTERNAL_NAME,
         external_name=_external_name(spec, kind),
         labels=tuple(sorted((metadata.labels or {}).items())),
+        selector=tuple(sorted((spec.selector or {}).items())),
     )
     return None if found.violations else made
 
@@ -267,6 +270,7 @@ def _service_port(
         protocol=field_rules.protocol(port.protocol, f"{where}.protocol", found),
         port=field_rules.port_number(port.port, f"{where}.port", found),
         node_port=node_port,
+        target=str(port.target_port or ""),
     )
 
 

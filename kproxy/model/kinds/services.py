@@ -44,6 +44,8 @@ class ServicePort:
     protocol: names.Protocol
     port: int
     node_port: int = 0
+    target: str = ""
+    """`targetPort`, a number or a name, to show: the endpoints say where connections go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class Service:
     """Has `clusterIP: None`: clients find its endpoints by name, without a proxy (row 7)."""
     external_name: str = ""
     """`spec.externalName`, as given, of a Service of type ExternalName (row 8)."""
+    selector: tuple[tuple[str, str], ...] = ()
+    """`spec.selector`, sorted, to show: which pods are meant is the cluster's to say."""
     labels: tuple[tuple[str, str], ...] = ()
     """`metadata.labels`, sorted: what `kproxy get services -l` selects by."""
 

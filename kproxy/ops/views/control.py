@@ -5,7 +5,8 @@
 to Services with such labels. 404 says that no Service of that name is served. `?watch=1` keeps the
 answer open and sends changes, see `watching`. `GET /v1/events` answers with the latest facts, and
 with `?watch=1` goes on with new ones, see `fact_stream`. `GET /v1/status` answers with one object
-about the whole proxy. A warning about all views, such as that the API server is away, comes in a
+about the whole proxy. `GET /v1/evidence` and `/v1/objects` are for `kproxy explain`, see
+`explaining`. A warning about all views, such as that the API server is away, comes in a
 `Warning` header, as Kubernetes API servers send them.
 
 Only this user and root are answered. The socket's mode ensures it, and the peer's user is checked
@@ -25,7 +26,7 @@ import msgspec
 from kproxy import json_pieces, turns
 from kproxy.model import labels, names
 from kproxy.ops.serving import answers, heads, places, responder
-from kproxy.ops.views import control_client, fact_stream, observed, status, watching
+from kproxy.ops.views import control_client, explaining, fact_stream, observed, status, watching
 from kproxy.plane import plane
 from kproxy.reconcile import rules
 
@@ -195,7 +196,13 @@ def make_site(seen: observed.Observed, shared: turns.Turns) -> responder.Site:
     routes: dict[str, responder.Handler] = {
         f"/v1/{name}": functools.partial(control.views, name) for name in RESOURCES
     }
-    more = {"/v1/events": control.events, "/v1/status": control.proxy_status}
+    explained = explaining.Explaining(seen, shared)
+    more = {
+        "/v1/events": control.events,
+        "/v1/status": control.proxy_status,
+        "/v1/evidence": explained.evidence,
+        "/v1/objects": explained.objects,
+    }
     return responder.Site({**routes, **more}, admits)
 
 

@@ -7,11 +7,19 @@ import re
 import socket
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
-from kproxy import errors
+import msgspec
 
+from kproxy import errors
+from kproxy.explain import evidence
+from kproxy.model.kinds import endpoints, services
+
+Held: TypeAlias = tuple[services.Service, tuple[endpoints.EndpointsObject, ...]]
+"""A Service and its endpoint objects."""
+
+_HELD = msgspec.json.Decoder(Held)
 _TIMEOUT = 30.0
 _WARNING = re.compile(r'299 - "(?P<text>[^"]*)"')
 """As Kubernetes API servers write it (KEP-1693)."""
@@ -70,6 +78,35 @@ def fetch_status(
     """What `status.proxy_view` made. Raises KproxyError when no proxy answers."""
     view: dict[str, Any] = _ask(control, "status", {}, on_warning)
     return view
+
+
+def fetch_evidence(control: Path, question: evidence.Question) -> evidence.Evidence:
+    """What a running proxy knows about the Service of a question. Raises KproxyError."""
+    query = {
+        "namespace": question.service.namespace,
+        "name": question.service.name,
+        "port": question.port,
+        "from": question.client,
+        "to": str(question.to or ""),
+    }
+    with _answered(control, "evidence", query, lambda _: None) as response:
+        try:
+            return evidence.decode(response.read())
+        except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+            raise _silence(control, error) from error
+
+
+def fetch_objects(control: Path, namespace: str, name: str) -> list[Held]:
+    """The Services that a running proxy knows, each with its endpoint objects.
+
+    Raises KproxyError.
+    """
+    query = {"namespace": namespace, "name": name}
+    with _answered(control, "objects", query, lambda _: None) as response:
+        try:
+            return [_HELD.decode(line) for line in response.read().splitlines()]
+        except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+            raise _silence(control, error) from error
 
 
 def watch(

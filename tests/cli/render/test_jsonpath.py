@@ -141,6 +141,10 @@ WRONG = [
 ]
 
 
+UNORDERED = frozenset({"{.rows[0].labels.*}"})
+"""All values of an object: kubectl gives them in the order of a Go map, another one each time."""
+
+
 @pytest.fixture(scope="module")
 def thing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("jsonpath") / "thing.json"
@@ -164,7 +168,11 @@ def test_a_template_gives_what_kubectl_gives(thing: Path, template: str) -> None
     expected = by_kubectl(thing, template)
 
     assert expected.returncode == 0, expected.stderr
-    assert jsonpath.Template(template).render(THING) == expected.stdout
+    made = jsonpath.Template(template).render(THING)
+    if template in UNORDERED:
+        assert sorted(made.split()) == sorted(expected.stdout.split())
+    else:
+        assert made == expected.stdout
 
 
 @pytest.mark.parametrize("template", WRONG)

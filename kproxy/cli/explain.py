@@ -1,0 +1,314 @@
+"""`kproxy explain`: what a client of a Service would meet, and how other modes would do it."""
+
+import ipaddress
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kproxy import config, errors
+from kproxy.cli import event_loop
+from kproxy.cli.get import ControlOption, EveryNamespaceOption, NamespaceOption, control_path
+from kproxy.cli.render import explanations, ways
+from kproxy.explain import evidence, questions
+from kproxy.explain.answer import Verdict
+from kproxy.model import addresses, names
+from kproxy.modes import mode, registry, traces, world
+from kproxy.modes.iptables import trace as traced
+from kproxy.modes.packet import Packet
+from kproxy.ops.views import control_client
+from kproxy.sources import once, store
+
+_FORMATS = ("text", "json")
+
+
+def explain(  # options
+    service: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NS/]SERVICE[:PORT]",
+            help="A Service, and the name or number of one of its ports.",
+            show_default=False,
+        ),
+    ] = None,
+    every: Annotated[  # noqa: FBT002  # a flag
+        bool, typer.Option("--all", help="With --as: every Service.")
+    ] = False,
+    namespace: NamespaceOption = "default",
+    all_namespaces: EveryNamespaceOption = False,  # noqa: FBT002  # a flag
+    client: Annotated[
+        str, typer.Option("--from", metavar="IP", help="The client's address.", show_default=False)
+    ] = "",
+    to: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS:PORT", help="Where the client connects.", show_default=False),
+    ] = "",
+    mode_name: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="MODE",
+            help=f"Show what kube-proxy would program: {', '.join(registry.MODES)}.",
+            show_default=False,
+        ),
+    ] = "",
+    rules_of: Annotated[
+        str,
+        typer.Option(
+            metavar="RELEASE",
+            help=f"With --as: rules of Kubernetes {', '.join(world.Release)}.",
+        ),
+    ] = world.Release.V1_33.value,
+    comments: Annotated[  # noqa: FBT002  # a flag
+        bool, typer.Option("--comments/--no-comments", help="With --as: a sentence on each rule.")
+    ] = True,
+    part: Annotated[
+        str,
+        typer.Option(
+            metavar="TOOL", help="With --as: only what this tool loads.", show_default=False
+        ),
+    ] = "",
+    trace: Annotated[  # noqa: FBT002  # a flag
+        bool, typer.Option("--trace", help="The way of one connection through each mode.")
+    ] = False,
+    family: Annotated[
+        str, typer.Option("--ip-family", metavar="FAMILY", help="With --as: IPv4 or IPv6.")
+    ] = addresses.Family.IPV4.value,
+    output_format: Annotated[
+        str, typer.Option("--output", "-o", metavar="FORMAT", help="text or json.")
+    ] = "text",
+    manifests: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Explain the objects of files.", show_default=False),
+    ] = None,
+    kubeconfig: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Explain the objects of a cluster.", show_default=False),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A context of it.", show_default=False)
+    ] = None,
+    hostname_override: Annotated[
+        str | None, typer.Option(metavar="NAME", help="This node's name.", show_default=False)
+    ] = None,
+    node_ip: Annotated[
+        str, typer.Option(metavar="IP", help="With --as: this node's address.")
+    ] = "127.0.0.1",
+    cluster_cidr: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CIDR", help="The network of pods.", show_default=False),
+    ] = None,
+    external_ip_cidrs: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CIDR", help="As for kproxy run.", show_default=False),
+    ] = None,
+    allow_loopback_endpoints: Annotated[  # noqa: FBT002  # a flag
+        bool, typer.Option("--allow-loopback-endpoints", help="As for kproxy run.")
+    ] = False,
+    control: ControlOption = None,
+) -> None:
+    """Say what a client of a Service would meet, and why.
+
+    The running proxy is asked, or with --manifests or --kubeconfig the objects alone. The exit code
+    is 0 only if a connection would be served. With --as: what kube-proxy would program in another
+    mode, as the tool of that mode reads it; it is printed, and never applied.
+    """
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do
+    _check(service, mode_name, output_format, every=every, trace=trace)
+    question = _question(service, namespace, client, to)
+    objects = _Objects(
+        {
+            "manifests": manifests,
+            "kubeconfig": kubeconfig,
+            "context": context,
+            "node": hostname_override,
+            "cluster_cidr": cluster_cidr,
+            "external_ip_cidrs": external_ip_cidrs,
+            "allow_loopback_endpoints": allow_loopback_endpoints or None,
+        },
+        control_path(control),
+    )
+    if not mode_name and not trace:
+        known = objects.evidence(question)
+        answer = questions.explain(known)
+        if output_format == "json":
+            typer.echo(json.dumps(answer.view(), indent=2, ensure_ascii=False))
+        else:
+            typer.echo(explanations.text(answer, known))
+        raise typer.Exit(0 if answer.verdict is Verdict.SERVED else 1)
+    scope = "" if (every and all_namespaces) or (every and namespace == "default") else namespace
+    node = _node(hostname_override, node_ip, cluster_cidr, family, rules_of)
+    wanted = (scope, "") if every else tuple(question.service)
+    seen = world.world(objects.held(*wanted), node)
+    if trace:
+        packet = _packet(question, seen)
+        around = traced.Surroundings(own=(node.address,), outgoing=node.address)
+        typer.echo(ways.text(packet, list(traces.traces(seen, packet, around))))
+        return
+    sys.stdout.write(_rendered(registry.MODES[mode_name], seen, part, comments=comments))
+
+
+def _check(
+    service: str | None, mode_name: str, output_format: str, *, every: bool, trace: bool
+) -> None:
+    """Refuse what does not fit together. Raises ConfigError."""
+    if mode_name and mode_name not in registry.MODES:
+        known = ", ".join(registry.MODES)
+        raise errors.ConfigError(f"--as {mode_name}: there is no such mode; it is one of {known}")
+    if output_format not in _FORMATS:
+        raise errors.ConfigError(f"-o {output_format}: it must be text or json")
+    if every and not mode_name:
+        raise errors.ConfigError("--all is for --as: name the Service that is to be explained")
+    if every and service:
+        raise errors.ConfigError("--all and a Service do not fit together: leave one out")
+    if not every and not service:
+        raise errors.ConfigError("name a Service, or give --all with --as")
+    if trace and mode_name:
+        raise errors.ConfigError("--trace shows every mode: leave --as out")
+
+
+def _question(service: str | None, namespace: str, client: str, to: str) -> evidence.Question:
+    """What the arguments ask. Raises ConfigError."""
+    text = (service or "").removeprefix("svc/").removeprefix("service/").removeprefix("services/")
+    scope, slash, rest = text.rpartition("/")
+    name, _, port = rest.partition(":")
+    if service is not None and (not name or (slash and not scope)):
+        raise errors.ConfigError(f'"{service}" names no Service: write [NAMESPACE/]SERVICE[:PORT]')
+    source = addresses.parse(client) if client else None
+    if client and source is None:
+        raise errors.ConfigError(f"--from {client}: must be an IP address")
+    target = addresses.parse_socket_address(to) if to else None
+    if to and target is None:
+        raise errors.ConfigError(f"--to {to}: must be ADDRESS:PORT, for instance 10.96.0.10:53")
+    where = names.NamespacedName(scope or namespace or "default", name)
+    return evidence.Question(where, port, source.text if source else "", target)
+
+
+def _node(
+    name: str | None, node_ip: str, cidrs: Sequence[str] | None, family: str, release: str
+) -> world.Node:
+    """The node for which rules are rendered. Raises ConfigError."""
+    try:
+        chosen = addresses.Family(family)
+    except ValueError:
+        raise errors.ConfigError(f"--ip-family {family}: must be IPv4 or IPv6") from None
+    try:
+        of = world.Release(release)
+    except ValueError:
+        known = ", ".join(world.Release)
+        raise errors.ConfigError(f"--rules-of {release}: must be one of {known}") from None
+    address = addresses.parse(node_ip)
+    if address is None:
+        raise errors.ConfigError(f"--node-ip {node_ip}: must be an IP address")
+    networks = [cidr for given in cidrs or () for cidr in given.split(",")]
+    for cidr in networks:
+        try:
+            ipaddress.ip_network(cidr)
+        except ValueError as error:
+            raise errors.ConfigError(f"--cluster-cidr {cidr}: {error}") from None
+    mine = [cidr for cidr in networks if addresses.family(cidr) is chosen]
+    return world.Node(
+        name=config.node_name(name),
+        address=address.text,
+        cluster_cidr=mine[0] if mine else None,
+        family=chosen,
+        release=of,
+    )
+
+
+def _packet(question: evidence.Question, seen: world.World) -> Packet:
+    """The first packet of the connection that a question is about. Raises ConfigError."""
+    wanted = question.port
+    ports = [port for port in seen.ports if wanted in ("", port.name.port, str(port.number))]
+    if not ports:
+        where = f" with port {wanted}" if wanted else ""
+        raise errors.KproxyError(
+            f"there is no Service {question.service}{where} with a cluster IP of "
+            f"{seen.node.family}: kproxy explain {question.service.name} says more"
+        )
+    port = ports[0]
+    if question.to is not None:
+        for each in ports:
+            if question.to.port in (each.number, each.node_port):
+                port = each
+    to = question.to or addresses.SocketAddress(port.cluster_ip, port.number)
+    is_ipv4 = seen.node.family is addresses.Family.IPV4
+    client = question.client or ("192.0.2.1" if is_ipv4 else "2001:db8::1")
+    return Packet(client, to, port.protocol)
+
+
+def _rendered(chosen: mode.Mode, seen: world.World, part: str, *, comments: bool) -> str:
+    """What a mode renders: one part, or with comments all of them. Raises ConfigError."""
+    parts = chosen.render(seen)
+    if part:
+        parts = tuple(each for each in parts if each.loader.split()[0] == part.split(maxsplit=1)[0])
+        if not parts:
+            known = ", ".join(each.loader for each in chosen.render(seen))
+            raise errors.ConfigError(f"--part {part}: {chosen.name} mode has {known}")
+    elif not comments:
+        parts = parts[:1]  # one text that one tool loads
+    lines: list[str] = []
+    for each in parts:
+        if len(parts) > 1:
+            lines.append(f"# For {each.loader}:")
+        lines += each.text(comments=comments)
+    return "".join(f"{line}\n" for line in lines)
+
+
+class _Objects:
+    """Where objects come from: files or a cluster if one is named, else the running proxy."""
+
+    def __init__(self, flags: dict[str, Any], control: Path) -> None:
+        self._flags = {key: value for key, value in flags.items() if value}
+        self._control = control
+        self._is_asked_alone = bool(flags["manifests"] or flags["kubeconfig"] or flags["context"])
+
+    def evidence(self, question: evidence.Question) -> evidence.Evidence:
+        """What is known about the Service of a question. Raises KproxyError."""
+        if not self._is_asked_alone:
+            return control_client.fetch_evidence(self._control, question)
+        from kproxy import server  # noqa: PLC0415  # half a second, and the proxy needs none of it
+        from kproxy.explain import gather  # noqa: PLC0415
+
+        chosen, held = self._read()
+        through = server.make_portal(chosen)
+        try:
+            return gather.from_objects(
+                question,
+                held,
+                server.options(chosen, through),
+                chosen.namespaces,
+                "the objects alone",
+            )
+        finally:
+            through.close()
+
+    def held(self, namespace: str, name: str) -> list[control_client.Held]:
+        """The Services so named, "" for all, each with its endpoint objects."""
+        if not self._is_asked_alone:
+            return control_client.fetch_objects(self._control, namespace, name)
+        _, held = self._read()
+        found = []
+        for each in sorted(held.service_names()):
+            service = held.service(each)
+            is_named = namespace in ("", each.namespace) and name in ("", each.name)
+            if service is not None and is_named:
+                found.append((service, held.sources(each)))
+        return found
+
+    def _read(self) -> tuple[config.Config, store.Store]:
+        from kproxy import server  # noqa: PLC0415
+
+        chosen = config.load(self._flags, os.environ)
+        read: list[store.Store] = []
+
+        async def reading() -> None:
+            read.append(await once.read(server.make_source(chosen)))
+
+        event_loop.run(reading())
+        return chosen, read[0]

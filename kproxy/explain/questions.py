@@ -1,0 +1,538 @@
+"""From evidence to an answer: the questions of Kubernetes' "Debug Services" page, in their order.
+
+Each question either ends the walk with an answer, or leaves a step and goes on. Pure.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kproxy.explain.answer import Answer, Reason, Step, Verdict
+from kproxy.explain.evidence import Evidence, FrontendSeen, PortSeen
+from kproxy.model import addresses, forwarding
+from kproxy.model.kinds import endpoints, services
+
+_SHOWN = 5
+"""Things of one sort that a sentence names; the others are counted."""
+_STATES = forwarding.FrontendState
+
+
+def explain(known: Evidence) -> Answer:
+    """What the client of the question meets, and why."""
+    return _Walk(known).answer()
+
+
+class _Ended(Exception):  # noqa: N818  # it ends the walk, and is no error
+    """The answer is found."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+
+class _Walk:
+    """One walk through the questions. `steps` are those that are answered."""
+
+    def __init__(self, known: Evidence) -> None:
+        self.known = known
+        self.asked = known.question
+        self.steps: list[Step] = []
+
+    def answer(self) -> Answer:
+        """Ask until one question has the answer."""
+        try:
+            service = self._service()
+            self._is_proxied(service)
+            port, seen = self._port(service)
+            place = self._frontend(service, seen)
+            self._has_pods(service)
+            self._has_endpoints(service, port, seen, place)
+            self._is_reached(service, seen, place)
+        except _Ended as ended:
+            return replace(ended.answer, steps=tuple(self.steps))
+        raise AssertionError("the last question has an answer")
+
+    def _note(self, name: str, finding: str, *, good: bool | None = True) -> None:
+        self.steps.append(Step(name, finding, good))
+
+    def _end(
+        self, name: str, verdict: Verdict, reason: Reason, message: str, advice: str = ""
+    ) -> _Ended:
+        self._note(name, message, good=False)
+        return _Ended(Answer(verdict, reason, message, advice=advice))
+
+    def _service(self) -> services.Service:
+        """Does the Service exist?"""
+        asked, known = self.asked.service, self.known
+        if known.service is not None:
+            kind = known.service.type.value
+            self._note("service", f"Service {asked} exists: type {kind} ({known.told_by})")
+            return known.service
+        message = f"there is no Service {asked}, according to {known.told_by}"
+        advice = f"create it, or name another: namespace {asked.namespace} has no Service"
+        if known.namesakes:
+            advice = f"{_listed(known.namesakes)} exists: name that with -n, or NAMESPACE/SERVICE"
+        elif known.neighbours:
+            advice = (
+                f"namespace {asked.namespace} has {_listed(known.neighbours)}: "
+                "create the Service, or name one of these"
+            )
+        raise self._end("service", Verdict.NOT_PROXIED, Reason.NO_SUCH_SERVICE, message, advice)
+
+    def _is_proxied(self, service: services.Service) -> None:
+        """Is it for a proxy, and for this one?"""
+        verdict = Verdict.NOT_PROXIED
+        if service.type is services.ServiceType.EXTERNAL_NAME:
+            raise self._end(
+                "proxied",
+                verdict,
+                Reason.EXTERNAL_NAME,
+                f"{service.name} is a DNS name for {service.external_name}: no proxy serves it",
+                f"clients connect to {service.external_name} themselves",
+            )
+        if service.is_headless:
+            raise self._end(
+                "proxied",
+                verdict,
+                Reason.HEADLESS,
+                f"{service.name} is headless (clusterIP: None): clients find its endpoints by DNS",
+                "remove clusterIP: None to have a proxy in between; that needs a new Service",
+            )
+        if service.proxied_elsewhere:
+            raise self._end(
+                "proxied",
+                verdict,
+                Reason.OTHER_PROXY,
+                f"{service.name} belongs to another proxy, which its label "
+                "service.kubernetes.io/service-proxy-name names",
+                "remove the label to have kproxy serve it",
+            )
+        if not service.cluster_ip:
+            raise self._end(
+                "proxied",
+                verdict,
+                Reason.NO_CLUSTER_IP,
+                f"{service.name} has no cluster IP yet",
+                "an API server gives it one; in a file, write spec.clusterIP",
+            )
+        self._note("proxied", f"kproxy serves it, at {_listed(service.cluster_ips)}")
+
+    def _port(self, service: services.Service) -> tuple[services.ServicePort, PortSeen]:
+        """Which of its ports is meant, and is its protocol served?"""
+        port = self._asked_port(service)
+        seen = next((each for each in self.known.ports if _is_of(each, port)), None)
+        if seen is None or not seen.is_served:
+            raise self._end(
+                "port",
+                Verdict.NOT_PROXIED,
+                Reason.PROTOCOL_NOT_SERVED,
+                f"port {port.port} of {service.name} is {port.protocol.value}, "
+                "which kproxy does not serve",
+                "use a proxy that serves it for this port, such as kube-proxy",
+            )
+        named = f' "{port.name}"' if port.name else ""
+        self._note("port", f"port{named} is {port.port}/{port.protocol.value}")
+        return port, seen
+
+    def _asked_port(self, service: services.Service) -> services.ServicePort:
+        wanted, to = self.asked.port, self.asked.to
+        for port in service.ports:
+            if wanted and wanted in (port.name, str(port.port)):
+                return port
+        if not wanted and to is not None:
+            for port in service.ports:
+                if to.port in (port.port, port.node_port):
+                    return port
+            for each in self.known.ports:  # a port that the portal has moved
+                bound = {place.bound.port for place in each.frontends if place.bound}
+                for port in service.ports:
+                    if _is_of(each, port) and to.port in bound:
+                        return port
+            wanted = str(to.port)
+        if not wanted:
+            return service.ports[0]
+        offered = [f"{port.name or 'unnamed'}={port.port}" for port in service.ports]
+        raise self._end(
+            "port",
+            Verdict.REFUSED,
+            Reason.NO_SUCH_PORT,
+            f"{service.name} has no port {wanted}: connections to it are refused",
+            f"its ports are {_listed(offered)}; connect to one of these, or add the port to "
+            "spec.ports",
+        )
+
+    def _frontend(self, service: services.Service, seen: PortSeen) -> FrontendSeen:
+        """Which address is meant, where is it bound, and does it belong to this Service?"""
+        place = self._asked_place(service, seen)
+        frontend, at = place.frontend, _written(place.frontend)
+        endings = {
+            _STATES.REFUSED: (Reason.ADDRESS_REFUSED, Verdict.NOT_PROXIED),
+            _STATES.NOT_SERVED: (Reason.ADDRESS_UNAVAILABLE, Verdict.NOT_PROXIED),
+            _STATES.UNAVAILABLE: (Reason.ADDRESS_UNAVAILABLE, Verdict.REFUSED),
+            _STATES.COLLISION: (Reason.COLLISION, Verdict.NOT_PROXIED),
+            _STATES.OVER_BUDGET: (Reason.OVER_BUDGET, Verdict.REFUSED),
+        }
+        if place.state in endings:
+            reason, verdict = endings[place.state]
+            message = f"{frontend.kind.value} {at} is not served for {service.name}: {place.detail}"
+            raise self._end("address", verdict, reason, message, _advice_on(place))
+        bound = f", bound at {place.bound}" if place.bound and str(place.bound) != at else ""
+        self._note("address", f"{frontend.kind.value} {at}{bound}")
+        self._is_moved(service, place)
+        return place
+
+    def _asked_place(self, service: services.Service, seen: PortSeen) -> FrontendSeen:
+        to = self.asked.to
+        if to is None:
+            family = addresses.family(self.asked.client) if self.asked.client else None
+            return next(
+                (each for each in seen.frontends if each.frontend.family is family),
+                seen.frontends[0],
+            )
+        for each in seen.frontends:
+            bound = each.bound.socket_address if each.bound else None
+            virtual = addresses.SocketAddress(each.frontend.address, each.frontend.port)
+            if to in (bound, virtual):
+                return each
+        for each in seen.frontends:
+            if each.bound and each.bound.address == to.address:
+                return each  # the right address, and a port that was moved
+        offered = [_written(each.frontend) for each in seen.frontends]
+        raise self._end(
+            "address",
+            Verdict.REFUSED,
+            Reason.NO_SUCH_ADDRESS,
+            f"{to} is no address of {service.name}",
+            f"its addresses are {_listed(offered)}",
+        )
+
+    def _is_moved(self, service: services.Service, place: FrontendSeen) -> None:
+        """Does the client use the port that the virtual address has been moved to?"""
+        to, bound = self.asked.to, place.bound
+        if bound is None or bound.port == place.frontend.port:
+            return
+        moved = (
+            f"port {place.frontend.port} of {service.name} is at {bound}, because this user may "
+            "not bind low ports"
+        )
+        if to is not None and to.address == bound.address and to.port == place.frontend.port:
+            raise self._end(
+                "moved",
+                Verdict.REFUSED,
+                Reason.PORT_MOVED,
+                f"{moved}: nothing listens at {to}",
+                f"connect to {bound}, or let kproxy bind low ports "
+                "(setcap cap_net_bind_service, or sysctl net.ipv4.ip_unprivileged_port_start)",
+            )
+        self._note("moved", moved, good=None)
+
+    def _has_pods(self, service: services.Service) -> None:
+        """Which pods does the selector mean?"""
+        selector = dict(service.selector)
+        if not selector:
+            self._note("selector", "no selector: its endpoints are written by hand", good=None)
+            return
+        shown = ",".join(f"{key}={value}" for key, value in selector.items())
+        pods = self.known.pods
+        if pods is None:
+            self._note(
+                "selector", f"its pods are those with {shown}; pods were not read", good=None
+            )
+            return
+        chosen = [pod for pod in pods if selector.items() <= dict(pod.labels).items()]
+        if chosen:
+            ready = sum(pod.ready for pod in chosen)
+            self._note(
+                "selector",
+                f"{_counted(len(chosen), 'pod')} with {shown}, of which {ready} ready",
+                good=ready > 0,
+            )
+            return
+        if self.known.sources and any(each.ports for each in self.known.sources):
+            self._note("selector", f"no pod has {shown}, but there are endpoints", good=None)
+            return
+        near = _nearest(selector, [dict(pod.labels) for pod in pods])
+        advice = f"change spec.selector, or the pods' labels; the pods have {near}"
+        raise self._end(
+            "selector",
+            Verdict.REFUSED,
+            Reason.NO_PODS_MATCH,
+            f"no pod in namespace {service.name.namespace} has the labels {shown} that the "
+            "selector asks for",
+            advice if pods else "start pods with these labels",
+        )
+
+    def _has_endpoints(
+        self,
+        service: services.Service,
+        port: services.ServicePort,
+        seen: PortSeen,
+        place: FrontendSeen,
+    ) -> None:
+        """Which endpoint objects are there, do their ports match by name, and who is left?"""
+        sources = self.known.sources
+        refused = Verdict.REFUSED
+        if not sources:
+            raise self._end(
+                "endpoints",
+                refused,
+                Reason.NO_ENDPOINT_OBJECTS,
+                f"there is no EndpointSlice with the label kubernetes.io/service-name="
+                f"{service.name.name} and no Endpoints object {service.name.name} in namespace "
+                f"{service.name.namespace}",
+                "with a selector, the cluster's controller makes them: is it running? Without "
+                "one, write an EndpointSlice",
+            )
+        self._note("endpoints", f"{_listed([_object(each) for each in sources])}", good=None)
+        found = endpoints.merged(
+            each for source in sources for each in source.at(port.name, port.protocol)
+        )
+        if not found:
+            raise self._without_port(service, port)
+        self._filter(service, seen, place, found)
+
+    def _without_port(self, service: services.Service, port: services.ServicePort) -> _Ended:
+        """None of the endpoint objects has the Service's port."""
+        offered = sorted(
+            {(each.name, each.protocol) for source in self.known.sources for each in source.ports}
+        )
+        named = f'"{port.name}"' if port.name else "without a name"
+        if not offered:
+            return self._end(
+                "ports",
+                Verdict.REFUSED,
+                Reason.TARGET_PORT if port.target else Reason.NO_ENDPOINTS,
+                f"the endpoint objects of {service.name} have no endpoint with port {named}"
+                + (f": no pod has the container port {port.target}" if port.target else ""),
+                "give the pods a container port of that name, or correct spec.ports[].targetPort"
+                if port.target
+                else "start pods, or wait until they have addresses",
+            )
+        if (port.name, port.protocol) in offered:
+            return self._end(
+                "ports",
+                Verdict.REFUSED,
+                Reason.NO_ENDPOINTS,
+                f"the endpoint objects of {service.name} have port {named}, and no address there",
+                "start pods, or wait until they have addresses",
+            )
+        same = [protocol.value for name, protocol in offered if name == port.name]
+        if same:
+            return self._end(
+                "ports",
+                Verdict.REFUSED,
+                Reason.PROTOCOL,
+                f"port {named} of {service.name} is {port.protocol.value}, and that of its "
+                f"endpoints is {_listed(same)}",
+                "give both the same protocol",
+            )
+        others = [f'"{name}"' if name else "a port without a name" for name, _ in offered]
+        return self._end(
+            "ports",
+            Verdict.REFUSED,
+            Reason.PORT_NAME,
+            f"port {named} of {service.name} matches no port of its endpoints, which have "
+            f"{_listed(others)}: ports are matched by name, never by number",
+            "give spec.ports[].name and the endpoints' port the same name",
+        )
+
+    def _filter(
+        self,
+        service: services.Service,
+        seen: PortSeen,
+        place: FrontendSeen,
+        found: Sequence[endpoints.Endpoint],
+    ) -> None:
+        """What each filter takes away: family, readiness, own addresses, the traffic policy."""
+        frontend = place.frontend
+        self._note("ports", f"{_counted(len(found), 'endpoint')} with its port", good=True)
+        of_family = [e for e in found if addresses.family(e.backend.address) is frontend.family]
+        if not of_family:
+            raise self._end(
+                "family",
+                Verdict.REFUSED,
+                Reason.FAMILY,
+                f"{_written(frontend)} is an address of {frontend.family}, and no endpoint is",
+                "give the pods addresses of that family, or connect to the Service's other one",
+            )
+        if len(of_family) < len(found):
+            self._note("family", f"{len(of_family)} of them are of {frontend.family}", good=None)
+        everywhere = forwarding.backends_of(seen.pools, forwarding.Scope.CLUSTER, frontend.family)
+        if not everywhere:
+            if seen.loops:
+                raise self._end(
+                    "own",
+                    Verdict.REFUSED,
+                    Reason.OWN_ADDRESS,
+                    f"the endpoints of {service.name} are its own addresses "
+                    f"({_listed(seen.loops)}): connections would come back for ever",
+                    "give the endpoints the addresses of pods",
+                )
+            raise self._end(
+                "ready",
+                Verdict.REFUSED,
+                Reason.NOT_READY,
+                f"{_counted(len(of_family), 'endpoint')}, and none is ready: "
+                f"{_listed([str(each.backend) for each in of_family])}",
+                "look at the pods' readiness probes (kubectl describe pod), or set "
+                "publishNotReadyAddresses",
+            )
+        left_out = len({each.backend for each in of_family}.difference(everywhere))
+        self._note(
+            "ready",
+            f"{len(everywhere)} of them get connections"
+            + (f"; {left_out} are not ready, or hinted for elsewhere" if left_out else ""),
+        )
+        self._note("policy", _policy(service, frontend), good=None)
+
+    def _is_reached(self, service: services.Service, seen: PortSeen, place: FrontendSeen) -> None:
+        """Is this client let in, which endpoint does it get, and does that one answer?"""
+        frontend, client = place.frontend, self.asked.client
+        admitted = place.admitted
+        if admitted is not None and not (client and _is_in(client, admitted)):
+            raise self._not_admitted(service, place)
+        scope = frontend.scope
+        is_external_local = scope is forwarding.Scope.LOCAL and frontend.is_external
+        if is_external_local and client and _is_in(client, self.known.near):
+            scope = forwarding.Scope.CLUSTER
+            self._note("near", f"{client} is on this node: it may reach every endpoint", good=None)
+        candidates = forwarding.backends_of(seen.pools, scope, frontend.family)
+        if not candidates:
+            raise self._not_admitted(service, place)
+        self._look_at_endpoints(service, seen, candidates)
+        raise _Ended(self._served(seen, place, candidates))
+
+    def _not_admitted(self, service: services.Service, place: FrontendSeen) -> _Ended:
+        """The client's connection is dropped: by the Local policy or by source ranges."""
+        frontend, client = place.frontend, self.asked.client or "a client from elsewhere"
+        if place.state is _STATES.DROPPED:
+            which = "externalTrafficPolicy" if frontend.is_external else "internalTrafficPolicy"
+            node = (
+                f'node "{self.known.node}"' if self.known.node else "this node, which has no name"
+            )
+            return self._end(
+                "admitted",
+                Verdict.DROPPED,
+                Reason.LOCAL_POLICY,
+                f"{which} is Local, and no ready endpoint of {service.name} is on {node}: "
+                "connections are dropped, so the client waits until it gives up",
+                f"connect to a node that has an endpoint, or set spec.{which} to Cluster; "
+                "if the node's name is wrong, set --hostname-override",
+            )
+        return self._end(
+            "admitted",
+            Verdict.DROPPED,
+            Reason.SOURCE_RANGES,
+            f"{client} is not in the loadBalancerSourceRanges of {service.name} "
+            f"({_listed(place.admitted or ())}): its connections are dropped",
+            "add the client's network to spec.loadBalancerSourceRanges",
+        )
+
+    def _look_at_endpoints(
+        self, service: services.Service, seen: PortSeen, candidates: Sequence[object]
+    ) -> None:
+        """What a running proxy knows: which endpoints are boxed, and which are its own."""
+        if not seen.is_live:
+            return
+        boxed = [each.address for each in seen.endpoints if each.is_boxed]
+        boxed = [each for each in boxed if each in candidates]
+        if not boxed:
+            self._note("boxed", "no endpoint is in the penalty box")
+            return
+        self._note(
+            "boxed",
+            f"{len(boxed)} of {len(candidates)} did not answer lately: {_listed(boxed)}",
+            good=len(boxed) < len(candidates),
+        )
+        if len(boxed) == len(candidates):
+            raise self._end(
+                "reached",
+                Verdict.RESET,
+                Reason.ENDPOINTS_FAIL,
+                f"no endpoint of {service.name} answers lately: each is tried once more, and the "
+                "client is reset if none does",
+                "do the pods listen on the endpoints' port (spec.ports[].targetPort), and does a "
+                "network policy let kproxy reach them?",
+            )
+
+    def _served(
+        self,
+        seen: PortSeen,
+        place: FrontendSeen,
+        candidates: tuple[addresses.SocketAddress, ...],
+    ) -> Answer:
+        endpoint, how = None, f"{seen.policy.strategy.value} picks one of {len(candidates)}"
+        if len(candidates) == 1:
+            endpoint, how = candidates[0], "it is the only one"
+        if seen.policy.affinity_seconds is not None:
+            if seen.bound is not None and seen.bound.address in candidates:
+                endpoint = seen.bound.address
+                how = (
+                    f"session affinity sends {self.asked.client} there for "
+                    f"{seen.bound.seconds_left:.0f} s more"
+                )
+            else:
+                held = f", and session affinity then keeps it for {seen.policy.affinity_seconds} s"
+                how += held
+        if endpoint is None and seen.next in candidates:
+            endpoint, how = seen.next, f"{seen.policy.strategy.value} has it next"
+        self._note("pick", f"{endpoint or _listed(candidates)}: {how}")
+        to = endpoint or f"one of {_listed(candidates)}"
+        at = place.bound or _written(place.frontend)
+        return Answer(
+            Verdict.SERVED,
+            Reason.SERVED,
+            f"a connection to {at} is served by {to}: {how}",
+            endpoint,
+            candidates,
+        )
+
+
+def _is_of(seen: PortSeen, port: services.ServicePort) -> bool:
+    return (seen.name.port, seen.name.protocol) == (port.name, port.protocol)
+
+
+def _is_in(client: str, networks: Sequence[str]) -> bool:
+    address = ipaddress.ip_address(client)
+    return any(address in ipaddress.ip_network(each) for each in networks)
+
+
+def _written(frontend: forwarding.Frontend) -> str:
+    return str(addresses.SocketAddress(frontend.address or "any address", frontend.port))
+
+
+def _object(source: endpoints.EndpointsObject) -> str:
+    count = len({each.backend for port in source.ports for each in port.endpoints})
+    return f"{source.kind} {source.name.name} ({_counted(count, 'endpoint')})"
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def _policy(service: services.Service, frontend: forwarding.Frontend) -> str:
+    if frontend.is_external:
+        return f"externalTrafficPolicy is {service.external_policy.value}"
+    return f"internalTrafficPolicy is {service.internal_policy.value}"
+
+
+def _advice_on(place: FrontendSeen) -> str:
+    """What to change about an address that is not served; details often say it already."""
+    if place.state is _STATES.COLLISION:
+        return "give one of the two Services another address"
+    return ""
+
+
+def _nearest(wanted: dict[str, str], offered: Sequence[dict[str, str]]) -> str:
+    """The labels of the pod that has most in common with what is wanted, in keys or in values."""
+
+    def likeness(labels: dict[str, str]) -> tuple[int, int]:
+        same_keys = sum(key in labels for key in wanted)
+        return same_keys, sum(value in labels.values() for value in wanted.values())
+
+    best = max(offered, key=likeness, default={})
+    return ",".join(f"{key}={value}" for key, value in sorted(best.items())) or "no labels"
+
+
+def _listed(things: Sequence[object]) -> str:
+    shown = ", ".join(map(str, things[:_SHOWN]))
+    return f"{shown} and {len(things) - _SHOWN} more" if len(things) > _SHOWN else shown

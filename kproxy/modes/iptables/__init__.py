@@ -1,0 +1,1 @@
+"""iptables mode: chains of rules in the nat and filter tables."""

@@ -1,0 +1,43 @@
+"""What a mode is: it turns a world into texts, each for the tool that loads it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from kproxy.modes.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line for the tool that loads it, and a sentence on what it does; "" where none helps."""
+
+    text: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is for one tool: `loader` is the command that reads the lines."""
+
+    loader: str
+    lines: tuple[Line, ...]
+
+    def text(self, *, comments: bool) -> Iterator[str]:
+        """The lines; with comments, a sentence comes before each line that has another one."""
+        last = ""
+        for line in self.lines:
+            if comments and line.why and line.why != last:
+                yield f"# {line.why}"
+            last = line.why
+            yield line.text
+
+
+class Mode(Protocol):
+    """One of kube-proxy's modes."""
+
+    @property
+    def name(self) -> str:
+        """As `--proxy-mode` spells it."""
+
+    def render(self, seen: World, /) -> tuple[Part, ...]:
+        """What kube-proxy would program; the first part is the main one."""
