@@ -153,6 +153,8 @@ def why_not(endpoint: View) -> str:
         return "terminating" if endpoint["serving"] else "terminating, and not serving"
     if not endpoint["ready"]:
         return "not ready"
+    if endpoint.get("weight") == 0:
+        return "weight 0"
     states = {each["state"] for each in view["frontends"]}
     if states.isdisjoint({forwarding.FrontendState.BOUND, forwarding.FrontendState.NO_ENDPOINTS}):
         return f"no address of this port is open: {', '.join(sorted(states))}"

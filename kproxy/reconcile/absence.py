@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kproxy.model import addresses, names
-from kproxy.model.kinds import endpoints
+from kproxy.model.kinds import endpoints, weight_annotations
 
 _NAMED = 5
 """Ports and objects that a sentence names; the others are counted."""
@@ -16,18 +16,24 @@ def reason(
     chosen: endpoints.Chosen,
     family: addresses.Family,
     local_to: str | None,
+    *,
+    are_of_weight_0: bool = False,
 ) -> str:
     """What was looked for, and what did not match.
 
     `found` are the endpoints of the port, `chosen` those that can be used, `sources` the objects of
     its Service, `family` the frontend's. `local_to` is this node's name if only the Local policy
-    keeps endpoints away, else None.
+    keeps endpoints away, else None. `are_of_weight_0` says whether all that could be used are.
     """
     if not sources:
         service = port.service
         return (
             f"there is no EndpointSlice with the label kubernetes.io/service-name={service.name} "
             f"and no Endpoints object {service.name} in namespace {service.namespace}"
+        )
+    if are_of_weight_0:
+        return (
+            f"every endpoint that is ready has weight 0 by annotation {weight_annotations.WEIGHTS}"
         )
     if local_to is not None:
         where = f'on this node, "{local_to}"' if local_to else "here: this node has no name"

@@ -422,10 +422,11 @@ class Proxier:
         """
         found = self._reader.service(service)
         sources = self._reader.sources(service) if found else ()
-        snapshot = (found, self._portal.node, *sources)
+        pods = self._reader.pods(service) if found else ()
+        snapshot = (found, self._portal.node, *sources, *pods)
         if _are_same(snapshot, self._made_of.get(service, (None,))):
             return
-        planned = yield from rules.plans_for(found, sources, self._options)
+        planned = yield from rules.plans_for(found, sources, self._options, pods)
         created = found.created if found else ""
         known = self._ports_of.get(service, ())
         changed: dict[names.ServicePortName, _Entry | None] = {}

@@ -9,15 +9,21 @@ Services, ExternalNames, another proxy's Services).
 """
 
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from kproxy import errors
 from kproxy.model import addresses, forwarding, lifetimes, names, steps
-from kproxy.model.kinds import endpoints, load_balancer_rules, service_kind, services
+from kproxy.model.kinds import (
+    endpoints,
+    load_balancer_rules,
+    pod_kind,
+    service_kind,
+    services,
+)
 from kproxy.portal import budget, portal
-from kproxy.reconcile import absence, health_checks, source_ranges
+from kproxy.reconcile import absence, health_checks, source_ranges, weighing
 
 DEFAULT_MAX_PORTS = 4096
 DEFAULT_MAX_ENDPOINTS = 100_000
@@ -34,6 +40,9 @@ class ObjectReader(Protocol):
 
     def sources(self, name: names.NamespacedName, /) -> tuple[endpoints.EndpointsObject, ...]:
         """The objects that say where the Service's endpoints are."""
+
+    def pods(self, name: names.NamespacedName, /) -> tuple[pod_kind.Pod, ...]:
+        """The pods of the Service's endpoints, if it weighs them by a label; else ()."""
 
     def service_names(self) -> frozenset[names.NamespacedName]:
         """All Services, headless ones and those of other proxies included."""
@@ -103,6 +112,8 @@ class PortPlan:
     local_endpoints: tuple[tuple[addresses.Family, int], ...] | None = None
     """Addresses of ready endpoints on this node, over all ports of the Service, by family; None
     unless this port has the Service's health check."""
+    weights: Mapping[addresses.SocketAddress, int] = field(default_factory=dict)
+    """The weights of endpoints that are not 1."""
 
     def why_absent(self, frontend: forwarding.Frontend) -> str:
         """Why no endpoint can be used for `frontend`."""
@@ -117,8 +128,12 @@ def plans_for(
     service: services.Service | None,
     sources: Sequence[endpoints.EndpointsObject],
     options: Options,
+    pods: Sequence[pod_kind.Pod] = (),
 ) -> Generator[None, None, Plans]:
-    """What `service` wants, by service port; nothing when there is no such Service."""
+    """What `service` wants, by service port; nothing when there is no such Service.
+
+    `pods` are those of its endpoints, if it weighs them by a label.
+    """
     if service is None:
         return {}
     plans: Plans = {}
@@ -140,6 +155,7 @@ def plans_for(
     if reason:
         return plans
     joined = yield from _join(sources)
+    labels = weighing.label_values(pods, service.weights)
     policy = forwarding.Policy(
         service.strategy or options.default_strategy,
         service.affinity_seconds,
@@ -170,7 +186,8 @@ def plans_for(
             _own_addresses(places),
             options.zone,
         )
-        pools = tuple(_pools(chosen, share))
+        weight_of = yield from weighing.weigh_in_steps(found, service.weights, labels)
+        pools = tuple(weighing.pools(chosen, share, weight_of))
         spared = yield from _spared(found, pools, policy.lifetime.on_removed)
         rule = forwarding.Rule(name, frontends, policy, pools, spared)
         plans[name] = PortPlan(
@@ -180,6 +197,7 @@ def plans_for(
             loops=chosen.loops,
             absent=tuple(_absences(rule, found, sources, chosen, options.node)),
             unused=sum(max(len(each.cluster) - share, 0) for each in chosen.families.values()),
+            weights=weight_of,
         )
         yield
     if served and service.health_check_node_port:
@@ -201,15 +219,6 @@ def _with_health_check(
         places=(*plan.places, *places),
         local_endpoints=counting.counts(),
     )
-
-
-def _pools(chosen: endpoints.Chosen, most: int) -> Iterator[forwarding.Pool]:
-    """What a port is balanced over, at most so many in each pool."""
-    for family, each in chosen.families.items():
-        if each.cluster:
-            yield forwarding.Pool(forwarding.Scope.CLUSTER, family, each.cluster[:most])
-        if each.local:
-            yield forwarding.Pool(forwarding.Scope.LOCAL, family, each.local[:most])
 
 
 def _spared(
@@ -376,8 +385,17 @@ def _absences(
     for frontend in {(each.scope, each.family): each for each in rule.frontends}.values():
         fate = rule.fate(frontend)
         if fate is not forwarding.FrontendState.BOUND:
-            local_to = node if fate is forwarding.FrontendState.DROPPED else None
-            why = absence.reason(rule.name, found, sources, chosen, frontend.family, local_to)
+            is_dropped = fate is forwarding.FrontendState.DROPPED
+            usable = chosen.families[frontend.family]
+            why = absence.reason(
+                rule.name,
+                found,
+                sources,
+                chosen,
+                frontend.family,
+                node if is_dropped else None,
+                are_of_weight_0=bool(usable.local if is_dropped else usable.cluster),
+            )
             yield (frontend.scope, frontend.family), why
 
 

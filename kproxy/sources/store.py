@@ -13,7 +13,14 @@ from typing import Any, TypeAlias, TypeVar, cast
 import structlog
 
 from kproxy.model import names
-from kproxy.model.kinds import endpoint_slice_kind, endpoints, endpoints_kind, registry, services
+from kproxy.model.kinds import (
+    endpoint_slice_kind,
+    endpoints,
+    endpoints_kind,
+    pod_kind,
+    registry,
+    services,
+)
 from kproxy.model.kinds.kind import Kind, Object
 
 Dirty: TypeAlias = frozenset[names.NamespacedName]
@@ -64,12 +71,16 @@ class Store:
     the control plane mirrors the one into the other. Only without a slice does the Endpoints
     object count. Slices are kept one by one under their own names, so that an endpoint that
     moves between two slices is never lost in between (row 36).
+
+    A pod concerns the Services of its namespace that weigh their endpoints by a label of pods.
     """
 
     def __init__(self, kinds: registry.Kinds = registry.KINDS) -> None:
         self.kinds = kinds
         self._tables: dict[str, _Table] = {each.name: _Table(each) for each in kinds}
         self._subscriptions: dict[Subscription, None] = {}
+        # By namespace, those that weigh endpoints by a label.
+        self._weighing: dict[str, _Names] = {}
 
     def subscribe(self, listener: Listener) -> Subscription:
         """Call `listener` after each change from now on. It must return promptly.
@@ -119,6 +130,28 @@ class Store:
             return found[0]
         return endpoints.merged(endpoint for each in found for endpoint in each)
 
+    @property
+    def wants_pods(self) -> bool:
+        """Whether a Service weighs its endpoints by a label of their pods.
+
+        Pods are the only kind that is read on demand.
+        """
+        return bool(self._weighing)
+
+    def pods(self, service: names.NamespacedName) -> tuple[pod_kind.Pod, ...]:
+        """The pods of a Service's endpoints, if it weighs them by a label; else ()."""
+        if service not in self._weighing.get(service.namespace, ()):
+            return ()
+        known = cast("Mapping[names.NamespacedName, pod_kind.Pod]", self._tables["Pod"].objects)
+        wanted = {
+            each.pod: None
+            for source in self.sources(service)
+            for port in source.ports
+            for each in port.endpoints
+        }
+        found = (known.get(names.NamespacedName(service.namespace, pod)) for pod in wanted)
+        return tuple(pod for pod in found if pod is not None)
+
     def has(self, kind: str, name: names.NamespacedName) -> bool:
         """Whether an object of this kind and name is stored."""
         return name in self._tables[kind].objects
@@ -136,7 +169,8 @@ class Store:
             dirty += before
         table.objects[accepted.name] = accepted
         table.own(accepted.name, owners)
-        return self._that_count(table, dirty)
+        self._note_weights(accepted.name, accepted)
+        return self._that_count(table, dirty or self._weighers(accepted))
 
     def delete(self, kind: str, name: names.NamespacedName) -> Dirty:
         """Forget an object. An unknown one dirties nothing (docs/faults.md K14)."""
@@ -146,7 +180,9 @@ class Store:
             return _NOTHING
         owners = table.kind.owner(gone)
         table.disown(name, owners)
-        return self._that_count(table, owners)
+        if isinstance(gone, services.Service):
+            self._note_weights(name, None)
+        return self._that_count(table, owners or self._weighers(gone))
 
     def replace(self, kind: str, objects: Mapping[names.NamespacedName, Object]) -> Dirty:
         """Make `objects` all there is of `kind`, as after a list."""
@@ -154,6 +190,24 @@ class Store:
         changes = [self.apply(accepted) for accepted in objects.values()]
         changes += [self.delete(kind, name) for name in gone]
         return _NOTHING.union(*changes)
+
+    def _note_weights(self, name: names.NamespacedName, accepted: Object | None) -> None:
+        """Keep `_weighing` true of the Service so named, which is gone if None is accepted."""
+        if accepted is not None and not isinstance(accepted, services.Service):
+            return
+        weights = accepted.weights if accepted is not None else None
+        if weights is not None and weights.by_label:
+            self._weighing.setdefault(name.namespace, {})[name] = None
+        elif (others := self._weighing.get(name.namespace)) is not None:
+            others.pop(name, None)
+            if not others:
+                del self._weighing[name.namespace]
+
+    def _weighers(self, changed: Object) -> _Owners:
+        """The Services to which a pod matters."""
+        if not isinstance(changed, pod_kind.Pod):
+            return ()
+        return tuple(self._weighing.get(changed.name.namespace, ()))
 
     def _unsubscribe(self, ended: Subscription) -> None:
         self._subscriptions.pop(ended, None)

@@ -310,7 +310,8 @@ def test_endpoints_tell_which_one_is_avoided(lab: Lab) -> None:
     assert list(view) == [
         *("apiVersion", "kind", "metadata"),
         *("namespace", "service", "port_name", "protocol", "address", "port"),
-        *("ready", "serving", "terminating", "node", "in_use", "penalized_until"),
+        *("ready", "serving", "terminating", "node", "pod", "weight", "in_use"),
+        "penalized_until",
         *("own_address_of", "connections"),
     ]
 

@@ -26,12 +26,24 @@ MOST_ENDPOINTS = 200_000
 """Endpoints that one object may make: its addresses times its ports. An object of 1 MB could
 otherwise make a hundred million."""
 
-Conditions: TypeAlias = tuple[bool, bool, bool, str, tuple[str, ...], tuple[str, ...]]
-"""Ready, serving, terminating, node, zones, nodes: an Endpoint but for its backend."""
+Conditions: TypeAlias = tuple[bool, bool, bool, str, tuple[str, ...], tuple[str, ...], str]
+"""Ready, serving, terminating, node, zones, nodes, pod: an Endpoint but for its backend."""
 
 Groups: TypeAlias = dict[tuple[str, names.Protocol], list[endpoints.Endpoint]]
 
 _ORDINARY = addresses.Use.ORDINARY
+
+
+class TargetRef(msgspec.Struct, frozen=True, gc=False):
+    """What an address belongs to."""
+
+    kind: str | None = None
+    name: str | None = None
+
+
+def pod_of(reference: TargetRef | None) -> str:
+    """The name of the pod that an address belongs to; "" if it belongs to none."""
+    return reference.name or "" if reference is not None and reference.kind == "Pod" else ""
 
 
 class Port(NamedTuple):

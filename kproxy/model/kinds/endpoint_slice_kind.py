@@ -44,6 +44,7 @@ class SliceEndpoint(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     node_name: str | None = None
     topology: dict[str, str] | None = None
     hints: EndpointHints | None = None
+    target_ref: endpoint_rules.TargetRef | None = None
 
 
 class EndpointSlice(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -86,7 +87,8 @@ def judge(
         address = gate.admitted(text, f"endpoints[{index}].addresses[0]")
         if address:
             hints = _hints(entry, f"endpoints[{index}].hints", shared, found)
-            listed.append((address, (*_conditions(entry), *hints)))
+            pod = endpoint_rules.pod_of(entry.target_ref)
+            listed.append((address, (*_conditions(entry), *hints, pod)))
     gate.conclude()
     service = (shape.metadata.labels or {}).get(LABEL_SERVICE_NAME) if shape.metadata else None
     if not service:

@@ -24,7 +24,8 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
     Absent conditions mean ready and serving and not terminating
     (kube-proxy `endpointslicecache.go`; docs/behaviour.md row 35). `node` is "" when unknown.
     `for_zones` and `for_nodes` name those whose clients should use it: hints, which hold only if
-    all ready endpoints have some (row 33).
+    all ready endpoints have some (row 33). `pod` is the name of the pod that it is, in the
+    namespace of its Service; "" when it is none.
     """
 
     backend: addresses.SocketAddress
@@ -34,6 +35,7 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
     node: str = ""
     for_zones: tuple[str, ...] = ()
     for_nodes: tuple[str, ...] = ()
+    pod: str = ""
 
 
 class EndpointPort(NamedTuple):

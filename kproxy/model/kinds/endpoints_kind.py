@@ -16,6 +16,7 @@ class EndpointAddress(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
     ip: str | None = None
     node_name: str | None = None
+    target_ref: endpoint_rules.TargetRef | None = None
 
 
 class EndpointSubset(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -68,10 +69,9 @@ def judge(
                     yield
                 address = gate.admitted(entry.ip, f"{path}[{position}].ip")
                 if address:
-                    node = entry.node_name or ""
-                    yield from endpoint_rules.add(
-                        groups, ports, [(address, (ready, ready, False, node, (), ()))]
-                    )
+                    pod = endpoint_rules.pod_of(entry.target_ref)
+                    conditions = ready, ready, False, entry.node_name or "", (), (), pod
+                    yield from endpoint_rules.add(groups, ports, [(address, conditions)])
     gate.conclude()
     if found.violations:
         return None

@@ -45,11 +45,23 @@ DNS_1035_LABEL = NameRule(
     "must be a DNS-1035 label: at most 63 of a-z, 0-9 and '-', a letter first, no '-' last",
 )
 """What Kubernetes before 1.34 asks of a Service's name."""
+LABEL_VALUE = NameRule(
+    re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"),
+    63,
+    "must be at most 63 of a-z, A-Z, 0-9, '-', '_' and '.', a letter or digit at both ends",
+)
+"""The value of a label that is not empty; the same holds for a label's key behind its prefix."""
 DNS_SUBDOMAIN = NameRule(
     re.compile(rf"{_LABEL}(?:\.{_LABEL})*"),
     253,
     "must be a DNS-1123 subdomain: at most 253 of a-z, 0-9, '-' and '.'",
 )
+
+
+def is_label_key(key: str) -> bool:
+    """Whether `key` may be the key of a label: a name, with a DNS subdomain and `/` before it."""
+    prefix, slash, name = key.rpartition("/")
+    return LABEL_VALUE.admits(name) and (not slash or DNS_SUBDOMAIN.admits(prefix))
 
 
 def identity(

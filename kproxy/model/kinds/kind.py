@@ -63,7 +63,8 @@ class Collection:
     matches are asked for; "" matches all.
 
     A Store is complete once every collection that is `needed` has been listed. A collection that
-    `waits` is asked for after the others of a namespace, where rights are given by namespace.
+    `waits` is asked for after the others of a namespace, where rights are given by namespace. One
+    that is `on_demand` is not asked for before an object in the Store makes it of use.
     """
 
     plural: str
@@ -72,6 +73,7 @@ class Collection:
     selector: str = ""
     needed: bool = True
     waits: bool = False
+    on_demand: bool = False
 
     def __str__(self) -> str:
         return f"{self.plural}.{self.group}" if self.group else self.plural

@@ -18,6 +18,7 @@ from kproxy.model.kinds import (
     findings,
     load_balancer_rules,
     services,
+    weight_annotations,
 )
 from kproxy.model.kinds.kind import Collection, Kind, Policy
 
@@ -136,6 +137,7 @@ def judge(
         internal_policy=policies[0],
         external_policy=policies[1],
         strategy=_strategy(metadata, found) if metadata.annotations else None,
+        weights=weight_annotations.read(annotations, found),
         lifetime=connection_annotations.lifetime(annotations, found),
         proxy_protocol=connection_annotations.proxy_protocol(annotations, found),
         other_cluster_ips=_other_cluster_ips(spec, cluster_ip, found),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from kproxy.model import lifetimes, names
+from kproxy.model import lifetimes, names, weighting
 
 DEFAULT_AFFINITY_SECONDS = 10800
 MAX_AFFINITY_SECONDS = 86400
@@ -73,6 +73,8 @@ class Service:
     health_check_node_port: int = 0
     """Where load balancers ask whether this node has endpoints of it; 0 for nowhere."""
     strategy: Strategy | None = None
+    weights: weighting.Weights | None = None
+    """In which proportion its endpoints get new connections, by annotations; None: evenly."""
     lifetime: lifetimes.Lifetime = lifetimes.UNLIMITED
     """How long its connections may live, by annotations."""
     proxy_protocol: lifetimes.ProxyProtocol | None = None

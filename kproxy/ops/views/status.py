@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import kproxy
 from kproxy import metrics
-from kproxy.model import admission, forwarding, labels, names, steps
+from kproxy.model import admission, forwarding, labels, names, steps, weighting
 from kproxy.ops.views import observed
 from kproxy.reconcile import proxier, rules
 
@@ -284,6 +284,8 @@ def _endpoints(seen: observed.Observed, plan: rules.PortPlan) -> Iterator[View]:
             "serving": endpoint.serving,
             "terminating": endpoint.terminating,
             "node": endpoint.node,
+            "pod": endpoint.pod,
+            "weight": plan.weights.get(endpoint.backend, weighting.DEFAULT_WEIGHT),
             "in_use": known.is_used,
             "penalized_until": None if until is None else _wall_clock(until),
             "own_address_of": known.own_address_of,

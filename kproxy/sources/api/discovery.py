@@ -67,6 +67,11 @@ class Choice:
         return self.kinds[0].collection.waits
 
     @property
+    def is_on_demand(self) -> bool:
+        """Whether it is of no use until an object asks for it."""
+        return self.kinds[0].collection.on_demand
+
+    @property
     def best(self) -> Resource:
         """What today's servers have."""
         return next(self.resources())

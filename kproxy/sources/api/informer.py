@@ -1,16 +1,17 @@
 """InformerSource: Services and endpoints of a cluster, by list and watch, followed live.
 
 There are two reflectors for a whole cluster, or two for each namespace for users whose rights end
-there. While the API server is away the last state stays in force, and `describe` and the counters
-say since when the server has not answered. A namespace whose objects may not be read does not delay
-another one. Its Services are listed only once its endpoints are: a Service without endpoints would
-refuse its clients.
+there; and one more, of pods, once a Service weighs its endpoints by a label of pods. While the API
+server is away the last state stays in force, and `describe` and the counters say since when the
+server has not answered. A namespace whose objects may not be read does not delay another one. Its
+Services are listed only once its endpoints are: a Service without endpoints would refuse its
+clients.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from kproxy import metrics
 from kproxy.model import admission
@@ -82,22 +83,27 @@ class InformerSource:
             clock, rng or random.Random(), limits or api_bounds.Bounds()
         )
         self._is_restricted = bool(namespaces)
-        self._scopes = [self._scope(namespace) for namespace in sorted(namespaces) or [""]]
+        self._namespaces = sorted(namespaces) or [""]
+        self._scopes = [
+            _Scope(self._reflect(namespace, is_on_demand=False)) for namespace in self._namespaces
+        ]
         self._reflectors = [each for scope in self._scopes for each in scope.reflectors]
+        self._is_demanded = asyncio.Event()
+        self.store.subscribe(self._look_for_demand)
 
-    def _scope(self, namespace: str) -> "_Scope":
-        return _Scope(
-            reflector.Reflector(
-                self._api,
-                choice,
-                self._intake,
-                metrics.ReflectorCounters(choice.name, namespace),
-                self._clockwork,
-                self._on_settled,
-                namespace=namespace,
-            )
-            for choice in discovery.choices(self._intake.kinds)
-        )
+    def _reflect(self, namespace: str, *, is_on_demand: bool) -> Iterator[reflector.Reflector]:
+        """The reflectors of a namespace: of what is always read, or of what is read on demand."""
+        for choice in discovery.choices(self._intake.kinds):
+            if choice.is_on_demand is is_on_demand:
+                yield reflector.Reflector(
+                    self._api,
+                    choice,
+                    self._intake,
+                    metrics.ReflectorCounters(choice.name, namespace),
+                    self._clockwork,
+                    self._on_settled,
+                    namespace=namespace,
+                )
 
     @property
     def store(self) -> store.Store:
@@ -135,8 +141,21 @@ class InformerSource:
             for scope in self._scopes:
                 for each in sorted(scope.reflectors, key=lambda each: each.choice.waits):
                     group.create_task(self._run(each, scope), name=f"reflector of {each.where}")
+            group.create_task(self._follow_on_demand(group), name="wait for a demand")
             group.create_task(self._watch_for_sleep(), name="watch for sleep")
             group.create_task(self._watch_for_silence(), name="watch for silence")
+
+    def _look_for_demand(self, _: object) -> None:
+        if self.store.wants_pods:
+            self._is_demanded.set()
+
+    async def _follow_on_demand(self, group: asyncio.TaskGroup) -> None:
+        """Begin to read what is read on demand, once a Service asks for it; then for good."""
+        await self._is_demanded.wait()
+        for namespace in self._namespaces:
+            for each in self._reflect(namespace, is_on_demand=True):
+                self._reflectors.append(each)
+                group.create_task(each.run(), name=f"reflector of {each.where}")
 
     async def _run(self, followed: reflector.Reflector, scope: "_Scope") -> None:
         if self._is_restricted and followed.choice.waits:

@@ -513,7 +513,12 @@ class Reflector:
         mode = progress.Mode.LIST if self._position.mode is progress.Mode.LIST else "watch"
         text = f"cannot {mode}: {ending.text}"
         if ending.outcome is progress.Outcome.FORBIDDEN and self._resource is not None:
-            followed = discovery.choices(self._intake.kinds)
+            is_all = self._intake.store.wants_pods
+            followed = [
+                each
+                for each in discovery.choices(self._intake.kinds)
+                if is_all or not each.is_on_demand
+            ]
             remedy = rights.remedy(mode, self._resource, self.namespace, ending.text, followed)
             text += f"; {remedy}"
         outcome = "what was last known is served" if self.has_listed else "nothing is known yet"

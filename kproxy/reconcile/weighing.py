@@ -1,0 +1,62 @@
+"""The pools of a service port: the endpoints that get connections, with their weights."""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+
+from kproxy.model import addresses, forwarding, steps, weighting
+from kproxy.model.kinds import endpoints, pod_kind
+
+LabelValues = Mapping[str, str]
+"""What the pods of a Service say in the label by which they are weighed, by their names."""
+
+
+def label_values(pods: Sequence[pod_kind.Pod], asked: weighting.Weights | None) -> dict[str, str]:
+    """What `pods` say in the label that is asked for, by their names."""
+    if asked is None:
+        return {}
+    found = ((each.name.name, each.label(asked.label)) for each in pods)
+    return {name: value for name, value in found if value is not None}
+
+
+def weigh_in_steps(
+    found: Sequence[endpoints.Endpoint], asked: weighting.Weights | None, labels: LabelValues
+) -> Generator[None, None, dict[addresses.SocketAddress, int]]:
+    """The weights of those of `found` that have another one than 1."""
+    if asked is None:
+        return {}
+    by_address, by_label = dict(asked.by_address), dict(asked.by_label)
+    default = weighting.DEFAULT_WEIGHT
+    made: dict[addresses.SocketAddress, int] = {}
+    for run in steps.runs(found):
+        for each in run:
+            weight = by_address.get(each.backend.address)
+            if weight is None and by_label and each.pod in labels:
+                weight = by_label.get(labels[each.pod])
+            if weight is not None and weight != default:
+                made[each.backend] = weight
+        yield
+    return made
+
+
+def pools(
+    chosen: endpoints.Chosen, most: int, weight_of: Mapping[addresses.SocketAddress, int]
+) -> Iterator[forwarding.Pool]:
+    """What a port is balanced over, at most so many in each pool.
+
+    Where all weights are 0 there is no pool: clients are refused, as without endpoints.
+    """
+    for family, each in chosen.families.items():
+        scopes = ((forwarding.Scope.CLUSTER, each.cluster), (forwarding.Scope.LOCAL, each.local))
+        for scope, found in scopes:
+            kept = found[:most]
+            weights = _weights(kept, weight_of) if weight_of else ()
+            if kept and (not weights or any(weights)):
+                yield forwarding.Pool(scope, family, kept, weights)
+
+
+def _weights(
+    backends: Sequence[addresses.SocketAddress], weight_of: Mapping[addresses.SocketAddress, int]
+) -> tuple[int, ...]:
+    """One for each; none if all are the same and not 0."""
+    weights = tuple(weight_of.get(each, weighting.DEFAULT_WEIGHT) for each in backends)
+    is_even = len(set(weights)) == 1 and bool(weights[0])
+    return () if is_even else weights
