@@ -29,8 +29,8 @@ What is not promised:
   objects before another's. A consumer must get to the same end from any order.
 * That two names in one call changed at the same moment, or for the same reason.
 
-What a consumer owes: its listener and `on_problem` return promptly and do not raise. One that
-raises is logged as a bug, harms no other, and gets the same changes again with the next.
+What a consumer must do: its listener and `on_problem` return promptly and do not raise. A listener
+that raises is logged as a bug, affects no other, and gets the same changes again with the next.
 """
 
 from collections.abc import Callable
@@ -44,11 +44,11 @@ from kproxy.sources import store
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something a user should know about an input. `str()` is one sentence.
+    """What is wrong with an input, for the user. `str()` is one sentence.
 
     `where` is the input in the user's words, for instance "web.yaml, document 3"; `subject` the
     kind and name of the object ("" when they cannot be read); `text` what is wrong
-    with it, naming field, value and rule; `outcome` what becomes of it.
+    with it, naming field, value and rule; `outcome` what kproxy does with it.
     """
 
     severity: admission.Severity
@@ -65,7 +65,7 @@ class Problem:
 def problem_of(
     admitted: admission.Admission, finding: admission.Finding, where: str, *, stays: bool
 ) -> Problem:
-    """The problem that `finding` is. `stays`: the Store keeps an earlier version of the object."""
+    """`finding` as a problem. With `stays` the Store keeps an earlier version of the object."""
     outcome = "" if admitted.accepted else "skipped"
     if stays:
         outcome = "its last good version stays"
@@ -76,7 +76,7 @@ OnProblem: TypeAlias = Callable[[Problem], None]
 
 
 class Source(Protocol):
-    """See the module's text for what a source promises."""
+    """The contract is in the module's docstring."""
 
     @property
     def store(self) -> store.Store:
@@ -93,11 +93,11 @@ class Source(Protocol):
         ...
 
     def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
-        """What happened so far, of each list-and-watch; manifests have none."""
+        """The counters of each list-and-watch; manifests have none."""
         ...
 
     def describe(self) -> str:
-        """Where objects come from and how that goes, in a few words for humans."""
+        """Where objects come from and whether they are current, in a few words for humans."""
         ...
 
     async def run(self) -> None:

@@ -25,7 +25,7 @@ from kproxy.model.kinds.kind import Kind, Object
 
 Dirty: TypeAlias = frozenset[names.NamespacedName]
 Listener: TypeAlias = Callable[[Dirty], None]
-"""Is called with the names of the Services that a change concerns, after the change."""
+"""Called with the names of the Services that a change concerns, after the change."""
 
 _Made = TypeVar("_Made", bound=Object)
 _Names: TypeAlias = dict[names.NamespacedName, None]
@@ -46,28 +46,28 @@ class Subscription:
         self._missed = _NOTHING
 
     def cancel(self) -> None:
-        """Call the listener no more. A second time does nothing."""
+        """Stop calling the listener. A second call does nothing."""
         self._cancel(self)
 
     def deliver(self, dirty: Dirty) -> None:
-        """Call the listener. A change at which it raises is in its next call as well."""
+        """Call the listener. If it raises, the same changes are in its next call as well."""
         self._missed = self._missed | dirty if self._missed else dirty
         try:
             self._listener(self._missed)
         except Exception:
-            _log.exception("a subscriber of changes failed; it gets the same changes again")
+            _log.exception("internal error: a subscriber failed; it gets the same changes again")
         else:
             self._missed = _NOTHING
 
 
 class Store:
-    """Objects of some kinds by name, as last accepted, be they proxied or not.
+    """Objects of some kinds by name, as last accepted, whether they are proxied or not.
 
     Headless Services, those of type ExternalName and those of another proxy are here too:
     `Service.is_proxied` says which this proxy serves.
 
     Where endpoints come from (decision 7 of docs/behaviour.md): if any EndpointSlice names a
-    Service, its slices speak, and the Endpoints object of the Service's name is ignored, because
+    Service, the slices count, and the Endpoints object of the Service's name is ignored, because
     the control plane mirrors the one into the other. Only without a slice does the Endpoints
     object count. Slices are kept one by one under their own names, so that an endpoint that
     moves between two slices is never lost in between (row 36).
@@ -85,7 +85,7 @@ class Store:
     def subscribe(self, listener: Listener) -> Subscription:
         """Call `listener` after each change from now on. It must return promptly.
 
-        A listener that raises harms no other one: that is logged as a bug.
+        A listener that raises is logged as a bug, and affects no other.
         """
         made = Subscription(listener, self._unsubscribe)
         self._subscriptions[made] = None
@@ -98,7 +98,7 @@ class Store:
                 each.deliver(dirty)
 
     def get(self, kind: Kind[_Made], name: names.NamespacedName) -> _Made | None:
-        """The object of this kind so named."""
+        """The object of this kind and name."""
         return cast("_Made | None", self._tables[kind.name].objects.get(name))
 
     def all(self, kind: Kind[_Made]) -> Mapping[names.NamespacedName, _Made]:
@@ -111,7 +111,7 @@ class Store:
         return cast("tuple[_Made, ...]", self._tables[kind.name].concerning(service))
 
     def service(self, name: names.NamespacedName) -> services.Service | None:
-        """The Service so named, whether it is to be proxied or not."""
+        """The Service of this name, whether it is proxied or not."""
         return cast("services.Service | None", self._services.get(name))
 
     def service_names(self) -> frozenset[names.NamespacedName]:
@@ -119,7 +119,7 @@ class Store:
         return frozenset(self._services)
 
     def sources(self, service: names.NamespacedName) -> tuple[_EndpointsObject, ...]:
-        """The objects that say where the endpoints of a Service are: slices, or one Endpoints."""
+        """The objects that have the endpoints of a Service: slices, or one Endpoints."""
         slices = self.of_service(endpoint_slice_kind.KIND, service)
         return slices or self.of_service(endpoints_kind.KIND, service)
 
@@ -185,7 +185,7 @@ class Store:
         return self._that_count(table, owners or self._weighers(gone))
 
     def replace(self, kind: str, objects: Mapping[names.NamespacedName, Object]) -> Dirty:
-        """Make `objects` all there is of `kind`, as after a list."""
+        """Replace all objects of `kind` by `objects`, as after a list."""
         gone = [name for name in self._tables[kind].objects if name not in objects]
         changes = [self.apply(accepted) for accepted in objects.values()]
         changes += [self.delete(kind, name) for name in gone]
@@ -238,13 +238,13 @@ class _Table:
         self._others: dict[names.NamespacedName, _Names] = {}
 
     def own(self, name: names.NamespacedName, owners: _Owners) -> None:
-        """The object so named concerns these Services from now on."""
+        """Record that the object of this name concerns these Services."""
         for owner in owners:
             if owner != name:
                 self._others.setdefault(owner, {})[name] = None
 
     def disown(self, name: names.NamespacedName, owners: _Owners) -> None:
-        """The object so named concerned these Services."""
+        """Record that the object of this name no longer concerns these Services."""
         for owner in owners:
             if owner != name:
                 remaining = self._others[owner]

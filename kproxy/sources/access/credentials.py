@@ -48,7 +48,7 @@ class Credential:
 
 
 class CredentialsError(Exception):
-    """There are no credentials at the moment. The message says why, and contains none."""
+    """There are no credentials at the moment. The message says why, and contains no secret."""
 
 
 class Credentials(Protocol):
@@ -85,7 +85,8 @@ def _pem(given: kubeconfig.Pem, what: str) -> bytes | None:
 class _FromKubeconfig:
     """The kubeconfig's token, password or certificate, or the content of the file that it names.
 
-    If a file cannot be read at the periodic look, credentials that no server refused stay in use.
+    If a file cannot be read at the periodic look, credentials stay in use unless a server refused
+    them.
     """
 
     def __init__(self, user: kubeconfig.User, clock: Callable[[], float]) -> None:
@@ -103,7 +104,7 @@ class _FromKubeconfig:
             except errors.ConfigError as error:
                 if self._held is None:
                     raise CredentialsError(f"no credentials: {error}") from None
-                _log.warning(f"the credentials there were are still used: {error}")
+                _log.warning(f"the previous credentials stay in use: {error}")
             self._read_at = now
         return self._held
 
@@ -195,7 +196,7 @@ def _exec_credential(output: bytes) -> _ExecCredential:
         first = next(iter(reading.read_yaml(output)), None)
     except reading.MalformedError:
         first = None
-    # A flaw may have a value in its text, which may be a secret.
+    # The text of a flaw may contain a value, which may be a secret.
     if first is None or first.flaw:
         raise msgspec.DecodeError("neither JSON nor YAML")
     return msgspec.convert(first.value, _ExecCredential)
@@ -206,10 +207,10 @@ def _exec_status(plugin: kubeconfig.ExecPlugin, output: bytes) -> _ExecStatus:
         answer = _exec_credential(output)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # msgspec names the place and the type of what is wrong, never its value.
-        raise CredentialsError(f"{_told(plugin)} printed no ExecCredential: {error}") from None
+        raise CredentialsError(f"{_name(plugin)} printed no ExecCredential: {error}") from None
     if answer.kind != "ExecCredential" or answer.api_version != plugin.api_version:
         raise CredentialsError(
-            f"{_told(plugin)} printed {answer.api_version} {answer.kind}, not the "
+            f"{_name(plugin)} printed {answer.api_version} {answer.kind}, not the "
             f"{plugin.api_version} ExecCredential it was asked for"
         )
     return answer.status
@@ -218,9 +219,9 @@ def _exec_status(plugin: kubeconfig.ExecPlugin, output: bytes) -> _ExecStatus:
 def _credential(plugin: kubeconfig.ExecPlugin, status: _ExecStatus) -> Credential:
     certificate, key = status.client_certificate_data, status.client_key_data
     if bool(certificate) != bool(key):
-        raise CredentialsError(f"{_told(plugin)} gave a client certificate without its key")
+        raise CredentialsError(f"{_name(plugin)} gave a client certificate without its key")
     if not status.token and not certificate:
-        raise CredentialsError(f"{_told(plugin)} gave neither a token nor a client certificate")
+        raise CredentialsError(f"{_name(plugin)} gave neither a token nor a client certificate")
     authorization = _bearer(status.token)
     if certificate and key:
         return Credential(authorization, certificate.encode(), key.encode())
@@ -243,7 +244,7 @@ async def _output(plugin: kubeconfig.ExecPlugin) -> bytes:
     except OSError as error:
         hint = f"; {plugin.install_hint.strip()}" if plugin.install_hint else ""
         reason = errors.reason(error)
-        raise CredentialsError(f"cannot run {_told(plugin)}: {reason}{hint}") from None
+        raise CredentialsError(f"cannot run {_name(plugin)}: {reason}{hint}") from None
     try:
         async with asyncio.timeout(PLUGIN_SECONDS):
             output, complaint = await asyncio.gather(
@@ -252,17 +253,17 @@ async def _output(plugin: kubeconfig.ExecPlugin) -> bytes:
             code = await process.wait()
     except TimeoutError:
         raise CredentialsError(
-            f"{_told(plugin)} gave no answer within {PLUGIN_SECONDS:g} s"
+            f"{_name(plugin)} gave no answer within {PLUGIN_SECONDS:g} s"
         ) from None
     finally:
-        # Its children too: a plugin is often a script, and they would hold the pipes open.
+        # Its children too: a plugin is often a script, whose children would hold the pipes open.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
     if code != 0:
         lines = complaint.decode(errors="replace").strip().splitlines()
         said = f": {lines[-1][:200]}" if lines else ""
-        raise CredentialsError(f"{_told(plugin)} failed with exit code {code}{said}")
+        raise CredentialsError(f"{_name(plugin)} failed with exit code {code}{said}")
     return output
 
 
@@ -283,5 +284,5 @@ def _environment(plugin: kubeconfig.ExecPlugin) -> dict[str, str]:
     return {**os.environ, **dict(plugin.env), **asked}
 
 
-def _told(plugin: kubeconfig.ExecPlugin) -> str:
+def _name(plugin: kubeconfig.ExecPlugin) -> str:
     return f"credential plugin {plugin.command}"

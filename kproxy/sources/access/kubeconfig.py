@@ -119,7 +119,7 @@ def paths(given: str | None, environment: Mapping[str, str]) -> tuple[Path, ...]
 
 
 def read(files: Sequence[Path], context: str | None) -> ClusterAccess:
-    """What `files` say of `context`, or of their current context. Raises ConfigError.
+    """The cluster and user of `context`, or of the current context. Raises ConfigError.
 
     At least one of the files must exist.
     """
@@ -128,15 +128,15 @@ def read(files: Sequence[Path], context: str | None) -> ClusterAccess:
         if path.exists():
             merged.add(path, _document(path))
     if not merged.sources:
-        told = ", ".join(map(str, files))
+        listed = ", ".join(map(str, files))
         raise errors.ConfigError(
-            f"no kubeconfig at {told}: name an existing file by --kubeconfig or KUBECONFIG, "
+            f"no kubeconfig at {listed}: name an existing file by --kubeconfig or KUBECONFIG, "
             "or files of Services by --manifests"
         )
     chosen = context or merged.current
     if not chosen:
         raise errors.ConfigError(
-            f"kubeconfig {merged.told} has no current-context; choose one by --context"
+            f"kubeconfig {merged.paths} has no current-context; choose one by --context"
             f"{merged.known('contexts')}"
         )
     where, entry, _ = merged.entry("contexts", "context", chosen)
@@ -219,7 +219,7 @@ class _Merged:
         }
 
     @property
-    def told(self) -> str:
+    def paths(self) -> str:
         return ", ".join(map(str, self.sources))
 
     def add(self, path: Path, document: _Mapping) -> None:
@@ -240,7 +240,7 @@ class _Merged:
         found = self._entries[section].get(name)
         if found is None:
             raise errors.ConfigError(
-                f"kubeconfig {self.told} has no {key} {name!r}{self.known(section)}"
+                f"kubeconfig {self.paths} has no {key} {name!r}{self.known(section)}"
             )
         path, entry = found
         where = f"kubeconfig {path}, {key} {name!r}"
@@ -464,7 +464,7 @@ def _cluster_info(cluster: _Section) -> str:
     """`spec.cluster` of an ExecCredential (client-go `tools/clientcmd/api/helpers.go`)."""
     authority = cluster.pem("certificate-authority")
     pem = authority.read_bytes() if isinstance(authority, Path) else authority
-    told = {
+    info = {
         "server": cluster.text("server"),
         "tls-server-name": cluster.text("tls-server-name"),
         "insecure-skip-tls-verify": cluster.values.get("insecure-skip-tls-verify") is True,
@@ -472,7 +472,7 @@ def _cluster_info(cluster: _Section) -> str:
         "proxy-url": cluster.text("proxy-url"),
         "config": _extension(cluster.values.get("extensions")),
     }
-    return msgspec.json.encode({key: value for key, value in told.items() if value}).decode()
+    return msgspec.json.encode({key: value for key, value in info.items() if value}).decode()
 
 
 def _extension(extensions: object) -> object:

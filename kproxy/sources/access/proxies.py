@@ -62,7 +62,7 @@ def _of_environment(server: str, environment: Mapping[str, str]) -> str:
 
 
 def _is_proxied(host: str, port: int, exceptions: str) -> bool:
-    """Whether a server at `host` is asked through a proxy, with NO_PROXY being `exceptions`."""
+    """Whether requests to `host` go through a proxy; `exceptions` is NO_PROXY."""
     address = _address(host)
     if host == "localhost" or (address is not None and address.is_loopback):
         return False

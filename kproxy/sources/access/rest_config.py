@@ -1,4 +1,4 @@
-"""Which cluster: that of a kubeconfig, or the one that this process is a pod of.
+"""Which cluster to follow: that of a kubeconfig, or the one in which this process is a pod.
 
 As client-go's `rest.InClusterConfig` and kubectl find it. Nothing here connects.
 """
@@ -18,7 +18,7 @@ IN_CLUSTER = "in-cluster"
 def is_available() -> bool:
     """Whether KUBECONFIG is set, or a kubeconfig or a mounted service account would be found."""
     if os.environ.get("KUBECONFIG"):
-        return True  # whether its files exist is for `load` to say, by their names
+        return True  # `load` reports files that do not exist, by their names
     return bool(_existing(os.environ)) or _is_in_cluster(SERVICE_ACCOUNT, os.environ)
 
 
@@ -35,7 +35,7 @@ def load(
     comes ~/.kube/config, then the mounted service account. Raises ConfigError, also when a
     certificate cannot be used. Takes a second: the transport is imported to find out.
     """
-    # As for kubectl, a KUBECONFIG of files that do not exist is as good as none.
+    # As for kubectl, a KUBECONFIG whose files do not exist counts as unset.
     explicit = bool(kubeconfig_path or context)
     if not explicit and not _existing(environment) and _is_in_cluster(service_account, environment):
         access = _in_cluster(service_account, environment)

@@ -74,7 +74,7 @@ class Sessions:
             await self._close_if_left(session)
 
     def give_up(self, session: Session) -> None:
-        """TLS failed on it: certificates are read again before the next request."""
+        """TLS failed on the session: read certificates again before the next request."""
         forget_files()
         if session is self._current:
             self._current = None

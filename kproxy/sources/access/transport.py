@@ -22,21 +22,21 @@ CONNECT_SECONDS = 10.0
 """Deadline for TCP's handshake; TLS and the answer's head are under the client's deadline."""
 
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
-"""A peer that is gone is noticed within 10 + 3 x 5 s (docs/faults.md K08)."""
+"""A peer that has vanished is noticed within 10 + 3 x 5 s (docs/faults.md K08)."""
 
 USER_TIMEOUT_MS = 25_000
-"""The same bound for what was sent and is not acknowledged (TCP_USER_TIMEOUT)."""
+"""The same bound for data that is not acknowledged (TCP_USER_TIMEOUT)."""
 
 
 IDLE_SECONDS = 60.0
-"""A connection that has brought a whole answer is kept for the next request, such as a probe."""
+"""Seconds for which a connection is kept after a whole answer, for a request such as a probe."""
 
 _CERTIFICATE = re.compile(
     rb"^-----BEGIN CERTIFICATE-----\r?\n.*?^-----END CERTIFICATE-----", re.DOTALL | re.MULTILINE
 )
 
 READ_BYTES = 64 * 1024
-"""Half of what is buffered of a body, beside one read(2), before the server has to wait."""
+"""Half of the bytes of a body that are buffered, beside one read(2), before reading pauses."""
 
 
 class Transport:
@@ -66,9 +66,9 @@ class Transport:
             # ~/.netrc would add a second Authorization, which aiohttp refuses; proxies are
             # taken from the environment by the client itself.
             trust_env=False,
-            # A body is read as it comes: no bomb can be inflated, and none was asked for.
+            # A body is read as it comes. No compression was asked for, so none is undone.
             auto_decompress=False,
-            # Lines are put together by the reader, so no buffer has to hold one.
+            # The reader assembles lines, so no buffer has to hold a whole one.
             read_bufsize=READ_BYTES,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         )

@@ -27,7 +27,7 @@ class Way:
 
 
 class Ways:
-    """The current way, renewed when the kubeconfig says something else. Owned by a client.
+    """The current way, replaced when the kubeconfig changes. Owned by a client.
 
     A request keeps the way it began on. Sessions of an earlier way close after their last user.
     """
@@ -67,7 +67,7 @@ class Ways:
         """The way to use now. While the kubeconfig cannot be used, the way stays as it is."""
         if self._is_due():
             async with self._lock:
-                # Whoever waited for the lock may find that it has been done.
+                # Another task may have done it while this one waited for the lock.
                 if self._is_due():
                     renewals = self._renewals
                     self._is_suspect, self._read_at = False, self._monotonic()

@@ -28,7 +28,7 @@ class Document:
     """One document, counted from 1; `value` is for `admission.admit`.
 
     `flaw` says why it must not be used; "" if nothing is wrong. `is_malformed` says that the flaw
-    is one of syntax, so that there is no value. `remark` says what may surprise in a
+    is one of syntax, so that there is no value. `remark` is a note about a
     document that can be used. `line` is where it begins, counted from 1, and `item_lines` where
     the items of a list begin, by their index.
     """

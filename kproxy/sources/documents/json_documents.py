@@ -73,7 +73,7 @@ def _bounds(data: bytes, start: int, pause: Pause) -> _Value:
         pause()
         offset = found.end()
         if depth == 0 and offset != start + 1:
-            break  # no bracket comes first: this is no object and no list
+            break  # no bracket comes first: neither an object nor a list
         if found[1] in b"{[":
             depth += 1
             if depth == 2 and found[1] == b"[" and items is None:
@@ -137,7 +137,7 @@ def _item_by_item(data: bytes, value: _Value, pause: Pause) -> dict[str, Any] | 
     for each in value.each:
         pause()
         if _is_too_large(each):
-            items.append(TOO_LARGE)  # no mapping, and so refused by itself
+            items.append(TOO_LARGE)  # not a mapping: refused by itself
         else:
             items.append(objects.json_object(_valid(data[each.start : each.end])))
     return {**envelope, "items": items}

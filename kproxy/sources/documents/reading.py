@@ -30,8 +30,8 @@ _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 def read(data: bytes, pause: Pause = no_pause) -> Iterator[Document]:
     """The documents in `data` that are not empty; those are counted, and left out.
 
-    Never raises for what `data` holds. Text is taken for JSON if its first character is a
-    brace, and where it turns out not to be JSON, for YAML from there on, as by kubectl 1.33.
+    Raises for no `data`. Text is read as JSON if its first character is a brace, and as YAML from
+    the point on where it is not JSON, as by kubectl 1.33.
     """
     data = _utf8(data)
     if not _JSON_STARTS.match(data, 0, LARGEST_PIECE):
@@ -50,12 +50,12 @@ def read(data: bytes, pause: Pause = no_pause) -> Iterator[Document]:
 
 
 def read_yaml(data: bytes) -> Iterator[Document]:
-    """The documents in the YAML `data`. Raises MalformedError when it comes to one that is."""
+    """The documents in the YAML `data`. Raises MalformedError at one that is malformed."""
     yield from _strict(yaml_documents.read(_utf8(data), no_pause))
 
 
 def read_json(data: bytes) -> Iterator[Document]:
-    """The JSON values in `data`. Raises MalformedError when it comes to one that is malformed."""
+    """The JSON values in `data`. Raises MalformedError at one that is malformed."""
     yield from _strict(document for document, _ in json_documents.read(_utf8(data), no_pause))
 
 

@@ -125,11 +125,11 @@ class _Text:
         self._used = 0
 
     def advance(self) -> None:
-        """What has been read so far has led to something."""
+        """An event was made of what has been read so far."""
         self._used = self._offset
 
     def read(self, size: int) -> bytes:
-        """The next bytes; b"" at the end. Raises MarkedYAMLError if they come to nothing."""
+        """The next bytes; b"" at the end. Raises MarkedYAMLError if too many led to no event."""
         self._pause()
         if self._offset - self._used > LARGEST_PIECE:
             size_text = f"a value, a comment or a gap of more than {LARGEST_PIECE // 2**20} MiB"

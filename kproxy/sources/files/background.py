@@ -1,8 +1,8 @@
 """Calls in threads, with a bound on how long the caller waits: a read can last for ever.
 
-A hung network file system or a pipe in a file's clothes blocks the thread that reads it, and no
-signal or flag gets it out. So the threads here are daemons, which the end of the process does
-not wait for, and a call that takes too long keeps its thread while the others get a new one.
+A hung network file system, or a pipe with a manifest's name, blocks the thread that reads it, and
+no signal or flag ends that. So the threads here are daemons, for which the end of the process does
+not wait, and a call that takes too long keeps its thread while the others get a new one.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 WORK_SECONDS = 0.001
-"""How much CPU time a call in a thread takes before the event loop can have the interpreter."""
+"""Seconds of CPU time after which a call in a thread rests, so that the event loop can run."""
 
 REST_SECONDS = 0.0001
-"""How long it then rests; without a rest, the event loop waits 5 ms for the interpreter lock."""
+"""Seconds of that rest; without it, the event loop waits 5 ms for the interpreter lock."""
 
 MAX_LATE = 32
 """How many calls may be late at once, each with a thread of its own."""
 
 
 class Pace:
-    """Called again and again by work in a thread: shows that it goes on, and lets others run.
+    """Called again and again by work in a thread: notes its progress, and lets others run.
 
-    With `is_gentle` it sleeps now and then, so that the event loop can run; while the event loop
-    has nothing else to do, as at the start, it need not.
+    With `is_gentle` it sleeps now and then, so that the event loop can run. Before the first sync
+    the event loop has nothing else to do.
     """
 
     def __init__(self, *, is_gentle: bool) -> None:
@@ -40,7 +40,7 @@ class Pace:
         self._since = time.thread_time()
 
     def __call__(self) -> None:
-        """To be called at least every 0.1 ms of computing or so."""
+        """Call it every 0.1 ms of computing, or more often."""
         self.alive = time.monotonic()
         if self._is_gentle and time.thread_time() - self._since >= WORK_SECONDS:
             time.sleep(REST_SECONDS)
@@ -52,11 +52,11 @@ OnLate = Callable[[], None]
 
 
 class Crew(Generic[Result]):
-    """Makes calls in threads, one after the other as long as none takes too long.
+    """Makes calls in threads, one after the other unless one takes too long.
 
     Lives on the running event loop. `on_late` is called there when a late call has ended; its
     result is what the next `run` with the same key gives, without making the call anew. A call
-    is to raise only where nothing can go on, as without memory: `run` raises it.
+    may raise only if the process cannot go on, as without memory: `run` then raises it.
     """
 
     def __init__(self, on_late: OnLate) -> None:
@@ -74,9 +74,9 @@ class Crew(Generic[Result]):
     ) -> dict[object, Result]:
         """Make `calls`; the result of each that ended in time, by its key.
 
-        In time is a call that is under way for at most `patience` seconds; a call that is not
-        gentle counts from when it last showed that it goes on. A call of the same key that is
-        still under way from an earlier run is late again, and not made a second time.
+        A call is in time if it takes at most `patience` seconds; for a call that is not gentle
+        they count from its last sign of progress. A call of the same key that is still under way
+        from an earlier run is late again, and not made a second time.
         """
         results = {key: self._ended.pop(key) for key in calls if key in self._ended}
         self._ended.clear()
@@ -154,7 +154,7 @@ class _Worker(Generic[Result]):
         return None
 
     def leave(self) -> None:
-        """Leave this thread alone. Its call ends by itself, if ever."""
+        """Abandon this thread. Its call may end by itself later."""
         with self._lock:
             self._is_left = True
 
@@ -168,16 +168,16 @@ class _Worker(Generic[Result]):
                 self._current = _Current(key, Pace(is_gentle=self._is_gentle), now)
             try:
                 result = call(self._current.pace)
-            except Exception as error:  # memory may be used up; the loop says so and ends
-                self._tell(self._fail, error)
+            except Exception as error:  # memory may be used up; the loop reports it and ends
+                self._call_on_loop(self._fail, error)
                 return
             with self._lock:
                 self._current = None
                 if self._is_left:
-                    self._tell(self._end_late, key, result)
+                    self._call_on_loop(self._end_late, key, result)
                     return
                 self._results[key] = result
-        self._tell(self._finish)
+        self._call_on_loop(self._finish)
 
     def _finish(self) -> None:
         if not self._done.done():
@@ -187,6 +187,6 @@ class _Worker(Generic[Result]):
         if not self._done.done() and not self._is_left:
             self._done.set_exception(error)
 
-    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+    def _call_on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(callback, *arguments)

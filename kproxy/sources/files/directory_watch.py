@@ -1,7 +1,7 @@
 """What changes in directories, by inotify(7), with file names as the kernel gives them: bytes.
 
-The kernel's interface is used directly because a watcher that insists on UTF-8 names can be
-stopped by any user who may create a file beside the watched one: `touch $'/tmp/\\xff'`.
+The kernel's interface is used directly: any user who may create a file beside the watched one can
+stop a watcher that requires UTF-8 names: `touch $'/tmp/\\xff'`.
 """
 
 import asyncio
@@ -55,8 +55,8 @@ class DirectoryWatch:
     """An inotify instance, read on the running event loop, which owns its descriptor until `close`.
 
     `on_change` gets the paths that changed; an empty set means that events were lost, or that a
-    watched directory itself has gone, so that a look is due. Paths that `concerns` turns down
-    are left out, and cause no call.
+    watched directory itself has gone, so that a look is due. Paths for which
+    `concerns` is false are left out, and cause no call.
 
     Raises OSError when the kernel has no more instances for this user (EMFILE).
     """
@@ -73,7 +73,7 @@ class DirectoryWatch:
     def add(self, directory: Path) -> None:
         """Watch `directory`, without what is below it. May block; safe from any thread.
 
-        Raises OSError: ENOSPC when this user has no more watches, or what is wrong with the path.
+        Raises OSError: ENOSPC when this user has no more watches, others about the path.
         """
         number = _libc.inotify_add_watch(self._fd, os.fsencode(directory), _ASKED_FOR)
         self._directories[_checked(number)] = directory

@@ -1,4 +1,4 @@
-"""Manifest files on disk: which there are, what they say, and what to watch for changes.
+"""Manifest files on disk: which there are, what is in them, and what to watch for changes.
 
 Blocking file I/O and parsing, made to be called in a thread; no state between calls.
 """
@@ -18,7 +18,7 @@ from kproxy.model.kinds import registry
 from kproxy.sources.documents import document, reading
 
 EXTENSIONS = frozenset({".json", ".yaml", ".yml"})
-"""What is read from a directory; the extensions of `kubectl apply -f DIR`."""
+"""Extensions of the files that are read from a directory, as by `kubectl apply -f DIR`."""
 
 MAX_BYTES = 64 * 1024 * 1024
 """The largest file that is read."""
@@ -30,7 +30,7 @@ _PIECE = 1024 * 1024
 
 
 class ManifestFile(NamedTuple):
-    """A file to read. `path` is absolute, `shown` the same file in the user's words.
+    """A file to read. `path` is absolute, `shown` the same path as the user gave it.
 
     `root` is the path given by the user that it comes from.
     """
@@ -41,7 +41,7 @@ class ManifestFile(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """What shows, without reading, that a file has changed. Times are nanoseconds."""
+    """What shows that a file has changed, without reading it. Times are nanoseconds."""
 
     device: int
     inode: int
@@ -63,9 +63,9 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a file says. `failure` is "" unless it could not be read or parsed as a whole.
+    """The content of a file. `failure` is "" unless it could not be read or parsed as a whole.
 
-    `is_gone` says that there is no such file any more. `is_cut` says that the last document
+    `is_gone` says that the file no longer exists. `is_cut` says that the last document
     is malformed, as in a file that is being written.
     """
 
@@ -119,8 +119,8 @@ def listing(root: Path, path: Path) -> Listing:
     """The files of a root: itself, or for a directory the manifests in it, not recursively.
 
     `path` is where the root was when the proxy started, absolute: a relative root leads nowhere
-    once the working directory has been removed, though another one takes its name.
-    Hidden files are left out, which kubectl does not do: they are what editors leave behind.
+    once the working directory has been removed, even if another one takes its name.
+    Hidden files are left out, unlike in kubectl: editors leave them behind.
     """
     files: list[ManifestFile] = []
     links: list[Path] = []
@@ -151,7 +151,7 @@ def listing(root: Path, path: Path) -> Listing:
 def absolute(path: Path) -> Path:
     """`path` without "." and "..", its symbolic links kept: they may be changed.
 
-    Raises FileNotFoundError if `path` is relative and there is no working directory any more.
+    Raises FileNotFoundError if `path` is relative and the working directory has been removed.
     """
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute() keeps ".."
 
@@ -171,7 +171,7 @@ def read_if_changed(
     allow_loopback: bool,
     kinds: registry.Kinds = registry.KINDS,
 ) -> Reading | None:
-    """What the file says; None if it is `known` by its signature and not said to be `changed`.
+    """The content of the file; None if its signature is that of `known` and it is not in `changed`.
 
     `kinds` are read. A report of a change counts although the signature is the same: two edits of
     equal length within one tick of the file system's clock leave no other trace.
@@ -205,7 +205,7 @@ def read(
 ) -> Reading:
     """Read and judge one file; never raises.
 
-    The signature is taken before reading: what is written meanwhile shows at the next look.
+    The signature is taken before reading: a write during the reading shows at the next look.
     """
     try:
         found = _contents(path, pause)
@@ -218,7 +218,7 @@ def read(
     signature, data = found
     try:
         return judged(data, signature, pause, allow_loopback=allow_loopback, kinds=kinds)
-    except Exception as error:  # one file's bug must not cost the others
+    except Exception as error:  # a bug with one file must not affect the others
         text = f"reading it failed: a bug in kproxy ({type(error).__name__})"
         return Reading(signature, failure=text)
 
@@ -257,7 +257,7 @@ def judged(
     allow_loopback: bool,
     kinds: registry.Kinds = registry.KINDS,
 ) -> Reading:
-    """What the text of a file says."""
+    """The content of a file, from its text."""
     entries: list[Entry] = []
     failure = ""
     is_cut = False

@@ -26,7 +26,7 @@ EMPTY_SECONDS = 1.5
 """An emptied file counts as empty after this: `helm template > file` empties it first."""
 
 LATE_SECONDS = 1.0
-"""A file whose reading takes longer than this is said to be read beside the others."""
+"""A file whose reading takes longer than this is reported as read beside the others."""
 
 SHRUNK_SECONDS = 0.5
 """A file that gives less than half as many objects as before counts after this."""
@@ -44,12 +44,12 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What is in force of one file: its good objects, and what is wrong with it.
+    """What is in force of one file: its good objects, and its problems.
 
     `nameless` counts the invalid documents without a name that are known to hide no object.
     `doubted` is since when (on the monotonic clock) the file has given much less than it did,
     None if it does not: while that is recent, what it gave before stays in force. `late` is
-    since when it has been read beside the others, None if it is not.
+    since when its reading has been late, None if it is not.
     """
 
     file: manifest_files.ManifestFile
@@ -63,7 +63,7 @@ class FileState:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an edit of a file did, for the log. `is_good_again`: its problems are put right."""
+    """What an edit of a file changed, for the log. `is_good_again`: its problems are gone."""
 
     shown: str
     added: tuple[tuple[str, int], ...] = ()
@@ -98,7 +98,7 @@ NOTHING = View({}, {}, (), (), (), (), (), None)
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was found: files sorted by path, and of each what it says if it was read.
+    """What was found: files sorted by path, and the content of each that was read.
 
     `late` are those whose reading has not ended; `lost_roots` say why a root that the user
     named could not be looked into; `problems` are of no file.
@@ -131,10 +131,10 @@ def view(before: View, look: Look, pause: document.Pause) -> View:
             if old.get(name) is not accepted and old.get(name) != accepted:
                 updates.append(accepted)
         gone += [(kind, name) for name in old if name not in table]
-    told = [problem for state in files.values() for problem in state.problems]
-    quiet = frozenset(problem.where for problem in told)
+    reported = [problem for state in files.values() for problem in state.problems]
+    quiet = frozenset(problem.where for problem in reported)
     notes += ownerless.notes(tables, places, quiet, MAX_PROBLEMS, pause)
-    problems = (*look.problems, *told, *notes, *doubles)
+    problems = (*look.problems, *reported, *notes, *doubles)
     known = frozenset(before.problems)
     deadlines = [
         state.doubted + _patience_with(state) - look.now
@@ -266,7 +266,7 @@ def _capped(
 def _ends_in_the_middle(reading: manifest_files.Reading, old: FileState) -> bool:
     """Whether the file may have been cut: its last document was good before and is not now.
 
-    YAML that ends after `spec:` is still YAML; what came behind it is not gone, but unwritten.
+    YAML that ends after `spec:` is still YAML; the rest may not be written yet.
     """
     if not reading.entries:
         return False
@@ -275,7 +275,7 @@ def _ends_in_the_middle(reading: manifest_files.Reading, old: FileState) -> bool
 
 
 def _unchanged(old: Given | None, new: admission.Accepted) -> admission.Accepted:
-    """The old object in place of an equal new one, so that the Store sees it at a glance."""
+    """The old object in place of an equal new one, so that the Store compares identities only."""
     return old.accepted if old and old.accepted == new else new
 
 
@@ -287,13 +287,13 @@ def _where(file: manifest_files.ManifestFile, entry: manifest_files.Entry) -> st
 def _withheld(file: manifest_files.ManifestFile, lost: Sequence[admission.Key]) -> source.Problem:
     """The problem when objects are gone and a document without a name, which may be one of them,
     has appeared."""
-    told = [f"{kind} {name}" for kind, name in lost[: admission.MAX_STATEMENTS]]
-    told += [f"{len(lost) - len(told)} more"] if len(lost) > len(told) else []
+    named = [f"{kind} {name}" for kind, name in lost[: admission.MAX_STATEMENTS]]
+    named += [f"{len(lost) - len(named)} more"] if len(lost) > len(named) else []
     return source.Problem(
         admission.Severity.WARNING,
         file.shown,
         "",
-        f"{', '.join(told)} may be meant by an invalid document",
+        f"{', '.join(named)} may be meant by an invalid document",
         "the last good version stays until that is put right",
     )
 

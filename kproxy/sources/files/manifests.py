@@ -1,9 +1,9 @@
 """ManifestSource: Services and endpoints from files, followed live.
 
-`manifest_files` reads, `manifest_state` decides what to believe, `directory_watch` says when to
-look again; here they are put together, and the Store is written. A path that the user named and
-that vanishes takes nothing along: an unmounted volume or a half-done deployment is likelier than
-the wish to serve nothing, which is said by emptying the file.
+`manifest_files` reads, `manifest_state` decides which objects count, `directory_watch` reports when
+to look again; here they are put together, and the Store is written. When a path that the user named
+vanishes, its objects stay: an unmounted volume or a half-done deployment is likelier than the wish
+to serve nothing, for which the user empties the file.
 
 Files are read in threads that may be left behind, so that a file whose reading does not end, or
 takes long, holds up neither the other files nor the end of the process.
@@ -38,8 +38,8 @@ RESCAN_SECONDS = 5.0
 """Seconds between looks without any event: network file systems send none."""
 
 MAX_RESCAN_SECONDS = 60.0
-"""The same where a look takes long because there are thousands of files: at most one part in 300
-of the time is spent on looking."""
+"""Longest pause: with thousands of files looks take long, and at most a 300th of the time is spent
+on them."""
 
 POLL_SECONDS = 1.0
 """Seconds between two looks when something cannot be watched."""
@@ -48,15 +48,15 @@ RETRY_SECONDS = 30.0
 """Seconds between two tries to watch what could not be watched."""
 
 PATIENCE_SECONDS = 0.1
-"""A file whose reading takes longer than this goes on in another thread, beside the others."""
+"""A reading that takes longer than this goes on in another thread, beside the others."""
 
 START_PATIENCE_SECONDS = 5.0
-"""The same before the first sync, counted from when the reading last went on."""
+"""The same before the first sync, counted from the last sign of progress."""
 
 LISTING_PATIENCE_SECONDS = 5.0
-"""A look at a path that takes longer than this is said to go on beside the others. Until it ends,
-files that were there before are read when they change, and not without: on a mount that hangs,
-each would keep a thread."""
+"""A look at a path that takes longer than this is reported, and goes on beside the others. Until it
+ends, known files are read only when they change: on a mount that hangs, each would keep a
+thread."""
 
 _INPUT_PIECE = 1024 * 1024
 _OPEN_ENDED = float("inf")
@@ -122,7 +122,7 @@ class ManifestSource:
         return self._intake.problems()
 
     def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
-        """None: nothing is listed or watched by API."""
+        """Empty: nothing is listed or watched by API."""
         return ()
 
     def describe(self) -> str:
@@ -131,8 +131,8 @@ class ManifestSource:
         given = sum(len(state.given) for state in files)
         bad = sum(p.severity is not admission.Severity.NOTE for p in self.problems())
         counts = ((len(files), "file"), (given, "object"), (bad, "problem"))
-        told = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
-        return f"manifests from {', '.join(map(_shown, self._paths))}: {told}"
+        counted = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+        return f"manifests from {', '.join(map(_shown, self._paths))}: {counted}"
 
     async def run(self) -> None:
         """Read everything, then follow changes, until cancelled.
@@ -184,8 +184,8 @@ class ManifestSource:
     async def _watch(
         self, plan: manifest_files.WatchPlan, crew: "background.Crew[list[source.Problem]]"
     ) -> directory_watch.DirectoryWatch | None:
-        """Watch what `plan` says. What cannot be watched is reported, and looked at regularly
-        instead."""
+        """Watch the directories of `plan`. Those that cannot be watched are reported, and looked at
+        regularly instead."""
         try:
             watch = directory_watch.DirectoryWatch(plan.concerns, self._on_events)
         except OSError as error:
@@ -230,7 +230,7 @@ class ManifestSource:
         return plan
 
     def _late_listing(self, root: Path) -> manifest_files.Listing:
-        """What is known of `root` while a look at it has not ended."""
+        """The listing of `root` to use while a look at it has not ended."""
         old = self._listings.get(root)
         now = time.monotonic()
         late = now - self._late_listings.setdefault(root, now)
@@ -329,7 +329,7 @@ class ManifestSource:
             yield
         yield from self._intake.tell_all(view.problems, view.fresh_problems)
         for change in view.changes if self.has_synced else ():
-            _tell(change)
+            _log_edit(change)
             yield
 
 
@@ -348,7 +348,7 @@ class _Readers:
         return self.listings.late + self.files.late
 
 
-def _tell(change: manifest_state.Change) -> None:
+def _log_edit(change: manifest_state.Change) -> None:
     """Log what an edit did: "web.yaml was edited: 1 Service added, 2 EndpointSlices changed"."""
     parts = [
         f"{count} {kind}{'' if count == 1 or kind.endswith('s') else 's'} {verb}"
@@ -362,7 +362,7 @@ def _tell(change: manifest_state.Change) -> None:
     if parts:
         _log.info(f"{change.shown} was edited: {', '.join(parts)}")
     if change.is_good_again:
-        _log.info(f"{change.shown} is good again: nothing in it is refused any more")
+        _log.info(f"{change.shown} is good again: every object in it is accepted")
 
 
 def _add(
@@ -371,7 +371,7 @@ def _add(
     try:
         watch.add(directory)
     except (FileNotFoundError, NotADirectoryError):
-        pass  # the plan is out of date already
+        pass  # the directory is gone: the next look makes another plan
     except OSError as error:
         return [_unwatched(manifest_files.readable(directory), error)]
     return []
@@ -380,7 +380,7 @@ def _add(
 def _listed(root: Path, path: Path, _: document.Pause) -> manifest_files.Listing:
     try:
         return manifest_files.listing(root, path)
-    except Exception as error:  # one path's bug must not cost the others
+    except Exception as error:  # a bug with one path must not affect the others
         text = f"looking at it failed: a bug in kproxy ({type(error).__name__})"
         return manifest_files.Listing(missing=text)
 
@@ -402,7 +402,7 @@ def _read_if_changed(
 def _standard_input(
     pause: document.Pause, *, allow_loopback: bool, kinds: registry.Kinds
 ) -> manifest_files.Reading:
-    """All that comes on standard input, up to a bound.
+    """Everything on standard input, up to a bound.
 
     By its descriptor: sys.stdin has a lock, and Python aborts if a thread holds it at the end.
     """

@@ -1,6 +1,6 @@
-"""Endpoints of files that belong to no Service in them: mostly a name or a namespace is mistyped.
+"""Endpoints of files without a Service in them: mostly a name or a namespace is mistyped.
 
-Beside a cluster that is no news: Endpoints without a Service are common there.
+In a cluster, Endpoints without a Service are common, and not reported.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ def notes(
 ) -> list[source.Problem]:
     """A note on each such object, `most` at most, and one that counts the others.
 
-    `places` says which document gives an object, `quiet` of which documents worse is known.
+    `places` has the document that gives an object; `quiet` are documents with worse problems.
     """
     services = tables.get(service_kind.KIND.name, {})
     found = [

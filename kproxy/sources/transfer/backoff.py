@@ -1,4 +1,4 @@
-"""How long to wait before asking again: client-go's reflector backoff, with full jitter.
+"""How long to wait before the next request: client-go's reflector backoff, with full jitter.
 
 client-go (`tools/cache/reflector.go`) starts at 0.8 s, doubles to 30 s, and starts anew after two
 minutes without a failure. The wait is drawn from all of [0, ceiling), so that a thousand clients
@@ -67,7 +67,7 @@ class Backoff:
 def retry_after(header: str | None) -> float:
     """Seconds a server asks for by Retry-After (RFC 9110, 10.2.3), bounded; 0.0 if it does not.
 
-    The form that is a date is not read: it would put our wait at the mercy of two clocks.
+    A date is not read: the wait would depend on the server's clock and on ours.
     """
     if not header or not header.strip().isdecimal():
         return 0.0

@@ -19,7 +19,7 @@ MAX_VALUE_BYTES = 16 * 1024 * 1024
 """Ceiling for one line of a watch and one item of a list. etcd keeps objects of 1.5 MiB at most."""
 
 _EAGER_BYTES = 64 * 1024
-"""Of a value that has not ended: up to here each chunk is tried."""
+"""Bytes of an unfinished value up to which each chunk is tried."""
 
 MAX_FIELDS = 100
 """Most fields of a list object beside its items. The API has kind, apiVersion and metadata."""
@@ -169,7 +169,7 @@ class ListFramer:
                 place = int(found[1]) if found else math.inf
                 if str(error).startswith(TRAILING):
                     break
-                # A complaint about the very end may be only that it is not the end yet.
+                # A complaint about the very end may only mean that more is to come.
                 if place < len(self._buffer) - self._at:
                     raise FramingError(f"not JSON: {error}") from None
             except RecursionError:
@@ -178,7 +178,7 @@ class ListFramer:
             if length > self._ceiling:
                 raise FramingError(f"an object is longer than {self._ceiling} bytes")
             if length > _EAGER_BYTES:
-                # To try again with each chunk would cost the square of its length.
+                # Trying again at each chunk would cost the square of the value's length.
                 self._wanted = min(length, self._ceiling + 1 - length)
             yield None
         begin, self._at = self._at, self._at + int(place) - 1

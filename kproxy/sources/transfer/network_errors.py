@@ -1,6 +1,6 @@
 """What the network's and the library's errors mean: an outcome, and a clause for users.
 
-Neither aiohttp's nor OpenSSL's own words are shown ("TransferEncodingError: 400, message=…",
+The texts of aiohttp and OpenSSL are not shown ("TransferEncodingError: 400, message=…",
 "[SSL: CERTIFICATE_VERIFY_FAILED] … (_ssl.c:1032)"): a clause says what happened to which
 connection.
 """

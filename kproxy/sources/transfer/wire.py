@@ -101,7 +101,7 @@ def event(line: bytes) -> Event:
 
 
 def identity(raw: msgspec.Raw) -> Identity | None:
-    """Which object `raw` is; None if it does not say, or not readably."""
+    """Which object `raw` is; None if that cannot be read."""
     try:
         metadata = _objects.decode(raw).metadata
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -125,7 +125,7 @@ def bookmark(raw: msgspec.Raw) -> tuple[str, bool]:
 def list_position(fields: Mapping[str, msgspec.Raw]) -> tuple[str, str]:
     """The resourceVersion and the continue token of a list, from its fields. Raises FramingError.
 
-    A list without a version is none: nothing could be watched from it.
+    A list must have a version: without one, no watch could follow it.
     """
     metadata = _decoded(_list_metas, fields.get("metadata", _NULL), "a list")
     if metadata is None or not metadata.resource_version:
