@@ -42,7 +42,6 @@ class ServicePortState:
     __slots__ = (
         "_make",
         "_near",
-        "_targets",
         "balancers",
         "counters",
         "listeners",
@@ -71,7 +70,6 @@ class ServicePortState:
         self.listeners: dict[forwarding.PortalAddress, listener.Listener | front.Front] = {}
         self._near = near
         self.loads = loads.Loads()
-        self._targets: dict[tuple[forwarding.Scope, addresses.Family, bool], connection.Target] = {}
         self.terms = connection.Terms(str(name))
         self._follow_policy(policy)
 
@@ -108,26 +106,9 @@ class ServicePortState:
             return near.NearPicker(self._near, frontend.address, everywhere, balanced)
         return balanced
 
-    def target(self, frontend: forwarding.Frontend) -> connection.Target:
-        """Where the connections of a frontend go; the same for all that are served alike."""
-        alike = frontend.scope, frontend.family, frontend.is_external
-        found = self._targets.get(alike)
-        if found is None:
-            found = connection.Target(self.name, self.picker(frontend), self.counters, self.terms)
-            self._targets[alike] = found
-            self._count()
-        return found
-
-    def _count(self) -> None:
-        """Have connections counted if the strategy goes by that."""
-        counted = self.loads if catalogue.STRATEGIES[self.policy.strategy].counts else None
-        for each in self._targets.values():
-            each.loads = counted
-
     def update_steps(self, message: forwarding.SetBackends) -> Iterator[None]:
         """Balance as the message says, in steps."""
         self.policy = policy = message.policy
-        self._count()
         self._follow_policy(policy)
         pools = {(pool.scope, pool.family): pool for pool in message.pools}
         for side in self.balancers.keys() - pools.keys():
@@ -139,6 +120,8 @@ class ServicePortState:
         """What holds for connections from now on."""
         version = policy.proxy_protocol
         self.terms.build_header = proxy_protocol.BUILDERS[version] if version else None
+        is_counted = catalogue.STRATEGIES[policy.strategy].counts
+        self.terms.loads = self.loads if is_counted else None
 
     def snapshot(self) -> snapshots.ServicePort:
         """What happened here so far."""
@@ -394,11 +377,12 @@ class InProcessPlane:
         self, state: ServicePortState, message: forwarding.OpenFrontend
     ) -> listener.Listener | front.Front:
         """Open what a frontend's protocol needs. Raises OSError."""
+        picker = state.picker(message.frontend)
         if message.address.protocol is names.Protocol.UDP:
-            picker = state.picker(message.frontend)
-            datagrams = udp_target.Target(state.name, picker, state.counters)
+            datagrams = udp_target.Target(state.name, picker, state.counters, state.terms)
             return self._path.open_datagrams(message.listen_on, datagrams, message.admitted)
-        return self._path.open(message.listen_on, state.target(message.frontend), message.admitted)
+        connections = connection.Target(state.name, picker, state.counters, state.terms)
+        return self._path.open(message.listen_on, connections, message.admitted)
 
     def _admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:
         """Change whose connections an open frontend takes: nobody's if the kernel cannot."""

@@ -540,8 +540,7 @@ async def test_dials_that_fail_or_are_given_up_are_not_counted_for_ever(
         await reached(address)
     state = plane.port(WEB)
     assert state is not None
-    target = state.target(CLUSTER_IP)
-    assert target.loads is not None
+    assert state.terms.loads is not None
     counted = {each: state.loads.of(each).count for each in (dead, *backends[:2])}
     assert set(counted.values()) == {0}
 
@@ -558,3 +557,43 @@ async def test_weights_split_the_connections(
     met = [await reached(address) for _ in range(8)]
     assert [met.count(each) for each in pool.backends] == [6, 2, 0]
     assert not plane.endpoint(WEB, pool.backends[2]).is_used
+
+
+async def test_flows_of_datagrams_are_counted_as_connections_are(
+    plane: in_process.InProcessPlane,
+) -> None:
+    name = names.ServicePortName(WEB.service, WEB.port, names.Protocol.UDP)
+    with contextlib.ExitStack() as stack:
+
+        def bound(host: str) -> socket.socket:
+            made = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            made.bind((host, 0))
+            made.setblocking(False)
+            return made
+
+        servers = [bound("127.81.1.1"), bound("127.81.1.2")]
+        at = [addresses.SocketAddress(*each.getsockname()) for each in servers]
+        with bound("127.81.1.3") as free:
+            front = addresses.SocketAddress(*free.getsockname())
+        pools_of_both = pools(tuple(at), ())
+        plane.send(forwarding.SetBackends(name, LEAST, pools_of_both))
+        frontend = forwarding.Frontend(
+            forwarding.FrontendKind.CLUSTER_IP, "10.0.9.1", 53, protocol=names.Protocol.UDP
+        )
+        where = forwarding.PortalAddress(*front, names.Protocol.UDP)
+        plane.send(forwarding.OpenFrontend(name, frontend, where, front))
+        clients = [bound("127.0.0.1") for _ in range(6)]
+        loop = asyncio.get_running_loop()
+        for client in clients:
+            await loop.sock_sendto(client, b"x", front)
+        async with asyncio.timeout(PATIENCE):
+            for server in servers:
+                for _ in range(3):
+                    assert await loop.sock_recv(server, 10) == b"x"
+        state = plane.port(name)
+        assert state is not None
+        held = [state.loads.of(each) for each in at]
+        assert [each.count for each in held] == [3, 3]
+        plane.send(forwarding.CloseFrontend(where))
+        plane.send(forwarding.Forget(name))
+        assert [each.count for each in held] == [0, 0]

@@ -1,10 +1,10 @@
 """One proxied connection from accept to end."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from kproxy import events, metrics
-from kproxy.datapath import poller, proxy_protocol, syscalls
+from kproxy.datapath import loads, poller, proxy_protocol, syscalls
 from kproxy.datapath.tcp import direction, halfclose, relay, sharing
 from kproxy.model import addresses, names
 
@@ -24,20 +24,6 @@ class Picker(Protocol):
         """Whether a backend is left for `client`, neither in `tried` nor known to be failing."""
 
 
-class Load(Protocol):
-    """The connections to one backend, as a strategy counts them."""
-
-    def leave(self) -> None:
-        """A connection that was counted has ended."""
-
-
-class Loads(Protocol):
-    """Counts the connections to each backend of a service port, from the dial on."""
-
-    def moved(self, held: Any, backend: addresses.SocketAddress, /) -> Load:
-        """A connection is dialled to `backend`. `held` is what this gave at its dial before."""
-
-
 class Roll(Protocol):
     """Knows the connections of a service port whose lifetimes are limited."""
 
@@ -51,7 +37,7 @@ class Roll(Protocol):
 class Terms:
     """What a Service asks for its connections. The targets of a service port share one."""
 
-    __slots__ = ("build_header", "name", "roll")
+    __slots__ = ("build_header", "loads", "name", "roll")
 
     def __init__(self, name: str = "") -> None:
         self.name = name
@@ -60,12 +46,14 @@ class Terms:
         """Makes the PROXY header that goes before the client's bytes; None: there is none."""
         self.roll: Roll | None = None
         """Set while lifetimes are limited."""
+        self.loads: loads.Loads | None = None
+        """Set while the strategy goes by the number of connections."""
 
 
 class Target:
     """Where a listener's connections go: a picker, and the counters of its service port."""
 
-    __slots__ = ("counters", "loads", "name", "picker", "terms", "text")
+    __slots__ = ("counters", "name", "picker", "terms", "text")
 
     def __init__(
         self,
@@ -78,8 +66,6 @@ class Target:
         self.text = str(name)
         """The name, as logs and facts show it."""
         self.picker = picker
-        self.loads: Loads | None = None
-        """Set while the picker goes by the number of connections."""
         self.terms = terms or Terms(self.text)
         self.counters = counters or metrics.ServicePortCounters(halfclose.REASONS)
 
@@ -151,7 +137,7 @@ class Connection:
         self.backend: addresses.SocketAddress | None = None
         self.tally: metrics.EndpointCounters | None = None
         """The backend's counters; None until it is connected."""
-        self.load: Load | None = None
+        self.load: loads.Load | None = None
         """Where it is counted, if the strategy counts."""
         self.dial: PendingDial | None = None
         """The dial under way, if it did not complete at once, or what is waited for before it."""

@@ -261,8 +261,9 @@ class Dialer:
         self, conn: connection.Connection, backend: addresses.SocketAddress, attempts: Attempts
     ) -> syscalls.StreamSocket | None:
         """Begin a connect and return its socket; None when it failed and that was dealt with."""
-        if conn.target.loads is not None:
-            conn.load = conn.target.loads.moved(conn.load, backend)
+        counted = conn.target.terms.loads
+        if counted is not None:
+            conn.load = counted.moved(conn.load, backend)
         try:
             sock = self._shared.kernel.stream_socket(backend)
         except OSError as error:

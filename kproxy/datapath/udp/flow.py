@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections import OrderedDict
 
     from kproxy import metrics
+    from kproxy.datapath import loads
     from kproxy.datapath.udp import front
 
 _AT_ONCE = 8
@@ -41,6 +42,7 @@ class Flow:
         "held",
         "is_answered",
         "is_late",
+        "load",
         "queue",
         "send",
         "sock",
@@ -78,6 +80,8 @@ class Flow:
         """The first datagram, for as long as it may have to be sent to another backend."""
         self.tried: tuple[addresses.SocketAddress, ...] = ()
         """Backends that have refused it."""
+        self.load: loads.Load | None = None
+        """Where it is counted, if the strategy counts."""
         self.tally: metrics.EndpointCounters
 
     def connect(self, sock: syscalls.DatagramSocket) -> None:

@@ -146,6 +146,8 @@ class Front:
         counters.ended[reason] += 1
         ending.count_bytes()
         ending.tally.active -= 1
+        if ending.load is not None:
+            ending.load.leave()
         fd, ending.fd = ending.fd, -1
         self._shared.poller.close_later(fd, ending.sock)
         self._table.remove(ending)
@@ -228,6 +230,8 @@ class Front:
             return
         begun = flow.Flow(self, client, backend, self.unanswered, now)
         if not self._connect(begun):
+            if begun.load is not None:
+                begun.load.leave()
             counters.ended[endings.NO_RESOURCES] += 1
             self.lose()
             return
@@ -252,6 +256,9 @@ class Front:
         False if that is impossible; it is counted as a failed dial then.
         """
         backend = wanting.backend
+        counted = self.target.terms.loads
+        if counted is not None:
+            wanting.load = counted.moved(wanting.load, backend)
         sock = None
         try:
             sock = self._shared.kernel.datagram_socket(backend)

@@ -4,6 +4,7 @@ from collections.abc import Sequence, Sized
 from typing import Protocol
 
 from kproxy import metrics
+from kproxy.datapath import loads as counting
 from kproxy.datapath.udp import endings
 from kproxy.model import addresses, names
 
@@ -51,19 +52,33 @@ class RefusalBox(Protocol):
         """Let a backend out; the penalty for its next refusal is longer."""
 
 
+class Terms(Protocol):
+    """What holds for all fronts of a service port."""
+
+    @property
+    def loads(self) -> counting.Loads | None:
+        """Counts the flows of each backend; None unless the strategy goes by that."""
+
+
+class _NoTerms:
+    loads: counting.Loads | None = None
+
+
 class Target:
     """Where a front's flows go: a picker, and the counters of its service port."""
 
-    __slots__ = ("counters", "name", "picker", "text")
+    __slots__ = ("counters", "name", "picker", "terms", "text")
 
     def __init__(
         self,
         name: names.ServicePortName,
         picker: Picker,
         counters: metrics.ServicePortCounters | None = None,
+        terms: Terms | None = None,
     ) -> None:
         self.name = name
         self.text = str(name)
         """The name, as logs and facts show it."""
         self.picker = picker
+        self.terms = terms or _NoTerms()
         self.counters = counters or metrics.ServicePortCounters(endings.REASONS)
