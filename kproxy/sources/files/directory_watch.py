@@ -17,7 +17,6 @@ to, costs one read of at most `_BUFFER` bytes in this time."""
 
 _BUFFER = 64 * 1024
 _EVENT = struct.Struct("iIII")
-_Watched = Iterable[tuple[Path, int, int]]
 
 _IN_MODIFY = 0x2
 _IN_ATTRIB = 0x4
