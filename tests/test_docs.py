@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -129,6 +130,16 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
 
     assert unknown == set()
     assert {each for each in folders if not (ROOT / each).is_dir()} == set()
+
+
+def test_the_layers_of_the_picture_are_those_that_are_checked() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    (picture,) = re.findall(r"```text\n(cli → .*?)```", page, re.DOTALL)
+    drawn = [layer.split("|") for layer in "".join(picture.split()).split("→")]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    checked = [layer.split("|") for layer in settings["contracts"][0]["layers"]]
+
+    assert drawn == [[name.strip(" ()") for name in layer] for layer in checked]
 
 
 def test_every_commit_that_a_page_names_exists() -> None:

@@ -8,7 +8,7 @@ import asyncio
 import ctypes
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 QUIET_SECONDS = 0.02
