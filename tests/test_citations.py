@@ -14,7 +14,12 @@ CASES = {
     for line in FAULTS.splitlines()
     if re.match(r"\| [A-Z]\d\d \| P[0-2] \|", line)
 }
-ROWS = set(re.findall(r"^\| (\d+) \|", BEHAVIOUR, re.MULTILINE))
+ROW_LINES = {
+    line.split()[1]: line
+    for line in BEHAVIOUR.partition("### Rows")[2].splitlines()
+    if re.match(r"\| \d+ \|", line)
+}
+ROWS = set(ROW_LINES)
 ITEMS = set(re.findall(r"^\| 2\.(\d+) \|", BEHAVIOUR, re.MULTILINE))
 DECISIONS = set(re.findall(r"^(\d)\. ", BEHAVIOUR.partition("### Decisions")[2], re.MULTILINE))
 
@@ -39,9 +44,20 @@ def cited(word: str, text: str) -> set[str]:
     return {number for each in lists for number in re.findall(r"\d+", each)}
 
 
+def cited_rows(text: str) -> set[str]:
+    """Rows in docstrings and comments ("rows 14 to 16 and 39"), and in names (test_row_12_…)."""
+    found: set[str] = set()
+    lists = re.findall(r"\brows? (\d+(?:(?:, | and | to )\d+)*)", text)
+    names = re.findall(r"_rows?_((?:\d+_(?:and_|to_)?)+)", text)
+    for each in (*lists, *(name.replace("_", " ") for name in names)):
+        for first, last in re.findall(r"(\d+)(?: to (\d+))?", each):
+            found.update(map(str, range(int(first), int(last or first) + 1)))
+    return found
+
+
 def test_the_pages_are_read() -> None:
     assert len(CASES) > 150
-    assert len(ROWS) > 20
+    assert set(map(str, range(1, 55))) == ROWS
     assert set("123456789") == DECISIONS
 
 
@@ -74,3 +90,13 @@ def test_a_case_names_tests_that_cite_it_or_the_reason_why_none_does(case: str) 
     assert bool(named) is not bool(re.search(r"\| not covered: \w[^|]+ \|$", line))
     for each in named:
         assert case in cited_cases((ROOT / each).read_text()), each
+
+
+@pytest.mark.parametrize("row", ROW_LINES)
+def test_a_row_names_tests_that_cite_it_or_the_reason_why_none_does(row: str) -> None:
+    line = ROW_LINES[row]
+    named = re.findall(r"\]\(\.\./(tests/[\w/]+\.py)\)", line)
+
+    assert bool(named) is not bool(re.search(r"\| not covered: \w[^|]+ \|$", line))
+    for each in named:
+        assert row in cited_rows((ROOT / each).read_text()), each

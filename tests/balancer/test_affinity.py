@@ -1,4 +1,7 @@
-"""The affinity table by itself: the window, the bound, and what happens when members leave."""
+"""The affinity table by itself: the window, the bound, and what happens when members leave.
+
+Behaviour: row 18 of docs/behaviour.md.
+"""
 
 import collections
 from typing import TYPE_CHECKING

@@ -1,4 +1,7 @@
-"""Row 27 of docs/behaviour.md: clients on the node itself are sent to every endpoint."""
+"""Row 27 of docs/behaviour.md: clients on the node itself are sent to every endpoint.
+
+Behaviour: row 27 of docs/behaviour.md.
+"""
 
 import random
 

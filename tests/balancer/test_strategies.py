@@ -1,4 +1,7 @@
-"""Strategies by themselves: what a chooser over a fixed list of members does."""
+"""Strategies by themselves: what a chooser over a fixed list of members does.
+
+Behaviour: row 23 of docs/behaviour.md.
+"""
 
 import collections
 import itertools

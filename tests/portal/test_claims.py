@@ -1,6 +1,8 @@
 """Claims: who is served on an address that several want.
 
 Cases: S10 of docs/faults.md.
+
+Behaviour: row 13 of docs/behaviour.md.
 """
 
 import itertools

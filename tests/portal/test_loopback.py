@@ -1,4 +1,7 @@
-"""The loopback portal: where in 127/8 each virtual address is bound."""
+"""The loopback portal: where in 127/8 each virtual address is bound.
+
+Behaviour: row 14 of docs/behaviour.md.
+"""
 
 import ipaddress
 from pathlib import Path

@@ -3,6 +3,8 @@
 A random sequence of edits ends as a fresh start does, with whatever an API server would have
 refused left out. The first tests are edits that Kubernetes' own tests make (docs/behaviour.md
 rows 6, 9, 14 to 16 and 39).
+
+Behaviour: row 10 of docs/behaviour.md.
 """
 
 import copy

@@ -4,6 +4,8 @@ In the manner of mitmproxy's Playbook. The data plane only records, and fails a 
 is told what the contract rules out (`recording.RecordingPlane`).
 
 Cases: C07, C09 of docs/faults.md.
+
+Behaviour: row 48 of docs/behaviour.md.
 """
 
 import errno

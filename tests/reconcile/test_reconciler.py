@@ -1,4 +1,7 @@
-"""From the Store to the data plane, without a server above."""
+"""From the Store to the data plane, without a server above.
+
+Behaviour: row 47 of docs/behaviour.md.
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,7 @@
-"""When the runner syncs: pacing by a pure clock, the rest on a loop whose clock jumps."""
+"""When the runner syncs: pacing by a pure clock, the rest on a loop whose clock jumps.
+
+Behaviour: row 47 of docs/behaviour.md.
+"""
 
 import asyncio
 import itertools

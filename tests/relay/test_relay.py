@@ -1,4 +1,7 @@
-"""The proxy under test, asked for every behaviour of the suite over real sockets."""
+"""The proxy under test, asked for every behaviour of the suite over real sockets.
+
+Behaviour: row 44 of docs/behaviour.md.
+"""
 
 import pytest
 

@@ -1,6 +1,8 @@
 """The Store: which object is current, which endpoints a port has, and what is dirty.
 
 Cases: C14, S09 of docs/faults.md.
+
+Behaviour: row 36 of docs/behaviour.md.
 """
 
 import pytest

@@ -1,4 +1,7 @@
-"""Dialling: nobody waits for another's dead endpoint, and no client finds out what is known."""
+"""Dialling: nobody waits for another's dead endpoint, and no client finds out what is known.
+
+Behaviour: row 24 of docs/behaviour.md.
+"""
 
 import asyncio
 import itertools

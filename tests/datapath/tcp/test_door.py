@@ -1,4 +1,7 @@
-"""Rows 17 and 26 of docs/behaviour.md: a listener drops clients, with a privilege or without."""
+"""Rows 17 and 26 of docs/behaviour.md: a listener drops clients, with a privilege or without.
+
+Behaviour: rows 17 and 26 of docs/behaviour.md.
+"""
 
 import contextlib
 import errno

@@ -1,4 +1,7 @@
-"""What becomes of flows when backends and frontends change. Cases U03 and U07 of docs/faults.md."""
+"""What becomes of flows when backends and frontends change. Cases U03 and U07 of docs/faults.md.
+
+Behaviour: row 40 of docs/behaviour.md.
+"""
 
 import pytest
 

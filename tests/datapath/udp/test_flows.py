@@ -1,4 +1,7 @@
-"""A client's datagrams stay with one backend, and flows are counted, shown and told of."""
+"""A client's datagrams stay with one backend, and flows are counted, shown and told of.
+
+Behaviour: row 40 of docs/behaviour.md.
+"""
 
 from kproxy import events
 from kproxy.datapath.udp import endings

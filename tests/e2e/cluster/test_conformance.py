@@ -24,7 +24,7 @@ ExternalName to ClusterIP and NodePort, back    test_from_and_to_an_external_nam
                                                 to a DNS server
 release NodePorts on delete                     test_a_deleted_services_node_port_is_free
 endpoints for unready pods                      test_unready_pods
-load-balancer source ranges                     not applicable: source ranges are not enforced
+load-balancer source ranges                     tests/e2e/files/test_drops.py
 internal load balancer, health interval, cloud  not applicable: cloud
 affinity of ClusterIP and NodePort              test_affinity
 affinity timeout of ClusterIP and NodePort      test_affinity_ends_when_idle
@@ -32,8 +32,8 @@ switching affinity of ClusterIP and NodePort    test_affinity_is_switched
 affinity of a load balancer                     not applicable: cloud
 service-proxy-name and headless label           test_a_label_makes_it_somebody_elses
 rejected when no endpoints exist                test_no_endpoints_are_refused
-ESIPP                                           test_the_local_policy; source IPs are not kept,
-                                                healthCheckNodePort is not served
+ESIPP                                           test_the_local_policy; source IPs are not kept;
+                                                tests/e2e/files/test_health_check.py
 SCTP                                            not applicable: TCP only
 networking.go
 ----------------------------------------------- -----------------------------------------------
@@ -55,6 +55,8 @@ API and controllers alone                       tests/simulator
 =============================================== ===============================================
 
 Cases: C10 of docs/faults.md.
+
+Behaviour: rows 1, 4, 8, 10, 11, 18, 19, 20, 21, 25, 27, 42 and 43 of docs/behaviour.md.
 """
 
 import contextlib

@@ -1,6 +1,8 @@
 """Editing a manifest changes the running proxy, and costs no open connection anything.
 
 Cases: C03, C06, C08 of docs/faults.md.
+
+Behaviour: rows 45 and 46 of docs/behaviour.md.
 """
 
 import contextlib

@@ -1,4 +1,7 @@
-"""redis-server behind the ClusterIP and the NodePort scenarios, asked with redis-cli."""
+"""redis-server behind the ClusterIP and the NodePort scenarios, asked with redis-cli.
+
+Behaviour: rows 22 and 25 of docs/behaviour.md.
+"""
 
 import contextlib
 from collections.abc import Iterator

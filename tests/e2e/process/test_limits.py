@@ -1,4 +1,7 @@
-"""A process with little: few descriptors, little memory. It serves as many as it can, and lives."""
+"""A process with little: few descriptors, little memory. It serves as many as it can, and lives.
+
+Behaviour: row 51 of docs/behaviour.md.
+"""
 
 import collections
 import contextlib

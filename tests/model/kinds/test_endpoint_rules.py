@@ -1,4 +1,7 @@
-"""Endpoints and EndpointSlices: rules and address policy, as seen through `admission.admit`."""
+"""Endpoints and EndpointSlices: rules and address policy, as seen through `admission.admit`.
+
+Behaviour: rows 11, 29 and 35 of docs/behaviour.md.
+"""
 
 from typing import Any
 

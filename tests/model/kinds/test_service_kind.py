@@ -1,4 +1,7 @@
-"""Services: API defaults and kube-apiserver's rules, as seen through `admission.admit`."""
+"""Services: API defaults and kube-apiserver's rules, as seen through `admission.admit`.
+
+Behaviour: rows 2 and 16 of docs/behaviour.md.
+"""
 
 import json
 from typing import Any

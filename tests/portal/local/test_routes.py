@@ -1,6 +1,8 @@
 """Local routes: made, followed and removed, and never anybody else's.
 
 Read with `ip`, which knows nothing of kproxy. The process is in a network namespace of its own.
+
+Behaviour: row 53 of docs/behaviour.md.
 """
 
 import ipaddress

@@ -1,4 +1,7 @@
-"""Which pods serve a Service, and how slices come to say so with few writes."""
+"""Which pods serve a Service, and how slices come to say so with few writes.
+
+Behaviour: row 20 of docs/behaviour.md.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,6 +1,8 @@
 """Versions that are gone, in the future, or lower than before (K04, K05, K06, K12, K13, K16).
 
 The table of all cases is in test_simulated_outages.
+
+Behaviour: row 37 of docs/behaviour.md.
 """
 
 import asyncio
