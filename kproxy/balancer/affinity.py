@@ -151,6 +151,14 @@ class AffinityTable:
             self.expired += 1
         return limit
 
+    def peek(self, client: str, now: float) -> Binding | None:
+        """Where `client` is bound, whose window goes on as it was; None if it is not bound."""
+        bound_to, used = self._entries.get(client, (None, 0.0))
+        left = used + self._ttl - now
+        if bound_to is None or left <= 0 or not bound_to.alive:
+            return None
+        return Binding(client, bound_to.backend, left)
+
     def snapshot(self, now: float, limit: int) -> list[Binding]:
         """At most `limit` of the bindings that hold, the most recently used first."""
         found: list[Binding] = []

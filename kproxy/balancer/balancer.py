@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from kproxy.balancer import affinity, catalogue, loads, member, penalty, strategies
 from kproxy.model import addresses, forwarding, steps
+from kproxy.model.kinds import services
 
 _STEP = 500
 """Backends dealt with in one step of an update: some 0.5 ms."""
@@ -104,6 +105,26 @@ class ServicePortBalancer:
             chosen = choose()
             table.bind(client, chosen, now)
         return chosen.backend
+
+    def peek(self, client: str, now: float) -> tuple[addresses.SocketAddress | None, float | None]:
+        """What `pick` would give now, without picking; None where that is chance.
+
+        With it comes for how many seconds more affinity holds `client` there, None if it does not.
+        Takes as long as a pick after a change of the set.
+        """
+        bound = self._affinity.peek(client, now) if self._affinity is not None else None
+        if bound is not None and self.is_free(bound.backend):
+            return bound.backend, bound.seconds_left
+        strategy = self._policy.strategy
+        if strategy is services.Strategy.ROUND_ROBIN:
+            self._invalidate()  # the active list then begins with the one whose turn it is
+        selection = self._renew()
+        if selection is None:
+            return None, None
+        if strategy is services.Strategy.SOURCE_HASH:
+            return selection.chooser_for(client)().backend, None
+        is_known = strategy is services.Strategy.ROUND_ROBIN and strategies.are_equal(self._active)
+        return (self._active[0].backend if is_known or len(self._active) == 1 else None), None
 
     def repick(
         self, client: str, tried: Sequence[addresses.SocketAddress], now: float

@@ -168,8 +168,8 @@ def _check(
         raise errors.ConfigError("--all and a Service do not fit together: leave one out")
     if not every and not service:
         raise errors.ConfigError("name a Service, or give --all with --as")
-    if trace and mode_name:
-        raise errors.ConfigError("--trace shows every mode: leave --as out")
+    if trace and (mode_name or every):
+        raise errors.ConfigError("--trace shows every mode: name one Service, and leave --as out")
 
 
 def _question(service: str | None, namespace: str, client: str, to: str) -> evidence.Question:

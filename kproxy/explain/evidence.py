@@ -9,6 +9,7 @@ import msgspec
 
 from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import endpoints, services
+from kproxy.plane import snapshots
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +48,11 @@ class EndpointSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
-    """Where a client is bound by affinity, and for how many seconds more."""
-
-    address: addresses.SocketAddress
-    seconds_left: float
-
-
-@dataclass(frozen=True, slots=True)
 class PortSeen:
     """A service port: what is served of it, and what a running data plane knows.
 
     `endpoints` are those in some way out of the ordinary; `is_live` says whether a data plane was
-    asked. `next` is where a connection of the client would go now, None if that is not known.
+    asked. `coming` is where a connection of the client would go now, as far as that is known.
     """
 
     name: names.ServicePortName
@@ -70,8 +63,7 @@ class PortSeen:
     loops: tuple[addresses.SocketAddress, ...] = ()
     is_live: bool = False
     endpoints: tuple[EndpointSeen, ...] = ()
-    bound: Bound | None = None
-    next: addresses.SocketAddress | None = None
+    coming: tuple[snapshots.Coming, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

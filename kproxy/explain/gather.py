@@ -40,7 +40,7 @@ def gather(
         near=served.options.portal.node.near,
         service=service,
         sources=held.sources(question.service) if service is not None else (),
-        ports=tuple(_port(plan, served, live) for plan in plans),
+        ports=tuple(_port(plan, question, served, live) for plan in plans),
         **known,  # type: ignore[arg-type]
     )
 
@@ -61,6 +61,7 @@ def from_objects(
 
 def _port(
     plan: rules.PortPlan,
+    question: Question,
     served: proxier.Proxier,
     live: plane.Readable | None,
 ) -> PortSeen:
@@ -83,10 +84,10 @@ def _port(
         pools=rule.pools,
         loops=tuple(sorted(plan.loops)),
     )
-    return seen if live is None else _with_life(seen, live)
+    return seen if live is None else _with_life(seen, question.client, live)
 
 
-def _with_life(seen: PortSeen, live: plane.Readable) -> PortSeen:
+def _with_life(seen: PortSeen, client: str, live: plane.Readable) -> PortSeen:
     """What a data plane knows besides."""
     notable: list[EndpointSeen] = []
     for backend in dict.fromkeys(each for pool in seen.pools for each in pool.backends):
@@ -103,6 +104,7 @@ def _with_life(seen: PortSeen, live: plane.Readable) -> PortSeen:
         loops=seen.loops,
         is_live=True,
         endpoints=tuple(notable),
+        coming=tuple(live.coming(seen.name, client)),
     )
 
 

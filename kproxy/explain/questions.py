@@ -11,6 +11,7 @@ from kproxy.explain.answer import Answer, Reason, Step, Verdict
 from kproxy.explain.evidence import Evidence, FrontendSeen, PortSeen
 from kproxy.model import addresses, forwarding
 from kproxy.model.kinds import endpoints, services
+from kproxy.plane import snapshots
 
 _SHOWN = 5
 """Things of one sort that a sentence names; the others are counted."""
@@ -399,7 +400,10 @@ class _Walk:
         if not candidates:
             raise self._not_admitted(service, place)
         self._look_at_endpoints(service, seen, candidates)
-        raise _Ended(self._served(seen, place, candidates))
+        coming = next(
+            (e for e in seen.coming if (e.scope, e.family) == (scope, frontend.family)), None
+        )
+        raise _Ended(self._served(seen, place, candidates, coming))
 
     def _not_admitted(self, service: services.Service, place: FrontendSeen) -> _Ended:
         """The client's connection is dropped: by the Local policy or by source ranges."""
@@ -459,22 +463,24 @@ class _Walk:
         seen: PortSeen,
         place: FrontendSeen,
         candidates: tuple[addresses.SocketAddress, ...],
+        coming: snapshots.Coming | None,
     ) -> Answer:
         endpoint, how = None, f"{seen.policy.strategy.value} picks one of {len(candidates)}"
         if len(candidates) == 1:
             endpoint, how = candidates[0], "it is the only one"
         if seen.policy.affinity_seconds is not None:
-            if seen.bound is not None and seen.bound.address in candidates:
-                endpoint = seen.bound.address
+            if coming is not None and coming.seconds_left is not None:
                 how = (
                     f"session affinity sends {self.asked.client} there for "
-                    f"{seen.bound.seconds_left:.0f} s more"
+                    f"{coming.seconds_left:.0f} s more"
                 )
             else:
                 held = f", and session affinity then keeps it for {seen.policy.affinity_seconds} s"
                 how += held
-        if endpoint is None and seen.next in candidates:
-            endpoint, how = seen.next, f"{seen.policy.strategy.value} has it next"
+        if endpoint is None and coming is not None and coming.backend in candidates:
+            endpoint = coming.backend
+            if coming.seconds_left is None:
+                how = f"{seen.policy.strategy.value} has it next"
         self._note("pick", f"{endpoint or _listed(candidates)}: {how}")
         to = endpoint or f"one of {_listed(candidates)}"
         at = place.bound or _written(place.frontend)

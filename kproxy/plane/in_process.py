@@ -268,6 +268,19 @@ class InProcessPlane:
             for each in balanced.affinity_table.snapshot(now, limit)
         ]
 
+    def coming(self, name: names.ServicePortName, client: str) -> list[snapshots.Coming]:
+        """See `plane.Readable`."""
+        state, now = self._ports.get(name), time.monotonic()
+        made = []
+        for (scope, family), balanced in state.balancers.items() if state is not None else ():
+            backend, seconds_left = balanced.peek(client, now)
+            made.append(
+                snapshots.Coming(
+                    scope=scope, family=family, backend=backend, seconds_left=seconds_left
+                )
+            )
+        return made
+
     def connections(
         self, is_asked_for: Callable[[names.ServicePortName], bool] = lambda _: True
     ) -> Iterator[data_path.ConnectionView]:

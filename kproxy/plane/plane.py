@@ -72,6 +72,9 @@ class Readable(Protocol):
     def affinity(self, name: names.ServicePortName, limit: int, /) -> Sequence[snapshots.Binding]:
         """At most `limit` clients that are bound to an endpoint, for each scope, newest first."""
 
+    def coming(self, name: names.ServicePortName, client: str, /) -> Sequence[snapshots.Coming]:
+        """Where a connection of `client` would go now, without picking; () if that is not known."""
+
     def connections(
         self, is_asked_for: Callable[[names.ServicePortName], bool], /
     ) -> Iterable[data_path.ConnectionView]:

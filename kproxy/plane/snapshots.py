@@ -63,6 +63,19 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     own_address_of: str | None = None
 
 
+class Coming(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the next connection of a client goes, over the endpoints of one scope and family.
+
+    `backend` is None where that is chance. `seconds_left` says for how long affinity holds the
+    client there, None if it does not.
+    """
+
+    scope: forwarding.Scope
+    family: addresses.Family
+    backend: addresses.SocketAddress | None
+    seconds_left: float | None = None
+
+
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
     """A client that session affinity sends to `backend` for `seconds_left` more seconds."""
 

@@ -10,6 +10,7 @@ import yaml
 from kproxy.explain import answer, evidence, gather, questions
 from kproxy.explain.answer import Reason, Verdict
 from kproxy.model import addresses, admission, forwarding, names
+from kproxy.plane import snapshots
 from kproxy.portal import loopback, portal
 from kproxy.reconcile import rules
 from kproxy.sources import store
@@ -372,22 +373,32 @@ class TestLive:
 
     OTHER = addresses.SocketAddress("10.244.0.2", 80)
 
+    def coming(
+        self, backend: addresses.SocketAddress, seconds_left: float | None = None
+    ) -> tuple[snapshots.Coming]:
+        return (
+            snapshots.Coming(
+                scope=forwarding.Scope.CLUSTER,
+                family=addresses.Family.IPV4,
+                backend=backend,
+                seconds_left=seconds_left,
+            ),
+        )
+
     def test_the_next_in_turn_is_named(self) -> None:
-        found = questions.explain(self.seen(next=self.OTHER))
+        found = questions.explain(self.seen(coming=self.coming(self.OTHER)))
         assert (found.endpoint, found.candidates) == (self.OTHER, (FEW, self.OTHER))
 
     def test_a_bound_client_goes_where_it_is_bound(self) -> None:
         sticky = forwarding.Policy(affinity_seconds=10800)
         found = questions.explain(
-            self.seen(policy=sticky, bound=evidence.Bound(self.OTHER, 99.6), next=FEW)
+            self.seen(policy=sticky, coming=self.coming(self.OTHER, seconds_left=99.6))
         )
         assert found.endpoint == self.OTHER
         assert "session affinity sends 10.0.0.7 there for 100 s more" in found.message
 
     def test_boxed_endpoints_are_named(self) -> None:
-        found = questions.explain(
-            self.seen(endpoints=(evidence.EndpointSeen(FEW, is_boxed=True),), next=self.OTHER)
-        )
+        found = questions.explain(self.seen(endpoints=(evidence.EndpointSeen(FEW, is_boxed=True),)))
         assert found.verdict is Verdict.SERVED
         step = next(step for step in found.steps if step.name == "boxed")
         assert step.finding == "1 of 2 did not answer lately: 10.244.0.1:80"

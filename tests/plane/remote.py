@@ -253,6 +253,11 @@ class RemotePlane:
         """See `plane.Readable`."""
         return self._bindings.get(name, ())[: limit * len(forwarding.Scope)]
 
+    def coming(self, name: names.ServicePortName, client: str) -> Sequence[snapshots.Coming]:
+        """Not known here: the other process is not asked."""
+        del name, client
+        return ()
+
     def connections(
         self, is_asked_for: Callable[[names.ServicePortName], bool]
     ) -> Iterable[data_path.ConnectionView]:

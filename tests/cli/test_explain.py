@@ -1,0 +1,122 @@
+"""`kproxy explain` with files, and what it says to wrong usage."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from kproxy.cli import main
+from kproxy.modes import registry
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "recordings"
+RECORDED = FIXTURES / "kube-proxy-v1.20.2"
+CLUSTER_IPS = ("--manifests", str(EXAMPLES / "five-clusterip-scenarios.yaml"))
+
+
+def test_the_answer_and_its_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["explain", "redis", "--from", "10.0.0.7", *CLUSTER_IPS]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("A connection from 10.0.0.7 to Service default/redis:\n  ok  service")
+    assert "SERVED: a connection to 127.0.19.85:6379 is served by one of 10.244.1.69:6379" in out
+
+
+def test_json_has_names_that_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["explain", "redis-empty", "-o", "json", *CLUSTER_IPS]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == {
+        *("verdict", "reason", "message", "advice", "endpoint", "candidates", "steps")
+    }
+    assert (found["verdict"], found["reason"]) == ("refused", "no-endpoint-objects")
+    assert found["endpoint"] is None
+    assert {"name", "finding", "good"} == found["steps"][0].keys()
+
+
+def test_the_recorded_rules_by_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [RECORDED / "objects.json", RECORDED / "endpointslices-v1beta1.json"]
+    code = main.run(
+        [
+            *("explain", "--all", "--as", "iptables", "--rules-of", "1.20", "--no-comments"),
+            *(word for path in files for word in ("--manifests", str(path))),
+            *("--hostname-override", "node1", "--cluster-cidr", "10.244.0.0/16"),
+        ]
+    )
+    assert code == 0
+    recorded = "".join(
+        (RECORDED / f"iptables-mode.{table}.rules").read_text() for table in ("filter", "nat")
+    )
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(recorded.splitlines())
+
+
+@pytest.mark.parametrize("mode", registry.MODES)
+def test_every_mode_explains_its_rules(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["explain", "redis", "--as", mode, *CLUSTER_IPS]) == 0
+    with_comments = capsys.readouterr().out
+    assert main.run(["explain", "redis", "--as", mode, "--no-comments", *CLUSTER_IPS]) == 0
+    bare = capsys.readouterr().out
+    assert "#" not in bare
+    assert "10.0.19.85" in bare
+    assert "10.0.219.234" not in bare, "another Service's address"
+    assert [line for line in with_comments.splitlines() if re.match("# [A-Z0-9]", line)]
+
+
+def test_one_part_of_several(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["explain", "redis", "--as", "ipvs", "--part", "ipset", *CLUSTER_IPS]) == 0
+    assert "add KUBE-CLUSTER-IP 10.0.19.85,tcp:6379" in capsys.readouterr().out
+    assert main.run(["explain", "redis", "--as", "ipvs", "--part", "nft", *CLUSTER_IPS]) == 2
+    assert "ipvs mode has ipvsadm-restore, ipset restore, ip -batch -" in capsys.readouterr().err
+
+
+def test_a_trace_ends_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    trace = ("explain", "redis", "--trace", "--from", "192.0.2.1", "--node-ip", "10.0.0.1")
+    assert main.run([*trace, "--cluster-cidr", "10.244.0.0/16", *CLUSTER_IPS]) == 0
+    out = capsys.readouterr().out
+    rows = out.split("== side by side\n")[1].splitlines()
+    assert [row.split()[0] for row in rows[1:]] == ["userspace", "iptables", "ipvs", "nftables"]
+    assert all("10.244.1.69:6379 0.5" in row and "10.0.0.1" in row for row in rows[1:])
+
+
+def test_without_a_proxy_it_says_how_to_ask(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["explain", "web", "--control", str(tmp_path / "nothing")]) == 1
+    assert "no kproxy answers at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        pytest.param(["web", "--from", "10.0.0"], "--from 10.0.0: must be an IP address", id="from"),
+        pytest.param(["web", "--to", "10.0.0.1"], "--to 10.0.0.1: must be ADDRESS:PORT", id="to"),
+        pytest.param(["web", "--as", "ebpf"], "--as ebpf: there is no such mode", id="mode"),
+        pytest.param(["--all"], "--all is for --as", id="all"),
+        pytest.param([], "name a Service", id="nothing"),
+        pytest.param(["a/"], '"a/" names no Service', id="no name"),
+        pytest.param(["web", "-o", "yaml"], "-o yaml: it must be text or json", id="format"),
+        pytest.param(["web", "--trace", "--as", "ipvs"], "leave --as out", id="trace"),
+        pytest.param(
+            ["--all", "--as", "ipvs", "--rules-of", "1.0", *CLUSTER_IPS],
+            "--rules-of 1.0: must be one of",
+            id="release",
+        ),
+        pytest.param(
+            ["--all", "--as", "ipvs", "--cluster-cidr", "10.244.0.0", *CLUSTER_IPS],
+            "--cluster-cidr 10.244.0.0",
+            id="cluster CIDR",
+        ),
+        pytest.param(
+            ["--all", "--as", "ipvs", "--ip-family", "six", *CLUSTER_IPS],
+            "--ip-family six: must be IPv4 or IPv6",
+            id="family",
+        ),
+    ],
+)
+def test_wrong_usage_gets_one_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["explain", *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert sentence in said.err
+    assert len(said.err.splitlines()) == 1

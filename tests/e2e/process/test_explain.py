@@ -1,0 +1,100 @@
+"""`kproxy explain`: the same answer from a running proxy, from files and from a cluster."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import conftest
+from tests.e2e.rig import beside_cluster, daemon, manifests, sockets
+
+NODE = ("--hostname-override", "node-a")
+
+
+def explain(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `kproxy explain`."""
+    return subprocess.run(
+        [sys.executable, "-m", "kproxy", "explain", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=daemon.DEADLINE,
+        env={**daemon.ENVIRONMENT, **environment},
+    )
+
+
+def answer(*arguments: str, **environment: str) -> dict[str, Any]:
+    """What it says, as JSON; its exit code is 0 only if a connection would be served."""
+    done = explain(*arguments, "-o", "json", **environment)
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (0 if found["verdict"] == "served" else 1), done.stderr
+    return found
+
+
+def alike(found: dict[str, Any]) -> dict[str, Any]:
+    """What does not depend on whom one asks: a running proxy knows more, and has moved ports."""
+    return {key: found[key] for key in ("verdict", "reason", "message", "endpoint", "candidates")}
+
+
+def test_a_proxy_and_its_files_give_the_same_answer(tmp_path: Path, run: conftest.Run) -> None:
+    with sockets.backend(manifests.fresh_ip(127)) as pod:
+        path = manifests.write(
+            tmp_path / "web.yaml",
+            manifests.service("web", manifests.fresh_ip(), manifests.PORT),
+            manifests.endpoints("web", [pod.getsockname()]),
+            manifests.service("idle", manifests.fresh_ip(), manifests.PORT),
+        )
+        control = run(path, *NODE).ready["control"]
+        alone = ("--manifests", str(path), "--allow-loopback-endpoints", *NODE)
+        for name, verdict, reason in (
+            ("web", "served", "served"),
+            ("idle", "refused", "no-endpoint-objects"),
+            ("wep", "not-proxied", "no-such-service"),
+        ):
+            asked = answer(name, "--from", "127.0.0.7", "--control", control)
+            assert (asked["verdict"], asked["reason"]) == (verdict, reason)
+            from_files = answer(name, "--from", "127.0.0.7", *alone)
+            if reason != "no-such-service":  # which says who was asked
+                assert alike(from_files) == alike(asked)
+        assert asked["advice"].startswith("namespace default has web")
+        ruled = explain("--all", "--as", "nftables", "--control", control, *NODE)
+        from_files_ruled = explain("--all", "--as", "nftables", *alone)
+        assert ruled.returncode == 0
+        assert ruled.stdout == from_files_ruled.stdout
+
+
+@pytest.mark.extra
+def test_a_proxy_and_its_cluster_give_the_same_answer(tmp_path: Path) -> None:
+    web = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {
+                    "containers": [
+                        {"name": "web", "image": "web", "ports": [{"containerPort": 8080}]}
+                    ]
+                },
+            },
+        },
+    }
+    service = manifests.service("web", "", manifests.PORT, selector={"app": "web"})
+    del service["spec"]["clusterIP"]
+    applied = manifests.write(tmp_path / "web.yaml", web, service)
+    with (
+        beside_cluster.simulating(tmp_path, applied) as simulated,
+        beside_cluster.following(tmp_path / "proxy", simulated.kubeconfig) as follower,
+    ):
+        follower.wait_ready()
+        daemon.wait_until(follower.endpoints, "the proxy has the pod")
+        asked = answer("web", "--control", str(follower.control))
+        alone = ("--kubeconfig", str(simulated.kubeconfig), "--allow-loopback-endpoints")
+        assert alike(answer("web", *alone)) == alike(asked)
+        assert asked["verdict"] == "served"
