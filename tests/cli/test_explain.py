@@ -87,7 +87,9 @@ def test_without_a_proxy_it_says_how_to_ask(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        pytest.param(["web", "--from", "10.0.0"], "--from 10.0.0: must be an IP address", id="from"),
+        pytest.param(
+            ["web", "--from", "10.0.0"], "--from 10.0.0: must be an IP address", id="from"
+        ),
         pytest.param(["web", "--to", "10.0.0.1"], "--to 10.0.0.1: must be ADDRESS:PORT", id="to"),
         pytest.param(["web", "--as", "ebpf"], "--as ebpf: there is no such mode", id="mode"),
         pytest.param(["--all"], "--all is for --as", id="all"),
@@ -101,8 +103,8 @@ def test_without_a_proxy_it_says_how_to_ask(
             id="release",
         ),
         pytest.param(
-            ["--all", "--as", "ipvs", "--cluster-cidr", "10.244.0.0", *CLUSTER_IPS],
-            "--cluster-cidr 10.244.0.0",
+            ["--all", "--as", "ipvs", "--cluster-cidr", "10.244.0.0/99", *CLUSTER_IPS],
+            "--cluster-cidr 10.244.0.0/99",
             id="cluster CIDR",
         ),
         pytest.param(
