@@ -82,6 +82,11 @@ class Actor:
         self._digest = hashlib.sha256()
         self._buffer = bytearray(PIECE)
 
+    def restart(self) -> None:
+        """Count and digest only what comes from now on."""
+        self.received = 0
+        self._digest = hashlib.sha256()
+
     @property
     def sha256(self) -> str:
         """The digest of all that was received so far."""

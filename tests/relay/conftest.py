@@ -15,7 +15,7 @@ import sys
 import pytest
 
 from tests.e2e.rig import daemon, manifests
-from tests.relay import rig
+from tests.relay import proxying, rig
 
 HALF_CLOSE_TIMEOUT = 4.0
 """Seconds; what the proxies are configured with and R27 judges."""
@@ -32,7 +32,7 @@ DEAD_PEER_LIMIT = 8.0
 _MANIFEST = """
 apiVersion: v1
 kind: Service
-metadata: {{name: relay}}
+metadata: {{name: relay, annotations: {annotations}}}
 spec: {{clusterIP: {cluster_ip}, ports: [{{port: {service_port}}}]}}
 ---
 apiVersion: v1
@@ -52,7 +52,11 @@ class Running:
 
 @contextlib.contextmanager
 def kproxy_run(
-    backend: rig.Address, folder: pathlib.Path, half_close_timeout: float = HALF_CLOSE_TIMEOUT
+    backend: rig.Address,
+    folder: pathlib.Path,
+    half_close_timeout: float = HALF_CLOSE_TIMEOUT,
+    *more_flags: str,
+    annotations: dict[str, str] | None = None,
 ) -> collections.abc.Iterator[Running]:
     """`kproxy run`, as users start it. At its end nothing may have gone wrong unseen."""
     manifest = folder / "relay.yaml"
@@ -61,6 +65,7 @@ def kproxy_run(
         service_port=manifests.PORT,
         host=backend[0],
         port=backend[1],
+        annotations=json.dumps(annotations or {}),
     )
     manifest.write_text(text)
     flags = (
@@ -68,6 +73,7 @@ def kproxy_run(
         *("--keepalive-idle", str(KEEPALIVE_IDLE)),
         # Its sockets are counted.
         *("--control", ""),
+        *more_flags,
     )
     with daemon.running(folder, manifest, *flags) as proxy:
         yield Running(proxy.address("relay"), proxy.pid)
@@ -118,7 +124,13 @@ def data_path(
 
 
 @pytest.fixture(
-    scope="session", params=["kproxy run", pytest.param("faulty kernel", marks=pytest.mark.extra)]
+    scope="session",
+    params=[
+        "kproxy run",
+        pytest.param("faulty kernel", marks=pytest.mark.extra),
+        pytest.param("PROXY v1 to the backend", marks=pytest.mark.extra),
+        pytest.param("PROXY v2 on both sides", marks=pytest.mark.extra),
+    ],
 )
 def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -128,12 +140,38 @@ def running(
         backend = listener.getsockname()
         is_long = request.config.getoption("markexpr") == "long"
         timeout = LONG_HALF_CLOSE_TIMEOUT if is_long else HALF_CLOSE_TIMEOUT
-        if request.param == "kproxy run":
-            started = kproxy_run(backend, tmp_path_factory.mktemp("relay"), timeout)
-        else:
-            started = data_path(backend, "--kernel", "rough", half_close_timeout=timeout)
+        folder = tmp_path_factory.mktemp("relay")
+        greet = expect = None
+        match request.param:
+            case "kproxy run":
+                started = kproxy_run(backend, folder, timeout)
+            case "faulty kernel":
+                started = data_path(backend, "--kernel", "rough", half_close_timeout=timeout)
+            case "PROXY v1 to the backend":
+                started = kproxy_run(backend, folder, timeout, annotations=_options("v1"))
+                expect = proxying.reads_v1
+            case _:
+                started = kproxy_run(
+                    backend,
+                    folder,
+                    timeout,
+                    *("--proxy-protocol-from", "127.0.0.0/8"),
+                    annotations=_options("v2"),
+                )
+                greet, expect = proxying.sends_v2, proxying.reads_v2
         with started as proxy:
-            yield rig.Target(proxy.address, listener, proxy.pid, timeout)
+            yield rig.Target(
+                proxy.address, listener, proxy.pid, timeout, greet=greet, expect_greeting=expect
+            )
+
+
+def _options(version: str) -> dict[str, str]:
+    """Headers to the backend, and limits on lifetimes that are not met."""
+    return {
+        "kproxy.io/proxy-protocol": version,
+        "kproxy.io/max-connection-age": "1h",
+        "kproxy.io/on-endpoint-removed": "drain",
+    }
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from tests.relay import actor, sockets
 
 Address = tuple[str, int]
 Number = TypeVar("Number", int, float)
+Exchange = collections.abc.Callable[[actor.Actor], collections.abc.Awaitable[None]]
 Place = collections.abc.Callable[[], contextlib.AbstractContextManager[object]]
 
 PROMPT: Final = 5.0
@@ -36,7 +37,8 @@ class Target:
 
     The listener belongs to whoever made the target. `client_place` and `backend_place` are
     entered while a socket of that side is made (a network namespace, say). What needs no waiting
-    for must be seen within `prompt` seconds.
+    for must be seen within `prompt` seconds. `greet` and `expect_greeting` are for a proxy that
+    wants something before a client's first byte, and sends something before it.
     """
 
     proxy: Address
@@ -46,6 +48,8 @@ class Target:
     client_place: Place = contextlib.nullcontext
     backend_place: Place = contextlib.nullcontext
     prompt: float = PROMPT
+    greet: Exchange | None = None
+    expect_greeting: Exchange | None = None
 
     @property
     def backend(self) -> Address:
@@ -114,13 +118,18 @@ class Rig:
         async with self.within("the client connects"):
             await asyncio.get_running_loop().sock_connect(sock, self.target.proxy)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.target.greet is not None:
+            await self.target.greet(client)
         return client
 
     async def accept(self) -> actor.Actor:
         """Accept the proxy's next connection as the backend; the caller sets the deadline."""
         sock = await accept_from(self.target.listener)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self._hold(actor.Actor(sock, "the backend"))
+        backend = self._hold(actor.Actor(sock, "the backend"))
+        if self.target.expect_greeting is not None:
+            await self.target.expect_greeting(backend)
+        return backend
 
     async def pair(self, *, rcvbuf: int | None = None) -> tuple[actor.Actor, actor.Actor]:
         """Return both ends of a new connection through the proxy, nothing sent yet.
