@@ -87,6 +87,7 @@ class DataPathCounters:
         "bugs",
         "datagrams",
         "datagrams_lost",
+        "shared_listen_drops",
         "small_pipes",
         "splice_fallbacks",
         "splices",
@@ -100,6 +101,7 @@ class DataPathCounters:
         self.bugs = 0
         self.datagrams = 0
         self.datagrams_lost = 0
+        self.shared_listen_drops = 0
         self.small_pipes = 0
         self.splices = 0
         self.splice_fallbacks = 0

@@ -92,6 +92,8 @@ class Server:
         try:
             self._announcement.remove_stale()
             self._portal.recover()
+            for name, descriptor in self._portal.listeners.items():
+                self._plane.share(name, descriptor)
             self._surface.bind()
             self._bar_own_addresses()
             self._portal.follow(self._reconciler.look_again)

@@ -22,6 +22,7 @@ from kproxy.datapath.tcp import (
     lifespan,
     listener,
     probe,
+    shared_listener,
     sharing,
     sweep,
 )
@@ -183,7 +184,8 @@ class DataPath:
         self._shared = sharing.Shared(self._kernel, self._poller, self._pipes)
         self._open_files = open_files
         self._ephemeral_ports = _ephemeral_ports()
-        self._listeners: set[listener.Listener] = set()
+        self._listeners: set[listener.Acceptor] = set()
+        self._shared_listeners: dict[str, shared_listener.SharedListener] = {}
         self._udp: path.UdpPath | None = None
         self._udp_box = udp_box
         self._gate = listener.Gate(self._shared, self._connection_limit(), self._shared.episodes)
@@ -251,6 +253,9 @@ class DataPath:
         counters = self._shared.counters
         counters.stale_events = self._poller.stale_events
         counters.bugs = self._poller.bugs
+        if self._shared_listeners:
+            shared = self._shared_listeners.values()
+            counters.shared_listen_drops = sum(each.drops for each in shared)
         return counters
 
     @property
@@ -298,6 +303,41 @@ class DataPath:
         self._gate.limit = self._connection_limit()
         return opened
 
+    def share(self, name: str, descriptor: int) -> None:
+        """Take a duplicate of a listening socket, for `open_shared`. Raises OSError.
+
+        Nobody may connect to it before the first `open_shared`.
+        """
+        limits = self._limits
+        sock = self._kernel.adopt(descriptor, limits.backlog, limits.keepalive_idle)
+        try:
+            opened = shared_listener.SharedListener(
+                name,
+                sock,
+                self._shared,
+                self._intake or self._dialer,
+                self._gate,
+                self._loop.call_later,
+            )
+        except OSError:
+            sock.close()
+            raise
+        self._listeners.add(opened)
+        self._shared_listeners[name] = opened
+        self._gate.limit = self._connection_limit()
+
+    def open_shared(
+        self, where: forwarding.SharedListener, target: connection.Target
+    ) -> shared_listener.Place:
+        """Relay those clients of a shared listening socket who mean the address in `where`.
+
+        Costs no descriptor. Raises OSError if no such socket was shared.
+        """
+        shared = self._shared_listeners.get(where.name)
+        if shared is None or shared.fd < 0:
+            raise OSError(errno.EBADF, f"there is no shared listener {where.name}")
+        return shared.open(where.address, target)
+
     def open_datagrams(
         self,
         address: addresses.SocketAddress,
@@ -318,11 +358,14 @@ class DataPath:
         if self._udp is not None:
             self._udp.note_change()
 
-    def shut(self, opened: listener.Listener | front.Front) -> None:
+    def shut(self, opened: listener.Acceptor | shared_listener.Place | front.Front) -> None:
         """Stop listening: new clients are refused, existing connections go on to their end.
 
         Flows of datagrams have no end of their own: they end with their front.
         """
+        if isinstance(opened, shared_listener.Place):
+            opened.close()
+            return
         if isinstance(opened, front.Front):
             self._udp_path().shut(opened)
         else:

@@ -151,6 +151,13 @@ def _fragment_freely(sock: DatagramSocket, family: int) -> None:
     sock.setsockopt(*_MTU_DISCOVER[family], _PMTUDISC_DONT)
 
 
+def _prepare_accepted(listener: _socket.socket, keepalive_idle: int) -> None:
+    """Set what accepted sockets inherit from `listener`."""
+    listener.setsockopt(_SOL_SOCKET, _socket.SO_OOBINLINE, 1)
+    send_at_once(listener)
+    arm_keepalive(listener, keepalive_idle)
+
+
 class Kernel:
     """The real system calls.
 
@@ -181,13 +188,26 @@ class Kernel:
                 sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
                 sock.setsockopt(_socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
             sock.setsockopt(_SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-            sock.setsockopt(_SOL_SOCKET, _socket.SO_OOBINLINE, 1)
-            send_at_once(sock)
-            arm_keepalive(sock, keepalive_idle)
+            _prepare_accepted(sock, keepalive_idle)
             send_unpaced(sock, address.address)
             if is_deaf:
                 admission.set_deaf(sock, addresses.family(address.address), is_deaf=True)
             sock.bind(address)
+            sock.listen(backlog)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def adopt(self, descriptor: int, backlog: int, keepalive_idle: int) -> StreamSocket:
+        """A non-blocking duplicate of a listening socket, with the options of `listen`.
+
+        The caller owns it. Raises OSError.
+        """
+        sock = _socket.socket(fileno=_socket.dup(descriptor))
+        try:
+            sock.setblocking(False)  # noqa: FBT003  # the socket's own
+            _prepare_accepted(sock, keepalive_idle)
             sock.listen(backlog)
         except OSError:
             sock.close()
@@ -200,7 +220,9 @@ class Kernel:
         fd, address = listener._accept()  # type: ignore[attr-defined]
         try:
             os.set_blocking(fd, False)
-            return _socket.socket(_socket.AF_INET, STREAM, 0, fd), fd, address[0], address[1]
+            # The object has to know: getsockname() has room for an address of its family.
+            family = _socket.AF_INET if len(address) == 2 else _socket.AF_INET6
+            return _socket.socket(family, STREAM, 0, fd), fd, address[0], address[1]
         except OSError:
             os.close(fd)
             raise

@@ -206,8 +206,20 @@ class SetNear:
     networks: tuple[str, ...] = ()
 
 
-ListenOn: TypeAlias = addresses.SocketAddress
-"""Where the clients of a frontend come."""
+@dataclass(frozen=True, slots=True)
+class SharedListener:
+    """A listening socket that several frontends share.
+
+    It was handed to the data plane under `name`. An accepted socket's own address says which
+    frontend its client meant: those with `address` are the frontend's.
+    """
+
+    name: str
+    address: addresses.SocketAddress
+
+
+ListenOn: TypeAlias = addresses.SocketAddress | SharedListener
+"""Where the clients of a frontend come: at a listening socket of its own, or at a shared one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +227,8 @@ class OpenFrontend:
     """Listen for connections to `frontend` of `name`, whose backends are set.
 
     `address` is where the portal bound it, and the name under which it is closed. `listen_on` is
-    what the portal says to listen on. What `admitted` leaves out is dropped, in the kernel.
+    what the portal says to listen on. What `admitted` leaves out is dropped, in the kernel; at a
+    shared listener the portal does that.
     """
 
     name: names.ServicePortName

@@ -115,7 +115,7 @@ class NodeHealth:
 
     def _open(self, message: forwarding.OpenFrontend) -> None:
         """Listen, and report what became of it."""
-        at, name = message.listen_on, message.name
+        at, name = message.address.socket_address, message.name
         family = addresses.family(at.address)
         try:
             sock = socket.create_server(

@@ -17,13 +17,16 @@ import structlog
 from kproxy import events, metrics, turns
 from kproxy.balancer import affinity, balancer, catalogue, loads, near, penalty
 from kproxy.datapath import data_path, proxy_protocol, syscalls
-from kproxy.datapath.tcp import connection, halfclose, listener
+from kproxy.datapath.tcp import connection, halfclose, listener, shared_listener
 from kproxy.datapath.udp import endings, front
 from kproxy.datapath.udp import target as udp_target
 from kproxy.model import addresses, forwarding, names, steps
 from kproxy.plane import plane, snapshots
 
 _Side: TypeAlias = tuple[forwarding.Scope, addresses.Family]
+
+_Opened: TypeAlias = listener.Listener | shared_listener.Place | front.Front
+"""An open frontend."""
 
 _Picker: TypeAlias = balancer.ServicePortBalancer | near.NearPicker
 
@@ -67,7 +70,7 @@ class ServicePortState:
             endings.REASONS if is_udp else halfclose.REASONS
         )
         self.balancers: dict[_Side, balancer.ServicePortBalancer] = {}
-        self.listeners: dict[forwarding.PortalAddress, listener.Listener | front.Front] = {}
+        self.listeners: dict[forwarding.PortalAddress, _Opened] = {}
         self._near = near
         self.loads = loads.Loads()
         self.terms = connection.Terms(str(name))
@@ -186,6 +189,10 @@ class InProcessPlane:
     def max_listeners(self) -> int:
         """See `plane.DataPlane`."""
         return self._path.max_listeners
+
+    def share(self, name: str, descriptor: int) -> None:
+        """See `plane.DataPlane`."""
+        self._path.share(name, descriptor)
 
     async def wait_ended(self) -> NoReturn:
         """Waits for ever: this data plane ends with its process."""
@@ -371,31 +378,32 @@ class InProcessPlane:
 
     def _open(self, message: forwarding.OpenFrontend) -> None:
         """Listen, and report what became of it."""
-        name, address, listen_on = message.name, message.address, message.listen_on
+        name, address = message.name, message.address
+        where = message.address.socket_address
         state = self._ports[name]
         try:
             opened = self._listen(state, message)
         except OSError as error:
             reason = error.strerror or str(error)
-            self._feed.record(events.FrontendFailed(time.monotonic(), str(name), listen_on, reason))
+            self._feed.record(events.FrontendFailed(time.monotonic(), str(name), where, reason))
             self._hear(forwarding.OpenFailed(address, reason))
             return
         state.listeners[address] = opened
         self._listening[address] = state
         self._box_of(name).bar(opened.address, str(name))
-        self._feed.record(events.FrontendOpened(time.monotonic(), str(name), listen_on))
+        self._feed.record(events.FrontendOpened(time.monotonic(), str(name), where))
         self._hear(forwarding.Opened(address))
 
-    def _listen(
-        self, state: ServicePortState, message: forwarding.OpenFrontend
-    ) -> listener.Listener | front.Front:
+    def _listen(self, state: ServicePortState, message: forwarding.OpenFrontend) -> _Opened:
         """Open what a frontend's protocol needs. Raises OSError."""
-        picker = state.picker(message.frontend)
+        listen_on, picker = message.listen_on, state.picker(message.frontend)
+        connections = connection.Target(state.name, picker, state.counters, state.terms)
+        if isinstance(listen_on, forwarding.SharedListener):
+            return self._path.open_shared(listen_on, connections)
         if message.address.protocol is names.Protocol.UDP:
             datagrams = udp_target.Target(state.name, picker, state.counters, state.terms)
-            return self._path.open_datagrams(message.listen_on, datagrams, message.admitted)
-        connections = connection.Target(state.name, picker, state.counters, state.terms)
-        return self._path.open(message.listen_on, connections, message.admitted)
+            return self._path.open_datagrams(listen_on, datagrams, message.admitted)
+        return self._path.open(listen_on, connections, message.admitted)
 
     def _admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:
         """Change whose connections an open frontend takes: nobody's if the kernel cannot."""

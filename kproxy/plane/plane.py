@@ -95,6 +95,12 @@ class DataPlane(Forwarder, Readable, Protocol):
     async def wait_ended(self) -> NoReturn:
         """Raise KproxyError once the data plane has ended without being asked to."""
 
+    def share(self, name: str, descriptor: int, /) -> None:
+        """Take a duplicate of a listening socket, for frontends that `listen_on` this name.
+
+        Comes before the messages that name it. Raises OSError.
+        """
+
     async def drain(self, grace: float, /) -> int:
         """Close every frontend and let connections finish for `grace` seconds.
 

@@ -48,6 +48,12 @@ class Abort(msgspec.Struct, frozen=True):
     """Down: `plane.DataPlane.abort`; answered by `Drained`."""
 
 
+class Share(msgspec.Struct, frozen=True):
+    """Down: `plane.DataPlane.share`. The descriptor comes beside it or before, by SCM_RIGHTS."""
+
+    name: str
+
+
 class Started(msgspec.Struct, frozen=True):
     """Up, first: the data plane works, and may open so many frontends, of these protocols."""
 
@@ -114,7 +120,7 @@ _MESSAGES: tuple[type, ...] = (
     forwarding.Bar,
     forwarding.Opened,
     forwarding.OpenFailed,
-    *(Look, WantFacts, Drain, Abort),
+    *(Look, WantFacts, Drain, Abort, Share),
     *(Started, Refused, FactSeen, SeenPort, SeenBindings, SeenConnections, Looked, Drained),
 )
 _DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {

@@ -74,10 +74,14 @@ class Shares:
 
 @dataclass(slots=True)
 class _Service:
-    """What one Service wants: the claims by address. `denied` are those that it does not get."""
+    """What one Service wants: the claims by address. `denied` are those that it does not get.
+
+    Those in `free` cost no listener; only a bound on Services can deny them.
+    """
 
     created: str
     wants: dict[forwarding.PortalAddress, claims.Claim] = field(default_factory=dict)
+    free: dict[forwarding.PortalAddress, claims.Claim] = field(default_factory=dict)
     denied: dict[forwarding.PortalAddress, Shortage] = field(default_factory=dict)
     settled: tuple[int, Shortage] | None = None
     """The share that `denied` was computed from; None once `wants` has changed."""
@@ -104,6 +108,7 @@ class Budget:
         self.limit = listeners
         self._services_limit = services
         self._wanted: dict[forwarding.PortalAddress, claims.Claim] = {}
+        self._cost = 0
         self._namespaces: dict[str, _Namespace] = {}
         self._order: list[Age] = []
         self._crowded: set[str] = set()
@@ -111,8 +116,14 @@ class Budget:
         self._changed: dict[forwarding.PortalAddress, None] = {}
         self._is_settled = True
 
-    def want(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
-        """`claim` is to have a listener at `address`, in place of the claim that had it."""
+    def want(
+        self, address: forwarding.PortalAddress, claim: claims.Claim, *, is_free: bool = False
+    ) -> None:
+        """`claim` is to have a listener at `address`, in place of the claim that had it.
+
+        One that `is_free` shares a listener that is there anyway. What `address` costs never
+        changes.
+        """
         if self._wanted.get(address) == claim:
             self._wanted[address] = claim  # what it admits may differ
             return
@@ -130,9 +141,13 @@ class Budget:
                 service.created = claim.created
             bisect.insort(namespace.order, (claim.created, key.name))
             self._reorder(key.namespace, oldest, namespace.order[:1])
-        service.wants[address] = claim
         service.settled = None
-        namespace.wanted += 1
+        if is_free:
+            service.free[address] = claim
+        else:
+            service.wants[address] = claim
+            namespace.wanted += 1
+            self._cost += 1
         self._count(key.namespace, namespace)
 
     def drop(self, address: forwarding.PortalAddress) -> None:
@@ -143,12 +158,14 @@ class Budget:
         key = claim.name.service
         namespace = self._namespaces[key.namespace]
         service = namespace.services[key.name]
-        del service.wants[address]
+        if service.free.pop(address, None) is None:
+            del service.wants[address]
+            namespace.wanted -= 1
+            self._cost -= 1
         service.denied.pop(address, None)
         self._denied.pop(address, None)
         service.settled = None
-        namespace.wanted -= 1
-        if not service.wants:
+        if not service.wants and not service.free:
             oldest = namespace.order[:1]
             del namespace.services[key.name]
             _remove(namespace.order, (service.created, key.name))
@@ -181,7 +198,7 @@ class Budget:
         return changed
 
     def _share_out_all(self) -> Generator[None, None, None]:
-        supply = len(self._wanted) if self.limit is None else self.limit
+        supply = self._cost if self.limit is None else self.limit
         demands: dict[str, int] = {}
         for count, (_, name) in enumerate(self._order, 1):
             demands[name] = yield from self._demand(self._namespaces[name], name)
@@ -191,7 +208,7 @@ class Budget:
         for name, demand in demands.items():
             namespace = self._namespaces[name]
             share = shares.next(demand)
-            is_limited = share < namespace.wanted
+            is_limited = share < namespace.wanted or name in self._crowded
             if is_limited or namespace.is_limited:
                 yield from self._share_out(namespace, share)
             namespace.is_limited = is_limited
@@ -199,7 +216,7 @@ class Budget:
 
     @property
     def _is_short(self) -> bool:
-        is_over = self.limit is not None and len(self._wanted) > self.limit
+        is_over = self.limit is not None and self._cost > self.limit
         return is_over or bool(self._crowded)
 
     def _demand(self, namespace: _Namespace, name: str) -> Generator[None, None, int]:
@@ -244,7 +261,9 @@ class Budget:
                 service.denied[address] = cause
                 if count % _STRIDE == 0:
                     yield
-        for count, address in enumerate(service.wants, 1):
+        if cause is Shortage.SERVICES:
+            service.denied.update(dict.fromkeys(service.free, cause))
+        for count, address in enumerate([*service.wants, *service.free], 1):
             now = service.denied.get(address)
             if before.get(address) is not now:
                 self._changed[address] = None

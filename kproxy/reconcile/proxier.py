@@ -377,7 +377,7 @@ class Proxier:
                     yield
         yield from self._collisions.report(address, winner, candidates)
         if winner is not None and self._needs_listener(winner):
-            self._budget.want(address, winner)
+            self._budget.want(address, winner, is_free=self._shares_listener(address, winner))
         else:
             self._budget.drop(address)
 
@@ -516,11 +516,16 @@ class Proxier:
 
     def _acquire(
         self, address: forwarding.PortalAddress, claim: claims.Claim
-    ) -> addresses.SocketAddress:
+    ) -> forwarding.ListenOn:
         """What to listen on. Raises OSError."""
         if claim.frontend.kind is forwarding.FrontendKind.HEALTH_CHECK:
             return address.socket_address  # an address of the node, which needs no portal
         return self._portal.acquire(address, claim.admitted)
+
+    def _shares_listener(self, address: forwarding.PortalAddress, claim: claims.Claim) -> bool:
+        """Whether a frontend costs no listener of its own."""
+        is_health_check = claim.frontend.kind is forwarding.FrontendKind.HEALTH_CHECK
+        return not is_health_check and self._portal.shares(address)
 
     def _release(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
         """Give back what was acquired."""

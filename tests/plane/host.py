@@ -5,9 +5,11 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -57,12 +59,55 @@ class WireFeed(events.Feed):
             self._writer.write(wire.encode(wire.pack(fact, is_kept=is_kept)))
 
 
+class Reader:
+    """Reads bytes and the descriptors beside them, which asyncio's streams would drop.
+
+    Owns both. `writer` has the same socket, and reads no longer.
+    """
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        transport = writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
+        self._sock = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+        self._sock.setblocking(False)
+        self._descriptors: deque[int] = deque()
+
+    async def read(self) -> bytes:
+        """What has come; b"" at the end."""
+        while True:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._sock, 1 << 16, 16)
+            except BlockingIOError:
+                await self._wait()
+            else:
+                self._descriptors.extend(descriptors)
+                return data
+
+    def descriptor(self) -> int:
+        """The first one that came and was not taken yet. It is the caller's."""
+        return self._descriptors.popleft()
+
+    def close(self) -> None:
+        """Close the socket, and what nobody took."""
+        self._sock.close()
+        while self._descriptors:
+            os.close(self._descriptors.popleft())
+
+    async def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self._sock, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(self._sock)
+
+
 class Host:
     """Obeys one connection until it ends."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, feed: WireFeed
-    ) -> None:
+    def __init__(self, reader: Reader, writer: asyncio.StreamWriter, feed: WireFeed) -> None:
         self._reader = reader
         self._writer = writer
         self._feed = feed
@@ -75,7 +120,7 @@ class Host:
         frames = wire.Frames()
         async with asyncio.TaskGroup() as group:
             drains: list[asyncio.Task[None]] = []
-            while data := await self._reader.read(1 << 16):
+            while data := await self._reader.read():
                 for message in frames.feed(data):
                     match message:
                         case forwarding.SetBackends():
@@ -89,6 +134,10 @@ class Host:
                             drains.append(group.create_task(self._drain(served, grace)))
                         case wire.Abort():
                             self._send(wire.Drained(await served.abort()))
+                        case wire.Share(name):
+                            descriptor = self._reader.descriptor()
+                            served.share(name, descriptor)
+                            os.close(descriptor)
                         case _:
                             served.send(message)
             for task in drains:
@@ -128,7 +177,8 @@ class Host:
 
 async def main(descriptor: int, limits: data_path.Limits, max_affinity_clients: int) -> None:
     """Serve the plane at the other end of `descriptor`."""
-    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor))
+    _, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor))
+    reader = Reader(writer)
     feed = WireFeed(writer)
     try:
         served = in_process.InProcessPlane(
@@ -142,6 +192,7 @@ async def main(descriptor: int, limits: data_path.Limits, max_affinity_clients: 
         with contextlib.suppress(ConnectionError):
             await Host(reader, writer, feed).run(served)
     finally:
+        reader.close()
         served.close()
 
 

@@ -53,6 +53,7 @@ class RemotePlane:
         self._loop = asyncio.get_running_loop()
         self._frames = wire.Frames()
         self._unsent = bytearray()
+        self._descriptors: list[int] = []
         self._hear: Callable[[forwarding.Report], None] = lambda _: None
         self._numbers = itertools.count()
         self._looks: dict[int, asyncio.Future[None]] = {}
@@ -121,6 +122,11 @@ class RemotePlane:
         if self._ended.is_set():
             raise self._failure()
 
+    def share(self, name: str, descriptor: int) -> None:
+        """Hand a duplicate over beside the message."""
+        self._descriptors.append(os.dup(descriptor))
+        self._send(wire.Share(name))
+
     async def drain(self, grace: float) -> int:
         """See `plane.DataPlane`."""
         return await self._ask_to_end(wire.Drain(grace))
@@ -142,6 +148,7 @@ class RemotePlane:
             self._loop.remove_reader(self._sock)
             self._loop.remove_writer(self._sock)
             self._sock.close()
+            self._give_up_descriptors()
             self._process.wait(PATIENCE)
 
     def _send(self, message: Any) -> None:
@@ -153,13 +160,21 @@ class RemotePlane:
     def _write(self) -> None:
         try:
             while self._unsent:
-                del self._unsent[: self._sock.send(self._unsent)]
+                sent = socket.send_fds(self._sock, [self._unsent], self._descriptors)
+                del self._unsent[:sent]
+                self._give_up_descriptors()
         except BlockingIOError:
             self._loop.add_writer(self._sock, self._write)
         except OSError:
             self._unsent.clear()
+            self._give_up_descriptors()
         else:
             self._loop.remove_writer(self._sock)
+
+    def _give_up_descriptors(self) -> None:
+        for each in self._descriptors:
+            os.close(each)
+        self._descriptors.clear()
 
     # Up
 

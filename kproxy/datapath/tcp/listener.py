@@ -1,10 +1,11 @@
-"""Accept clients: one level-triggered listening socket per bound address.
+"""Accept clients: one level-triggered listening socket per bound address, or one for many.
 
 Level-triggered, unlike everything else: after EMFILE an edge-triggered listener would get no event
 until the *next* client came. Accepting never waits for a dial and never ends: when descriptors or
 memory run out the listener is paused for a moment, and clients wait in the kernel's queue.
 """
 
+import abc
 import asyncio
 import errno
 from collections import deque
@@ -16,7 +17,7 @@ from kproxy.datapath import episodes, poller, syscalls
 from kproxy.datapath.tcp import connection, door, sharing
 from kproxy.model import addresses, forwarding
 
-_ACCEPT_BUDGET = 16
+ACCEPT_BUDGET = 16
 """Clients accepted per event, so that a flood of new ones cannot starve the relays."""
 _RETRY_SECONDS = 0.1
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -33,7 +34,7 @@ class Gate:
     def __init__(self, shared: sharing.Shared, limit: int, troubles: episodes.Episodes) -> None:
         self._shared = shared
         self._limit = limit
-        self._waiting: deque[Listener] = deque()
+        self._waiting: deque[Acceptor] = deque()
         self.troubles = troubles
         self.admitted = limit
         """Connections below which a listener may accept by itself: the limit, or 0 while other
@@ -52,7 +53,7 @@ class Gate:
         else:
             self.admitted = count
 
-    def wait(self, listener: "Listener") -> None:
+    def wait(self, listener: "Acceptor") -> None:
         """Keep `listener` until there is room; it must be paused."""
         if not self._waiting:
             self._shared.counters.accept_pauses += 1
@@ -62,7 +63,7 @@ class Gate:
         self._note_full(0)
         self._on_room()  # it may have to wait for its turn alone
 
-    def forget(self, listener: "Listener") -> None:
+    def forget(self, listener: "Acceptor") -> None:
         """`listener` is being closed."""
         if listener in self._waiting:
             self._waiting.remove(listener)
@@ -72,7 +73,7 @@ class Gate:
         """Let the waiting listeners accept, one client each in turn, while there is room."""
         waiting = self._waiting
         served = 0
-        while waiting and served < _ACCEPT_BUDGET and self._has_room():
+        while waiting and served < ACCEPT_BUDGET and self._has_room():
             first = waiting.popleft()
             if first.accept_in_turn():
                 waiting.append(first)
@@ -115,20 +116,18 @@ class Starter(Protocol):
         """Take over clients that have just been accepted."""
 
 
-class Listener:
+class Acceptor(abc.ABC):
     """A listening socket in the poller. Owns its socket until `close`."""
 
     __slots__ = (
         "_accept",
         "_call_later",
         "_dialer",
-        "_door",
         "_gate",
         "_is_exhausted",
         "_own_dials",
         "_retry",
         "_shared",
-        "_target",
         "address",
         "fd",
         "is_paused",
@@ -138,12 +137,12 @@ class Listener:
     def __init__(
         self,
         sock: syscalls.StreamSocket,
-        target: connection.Target,
         shared: sharing.Shared,
         dialer: Starter,
         gate: Gate,
         call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
     ) -> None:
+        """Raises OSError when it cannot be watched; `sock` is the caller's then."""
         self.sock = sock
         self.fd = sock.fileno()
         name = sock.getsockname()
@@ -151,46 +150,28 @@ class Listener:
         self.is_paused = True
         self._is_exhausted = False
         self._retry: asyncio.TimerHandle | None = None
-        self._target = target
         self._shared = shared
         self._dialer = dialer
-        self._door: door.Door | None = None
         self._gate = gate
         self._own_dials = shared.own_dials
         self._accept = shared.kernel.accept
         self._call_later = call_later
         self.resume_accepting()
 
-    def on_events(self, mask: int) -> None:  # noqa: ARG002  # a listener has one sort of event
+    @property
+    @abc.abstractmethod
+    def text(self) -> str:
+        """What listens here, as logs show it."""
+
+    @abc.abstractmethod
+    def on_events(self, mask: int) -> None:
         """Clients wait in the queue: accept some and start their dials."""
-        shared = self._shared
-        target = self._target
-        accept = self._accept
-        sock = self.sock
-        own_ports = self._own_dials.ports
-        admitted = self._gate.admitted
-        accepted = []
-        for _ in range(_ACCEPT_BUDGET):
-            if shared.connections >= admitted:
-                self._pause()
-                self._gate.wait(self)
-                break
-            try:
-                client, fd, address, port = accept(sock)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if self._on_accept_error(error.errno or 0):
-                    break
-                continue
-            if port in own_ports and self._is_loop(client, address, port):
-                continue
-            accepted.append(connection.Connection(shared, target, client, fd, address, port))
-        if accepted and self._is_exhausted:
-            self._is_exhausted = False
-        if shared.feed is not None:
-            self._tell(shared.feed, accepted)
-        self._dialer.start(accepted)
+
+    @abc.abstractmethod
+    def take(
+        self, client: syscalls.StreamSocket, fd: int, address: str, port: int
+    ) -> connection.Connection | None:
+        """The connection of a client that was accepted; None if it was cut."""
 
     def accept_in_turn(self) -> bool:
         """Accept one client that waited for the connection limit, and start its dial.
@@ -200,7 +181,7 @@ class Listener:
         """
         if self.fd < 0:
             return False
-        for _ in range(_ACCEPT_BUDGET):
+        for _ in range(ACCEPT_BUDGET):
             try:
                 client, fd, address, port = self._accept(self.sock)
             except BlockingIOError:
@@ -210,10 +191,10 @@ class Listener:
                 if self._on_accept_error(error.errno or 0):
                     return False
                 continue
-            if port in self._own_dials.ports and self._is_loop(client, address, port):
+            conn = self.take(client, fd, address, port)
+            if conn is None:
                 continue
             self._is_exhausted = False
-            conn = connection.Connection(self._shared, self._target, client, fd, address, port)
             if self._shared.feed is not None:
                 self._tell(self._shared.feed, (conn,))
             self._dialer.start((conn,))
@@ -221,21 +202,15 @@ class Listener:
         self.resume_accepting()
         return False
 
-    def admit(self, admitted: forwarding.Admission) -> None:
-        """Drop what `admitted` leaves out, from now on. Raises OSError as `door.Door.admit`."""
-        if self._door is None:
-            self._door = door.Door(self.sock, self.address)
-        self._door.admit(admitted)
-
     @property
     def drops(self) -> int:
         """Connection requests that the kernel dropped because the queue was full; 0 once closed.
 
-        Read from the kernel. `close` adds them to the service port's counters.
+        Read from the kernel.
         """
         return syscalls.listen_drops(self.sock) if self.fd >= 0 else 0
 
-    def on_bug(self) -> None:
+    def on_bug(self) -> None:  # noqa: B027  # there is nothing to do
         """Nothing is owned beyond the socket: the next client gets its chance."""
 
     def resume_accepting(self) -> None:
@@ -266,11 +241,13 @@ class Listener:
         if self._retry is not None:
             self._retry.cancel()
         self._pause()
-        self._target.counters.listen_drops += self.drops
+        self._end()
         self.fd = -1
         self.sock.close()
-        if self._door is not None:
-            self._door.close()
+
+    @abc.abstractmethod
+    def _end(self) -> None:
+        """Settle what has to be before the socket is closed."""
 
     def _tell(self, feed: events.Feed, accepted: Sequence[connection.Connection]) -> None:
         if feed.is_full:
@@ -278,11 +255,13 @@ class Listener:
             return
         for conn in accepted:
             client = conn.address, conn.client_port
-            feed.publish(events.ConnectionAccepted(conn.accepted_at, self._target.text, client))
+            feed.publish(events.ConnectionAccepted(conn.accepted_at, conn.target.text, client))
 
-    def _is_loop(self, client: syscalls.StreamSocket, address: str, port: int) -> bool:
+    def _is_loop(
+        self, client: syscalls.StreamSocket, address: str, port: int, target: connection.Target
+    ) -> bool:
         """Whether this process is its own client; if so, that connection is cut."""
-        is_own = self._own_dials.cut(client, address, port, self._target.text)
+        is_own = self._own_dials.cut(client, address, port, target.text)
         if is_own:
             syscalls.reset_on_close(client)
             client.close()
@@ -307,7 +286,7 @@ class Listener:
             self._shared.counters.accept_pauses += 1
         self._gate.troubles.note(
             episodes.EXHAUSTED,
-            details=lambda: {"service": self._target.text, "reason": errno.errorcode[code]},
+            details=lambda: {"service": self.text, "reason": errno.errorcode[code]},
         )
         self._pause()
         self._retry_later()
@@ -315,3 +294,79 @@ class Listener:
 
     def _retry_later(self) -> None:
         self._retry = self._call_later(_RETRY_SECONDS, self.resume_accepting)
+
+
+class Listener(Acceptor):
+    """The listening socket of one frontend. Owns it until `close`."""
+
+    __slots__ = ("_door", "_target")
+
+    def __init__(
+        self,
+        sock: syscalls.StreamSocket,
+        target: connection.Target,
+        shared: sharing.Shared,
+        dialer: Starter,
+        gate: Gate,
+        call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
+    ) -> None:
+        self._target = target
+        self._door: door.Door | None = None
+        super().__init__(sock, shared, dialer, gate, call_later)
+
+    @property
+    def text(self) -> str:
+        """The service port."""
+        return self._target.text
+
+    def on_events(self, mask: int) -> None:  # noqa: ARG002  # a listener has one sort of event
+        """Clients wait in the queue: accept some and start their dials."""
+        shared = self._shared
+        target = self._target
+        accept = self._accept
+        sock = self.sock
+        own_ports = self._own_dials.ports
+        admitted = self._gate.admitted
+        accepted = []
+        for _ in range(ACCEPT_BUDGET):
+            if shared.connections >= admitted:
+                self._pause()
+                self._gate.wait(self)
+                break
+            try:
+                client, fd, address, port = accept(sock)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if self._on_accept_error(error.errno or 0):
+                    break
+                continue
+            if port in own_ports and self._is_loop(client, address, port, target):
+                continue
+            accepted.append(connection.Connection(shared, target, client, fd, address, port))
+        if accepted and self._is_exhausted:
+            self._is_exhausted = False
+        if shared.feed is not None:
+            self._tell(shared.feed, accepted)
+        self._dialer.start(accepted)
+
+    def take(
+        self, client: syscalls.StreamSocket, fd: int, address: str, port: int
+    ) -> connection.Connection | None:
+        """See `Acceptor`. `on_events` does the same without a call."""
+        target = self._target
+        if port in self._own_dials.ports and self._is_loop(client, address, port, target):
+            return None
+        return connection.Connection(self._shared, target, client, fd, address, port)
+
+    def admit(self, admitted: forwarding.Admission) -> None:
+        """Drop what `admitted` leaves out, from now on. Raises OSError as `door.Door.admit`."""
+        if self._door is None:
+            self._door = door.Door(self.sock, self.address)
+        self._door.admit(admitted)
+
+    def _end(self) -> None:
+        """Count what the kernel dropped, and close the door."""
+        self._target.counters.listen_drops += self.drops
+        if self._door is not None:
+            self._door.close()

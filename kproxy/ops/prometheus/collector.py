@@ -38,6 +38,7 @@ _DATA_PATH = {
     "bugs": "Errors in the code that handles one connection; the connection was reset.",
     "datagrams": "Datagrams taken from clients and from endpoints.",
     "datagrams_lost": "Datagrams taken that could not be passed on: no endpoint, refused, no room.",
+    "shared_listen_drops": "Requests dropped at full queues of listeners that frontends share.",
     "splices": "Directions of connections that were handed to splice(2).",
     "splice_fallbacks": "Directions that were copied because no pipe was free.",
     "small_pipes": "Directions spliced through a pipe that the kernel made smaller than asked for.",

@@ -24,7 +24,7 @@ import structlog
 from kproxy import errors
 from kproxy.model import addresses, forwarding, names
 from kproxy.portal import node_addresses, portal, refusals
-from kproxy.portal.local import kube_proxy, only_one, routes
+from kproxy.portal.local import kube_proxy, only_one, routes, sk_lookup
 
 _log = structlog.get_logger(__name__)
 
@@ -42,18 +42,21 @@ class LocalPortal:
         self._settings = settings
         self._refusals = refusals.Refusals(settings)
         self._reading = node_addresses.Reading(())
+        self._host: frozenset[str] = frozenset()
         self._node = node_addresses.NodeAddresses(
             settings.node_ports, settings.cluster, reader=self._read
         )
         with _explained():
             self._routes = routes.Routes(settings.service_networks)
         self._only = only_one.OnlyOne()
+        self._fast: sk_lookup.SkLookup | None = None
         self._families = frozenset(_families())
 
     @property
     def description(self) -> str:
         """The portal, and the way it took."""
-        return f"{portal.PortalName.LOCAL} (a socket per port)"
+        way = "a listener for all TCP ports" if self._fast else "a listener for each port"
+        return f"{portal.PortalName.LOCAL} ({way})"
 
     @property
     def families(self) -> frozenset[addresses.Family]:
@@ -114,27 +117,49 @@ class LocalPortal:
 
     @property
     def listeners(self) -> Mapping[str, int]:
-        """See `portal.Portal`."""
-        return {}
+        """See `portal.Portal`. One for each family on the fast way."""
+        return self._fast.listeners if self._fast else {}
 
-    def shares(self, address: forwarding.PortalAddress) -> bool:  # noqa: ARG002
-        """See `portal.Portal`."""
-        return False
+    def shares(self, address: forwarding.PortalAddress) -> bool:
+        """See `portal.Portal`. TCP frontends do, on the fast way."""
+        return self._fast is not None and address.protocol is names.Protocol.TCP
 
     def acquire(
-        self,
-        address: forwarding.PortalAddress,
-        admitted: forwarding.Admission,  # noqa: ARG002
+        self, address: forwarding.PortalAddress, admitted: forwarding.Admission
     ) -> forwarding.ListenOn:
         """See `portal.Portal`."""
+        if self._fast is None or address.protocol is not names.Protocol.TCP:
+            self._routes.hold(address.address)
+            return address.socket_address
+        if address.address in self._host:
+            _need_free(address.socket_address)
         self._routes.hold(address.address)
-        return address.socket_address
+        try:
+            self._fast.open(address, admitted)
+        except OSError:
+            self._routes.let_go(address.address)
+            raise
+        family = addresses.family(address.address)
+        return forwarding.SharedListener(family.value, address.socket_address)
 
     def admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:
-        """See `portal.Portal`."""
+        """See `portal.Portal`. On the fast way this is where clients are told apart."""
+        if self._fast is None or address.protocol is not names.Protocol.TCP:
+            return
+        try:
+            self._fast.open(address, admitted)
+        except OSError as error:
+            _log.error(
+                "cannot tell clients apart, dropping all",
+                address=str(address),
+                reason=errors.reason(error),
+            )
+            self._fast.open(address, ())
 
     def release(self, address: forwarding.PortalAddress) -> None:
         """See `portal.Portal`."""
+        if self._fast is not None:
+            self._fast.shut(address)
         try:
             self._routes.let_go(address.address)
         except OSError as error:
@@ -160,11 +185,14 @@ class LocalPortal:
                     "through another service proxy only; name the server by another address",
                     address=str(each),
                 )
+        self._choose_way()
         self._report_kube_proxy()
 
     def close(self) -> None:
-        """Remove the routes."""
+        """Remove the program and the routes."""
         self._node.close()
+        if self._fast is not None:
+            self._fast.close()
         try:
             self._routes.close()
         except OSError as error:
@@ -173,11 +201,32 @@ class LocalPortal:
 
     def _read(self) -> node_addresses.Reading:
         self._reading = node_addresses.read()
+        self._host = frozenset(self._reading.local)
         return self._reading
 
     def _follow_host(self) -> None:
         """Let the routes know the addresses of this host. Raises OSError."""
-        self._routes.follow(self._reading.local, _client_address(self._reading))
+        self._routes.follow(self._host, _client_address(self._reading))
+
+    def _choose_way(self) -> None:
+        """Take the fast way if it can be had, and say which it is."""
+        why = "--no-bpf was given"
+        if self._settings.may_use_bpf:
+            try:
+                self._fast = sk_lookup.SkLookup(self._families)
+            except OSError as error:
+                why = _why_not(error)
+        if self._fast is not None:
+            _log.info(
+                "all TCP ports share a listener for each address family: the BPF program is loaded",
+                portal="local",
+            )
+        else:
+            _log.info(
+                "each port has a listener of its own: there is no BPF program",
+                portal="local",
+                reason=why,
+            )
 
     def _report_kube_proxy(self) -> None:
         found = kube_proxy.traces()
@@ -240,3 +289,25 @@ def _client_address(reading: node_addresses.Reading) -> str:
 def _is_of_servers(address: str) -> bool:
     """Whether this host's own servers listen there by custom."""
     return address.startswith("127.0.0.") or address == "::1"
+
+
+def _need_free(address: addresses.SocketAddress) -> None:
+    """Raise OSError if something on this host listens at one of its own addresses.
+
+    A program at sk_lookup would take its clients without asking.
+    """
+    is_ipv6 = ":" in address.address
+    with socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET) as probe:
+        if is_ipv6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+
+
+def _why_not(error: OSError) -> str:
+    """Why there is no BPF program, and what to do about it."""
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return "loading a BPF program needs the capability CAP_BPF: run kproxy as root or with it"
+    if error.errno in (errno.EINVAL, errno.ENOSYS):
+        return f"this kernel has no BPF at sk_lookup, or none like it ({errors.reason(error)})"
+    return f"the BPF program cannot be loaded: {errors.reason(error)}"

@@ -1,0 +1,140 @@
+"""Many frontends on one listening socket.
+
+A portal that can direct the clients of many addresses to one socket makes that socket. The address
+of an accepted socket is the one that its client connected to, and says which frontend was meant.
+That costs each client one system call, which frontends with a listener of their own are spared.
+"""
+
+import _socket
+import asyncio
+from collections.abc import Callable
+
+from kproxy.datapath import syscalls
+from kproxy.datapath.tcp import connection, listener, sharing
+from kproxy.model import addresses, forwarding
+
+
+class SharedListener(listener.Acceptor):
+    """The listening socket of all frontends of a family. Owns it until `close`."""
+
+    __slots__ = ("_leaving", "_targets", "_text")
+
+    def __init__(
+        self,
+        name: str,
+        sock: syscalls.StreamSocket,
+        shared: sharing.Shared,
+        dialer: listener.Starter,
+        gate: listener.Gate,
+        call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
+    ) -> None:
+        self._text = f"all that share the listener {name}"
+        self._targets: dict[tuple[str, int], connection.Target] = {}
+        self._leaving: dict[tuple[str, int], connection.Target] = {}
+        super().__init__(sock, shared, dialer, gate, call_later)
+
+    @property
+    def text(self) -> str:
+        """Not one service port: the socket is no one's own."""
+        return self._text
+
+    def open(self, address: addresses.SocketAddress, target: connection.Target) -> "Place":
+        """Relay the clients of `address` to backends of `target`'s picker."""
+        key = _as_the_kernel_says(address)
+        self._leaving.pop(key, None)
+        self._targets[key] = target
+        return Place(self, address)
+
+    def shut(self, address: addresses.SocketAddress) -> None:
+        """The portal directs no more clients of `address` here.
+
+        Those in the queue are served: nothing is forgotten before the queue has been empty.
+        """
+        key = _as_the_kernel_says(address)
+        if key in self._targets:
+            self._leaving[key] = self._targets[key]
+
+    def on_events(self, mask: int) -> None:  # noqa: ARG002  # a listener has one sort of event
+        """Clients wait in the queue: accept some and start their dials."""
+        shared = self._shared
+        accept = self._accept
+        sock = self.sock
+        admitted = self._gate.admitted
+        accepted = []
+        for _ in range(listener.ACCEPT_BUDGET):
+            if shared.connections >= admitted:
+                self._pause()
+                self._gate.wait(self)
+                break
+            try:
+                client, fd, address, port = accept(sock)
+            except BlockingIOError:
+                if self._leaving:
+                    self._forget_those_that_left()
+                break
+            except OSError as error:
+                if self._on_accept_error(error.errno or 0):
+                    break
+                continue
+            conn = self.take(client, fd, address, port)
+            if conn is not None:
+                accepted.append(conn)
+        if accepted and self._is_exhausted:
+            self._is_exhausted = False
+        if shared.feed is not None:
+            self._tell(shared.feed, accepted)
+        self._dialer.start(accepted)
+
+    def take(
+        self, client: syscalls.StreamSocket, fd: int, address: str, port: int
+    ) -> connection.Connection | None:
+        """See `listener.Acceptor`. A client whose frontend has gone is reset."""
+        try:
+            target = self._targets[client.getsockname()[:2]]
+        except (KeyError, OSError):  # OSError: it has hung up
+            syscalls.reset_on_close(client)
+            client.close()
+            return None
+        if port in self._own_dials.ports and self._is_loop(client, address, port, target):
+            return None
+        return connection.Connection(self._shared, target, client, fd, address, port)
+
+    def _forget_those_that_left(self) -> None:
+        for key, target in self._leaving.items():
+            if self._targets.get(key) is target:
+                del self._targets[key]
+        self._leaving.clear()
+
+    def _end(self) -> None:
+        """Forget all frontends."""
+        self._targets.clear()
+        self._leaving.clear()
+
+
+class Place:
+    """One frontend at a shared listener. It owns nothing; end it with `close`."""
+
+    __slots__ = ("_at", "address")
+
+    def __init__(self, at: SharedListener, address: addresses.SocketAddress) -> None:
+        self._at = at
+        self.address = address
+
+    @property
+    def drops(self) -> int:
+        """0: the kernel does not say whose clients a full queue has cost."""
+        return 0
+
+    def admit(self, admitted: forwarding.Admission) -> None:
+        """Nothing is done: the portal drops what is not admitted before it gets here."""
+
+    def close(self) -> None:
+        """New clients go elsewhere."""
+        self._at.shut(self.address)
+
+
+def _as_the_kernel_says(address: addresses.SocketAddress) -> tuple[str, int]:
+    """The text that getsockname(2) will give: of some addresses it has another one than Python."""
+    family = _socket.AF_INET6 if ":" in address.address else _socket.AF_INET
+    packed = _socket.inet_pton(family, address.address)
+    return _socket.inet_ntop(family, packed), address.port
