@@ -96,13 +96,15 @@ def connection_limit(open_files: int, listeners: int, flows: int = 0) -> int:
     return max((_free_files(open_files) - listeners - flows) // 2, 1)
 
 
-def flow_limit(open_files: int, connections: int | None, ephemeral_ports: range) -> int:
+def flow_limit(
+    open_files: int, listeners: int, connections: int | None, ephemeral_ports: range
+) -> int:
     """How many flows of datagrams there may be: one descriptor each, and a port of this host.
 
-    A quarter of the free descriptors and half of the ephemeral ports, whichever is less. If
-    `connections` are asked for, flows leave room for all of them.
+    A quarter of the descriptors that `listeners` leave and half of the ephemeral ports, whichever
+    is less. If `connections` are asked for, flows leave room for all of them.
     """
-    free = _free_files(open_files)
+    free = _free_files(open_files) - listeners
     most = min(free // 4, len(ephemeral_ports) // 2)
     return max(min(most, free - 2 * (connections or 0)), _LEAST_FLOWS)
 
@@ -238,8 +240,10 @@ class DataPath:
     @property
     def max_flows(self) -> int:
         """Flows of datagrams that there may be at once; the oldest make way for those beyond."""
-        limits, ports = self._limits, self._ephemeral_ports
-        return limits.max_flows or flow_limit(self._open_files, limits.max_connections, ports)
+        limits = self._limits
+        return limits.max_flows or flow_limit(
+            self._open_files, self._open_listeners, limits.max_connections, self._ephemeral_ports
+        )
 
     @property
     def max_listeners(self) -> int:
@@ -300,7 +304,7 @@ class DataPath:
                 opened.close()
                 raise
         self._listeners.add(opened)
-        self._gate.limit = self._connection_limit()
+        self._share_files()
         return opened
 
     def share(self, name: str, descriptor: int) -> None:
@@ -324,7 +328,7 @@ class DataPath:
             raise
         self._listeners.add(opened)
         self._shared_listeners[name] = opened
-        self._gate.limit = self._connection_limit()
+        self._share_files()
 
     def open_shared(
         self, where: forwarding.SharedListener, target: connection.Target
@@ -350,7 +354,7 @@ class DataPath:
         """
         self._need_file()
         opened = self._udp_path().open(address, target, admitted)
-        self._gate.limit = self._connection_limit()
+        self._share_files()
         return opened
 
     def note_change(self) -> None:
@@ -371,7 +375,7 @@ class DataPath:
         else:
             opened.close()
             self._listeners.discard(opened)
-        self._gate.limit = self._connection_limit()
+        self._share_files()
 
     async def drain(self, grace: float) -> int:
         """Stop accepting and let connections finish for `grace` seconds.
@@ -481,12 +485,22 @@ class DataPath:
             if conn is not None:
                 yield conn
 
+    @property
+    def _open_listeners(self) -> int:
+        """Listeners and fronts."""
+        return len(self._listeners) + (self._udp.fronts if self._udp is not None else 0)
+
     def _connection_limit(self) -> int:
         """The limit for the present number of listeners."""
-        udp = self._udp
-        fronts, flows = (udp.fronts, udp.limit if udp.fronts else 0) if udp is not None else (0, 0)
-        possible = connection_limit(self._open_files, len(self._listeners) + fronts, flows)
+        flows = self.max_flows if self._udp is not None and self._udp.fronts else 0
+        possible = connection_limit(self._open_files, self._open_listeners, flows)
         return min(possible, self._limits.max_connections or possible)
+
+    def _share_files(self) -> None:
+        """Listeners have come or gone: what they leave is for connections and flows."""
+        self._gate.limit = self._connection_limit()
+        if self._udp is not None:
+            self._udp.limit = self.max_flows
 
     def _need_file(self) -> None:
         """Raise OSError unless a descriptor is left for one more listener."""
@@ -495,9 +509,7 @@ class DataPath:
 
     def _has_file(self) -> bool:
         """Whether clients and listeners leave a descriptor for one more flow or listener."""
-        in_use = len(self._listeners) + 2 * self._shared.connections
-        if self._udp is not None:
-            in_use += self._udp.fronts + self._udp.flows
+        in_use = self._open_listeners + 2 * self._shared.connections + self.flows
         return in_use < _free_files(self._open_files)
 
     def _udp_path(self) -> path.UdpPath:

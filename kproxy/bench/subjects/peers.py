@@ -160,7 +160,7 @@ class Nginx:
         folder = place.folder / f"nginx-{frontends[0].port}"
         folder.mkdir()
         config = folder / "nginx.conf"
-        main = f"{_load_stream_module(program)}pid {folder}/nginx.pid;\n{_NGINX_MAIN}"
+        main = f"{load_stream_module(program)}pid {folder}/nginx.pid;\n{_NGINX_MAIN}"
         config.write_text(f"{main}stream {{\n{_nginx_stream(frontends, services)}}}\n")
         argv = [program, "-p", str(folder), "-e", "stderr", "-c", str(config)]
         with subject.listening(self.name, argv, frontends, place) as running:
@@ -169,7 +169,7 @@ class Nginx:
     def version(self) -> str:
         """Raises KproxyError when nginx, or its stream module, is not installed."""
         program = processes.find_program("nginx", "nginx")
-        _load_stream_module(program)
+        load_stream_module(program)
         return processes.first_line(program, "-v")
 
 
@@ -182,7 +182,7 @@ def _nginx_stream(frontends: tuple[network.Address, ...], services: subject.Serv
     return "".join(blocks)
 
 
-def _load_stream_module(program: str) -> str:
+def load_stream_module(program: str) -> str:
     """The directive that nginx needs first, where its stream module is a file of its own."""
     built = subprocess.run(  # noqa: S603 (nginx, found above)
         [program, "-V"], capture_output=True, text=True, timeout=10, check=False

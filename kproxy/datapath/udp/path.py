@@ -66,8 +66,12 @@ class UdpPath:
 
     @property
     def limit(self) -> int:
-        """Flows that there may be."""
+        """Flows that there may be; the oldest make way for those beyond."""
         return self._table.limit
+
+    @limit.setter
+    def limit(self, count: int) -> None:
+        self._table.limit = count
 
     def open(
         self,

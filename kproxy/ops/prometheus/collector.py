@@ -127,6 +127,13 @@ class ProxyCollector(registry.Collector):
             "How many connections may be open at once.",
             totals.max_connections,
         )
+        yield _single("gauge", "kproxy_udp_flows", "Flows of UDP there are now.", totals.flows)
+        yield _single(
+            "gauge",
+            "kproxy_max_udp_flows",
+            "How many flows of UDP there may be at once.",
+            totals.max_flows,
+        )
         for field, text in _DATA_PATH.items():
             yield _single("counter", f"kproxy_{field}", text, totals.counters[field])
 
