@@ -13,9 +13,11 @@ from tests.e2e.rig import daemon, sockets
 
 _PACKAGES = {
     "curl": "curl",
+    "dig": "dnsutils",
     "ip": "iproute2",
     "kubectl": "kubernetes-client",
     "nginx": "nginx",
+    "nsd": "nsd",
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
     "setpriv": "util-linux",
@@ -113,3 +115,43 @@ def curl(url: str) -> str:
     command = [need("curl"), "--silent", "--show-error", "--noproxy", "*", "--max-time", "10", url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
     return (done.stdout + done.stderr).strip()
+
+
+_NSD = """\
+server:
+  ip-address: {host}@{port}
+  server-count: 1
+  username: ""
+  chroot: ""
+  zonesdir: "{folder}"
+  pidfile: "{folder}/nsd.pid"
+  xfrdfile: "{folder}/xfrd"
+  zonelistfile: "{folder}/zonelist"
+  cookie-secret-file: "{folder}/cookies"
+  ipv4-edns-size: 4096
+remote-control:
+  control-enable: no
+zone:
+  name: example.org
+  zonefile: zone
+"""
+
+
+@contextlib.contextmanager
+def nsd(folder: Path, address: daemon.Address, records: str) -> Iterator[None]:
+    """A DNS server, over UDP and TCP, for example.org with these records."""
+    folder.mkdir()
+    host, port = address
+    (folder / "nsd.conf").write_text(_NSD.format(host=host, port=port, folder=folder))
+    head = "$ORIGIN example.org.\n@ 60 IN SOA ns hostmaster 1 3600 600 86400 60\n  60 IN NS ns\n"
+    (folder / "zone").write_text(f"{head}ns 60 IN A 192.0.2.1\n{records}\n")
+    with _started([need("nsd"), "-d", "-c", str(folder / "nsd.conf")], folder, address):
+        yield
+
+
+def dig(address: daemon.Address, *words: str) -> str:
+    """What dig prints, for instance the records with `+short`; "" if the server is not reached."""
+    host, port = address
+    command = [need("dig"), f"@{host}", "-p", str(port), "+time=5", "+tries=2", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
