@@ -1,0 +1,237 @@
+"""What kproxy's UDP costs beside nginx's stream module: `python -m benchmarks.udp`.
+
+A DNS server (nsd) answers from memory, and dnsperf asks it through kproxy and through nginx with
+one worker, in turns, so that both meet the same machine. Two ways of asking:
+
+- `flows`: eight clients that keep their ports, a hundred queries under way;
+- `new flow per query`: 200 clients in turn, against tables that have forgotten each of them before
+  it asks again. nginx is told to end a session with its first answer (`proxy_responses 1`), kproxy
+  has room for 64 flows.
+
+Printed are the queries per second of each, the CPU time of the proxy for a query, and the median
+over the rounds of kproxy's figure divided by nginx's. 1.0 and more is the goal; on a machine that
+does other things too, CPU time says more. Debian's packages: dnsperf, nsd, nginx and
+libnginx-mod-stream.
+"""
+
+import argparse
+import contextlib
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kproxy import errors
+from kproxy.bench.lab import network, processes
+from kproxy.bench.subjects import kproxy_run, peers
+
+CLUSTER_IP = "10.96.0.53"
+HOST = "127.96.0.53"
+WARM_UP = 1.0
+ZONE = "example.org"
+NSD = """\
+server:
+  ip-address: {address.host}@{address.port}
+  server-count: 1
+  username: ""
+  chroot: ""
+  zonesdir: "{folder}"
+  pidfile: "{folder}/nsd.pid"
+  xfrdfile: "{folder}/xfrd"
+  zonelistfile: "{folder}/zonelist"
+  cookie-secret-file: "{folder}/cookies"
+  rrl-ratelimit: 0
+remote-control:
+  control-enable: no
+zone:
+  name: {zone}
+  zonefile: zone
+"""
+RECORDS = """\
+$ORIGIN example.org.
+$TTL 60
+@ IN SOA ns hostmaster 1 3600 600 86400 60
+  IN NS ns
+ns IN A 192.0.2.1
+www IN A 192.0.2.2
+"""
+NGINX = """\
+{module}pid {folder}/nginx.pid;
+daemon off;
+worker_processes 1;
+error_log stderr error;
+events {{ worker_connections 8192; }}
+stream {{
+  server {{ listen {address} udp; proxy_pass {backend}; proxy_timeout 30s; {more} }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to ask, and what the proxies are told."""
+
+    name: str
+    asking: tuple[str, ...]
+    kproxy: tuple[str, ...] = ()
+    nginx: str = ""
+
+
+WAYS = (
+    Way("flows", ("-c", "8", "-q", "100")),
+    Way(
+        "new flow per query",
+        ("-c", "200", "-q", "16"),
+        ("--max-udp-flows", "64"),
+        "proxy_responses 1;",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Queries per second, and CPU seconds of the proxy for each."""
+
+    rate: float
+    cost: float
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    options = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory() as name, processes.interruptible():
+            folder = Path(name)
+            with name_server(folder) as backend:
+                for way in WAYS:
+                    measure(way, folder, backend, options.rounds, options.seconds)
+    except errors.KproxyError as error:
+        print(f"benchmarks.udp: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def measure(way: Way, folder: Path, backend: network.Address, rounds: int, seconds: float) -> None:
+    """Ask through both proxies in turns, and print what came of it."""
+    with kproxy(folder, backend, way) as ours, nginx(folder, backend, way) as theirs:
+        subjects = {"kproxy": ours, "nginx": theirs}
+        for address, _ in subjects.values():
+            ask(way, folder, address, WARM_UP)
+        figures: dict[str, list[Figure]] = {name: [] for name in subjects}
+        for number in range(rounds):
+            for name in sorted(subjects, reverse=bool(number % 2)):
+                address, process = subjects[name]
+                before = process.usage().total
+                queries, rate = ask(way, folder, address, seconds)
+                used = process.usage().total - before
+                figures[name].append(Figure(rate, used / max(queries, 1)))
+    print(way.name)
+    for name, found in figures.items():
+        rate = statistics.median(each.rate for each in found)
+        cost = statistics.median(each.cost for each in found)
+        print(f"  {name:8}{rate:10,.0f} queries/s {cost * 1e6:8.2f} us of CPU each")
+    pairs = list(zip(figures["kproxy"], figures["nginx"], strict=True))
+    rates = [a.rate / b.rate for a, b in pairs]
+    costs = [b.cost / a.cost for a, b in pairs]
+    print(
+        f"  ratio   {statistics.median(rates):10.2f} ({min(rates):.2f} to {max(rates):.2f})"
+        f", by CPU time {statistics.median(costs):.2f}"
+    )
+
+
+def ask(way: Way, folder: Path, address: network.Address, seconds: float) -> tuple[int, float]:
+    """How many queries were answered, and how many in a second. Raises KproxyError."""
+    program = processes.find_program("dnsperf", "dnsperf")
+    place = ("-s", address.host, "-p", str(address.port), "-d", str(folder / "queries"))
+    done = subprocess.run(
+        [program, *place, *way.asking, "-l", str(seconds), "-t", "1"],
+        capture_output=True,
+        text=True,
+        timeout=seconds + 60,
+        check=False,
+    )
+    answered = re.search(r"Queries completed: +(\d+)", done.stdout)
+    rate = re.search(r"Queries per second: +([\d.]+)", done.stdout)
+    if not answered or not rate or not float(rate[1]):
+        raise errors.KproxyError(f"dnsperf got no answer at {address}: {done.stdout[-500:]}")
+    return int(answered[1]), float(rate[1])
+
+
+@contextlib.contextmanager
+def name_server(folder: Path) -> Iterator[network.Address]:
+    """nsd with one zone; yields its address."""
+    address = network.Address("127.0.0.1", network.free_port())
+    (folder / "nsd.conf").write_text(NSD.format(address=address, folder=folder, zone=ZONE))
+    (folder / "zone").write_text(RECORDS)
+    (folder / "queries").write_text(f"www.{ZONE} A\n")
+    argv = [processes.find_program("nsd", "nsd"), "-d", "-c", str(folder / "nsd.conf")]
+    with processes.start("nsd", argv, folder) as process:
+        processes.wait_listening(process, address)  # it serves TCP as well
+        yield address
+
+
+@contextlib.contextmanager
+def kproxy(
+    folder: Path, backend: network.Address, way: Way
+) -> Iterator[tuple[network.Address, processes.Process]]:
+    """kproxy as a user starts it."""
+    folder = Path(tempfile.mkdtemp(dir=folder))
+    address = network.Address(HOST, network.free_port(HOST))
+    port = {"name": "dns", "port": address.port, "protocol": "UDP"}
+    head = {"apiVersion": "v1", "metadata": {"name": "dns", "namespace": "default"}}
+    subsets = [
+        {
+            "addresses": [{"ip": backend.host}],
+            "ports": [{"name": "dns", "port": backend.port, "protocol": "UDP"}],
+        }
+    ]
+    service = {**head, "kind": "Service", "spec": {"clusterIP": CLUSTER_IP, "ports": [port]}}
+    listed = [service, {**head, "kind": "Endpoints", "subsets": subsets}]
+    manifest, ready = folder / "dns.json", folder / "ready"
+    manifest.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": listed}))
+    argv = [*kproxy_run.RUN, "--manifests", str(manifest), "--ready-file", str(ready)]
+    argv += ["--allow-loopback-endpoints", "--log-level", "error", *way.kproxy]
+    argv += ["--healthz-bind-address", "none", "--metrics-bind-address", "none"]
+    with processes.start(
+        "kproxy", argv, folder, environment={"XDG_RUNTIME_DIR": str(folder)}
+    ) as process:
+        processes.wait_until(process, ready.exists, "did not say that it is ready")
+        yield address, process
+
+
+@contextlib.contextmanager
+def nginx(
+    folder: Path, backend: network.Address, way: Way
+) -> Iterator[tuple[network.Address, processes.Process]]:
+    """nginx's stream module with one worker."""
+    program = processes.find_program("nginx", "nginx")
+    folder = Path(tempfile.mkdtemp(dir=folder))
+    address = network.Address("127.0.0.1", network.free_port())
+    config = folder / "nginx.conf"
+    config.write_text(
+        NGINX.format(
+            module=peers.load_stream_module(program),
+            folder=folder,
+            address=address,
+            backend=backend,
+            more=way.nginx,
+        )
+    )
+    argv = [program, "-p", str(folder), "-e", "stderr", "-c", str(config)]
+    with processes.start("nginx", argv, folder) as process:
+        processes.wait_until(process, (folder / "nginx.pid").exists, "does not start")
+        yield address, process
+
+
+if __name__ == "__main__":
+    sys.exit(main())
