@@ -1,4 +1,6 @@
-"""Manifests to begin with: files, directories and standard input, as `kubectl apply -f` has them.
+"""Manifests that are applied at the start, from what `kubectl apply -f` takes.
+
+That is files, directories and standard input.
 
 A manifest for a whole application holds kinds that a simulated cluster does not have, such as a
 ServiceAccount beside a Deployment. Those are skipped, with a line for each.
@@ -50,7 +52,7 @@ def read(paths: Sequence[Path]) -> list[Manifest]:
 
 
 def resource_of(content: Mapping[str, Any]) -> Resource | None:
-    """The resource that an object is one of; None if the simulated cluster does not have it."""
+    """The resource of an object; None if the simulated cluster does not have it."""
     for resource in (*resources.ALL, api_versions.ENDPOINT_SLICES_V1BETA1):
         wanted = (resource.kind, resource.api_version)
         if (content.get("kind"), content.get("apiVersion")) == wanted:
@@ -81,7 +83,7 @@ def items(content: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _sources(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The names and the contents of what `path` stands for. Raises ConfigError."""
+    """The names and contents of the manifests at `path`. Raises ConfigError."""
     if path == STANDARD_INPUT:
         yield "standard input", sys.stdin.buffer.read()
         return
@@ -136,7 +138,7 @@ def _objects(
 
 
 def _plain(value: Any) -> Any:
-    """A value that the reader of JSON left encoded, and the items of a list likewise."""
+    """A value decoded that the reader of JSON left encoded, with the items of a list."""
     if isinstance(value, msgspec.Raw):
         return msgspec.json.decode(value)
     if isinstance(value, dict) and isinstance(value.get("items"), list):

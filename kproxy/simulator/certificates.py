@@ -1,4 +1,4 @@
-"""The certificate that the simulated API server shows: its own authority, made anew each time.
+"""The certificate of the simulated API server: it is its own authority, and made anew each time.
 
 Clients trust it by the kubeconfig's `certificate-authority-data`. It has the key identifiers and
 usages that strict verifiers ask for (RFC 5280 section 4.2, the default from Python 3.13 on).
@@ -44,7 +44,7 @@ class Certificate:
     key: bytes = field(repr=False)
 
     def server_context(self) -> ssl.SSLContext:
-        """What a server needs to show it. Blocks while files are written and read."""
+        """The TLS context of a server with it. Blocks while files are written and read."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         # Without this, clients would choose HTTP/2.
         context.set_alpn_protocols(["http/1.1"])

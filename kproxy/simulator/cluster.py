@@ -57,10 +57,10 @@ Follower = Callable[[storage.Event], Iterable[names.NamespacedName]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What kind of cluster. Ranges are IPv4 CIDRs; `port` 0 means any free one.
+    """The settings of a cluster. Ranges are IPv4 CIDRs; `port` 0 means any free one.
 
     Ports below `shift_below` cannot be bound and are moved; None: what this process may bind.
-    `node_ports` is those that Services get which ask for none; None: kube-apiserver's choice.
+    `node_ports` are for Services that ask for none; None: kube-apiserver's choice.
     `token` is what clients authenticate with; None: a random one. Without `tls` the API server
     speaks plain HTTP. `emulate` is the kube-apiserver that it resembles.
     """
@@ -81,7 +81,7 @@ class Options:
 class Cluster:
     """A cluster that runs while its async context is entered.
 
-    `now` gives the API's time and `rng` all that is chosen at random. Raises ConfigError for
+    `now` gives the API's time, `rng` every random choice. Raises ConfigError for
     ranges that cannot work; entering it raises KproxyError when the port is taken.
     """
 
@@ -160,11 +160,11 @@ class Cluster:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # Not handed on: the task group would wrap the exception of the body that it is not part of.
+        # The exception of the body is not passed on: the task group would wrap it.
         await self._running.aclose()
 
     def _certificate(self, networks: "_Networks", now: datetime) -> certificates.Certificate:
-        """One that holds for the address and, as in any cluster, for the Service in front of it."""
+        """A certificate for the address and, as in any cluster, for the Service in front of it."""
         addresses = (self.options.address, str(networks.services[1]))
         return certificates.self_signed(addresses, _API_NAMES, now)
 

@@ -1,6 +1,6 @@
 """The logger of the simulator's HTTP servers: it logs bugs, and no malformed requests.
 
-aiohttp logs every request that it cannot read, with a traceback and the request's own words.
+aiohttp logs every request that it cannot read, with a traceback and the text of the request.
 """
 
 import logging

@@ -1,8 +1,8 @@
-"""aiohttp's server without its memory: a request that cannot be read leaves nothing behind.
+"""aiohttp's server, without its leak: a request that cannot be read leaves nothing behind.
 
 aiohttp keeps the exception of such a request, its traceback, the frames in that and their buffers
-of up to a megabyte in one cycle, until the garbage collector comes by. Strangers can send such
-requests faster than it comes.
+of up to a megabyte in one cycle, until the garbage collector runs. Any client can send such
+requests faster than it runs.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from kproxy.simulator import http_log
 
 
 class _Connection(web.RequestHandler):
-    """One connection; lets go of what it could not read, and reads no more after that."""
+    """One connection; after a request that cannot be read it frees its buffers and ends."""
 
     __slots__ = ("_is_broken",)
 
@@ -38,7 +38,7 @@ class _Connection(web.RequestHandler):
 class Server(web.Server):
     """Answers HTTP with `handler`; a body may have `largest_body` bytes.
 
-    The handler of a request whose client has left is cancelled, if `cancels` says so.
+    With `cancels` the handler of a request is cancelled when its client leaves.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ _SECOND_OCTETS = range(225, 244)
 @dataclass(frozen=True, slots=True)
 class Ranges:
     """Where Services, pods and load balancers have their addresses, as CIDRs; `picked` is the node
-    ports that Services get which ask for none."""
+    ports for Services that ask for none."""
 
     services: str
     pods: str

@@ -32,7 +32,7 @@ _BAD_GATEWAY = (
 
 _ROLE_NOT_LOADED = 'RBAC: clusterrole.rbac.authorization.k8s.io "cluster-admin" not found'
 _REBIND_SECONDS = 10.0
-"""How long a restart tries to bind its port again, which another process may hold."""
+"""Seconds for which a restart tries to bind its port again, which another process may hold."""
 
 
 class ApiServer:
@@ -40,7 +40,7 @@ class ApiServer:
 
     It shows `certificate`, or speaks plain HTTP without one, which kubectl cannot authenticate to;
     `renew` makes the certificate that follows a loss of the key. `tokens` maps bearer tokens to
-    the names of users; it may be changed while serving. `emulate` says which kube-apiserver it
+    the names of users; it may be changed while serving. `emulate` is the kube-apiserver that it
     resembles; `served` and `streaming_lists` overrule it in which resources are there, in which
     versions, and in whether `sendInitialEvents` is served or refused. `bookmark_interval` is in
     seconds.
@@ -77,7 +77,7 @@ class ApiServer:
             self.cache,
             self.faults,
             bookmark_interval=bookmark_interval,
-            tells_of_quiet=self.emulated.tells_of_quiet,
+            bookmarks_when_quiet=self.emulated.bookmarks_when_quiet,
             draw=draw,
         )
         self._rest = rest.Rest(
@@ -90,7 +90,7 @@ class ApiServer:
         self._openapi = openapi.Documents(self._served)
         self._runner: web.ServerRunner | None = None
         self._lifecycle = asyncio.Lock()
-        """Held by a start, a stop or a restart: an incident may come in the middle of another."""
+        """Held by a start, a stop or a restart: an incident may begin during another."""
         self._fresh_tokens: set[str] = set()
         self._on_access_change: list[Callable[[], None]] = []
         self._incidents: set[asyncio.Task[None]] = set()
@@ -108,11 +108,11 @@ class ApiServer:
         return admin_kubeconfig.kubeconfig(self.url, next(iter(self.tokens)), authority)
 
     def on_access_change(self, callback: Callable[[], None]) -> None:
-        """Call back once `kubeconfig` has changed: it has a new token or a new authority."""
+        """Call back whenever `kubeconfig` has changed, to a new token or a new authority."""
         self._on_access_change.append(callback)
 
     async def start(self) -> None:
-        """Listen, if it does not yet. Raises KproxyError if the port is taken."""
+        """Listen, unless it does already. Raises KproxyError if the port is taken."""
         async with self._lifecycle:
             await self._start()
 
@@ -157,14 +157,14 @@ class ApiServer:
         self._runner = None
         for transport in transports:
             if transport is not None:
-                # asyncio would wait half a minute for a TLS client's own goodbye.
+                # asyncio would wait half a minute for a TLS client's close_notify.
                 transport.abort()
         await asyncio.sleep(0)  # closes the sockets that were aborted
 
     async def restart(self, *, down_for: float = 0.0) -> None:
         """Stop, and start again after `down_for` seconds without what the watch cache had.
 
-        Raises KproxyError if the port is another's for longer than it is tried.
+        Raises KproxyError if another process holds the port for too long.
         """
         clock = asyncio.get_running_loop().time
         async with self._lifecycle:
@@ -185,7 +185,7 @@ class ApiServer:
         if self._renew is not None:
             self._certificate = await asyncio.to_thread(self._renew)
         await self.restart(down_for=down_for)
-        self._tell_access_change()
+        self._notify_access_change()
 
     def rotate_token(self) -> None:
         """Replace the first token by a new one of the same user, and change `kubeconfig`."""
@@ -194,14 +194,14 @@ class ApiServer:
         self._fresh_tokens = {new}
         others = {token: name for token, name in self.tokens.items() if token != old}
         self.tokens = {new: user, **others}
-        self._tell_access_change()
+        self._notify_access_change()
 
     def _is_revoked(self, token: str) -> bool:
         if token in self._fresh_tokens:
             return False
         return self.faults.take((server_faults.Kind.REVOKED_TOKENS,), "", "") is not None
 
-    def _tell_access_change(self) -> None:
+    def _notify_access_change(self) -> None:
         for callback in self._on_access_change:
             callback()
 
@@ -267,7 +267,7 @@ class ApiServer:
         if user is None or self._is_revoked(token):
             raise statuses.unauthorized()
         if path.startswith("/openapi/"):
-            # In a thread: the schemas take a second to make, when they are first asked for.
+            # In a thread: at the first request the schemas take a second to make.
             return await asyncio.to_thread(self._openapi_document, request, path)
         document = self._document(request, path)
         if document is not None:
@@ -312,7 +312,7 @@ class ApiServer:
         if kind not in server_faults.INCIDENTS:
             self.faults.set(kind, **settings)
             return self._active_faults()
-        # The answer goes out first: the incident may close this connection.
+        # Answer first: the incident may close this connection.
         response = self._active_faults()
         await response.prepare(request)
         await response.write_eof()

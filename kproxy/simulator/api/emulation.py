@@ -1,7 +1,7 @@
 """Which kube-apiserver the simulated one resembles: what differs between old servers and new ones.
 
-What is written here was seen of a kube-apiserver 1.20.2 (tests/fixtures/recordings), or stands in
-the source of 1.20 and 1.33.
+The sources are recordings of a kube-apiserver 1.20.2 (tests/fixtures/recordings), and the source
+code of 1.20 and 1.33.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ class StreamingLists(StrEnum):
 class Emulation:
     """The habits of one version of kube-apiserver.
 
-    `served` is which resources are there, and in which versions. With `follows_revision` each
-    watch cache learns of every write to etcd (progress notifications, from 1.25 on), so that its
-    version is always the newest; without it, the cache's version is that of the last change to
-    its own resource. With `tells_of_quiet` a bookmark comes each minute; without it, only once
-    the version is newer than that which the watch began at. With `forgets_on_restart` the watch
-    cache is empty after each start; without it, a start stands for another replica that takes over.
+    `served` is which resources are there, and in which versions. With `follows_revision` each watch
+    cache learns of every write to etcd (progress notifications, from 1.25 on), so that its version
+    is always the newest; without it, the cache's version is that of the last change to its own
+    resource. With `bookmarks_when_quiet` a bookmark comes each minute; without it, only once the
+    version is newer than that which the watch began at. With `forgets_on_restart` the watch cache
+    is empty after each start; without it, a start stands for another replica that takes over.
     `loads_rbac` is for how many seconds after its start a server answers 403 because its cache of
     roles is empty: at least, at most.
     """
@@ -41,7 +41,7 @@ class Emulation:
     served: Sequence[Resource]
     streaming_lists: StreamingLists
     follows_revision: bool
-    tells_of_quiet: bool
+    bookmarks_when_quiet: bool
     forgets_on_restart: bool
     loads_rbac: tuple[float, float] | None
 
@@ -57,7 +57,7 @@ V1_20 = Emulation(
     served=_V1_20_SERVED,
     streaming_lists=StreamingLists.UNKNOWN,
     follows_revision=False,
-    tells_of_quiet=False,
+    bookmarks_when_quiet=False,
     forgets_on_restart=True,
     loads_rbac=(0.1, 0.2),
 )
@@ -67,7 +67,7 @@ V1_33 = Emulation(
     served=(*resources.ALL, api_versions.ENDPOINT_SLICES_V1BETA1),
     streaming_lists=StreamingLists.SERVED,
     follows_revision=True,
-    tells_of_quiet=True,
+    bookmarks_when_quiet=True,
     forgets_on_restart=False,
     loads_rbac=None,
 )

@@ -9,7 +9,7 @@ from kproxy.simulator.api.reading import lists
 from kproxy.simulator.store.resources import Resource
 
 _MADE_UP = "~"
-"""What the keys in the tokens of endless pages begin with: it is after every name."""
+"""Prefix of the keys in the tokens of endless pages: it sorts after every name."""
 _ITEMS = 5
 """Objects on each endless page, if the client sets no limit."""
 _MOST_ITEMS = 500

@@ -8,7 +8,7 @@ from kproxy.simulator.store import resources, statuses
 from kproxy.simulator.store.resources import Resource
 
 _OF_CONTAINERS = ("attach", "exec", "log", "portforward", "proxy")
-"""Subresources of Pods that need something which runs in them."""
+"""Subresources of Pods that need a process in the pod."""
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 

@@ -323,7 +323,7 @@ async def decoded_body(request: web.BaseRequest) -> Any:
     """The body of a request. Raises UnsupportedMediaType, BadRequest."""
     raw = await request.read()
     if len(raw) > _LARGE_BODY:
-        # YAML of megabytes takes seconds, in which others want their answers.
+        # Megabytes of YAML take seconds, during which other requests must be answered.
         return await asyncio.to_thread(media.body, request.content_type, raw)
     return media.body(request.content_type, raw)
 
@@ -361,7 +361,7 @@ def checked(info: RequestInfo, body: Any) -> Object:
 
 
 def without_nulls(value: Any) -> Any:
-    """Without the fields that are null: to an API of Go structs they are not there."""
+    """Without the fields that are null: an API of Go structs reads them as absent."""
     if isinstance(value, dict):
         return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
     if isinstance(value, list):
@@ -387,7 +387,7 @@ def _is_dry_run(request: web.BaseRequest) -> bool:
 
 
 async def _delete_options(request: web.BaseRequest) -> Object:
-    """DeleteOptions of the body and the query; the query is what is looked at without a body."""
+    """The DeleteOptions of the body, or without a body those of the query."""
     body = await decoded_body(request) if await request.read() else {}
     if not isinstance(body, dict):
         raise statuses.bad_request("the body of a deletion is a DeleteOptions object")

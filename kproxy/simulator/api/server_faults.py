@@ -1,4 +1,4 @@
-"""Faults of the API, to order: what goes wrong between a client and a real API server.
+"""Faults of the API, on demand: what goes wrong between a client and a real API server.
 
 Tests call `Faults.set`; a teacher posts the same to `/simulator/faults`:
 
@@ -36,7 +36,7 @@ class Kind(StrEnum):
     STALLED_HEADERS = "stalled-headers"
     """Accepted and never answered."""
     SILENT_DEATH = "silent-death"
-    """Nothing is answered any more, whatever it is, and open watches fall silent; connections are
+    """No request is answered, and open watches fall silent; connections are
     accepted and stay open, as when the server's process is stopped (SIGSTOP). Once the fault is
     cleared, what waited is answered and watches go on, as after SIGCONT."""
     TOO_LARGE_VERSION = "too-large-version"

@@ -31,8 +31,8 @@ class _Failure:
 class Controller:
     """Runs `reconcile(key)` for every key that was enqueued, in order, until cancelled.
 
-    `reconcile` returns None, or the seconds after which it wants to see the key again. One that
-    raises harms no other key: it is logged once for as long as it says the same, and tried again
+    `reconcile` returns None, or the seconds after which it wants to see the key again. A failure
+    affects no other key: it is logged once until its text changes, and tried again
     with a backoff that doubles from 50 ms to 30 s.
     """
 

@@ -31,7 +31,7 @@ class DeploymentController:
         self._targets: dict[names.NamespacedName, dict[str, int]] = {}
 
     def concerned(self, event: storage.Event) -> Sequence[names.NamespacedName]:
-        """The Deployments that `event` may mean something to."""
+        """The Deployments that `event` may concern."""
         metadata = event.object["metadata"]
         if event.resource is resources.DEPLOYMENTS:
             return [names.NamespacedName(metadata["namespace"], metadata["name"])]
@@ -58,7 +58,7 @@ class DeploymentController:
         now = self._registry.storage.now()
         have = rollout.population(found, self._claim(found))
         step = rollout.next_step(found, have, now)
-        self._tell(key, found, have, step)
+        self._record_scaling(key, found, have, step)
         # Each new pod makes the Deployment dirty again, so the rest of a large step follows.
         self._take(
             found, step._replace(create=min(step.create, _BURST), delete=step.delete[:_BURST])
@@ -76,16 +76,16 @@ class DeploymentController:
             metadata = pod["metadata"]
             self._registry.delete(resources.PODS, metadata["name"], metadata["namespace"])
 
-    def _tell(
+    def _record_scaling(
         self,
         key: names.NamespacedName,
         deployment: Object,
         have: rollout.Population,
         step: rollout.Step,
     ) -> None:
-        """An Event for each template whose number of pods is to be another than it was.
+        """Record an Event for each template whose number of pods is to change.
 
-        A pod that only takes another's place is no news.
+        A pod that only replaces another gets none.
         """
         counts = Counter(map(rollout.hash_of, (*have.new, *have.old)))
         current = rollout.template_hash(deployment["spec"]["template"])

@@ -34,7 +34,7 @@ class _Selected:
         self._selection = selection.Selection(objects.storage)
 
     def concerned(self, event: storage.Event) -> Sequence[names.NamespacedName]:
-        """The Services that `event` may mean something to."""
+        """The Services that `event` may concern."""
         if event.resource is resources.SERVICES:
             return [_key(event.object)]
         if event.resource is self.managed:
@@ -116,7 +116,7 @@ class EndpointSliceMirroringController:
         self._slices = _Slices(objects, _MIRROR_CONTROLLER)
 
     def concerned(self, event: storage.Event) -> Sequence[names.NamespacedName]:
-        """The Endpoints that `event` may mean something to."""
+        """The Endpoints that `event` may concern."""
         if event.resource in (resources.SERVICES, resources.ENDPOINTS):
             return [_key(event.object)]
         if event.resource is resources.ENDPOINT_SLICES and self._slices.has(event.object):

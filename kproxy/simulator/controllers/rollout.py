@@ -164,7 +164,7 @@ def _progressing(
 
 
 def _kept(old: Sequence[Object], new: Sequence[Object]) -> list[Object]:
-    """`new`, in which what says the same as before says it since the same time."""
+    """`new`, with the old times of the conditions that have not changed."""
     before = {each["type"]: each for each in old}
     kept = []
     for each in new:
@@ -205,7 +205,7 @@ def _by_worth(found: Sequence[Object], spec: Object, now: datetime) -> list[Obje
 
 
 def hash_of(pod: Object) -> str:
-    """The hash of the template that a pod was made from; "" when it does not say."""
+    """The hash of the template that a pod was made from; "" if the pod has none."""
     return str((pod["metadata"].get("labels") or {}).get(LABEL_TEMPLATE_HASH, ""))
 
 

@@ -21,11 +21,11 @@ class TargetPorts:
     def listening(self) -> str:
         """What the pod does with the numbers, as a sentence without a full stop."""
         if self.numbers:
-            told = ", ".join(
+            listed = ", ".join(
                 f"{port} (of Service {', '.join(services)})"
                 for port, services in self.numbers.items()
             )
-            return f"the containers declare no ports; the pod listens on the target port {told}"
+            return f"the containers declare no ports; the pod listens on the target port {listed}"
         return (
             "nothing listens: the containers declare no ports, and no Service that selects this "
             "pod has a number as its target port; declare a containerPort"

@@ -81,7 +81,7 @@ class NamespaceStrategy(PlainStrategy):
         }
 
     def begin_delete(self, old: Object, grace_seconds: int | None) -> Object | None:  # noqa: ARG002
-        """Terminating, until the registry finds it empty. Raises Forbidden for those that stay."""
+        """Terminating until it is empty. Raises Forbidden for namespaces that cannot be deleted."""
         name = old["metadata"]["name"]
         if name in _PERMANENT_NAMESPACES:
             raise statuses.forbidden(
@@ -160,7 +160,7 @@ class Registry:
         return self._stored(resource, new)
 
     def update_status(self, resource: Resource, new: Object, *, dry_run: bool = False) -> Object:
-        """Replace an object's status alone; what else `new` says is not looked at."""
+        """Replace only an object's status; the rest of `new` is ignored."""
         old = self._old(resource, new)
         changed = {**old, "status": new.get("status", {})}
         if dry_run:
@@ -295,7 +295,7 @@ class Registry:
         return stored
 
     def _dry(self, new: Object, metadata: Object) -> Object:
-        """What a dry run shows: the object as it would be, under its version of now."""
+        """The result of a dry run: the object as it would be, with its present version."""
         server = {
             "uid": metadata.get("uid", ""),
             "creationTimestamp": metadata.get("creationTimestamp")

@@ -25,7 +25,7 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """What an object's `apiVersion` says: "v1", "apps/v1"."""
+        """The `apiVersion` of objects: "v1", "apps/v1"."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property

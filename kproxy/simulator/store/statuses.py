@@ -150,8 +150,8 @@ def conflict(resource: Resource, name: str, detail: str = STALE) -> StatusError:
 
 def invalid(resource: Resource, name: str, causes: Sequence[Cause]) -> StatusError:
     """The object breaks rules of its type; `causes` are at least one."""
-    told = [str(cause) for cause in causes]
-    all_of_them = told[0] if len(told) == 1 else f"[{', '.join(told)}]"
+    texts = [str(cause) for cause in causes]
+    all_of_them = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
     details: dict[str, Any] = {"name": name} if name else {}
     if resource.group:

@@ -2,7 +2,7 @@
 
 What apimachinery's `pkg/util/strategicpatch/patch.go` does on the server: lists with a merge key
 are merged element by element; `$patch`, `$retainKeys`, `$deleteFromPrimitiveList` and
-`$setElementOrder` say what a plain merge cannot.
+`$setElementOrder` express what a plain merge cannot.
 """
 
 from collections.abc import Callable, Hashable, Mapping

@@ -32,7 +32,7 @@ from kproxy.simulator.store.resources import Resource
 from kproxy.simulator.store.storage import Object
 
 INCONSISTENT = -1
-"""The version in a continue token that lets go of consistency, after a 410."""
+"""The version in a continue token that gives up consistency, after a 410."""
 
 _ENCODING = "meta.k8s.io/v1"
 
@@ -142,7 +142,7 @@ def page(
 
 
 def check_version(cache: watch_cache.WatchCache, resource: Resource, version: str) -> None:
-    """For a get: raises Timeout unless the watch cache has reached the `version` asked for."""
+    """For a get: raises Timeout unless the watch cache has reached the requested `version`."""
     if version not in ("", "0"):
         _check_reached(int(version), cache.version(resource))
 

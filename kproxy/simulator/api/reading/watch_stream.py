@@ -1,4 +1,4 @@
-"""Open watches: when each sends, what ends it, and the faults that were ordered for it."""
+"""Open watches: when each sends, what ends it, and its faults."""
 
 import asyncio
 import contextlib
@@ -29,9 +29,9 @@ _WITHOUT_CODE = {
 class WatchStreams:
     """All open watches of a server.
 
-    `bookmark_interval` is in seconds; without `tells_of_quiet` no bookmark comes while the version
-    is that which the watch began at. `draw(a, b)` is a random number for the time after which a
-    watch ends whose client has set none.
+    `bookmark_interval` is in seconds; without `bookmarks_when_quiet` no bookmark comes while the
+    version is that which the watch began at. `draw(a, b)` is a random number for the time after
+    which a watch ends whose client has set none.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class WatchStreams:
         switches: server_faults.Faults,
         *,
         bookmark_interval: float,
-        tells_of_quiet: bool = True,
+        bookmarks_when_quiet: bool = True,
         draw: Callable[[float, float], float],
     ) -> None:
         self._cache = cache
         self._objects = objects = cache.objects
-        self._tells_of_quiet = tells_of_quiet
+        self._bookmarks_when_quiet = bookmarks_when_quiet
         self._faults = switches
         self._bookmark_interval = bookmark_interval
         self._draw = draw
@@ -128,11 +128,11 @@ class WatchStreams:
         await self._bookmark(stream, cursor, began_at)
 
     async def _bookmark(self, stream: "_Stream", cursor: watches.Cursor, began_at: int) -> None:
-        """Send how far the watch has come, if this server says so."""
+        """Send the version that the watch has reached, if this server sends bookmarks now."""
         plural = stream.info.resource.plural
         if self._faults.is_on(server_faults.Kind.NO_BOOKMARKS, plural, "watch"):
             return
-        if self._tells_of_quiet or cursor.version > began_at:
+        if self._bookmarks_when_quiet or cursor.version > began_at:
             await stream.bookmark(cursor.version)
 
     def _cursor(self, stream: "_Stream") -> watches.Cursor:
@@ -160,7 +160,7 @@ class WatchStreams:
         return True
 
     async def _send(self, stream: "_Stream", cursor: watches.Cursor) -> bool:
-        """Send what has happened; whether the watch goes on."""
+        """Send what has happened. Returns whether the watch continues."""
         changes = list(cursor.next())
         if not changes:
             return True

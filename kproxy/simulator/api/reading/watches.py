@@ -130,7 +130,7 @@ class Cursor:
                 yield Change("ADDED", item)
 
     def next(self) -> Sequence[Change]:
-        """What has happened since. Raises Expired if that is not known any more."""
+        """What has happened since. Raises Expired if the history no longer has it."""
         events = self._cache.events_since(self.resource, self.version)
         # Not the last event's: a bookmark may say that nothing has happened since.
         self.version = max(self.version, self._cache.version(self.resource))
