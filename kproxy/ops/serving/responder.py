@@ -139,7 +139,7 @@ class Room:
         self._present.pop(connection, None)
 
     def of(self, site: Site) -> "list[_Connection]":
-        """Those to one site."""
+        """The connections to `site` that are open."""
         return [each for each in self._present if each.site is site]
 
     async def keep_tidy(self) -> None:

@@ -1,4 +1,4 @@
-"""The Local policy on a node that has no endpoint of a Service: refused, never passed on."""
+"""The Local policy on a node that has no endpoint of a Service: clients meet silence."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tests.e2e import conftest
 from tests.e2e.rig import manifests, sockets
 
 
-def test_the_local_policy_refuses_where_the_node_has_no_endpoint(
+def test_the_local_policy_drops_where_the_node_has_no_endpoint(
     tmp_path: Path, run: conftest.Run
 ) -> None:
     documents = manifests.example("five-nodeport-scenarios.yaml")
@@ -15,5 +15,5 @@ def test_the_local_policy_refuses_where_the_node_has_no_endpoint(
     proxy = run(path, "--hostname-override", "node-c")
 
     for service in ("redis-np-local", "redis-np-local-sa"):
-        assert sockets.is_refused(proxy.address(service, "node-port"))
+        assert sockets.outcome(proxy.address(service, "node-port")) == "silence"
     assert ("127.0.118.144", 6379) in proxy.listening()

@@ -3,9 +3,6 @@
 The proxy is started as any user would: what root may do is given up.
 """
 
-import errno
-import select
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +11,6 @@ from tests.e2e.rig import daemon, manifests, sockets
 
 INSIDE, OUTSIDE = "127.1.8.5", "127.1.9.5"
 PORT = manifests.PORT
-
-
-def outcome(address: daemon.Address, source: str) -> str:
-    """What a client at `source` meets: "reached", "refused" or "silence".
-
-    On loopback a SYN is answered at once: after connect(2) the outcome stands.
-    """
-    with socket.socket() as client:
-        client.bind((source, 0))
-        client.setblocking(False)
-        code = client.connect_ex(address)
-        if code == errno.EINPROGRESS:
-            _, writable, _ = select.select([], [client], [], 0)
-            code = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if writable else -1
-    return {0: "reached", errno.ECONNREFUSED: "refused", -1: "silence"}[code]
 
 
 def test_row_17_clients_outside_of_the_ranges_meet_silence_at_the_load_balancers_address(
@@ -46,14 +28,15 @@ def test_row_17_clients_outside_of_the_ranges_meet_silence_at_the_load_balancers
         expected = inside, outside
         at = manifests.bound(vip), PORT
         daemon.wait_until(
-            lambda: (outcome(at, INSIDE), outcome(at, OUTSIDE)) == expected, str(expected)
+            lambda: (sockets.outcome(at, INSIDE), sockets.outcome(at, OUTSIDE)) == expected,
+            str(expected),
         )
 
     with sockets.namers((pod, "pod")) as (namer,):
         run(written(loadBalancerSourceRanges=[" 127.1.8.0/24 ", "fd00::/8"]))
         soon("reached", "silence")
         for other in (OUTSIDE, INSIDE):
-            assert outcome((manifests.bound(cluster_ip), PORT), other) == "reached"
+            assert sockets.outcome((manifests.bound(cluster_ip), PORT), other) == "reached"
         written(loadBalancerSourceRanges=["127.1.9.0/24"])
         soon("silence", "reached")
         written()
@@ -75,7 +58,9 @@ def test_rows_26_and_28_a_local_policy_without_a_local_endpoint_is_silence_until
 
     def soon(expected: str) -> None:
         places = [(manifests.bound(each), PORT) for each in (cluster_ip, vip)]
-        daemon.wait_until(lambda: {outcome(at, INSIDE) for at in places} == {expected}, expected)
+        daemon.wait_until(
+            lambda: {sockets.outcome(at, INSIDE) for at in places} == {expected}, expected
+        )
 
     with sockets.namers((pod, "pod")) as (namer,):
         proxy = run(written("node-b"), "--hostname-override", "node-a")

@@ -1,7 +1,9 @@
 """Clients and backends in the test's own hands."""
 
 import contextlib
+import errno
 import hashlib
+import select
 import socket
 import struct
 import threading
@@ -31,6 +33,21 @@ def is_refused(address: daemon.Address) -> bool:
         return True
     except ConnectionResetError:
         return False  # it was accepted by the kernel for a listener that was then closed
+
+
+def outcome(address: daemon.Address, source: str = "127.0.0.1") -> str:
+    """What a client at `source` meets at an address on loopback: "reached", "refused" or "silence".
+
+    On loopback a SYN is answered at once: after connect(2) the outcome stands.
+    """
+    with socket.socket() as client:
+        client.bind((source, 0))
+        client.setblocking(False)
+        code = client.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            _, writable, _ = select.select([], [client], [], 0)
+            code = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if writable else -1
+    return {0: "reached", errno.ECONNREFUSED: "refused", -1: "silence"}[code]
 
 
 def connect(address: daemon.Address) -> socket.socket:
