@@ -14,6 +14,7 @@ from tests.e2e.rig import daemon, sockets
 _PACKAGES = {
     "curl": "curl",
     "dig": "dnsutils",
+    "haproxy": "haproxy",
     "ip": "iproute2",
     "kubectl": "kubernetes-client",
     "nginx": "nginx",
@@ -44,7 +45,8 @@ def unprivileged() -> list[str]:
 
 
 @contextlib.contextmanager
-def _started(command: list[str], folder: Path, *listening: daemon.Address) -> Iterator[None]:
+def started(command: list[str], folder: Path, *listening: daemon.Address) -> Iterator[None]:
+    """Run a program in `folder` from when it listens at these addresses; its log is in `log`."""
     log_file = folder / "log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
@@ -72,7 +74,7 @@ def redis(folder: Path, address: daemon.Address) -> Iterator[None]:
     folder.mkdir(parents=True)
     host, port = address
     command = [need("redis-server"), "--bind", host, "--port", str(port), "--save", ""]
-    with _started([*command, "--protected-mode", "no"], folder, address):
+    with started([*command, "--protected-mode", "no"], folder, address):
         assert redis_cli(address, "SET", "who", host) == "OK"
         yield
 
@@ -106,13 +108,14 @@ def nginx(folder: Path, *addresses: daemon.Address) -> Iterator[None]:
     config = folder / "nginx.conf"
     config.write_text(_NGINX.format(folder=folder, servers=servers))
     command = [need("nginx"), "-p", str(folder), "-e", str(folder / "start.log")]
-    with _started([*command, "-c", str(config)], folder, *addresses):
+    with started([*command, "-c", str(config)], folder, *addresses):
         yield
 
 
-def curl(url: str) -> str:
+def curl(url: str, *flags: str) -> str:
     """What curl prints: the body."""
-    command = [need("curl"), "--silent", "--show-error", "--noproxy", "*", "--max-time", "10", url]
+    command = [need("curl"), "--silent", "--show-error", "--noproxy", "*", "--max-time", "10"]
+    command += [*flags, url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
     return (done.stdout + done.stderr).strip()
 
@@ -145,7 +148,7 @@ def nsd(folder: Path, address: daemon.Address, records: str) -> Iterator[None]:
     (folder / "nsd.conf").write_text(_NSD.format(host=host, port=port, folder=folder))
     head = "$ORIGIN example.org.\n@ 60 IN SOA ns hostmaster 1 3600 600 86400 60\n  60 IN NS ns\n"
     (folder / "zone").write_text(f"{head}ns 60 IN A 192.0.2.1\n{records}\n")
-    with _started([need("nsd"), "-d", "-c", str(folder / "nsd.conf")], folder, address):
+    with started([need("nsd"), "-d", "-c", str(folder / "nsd.conf")], folder, address):
         yield
 
 
