@@ -61,16 +61,16 @@ def decide(
     packet: Packet,
     node: Node,
     is_own: Callable[[str], bool],
-    *,
-    ranges_first: bool = True,
+    mode: str,
 ) -> Decision:
-    """What becomes of a connection to `port`.
+    """What becomes of a connection to `port` in `mode`.
 
-    A load balancer's address without endpoints drops clients outside its source ranges, and refuses
-    the others. In iptables mode there are no rules for its ranges then: `ranges_first` is false.
+    Two things differ. Without endpoints there are no rules for source ranges in iptables mode, so
+    that all clients are refused alike. And nftables mode drops what only the Local policy excludes
+    before it looks whether the client is on this node.
     """
     source = packet.source
-    if not port.everywhere and not ranges_first:
+    if not port.everywhere and mode == "iptables":
         return Decision(Verdict.REFUSED, f"{port.text} has no endpoints")
     if entry is Entry.LOAD_BALANCER and not is_let_in(port, packet, node):
         ranges = ", ".join(port.source_ranges)
@@ -87,6 +87,8 @@ def decide(
         why = "the endpoint may be on another node"
     elif is_pod:
         chosen, is_masqueraded, why = port.everywhere, False, "a pod reaches every endpoint"
+    elif is_own(source) and not port.here and mode == "nftables":
+        return Decision(Verdict.DROPPED, f"{port.text} has no endpoint on this node")
     elif is_own(source):
         chosen, is_masqueraded = port.everywhere, True
         why = "a client on this node reaches every endpoint"

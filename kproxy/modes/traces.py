@@ -76,6 +76,7 @@ def _proxied(seen: World, packet: Packet, way: Way) -> Iterator[Way]:
 class _Words:
     """How a mode says what it does: where, and what stands for a rule there."""
 
+    mode: str
     lookup: tuple[str, str]
     refuse: tuple[str, str]
     drop: tuple[str, str]
@@ -84,6 +85,7 @@ class _Words:
 
 
 _NFTABLES = _Words(
+    mode="nftables",
     lookup=("nat services", "ip daddr . meta l4proto . th dport vmap @service-ips"),
     refuse=("filter service-endpoints-check", "vmap @no-endpoint-services : goto reject-chain"),
     drop=("filter firewall-check", "vmap @firewall-ips or @no-endpoint-services : drop"),
@@ -91,6 +93,7 @@ _NFTABLES = _Words(
     choose=lambda count: ("nat service chain", f"numgen random mod {count} vmap {{ … }}, dnat"),
 )
 _IPVS = _Words(
+    mode="ipvs",
     lookup=("kube-ipvs0", "the address is on the dummy device, and is a virtual server"),
     refuse=("ipvs", "no real server: ICMP port unreachable"),
     drop=("iptables by ipset", "KUBE-LOAD-BALANCER-SOURCE-CIDR, or no real server here"),
@@ -109,7 +112,7 @@ def _decided(
         yield way
         return
     port, entry = found
-    decided = decisions.decide(port, entry, packet, seen.node, around.is_own)
+    decided = decisions.decide(port, entry, packet, seen.node, around.is_own, words.mode)
     way = way.met(*words.lookup, f"{packet.destination} is a {entry.value} of {port.text}.", packet)
     if decided.verdict is not Verdict.SERVED:
         step = words.refuse if decided.verdict is Verdict.REFUSED else words.drop

@@ -137,7 +137,7 @@ def test_the_rules_do_what_kube_proxy_decides(meeting: tuple[world.World, Packet
     seen, packet = meeting
     found = decisions.find(seen, packet, AROUND.is_own)
     assert found is not None
-    decided = decisions.decide(*found, packet, seen.node, AROUND.is_own, ranges_first=False)
+    decided = decisions.decide(*found, packet, seen.node, AROUND.is_own, "iptables")
     ways = tuple(trace.ways(iptables_mode.tables(seen), packet, AROUND))
     assert math.isclose(sum(way.chance for way in ways), 1)
     verdict = decided.verdict
