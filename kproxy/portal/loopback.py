@@ -88,6 +88,12 @@ class LoopbackPortal:
         """Never."""
         return False
 
+    def claim(self, address: forwarding.PortalAddress) -> None:
+        """127/8 is this host's own in any case."""
+
+    def withdraw(self, address: forwarding.PortalAddress) -> None:
+        """Nothing was done."""
+
     def acquire(
         self,
         address: forwarding.PortalAddress,

@@ -118,6 +118,17 @@ class Portal(Protocol):
     def shares(self, address: forwarding.PortalAddress, /) -> bool:
         """Whether `address` will share a listening socket, and so costs no descriptor."""
 
+    def claim(self, address: forwarding.PortalAddress, /) -> None:
+        """Some service port wants `address` now, and none did before.
+
+        Its packets are this host's to answer from now on, with a refusal where nothing listens:
+        that is what clients of a Service without endpoints meet. Never raises: `acquire` reports
+        what is wrong with an address.
+        """
+
+    def withdraw(self, address: forwarding.PortalAddress, /) -> None:
+        """No service port wants `address` any more; it is released later, if it was acquired."""
+
     def acquire(
         self, address: forwarding.PortalAddress, admitted: forwarding.Admission, /
     ) -> forwarding.ListenOn:

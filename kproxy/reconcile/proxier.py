@@ -367,6 +367,9 @@ class Proxier:
         winner = self._claims.winner(address)
         if winner is not None:
             self._touched[winner.name] = None
+        if (winner is None) != (change.winner is None):
+            follow = self._portal.claim if winner is not None else self._portal.withdraw
+            follow(address)
         if winner == change.winner:
             candidates = change.added
         else:

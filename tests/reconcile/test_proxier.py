@@ -49,7 +49,7 @@ class Reader(store.Store):
 class Portal(loopback.LoopbackPortal):
     """A loopback portal that has a bug on the addresses in `cannot_locate`.
 
-    `acquired` is what it has given out.
+    `acquired` is what it has given out, `claimed` what service ports want.
     """
 
     def __init__(self) -> None:
@@ -57,11 +57,19 @@ class Portal(loopback.LoopbackPortal):
         self.cannot_locate: set[str] = set()
         self.cannot_acquire: set[forwarding.PortalAddress] = set()
         self.acquired: set[forwarding.PortalAddress] = set()
+        self.claimed: set[forwarding.PortalAddress] = set()
 
     def locate(self, frontend: forwarding.Frontend) -> forwarding.PortalAddress:
         if frontend.address in self.cannot_locate:
             raise ZeroDivisionError("a bug in the portal")
         return super().locate(frontend)
+
+    def claim(self, address: forwarding.PortalAddress) -> None:
+        assert address not in self.claimed
+        self.claimed.add(address)
+
+    def withdraw(self, address: forwarding.PortalAddress) -> None:
+        self.claimed.remove(address)
 
     def acquire(
         self, address: forwarding.PortalAddress, admitted: forwarding.Admission
@@ -596,6 +604,20 @@ class TestPortal:
         book.put(service("a", ports={"http": 81}))
         book.sync()
         assert book.portal.acquired == {bound("10.0.9.1:81")} == book.plane.open.keys()
+
+    def test_an_address_is_claimed_with_endpoints_and_without(self, book: Playbook) -> None:
+        book.settle(service("a"))
+        assert book.states("a")[0][0] == "no-endpoints"
+        assert book.portal.claimed == {bound("10.0.9.1:80")}
+        assert book.portal.acquired == set()
+        book.put(sliced("a"), service("b"))
+        book.sync()
+        book.remove(service("a"))
+        book.sync()
+        assert book.portal.claimed == {bound("10.0.9.1:80")}
+        book.remove(service("b"))
+        book.sync()
+        assert book.portal.claimed == book.portal.acquired == set()
 
     def test_it_is_released_when_the_data_plane_cannot_listen(self, book: Playbook) -> None:
         book.plane.busy.add(bound("10.0.9.1:80"))

@@ -48,6 +48,7 @@ class LocalPortal:
         )
         with _explained():
             self._routes = routes.Routes(settings.service_networks)
+        self._claimed: set[forwarding.PortalAddress] = set()
         self._only = only_one.OnlyOne()
         self._fast: sk_lookup.SkLookup | None = None
         self._families = frozenset(_families())
@@ -123,6 +124,18 @@ class LocalPortal:
     def shares(self, address: forwarding.PortalAddress) -> bool:
         """See `portal.Portal`. TCP frontends do, on the fast way."""
         return self._fast is not None and address.protocol is names.Protocol.TCP
+
+    def claim(self, address: forwarding.PortalAddress) -> None:
+        """Route `address` here. The error of one that cannot be is that of `acquire`."""
+        with contextlib.suppress(OSError):
+            self._routes.hold(address.address)
+            self._claimed.add(address)
+
+    def withdraw(self, address: forwarding.PortalAddress) -> None:
+        """See `portal.Portal`."""
+        if address in self._claimed:
+            self._claimed.remove(address)
+            self.release(address)
 
     def acquire(
         self, address: forwarding.PortalAddress, admitted: forwarding.Admission
