@@ -15,7 +15,7 @@ import sys
 import pytest
 
 from tests.e2e.rig import daemon, manifests
-from tests.relay import proxying, rig
+from tests.relay import netns, proxying, rig
 
 HALF_CLOSE_TIMEOUT = 4.0
 """Seconds; what the proxies are configured with and R27 judges."""
@@ -33,12 +33,12 @@ _MANIFEST = """
 apiVersion: v1
 kind: Service
 metadata: {{name: relay, annotations: {annotations}}}
-spec: {{clusterIP: {cluster_ip}, ports: [{{port: {service_port}}}]}}
+spec: {{clusterIP: "{cluster_ip}", ports: [{{port: {service_port}}}]}}
 ---
 apiVersion: v1
 kind: Endpoints
 metadata: {{name: relay}}
-subsets: [{{addresses: [{{ip: {host}}}], ports: [{{port: {port}}}]}}]
+subsets: [{{addresses: [{{ip: "{host}"}}], ports: [{{port: {port}}}]}}]
 """
 
 
@@ -56,16 +56,20 @@ def kproxy_run(
     folder: pathlib.Path,
     half_close_timeout: float = HALF_CLOSE_TIMEOUT,
     *more_flags: str,
-    annotations: dict[str, str] | None = None,
+    cluster_ip: str = "",
+    annotations: collections.abc.Mapping[str, str] | None = None,
 ) -> collections.abc.Iterator[Running]:
-    """`kproxy run`, as users start it. At its end nothing may have gone wrong unseen."""
+    """`kproxy run`, as users start it. At its end nothing may have gone wrong unseen.
+
+    `cluster_ip` is an address for the portal that the flags ask for.
+    """
     manifest = folder / "relay.yaml"
     text = _MANIFEST.format(
-        cluster_ip=manifests.fresh_ip(127),
+        cluster_ip=cluster_ip or manifests.fresh_ip(127),
         service_port=manifests.PORT,
         host=backend[0],
         port=backend[1],
-        annotations=json.dumps(annotations or {}),
+        annotations=json.dumps(dict(annotations or {})),
     )
     manifest.write_text(text)
     flags = (
@@ -123,46 +127,21 @@ def data_path(
             daemon.end(process)
 
 
-@pytest.fixture(
-    scope="session",
-    params=[
-        "kproxy run",
-        pytest.param("faulty kernel", marks=pytest.mark.extra),
-        pytest.param("PROXY v1 to the backend", marks=pytest.mark.extra),
-        pytest.param("PROXY v2 on both sides", marks=pytest.mark.extra),
-    ],
-)
-def running(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> collections.abc.Iterator[rig.Target]:
-    """Yield a proxy in front of a backend listener, both for the whole session."""
-    with rig.listen(("127.0.0.1", 0)) as listener:
-        backend = listener.getsockname()
-        is_long = request.config.getoption("markexpr") == "long"
-        timeout = LONG_HALF_CLOSE_TIMEOUT if is_long else HALF_CLOSE_TIMEOUT
-        folder = tmp_path_factory.mktemp("relay")
-        greet = expect = None
-        match request.param:
-            case "kproxy run":
-                started = kproxy_run(backend, folder, timeout)
-            case "faulty kernel":
-                started = data_path(backend, "--kernel", "rough", half_close_timeout=timeout)
-            case "PROXY v1 to the backend":
-                started = kproxy_run(backend, folder, timeout, annotations=_options("v1"))
-                expect = proxying.reads_v1
-            case _:
-                started = kproxy_run(
-                    backend,
-                    folder,
-                    timeout,
-                    *("--proxy-protocol-from", "127.0.0.0/8"),
-                    annotations=_options("v2"),
-                )
-                greet, expect = proxying.sends_v2, proxying.reads_v2
-        with started as proxy:
-            yield rig.Target(
-                proxy.address, listener, proxy.pid, timeout, greet=greet, expect_greeting=expect
-            )
+@dataclasses.dataclass(frozen=True, slots=True)
+class Variant:
+    """A proxy that is asked for everything."""
+
+    name: str
+    loopback: str = "127.0.0.1"
+    """Where the backend is."""
+    kernel: str = ""
+    """Of the data path alone; "" for `kproxy run`."""
+    flags: collections.abc.Sequence[str] = ()
+    cluster_ip: str = ""
+    """An address for the portal that `flags` ask for; "" for one of the loopback portal."""
+    annotations: collections.abc.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    greet: rig.Exchange | None = None
+    expect_greeting: rig.Exchange | None = None
 
 
 def _options(version: str) -> dict[str, str]:
@@ -172,6 +151,82 @@ def _options(version: str) -> dict[str, str]:
         "kproxy.io/max-connection-age": "1h",
         "kproxy.io/on-endpoint-removed": "drain",
     }
+
+
+_LOCAL = ("--portal", "local", "--service-cluster-ip-range", "10.96.0.0/16,fd00:10:96::/112")
+_PLAIN = (*_LOCAL, "--no-bpf")
+_V4, _V6 = "10.96.0.10", "fd00:10:96::a"
+
+_MORE = (
+    Variant("faulty kernel", kernel="rough"),
+    Variant("data path, IPv6", "::1", kernel="real"),
+    Variant(
+        "PROXY v1 to the backend",
+        annotations=_options("v1"),
+        expect_greeting=proxying.reads_v1,
+    ),
+    Variant(
+        "PROXY v2 on both sides",
+        flags=("--proxy-protocol-from", "127.0.0.0/8"),
+        annotations=_options("v2"),
+        greet=proxying.sends_v2,
+        expect_greeting=proxying.reads_v2,
+    ),
+)
+_NEED_ROOT = (
+    Variant("local by sk_lookup, IPv4", flags=_LOCAL, cluster_ip=_V4),
+    Variant("local by sk_lookup, IPv6", "::1", flags=_LOCAL, cluster_ip=_V6),
+    Variant("local by sockets, IPv4", flags=_PLAIN, cluster_ip=_V4),
+    Variant("local by sockets, IPv6", "::1", flags=_PLAIN, cluster_ip=_V6),
+)
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        Variant("kproxy run"),
+        *(pytest.param(each, marks=pytest.mark.extra) for each in _MORE),
+        *(
+            pytest.param(each, marks=[pytest.mark.extra, pytest.mark.netns, netns.needs_root])
+            for each in _NEED_ROOT
+        ),
+    ],
+    ids=lambda variant: variant.name,
+)
+def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> collections.abc.Iterator[rig.Target]:
+    """Yield a proxy in front of a backend listener, both for the whole session."""
+    variant: Variant = request.param
+    with rig.listen((variant.loopback, 0)) as listener:
+        backend = listener.getsockname()
+        is_long = request.config.getoption("markexpr") == "long"
+        timeout = LONG_HALF_CLOSE_TIMEOUT if is_long else HALF_CLOSE_TIMEOUT
+        if variant.kernel:
+            started = data_path(
+                backend,
+                *("--kernel", variant.kernel),
+                host=variant.loopback,
+                half_close_timeout=timeout,
+            )
+        else:
+            started = kproxy_run(
+                backend,
+                tmp_path_factory.mktemp("relay"),
+                timeout,
+                *variant.flags,
+                cluster_ip=variant.cluster_ip,
+                annotations=variant.annotations,
+            )
+        with started as proxy:
+            yield rig.Target(
+                proxy.address,
+                listener,
+                proxy.pid,
+                timeout,
+                greet=variant.greet,
+                expect_greeting=variant.expect_greeting,
+            )
 
 
 @pytest.fixture

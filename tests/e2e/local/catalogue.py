@@ -88,7 +88,10 @@ NOTHING_LOCAL = Service(
 
 STICKY = Service(name="sticky", number=21, spec={"sessionAffinity": "ClientIP"})
 
+NAMES = Service(name="names", number=53, port=53, target=5353)
+"""What a DNS server of the test's own is behind."""
+
 ALL = (
     *(WEB, NODE_PORT, EXTERNAL, UNLISTED, BALANCED, LOCAL, LOCAL_BOTH, INTERNAL, ALONE),
-    *(NOTHING, NOTHING_LOCAL, STICKY),
+    *(NOTHING, NOTHING_LOCAL, STICKY, NAMES),
 )

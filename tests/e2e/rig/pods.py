@@ -174,6 +174,32 @@ def met(
     return {meet(namespace, address, protocol, source=source) for _ in range(times)}
 
 
+def wait_met(
+    namespace: namespaces.Namespace,
+    address: daemon.Address,
+    protocol: Protocol,
+    expected: set[str],
+    *,
+    source: str = "",
+) -> None:
+    """Return when as many clients as `met` makes meet just these."""
+
+    def is_so() -> bool:
+        with contextlib.suppress(OSError):
+            return met(namespace, address, protocol, source=source) == expected
+        return False
+
+    daemon.wait_until(is_so, f"clients of {address} over {protocol} meet {sorted(expected)}")
+
+
+def name(client: socket.socket) -> str:
+    """Which pod a TCP client is connected to, to be read first of all."""
+    read = b""
+    while not read.endswith(b"\n"):
+        read += client.recv(1)
+    return read.decode().strip()
+
+
 def exchange(sock: socket.socket, data: bytes) -> bytes:
     """Send this to a pod, and return what comes back: as many bytes, or one datagram."""
     sock.send(data)
