@@ -21,7 +21,7 @@ test: tools ## Run the tests: some minutes
 	$(PYTEST)
 
 test-all: test ## Run the tests, and those that `make test` leaves out: everything but soaks
-	$(PYTEST) -m extra
+	$(PYTEST) -m "extra and not long"
 
 test-long: tools ## Run the soaks, the sizes that take minutes, and a data plane in another process
 	$(PYTEST) -m long
