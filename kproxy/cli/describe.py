@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kproxy import errors
+from kproxy import errors, settings
 from kproxy.cli.get import (
     ControlOption,
     EveryNamespaceOption,
@@ -93,10 +93,24 @@ def _service(ports: Sequence[View], events: Sequence[View]) -> Iterator[str]:
         ("Session Affinity", tables.affinity(first) or "None"),
         ("Internal Policy", first.get("internal_traffic_policy")),
         ("External Policy", first.get("external_traffic_policy")),
+        *_asked_for_connections(first),
     )
     for view in ports:
         yield from _port(view)
     yield from _events(events)
+
+
+def _asked_for_connections(view: View) -> Iterator[tuple[str, str]]:
+    """What annotations ask for connections, if they do."""
+    if version := view.get("proxy_protocol"):
+        yield "PROXY Protocol", version
+    if age := view.get("max_connection_age_seconds"):
+        grace = settings.show_duration(view["max_connection_age_grace_seconds"])
+        yield "Connection Age", f"at most {settings.show_duration(age)}, and {grace} to end"
+    if (drain := view.get("drain_seconds")) is not None:
+        yield "Endpoint Removed", f"connections drain for {settings.show_duration(drain)}"
+    elif view.get("on_endpoint_removed") == "reset":
+        yield "Endpoint Removed", "connections are reset"
 
 
 def _events(events: Sequence[View]) -> Iterator[str]:

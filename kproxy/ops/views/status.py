@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import kproxy
 from kproxy import metrics
-from kproxy.model import admission, forwarding, labels, names, steps, weighting
+from kproxy.model import admission, forwarding, labels, lifetimes, names, steps, weighting
 from kproxy.ops.views import observed
 from kproxy.reconcile import proxier, rules
 
@@ -95,7 +95,22 @@ def served_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Vi
             "created": (service.created if service else "") or None,
             "internal_traffic_policy": service.internal_policy.value if service else None,
             "external_traffic_policy": service.external_policy.value if service else None,
+            **_asked_for_connections(plan.rule.policy),
         }
+
+
+def _asked_for_connections(policy: forwarding.Policy) -> View:
+    """What the annotations of a Service ask for its connections; None for what they do not."""
+    lifetime, version = policy.lifetime, policy.proxy_protocol
+    has_age = lifetime.max_age is not None
+    is_drained = lifetime.on_removed is lifetimes.OnEndpointRemoved.DRAIN
+    return {
+        "proxy_protocol": version.value if version else None,
+        "max_connection_age_seconds": lifetime.max_age,
+        "max_connection_age_grace_seconds": lifetime.age_grace if has_age else None,
+        "on_endpoint_removed": lifetime.on_removed.value,
+        "drain_seconds": lifetime.drain if is_drained else None,
+    }
 
 
 def endpoint_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Views:

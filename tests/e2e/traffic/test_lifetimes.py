@@ -3,6 +3,8 @@
 import contextlib
 import select
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,3 +166,34 @@ def test_an_annotation_that_comes_later_holds_for_connections_that_are_open(
         manifests.write(path, service(cluster_ip, max_connection_age="1s"), slice_of(pods[0]))
         is_ended_in_order(through)
     daemon.wait_until(lambda: ended(proxy, "A/H") == 1, "it is counted")
+
+
+def kproxy(proxy: daemon.Daemon, *arguments: str) -> str:
+    """What a command prints of this proxy."""
+    command = [sys.executable, "-m", "kproxy", *arguments, "--control", proxy.ready["control"]]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+
+
+def test_what_a_service_asks_for_is_described_and_what_becomes_of_connections_is_shown(
+    tmp_path: Path, run: conftest.Run, pods: list[socket.socket]
+) -> None:
+    web = service(
+        manifests.fresh_ip(),
+        max_connection_age="1h30m",
+        on_endpoint_removed="drain:10m",
+        proxy_protocol="none",
+    )
+    path = manifests.write(tmp_path / "web.yaml", web, slice_of(pods[0]))
+    proxy = run(path)
+    lines = kproxy(proxy, "describe", "svc/web").splitlines()
+    assert "Connection Age:   at most 1h30m, and 30s to end" in lines
+    assert "Endpoint Removed: connections drain for 10m" in lines
+    assert not any(line.startswith("PROXY Protocol") for line in lines)
+
+    with sockets.stream(proxy.address("web"), pods[0]) as through:
+        through.client.sendall(b"?")  # never answered: there is no quiet moment
+        manifests.write(path, web)
+        daemon.wait_until(
+            lambda: " draining " in kproxy(proxy, "get", "connections"), "it is shown to drain"
+        )
+        assert " ConnectionsMoved " in kproxy(proxy, "get", "events")
