@@ -7,7 +7,8 @@
     sources.files                model.Endpoint         to listen            datapath: client ↔ backend
       files, followed live
 
-`Server` is the composition root. Nothing below it reads `Config`: values arrive as arguments.
+`Server` is the composition root. It and `parts` read `Config`; everything below gets values as
+arguments.
 """  # noqa: E501  # a picture
 
 import gc
@@ -17,16 +18,13 @@ from collections.abc import Callable
 
 import structlog
 
-from kproxy import config, events, lifecycle, process, ready_file, turns
-from kproxy.datapath import data_path
-from kproxy.model import names
+from kproxy import config, events, lifecycle, parts, process, ready_file, turns
 from kproxy.ops import health, node_health, surface
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed, status
-from kproxy.plane import in_process, plane
-from kproxy.portal import budget, portal, registry
-from kproxy.reconcile import reconciler, report, rules
-from kproxy.sources import source
+from kproxy.plane import plane
+from kproxy.portal import budget
+from kproxy.reconcile import reconciler
 
 _log = structlog.get_logger(__name__)
 
@@ -44,9 +42,9 @@ class Server:
         self._grace_period = cfg.grace_period
         self.feed = events.Feed()
         """Facts about this proxy, for subscribers."""
-        self._source = make_source(cfg)
-        self._plane = make_plane(cfg, self.feed)
-        self._portal = make_portal(cfg)
+        self._source = parts.make_source(cfg)
+        self._plane = parts.make_plane(cfg, self.feed)
+        self._portal = parts.make_portal(cfg)
         self._syncs = health.SyncRecord()
         self._node_health = node_health.NodeHealth(
             self._plane, lambda: self._syncs.is_ready, self.feed, time.monotonic
@@ -54,7 +52,7 @@ class Server:
         self._reconciler = reconciler.Reconciler(
             self._source,
             self._node_health,
-            options(cfg, self._portal, self._plane.protocols),
+            parts.options(cfg, self._portal, self._plane.protocols),
             self._syncs,
             namespaces=cfg.namespaces,
             room=budget.Budget(self._plane.max_listeners, cfg.max_services_per_namespace),
@@ -169,76 +167,3 @@ async def serve(cfg: config.Config, dropped_log_lines: Callable[[], int] = lambd
             await server.run()
     finally:
         gc.enable()
-
-
-def make_source(cfg: config.Config) -> source.Source:
-    """The source of a Server: a cluster, or files."""
-    # The client of API servers takes as long to load as everything else: files need none of it.
-    if cfg.cluster is not None:
-        from kproxy.sources.api import api_bounds, informer  # noqa: PLC0415
-
-        return informer.InformerSource(
-            cfg.cluster,
-            on_problem=report.log_problem,
-            namespaces=cfg.namespaces,
-            allow_loopback=cfg.allow_loopback_endpoints,
-            limits=api_bounds.Bounds(cfg.max_list_objects, cfg.max_list_pages, cfg.max_list_bytes),
-        )
-    from kproxy.sources.files import manifests  # noqa: PLC0415
-
-    return manifests.ManifestSource(
-        cfg.manifests, on_problem=report.log_problem, allow_loopback=cfg.allow_loopback_endpoints
-    )
-
-
-def make_plane(cfg: config.Config, feed: events.Feed) -> plane.DataPlane:
-    """The data plane of a Server, which closes it. Raises ConfigError as `InProcessPlane` does."""
-    return in_process.InProcessPlane(
-        limits(cfg), max_affinity_clients=cfg.max_affinity_clients, feed=feed
-    )
-
-
-def limits(cfg: config.Config) -> data_path.Limits:
-    """The bounds of the data path."""
-    return data_path.Limits(
-        half_closed_timeout=cfg.half_closed_timeout,
-        idle_timeout=cfg.idle_timeout,
-        keepalive_idle=cfg.keepalive_idle,
-        proxy_protocol_from=tuple(map(str, cfg.proxy_protocol_from)),
-        max_connections=cfg.max_connections,
-        max_listeners=cfg.max_listeners,
-        max_flows=cfg.max_udp_flows,
-        udp_timeout=cfg.udp_timeout,
-    )
-
-
-def make_portal(cfg: config.Config) -> portal.Portal:
-    """The portal of a Server, which closes it. It never takes the API server's own address."""
-    api_server = cfg.cluster.address if cfg.cluster else None
-    settings = portal.Settings(
-        external_ips=cfg.external_ip_cidrs,
-        node_ports=cfg.nodeport_addresses,
-        cluster=cfg.cluster_cidr,
-        reserved=frozenset([api_server] if api_server else ()),
-        allow_loopback=cfg.allow_loopback_endpoints,
-        service_networks=cfg.service_cluster_ip_range,
-        may_use_bpf=cfg.bpf,
-    )
-    return registry.make(cfg.portal, settings)
-
-
-def options(
-    cfg: config.Config,
-    through: portal.Portal,
-    protocols: frozenset[names.Protocol] = in_process.PROTOCOLS,
-) -> rules.Options:
-    """How Services become rules, for a data plane of these `protocols`."""
-    bounds = rules.Bounds(ports=cfg.max_ports_per_service, endpoints=cfg.max_endpoints_per_service)
-    return rules.Options(
-        portal=through,
-        protocols=protocols,
-        node=cfg.node,
-        zone=cfg.node_zone,
-        default_strategy=cfg.strategy,
-        bounds=bounds,
-    )

@@ -41,10 +41,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Give every proxy that tests make or start the data plane that was asked for."""
     if config.getoption("plane") == "process":
-        from kproxy import server  # noqa: PLC0415
+        from kproxy import parts  # noqa: PLC0415
         from tests.plane import remote  # noqa: PLC0415
 
-        server.make_plane = remote.make_plane
+        parts.make_plane = remote.make_plane
         os.environ["KPROXY_TESTS_PROGRAM"] = "tests.plane.program"
         os.environ["PYTHONPATH"] = str(remote.ROOT)
 

@@ -272,16 +272,16 @@ class _Objects:
         """What is known about the Service of a question. Raises KproxyError."""
         if not self._is_asked_alone:
             return control_client.fetch_evidence(self._control, question)
-        from kproxy import server  # noqa: PLC0415  # half a second, and the proxy needs none of it
+        from kproxy import parts  # noqa: PLC0415  # half a second, and the proxy needs none of it
         from kproxy.explain import gather  # noqa: PLC0415
 
         chosen, held = self._read()
-        through = server.make_portal(chosen)
+        through = parts.make_portal(chosen)
         try:
             return gather.from_objects(
                 question,
                 held,
-                server.options(chosen, through),
+                parts.options(chosen, through),
                 chosen.namespaces,
                 "the objects alone",
             )
@@ -302,13 +302,13 @@ class _Objects:
         return found
 
     def _read(self) -> tuple[config.Config, store.Store]:
-        from kproxy import server  # noqa: PLC0415
+        from kproxy import parts  # noqa: PLC0415
 
         chosen = config.load(self._flags, os.environ)
         read: list[store.Store] = []
 
         async def reading() -> None:
-            read.append(await once.read(server.make_source(chosen)))
+            read.append(await once.read(parts.make_source(chosen)))
 
         event_loop.run(reading())
         return chosen, read[0]

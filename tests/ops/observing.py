@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from kproxy import config, events, metrics, server, turns
+from kproxy import config, events, metrics, parts, turns
 from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import service_kind, services
 from kproxy.ops import health
@@ -139,7 +139,7 @@ class OpenProxy(Proxy):
 def proxy(reflectors: Sequence[metrics.ReflectorCounters] = ()) -> Iterator[Proxy]:
     """A Proxy on the running event loop, with the data plane under test (`pytest --plane`)."""
     feed = events.Feed()
-    data_plane = server.make_plane(config.Config(manifests=(Path("none"),)), feed)
+    data_plane = parts.make_plane(config.Config(manifests=(Path("none"),)), feed)
     with contextlib.closing(data_plane):
         yield Proxy(data_plane, feed, reflectors)
 

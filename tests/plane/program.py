@@ -1,9 +1,9 @@
 """`kproxy` with its data plane in another process: `python -m tests.plane.program run …`."""
 
-from kproxy import server
+from kproxy import parts
 from kproxy.cli import main
 from tests.plane import remote
 
 if __name__ == "__main__":
-    server.make_plane = remote.make_plane
+    parts.make_plane = remote.make_plane
     main.main()

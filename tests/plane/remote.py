@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from kproxy import config, errors, events, server, turns
+from kproxy import config, errors, events, parts, turns
 from kproxy.balancer import affinity
 from kproxy.datapath import data_path
 from kproxy.model import addresses, forwarding, names
@@ -281,5 +281,5 @@ class RemotePlane:
 
 
 def make_plane(cfg: config.Config, feed: events.Feed) -> plane.DataPlane:
-    """As `server.make_plane`, in another process."""
-    return RemotePlane(server.limits(cfg), max_affinity_clients=cfg.max_affinity_clients, feed=feed)
+    """As `parts.make_plane`, in another process."""
+    return RemotePlane(parts.limits(cfg), max_affinity_clients=cfg.max_affinity_clients, feed=feed)
