@@ -53,6 +53,7 @@ def _lines(view: dict[str, Any]) -> list[tuple[str, str]]:
         ("Source", source["description"]),
         ("State", f"{read}, last sync {view['last_sync'] or 'never'}"),
         ("Problems", str(problems) + (", see the log of the proxy" if problems else "")),
+        ("Portal", view["portal"]),
         ("Services", f"{view['services']} with {tables.counted(view['service_ports'], 'port')}"),
         (
             "Frontends",

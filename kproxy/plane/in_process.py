@@ -397,12 +397,13 @@ class InProcessPlane:
     def _listen(self, state: ServicePortState, message: forwarding.OpenFrontend) -> _Opened:
         """Open what a frontend's protocol needs. Raises OSError."""
         listen_on, picker = message.listen_on, state.picker(message.frontend)
+        if message.address.protocol is names.Protocol.UDP:
+            assert isinstance(listen_on, addresses.SocketAddress)  # TCP alone shares listeners
+            datagrams = udp_target.Target(state.name, picker, state.counters, state.terms)
+            return self._path.open_datagrams(listen_on, datagrams, message.admitted)
         connections = connection.Target(state.name, picker, state.counters, state.terms)
         if isinstance(listen_on, forwarding.SharedListener):
             return self._path.open_shared(listen_on, connections)
-        if message.address.protocol is names.Protocol.UDP:
-            datagrams = udp_target.Target(state.name, picker, state.counters, state.terms)
-            return self._path.open_datagrams(listen_on, datagrams, message.admitted)
         return self._path.open(listen_on, connections, message.admitted)
 
     def _admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:

@@ -171,6 +171,11 @@ class Proxier:
         self._is_retry_due = True
 
     @property
+    def portal(self) -> str:
+        """The portal, and the way it took, for people."""
+        return self._portal.description
+
+    @property
     def has_failures(self) -> bool:
         """Whether some frontend could not be opened and should be retried."""
         return self._book.has_failures or bool(self._retrying)

@@ -30,6 +30,7 @@ class Wishes:
         namespace: str = "default",
         created: str = OLD,
         kind: forwarding.FrontendKind = KINDS.CLUSTER_IP,
+        is_free: bool = False,
     ) -> list[forwarding.PortalAddress]:
         """`count` frontends of a Service, on ports 1, 2, 3, ... of an address of its own."""
         number = self._numbers.setdefault((namespace, name), len(self._numbers))
@@ -38,7 +39,7 @@ class Wishes:
         port_name = names.ServicePortName(names.NamespacedName(namespace, name), "")
         for at in added:
             frontend = forwarding.Frontend(kind, at.address, at.port)
-            self.budget.want(at, claims.Claim(created, port_name, frontend))
+            self.budget.want(at, claims.Claim(created, port_name, frontend), is_free=is_free)
         return added
 
     def settle(self) -> list[forwarding.PortalAddress]:
@@ -214,3 +215,31 @@ def assert_fair(
             assert max(rivals) <= count + 1
     for namespace in lacking:
         assert max(of_namespace.values()) <= of_namespace[namespace] + 1
+
+
+def test_what_shares_a_listener_is_not_counted() -> None:
+    wishes = Wishes(2, services=2)
+    free = wishes.add("a", 100, is_free=True)
+    costly = wishes.add("b", 3)
+    wishes.settle()
+
+    assert len(wishes.granted(free)) == 100
+    assert wishes.granted(costly) == [1, 2]
+    assert wishes.budget.shortages() == {budget.Shortage.LISTENERS: 1}
+    wishes.budget.drop(free[0])
+    wishes.settle()
+    assert len(wishes.granted(free)) == 99
+
+
+def test_too_many_services_are_too_many_though_they_share_a_listener() -> None:
+    wishes = Wishes(services=1)
+    first, second = wishes.add("a", 2, is_free=True), wishes.add("b", 3, is_free=True)
+    wishes.settle()
+    assert (len(wishes.granted(first)), len(wishes.granted(second))) == (2, 0)
+    assert wishes.budget.shortages() == {budget.Shortage.SERVICES: 3}
+
+    for address in first:
+        wishes.budget.drop(address)
+
+    assert set(wishes.settle()) == set(second)
+    assert len(wishes.granted(second)) == 3

@@ -277,6 +277,7 @@ _COLUMNS = {
         field("TYPE", "type", is_wide=True),
         field("CLUSTER-IP", "cluster_ip", is_wide=True),
         Column("ALSO-BOUND", lambda view: ",".join(_bounds(view)[1:]), is_wide=True),
+        field("PORTAL", "portal", is_wide=True),
         field("STRATEGY", "strategy", is_wide=True),
         Column("AFFINITY", affinity, is_wide=True),
         Column("AGE", age, is_wide=True),

@@ -185,6 +185,7 @@ class Acceptor(abc.ABC):
             try:
                 client, fd, address, port = self._accept(self.sock)
             except BlockingIOError:
+                self._on_empty()
                 self.resume_accepting()
                 return False
             except OSError as error:
@@ -244,6 +245,9 @@ class Acceptor(abc.ABC):
         self._end()
         self.fd = -1
         self.sock.close()
+
+    def _on_empty(self) -> None:  # noqa: B027  # most have nothing to do then
+        """The queue is empty: every client that came before has been accepted."""
 
     @abc.abstractmethod
     def _end(self) -> None:

@@ -69,8 +69,7 @@ class SharedListener(listener.Acceptor):
             try:
                 client, fd, address, port = accept(sock)
             except BlockingIOError:
-                if self._leaving:
-                    self._forget_those_that_left()
+                self._on_empty()
                 break
             except OSError as error:
                 if self._on_accept_error(error.errno or 0):
@@ -99,7 +98,8 @@ class SharedListener(listener.Acceptor):
             return None
         return connection.Connection(self._shared, target, client, fd, address, port)
 
-    def _forget_those_that_left(self) -> None:
+    def _on_empty(self) -> None:
+        """Forget the frontends that have been shut."""
         for key, target in self._leaving.items():
             if self._targets.get(key) is target:
                 del self._targets[key]

@@ -224,6 +224,7 @@ def proxy_view(seen: observed.Observed, counted: Counted, now: float) -> View:
                 for problem in seen.source.problems()
             ),
         },
+        "portal": seen.proxier.portal,
         "services": len(counted.services),
         "service_ports": counted.ports,
         "frontends": dict(sorted(counted.states.items())),
@@ -252,6 +253,7 @@ def _service(seen: observed.Observed, plan: rules.PortPlan) -> Generator[None, N
         "cluster_ip": main.address,
         "port": main.port,
         "type": service.type.value if service else None,
+        "portal": seen.proxier.portal,
         "strategy": rule.policy.strategy.value,
         "session_affinity": (
             {"type": "ClientIP", "timeout_seconds": affinity} if affinity is not None else None

@@ -56,8 +56,7 @@ class LocalPortal:
     @property
     def description(self) -> str:
         """The portal, and the way it took."""
-        way = "a listener for all TCP ports" if self._fast else "a listener for each port"
-        return f"{portal.PortalName.LOCAL} ({way})"
+        return f"{portal.PortalName.LOCAL} ({'sk_lookup' if self._fast else 'plain'})"
 
     @property
     def families(self) -> frozenset[addresses.Family]:

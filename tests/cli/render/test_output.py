@@ -34,6 +34,7 @@ def service(name: str = NAME, **fields: Any) -> asked_resources.View:
         "cluster_ip": "10.196.123.101",
         "port": 18080,
         "type": "LoadBalancer",
+        "portal": "loopback",
         "strategy": "round-robin",
         "session_affinity": None,
         "frontends": [frontend, {**frontend, "kind": "node-port", "bound_port": 30080}],

@@ -28,6 +28,7 @@ SERVICE_KEYS = [
     "cluster_ip",
     "port",
     "type",
+    "portal",
     "strategy",
     "session_affinity",
     "frontends",
@@ -118,6 +119,7 @@ async def test_a_plain_service_is_described_in_full(tmp_path: Path, pod: sockets
         "cluster_ip": cluster_ip,
         "port": manifests.PORT,
         "type": "ClusterIP",
+        "portal": "loopback",
         "strategy": "round-robin",
         "session_affinity": None,
         "frontends": [
