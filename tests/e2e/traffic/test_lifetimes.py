@@ -118,6 +118,21 @@ def test_a_kept_alive_connection_to_nginx_is_closed_and_the_next_one_is_served(
     daemon.wait_until(lambda: ended(proxy, "A/H") == 2, "both are counted")
 
 
+def test_an_idle_client_of_redis_is_moved_on(tmp_path: Path, run: conftest.Run) -> None:
+    ip = manifests.fresh_ip(127)
+    address = ip, manifests.free_port(ip)
+    web = service(manifests.fresh_ip(), on_endpoint_removed="drain:10m")
+    path = manifests.write(tmp_path / "web.yaml", web, manifests.endpoints("web", [address]))
+    with programs.redis(tmp_path / "redis", address):
+        proxy = run(path, *METRICS)
+        with contextlib.closing(sockets.connect(proxy.address("web"))) as client:
+            client.sendall(b"PING\r\n")
+            assert sockets.read_exactly(client, 7) == b"+PONG\r\n"
+            manifests.write(path, web)
+            assert sockets.read_all(client) == b""
+    daemon.wait_until(lambda: ended(proxy, "E/H") == 1, "it is counted")
+
+
 def test_the_connections_of_a_pod_that_terminates_drain_and_those_of_others_stay(
     tmp_path: Path, run: conftest.Run, pods: list[socket.socket]
 ) -> None:
