@@ -500,7 +500,7 @@ class DataPath:
         """Listeners have come or gone: what they leave is for connections and flows."""
         self._gate.limit = self._connection_limit()
         if self._udp is not None:
-            self._udp.limit = self.max_flows
+            self._udp.share(self.max_flows, self._files_left)
 
     def _need_file(self) -> None:
         """Raise OSError unless a descriptor is left for one more listener."""
@@ -509,8 +509,12 @@ class DataPath:
 
     def _has_file(self) -> bool:
         """Whether clients and listeners leave a descriptor for one more flow or listener."""
-        in_use = self._open_listeners + 2 * self._shared.connections + self.flows
-        return in_use < _free_files(self._open_files)
+        return 2 * self._shared.connections + self.flows < self._files_left
+
+    @property
+    def _files_left(self) -> int:
+        """The descriptors that listeners leave to connections and flows."""
+        return _free_files(self._open_files) - self._open_listeners
 
     def _udp_path(self) -> path.UdpPath:
         """The part for UDP, made when it is first needed."""
@@ -525,7 +529,7 @@ class DataPath:
                     answered_seconds=timeout or table.ANSWERED_SECONDS,
                     unanswered_seconds=timeout or table.UNANSWERED_SECONDS,
                 ),
-                self._has_file,
+                self._files_left,
                 self._ephemeral_ports,
             )
         return self._udp

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from kproxy.datapath.udp import front
 
 _AT_ONCE = 8
-"""Answers taken per event."""
+"""Answers taken per event, after the first one of all. That one is often the only one, and a read
+in vain costs as much as another one: if there are more, the kernel says so again."""
 
 Client: TypeAlias = tuple[Any, ...]
 """A client's address as recvfrom(2) gives it and sendto(2) takes it: it begins with IP address and
@@ -108,9 +109,10 @@ class Flow:
         client = self.client
         receive = self._receive
         buffer, view, answer = owner.buffer, owner.view, owner.answer
+        most = _AT_ONCE if self.is_answered else 1
         count = moved = failure = 0
         try:
-            while count < _AT_ONCE:
+            while count < most:
                 size = receive(buffer)
                 count += 1
                 moved += size
@@ -122,7 +124,7 @@ class Flow:
             pass
         except OSError as error:
             failure = error.errno or 0
-        pace.left -= count + 1
+        pace.left -= count or 1
         if count:
             self.from_backend += moved
             owner.counters.datagrams += count

@@ -104,7 +104,7 @@ class Front:
                     self._on_unsent(found, size, error.errno or 0)
         except BlockingIOError:
             pass
-        rhythm.left -= count + 1
+        rhythm.left -= count or 1
         self.counters.datagrams += count
 
     def on_bug(self) -> None:
@@ -151,10 +151,6 @@ class Front:
         fd, ending.fd = ending.fd, -1
         self._shared.poller.close_later(fd, ending.sock)
         self._table.remove(ending)
-        if reason is endings.MADE_WAY:
-            self._shared.episodes.note(
-                episodes.FLOWS_FULL, details=lambda: {"limit": self._table.limit}
-            )
 
     def lose(self) -> None:
         """Count a datagram that could not be passed on."""
@@ -224,7 +220,11 @@ class Front:
             self.lose()
             return
         limits = self._table
-        if not limits.make_room(self):
+        is_full = (
+            limits.count >= limits.limit
+            or limits.count + 2 * self._shared.connections >= limits.files
+        )
+        if is_full and not limits.make_room(self):
             counters.ended[endings.NO_RESOURCES] += 1
             self.lose()
             return

@@ -4,7 +4,7 @@ The sockets of UDP are watched level-triggered: a handler takes what its budget 
 kernel reports again what is left. `BUDGET` bounds all of them together in one batch. When it is
 spent, the other handlers wait in a queue, in the order in which they came; they get one budget more
 after the events of each batch, and until the queue is empty later events go to its end. So every
-relay has its turn after `2 * BUDGET` datagrams, some 0.4 ms, and every flow has its turn as well.
+relay has its turn after `2 * BUDGET` datagrams, some 0.8 ms, and every flow has its turn as well.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from kproxy.datapath import poller
 
-BUDGET = 32
+BUDGET = 64
 """Datagrams moved among the events of one batch, and as many after them."""
 
 

@@ -4,9 +4,9 @@ It is made for the first front of a data path: one without UDP pays nothing for 
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from kproxy.datapath import episodes
 from kproxy.datapath.tcp import sharing
 from kproxy.datapath.udp import front, pace, table, target
 from kproxy.model import addresses, forwarding
@@ -27,7 +27,7 @@ class Settings:
 class UdpPath:
     """Fronts and flows of one data path on the running event loop. Owns their sockets.
 
-    `has_file` says whether a descriptor is left for one more flow.
+    `files` are the descriptors that are left for flows and connections.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class UdpPath:
         shared: sharing.Shared,
         box: target.RefusalBox,
         settings: Settings,
-        has_file: Callable[[], bool],
+        files: int,
         ephemeral_ports: range,
     ) -> None:
         self._shared = shared
@@ -45,7 +45,7 @@ class UdpPath:
         self._buffer = bytearray(_LARGEST)
         self._table = table.Table(
             settings.limit,
-            has_file,
+            files,
             answered_seconds=settings.answered_seconds,
             unanswered_seconds=settings.unanswered_seconds,
             on_first=self._schedule,
@@ -53,6 +53,7 @@ class UdpPath:
         self._fronts: dict[front.Front, None] = {}
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.Handle | None = None
+        self._made_way = 0
 
     @property
     def flows(self) -> int:
@@ -69,9 +70,11 @@ class UdpPath:
         """Flows that there may be; the oldest make way for those beyond."""
         return self._table.limit
 
-    @limit.setter
-    def limit(self, count: int) -> None:
-        self._table.limit = count
+    def share(self, limit: int, files: int) -> None:
+        """Listeners have come or gone: so many flows there may be from now on, and so many
+        descriptors are left for them and for connections."""
+        self._table.limit = limit
+        self._table.files = files
 
     def open(
         self,
@@ -117,6 +120,15 @@ class UdpPath:
         if self._timer is not None:
             self._timer.cancel()
 
+    def _tell_full(self) -> None:
+        """Say that flows had to make way since the last time."""
+        count = self._table.made_way - self._made_way
+        if count:
+            self._made_way += count
+            self._shared.episodes.note(
+                episodes.FLOWS_FULL, details=lambda: {"limit": self.limit}, times=count
+            )
+
     def _schedule(self) -> None:
         if self._timer is None:
             self._timer = self._loop.call_later(self._table.tick, self._wake)
@@ -130,6 +142,7 @@ class UdpPath:
         self._shared.poller.turn()
         now = self._shared.poller.now
         has_more = self._table.expire(now)
+        self._tell_full()
         for backend in self._box.due_probes(now):
             self._box.parole(backend)
         if has_more:

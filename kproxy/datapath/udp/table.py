@@ -28,24 +28,26 @@ _AT_ONCE = 128
 class Table:
     """The flows of one data path, by front. They belong to their fronts, which end them.
 
-    `limit` is how many there may be; `has_file` says whether a descriptor is left for one more.
-    `on_first` is called when there is a flow and there was none.
+    `limit` is how many there may be, `files` how many descriptors are left for them and for
+    connections, which take two each. `on_first` is called when there is a flow and there was none.
     """
 
     def __init__(
         self,
         limit: int,
-        has_file: Callable[[], bool],
+        files: int,
         *,
         answered_seconds: float = ANSWERED_SECONDS,
         unanswered_seconds: float = UNANSWERED_SECONDS,
         on_first: Callable[[], None] = lambda: None,
     ) -> None:
         self.limit = limit
-        self.has_file = has_file
+        self.files = files
         self.answered_seconds = answered_seconds
         self.unanswered_seconds = unanswered_seconds
         self.count = 0
+        self.made_way = 0
+        """Flows that ended to make room for another one."""
         self.version = 0
         """Changes with the backends: a flow that was begun or reviewed under another version is
         reviewed at its next datagram."""
@@ -71,15 +73,13 @@ class Table:
             del self._fronts[one.front]
 
     def make_room(self, wanting: "front.Front") -> bool:
-        """See that `wanting` can have one flow more, at the cost of another one if need be; False
-        if there is no other one."""
-        if self.count < self.limit and self.has_file():
-            return True
+        """End a flow, so that `wanting` can have one more in a full table; False without any."""
         # Two where the limit has been lowered, so that it is met by and by.
         for _ in range(2 if self.count > self.limit else 1):
             giving = self._giving(wanting)
             if giving is None:
                 return False
+            self.made_way += 1
             giving.end(_least_recent(giving), endings.MADE_WAY)
         return True
 
@@ -101,17 +101,22 @@ class Table:
     def _giving(self, wanting: "front.Front") -> "front.Front | None":
         """Whose flow is to end: of two fronts with flows, neither falls below an equal share by it
         while the other is above."""
-        if not self._fronts:
-            return None
-        share = self.count // len(self._fronts)
-        if wanting.flows and len(wanting.flows) >= share:
+        own, fronts = len(wanting.flows), len(self._fronts)
+        if own and own * fronts >= self.count:
             return wanting
+        if not fronts:
+            return None
         return max(self._fronts, key=lambda each: len(each.flows))
 
 
 def _least_recent(giving: "front.Front") -> flow.Flow:
-    heads = [next(iter(queue)) for queue in (giving.answered, giving.unanswered) if queue]
-    return min(heads, key=lambda each: each.used)
+    if not giving.unanswered:
+        return next(iter(giving.answered))
+    unanswered = next(iter(giving.unanswered))
+    if not giving.answered:
+        return unanswered
+    answered = next(iter(giving.answered))
+    return answered if answered.used <= unanswered.used else unanswered
 
 
 Queue = OrderedDict[flow.Flow, None]

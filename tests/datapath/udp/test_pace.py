@@ -29,7 +29,7 @@ class Handler:
             return
         taken = min(8, self.waiting)
         self.waiting -= taken
-        self.pace.left -= taken + 1
+        self.pace.left -= taken or 1
         self.log.append(self.name)
 
     def on_bug(self) -> None:
