@@ -3,14 +3,17 @@
 from kproxy import config, events
 from kproxy.datapath import data_path
 from kproxy.model import names
+from kproxy.model.kinds import registry as kind_registry
 from kproxy.plane import in_process, plane
 from kproxy.portal import portal, registry
 from kproxy.reconcile import report, rules
 from kproxy.sources import source
 
 
-def make_source(cfg: config.Config) -> source.Source:
-    """The source of a Server: a cluster, or files."""
+def make_source(
+    cfg: config.Config, kinds: kind_registry.Kinds = kind_registry.KINDS
+) -> source.Source:
+    """The source of a Server: a cluster, or files. It reads objects of these `kinds`."""
     # The client of API servers takes as long to load as everything else: files need none of it.
     if cfg.cluster is not None:
         from kproxy.sources.api import api_bounds, informer  # noqa: PLC0415
@@ -20,12 +23,16 @@ def make_source(cfg: config.Config) -> source.Source:
             on_problem=report.log_problem,
             namespaces=cfg.namespaces,
             allow_loopback=cfg.allow_loopback_endpoints,
+            kinds=kinds,
             limits=api_bounds.Bounds(cfg.max_list_objects, cfg.max_list_pages, cfg.max_list_bytes),
         )
     from kproxy.sources.files import manifests  # noqa: PLC0415
 
     return manifests.ManifestSource(
-        cfg.manifests, on_problem=report.log_problem, allow_loopback=cfg.allow_loopback_endpoints
+        cfg.manifests,
+        on_problem=report.log_problem,
+        allow_loopback=cfg.allow_loopback_endpoints,
+        kinds=kinds,
     )
 
 

@@ -1,5 +1,6 @@
 """`kproxy explain`: what a client of a Service would meet, and how other modes would do it."""
 
+import dataclasses
 import ipaddress
 import json
 import os
@@ -18,6 +19,7 @@ from kproxy.cli.render import explanations, ways
 from kproxy.explain import evidence, questions
 from kproxy.explain.answer import Verdict
 from kproxy.model import addresses, names
+from kproxy.model.kinds import registry as kind_registry
 from kproxy.modes import mode, registry, traces, world
 from kproxy.modes.iptables import trace as traced
 from kproxy.modes.packet import Packet
@@ -275,7 +277,7 @@ class _Objects:
         from kproxy import parts  # noqa: PLC0415  # half a second, and the proxy needs none of it
         from kproxy.explain import gather  # noqa: PLC0415
 
-        chosen, held = self._read()
+        chosen, held = self._read(question.service.namespace)
         through = parts.make_portal(chosen)
         try:
             return gather.from_objects(
@@ -292,7 +294,7 @@ class _Objects:
         """The Services so named, "" for all, each with its endpoint objects."""
         if not self._is_asked_alone:
             return control_client.fetch_objects(self._control, namespace, name)
-        _, held = self._read()
+        _, held = self._read(namespace)
         found = []
         for each in sorted(held.service_names()):
             service = held.service(each)
@@ -301,14 +303,23 @@ class _Objects:
                 found.append((service, held.sources(each)))
         return found
 
-    def _read(self) -> tuple[config.Config, store.Store]:
+    def _read(self, namespace: str) -> tuple[config.Config, store.Store]:
+        """The objects of files, or of one namespace of a cluster, pods among them."""
         from kproxy import parts  # noqa: PLC0415
 
         chosen = config.load(self._flags, os.environ)
+        if chosen.cluster is not None and namespace and not chosen.namespaces:
+            chosen = dataclasses.replace(chosen, namespaces=frozenset({namespace}))
+        kinds = tuple(
+            dataclasses.replace(
+                each, collection=dataclasses.replace(each.collection, on_demand=False)
+            )
+            for each in kind_registry.KINDS
+        )
         read: list[store.Store] = []
 
         async def reading() -> None:
-            read.append(await once.read(parts.make_source(chosen)))
+            read.append(await once.read(parts.make_source(chosen, kinds)))
 
         event_loop.run(reading())
         return chosen, read[0]

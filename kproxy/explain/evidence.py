@@ -68,12 +68,10 @@ class PortSeen:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod that a selector might mean. `ports` are its named container ports."""
+    """A pod that a selector might mean."""
 
     name: str
     labels: tuple[tuple[str, str], ...]
-    ready: bool = False
-    ports: tuple[tuple[str, int, names.Protocol], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +80,7 @@ class Evidence:
 
     `told_by` says where it comes from, in words that follow "according to". `namesakes` are
     Services of this name in other namespaces, `neighbours` the names in this one that are most
-    alike. `pods` are those of the namespace, None where they are not known. `near` are the networks
+    alike. `pods` are those of the namespace, None where none is known. `near` are the networks
     whose clients count as on this node.
     """
 

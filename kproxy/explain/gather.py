@@ -3,8 +3,9 @@
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 
-from kproxy.explain.evidence import EndpointSeen, Evidence, FrontendSeen, PortSeen, Question
+from kproxy.explain.evidence import EndpointSeen, Evidence, FrontendSeen, Pod, PortSeen, Question
 from kproxy.model import forwarding, names
+from kproxy.model.kinds import pod_kind
 from kproxy.plane import plane
 from kproxy.portal import budget
 from kproxy.reconcile import proxier, rules
@@ -41,6 +42,7 @@ def gather(
         service=service,
         sources=held.sources(question.service) if service is not None else (),
         ports=tuple(_port(plan, question, served, live) for plan in plans),
+        pods=_pods(question.service.namespace, held),
         **known,  # type: ignore[arg-type]
     )
 
@@ -85,6 +87,13 @@ def _port(
         loops=tuple(sorted(plan.loops)),
     )
     return seen if live is None else _with_life(seen, question.client, live)
+
+
+def _pods(namespace: str, held: store.Store) -> tuple[Pod, ...] | None:
+    """The pods of a namespace, if a source has read pods at all."""
+    known = held.all(pod_kind.KIND)
+    found = [pod for name, pod in known.items() if name.namespace == namespace]
+    return tuple(Pod(pod.name.name, pod.labels) for pod in found) if known else None
 
 
 def _with_life(seen: PortSeen, client: str, live: plane.Readable) -> PortSeen:

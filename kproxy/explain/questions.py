@@ -241,12 +241,7 @@ class _Walk:
             return
         chosen = [pod for pod in pods if selector.items() <= dict(pod.labels).items()]
         if chosen:
-            ready = sum(pod.ready for pod in chosen)
-            self._note(
-                "selector",
-                f"{_counted(len(chosen), 'pod')} with {shown}, of which {ready} ready",
-                good=ready > 0,
-            )
+            self._note("selector", f"{_counted(len(chosen), 'pod')} with {shown}")
             return
         if self.known.sources and any(each.ports for each in self.known.sources):
             self._note("selector", f"no pod has {shown}, but there are endpoints", good=None)

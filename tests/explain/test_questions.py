@@ -339,7 +339,7 @@ def test_and_each_of_these_is_served(documents: list[str], asked: dict[str, Any]
 class TestPods:
     """What the selector means, where pods are known."""
 
-    POD = evidence.Pod("web-0", (("app", "wep"), ("tier", "front")), ready=True)
+    POD = evidence.Pod("web-0", (("app", "wep"), ("tier", "front")))
 
     def test_a_selector_that_means_no_pod(self) -> None:
         seen = dataclasses.replace(known(WEB), pods=(self.POD,))
@@ -350,12 +350,11 @@ class TestPods:
 
     def test_pods_that_it_means_are_counted(self) -> None:
         chosen = dataclasses.replace(self.POD, labels=(("app", "web"),))
-        waiting = dataclasses.replace(chosen, name="web-1", ready=False)
-        seen = dataclasses.replace(known(WEB, SLICE), pods=(self.POD, chosen, waiting))
+        seen = dataclasses.replace(known(WEB, SLICE), pods=(self.POD, chosen))
         found = questions.explain(seen)
         assert found.verdict is Verdict.SERVED
         step = next(step for step in found.steps if step.name == "selector")
-        assert step.finding == "2 pods with app=web, of which 1 ready"
+        assert step.finding == "1 pod with app=web"
 
 
 class TestLive:

@@ -96,5 +96,8 @@ def test_a_proxy_and_its_cluster_give_the_same_answer(tmp_path: Path) -> None:
         daemon.wait_until(follower.endpoints, "the proxy has the pod")
         asked = answer("web", "--control", str(follower.control))
         alone = ("--kubeconfig", str(simulated.kubeconfig), "--allow-loopback-endpoints")
-        assert alike(answer("web", *alone)) == alike(asked)
+        by_cluster = answer("web", *alone)
+        assert alike(by_cluster) == alike(asked)
+        findings = {step["name"]: step["finding"] for step in by_cluster["steps"]}
+        assert findings["selector"] == "1 pod with app=web"
         assert asked["verdict"] == "served"
