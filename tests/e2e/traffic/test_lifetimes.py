@@ -1,4 +1,9 @@
-"""Connections that must not live for ever: annotations of a Service, edits, and real servers."""
+"""Connections that must not live for ever: annotations of a Service, edits, and real servers.
+
+Cases: C03 of docs/faults.md.
+
+Behaviour: row 46 of docs/behaviour.md.
+"""
 
 import contextlib
 import select

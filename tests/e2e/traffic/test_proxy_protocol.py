@@ -1,4 +1,7 @@
-"""PROXY headers between real proxies: HAProxy, nginx and curl on both sides of kproxy."""
+"""PROXY headers between real proxies: HAProxy, nginx and curl on both sides of kproxy.
+
+Behaviour: row 43 of docs/behaviour.md.
+"""
 
 import contextlib
 import itertools
