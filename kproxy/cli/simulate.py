@@ -52,7 +52,7 @@ def simulate(
         str | None,
         typer.Option(
             metavar="CIDR",
-            help="Range of cluster IPs.",
+            help="Range of cluster IPs; dual-stack: an IPv6 range behind a comma.",
             show_default=f"{ranges.FIRST.services}, or one that is free",
         ),
     ] = None,
@@ -60,7 +60,8 @@ def simulate(
         str | None,
         typer.Option(
             metavar="CIDR",
-            help="Range of pod addresses; a /24 for each node.",
+            help="Range of pod addresses, a /24 for each node; dual-stack: an IPv6 range behind a "
+            "comma, a /64 for each.",
             show_default=f"{ranges.FIRST.pods}, or one that is free",
         ),
     ] = None,
@@ -203,7 +204,8 @@ def _report(running: cluster.Cluster, path: Path) -> str:
     if foreign:
         lines.append(
             f"Pods cannot listen in {', '.join(map(str, foreign))}, which is not this machine's. "
-            f"As root, best in a network namespace: ip route add local {foreign[0]} dev lo"
+            "As root, best in a network namespace: "
+            + "; ".join(f"ip route add local {each} dev lo" for each in foreign)
         )
     quoted = shlex.quote(str(path))
     lines += [
@@ -217,8 +219,19 @@ def _report(running: cluster.Cluster, path: Path) -> str:
     return "\n".join(lines)
 
 
-def _is_local(address: ipaddress.IPv4Address) -> bool:
-    """Whether the address is free to listen on."""
+def _is_local(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether the address is free to listen on.
+
+    Any IPv6 address can be bound in some way. One is this machine's if what is sent there comes
+    from there; connecting a socket for datagrams sends nothing.
+    """
+    if address.version == 6:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((str(address), 9))
+            except OSError:
+                return False
+            return bool(probe.getsockname()[0] == str(address))
     with socket.socket() as probe:
         try:
             probe.bind((str(address), 0))

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from kproxy import errors
 from kproxy.model import names
@@ -27,6 +27,7 @@ from kproxy.simulator.controllers import (
 )
 from kproxy.simulator.kinds import (
     addressing,
+    conditions,
     deployments,
     endpoint_strategies,
     event_recorder,
@@ -58,6 +59,9 @@ Follower = Callable[[storage.Event], Iterable[names.NamespacedName]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The settings of a cluster. Ranges are IPv4 CIDRs; `port` 0 means any free one.
+
+    `service_cidr` and `pod_cidr` may name an IPv6 range behind a comma: the cluster is dual-stack
+    then. Pods listen in both, so addresses of the IPv6 range must be this machine's.
 
     Ports below `shift_below` cannot be bound and are moved; None: what this process may bind.
     `node_ports` are for Services that ask for none; None: kube-apiserver's choice.
@@ -105,7 +109,7 @@ class Cluster:
             {
                 resources.SERVICES: service_strategy.ServiceStrategy(
                     stored,
-                    addressing.ClusterIPs(networks.services, rng),
+                    [addressing.ClusterIPs(each, rng) for each in networks.service_ranges],
                     addressing.NodePorts(rng, picked=self.options.node_ports),
                 ),
                 resources.PODS: pods.PodStrategy(stored),
@@ -126,8 +130,11 @@ class Cluster:
             emulate=self.options.emulate.emulation,
         )
         recorder = event_recorder.Recorder(self.registry)
-        self.pod_cidrs = nodes.pod_cidrs(networks.pods, self.options.nodes)
-        by_node = {f"node-{number}": cidr for number, cidr in enumerate(self.pod_cidrs, 1)}
+        shares = [nodes.pod_cidrs(each, self.options.nodes) for each in networks.pod_ranges]
+        self.pod_cidrs = [cidr for share in shares for cidr in share]
+        by_node = {
+            f"node-{number}": cidrs for number, cidrs in enumerate(zip(*shares, strict=True), 1)
+        }
         self._kubelet = kubelet.Kubelet(self.registry, recorder, by_node)
         self._controllers = self._connect(recorder, networks, rng)
         self._first_service_ip = str(networks.services[1])
@@ -135,6 +142,8 @@ class Cluster:
         for namespace in _NAMESPACES:
             self.registry.create(resources.NAMESPACES, {"metadata": {"name": namespace}})
         nodes.create_nodes(self.registry, by_node)
+        if resources.SERVICE_CIDRS in self.options.emulate.emulation.served:
+            self._publish_service_cidr(networks)
 
     @property
     def url(self) -> str:
@@ -253,6 +262,21 @@ class Cluster:
         self.registry.storage.subscribe(follow)
         return made
 
+    def _publish_service_cidr(self, networks: "_Networks") -> None:
+        """The ServiceCIDR `kubernetes`, which kube-apiserver makes of its flags (KEP-1880)."""
+        now = storage.timestamp(self.registry.storage.now())
+        message = "Kubernetes Service CIDR is ready"
+        ready = conditions.condition("Ready", holds=True, now=now, message=message)
+        made = self.registry.create(
+            resources.SERVICE_CIDRS,
+            {
+                "metadata": {"name": "kubernetes"},
+                "spec": {"cidrs": list(map(str, networks.service_ranges))},
+            },
+        )
+        status = {"conditions": [ready]}
+        self.registry.update_status(resources.SERVICE_CIDRS, {**made, "status": status})
+
     def _publish_api_server(self) -> None:
         """The Service `default/kubernetes` and its endpoint, which kube-apiserver keeps itself."""
         port = self.server.port
@@ -280,21 +304,50 @@ class Cluster:
         )
 
 
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 class _Networks:
     """The address ranges of the options. Raises ConfigError for those that cannot work."""
 
     def __init__(self, options: Options) -> None:
-        self.services = _network("service CIDR", options.service_cidr, longest=29)
-        self.pods = _network("pod CIDR", options.pod_cidr, longest=23)
+        services, *services_6 = options.service_cidr.split(",")
+        pods, *pods_6 = options.pod_cidr.split(",")
+        self.services = _network("service CIDR", services, longest=29)
+        self.pods = _network("pod CIDR", pods, longest=23)
         self.load_balancers = _network("load-balancer CIDR", options.load_balancer_cidr, longest=29)
-        every = (self.services, self.pods, self.load_balancers)
+        self.service_ranges: list[_Network] = [self.services]
+        self.pod_ranges: list[_Network] = [self.pods]
+        if services_6 or pods_6:
+            if len(services_6) != 1 or len(pods_6) != 1:
+                raise errors.ConfigError(
+                    "a dual-stack cluster has two ranges of Services and two of pods: give an IPv4 "
+                    "and an IPv6 range for each, such as 127.96.0.0/16,fd00:10:96::/112"
+                )
+            self.service_ranges.append(_ipv6_network("service CIDR", services_6[0], 108, 125))
+            self.pod_ranges.append(_ipv6_network("pod CIDR", pods_6[0], 0, 56))
+        every = (*self.service_ranges, *self.pod_ranges, self.load_balancers)
         for index, one in enumerate(every):
             for other in every[index + 1 :]:
-                if one.overlaps(other):
+                if one.version == other.version and one.overlaps(other):
                     raise errors.ConfigError(
                         f"the ranges {one} and {other} overlap: give Services, pods and load "
                         "balancers ranges of their own"
                     )
+
+
+def _ipv6_network(what: str, text: str, shortest: int, longest: int) -> ipaddress.IPv6Network:
+    try:
+        made = ipaddress.IPv6Network(text.strip())
+    except ValueError as error:
+        raise errors.ConfigError(
+            f"the {what} {text!r} is not usable, {error}: give an IPv6 range such as "
+            "fd00:10:96::/112 behind the comma"
+        ) from error
+    if not shortest <= made.prefixlen <= longest:
+        size = f"from /{shortest} to /{longest}" if shortest else f"a /{longest} or larger"
+        raise errors.ConfigError(f"the {what} {text} is of no use: give {size}")
+    return made
 
 
 def _network(what: str, text: str, *, longest: int) -> ipaddress.IPv4Network:

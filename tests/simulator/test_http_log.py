@@ -34,7 +34,7 @@ async def test_nonsense_is_answered_and_not_logged(
     request_bytes: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     pod_ip = manifests.fresh_ip(127)
-    pod = pod_server.PodServer(lambda: {"metadata": {}}, pod_ip, [PORT])
+    pod = pod_server.PodServer(lambda: {"metadata": {}}, [pod_ip], [PORT])
     await pod.open()
     try:
         async with apiserver.ApiServer(new_registry(), tokens={"secret": "admin"}) as api:

@@ -49,6 +49,7 @@ class Emulation:
 _V1_20_SERVED = tuple(
     api_versions.ENDPOINT_SLICES_V1BETA1 if resource == resources.ENDPOINT_SLICES else resource
     for resource in resources.ALL
+    if resource != resources.SERVICE_CIDRS
 )
 
 V1_20 = Emulation(

@@ -4,7 +4,7 @@ One for Endpoints and one for slices of Services with a selector, and one that m
 made by hand, for Services without, into slices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kproxy.model import names
 from kproxy.model.kinds import endpoint_rules, endpoint_slice_kind
@@ -104,7 +104,10 @@ class EndpointSliceController(_Selected):
         service = self._registry.find(resources.SERVICES, key.name, key.namespace)
         if service is None or not _has_endpoints(service):
             return
-        groups = subsets.groups(service, self._selection.pods(service))
+        found = self._selection.pods(service)
+        groups = {
+            family: subsets.groups(service, found, family) for family in subsets.families(service)
+        }
         self._slices.write(service, _labels(service), groups, keeps_one=True)
 
 
@@ -131,7 +134,8 @@ class EndpointSliceMirroringController:
             return  # its slices have gone with it
         wanted = service is not None and not service["spec"].get("selector")
         is_mirrored = wanted and _is_to_be_mirrored(source)
-        groups = subsets.mirrored(source) if is_mirrored else {}
+        families = ("IPv4", "IPv6") if is_mirrored else ()
+        groups = {family: subsets.mirrored(source, family) for family in families}
         self._slices.write(source, _labels(source), groups)
 
 
@@ -154,24 +158,37 @@ class _Slices:
         self,
         owner: Object,
         labels: dict[str, str],
-        groups: subsets.Groups,
+        groups: Mapping[str, subsets.Groups],
         *,
         keeps_one: bool = False,
     ) -> None:
-        """Make the slices of `owner`, a Service or its Endpoints, hold `groups`.
+        """Make the slices of `owner`, a Service or its Endpoints, hold `groups`, by family.
 
-        With `keeps_one` there is an empty slice where there would be none.
+        With `keeps_one` there is an empty slice of each family where there would be none.
         """
-        name, namespace = owner["metadata"]["name"], owner["metadata"]["namespace"]
         labels = {
             **labels,
-            endpoint_slice_kind.LABEL_SERVICE_NAME: name,
+            endpoint_slice_kind.LABEL_SERVICE_NAME: owner["metadata"]["name"],
             LABEL_MANAGED_BY: self._manager,
         }
-        existing = self._by_service.get(_key(owner))
-        plan = subsets.plan(groups, existing)
-        if keeps_one:
-            plan = subsets.with_placeholder(plan, existing)
+        by_family: dict[str, list[Object]] = {family: [] for family in groups}
+        for each in self._by_service.get(_key(owner)):
+            by_family.setdefault(each["addressType"], []).append(each)
+        for family, existing in by_family.items():
+            plan = subsets.plan(groups.get(family, {}), existing)
+            if keeps_one and family in groups:
+                plan = subsets.with_placeholder(plan, existing)
+            self._carry_out(owner, labels, family, existing, plan)
+
+    def _carry_out(
+        self,
+        owner: Object,
+        labels: dict[str, str],
+        family: str,
+        existing: Sequence[Object],
+        plan: subsets.SlicePlan,
+    ) -> None:
+        name, namespace = owner["metadata"]["name"], owner["metadata"]["namespace"]
         now = storage.timestamp(self._registry.storage.now())
         trigger = {ANNOTATION_TRIGGER_TIME: now}
         for each in plan.delete:
@@ -184,7 +201,7 @@ class _Slices:
                 "annotations": trigger,
                 "ownerReferences": [_reference(owner)],
             }
-            new = {"addressType": "IPv4", "metadata": metadata, **each}
+            new = {"addressType": family, "metadata": metadata, **each}
             self._registry.create(resources.ENDPOINT_SLICES, new)
         updates = {each["metadata"]["name"]: each for each in plan.update}
         gone = {each["metadata"]["name"] for each in plan.delete}

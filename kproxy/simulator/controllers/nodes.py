@@ -6,8 +6,8 @@ reached.
 
 import ipaddress
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import kproxy
 from kproxy import errors
@@ -22,19 +22,26 @@ _SCHEDULER = "default-scheduler"
 _RETRY = 1.0
 
 
-def pod_cidrs(cidr: ipaddress.IPv4Network, nodes: int) -> list[ipaddress.IPv4Network]:
-    """A /24 of `cidr` for each node, from the second on. Raises ConfigError if it has too few."""
-    if cidr.prefixlen > 24 or 2 ** (24 - cidr.prefixlen) <= nodes:
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def pod_cidrs(cidr: Network, nodes: int) -> list[Network]:
+    """A /24 of `cidr` for each node, in IPv6 a /64, from the second on.
+
+    Raises ConfigError if it has too few.
+    """
+    size, example = (24, "127.244.0.0/16") if cidr.version == 4 else (64, "fd00:10:244::/48")
+    if cidr.prefixlen > size or 2 ** (size - cidr.prefixlen) <= nodes:
         raise errors.ConfigError(
-            f"the pod CIDR {cidr} has no room for a /24 for each of {nodes} nodes: give a larger "
-            "range, such as 127.244.0.0/16"
+            f"the pod CIDR {cidr} has no room for a /{size} for each of {nodes} nodes: give a "
+            f"larger range, such as {example}"
         )
-    subnets = cidr.subnets(new_prefix=24)
+    subnets: Iterator[Network] = iter(cidr.subnets(new_prefix=size))
     next(subnets)  # addresses like a.b.0.c are left to things that are no pods
     return [next(subnets) for _ in range(nodes)]
 
 
-def node(name: str, pod_cidr: ipaddress.IPv4Network, now: str) -> Object:
+def node(name: str, pod_cidrs: Sequence[Network], now: str) -> Object:
     """A Node that is ready."""
     size = {"cpu": "8", "memory": "16Gi", "pods": str(PODS_PER_NODE)}
     made = [
@@ -55,7 +62,7 @@ def node(name: str, pod_cidr: ipaddress.IPv4Network, now: str) -> Object:
                 "kubernetes.io/arch": "amd64",
             },
         },
-        "spec": {"podCIDR": str(pod_cidr), "podCIDRs": [str(pod_cidr)]},
+        "spec": {"podCIDR": str(pod_cidrs[0]), "podCIDRs": list(map(str, pod_cidrs))},
         "status": {
             "capacity": size,
             "allocatable": size,
@@ -182,8 +189,8 @@ def controller_uid(pod: Object) -> str:
     return next((str(each["uid"]) for each in references if each.get("controller")), "")
 
 
-def create_nodes(objects: registry.Registry, cidrs: Mapping[str, ipaddress.IPv4Network]) -> None:
-    """Create a Node of each name, with its pod CIDR."""
+def create_nodes(objects: registry.Registry, cidrs: Mapping[str, Sequence[Network]]) -> None:
+    """Create a Node of each name, with its pod CIDRs."""
     now = storage.timestamp(objects.storage.now())
     for name, cidr in cidrs.items():
         objects.create(resources.NODES, node(name, cidr, now))

@@ -15,6 +15,8 @@ from collections.abc import Collection
 
 from kproxy.simulator import ranges
 
+_MOST_PODS = 65536
+
 
 class AllocationError(Exception):
     """A number or an address cannot be had, in kube-apiserver's words."""
@@ -43,20 +45,25 @@ class _Pool:
 
 
 class ClusterIPs:
-    """The cluster IPs of one CIDR, without its network and its broadcast address."""
+    """The cluster IPs of one CIDR, without its network address, and in IPv4 its broadcast address.
 
-    def __init__(self, cidr: ipaddress.IPv4Network, rng: random.Random) -> None:
+    As for kube-apiserver, an IPv6 range is of /108 at most.
+    """
+
+    def __init__(
+        self, cidr: ipaddress.IPv4Network | ipaddress.IPv6Network, rng: random.Random
+    ) -> None:
         self.cidr = cidr
         first = int(cidr.network_address)
         size = cidr.num_addresses
         offset = min(max(16, size // 16), 256) if size > 16 else 0
-        every = range(first + 1, first + size - 1)
+        every = range(first + 1, first + size - (cidr.version == 4))
         self._pool = _Pool(every, every[offset:], rng)
 
     def check(self, address: str) -> None:
         """Raise AllocationError unless the canonical `address` is in range and free."""
         parsed = ipaddress.ip_address(address)
-        if parsed.version != 4 or int(parsed) not in self._pool.every:
+        if parsed.version != self.cidr.version or int(parsed) not in self._pool.every:
             raise AllocationError(
                 f"the provided IP ({address}) is not in the valid range. "
                 f"The range of valid IPs is {self.cidr}"
@@ -66,7 +73,10 @@ class ClusterIPs:
 
     def pick(self) -> str:
         """A free address. Raises AllocationError."""
-        return str(ipaddress.IPv4Address(self._pool.pick()))
+        return str(self.cidr.network_address + self._offset(self._pool.pick()))
+
+    def _offset(self, number: int) -> int:
+        return number - int(self.cidr.network_address)
 
     def hold(self, address: str) -> None:
         """A stored Service has `address`."""
@@ -118,12 +128,12 @@ class PodIPs:
     """The pod addresses of one node, each in its turn, so that a successor gets a new one.
 
     As the host-local plugin of CNI does. The network, the first address (a node's bridge has it)
-    and the broadcast address are not handed out.
+    and the broadcast address are not handed out. Of a large range the first 65,536 are.
     """
 
-    def __init__(self, cidr: ipaddress.IPv4Network) -> None:
-        first = int(cidr.network_address)
-        self._every = range(first + 2, first + cidr.num_addresses - 1)
+    def __init__(self, cidr: ipaddress.IPv4Network | ipaddress.IPv6Network) -> None:
+        self._network = cidr.network_address
+        self._every = range(2, min(cidr.num_addresses, _MOST_PODS) - 1)
         self._next = 0
         self._held: set[int] = set()
 
@@ -135,9 +145,9 @@ class PodIPs:
             if number not in self._held:
                 self._next = index + 1
                 self._held.add(number)
-                return str(ipaddress.IPv4Address(number))
+                return str(self._network + number)
         raise AllocationError("no IP addresses available in range set")
 
     def release(self, address: str) -> None:
         """Let go of `address`."""
-        self._held.discard(int(ipaddress.IPv4Address(address)))
+        self._held.discard(int(ipaddress.ip_address(address)) - int(self._network))

@@ -107,6 +107,17 @@ def ports(pod: Object) -> list[int]:
     return list(dict.fromkeys(declared))
 
 
+def datagram_ports(pod: Object) -> list[int]:
+    """The UDP ports that its containers declare."""
+    declared = [
+        port["containerPort"]
+        for container in pod["spec"]["containers"]
+        for port in container.get("ports") or ()
+        if port.get("protocol") == "UDP"
+    ]
+    return list(dict.fromkeys(declared))
+
+
 def is_ready(pod: Object) -> bool:
     """Whether its Ready condition holds."""
     return conditions.is_true((pod.get("status") or {}).get("conditions"), "Ready")

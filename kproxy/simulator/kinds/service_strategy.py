@@ -6,14 +6,15 @@ inherits from the stored Service or drops with a change of type, then validation
 
 import copy
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
 
 from kproxy.model.kinds import service_kind
 from kproxy.model.kinds import services as model_services
-from kproxy.simulator.kinds import addressing, service_validation
+from kproxy.simulator.kinds import addressing, ip_families, service_validation
 from kproxy.simulator.store import resources, statuses, storage
 from kproxy.simulator.store.storage import Object
 
@@ -27,10 +28,11 @@ class ServiceStrategy:
     def __init__(
         self,
         stored: storage.Storage,
-        cluster_ips: addressing.ClusterIPs,
+        cluster_ips: Sequence[addressing.ClusterIPs],
         node_ports: addressing.NodePorts,
     ) -> None:
-        self._cluster_ips = cluster_ips
+        """`cluster_ips` has one for each family of the cluster, that of the default first."""
+        self._cluster_ips = {f"IPv{each.cidr.version}": each for each in cluster_ips}
         self._node_ports = node_ports
         stored.subscribe(self._follow)
 
@@ -67,7 +69,12 @@ class ServiceStrategy:
     def _allocate(self, service: Object, old: Object | None) -> None:
         """Give `service` what its type needs and it does not have. Raises Invalid."""
         if service_validation.needs_cluster_ip(service):
-            self._allocate_cluster_ip(service, old)
+            self._check(service, list(ip_families.violations(service["spec"])))
+            configured = tuple(self._cluster_ips)
+            self._check(service, list(ip_families.complete(service, old, configured)))
+            if old and service_validation.needs_cluster_ip(old):
+                self._check(service, list(ip_families.update_violations(old, service)))
+            self._allocate_cluster_ips(service, old)
         held = node_ports_of(old) if old else frozenset()
         if service_validation.needs_node_ports(service) or any(
             port.get("nodePort") for port in service["spec"].get("ports") or ()
@@ -76,24 +83,38 @@ class ServiceStrategy:
         if service_validation.needs_health_check(service):
             self._allocate_health_check_port(service, held)
 
-    def _allocate_cluster_ip(self, service: Object, old: Object | None) -> None:
+    def _allocate_cluster_ips(self, service: Object, old: Object | None) -> None:
+        """One for each of its families, unless it is headless. What it has already is kept."""
         spec = service["spec"]
-        wanted = spec.get("clusterIP")
-        if wanted == "None" or (old and wanted and wanted == old["spec"].get("clusterIP")):
+        if spec.get("clusterIP") == "None":
+            spec["clusterIPs"] = ["None"]
             return
+        held = cluster_ips_of(old) if old else []
+        given = spec.get("clusterIPs") or []
+        made = [
+            self._allocate_cluster_ip(service, family, wanted, held)
+            for family, wanted in zip_longest(spec["ipFamilies"], given[: len(spec["ipFamilies"])])
+        ]
+        spec["clusterIP"], spec["clusterIPs"] = made[0], made
+
+    def _allocate_cluster_ip(
+        self, service: Object, family: str, wanted: str | None, held: Sequence[str]
+    ) -> str:
+        allocator = self._cluster_ips[family]
+        if wanted in held:
+            return str(wanted)
         try:
-            if wanted:
-                wanted = str(ipaddress.ip_address(wanted))
-                self._cluster_ips.check(wanted)
-            else:
-                wanted = self._cluster_ips.pick()
+            if not wanted:
+                return allocator.pick()
+            wanted = str(ipaddress.ip_address(wanted))
+            allocator.check(wanted)
         except addressing.AllocationError as error:
             if not wanted:
                 raise statuses.internal_error(f"failed to allocate a serviceIP: {error}") from error
             detail = f"failed to allocate IP {wanted}: {error}"
-            self._check(service, [statuses.invalid_value("spec.clusterIPs", [wanted], detail)])
-        spec["clusterIP"] = wanted
-        spec["clusterIPs"] = [wanted]
+            given = service["spec"]["clusterIPs"]
+            self._check(service, [statuses.invalid_value("spec.clusterIPs", given, detail)])
+        return str(wanted)
 
     def _allocate_node_ports(self, service: Object, held: frozenset[int]) -> None:
         """Ports of one Service may share a number when their protocols differ."""
@@ -131,22 +152,22 @@ class ServiceStrategy:
         """Hold what the stored Services have, and nothing else."""
         if event.resource is not resources.SERVICES:
             return
+        allocators = self._cluster_ips
         before = event.previous
         after = event.object if event.type != "DELETED" else None
         if before:
             self._node_ports.release(node_ports_of(before))
-            if address := cluster_ip_of(before):
-                self._cluster_ips.release(address)
+            for address in cluster_ips_of(before):
+                allocators[ip_families.of(address)].release(address)
         if after:
             self._node_ports.hold(node_ports_of(after))
-            if address := cluster_ip_of(after):
-                self._cluster_ips.hold(address)
+            for address in cluster_ips_of(after):
+                allocators[ip_families.of(address)].hold(address)
 
 
-def cluster_ip_of(service: Object) -> str:
-    """Its cluster IP; "" when it is headless or has none."""
-    address = service["spec"].get("clusterIP") or ""
-    return "" if address == "None" else address
+def cluster_ips_of(service: Object) -> list[str]:
+    """Its cluster IPs; none when it is headless or a mere name."""
+    return [each for each in service["spec"].get("clusterIPs") or () if each != "None"]
 
 
 def node_ports_of(service: Object) -> frozenset[int]:
@@ -178,6 +199,7 @@ class _RestOfSpec(msgspec.Struct, rename="camel"):
     ports: list[_RestOfPort] | None = None
     cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
     ip_families: list[str] | None = None
+    ip_family_policy: str | None = None
     external_name: str | None = None
     health_check_node_port: int | None = None
     allocate_load_balancer_node_ports: bool | None = None
@@ -190,7 +212,7 @@ class _Rest(msgspec.Struct):
 
 
 def set_defaults(service: Object) -> None:
-    """`SetDefaults_Service` of `pkg/apis/core/v1/defaults.go`, and the families' defaults."""
+    """`SetDefaults_Service` of `pkg/apis/core/v1/defaults.go`."""
     spec = service["spec"]
     _default(spec, "type", "ClusterIP")
     _default(spec, "sessionAffinity", "None")
@@ -206,8 +228,6 @@ def set_defaults(service: Object) -> None:
         _default(port, "targetPort", port["port"])
     if spec["type"] != "ExternalName":
         _default(spec, "internalTrafficPolicy", "Cluster")
-        _default(spec, "ipFamilies", ["IPv4"])
-        _default(spec, "ipFamilyPolicy", "SingleStack")
         if spec.get("clusterIP") and not spec.get("clusterIPs"):
             spec["clusterIPs"] = [spec["clusterIP"]]
     if spec["type"] == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is None:
@@ -231,6 +251,8 @@ def _inherit(old: Object, new: Object) -> None:
     if keeps_ip:
         if not after.get("clusterIP") and not after.get("clusterIPs"):
             _copy(before, after, ("clusterIP", "clusterIPs"))
+        elif after.get("clusterIP") == before.get("clusterIP"):
+            _default(after, "clusterIPs", before.get("clusterIPs"))
         elif before.get("clusterIPs") == after.get("clusterIPs") and after.get("clusterIP"):
             after["clusterIPs"] = [after["clusterIP"]]
     if keeps_ports:

@@ -1,7 +1,8 @@
-"""What a Service may say: kube-apiserver's rules and words, for a cluster of IPv4 alone.
+"""What a Service may say: kube-apiserver's rules and words.
 
 From `ValidateService` and `ValidateServiceUpdate` of `pkg/apis/core/validation/validation.go`, as
-far as they concern what a proxy or the allocators read. Defaults have been set before.
+far as they concern what a proxy or the allocators read. Defaults have been set before. What is
+about cluster IPs and their families is in `ip_families`.
 """
 
 import re
@@ -85,7 +86,6 @@ def violations(service: Object) -> list[Cause]:
         *_type(service),
         *_ports(service),
         *_affinity(service["spec"]),
-        *_cluster_ips(service["spec"]),
         *_external_ips(service["spec"]),
         *_type_dependent_fields(service),
     ]
@@ -95,13 +95,6 @@ def update_violations(old: Object, new: Object) -> Iterator[Cause]:
     """What may not change. A type change from or to ExternalName frees the address."""
     if not (needs_cluster_ip(old) and needs_cluster_ip(new)):
         return
-    before, after = old["spec"].get("clusterIPs") or [], new["spec"].get("clusterIPs") or []
-    if before and not after:
-        yield statuses.invalid_value(
-            "spec.clusterIPs[0]", after, "primary clusterIP can not be unset"
-        )
-    elif before and before[0] != after[0]:
-        yield statuses.invalid_value("spec.clusterIPs[0]", after, "may not change once set")
     if needs_health_check(old) and needs_health_check(new):
         field = "healthCheckNodePort"
         if old["spec"].get(field) != new["spec"].get(field):
@@ -215,34 +208,6 @@ def _affinity(spec: Object) -> Iterator[Cause]:
             seconds,
             f"must be greater than 0 and less than {longest}",
         )
-
-
-def _cluster_ips(spec: Object) -> Iterator[Cause]:
-    first, every = spec.get("clusterIP") or "", spec.get("clusterIPs") or []
-    if first and every and every[0] != first:
-        yield statuses.invalid_value("spec.clusterIPs", every, "first value must match `clusterIP`")
-    elif every and not first:
-        yield statuses.invalid_value(
-            "spec.clusterIPs", every, "must be empty when `clusterIP` is not specified"
-        )
-    if len(every) > 1:
-        yield statuses.invalid_value(
-            "spec.clusterIPs", every, "may only hold up to 1 value: the cluster is not dual-stack"
-        )
-    for index, text in enumerate(every):
-        if text != "None":
-            yield from address_violations(text, f"spec.clusterIPs[{index}]")
-    if spec.get("ipFamilyPolicy") == "RequireDualStack":
-        yield statuses.invalid_value(
-            "spec.ipFamilyPolicy",
-            "RequireDualStack",
-            "this cluster is not configured for dual-stack services",
-        )
-    for index, family in enumerate(spec.get("ipFamilies") or []):
-        if family != "IPv4":
-            yield statuses.invalid_value(
-                f"spec.ipFamilies[{index}]", family, "not configured on this cluster"
-            )
 
 
 def _external_ips(spec: Object) -> Iterator[Cause]:

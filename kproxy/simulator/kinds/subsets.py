@@ -4,10 +4,11 @@ The rules are those of kube-controller-manager's endpoints and endpointslice con
 (`pkg/controller/endpoint`, `staging/src/k8s.io/endpointslice`).
 """
 
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from kproxy.simulator.kinds import pods
+from kproxy.simulator.kinds import ip_families, pods
 from kproxy.simulator.store.storage import Object
 
 MAX_PER_SLICE = 100
@@ -48,16 +49,18 @@ def subsets(service: Object, found: Iterable[Object]) -> list[Object]:
     A pod that is being deleted is left out, since Endpoints cannot say so.
     """
     unready_too = _publishes_not_ready(service)
+    primary = families(service)[0]
     grouped: dict[Ports, dict[str, list[Object]]] = {}
     for pod in found:
-        if not _has_address(pod) or (pods.is_terminating(pod) and not unready_too):
+        ip = _address(pod, primary)
+        if not ip or (pods.is_terminating(pod) and not unready_too):
             continue
         ports = resolve_ports(service, pod)
         if not ports and service["spec"].get("ports"):
             continue
         field = "addresses" if unready_too or pods.is_ready(pod) else "notReadyAddresses"
         address = {
-            "ip": pod["status"]["podIP"],
+            "ip": ip,
             "nodeName": pod["spec"]["nodeName"],
             "targetRef": _target(pod),
         }
@@ -90,20 +93,30 @@ def truncated(made: Sequence[Object], limit: int = MAX_PER_ENDPOINTS) -> list[Ob
     return [each for each in filled if "addresses" in each or "notReadyAddresses" in each]
 
 
-def groups(service: Object, found: Iterable[Object]) -> dict[Ports, list[Object]]:
-    """The endpoints of `service` as slices hold them. Ports differ where names resolve apart."""
+def families(service: Object) -> list[str]:
+    """The families of its endpoints, the first of which Endpoints have alone."""
+    return service["spec"].get("ipFamilies") or ["IPv4"]
+
+
+def groups(
+    service: Object, found: Iterable[Object], family: str = "IPv4"
+) -> dict[Ports, list[Object]]:
+    """The endpoints of `service` of one family as slices hold them.
+
+    Ports differ where names resolve apart.
+    """
     made: dict[Ports, list[Object]] = {}
     for pod in found:
-        if _has_address(pod):
-            endpoint = _endpoint(pod, unready_too=_publishes_not_ready(service))
+        if ip := _address(pod, family):
+            endpoint = _endpoint(pod, ip, unready_too=_publishes_not_ready(service))
             made.setdefault(resolve_ports(service, pod), []).append(endpoint)
     return made
 
 
-def _endpoint(pod: Object, *, unready_too: bool) -> Object:
+def _endpoint(pod: Object, ip: str, *, unready_too: bool) -> Object:
     serving, terminating = pods.is_ready(pod), pods.is_terminating(pod)
     made: Object = {
-        "addresses": [pod["status"]["podIP"]],
+        "addresses": [ip],
         "conditions": {
             "ready": unready_too or (serving and not terminating),
             "serving": serving,
@@ -117,8 +130,8 @@ def _endpoint(pod: Object, *, unready_too: bool) -> Object:
     return made
 
 
-def mirrored(made_by_hand: Object) -> dict[Ports, list[Object]]:
-    """The IPv4 endpoints of an Endpoints object, as slices hold them."""
+def mirrored(made_by_hand: Object, family: str = "IPv4") -> dict[Ports, list[Object]]:
+    """The endpoints of one family of an Endpoints object, as slices hold them."""
     made: dict[Ports, list[Object]] = {}
     for subset in made_by_hand.get("subsets") or ():
         ports = tuple(
@@ -134,7 +147,7 @@ def mirrored(made_by_hand: Object) -> dict[Ports, list[Object]]:
         )
         for field, is_ready in (("addresses", True), ("notReadyAddresses", False)):
             for address in subset.get(field) or ():
-                if ":" in address["ip"]:
+                if ip_families.of(address["ip"]) != family:
                     continue
                 endpoint: Object = {
                     "addresses": [address["ip"]],
@@ -279,13 +292,18 @@ def _target(pod: Object) -> Object:
     return {"kind": "Pod", **{field: metadata[field] for field in fields}}
 
 
-def _has_address(pod: Object) -> bool:
-    return bool((pod.get("status") or {}).get("podIP")) and not pods.is_finished(pod)
+def _address(pod: Object, family: str) -> str:
+    """The pod's address of a family; "" if it has none, and once it has finished."""
+    status = pod.get("status") or {}
+    given = [status.get("podIP"), *(each["ip"] for each in status.get("podIPs") or ())]
+    if pods.is_finished(pod):
+        return ""
+    return next((each for each in given if each and ip_families.of(each) == family), "")
 
 
 def _publishes_not_ready(service: Object) -> bool:
     return bool(service["spec"].get("publishNotReadyAddresses"))
 
 
-def _numeric(address: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in address.split("."))
+def _numeric(address: str) -> int:
+    return int(ipaddress.ip_address(address))

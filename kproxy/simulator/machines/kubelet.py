@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -33,11 +32,13 @@ class Kubelet:
         self,
         objects: registry.Registry,
         recorder: event_recorder.Recorder,
-        pod_cidrs: Mapping[str, ipaddress.IPv4Network],
+        pod_cidrs: Mapping[str, Sequence[nodes.Network]],
     ) -> None:
         self._registry = objects
         self._recorder = recorder
-        self._addresses = {name: addressing.PodIPs(cidr) for name, cidr in pod_cidrs.items()}
+        self._addresses = {
+            name: [addressing.PodIPs(cidr) for cidr in cidrs] for name, cidrs in pod_cidrs.items()
+        }
         self._runs: dict[str, _Running] = {}
         self._tasks: asyncio.TaskGroup | None = None
         objects.storage.subscribe(self._follow)
@@ -74,8 +75,8 @@ class Kubelet:
         task = self._tasks.create_task(self._contain(run, self._addresses[node]))
         self._runs[uid] = _Running(run, task)
 
-    async def _contain(self, run: "_Run", addresses: addressing.PodIPs) -> None:
-        """One pod's run from its address to its end: what goes wrong in it harms no other pod.
+    async def _contain(self, run: "_Run", ranges: Sequence[addressing.PodIPs]) -> None:
+        """One pod's run from its addresses to its end: what goes wrong in it harms no other pod.
 
         A run that ended well removes its pod. One that failed leaves it, and the pod's next
         change starts another.
@@ -83,11 +84,12 @@ class Kubelet:
         metadata = run.pod["metadata"]
         name = names.NamespacedName(metadata["namespace"], metadata["name"])
         try:
-            address = addresses.allocate()
-            try:
-                await run.run(address)
-            finally:
-                addresses.release(address)
+            with contextlib.ExitStack() as held:
+                given = []
+                for each in ranges:
+                    given.append(each.allocate())
+                    held.callback(each.release, given[-1])
+                await run.run(given)
         except Exception:
             _log.exception("internal error: a pod failed", pod=str(name))
             return
@@ -112,9 +114,10 @@ class _Run:
         self.pod = pod
         self._registry = objects
         self._recorder = recorder
-        self._address = ""
+        self._addresses: Sequence[str] = ()
         self._server: pod_server.PodServer | None = None
         self._declared = pods.ports(pod)
+        self._datagram_ports = pods.datagram_ports(pod)
         self._told: list[str] = []
         self._restarts = 0
         self._changed = asyncio.Event()
@@ -133,7 +136,7 @@ class _Run:
 
     def service_changed(self, event: storage.Event) -> None:
         """The API has another version of a Service, which may say what this pod listens on."""
-        if self._declared or not self._address:
+        if self._declares_ports or not self._addresses:
             return
         namespace = event.object["metadata"]["namespace"]
         versions = (event.object, event.previous or event.object)
@@ -142,12 +145,12 @@ class _Run:
         ):
             self._changed.set()
 
-    async def run(self, address: str) -> None:
+    async def run(self, addresses: Sequence[str]) -> None:
         """Live until the pod is deleted, then finish what is under way.
 
         Cancelled, it ends at once.
         """
-        self._address = address
+        self._addresses = addresses
         try:
             async with asyncio.TaskGroup() as group:
                 life = group.create_task(self._live())
@@ -183,14 +186,18 @@ class _Run:
         loop = asyncio.get_running_loop()
         opened_at, started = loop.time(), self._now()
         self._declared, self._told = pods.ports(self.pod), []
-        server = pod_server.PodServer(lambda: self.pod, self._address, self._ports())
+        self._datagram_ports = pods.datagram_ports(self.pod)
+        server = pod_server.PodServer(
+            lambda: self.pod, self._addresses, self._ports(), self._datagram_ports
+        )
         self._server = server
         try:
             await server.open()
             self._event("Started", "Started container " + self._containers())
             await self._serve(server, opened_at, started)
         except OSError as error:
-            message = f"cannot listen on {self._address}: {errors.reason(error)}"
+            where = " and ".join(self._addresses)
+            message = f"cannot listen on {where}: {errors.reason(error)}"
             self._event("Failed", message, is_warning=True)
             return _terminated(started, self._now(), "StartError", 128, message)
         finally:
@@ -219,7 +226,13 @@ class _Run:
 
     def _ports(self) -> list[int]:
         """What it listens on: the ports that are declared, else those that its Services target."""
-        return self._declared or list(self._target_ports().numbers)
+        if self._declares_ports:
+            return self._declared
+        return list(self._target_ports().numbers)
+
+    @property
+    def _declares_ports(self) -> bool:
+        return bool(self._declared or self._datagram_ports)
 
     def _target_ports(self) -> target_ports.TargetPorts:
         services = self._registry.list(resources.SERVICES, self.pod["metadata"]["namespace"])
@@ -227,7 +240,7 @@ class _Run:
 
     def _tell_ports(self) -> None:
         """Let an Event say what a pod without declared ports listens on, when that changes."""
-        if self._declared:
+        if self._declares_ports:
             return
         found = self._target_ports()
         told = [found.listening(), *found.unresolved()]
@@ -286,8 +299,8 @@ class _Run:
             "conditions": conditions.since(pod["status"].get("conditions") or [], made),
             "hostIP": nodes.ADDRESS,
             "hostIPs": [{"ip": nodes.ADDRESS}],
-            "podIP": self._address,
-            "podIPs": [{"ip": self._address}],
+            "podIP": self._addresses[0],
+            "podIPs": [{"ip": each} for each in self._addresses],
             "startTime": self._started,
             "qosClass": "BestEffort",
             "containerStatuses": [

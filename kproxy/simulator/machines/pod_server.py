@@ -1,13 +1,17 @@
 """What a simulated pod's process does: it listens, and answers HTTP with its name and addresses.
 
+On its UDP ports it answers each datagram with its name.
+
 A `PodServer` is one run of the container: opened, perhaps turned into a black hole and back, and
 closed, in an orderly way or as a crash.
 """
 
 import asyncio
 import contextlib
+import itertools
 import socket
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -16,24 +20,34 @@ from kproxy.simulator.kinds import pods
 from kproxy.simulator.store.storage import Object
 
 _BACKLOG = 128
+_IPV6_FREEBIND = 78
+"""linux/in6.h; the socket module does not have it."""
 _FILLERS = 8
 _SLOWEST_START = 1.0
 
 
 class PodServer:
-    """Listens on `ports` of the pod's address, and answers for as long as it is open.
+    """Listens on `ports` of the pod's addresses, and answers for as long as it is open.
 
     `pod` gives the pod as it is now: its annotations count at once. The owner calls `open` once,
     then `adjust` whenever the annotations or the ports have changed, and one of `close` and
     `abort` at last.
     """
 
-    def __init__(self, pod: Callable[[], Object], address: str, ports: Sequence[int]) -> None:
+    def __init__(
+        self,
+        pod: Callable[[], Object],
+        addresses: Sequence[str],
+        ports: Sequence[int],
+        datagram_ports: Sequence[int] = (),
+    ) -> None:
         self._pod = pod
-        self._address = address
+        self._addresses = tuple(addresses)
         self._ports = list(ports)
+        self._datagram_ports = tuple(datagram_ports)
+        self._answering: list[asyncio.DatagramTransport] = []
         self._http = http_server.Server(self._answer)
-        self._servers: dict[int, asyncio.Server] = {}
+        self._servers: dict[tuple[str, int], asyncio.Server] = {}
         self._black_hole: contextlib.ExitStack | None = None
         self._opened_at = 0.0
         self._under_way = 0
@@ -44,6 +58,11 @@ class PodServer:
         """Listen on every port. Raises OSError, and then listens on none."""
         self._opened_at = asyncio.get_running_loop().time()
         await self.adjust()
+        try:
+            await self._answer_datagrams()
+        except OSError:
+            self.abort()
+            raise
 
     async def adjust(self, ports: Sequence[int] | None = None) -> None:
         """Listen on `ports`, None for those of before, or be a black hole on them, as the pod now
@@ -58,7 +77,7 @@ class PodServer:
             self._fill_in()
             self._stop_listening()
             self._drop_connections()
-            self._black_hole = black_holes(self._address, self._ports)
+            self._black_hole = black_holes(self._addresses, self._ports)
 
     async def drain(self) -> None:
         """Accept nothing more, and return when no request is under way."""
@@ -81,21 +100,35 @@ class PodServer:
     async def _listen(self) -> None:
         """Listen on each of the ports, and on no other."""
         loop = asyncio.get_running_loop()
-        for port in self._servers.keys() - set(self._ports):
-            self._servers.pop(port).close()
-        new = [port for port in self._ports if port not in self._servers]
+        wanted = [(address, port) for address in self._addresses for port in self._ports]
+        for gone in self._servers.keys() - set(wanted):
+            self._servers.pop(gone).close()
+        new = [each for each in wanted if each not in self._servers]
         with contextlib.ExitStack() as opened:
-            listeners = {port: opened.enter_context(_listener(self._address, port)) for port in new}
+            listeners = {each: opened.enter_context(_listener(*each)) for each in new}
             opened.pop_all()
-        for port, listener in listeners.items():
-            self._servers[port] = await loop.create_server(
+        for place, listener in listeners.items():
+            self._servers[place] = await loop.create_server(
                 self._http, sock=listener, backlog=_BACKLOG
             )
+
+    async def _answer_datagrams(self) -> None:
+        loop = asyncio.get_running_loop()
+        for address in self._addresses:
+            for port in self._datagram_ports:
+                sock = _bound(address, port, socket.SOCK_DGRAM)
+                transport, _ = await loop.create_datagram_endpoint(
+                    lambda: _Namer(self._pod, self._delay), sock=sock
+                )
+                self._answering.append(transport)
 
     def _stop_listening(self) -> None:
         for server in self._servers.values():
             server.close()
         self._servers.clear()
+        for transport in self._answering:
+            transport.close()
+        self._answering.clear()
 
     def _fill_in(self) -> None:
         """End the black hole, if it is one."""
@@ -114,7 +147,7 @@ class PodServer:
         try:
             if delay := self._delay():
                 await asyncio.sleep(delay)
-            return web.Response(text=_told(self._pod(), self._address, request))
+            return web.Response(text=_told(self._pod(), self._addresses, request))
         finally:
             self._under_way -= 1
             if not self._under_way:
@@ -128,14 +161,38 @@ class PodServer:
         return asked.response_delay + _SLOWEST_START * warming
 
 
-def _told(pod: Object, address: str, request: web.BaseRequest) -> str:
+class _Namer(asyncio.DatagramProtocol):
+    """Answers each datagram with the pod's name, after the pod's delay; a black hole does not."""
+
+    def __init__(self, pod: Callable[[], Object], delay: Callable[[], float]) -> None:
+        self._pod = pod
+        self._delay = delay
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of the asyncio protocol."""
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, _: bytes, client: tuple[Any, ...]) -> None:
+        """Of the asyncio protocol."""
+        pod = self._pod()
+        if self._transport is None or pods.behaviour(pod).is_black_hole:
+            return
+        name = f"{pod['metadata']['name']}\n".encode()
+        if delay := self._delay():
+            asyncio.get_running_loop().call_later(delay, self._transport.sendto, name, client)
+        else:
+            self._transport.sendto(name, client)
+
+
+def _told(pod: Object, addresses: Sequence[str], request: web.BaseRequest) -> str:
     """The body of an answer: this pod, the request, and the client, a line for each fact."""
     metadata = pod["metadata"]
     head = {
         "pod": metadata["name"],
         "namespace": metadata["namespace"],
         "node": pod["spec"]["nodeName"],
-        "pod-ip": address,
+        "pod-ip": ",".join(addresses),
         "client": request.remote or "",
         "request": f"{request.method} {request.raw_path}",
     }
@@ -146,11 +203,8 @@ def _told(pod: Object, address: str, request: web.BaseRequest) -> str:
 
 def _listener(address: str, port: int) -> socket.socket:
     """A bound socket that a restarted pod may bind again at once."""
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made = _bound(address, port, socket.SOCK_STREAM)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setblocking(False)  # noqa: FBT003  # its only form
-        made.bind((address, port))
         # Listening here makes a taken port known before any other one is served.
         made.listen(_BACKLOG)
     except OSError:
@@ -159,17 +213,37 @@ def _listener(address: str, port: int) -> socket.socket:
     return made
 
 
-def black_holes(address: str, ports: Sequence[int]) -> contextlib.ExitStack:
+def _bound(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    """A socket at an address. Raises OSError.
+
+    An IPv6 address that is only routed to this machine can be bound with IPV6_FREEBIND alone.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    made = socket.socket(family, kind)
+    try:
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        if kind == socket.SOCK_STREAM:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setblocking(False)  # noqa: FBT003  # its only form
+        made.bind((address, port))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def black_holes(addresses: Sequence[str], ports: Sequence[int]) -> contextlib.ExitStack:
     """Ports whose SYNs the kernel drops: listeners with a full accept queue (Linux).
 
     Closing the stack ends it. Raises OSError.
     """
     with contextlib.ExitStack() as held:
-        for port in ports:
+        for address, port in itertools.product(addresses, ports):
             listener = held.enter_context(_listener(address, port))
             listener.listen(0)
             for _ in range(_FILLERS):
-                filler = held.enter_context(socket.socket())
+                filler = held.enter_context(socket.socket(listener.family))
                 filler.setblocking(False)  # noqa: FBT003  # its only form
                 filler.connect_ex((address, port))
         return held.pop_all()

@@ -72,4 +72,24 @@ ENDPOINT_SLICES = Resource(
     has_generation=True,
 )
 
-ALL = (NAMESPACES, NODES, PODS, SERVICES, ENDPOINTS, EVENTS, DEPLOYMENTS, ENDPOINT_SLICES)
+SERVICE_CIDRS = Resource(
+    "networking.k8s.io",
+    "v1",
+    "ServiceCIDR",
+    "servicecidrs",
+    "servicecidr",
+    namespaced=False,
+    has_status=True,
+)
+
+ALL = (
+    NAMESPACES,
+    NODES,
+    PODS,
+    SERVICES,
+    ENDPOINTS,
+    EVENTS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    SERVICE_CIDRS,
+)

@@ -297,7 +297,11 @@ async def test_openapi_of_each_version(api: Api) -> None:
 async def test_discovery_classic_and_aggregated(api: Api) -> None:
     _, groups = await api.get("/apis")
     versions = {each["name"]: [v["version"] for v in each["versions"]] for each in groups["groups"]}
-    assert versions == {"apps": ["v1"], "discovery.k8s.io": ["v1", "v1beta1"]}
+    assert versions == {
+        "apps": ["v1"],
+        "discovery.k8s.io": ["v1", "v1beta1"],
+        "networking.k8s.io": ["v1"],
+    }
     recorded = {each["name"]: each for each in _recorded("api-v1-resources.json")["resources"]}
     _, core = await api.get("/api/v1")
     for entry in core["resources"]:
@@ -308,7 +312,7 @@ async def test_discovery_classic_and_aggregated(api: Api) -> None:
     _, aggregated = await api.ask("GET", "/apis", headers={"Accept": wanted})
     assert aggregated["apiVersion"] == "apidiscovery.k8s.io/v2"
     names = [each["metadata"]["name"] for each in aggregated["items"]]
-    assert names == ["apps", "discovery.k8s.io"]
+    assert names == ["apps", "discovery.k8s.io", "networking.k8s.io"]
     apps = aggregated["items"][0]["versions"][0]["resources"][0]
     assert {each["subresource"] for each in apps["subresources"]} == {"scale", "status"}
 

@@ -22,7 +22,7 @@ def objects() -> registry.Registry:
     rng = random.Random(1)
     cidr = ipaddress.IPv4Network("127.96.0.0/16")
     strategy = service_strategy.ServiceStrategy(
-        stored, addressing.ClusterIPs(cidr, rng), addressing.NodePorts(rng)
+        stored, [addressing.ClusterIPs(cidr, rng)], addressing.NodePorts(rng)
     )
     made = registry.Registry(stored, {resources.SERVICES: strategy})
     made.create(resources.NAMESPACES, {"metadata": {"name": "default"}})

@@ -20,6 +20,7 @@ _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 _PACKAGES: Mapping[str, str] = {
     "apps": "io.k8s.api.apps.v1",
     "discovery.k8s.io": "io.k8s.api.discovery.v1",
+    "networking.k8s.io": "io.k8s.api.networking.v1",
 }
 _META_TYPES = (
     "ObjectMeta",
@@ -175,6 +176,8 @@ def _qualified(type_name: str) -> str:
         return f"{_META}.{type_name}"
     if type_name.startswith(_APPS_PREFIXES):
         return f"{_PACKAGES['apps']}.{type_name}"
+    if type_name.startswith("ServiceCIDR"):
+        return f"{_PACKAGES['networking.k8s.io']}.{type_name}"
     if type_name in _DISCOVERY_TYPES:
         return f"{_PACKAGES['discovery.k8s.io']}.{type_name}"
     return f"{_CORE}.{type_name}"

@@ -239,6 +239,11 @@ def _deployment(item: Object, now: datetime) -> Sequence[Any]:
     )
 
 
+def _service_cidr(item: Object, now: datetime) -> Sequence[Any]:
+    cidrs = _in(item, "spec", "cidrs", default=[])
+    return item["metadata"]["name"], ",".join(cidrs), _age_of(item, now)
+
+
 def _event(item: Object, now: datetime) -> Sequence[Any]:
     involved = item.get("involvedObject") or {}
     source = item.get("source") or {}
@@ -340,6 +345,7 @@ _KINDS: Mapping[str, tuple[Sequence[Column], Row]] = {
         ),
         _deployment,
     ),
+    "ServiceCIDR": ((NAME, Column("CIDRs"), AGE), _service_cidr),
     "Event": (
         (
             Column("Last Seen"),
