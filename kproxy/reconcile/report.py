@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import structlog
 
-from kproxy.model import admission, forwarding, names
+from kproxy.model import addresses, admission, forwarding, names
 from kproxy.reconcile import proxier
 from kproxy.sources import source
 
@@ -167,7 +167,7 @@ def _described(status: proxier.FrontendStatus) -> dict[str, str]:
     described = {"kind": frontend.kind.value}
     host = "node" if frontend.kind is forwarding.FrontendKind.NODE_PORT else frontend.address
     if host:
-        described["address"] = f"{host}:{frontend.port}"
+        described["address"] = str(addresses.SocketAddress(host, frontend.port))
     if status.bound is not None:
         described["bound"] = str(status.bound)
     described["state"] = status.state.value
