@@ -398,7 +398,7 @@ class Config:
 
 
 def _check_readable(path: Path) -> None:
-    """Refuse what exists and may not be read; that it exists is for the source of objects to say.
+    """Refuse a path that exists and may not be read. The source reports one that does not exist.
 
     Raises ConfigError.
     """
@@ -437,7 +437,7 @@ def files(cfg: Config, environment: Mapping[str, str]) -> list[Path]:
 def cluster_access(
     kubeconfig: str | None, context: str | None, *, has_manifests: bool
 ) -> "ClusterAccess | None":
-    """The cluster to follow; None when manifests are followed, or nothing leads to a cluster.
+    """The cluster to follow; None when manifests are followed, or no cluster is configured.
 
     Without flags: the kubeconfig that kubectl would use, else the service account of the pod
     this runs in. Raises ConfigError.

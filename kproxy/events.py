@@ -1,4 +1,4 @@
-"""What happens in a proxy, as facts, and a feed that hands them to subscribers.
+"""What happens in a proxy, as facts, and a feed that passes them to subscribers.
 
 A fact is plain frozen data: it says what was true at a moment and holds no part of the proxy.
 Service ports are named as text, `NAMESPACE/NAME:PORT`; moments are seconds of the monotonic clock.
@@ -20,13 +20,13 @@ from typing import TypeAlias
 import msgspec
 
 QUEUE = 4096
-"""Facts that wait for one subscriber at most."""
+"""Most facts that wait for one subscriber."""
 
 RECENT = 1000
-"""Recorded facts that are kept."""
+"""Most recorded facts that are kept."""
 
 NAMED = 10
-"""Endpoints that a fact names at most of those that were added, and of those that were removed."""
+"""Most endpoints that a fact names of those that were added, and of those that were removed."""
 
 Address: TypeAlias = tuple[str, int]
 """An IP address and a port."""
@@ -129,7 +129,7 @@ class FrontendFailed(Fact, frozen=True, gc=False):
 
 
 class EndpointsChanged(Fact, frozen=True, gc=False):
-    """The endpoints of a service port are others than before; `count` is how many there are.
+    """The endpoints of a service port have changed; `count` is how many there are.
 
     `added` and `removed` name the first `NAMED` by address; `left_out` counts the others, if any.
     """
@@ -160,7 +160,7 @@ class ConnectionsMoved(Fact, frozen=True, gc=False):
 
 
 class WatchLost(Fact, frozen=True, gc=False):
-    """`resource` cannot be read any more; what is known of it goes on being served."""
+    """`resource` can no longer be read; what is known of it is still served."""
 
     resource: str
 
@@ -226,7 +226,7 @@ class Subscription:
 
 
 class Feed:
-    """Hands facts to subscribers. One per proxy; used from one thread."""
+    """Passes facts to subscribers. One per proxy; used from one thread."""
 
     def __init__(self) -> None:
         self._subscriptions: tuple[Subscription, ...] = ()

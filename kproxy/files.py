@@ -1,4 +1,4 @@
-"""Files that readers find whole: written beside the old one, and put in its place by a rename."""
+"""Files that readers find complete: written beside the old one, and renamed into its place."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ def open_directory(path: Path) -> int:
 def replace_steps(
     directory: int, name: str, pieces: Iterable[bytes], *, mode: int = ORDINARY
 ) -> Generator[None, None, os.stat_result]:
-    """`replace` in a directory that is open, a piece a step; what the new file is.
+    """`replace` in a directory that is open, a piece a step. Returns the new file's status.
 
     Raises OSError. Whether it ends, fails or is closed, no other file is left behind.
     """

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 SETTLED_SECONDS = 1.0
-"""A request that has gone well for this long ends the trouble before it."""
+"""A request that has lasted this many seconds without failure ends the trouble before it."""
 
 
 class EndpointCounters:
@@ -112,8 +112,8 @@ class DataPathCounters:
 class Contact:
     """Whether a list-and-watch is in contact with its server.
 
-    Moments are on one clock that does not run backwards. `heard_at` is when the server last said
-    something that makes sense (an event, a bookmark, a list, any answer to a probe), None before
+    Moments are on one clock that does not run backwards. `heard_at` is when the server last sent
+    something valid (an event, a bookmark, a list, any answer to a probe), None before
     the first. `failing_since` is when contact was lost, None while all is well; `trouble` names
     what is wrong then, "" if it has no name yet.
     """
@@ -149,7 +149,7 @@ class Contact:
         return now - self._began
 
     def answered(self, now: float) -> bool:
-        """The request is answered, with a body to come; whether this ends the trouble.
+        """The request is answered, with a body to come. Returns whether this ends the trouble.
 
         Trouble with watches ends with a watch that is answered, however many lists are. And if
         the request in trouble was itself answered, and only its answer was bad, then trouble ends
@@ -160,18 +160,18 @@ class Contact:
         return self._recover(now)
 
     def heard(self, now: float) -> bool:
-        """The server has said something that makes sense; whether this ends the trouble."""
+        """The server has sent something valid. Returns whether this ends the trouble."""
         self.heard_at = now
         return self._recover(now)
 
     def lost(self, now: float) -> None:
-        """Contact is lost, for a reason that may pass by itself within a second."""
+        """Contact is lost, for a reason that may end by itself within a second."""
         if self.failing_since is None:
             self.failing_since = now
         self._was_answered, self._was_watch = self._is_answered, self._is_watch
 
     def failed(self, now: float, trouble: str) -> bool:
-        """Contact is lost because of `trouble`; whether that is another one than before."""
+        """Contact is lost because of `trouble`. Returns whether it is another one than before."""
         self.lost(now)
         is_news, self.trouble = trouble != self.trouble, trouble
         return is_news
@@ -189,7 +189,7 @@ class Contact:
 
     @property
     def is_heard(self) -> bool:
-        """Whether the server has said something that makes sense since contact was lost."""
+        """Whether the server has sent something valid since contact was lost."""
         since, heard_at = self.failing_since, self.heard_at
         return since is not None and heard_at is not None and heard_at > since
 

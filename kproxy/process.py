@@ -1,7 +1,7 @@
-"""This process towards the system: standard streams, signals, limits.
+"""This process and the system: standard streams, signals, limits.
 
-The first two come before everything else, so that a signal in the first second, or a closed
-standard stream, meets a program that knows what to do. So this module imports little.
+Streams and signals are set up before everything else, so that a signal in the first second, or a
+closed standard stream, is handled. So this module imports little.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ _IGNORED = (
     signal.SIGSTKFLT,
     *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
 )
-"""They would end a process that has no use for them."""
+"""By default they would end the process, which has no use for them."""
 
 _FEWEST_FILES = 32
-"""Open files without which an event loop, the log and the ready file cannot be had."""
+"""The fewest open files with which an event loop, the log and the ready file work."""
 
 _ROOM_FOR_FILES = 65536
-"""Descriptors for which there is room from the start: half a megabyte of the kernel's memory."""
+"""Descriptors for which the kernel's table has room from the start: half a megabyte of memory."""
 
 
 class EndedError(BaseException):
-    """SIGTERM, or the loss of the terminal, before there was anything to stop."""
+    """SIGTERM, or the loss of the terminal, before anything serves that could be stopped."""
 
 
 def open_standard_streams() -> None:
@@ -100,10 +100,10 @@ class Signals:
         self._is_taken = False
         self._reloads = False
         self.has_ended = False
-        """Whether an end was asked for, even if code on the way swallowed the EndedError."""
+        """Whether a signal asked for the end, even if code on the way swallowed the EndedError."""
 
     def take(self, *, reloads: bool = False) -> None:
-        """Have this object handle the signals. Call it in the main thread.
+        """Handle the signals from now on. Call it in the main thread.
 
         `reloads` says whether the command can reload on HUP; one that cannot ends.
         """
@@ -133,7 +133,7 @@ class Signals:
         kill: Callable[[], object],
         reload: Callable[[], object] | None = None,
     ) -> Iterator[None]:
-        """Call these on the running event loop. What has come before counts."""
+        """Call these on the running event loop. A signal that came before counts."""
         import asyncio  # noqa: PLC0415  # the command line does not need it
 
         loop = asyncio.get_running_loop()
@@ -173,7 +173,7 @@ signals = Signals()
 
 
 def check_open_files() -> None:
-    """Raise ConfigError where so few open files are allowed that not even a start can succeed."""
+    """Raise ConfigError if so few open files are allowed that the start would fail."""
     import resource  # noqa: PLC0415
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -190,7 +190,7 @@ def prepare() -> None:
 
     _raise_open_files_limit()
     _dump_no_core()
-    # Until the first sync is done, everything that is made stays: there is nothing to collect.
+    # Until the first sync is done, everything that is made lasts: there is nothing to collect.
     gc.disable()
     gc.set_threshold(50_000, 20, 50)
 
@@ -206,7 +206,7 @@ def _raise_open_files_limit() -> None:
 
 
 def _make_room_for_files(count: int) -> None:
-    """Let the kernel's table of descriptors have its size now.
+    """Let the kernel enlarge its table of descriptors now.
 
     It doubles whenever it is full, and with a second thread in the process that waits for a
     grace period of RCU (fs/file.c, expand_fdtable): 5 to 15 ms in which no byte moves.
@@ -230,7 +230,7 @@ def _dump_no_core() -> None:
 
 
 def adjust_oom_score(adjustment: int) -> str:
-    """Tell the kernel how readily to end this process. A sentence if it refuses, else ""."""
+    """Set how readily the kernel ends this process. A sentence if it refuses, else ""."""
     try:
         with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
             file.write(str(adjustment))

@@ -12,7 +12,7 @@ from kproxy import errors, files, json_pieces
 
 
 def check(path: Path, manifests: Collection[Path]) -> None:
-    """Refuse a place that the ready file cannot have, or must not take. Raises ConfigError."""
+    """Refuse a path at which the ready file cannot be, or must not be. Raises ConfigError."""
     try:
         reason = _reason_against(path, manifests)
     except OSError as error:
@@ -25,7 +25,7 @@ def _reason_against(path: Path, manifests: Collection[Path]) -> str:
     """Why the ready file cannot be there; "" if it can. Raises OSError."""
     if not path.parent.is_dir():
         return "its directory does not exist, create it first"
-    # It is put in place by a rename and removed at exit, which would delete a device.
+    # It is put in place by a rename and removed at exit: that would delete a device.
     if _exists(path) and not path.is_file():
         return "something other than a regular file is there, name another path"
     if not os.access(path.parent, os.W_OK | os.X_OK):

@@ -1,4 +1,4 @@
-"""Settings: what a field of a configuration says about itself, and how its value is read.
+"""Settings: the entry of a configuration's field, and how its value is read.
 
 A configuration is a frozen dataclass, and its fields are the table of settings: `setting(...)`
 gives a field its default, its kind (the type, the unit and the bounds), its flag and its help.
@@ -40,12 +40,12 @@ class Kind(Protocol[_Value_co]):
 
     @property
     def metavar(self) -> str:
-        """What stands for a value in help; "" for a switch, which has none."""
+        """The placeholder of a value in help; "" for a switch, which has none."""
         ...
 
     @property
     def bounds(self) -> str:
-        """Which values are taken; "" for all of this type."""
+        """Which values are accepted; "" for all of this type."""
         ...
 
     def parse(self, text: str) -> _Value_co:
@@ -78,7 +78,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A path in the file system. Whether it can be used is for others to check."""
+    """A path in the file system. Whether it can be used is checked elsewhere."""
 
     example: str
     metavar: str = "PATH"
@@ -163,7 +163,7 @@ class Whole:
 
     def parse(self, text: str) -> int:
         """The number, written in decimal digits."""
-        # Python refuses to read more than 4,300 digits, in words of its own.
+        # Python refuses to read more than 4,300 digits, with a message of its own.
         if not re.fullmatch(r"[+-]?[0-9]{1,40}", text.strip(), re.ASCII):
             raise ValueError(f"must be a whole number, {self.bounds}")
         number = int(text)
@@ -278,7 +278,7 @@ class Each(Generic[_Value]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What a field says about itself; `setting` makes it.
+    """Everything about a setting but its name and default; `setting` makes it.
 
     `absent` computes the value when none is given; the field's default then applies only to a
     configuration that is made in code.
@@ -343,7 +343,7 @@ class Setting:
         return isinstance(self.kind, Each)
 
     def parse(self, given: "str | bool | Sequence[str]", where: str) -> Any:
-        """The value of what `where`, a flag or a variable, holds. Raises ConfigError."""
+        """The value that `where`, a flag or a variable, holds. Raises ConfigError."""
         if isinstance(given, bool):
             return given
         try:
@@ -457,7 +457,7 @@ def show_duration(seconds: float) -> str:
 
 
 def _cut(text: str) -> str:
-    """What a user has given, for a message: one line, not too long."""
+    """A value from the user, for a message: one line, not too long."""
     shown = " ".join(text.split())
     shown = "".join(each if each.isprintable() else "?" for each in shown)
     return shown if len(shown) <= 100 else f"{shown[:100]}..."  # a line's width

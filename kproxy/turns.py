@@ -61,12 +61,12 @@ class Slice:
         self.begin()
 
     def begin(self) -> None:
-        """The loop has turned: the time is full again."""
+        """The loop has turned: a new slice of time begins."""
         self._ends = self._clock() + SLICE
 
     @property
     def is_over(self) -> bool:
-        """Whether the loop should turn before more is computed."""
+        """Whether the event loop should turn before more is computed."""
         return self._clock() >= self._ends
 
 

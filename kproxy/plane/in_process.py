@@ -169,8 +169,8 @@ class InProcessPlane:
         """What becomes of connections, endpoints, frontends and service ports goes to `feed`."""
         self._feed = feed or events.Feed()
         # A server of UDP may be away while that of TCP on the same port is well, and the reverse.
-        self._box = penalty.PenaltyBox(syscalls.is_local, self._tell_penalty)
-        self._udp_box = penalty.PenaltyBox(syscalls.is_local, self._tell_penalty)
+        self._box = penalty.PenaltyBox(syscalls.is_local, self._record_penalty)
+        self._udp_box = penalty.PenaltyBox(syscalls.is_local, self._record_penalty)
         self._path = data_path.DataPath(self._box, limits, udp_box=self._udp_box)
         self._path.tell(self._feed)
         self._rng = rng or random.Random()
@@ -334,7 +334,7 @@ class InProcessPlane:
                 for each in state.balancers.values():
                     each.close()
                 self._path.lifetimes.part(state.terms)
-                self._tell_service(name, "removed")
+                self._record_service_change(name, "removed")
             case forwarding.Bar(address, owner):
                 self._box.bar(address, owner)
                 self._udp_box.bar(address, owner)
@@ -343,9 +343,9 @@ class InProcessPlane:
         """Balance over these backends, in steps."""
         state = self._ports.get(message.name)
         if state is not None and state.policy != message.policy:
-            self._tell_service(message.name, "changed")
+            self._record_service_change(message.name, "changed")
         if state is None:
-            self._tell_service(message.name, "added")
+            self._record_service_change(message.name, "added")
             state = ServicePortState(
                 message.name,
                 message.policy,
@@ -365,14 +365,14 @@ class InProcessPlane:
         if lifetime.is_limited and message.spared:
             present = yield from _united(wanted, message.spared)
         self._path.lifetimes.follow(state.terms, lifetime, present)
-        yield from self._tell_endpoints(message.name, before, wanted)
+        yield from self._record_endpoints_change(message.name, before, wanted)
         state.counters.keep_endpoints(wanted)
 
     def _box_of(self, name: names.ServicePortName) -> penalty.PenaltyBox:
         """The penalty box for the endpoints of a service port."""
         return self._udp_box if name.protocol is names.Protocol.UDP else self._box
 
-    def _tell_penalty(self, backend: addresses.SocketAddress, is_boxed: bool) -> None:  # noqa: FBT001
+    def _record_penalty(self, backend: addresses.SocketAddress, is_boxed: bool) -> None:  # noqa: FBT001
         fact = events.EndpointBoxed if is_boxed else events.EndpointReleased
         self._feed.record(fact(time.monotonic(), backend))
 
@@ -420,10 +420,10 @@ class InProcessPlane:
             )
             listener.admit(())
 
-    def _tell_service(self, name: names.ServicePortName, change: str) -> None:
+    def _record_service_change(self, name: names.ServicePortName, change: str) -> None:
         self._feed.record(events.ServiceChanged(time.monotonic(), str(name), change))
 
-    def _tell_endpoints(
+    def _record_endpoints_change(
         self,
         name: names.ServicePortName,
         before: Collection[addresses.SocketAddress],
