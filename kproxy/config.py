@@ -198,6 +198,7 @@ class Config:
         "",
         settings.Text("ZONE", "eu-1a"),
         "The zone this node is in, for hints at endpoints.",
+        shown_default="the Node's label topology.kubernetes.io/zone",
     )
     allow_loopback_endpoints: bool = settings.setting(
         False,  # noqa: FBT003  # a default

@@ -3,6 +3,7 @@
 from kproxy import config, events
 from kproxy.datapath import data_path
 from kproxy.model import names
+from kproxy.model.kinds import node_kind
 from kproxy.model.kinds import registry as kind_registry
 from kproxy.plane import in_process, plane
 from kproxy.portal import portal, registry
@@ -13,7 +14,8 @@ from kproxy.sources import source
 def make_source(
     cfg: config.Config, kinds: kind_registry.Kinds = kind_registry.KINDS
 ) -> source.Source:
-    """The source of a Server: a cluster, or files. It reads objects of these `kinds`."""
+    """The source of a Server, a cluster or files: of these `kinds`, and of this proxy's Node."""
+    kinds = (*kinds, node_kind.only(cfg.node))
     # The client of API servers takes as long to load as everything else: files need none of it.
     if cfg.cluster is not None:
         from kproxy.sources.api import api_bounds, informer  # noqa: PLC0415

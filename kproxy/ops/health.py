@@ -4,7 +4,8 @@ The proxy is unhealthy when a change has waited 60 s without a successful sync. 
 pending change counts, so a steady stream of changes cannot hide a sync that hangs or fails.
 /livez reports just that, for liveness probes. /healthz is for load balancers: it also fails before
 the first sync, when nothing is served yet (kube-proxy says 200 then), and from the moment the
-proxy is asked to stop, while connections finish and /livez stays well (docs/faults.md K01, P01).
+proxy is asked to stop, while connections finish and /livez stays well (docs/faults.md K01, P01),
+and while the Node is about to be deleted (KEP-3836).
 """
 
 import contextlib
@@ -42,6 +43,7 @@ class SyncRecord:
         self._working_since: float | None = None
         self._done_at = _NEVER
         self._is_stopping = False
+        self._is_leaving = False
         self.durations = durations.Histogram(SYNC_BUCKETS)
         self.last_queued: float | None = None
         self.last_done: float | None = None
@@ -71,6 +73,15 @@ class SyncRecord:
     def stop(self) -> None:
         """The proxy is stopping: /healthz fails from now on."""
         self._is_stopping = True
+
+    def note_leaving(self, *, is_leaving: bool) -> None:
+        """Whether the node is about to be deleted: /healthz fails then, and /livez does not."""
+        self._is_leaving = is_leaving
+
+    @property
+    def is_eligible(self) -> bool:
+        """Whether a load balancer should choose this node (docs/behaviour.md row 49)."""
+        return self.is_ready and not self._is_leaving
 
     @property
     def is_alive(self) -> bool:
@@ -111,7 +122,7 @@ def make_site(syncs: SyncRecord) -> responder.Site:
         return answers.Answer(200 if is_well else 503, syncs.report(is_well=is_well).encode())
 
     async def healthz(_request: heads.Request) -> answers.Answer:
-        return answer(is_well=syncs.is_ready)
+        return answer(is_well=syncs.is_eligible)
 
     async def livez(_request: heads.Request) -> answers.Answer:
         return answer(is_well=syncs.is_alive)

@@ -28,7 +28,7 @@ import itertools
 import operator
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import structlog
@@ -163,6 +163,13 @@ class Proxier:
         if self._namespaces:
             changed = [name for name in changed if name.namespace in self._namespaces]
         self._dirty.update(changed)
+
+    def place(self, zone: str) -> bool:
+        """The node is in `zone`; whether that is news, to be heeded by a look at everything."""
+        is_news = zone != self._options.zone
+        if is_news:
+            self._options = replace(self._options, zone=zone)
+        return is_news
 
     def mark_all(self) -> None:
         """Look at everything again at the next sync, and retry what could not be opened."""
@@ -431,7 +438,7 @@ class Proxier:
         found = self._reader.service(service)
         sources = self._reader.sources(service) if found else ()
         pods = self._reader.pods(service) if found else ()
-        snapshot = (found, self._portal.node, *sources, *pods)
+        snapshot = (found, self._portal.node, self._options, *sources, *pods)
         if _are_same(snapshot, self._made_of.get(service, (None,))):
             return
         planned = yield from rules.plans_for(found, sources, self._options, pods)

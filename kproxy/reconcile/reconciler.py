@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from kproxy.model import names
+from kproxy.model.kinds import node_kind
 from kproxy.plane import plane as planes
 from kproxy.portal import budget
 from kproxy.reconcile import garbage, proxier, report, rules, runner
@@ -23,6 +24,9 @@ class SyncRecord(Protocol):
 
     def sync(self) -> AbstractContextManager[None]:
         """Surrounds a sync. If it raises, what it was to do stays pending."""
+
+    def note_leaving(self, *, is_leaving: bool) -> None:
+        """The node is about to be deleted, or stays."""
 
 
 class Reconciler:
@@ -60,6 +64,9 @@ class Reconciler:
         self.is_served = asyncio.Event()
         """Set once everything that the first sync opened is open, or has failed."""
         read.store.subscribe(self._on_change)
+        self._zone = options.zone
+        self._node = node_kind.key(options.node)
+        read.store.watch(node_kind.KIND, self._follow_node)
 
     async def run(self) -> None:
         """Sync on change and periodically, until cancelled."""
@@ -81,6 +88,13 @@ class Reconciler:
             self._has_looked = True
         self._syncs.queue()
         self.runner.request()
+
+    def _follow_node(self) -> None:
+        """The Node of this proxy may have changed. A zone that the operator gives stays."""
+        found = self._source.store.get(node_kind.KIND, self._node)
+        self._syncs.note_leaving(is_leaving=found is not None and found.is_leaving)
+        if not self._zone and self.proxier.place(found.zone if found else ""):
+            self.look_again()
 
     def _on_answer(self) -> None:
         """The data plane has answered after the sync that asked."""

@@ -79,6 +79,7 @@ class Store:
         self.kinds = kinds
         self._tables: dict[str, _Table] = {each.name: _Table(each) for each in kinds}
         self._subscriptions: dict[Subscription, None] = {}
+        self._watchers: dict[str, list[Callable[[], None]]] = {}
         # By namespace, those that weigh endpoints by a label.
         self._weighing: dict[str, _Names] = {}
 
@@ -91,6 +92,10 @@ class Store:
         self._subscriptions[made] = None
         return made
 
+    def watch(self, kind: Kind[Any], listener: Callable[[], None]) -> None:
+        """Call `listener` at every change of an object of `kind`, which concerns no Service."""
+        self._watchers.setdefault(kind.name, []).append(listener)
+
     def announce(self, dirty: Dirty) -> None:
         """Call every subscriber: these Services may look different now. For the source."""
         for each in tuple(self._subscriptions):
@@ -98,8 +103,9 @@ class Store:
                 each.deliver(dirty)
 
     def get(self, kind: Kind[_Made], name: names.NamespacedName) -> _Made | None:
-        """The object of this kind and name."""
-        return cast("_Made | None", self._tables[kind.name].objects.get(name))
+        """The object of this kind and name; None also for a kind that is not kept."""
+        table = self._tables.get(kind.name)
+        return cast("_Made | None", table.objects.get(name)) if table else None
 
     def all(self, kind: Kind[_Made]) -> Mapping[names.NamespacedName, _Made]:
         """All objects of a kind, by name: a view that follows the Store."""
@@ -170,6 +176,7 @@ class Store:
         table.objects[accepted.name] = accepted
         table.own(accepted.name, owners)
         self._note_weights(accepted.name, accepted)
+        self._tell_watchers(accepted.kind)
         return self._that_count(table, dirty or self._weighers(accepted))
 
     def delete(self, kind: str, name: names.NamespacedName) -> Dirty:
@@ -182,6 +189,7 @@ class Store:
         table.disown(name, owners)
         if isinstance(gone, services.Service):
             self._note_weights(name, None)
+        self._tell_watchers(kind)
         return self._that_count(table, owners or self._weighers(gone))
 
     def replace(self, kind: str, objects: Mapping[names.NamespacedName, Object]) -> Dirty:
@@ -208,6 +216,10 @@ class Store:
         if not isinstance(changed, pod_kind.Pod):
             return ()
         return tuple(self._weighing.get(changed.name.namespace, ()))
+
+    def _tell_watchers(self, kind: str) -> None:
+        for each in self._watchers.get(kind, ()):
+            each()
 
     def _unsubscribe(self, ended: Subscription) -> None:
         self._subscriptions.pop(ended, None)

@@ -5,6 +5,7 @@ import contextlib
 import pytest
 
 from kproxy.ops import health
+from kproxy.ops.serving import heads
 from tests.ops import recordings
 
 
@@ -169,3 +170,16 @@ def test_a_healthy_report_is_kube_proxys_to_the_byte(syncs: health.SyncRecord) -
 )
 def test_time_is_written_as_go_does(wall: int, since_start: float, expected: str) -> None:
     assert health.go_time(wall, since_start) == expected
+
+
+async def test_row_49_a_node_that_is_about_to_go_fails_healthz_and_not_livez(
+    syncs: health.SyncRecord,
+) -> None:
+    sync(syncs)
+    site = health.make_site(syncs)
+    request = heads.Request("GET", "/", {}, is_http_10=False, keeps_alive=True, accepts_gzip=False)
+    for is_leaving, status in ((False, 200), (True, 503), (False, 200)):
+        syncs.note_leaving(is_leaving=is_leaving)
+        found = [await site.routes[path](request) for path in ("/healthz", "/livez")]
+        assert [each.status for each in found] == [status, 200]
+    assert syncs.is_ready

@@ -8,9 +8,11 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator
 
-from kproxy.model import forwarding
+from kproxy.model import addresses, forwarding
+from kproxy.model.kinds import node_kind, registry
 from kproxy.ops import health
 from kproxy.reconcile import reconciler
+from kproxy.sources import store
 from tests.ops import observing
 from tests.reconcile import builders, recording
 
@@ -31,12 +33,13 @@ class Plane(recording.RecordingPlane):
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, **options: str) -> None:
         self.source = observing.StillSource(())
+        self.source.store = store.Store((*registry.KINDS, node_kind.KIND))
         self.plane = Plane()
         self.syncs = health.SyncRecord()
         self.reconciler = reconciler.Reconciler(
-            self.source, self.plane, builders.options(), self.syncs
+            self.source, self.plane, builders.options(**options), self.syncs
         )
 
     @contextlib.asynccontextmanager
@@ -48,6 +51,12 @@ class World:
                 running.cancel()
         finally:
             gc.unfreeze()
+
+    def backends(self) -> tuple[addresses.SocketAddress, ...]:
+        """What the Service's port is balanced over."""
+        found = self.plane.backends.get(builders.port_of("web"))
+        pools = found.pools if found else ()
+        return forwarding.backends_of(pools, forwarding.Scope.CLUSTER, addresses.Family.IPV4)
 
     def put(self) -> None:
         store = self.source.store
@@ -92,3 +101,60 @@ async def test_it_is_served_once_the_first_sync_is_done() -> None:
         await world.reconciler.is_served.wait()
         assert {str(each) for each in world.plane.open} == {BOUND}
         assert world.syncs.is_ready
+
+
+def node(zone: str = "", *, is_leaving: bool = False) -> node_kind.Node:
+    return node_kind.Node(node_kind.key("n1"), zone, is_leaving)
+
+
+HINTED = builders.sliced(
+    "web",
+    [
+        builders.endpoint("10.1.0.1", for_zones=("z1",)),
+        builders.endpoint("10.1.0.2", for_zones=("z2",)),
+    ],
+)
+
+
+async def test_row_33_the_zone_of_the_node_is_followed() -> None:
+    world = World(node="n1")
+    kept = world.source.store
+
+    async def until(backends: str) -> None:
+        while world.backends() != builders.backends(backends):
+            world.plane.heard.clear()
+            await world.plane.heard.wait()
+
+    async with world.running():
+        kept.announce(kept.apply(builders.service()) | kept.apply(HINTED))
+        await until("10.1.0.1 10.1.0.2")
+        for zone, backends in (("z1", "10.1.0.1"), ("z2", "10.1.0.2"), ("", "10.1.0.1 10.1.0.2")):
+            kept.apply(node(zone))
+            await until(backends)
+        kept.apply(node("z1"))
+        await until("10.1.0.1")
+        kept.delete("Node", node_kind.key("n1"))
+        await until("10.1.0.1 10.1.0.2")
+
+
+async def test_row_33_a_zone_that_the_operator_gives_stays() -> None:
+    world = World(node="n1", zone="z2")
+    kept = world.source.store
+    async with world.running():
+        kept.apply(node("z1"))
+        kept.announce(kept.apply(builders.service()) | kept.apply(HINTED))
+        await world.until(BOUND)
+        assert world.backends() == builders.backends("10.1.0.2")
+
+
+def test_row_49_another_node_is_no_matter() -> None:
+    world = World(node="n1")
+    kept = world.source.store
+    with world.syncs.sync():
+        pass
+    kept.apply(node_kind.Node(node_kind.key("n2"), is_leaving=True))
+    assert world.syncs.is_eligible
+    kept.apply(node(is_leaving=True))
+    assert not world.syncs.is_eligible
+    kept.apply(node())
+    assert world.syncs.is_eligible

@@ -60,7 +60,7 @@ class Collection:
 
     `versions` are those of the API group that kproxy can read, the best first; the server may not
     serve all of them. The core group is "". Only objects that `selector`, a label selector,
-    matches are asked for; "" matches all.
+    and `fields`, a field selector, match are asked for; "" matches all.
 
     A Store is complete once every collection that is `needed` has been listed. A collection that
     `waits` is asked for after the others of a namespace, where rights are given by namespace. One
@@ -74,6 +74,8 @@ class Collection:
     needed: bool = True
     waits: bool = False
     on_demand: bool = False
+    fields: str = ""
+    is_namespaced: bool = True
 
     def __str__(self) -> str:
         return f"{self.plural}.{self.group}" if self.group else self.plural
@@ -81,7 +83,8 @@ class Collection:
     def path(self, version: str, namespace: str) -> str:
         """Its path on a server; an empty namespace means all of them."""
         root = f"/apis/{self.group}" if self.group else "/api"
-        scope = f"/namespaces/{urllib.parse.quote(namespace)}" if namespace else ""
+        is_within = namespace and self.is_namespaced
+        scope = f"/namespaces/{urllib.parse.quote(namespace)}" if is_within else ""
         return f"{root}/{version}{scope}/{self.plural}"
 
 

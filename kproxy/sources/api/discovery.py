@@ -37,6 +37,11 @@ class Resource:
         """Only objects that it matches are asked for; "" matches all."""
         return self.kind.collection.selector
 
+    @property
+    def field_selector(self) -> str:
+        """Only objects whose fields it matches are asked for; "" matches all."""
+        return self.kind.collection.fields
+
     def path(self, namespace: str) -> str:
         """Its path on the server; an empty namespace means all of them."""
         return self.kind.collection.path(self.version, namespace)
@@ -60,6 +65,11 @@ class Choice:
     def is_needed(self) -> bool:
         """Whether the Store is incomplete without it."""
         return self.kinds[0].collection.needed
+
+    @property
+    def is_namespaced(self) -> bool:
+        """Whether its objects are in namespaces."""
+        return self.kinds[0].collection.is_namespaced
 
     @property
     def waits(self) -> bool:

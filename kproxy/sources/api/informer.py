@@ -94,6 +94,9 @@ class InformerSource:
     def _reflect(self, namespace: str, *, is_on_demand: bool) -> Iterator[reflector.Reflector]:
         """The reflectors of a namespace: of what is always read, or of what is read on demand."""
         for choice in discovery.choices(self._intake.kinds):
+            # Whose rights end at namespaces may not read what is in none.
+            if namespace and not choice.is_namespaced:
+                continue
             if choice.is_on_demand is is_on_demand:
                 yield reflector.Reflector(
                     self._api,
@@ -120,14 +123,20 @@ class InformerSource:
         return self._intake.problems()
 
     def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
-        """What happened so far, of each list-and-watch."""
-        return tuple(each.counters for each in self._reflectors)
+        """What happened so far, of each list-and-watch whose loss matters."""
+        return tuple(each.counters for each in self._missed())
+
+    def _missed(self) -> Iterator[reflector.Reflector]:
+        """Those without which something that users want is missing."""
+        for each in self._reflectors:
+            if each.choice.is_needed or each.choice.is_on_demand:
+                yield each
 
     def describe(self) -> str:
         """For instance "API server https://10.0.0.1:6443 (admin): services at 184, …"."""
         told = ", ".join(
             f"{each.where} at {each.version}" if each.has_listed else f"{each.where} not listed"
-            for each in self._reflectors
+            for each in self._missed()
         )
         unread = metrics.unread(self.counters(), self._clock())
         stale = f"; out of contact for {max(unread.values()):.0f} s" if unread else ""

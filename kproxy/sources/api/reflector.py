@@ -247,7 +247,7 @@ class Reflector:
         is_short = self._is_mute and lasted < progress.LEAST_WATCH_SECONDS
         if outcome not in _NO_FAILURES:
             self.counters.failures[outcome.reason] += 1
-        is_absent = outcome is progress.Outcome.NOT_FOUND and not self.choice.is_needed
+        is_absent = self._may_lack(outcome)
         if is_absent:
             _log.debug(f"{self.where}: {ending.text}; it is not needed, and asked for again later")
         elif progress.is_trouble(self._position, outcome, is_short=is_short):
@@ -271,6 +271,13 @@ class Reflector:
             outcome, failing_for, is_heard=contact.is_heard
         )
         return ending.retry_after + self._waits.seconds(wait, now, is_patient=is_patient)
+
+    def _may_lack(self, outcome: progress.Outcome) -> bool:
+        """Whether nothing is missed: what nobody has demanded may be forbidden, too."""
+        if outcome is progress.Outcome.FORBIDDEN and self.choice.is_on_demand:
+            return False
+        is_lacking = outcome in (progress.Outcome.NOT_FOUND, progress.Outcome.FORBIDDEN)
+        return is_lacking and not self.choice.is_needed
 
     def _may_pass(self, outcome: progress.Outcome) -> bool:
         """Whether a trouble may be over with the next request, and is reported only if it is not.
@@ -492,6 +499,8 @@ class Reflector:
     ) -> AsyncIterator[client.Response]:
         if resource.label_selector:
             query = {**query, "labelSelector": resource.label_selector}
+        if resource.field_selector:
+            query = {**query, "fieldSelector": resource.field_selector}
         async with self._api.get(mode, resource.path(self.namespace), query) as answer:
             self._waits.admitted(is_list=mode is progress.Mode.LIST)
             if self.counters.contact.answered(self._clock()):
@@ -517,7 +526,7 @@ class Reflector:
             followed = [
                 each
                 for each in discovery.choices(self._intake.kinds)
-                if is_all or not each.is_on_demand
+                if (is_all or not each.is_on_demand) and (each.is_namespaced or not self.namespace)
             ]
             remedy = rights.remedy(mode, self._resource, self.namespace, ending.text, followed)
             text += f"; {remedy}"
