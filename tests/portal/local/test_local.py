@@ -1,0 +1,227 @@
+"""The local portal as a whole, both ways: what it serves, refuses and leaves."""
+
+import ctypes
+import errno
+import ipaddress
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+import structlog.testing
+
+from kproxy import errors
+from kproxy.model import addresses, forwarding, names
+from kproxy.portal import portal
+from kproxy.portal.local import kube_proxy, local, sk_lookup
+from tests.portal.local import test_routes
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make routes"),
+]
+KINDS = forwarding.FrontendKind
+API_SERVER = addresses.SocketAddress("10.92.0.1", 443)
+SETTINGS = portal.Settings(
+    external_ips=(ipaddress.ip_network("203.0.113.0/24"), ipaddress.ip_network("127.0.0.0/8")),
+    reserved=frozenset({API_SERVER}),
+    service_networks=(ipaddress.ip_network("10.92.0.0/16"), ipaddress.ip_network("fd00:92::/112")),
+)
+PLAIN = portal.Settings(
+    external_ips=SETTINGS.external_ips,
+    reserved=SETTINGS.reserved,
+    service_networks=SETTINGS.service_networks,
+    may_use_bpf=False,
+)
+
+
+def of(settings: portal.Settings) -> Iterator[local.LocalPortal]:
+    made = local.LocalPortal(settings)
+    made.recover()
+    yield made
+    made.close()
+    assert test_routes.local_routes() == set()
+
+
+@pytest.fixture(params=[SETTINGS, PLAIN], ids=["sk_lookup", "plain"])
+def either(request: pytest.FixtureRequest) -> Iterator[local.LocalPortal]:
+    yield from of(request.param)
+
+
+@pytest.fixture
+def fast() -> Iterator[local.LocalPortal]:
+    yield from of(SETTINGS)
+
+
+def frontend(
+    address: str,
+    kind: forwarding.FrontendKind = KINDS.CLUSTER_IP,
+    port: int = 8080,
+    protocol: names.Protocol = names.Protocol.TCP,
+) -> forwarding.Frontend:
+    family = addresses.family(address)
+    return forwarding.Frontend(kind, address, port, protocol=protocol, family=family)
+
+
+@pytest.mark.parametrize(
+    ("kind", "address"),
+    [
+        (KINDS.CLUSTER_IP, "10.92.0.10"),
+        (KINDS.CLUSTER_IP, "fd00:92::a"),
+        (KINDS.CLUSTER_IP, "172.20.0.1"),
+        (KINDS.NODE_PORT, "127.0.0.1"),
+        (KINDS.EXTERNAL_IP, "203.0.113.7"),
+        (KINDS.LOAD_BALANCER, "198.51.100.9"),
+    ],
+)
+def test_frontends_are_where_they_say(
+    either: local.LocalPortal, kind: forwarding.FrontendKind, address: str
+) -> None:
+    located = either.locate(frontend(address, kind))
+    assert located == forwarding.PortalAddress(address, 8080)
+    before = test_routes.local_routes()
+    either.acquire(located, None)
+    either.release(located)
+    assert test_routes.local_routes() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "address", "words"),
+    [
+        (KINDS.CLUSTER_IP, "127.0.0.1", "loopback address"),
+        (KINDS.CLUSTER_IP, "::1", "loopback address"),
+        (KINDS.CLUSTER_IP, "169.254.169.254", "link-local address"),
+        (KINDS.CLUSTER_IP, "fe80::1", "link-local address"),
+        (KINDS.CLUSTER_IP, "224.0.0.1", "multicast address"),
+        (KINDS.CLUSTER_IP, "ff02::1", "multicast address"),
+        (KINDS.CLUSTER_IP, "0.0.0.0", "unspecified address"),
+        (KINDS.CLUSTER_IP, "255.255.255.255", "broadcast address"),
+        (KINDS.CLUSTER_IP, API_SERVER.address, "address of the API server"),
+        (KINDS.EXTERNAL_IP, "198.51.100.7", "not in --external-ip-cidrs"),
+        (KINDS.EXTERNAL_IP, "127.0.0.53", "loopback address"),
+        (KINDS.LOAD_BALANCER, "127.0.0.1", "loopback address"),
+        (KINDS.LOAD_BALANCER, "169.254.1.1", "link-local address"),
+        (KINDS.LOAD_BALANCER, API_SERVER.address, "address of the API server"),
+        (KINDS.NODE_PORT, API_SERVER.address, "address of the API server"),
+    ],
+)
+def test_what_is_another_servers_is_refused(
+    either: local.LocalPortal, kind: forwarding.FrontendKind, address: str, words: str
+) -> None:
+    port = API_SERVER.port if kind is KINDS.NODE_PORT else 8080
+    with pytest.raises(errors.PortalRefusedError, match=words):
+        either.locate(frontend(address, kind, port))
+
+
+def test_the_hosts_own_servers_keep_their_addresses_in_127(either: local.LocalPortal) -> None:
+    lenient = local.LocalPortal(portal.Settings(allow_loopback=True))
+    try:
+        with pytest.raises(errors.PortalRefusedError, match="host's own servers"):
+            lenient.locate(frontend("127.0.0.53", KINDS.LOAD_BALANCER))
+        assert lenient.locate(frontend("127.9.0.53", KINDS.LOAD_BALANCER)).address == "127.9.0.53"
+    finally:
+        lenient.close()
+
+
+def test_a_server_of_this_host_is_not_robbed(fast: local.LocalPortal) -> None:
+    """At an address of the host, where no route has to be made."""
+    address = fast.locate(frontend("127.0.0.1", KINDS.NODE_PORT, 30999))
+    with (
+        socket.create_server(("0.0.0.0", 30999)),
+        pytest.raises(OSError, match="in use") as found,
+    ):
+        fast.acquire(address, None)
+    assert found.value.errno == errno.EADDRINUSE
+    assert isinstance(fast.acquire(address, None), forwarding.SharedListener)
+    fast.release(address)
+
+
+def test_the_fast_way_shares_tcp_alone(fast: local.LocalPortal) -> None:
+    tcp, udp = (
+        fast.locate(frontend("10.92.0.10", protocol=protocol))
+        for protocol in (names.Protocol.TCP, names.Protocol.UDP)
+    )
+    assert fast.acquire(tcp, None) == forwarding.SharedListener("IPv4", tcp.socket_address)
+    assert fast.acquire(udp, None) == udp.socket_address
+    assert (fast.shares(tcp), fast.shares(udp)) == (True, False)
+    assert set(fast.listeners) == {"IPv4", "IPv6"}
+    fast.release(tcp)
+    fast.release(udp)
+
+
+def test_the_plain_way_is_taken_where_bpf_is_not_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> sk_lookup.SkLookup:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(sk_lookup, "SkLookup", refuse)
+    made = local.LocalPortal(SETTINGS)
+    with structlog.testing.capture_logs() as lines:
+        made.recover()
+    try:
+        address = made.locate(frontend("10.92.0.10"))
+        assert made.acquire(address, None) == address.socket_address
+        assert not made.listeners
+        assert made.description == "local (plain)"
+        (line,) = (each for each in lines if "listener of its own" in each["event"])
+        assert "CAP_BPF" in line["reason"]
+    finally:
+        made.close()
+
+
+def test_a_kube_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kube_proxy, "traces", lambda: ["nftables table kube-proxy"])
+    made = local.LocalPortal(PLAIN)
+    with structlog.testing.capture_logs() as lines:
+        made.recover()
+    made.close()
+    (line,) = (each for each in lines if "kube-proxy" in each["event"])
+    assert line["found"] == ["nftables table kube-proxy"]
+
+
+def test_a_second_portal_is_refused_and_harms_nothing(either: local.LocalPortal) -> None:
+    before = test_routes.local_routes()
+    second = local.LocalPortal(PLAIN)
+    with pytest.raises(errors.KproxyError, match="another kproxy"):
+        second.recover()
+    second.close()
+    with pytest.raises(errors.KproxyError, match="another kproxy"):
+        local.clean_up()
+    assert test_routes.local_routes() == before
+
+
+def test_what_an_earlier_life_left_is_cleaned_up() -> None:
+    for network in ("10.92.0.0/16", "fd00:92::/112"):
+        test_routes.ip("route", "add", "local", network, "dev", "lo", "proto", "75")
+    assert local.clean_up() == 2
+    assert local.clean_up() == 0
+
+
+def without(*capabilities: int) -> Callable[[], None]:
+    """For a child process: give these up."""
+
+    def give_up() -> None:
+        for each in capabilities:
+            assert ctypes.CDLL(None).prctl(24, each, 0, 0, 0) == 0
+
+    return give_up
+
+
+@pytest.mark.parametrize("flag", ["--portal=local", "--cleanup"])
+def test_without_the_capability_one_sentence_names_it_and_the_alternative(flag: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kproxy", "run", "--manifests", "-", flag, "--control", ""],
+        preexec_fn=without(12),  # CAP_NET_ADMIN
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "CAP_NET_ADMIN" in done.stderr
+    assert "--portal loopback" in done.stderr
+    assert "Traceback" not in done.stderr
