@@ -11,7 +11,7 @@ from kproxy import events
 from kproxy.datapath import data_path, proxy_protocol
 from kproxy.datapath.tcp import halfclose, intake
 from kproxy.model import addresses, lifetimes
-from tests.datapath import clients, harness
+from tests.datapath import clients, faulty, harness
 from tests.relay import actor, registry
 
 pytestmark = pytest.mark.xdist_group("time")
@@ -301,3 +301,40 @@ async def test_what_the_proxy_in_front_says_is_passed_on(bench: harness.Harness)
     client = await bench.connect(service)
     await client.send(V1 + b"x")
     await exactly(await bench.accept(place), V2 + b"x")
+
+
+@pytest.mark.parametrize("version", lifetimes.ProxyProtocol)
+async def test_headers_of_ipv6(bench: harness.Harness, version: lifetimes.ProxyProtocol) -> None:
+    """From a proxy in front over IPv6 to a backend over IPv4, and of kproxy's own client."""
+    path, place = bench.start(data_path.Limits(proxy_protocol_from=("::1/128",))), bench.backend()
+    target = path.serve(place).target
+    target.terms.build_header = build = proxy_protocol.BUILDERS[version]
+    opened = path.data_path.open(addresses.SocketAddress("::1", 0), target)
+    ends = proxy_protocol.Ends(
+        addresses.SocketAddress("2001:db8::7", 4711), addresses.SocketAddress("2001:db8::1", 443)
+    )
+    for sent, expected in ((V2[:12] + b"\x20\x00\x00\x00", None), (build(ends), build(ends))):
+        with socket.create_connection(opened.address) as client:
+            client.sendall(sent + b"x")
+            own = proxy_protocol.Ends(
+                addresses.SocketAddress(*client.getsockname()[:2]), opened.address
+            )
+            await exactly(await bench.accept(place), (expected or build(own)) + b"x")
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_headers_pass_through_a_kernel_of_short_reads_and_writes(
+    bench: harness.Harness, seed: int
+) -> None:
+    path = bench.start(LISTED, faulty.FaultyKernel(faulty.ROUGH, seed))
+    place = bench.backend()
+    service = path.serve(place)
+    service.target.terms.build_header = proxy_protocol.build_v2
+    for _ in range(20):
+        try:
+            client = await bench.connect(service)
+            await client.send(V1 + b"hello")
+            backend = await bench.accept(place)
+        except ConnectionError:  # this kernel loses clients at accept
+            continue
+        await exactly(backend, V2 + b"hello")
