@@ -36,6 +36,10 @@ QUIET: Final = 1.0
 JITTER: Final = 0.1
 """Ages differ by this part, downwards, lest all clients of a restart come back at once."""
 
+GONE: Final = 1.0
+"""Seconds after which an endpoint that is gone is gone for good: one that moves from one
+EndpointSlice to another may be in neither for a moment."""
+
 _ACTIONS = lifetimes.OnEndpointRemoved
 
 
@@ -183,19 +187,23 @@ class Keeper:
             self.follow(terms, roll.lifetime, ())
 
     def remove(self, roll: Roll, conn: connection.Connection) -> bool:
-        """The endpoint of `conn` is removed. Whether it is to end for that, or has ended."""
+        """The endpoint of `conn` is removed. Whether that ends it, or ends it sooner."""
         action = roll.lifetime.on_removed
-        if action is _ACTIONS.RESET:
-            conn.abort(halfclose.REMOVED_RESET)
-            return True
         if action is _ACTIONS.KEEP:
             return False
+        is_reset = action is _ACTIONS.RESET
+        grace = GONE if is_reset else roll.lifetime.drain
         known = self._ending.get(conn)
-        if known is not None and (
-            known.is_told or known.deadline <= self.now + roll.lifetime.drain
-        ):
+        if known is not None and known.deadline <= self.now + grace:
             return False
-        self._begin(conn, roll.lifetime.drain, halfclose.REMOVED, halfclose.REMOVED_RESET)
+        if known is not None and known.is_told:
+            if not is_reset:
+                return False
+            known.deadline, known.reset = self.now + grace, halfclose.REMOVED_RESET
+            return True
+        ending = self._begin(conn, grace, halfclose.REMOVED, halfclose.REMOVED_RESET)
+        if is_reset:
+            ending.quiet = math.inf
         return True
 
     def forget(self, conn: connection.Connection) -> None:
@@ -218,10 +226,11 @@ class Keeper:
         grace: float,
         in_order: halfclose.Reason,
         reset: halfclose.Reason,
-    ) -> None:
+    ) -> _Ending:
         ending = self._ending[conn] = _Ending(self.now, grace, in_order, reset)
         ending.seen = _totals(conn)
         self.wake()
+        return ending
 
     def _enter_open(self, roll: Roll) -> Iterator[None]:
         """Find the connections that were open before anything was asked for, oldest first.

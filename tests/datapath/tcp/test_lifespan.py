@@ -23,6 +23,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks come more often, and a moment is quiet sooner."""
     monkeypatch.setattr(lifespan, "TICK", 0.02)
     monkeypatch.setattr(lifespan, "QUIET", 0.1)
+    monkeypatch.setattr(lifespan, "GONE", 0.1)
 
 
 def follow(
@@ -235,6 +236,36 @@ async def test_connections_to_a_removed_endpoint_are_reset_if_the_service_says_s
     await clients.is_reset(client)
     async with harness.within("the endpoint is reset too"):
         assert await backend.receive_to_end() is actor.End.RESET
+    assert service.ended == {halfclose.REMOVED_RESET: 1}
+
+
+async def test_an_endpoint_that_is_gone_for_a_moment_keeps_its_connections(
+    bench: harness.Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It moves from one EndpointSlice to another. Idle ones, too, are not ended meanwhile."""
+    monkeypatch.setattr(lifespan, "GONE", LONG)
+    path, place = bench.start(), bench.backend()
+    service = path.serve(place)
+    follow(path, service, RESET, place)
+    client, backend = await bench.pair(service, place)
+    follow(path, service, RESET)
+    await harness.until(lambda: states(path) == {"draining"}, "it is noticed")
+    follow(path, service, RESET, place)
+    await harness.until(lambda: states(path) == {"open"}, "it goes on")
+    await exchange(client, backend)
+
+
+async def test_what_is_aging_out_already_is_reset_with_its_endpoint(
+    bench: harness.Harness,
+) -> None:
+    path, place = bench.start(), bench.backend()
+    service = path.serve(place)
+    lifetime = Lifetime(max_age=0.2, age_grace=LONG, on_removed=OnEndpointRemoved.RESET)
+    follow(path, service, lifetime, place)
+    client, backend = await bench.pair(service, place)
+    await meets_its_end(backend)
+    follow(path, service, lifetime)
+    await clients.is_reset(client)
     assert service.ended == {halfclose.REMOVED_RESET: 1}
 
 
