@@ -179,8 +179,8 @@ class Contact:
     def unread_for(self, now: float) -> float | None:
         """Seconds for which nothing could be read; None while all is well.
 
-        Counted from the last word of the server, since a loss may go unnoticed for a while, and
-        at least from the first failure.
+        Counted from the last valid message of the server, since a loss may go unnoticed for a
+        while, or from the first failure if that is earlier.
         """
         if self.failing_since is None:
             return None

@@ -82,7 +82,9 @@ def test_the_node_is_named_as_kube_proxy_would(override: str, expected: str) -> 
     assert config.node_name(override) == expected
 
 
-def test_the_node_is_named_after_the_host_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_node_is_named_after_the_host_unless_overridden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "Host.Example ")
 
     assert config.node_name(None) == "host.example"
@@ -105,7 +107,10 @@ def test_a_node_without_a_name_is_refused(override: str) -> None:
         pytest.param("::1", ("::1", 10256), id="IPv6 alone"),
     ],
 )
-def test_an_address_is_read_as_kube_proxy_reads_it(given: str, expected: tuple[str, int]) -> None:
+def test_an_address_is_read_as_kube_proxy_reads_it(
+    given: str,
+    expected: tuple[str, int],
+) -> None:
     place = config.bind_address("--flag", given, config.DEFAULT_HEALTHZ)
 
     assert place is not None
@@ -202,7 +207,10 @@ def test_row_12_the_addresses_of_node_ports_are_given_as_to_kube_proxy(
         ["cluster-cidr=10.244.0.0/33"],
     ],
 )
-def test_what_is_no_list_of_networks_is_refused(manifest: Path, flags: list[str]) -> None:
+def test_what_is_no_list_of_networks_is_refused(
+    manifest: Path,
+    flags: list[str],
+) -> None:
     with pytest.raises(errors.ConfigError, match=f"^--{flags[0].partition('=')[0]} "):
         loaded(*flags, manifest=manifest)
 

@@ -27,7 +27,7 @@ async def test_each_subscriber_gets_every_fact_in_order() -> None:
     assert two.take() == fact(3)
 
 
-async def test_what_a_slow_subscriber_loses_is_counted_and_nobody_else_loses_it() -> None:
+async def test_what_a_slow_subscriber_loses_is_counted_and_no_other_loses_it() -> None:
     feed = events.Feed()
     slow, quick = feed.subscribe(limit=3), feed.subscribe(limit=100)
     for number in range(10):
@@ -39,7 +39,7 @@ async def test_what_a_slow_subscriber_loses_is_counted_and_nobody_else_loses_it(
     assert [quick.take() for _ in range(11)] == [fact(number) for number in range(11)]
 
 
-async def test_a_publisher_can_see_that_nobody_takes_more() -> None:
+async def test_a_publisher_can_see_that_every_queue_is_full() -> None:
     feed = events.Feed()
     assert not feed.is_full
     small, large = feed.subscribe(limit=1), feed.subscribe(limit=2)

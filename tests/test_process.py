@@ -81,7 +81,7 @@ def test_closed_streams_become_dev_null_and_files_get_other_numbers(tmp_path: Pa
         (ImportError("No module named x"), ""),
     ],
 )
-def test_what_the_system_is_short_of_is_told_in_words(error: Exception, said: str) -> None:
+def test_a_shortage_of_the_system_is_a_sentence(error: Exception, said: str) -> None:
     sentence = errors.shortage(error)
 
     assert bool(sentence) == bool(said)

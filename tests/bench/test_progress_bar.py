@@ -48,7 +48,7 @@ def test_without_a_terminal_a_finished_stage_is_one_line() -> None:
     ]
 
 
-def test_a_stage_that_fails_is_not_told_as_finished() -> None:
+def test_a_stage_that_fails_is_not_shown_as_finished() -> None:
     written = io.StringIO()
 
     with (

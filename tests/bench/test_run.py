@@ -57,7 +57,7 @@ def test_a_peer_that_was_asked_for_and_is_missing_is_an_error(
         asked.prepare()
 
 
-def test_a_peer_that_nobody_asked_for_is_left_out_with_a_word(
+def test_a_missing_default_peer_is_left_out_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
@@ -158,7 +158,7 @@ def test_the_scenarios_run_in_the_order_of_the_catalogue_whatever_was_asked_firs
     assert bench.chosen_scenarios([]) == tuple(names)
 
 
-def test_a_load_on_its_own_tells_rate_latency_and_headroom(
+def test_a_load_on_its_own_prints_rate_latency_and_headroom(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with servers.plain() as server:
@@ -169,7 +169,7 @@ def test_a_load_on_its_own_tells_rate_latency_and_headroom(
     assert "generator idle " in told
 
 
-def test_a_backend_on_its_own_serves_until_interrupted_and_tells_its_headroom() -> None:
+def test_a_backend_on_its_own_serves_until_interrupted_and_prints_its_headroom() -> None:
     [address] = network.free_addresses(1)
     environment, mark = _environment(Path(tempfile.gettempdir()))
     with subprocess.Popen(

@@ -129,7 +129,7 @@ def test_what_leads_in_to_a_load_is_served_and_counts_nowhere(tmp_path: Path) ->
 
 
 @pytest.mark.extra
-def test_what_fails_in_a_lead_in_is_told_like_any_failure(tmp_path: Path) -> None:
+def test_what_fails_in_a_lead_in_is_reported_like_any_failure(tmp_path: Path) -> None:
     with servers.plain(stall_at=1, stall_s=1.5) as server, _rig(tmp_path) as lab:
         running = subject.Running((server.address,))
         plan = messages.Plan(kind="connect", target=server.address, seconds=0.1, connections=1)
@@ -235,7 +235,7 @@ def test_a_command_with_backends_runs_once_for_each_service(tmp_path: Path) -> N
 
 
 @pytest.mark.extra
-def test_failures_are_told_for_all_rounds_together(tmp_path: Path) -> None:
+def test_failures_are_reported_for_all_rounds_together(tmp_path: Path) -> None:
     with _rig(tmp_path, peers.Streams("asyncio")) as lab:
         measured = run_in(lab, "faults")
     [refused] = [note for note in measured.notes if note.startswith("One endpoint refuses")]

@@ -28,7 +28,7 @@ def test_a_ratio_is_the_geometric_mean_of_the_rounds_that_both_have() -> None:
     assert error == pytest.approx(0.3466, abs=1e-4)  # half the distance of ln 2 and ln 4
 
 
-def test_one_round_tells_no_error() -> None:
+def test_one_round_has_no_error() -> None:
     with pytest.raises(ValueError, match="fewer than two rounds"):
         change.ratio([1.0, None], [1.0, 1.0])
 

@@ -125,7 +125,7 @@ def test_all_namespaces_come_with_their_names(lab: Lab) -> None:
     assert lab.table("svc", "-n", "prod")[1][0] == "empty"
 
 
-def test_wide_tells_more(lab: Lab) -> None:
+def test_wide_shows_more(lab: Lab) -> None:
     done = lab.get("services", "-A", "-o", "wide")
 
     assert "ClientIP 3h" in done.stdout
@@ -299,7 +299,7 @@ def test_endpoints_show_what_each_of_them_got(lab: Lab) -> None:
     assert {"TOTAL", "ACTIVE", "FAILURES", "SHARE"} < set(heading)
 
 
-def test_endpoints_tell_which_one_is_avoided(lab: Lab) -> None:
+def test_endpoints_show_which_one_is_avoided(lab: Lab) -> None:
     heading, *rows = lab.table("endpoints", "web")
 
     assert heading == ["SERVICE", "PORT-NAME", "ADDRESS", "READY", "IN-USE", "PENALIZED"]
@@ -400,7 +400,7 @@ def test_a_name_cannot_drive_the_terminal(lab: Lab) -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_affinity_tells_where_a_client_goes(lab: Lab) -> None:
+def test_affinity_shows_where_a_client_goes(lab: Lab) -> None:
     _, row = lab.table("affinity")
 
     assert row[:4] == ["web", "<none>", "127.0.0.1", ":".join(map(str, lab.pod))]

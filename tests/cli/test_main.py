@@ -503,7 +503,7 @@ main.main()
 """
 
 
-def test_a_bug_is_told_in_one_sentence_and_with_a_traceback_only_to_developers(
+def test_a_bug_is_one_sentence_and_has_a_traceback_only_for_developers(
     folder: Path,
 ) -> None:
     def provoke(*flags: str) -> subprocess.CompletedProcess[str]:

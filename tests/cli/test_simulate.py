@@ -54,7 +54,7 @@ def test_it_serves_what_was_applied_and_ends_clean(tmp_path: Path, number: signa
         assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def test_low_ports_that_are_moved_up_are_told_of(tmp_path: Path) -> None:
+def test_low_ports_that_are_moved_up_are_printed(tmp_path: Path) -> None:
     first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     if first <= 80:
         pytest.skip("port 80 is nobody's privilege here")
@@ -71,7 +71,7 @@ def test_low_ports_that_are_moved_up_are_told_of(tmp_path: Path) -> None:
         assert container["ports"][0]["containerPort"] == 10080
 
 
-def test_pods_that_could_not_listen_are_told_of_with_the_command_that_helps(
+def test_pods_that_could_not_listen_are_printed_with_the_command_that_helps(
     tmp_path: Path,
 ) -> None:
     with started(tmp_path, "--pod-cidr", "198.18.0.0/23", "--nodes", "1") as simulation:

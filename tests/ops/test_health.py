@@ -124,7 +124,7 @@ def test_stopping_ends_readiness_and_not_life(syncs: health.SyncRecord) -> None:
     assert not syncs.is_ready
 
 
-def test_an_unhealthy_report_tells_when_the_last_sync_was(
+def test_an_unhealthy_report_has_the_time_of_the_last_sync(
     syncs: health.SyncRecord, clock: Clock
 ) -> None:
     clock.now += 9.0

@@ -54,7 +54,7 @@ def written(fmt: log.LogFormat, event: str, **values: object) -> str:
     return sink.getvalue()
 
 
-def test_a_stuck_sink_blocks_nobody_and_what_is_dropped_is_counted_and_told() -> None:
+def test_a_stuck_sink_blocks_no_caller_and_dropped_lines_are_counted_and_reported() -> None:
     sink = StuckSink()
     writer = log.Writer(sink)
     writer.write("first\n")
@@ -72,7 +72,7 @@ def test_a_stuck_sink_blocks_nobody_and_what_is_dropped_is_counted_and_told() ->
     assert len(lines) - len(told) + writer.dropped == 10_001
 
 
-def test_dropped_lines_are_told_as_json_among_json() -> None:
+def test_dropped_lines_are_reported_as_json_among_json() -> None:
     sink = StuckSink()
     writer = log.configure(log.LogFormat.JSON, log.LogLevel.INFO, sink)
     logger = structlog.get_logger()
@@ -88,7 +88,7 @@ def test_dropped_lines_are_told_as_json_among_json() -> None:
     assert [event["dropped"] for event in events if "dropped" in event] == [writer.dropped]
 
 
-def test_closing_waits_for_a_stuck_sink_only_as_long_as_told() -> None:
+def test_closing_waits_for_a_stuck_sink_only_for_its_patience() -> None:
     sink = StuckSink()
     writer = log.Writer(sink)
     writer.write("first\n")
@@ -176,7 +176,7 @@ def test_keys_come_in_a_reader_s_order(fmt: log.LogFormat) -> None:
     assert positions == sorted(positions)
 
 
-def test_text_has_no_colours_when_nobody_is_looking() -> None:
+def test_text_has_no_colours_without_a_terminal() -> None:
     line = written(log.LogFormat.TEXT, "frontend", service="default/web")
 
     assert "\x1b" not in line

@@ -48,7 +48,9 @@ async def test_healthz_and_livez_answer_as_kube_proxy_does(tmp_path: Path) -> No
             assert recordings.masked(given[2]) == recordings.masked(body)
 
 
-async def test_proxy_mode_is_answered_as_kube_proxys_userspace_mode_did(tmp_path: Path) -> None:
+async def test_proxy_mode_is_answered_as_kube_proxys_userspace_mode_did(
+    tmp_path: Path,
+) -> None:
     status, headers, body = recordings.answer("userspace-mode.proxyMode.http.txt")
     async with surfaces.serving(
         web(tmp_path), ready_file=tmp_path / "ready.json", metrics=surfaces.anywhere()
@@ -96,7 +98,9 @@ async def test_health_fails_before_the_first_sync_and_life_does_not(tmp_path: Pa
     assert "metrics" not in ready
 
 
-async def test_when_told_to_stop_health_fails_at_once_and_life_goes_on(tmp_path: Path) -> None:
+async def test_after_a_request_to_stop_health_fails_at_once_and_liveness_does_not(
+    tmp_path: Path,
+) -> None:
     with sockets.backend(manifests.fresh_ip(127)) as pod:
         path = web(tmp_path, pod.getsockname())
         async with surfaces.serving(
@@ -144,7 +148,7 @@ async def test_a_taken_address_that_was_asked_for_ends_the_proxy_before_it_serve
     assert not (tmp_path / "control.sock").exists()
 
 
-async def test_a_taken_default_is_told_once_and_had_when_it_is_free(
+async def test_a_taken_default_is_logged_once_and_bound_when_it_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(responder, "RETRY", 0.01)

@@ -433,7 +433,7 @@ async def test_connections_are_counted_by_endpoint(
     assert [counted[backend].total for backend in backends[1:3]] == [2, 2]
 
 
-async def test_what_becomes_of_a_service_port_is_told(
+async def test_changes_of_a_service_port_are_facts(
     address: addresses.SocketAddress, backends: tuple[addresses.SocketAddress, ...]
 ) -> None:
     feed = events.Feed()

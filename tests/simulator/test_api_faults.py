@@ -49,7 +49,7 @@ async def test_an_answer_fails_as_often_as_was_ordered(api: Api, kind: Kind, cod
     assert (await api.get(SERVICES))[0] == 200
 
 
-async def test_retry_after_is_told(api: Api) -> None:
+async def test_retry_after_is_sent(api: Api) -> None:
     api.server.faults.set(Kind.TOO_MANY_REQUESTS, seconds=7)
     async with api.session.get(api.server.url + SERVICES) as answer:
         assert answer.headers["Retry-After"] == "7"

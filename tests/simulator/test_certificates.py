@@ -172,7 +172,7 @@ async def test_the_informer(running: cluster.Cluster, kubeconfig: Path) -> None:
     assert access.server == running.url
 
 
-async def test_who_does_not_trust_it_and_who_speaks_no_tls(running: cluster.Cluster) -> None:
+async def test_clients_that_do_not_trust_it_or_speak_no_tls(running: cluster.Cluster) -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await session.get(running.url + PATH)

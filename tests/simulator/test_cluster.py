@@ -33,7 +33,7 @@ def test_a_deployment_becomes_pods_on_all_nodes_that_a_service_reaches() -> None
     simulated.run(main)
 
 
-def test_a_pod_answers_with_who_it_is_and_what_it_was_asked() -> None:
+def test_a_pod_answers_with_its_name_and_the_request() -> None:
     async def main(running: Simulated) -> None:
         running.apply([deployment(replicas=1)])
         await running.until(running.ready)
@@ -172,7 +172,7 @@ def scalings(running: Simulated) -> list[str]:
     return [" ".join(each[:2] + each[5:]) for each in words]
 
 
-def test_events_tell_of_each_scaling_once_and_not_of_successors() -> None:
+def test_each_scaling_has_one_event_and_successors_have_none() -> None:
     async def main(running: Simulated) -> None:
         running.apply([deployment(replicas=12)])
         await running.until(running.is_rolled_out)

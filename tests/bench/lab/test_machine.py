@@ -37,7 +37,7 @@ def test_the_processor_is_named_as_the_kernel_names_it(
     assert machine.cpu_model(path) == model
 
 
-def test_a_processor_without_a_name_is_told_by_its_architecture(tmp_path: Path) -> None:
+def test_a_processor_without_a_name_is_named_by_its_architecture(tmp_path: Path) -> None:
     arm = tmp_path / "cpuinfo"
     arm.write_text("processor: 0\nBogoMIPS: 243.75\n")
 
@@ -45,7 +45,7 @@ def test_a_processor_without_a_name_is_told_by_its_architecture(tmp_path: Path) 
     assert machine.cpu_model(arm)
 
 
-def test_only_what_differs_is_told() -> None:
+def test_only_differences_are_listed() -> None:
     here = reports.MACHINE
     there = msgspec.structs.replace(
         here, cores=8, versions={"kproxy": "0.2.0", "haproxy": here.versions["haproxy"]}

@@ -21,7 +21,7 @@ def test_what_is_no_address_is_refused_in_a_sentence(text: str) -> None:
         network.parse(text)
 
 
-def test_free_addresses_differ_and_nobody_listens_there() -> None:
+def test_free_addresses_differ_and_nothing_listens_there() -> None:
     addresses = network.free_addresses(20)
     assert len(set(addresses)) == 20
     assert not any(map(network.is_listening, addresses))

@@ -26,7 +26,7 @@ def test_the_bottleneck_is_named(
     assert (found is None) == (named is None)
 
 
-def test_waiting_is_told_from_working() -> None:
+def test_waiting_is_distinguished_from_working() -> None:
     poll = headroom.Poll()
     reader, writer = os.pipe()
     try:

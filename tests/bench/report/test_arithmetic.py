@@ -236,7 +236,7 @@ def test_mann_whitney_counts_the_deals_that_are_as_extreme(
 
 @pytest.mark.parametrize("rounds", [4, 5, 7])
 @pytest.mark.parametrize("tail", [0.05, 0.5])
-def test_equal_distributions_are_told_apart_no_more_often_than_stated(
+def test_equal_distributions_are_distinguished_no_more_often_than_stated(
     rounds: int, tail: float
 ) -> None:
     chance = random.Random(4)

@@ -58,7 +58,7 @@ def written(tmp_path: Path, report: results.Report) -> str:
     return path.as_uri()
 
 
-async def test_a_browser_draws_every_chart_and_asks_nobody(tmp_path: Path) -> None:
+async def test_a_browser_draws_every_chart_and_makes_no_request(tmp_path: Path) -> None:
     address = written(tmp_path, reports.report(noise=0.1))
 
     async with chromium.page(tmp_path) as page:
@@ -178,7 +178,7 @@ async def test_it_fits_a_telephone(tmp_path: Path) -> None:
         assert await page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-async def test_the_browser_would_have_told(tmp_path: Path) -> None:
+async def test_the_browser_would_have_reported_an_error(tmp_path: Path) -> None:
     """That a request and an error are seen at all, or the tests above could not fail."""
     path = tmp_path / "bad.html"
     path.write_text('<img src="missing.png"><script>console.error("look here")</script>')

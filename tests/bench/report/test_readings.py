@@ -55,7 +55,7 @@ def test_the_parts_of_a_stack_are_added_up_in_their_place() -> None:
     assert readings.parts(scenario, "CPU time") == [user, system]
 
 
-def test_a_noisy_machine_is_told_with_its_worst_figure() -> None:
+def test_a_noisy_machine_is_reported_with_its_worst_figure() -> None:
     figure = reports.figure(kproxy=(100.0, 101.0), haproxy=(100.0, 150.0), nginx=(90.0, 110.0))
 
     sentence = readings.noise(reports.with_figure(reports.report(), figure))

@@ -161,7 +161,7 @@ async def test_k03_restarts_of_the_api_server_cost_no_connection_and_no_change(
                     pass
 
 
-def test_k02_when_the_api_server_is_killed_traffic_goes_on_and_staleness_is_told(
+def test_k02_when_the_api_server_is_killed_traffic_goes_on_and_staleness_is_shown(
     tmp_path: Path,
 ) -> None:
     with sockets.namers((manifests.fresh_ip(127), "pod")) as (pod,):

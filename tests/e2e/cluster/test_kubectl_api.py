@@ -143,7 +143,7 @@ def test_creating_and_deleting(kubectl: Kubectl) -> None:
     assert "other" not in kubectl("get", "namespaces", "-o", "name")
 
 
-def test_what_the_server_tells_of_itself(kubectl: Kubectl) -> None:
+def test_what_the_server_documents_of_itself(kubectl: Kubectl) -> None:
     assert "selector" in kubectl("explain", "service.spec")
     assert "endpointslices" in kubectl("api-resources")
     assert "ok" in kubectl("get", "--raw", "/readyz")

@@ -125,7 +125,7 @@ def test_a_service_without_a_cluster_ip_gets_the_same_one_again(
     assert len(addresses) == 1
 
 
-def test_an_edit_is_told_and_so_is_the_mending_of_a_file(
+def test_an_edit_is_logged_and_so_is_the_mending_of_a_file(
     tmp_path: Path, run: conftest.Run, pod: sockets.Namer
 ) -> None:
     file, _ = web(tmp_path, pod)

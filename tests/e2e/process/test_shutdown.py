@@ -155,7 +155,7 @@ def test_a_second_signal_ends_it_at_once_with_resets(
     assert is_gone(proxy)
 
 
-def test_the_ready_file_says_who_and_what(manifest: Path, run: conftest.Run) -> None:
+def test_the_ready_file_has_the_process_and_the_services(manifest: Path, run: conftest.Run) -> None:
     proxy = run(manifest)
 
     assert proxy.ready.keys() == {"pid", "control", "healthz", "metrics", "services"}

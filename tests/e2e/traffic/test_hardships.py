@@ -77,7 +77,7 @@ def test_a_pause_in_the_middle_of_a_transfer_costs_no_byte(
 
 @pytest.mark.netns
 @netns.needs_root
-def test_clients_that_come_during_a_pause_are_served_after_it_and_those_dropped_are_told(
+def test_clients_that_come_during_a_pause_are_served_after_it_and_dropped_ones_are_counted(
     tmp_path: Path, run: conftest.Run
 ) -> None:
     """X08. With a short queue the kernel drops most of the SYNs, and nobody may get a reset."""
@@ -122,7 +122,7 @@ def drained(through: sockets.Stream) -> bytes:
     return bytes(received)
 
 
-def test_traffic_flows_and_the_end_is_clean_while_nobody_reads_the_log(
+def test_traffic_flows_and_the_end_is_clean_while_the_log_is_not_read(
     tmp_path: Path, run: conftest.Run
 ) -> None:
     reader, writer = os.pipe()

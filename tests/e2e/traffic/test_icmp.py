@@ -24,7 +24,7 @@ ANSWERS = {
 """What a connect(2) fails with after each ICMP message (icmp_err_convert in net/ipv4/icmp.c)."""
 
 
-def test_after_each_icmp_answer_the_next_endpoint_serves_and_the_reason_is_told(
+def test_after_each_icmp_answer_the_next_endpoint_serves_and_the_reason_is_shown(
     tmp_path: Path, run: conftest.Run
 ) -> None:
     unreachable = {icmp: f"10.77.9.{number}" for number, icmp in enumerate(ANSWERS, 1)}

@@ -34,7 +34,7 @@ async def samples(proxy: observing.Proxy) -> dict[str, float]:
     return found
 
 
-async def test_connections_bytes_and_failures_are_told_by_service_port() -> None:
+async def test_connections_bytes_and_failures_have_a_row_for_each_service_port() -> None:
     with observing.open_proxy() as proxy:
         proxy.serve("web", "db")
         counters = proxy.port("web").counters
@@ -62,7 +62,7 @@ async def test_connections_bytes_and_failures_are_told_by_service_port() -> None
     assert told["kproxy_service_ports"] == 2
 
 
-async def test_affinity_and_penalties_are_told() -> None:
+async def test_affinity_and_penalties_are_shown() -> None:
     backend = addresses.SocketAddress("10.1.0.1", 80)
     with observing.open_proxy() as proxy:
         proxy.serve("web", affinity=10)
@@ -96,7 +96,7 @@ async def test_the_series_of_a_service_go_with_it() -> None:
         assert len(await samples(proxy)) < size
 
 
-async def test_syncs_are_told_under_kube_proxys_names() -> None:
+async def test_syncs_have_kube_proxys_names() -> None:
     recorded = (recordings.FOLDER / "iptables-mode.metrics.txt").read_text()
     buckets = re.compile(r'\nkubeproxy_sync_proxy_rules_duration_seconds_bucket\{le="(.*)"\}')
     with observing.proxy() as proxy:
@@ -113,7 +113,7 @@ async def test_syncs_are_told_under_kube_proxys_names() -> None:
     assert told[f"{name}_last_timestamp_seconds"] >= told[f"{name}_last_queued_timestamp_seconds"]
 
 
-async def test_lists_and_watches_of_one_resource_are_told_together() -> None:
+async def test_lists_and_watches_of_one_resource_are_added_up() -> None:
     watched = [metrics.ReflectorCounters(name) for name in ("services", "services", "nodes")]
     watched[0].relists["expired"] = 1
     watched[1].relists["expired"] = 2

@@ -168,7 +168,7 @@ async def event(stream: Events) -> tuple[str, str]:
     return kind, view.get("name", "")
 
 
-async def test_a_watch_lasts_and_tells_what_changes(asked: Asked) -> None:
+async def test_a_watch_lasts_and_sends_what_changes(asked: Asked) -> None:
     asked.proxy.serve("web")
     with watching_events(asked, "services") as stream:
         assert await event(stream) == ("ADDED", "web")
@@ -221,7 +221,7 @@ async def test_a_watch_ends_with_the_proxy_in_a_sentence(tmp_path: Path) -> None
             await event(stream)
 
 
-async def test_affinity_tells_who_is_bound_where_and_for_how_long(tmp_path: Path) -> None:
+async def test_affinity_shows_which_client_is_bound_where_and_for_how_long(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     with observing.open_proxy() as proxy:
         proxy.serve("web", "db", affinity=100)
@@ -244,7 +244,7 @@ async def test_affinity_tells_who_is_bound_where_and_for_how_long(tmp_path: Path
     }
 
 
-async def test_a_server_out_of_contact_is_told_with_how_long_it_has_been(tmp_path: Path) -> None:
+async def test_a_server_out_of_contact_is_a_warning_that_has_the_time(tmp_path: Path) -> None:
     watched = [metrics.ReflectorCounters("services"), metrics.ReflectorCounters("endpoints")]
     path = tmp_path / "control.sock"
     with observing.proxy(watched) as proxy:
@@ -270,7 +270,7 @@ async def test_a_server_out_of_contact_is_told_with_how_long_it_has_been(tmp_pat
         assert "last known state" in warning
 
 
-async def test_what_is_incomplete_is_told_to_be(asked: Asked) -> None:
+async def test_an_incomplete_state_is_a_warning(asked: Asked) -> None:
     asked.proxy.source.has_synced = False
     await asked.fetch("services")
     asked.proxy.source.has_synced = True

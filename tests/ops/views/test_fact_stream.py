@@ -28,7 +28,7 @@ class Stream:
         return event["type"], event["object"]
 
 
-async def test_what_happens_is_sent_and_nobody_listens_afterwards() -> None:
+async def test_what_happens_is_sent_and_no_subscription_is_left() -> None:
     feed = events.Feed()
     stream = Stream(feed)
     assert not feed.active

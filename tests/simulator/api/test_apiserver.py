@@ -163,7 +163,7 @@ async def test_a_list_of_many_is_complete(api: Api) -> None:
     assert [each["metadata"]["name"] for each in body["items"]] == names
 
 
-async def test_a_watch_from_a_version_tells_what_came_after(api: Api) -> None:
+async def test_a_watch_from_a_version_sends_what_came_after(api: Api) -> None:
     api.make("before")
     version = str(api.registry.storage.resource_version)
     api.make("elsewhere", namespace="other")

@@ -74,7 +74,7 @@ def test_it_comes_back_when_asked_to_and_not_twice() -> None:
     assert times == [0.0, 4.0, 14.0]
 
 
-def test_a_failure_is_told_once_harms_no_other_key_and_is_retried_less_and_less() -> None:
+def test_a_failure_is_logged_once_affects_no_other_key_and_is_retried_less_and_less() -> None:
     times: list[float] = []
     others: list[NamespacedName] = []
 

@@ -94,7 +94,7 @@ def test_a_rollout_stays_within_its_bounds_and_ends(
     assert [rollout.population(wanted, pods).old, len(pods)] == [[], desired]
 
 
-def test_the_pods_that_go_first_serve_nobody_or_are_the_youngest() -> None:
+def test_the_pods_that_go_first_serve_no_client_or_are_the_youngest() -> None:
     current = rollout.template_hash(TEMPLATE)
     pods = [pod(1, current, ready=True), pod(2, current, ready=False), pod(3, current, ready=True)]
     step = rollout.next_step(deployment(1), rollout.population(deployment(1), pods), NOW)

@@ -127,7 +127,7 @@ def test_a_delete_of_another_incarnation_conflicts() -> None:
         {"ownerReferences": [{"kind": "Deployment", "controller": True}]},
     ],
 )
-def test_metadata_of_other_types_is_a_bad_request_and_harms_nobody(
+def test_metadata_of_other_types_is_a_bad_request_and_affects_no_other(
     metadata: dict[str, Any],
 ) -> None:
     objects = new_registry()

@@ -109,7 +109,7 @@ def test_compaction_forgets_past_states_and_no_events() -> None:
         st.tuples(st.sampled_from("abc"), st.sampled_from(["write", "delete"]), st.integers(0, 3))
     )
 )
-def test_the_past_can_be_told_from_the_history(
+def test_a_past_state_can_be_listed_from_the_history(
     commands: list[tuple[str, str, int]],
 ) -> None:
     objects = new_storage()

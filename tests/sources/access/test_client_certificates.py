@@ -89,7 +89,7 @@ async def test_a_rotated_certificate_file_is_read_again_as_soon_as_the_old_one_i
         assert followed.told == []
 
 
-async def test_a_certificate_without_its_key_yet_is_told_and_heals(lab: Lab) -> None:
+async def test_a_certificate_without_its_key_yet_is_reported_and_heals(lab: Lab) -> None:
     """Two files cannot be replaced at once."""
     user = kubeconfig.User(certificate=lab.certificate, key=lab.key)
     async with lab.followed(user) as followed:

@@ -65,7 +65,7 @@ async def test_a_plugin_is_run_again_before_its_token_expires_and_when_it_is_ref
     assert "t0ken" not in repr(first)
 
 
-async def test_a_plugin_is_told_of_the_cluster_and_gets_its_environment(tmp_path: Path) -> None:
+async def test_a_plugin_gets_the_cluster_and_its_environment(tmp_path: Path) -> None:
     script = 'printf "%s" "$KUBERNETES_EXEC_INFO" > info; echo "$FLAVOUR $1" > flavour\n'
     status = {"clientCertificateData": "CERT", "clientKeyData": "KEY"}
     user = plugin(

@@ -62,7 +62,7 @@ def test_several_files_are_merged_and_the_first_to_name_something_wins(tmp_path:
         ("http://admin:s3/cr@t@k8s.example/path", "http://k8s.example/path (test)"),
     ],
 )
-def test_a_password_in_a_servers_url_is_not_told(server: str, told: str) -> None:
+def test_a_password_in_a_servers_url_is_not_shown(server: str, told: str) -> None:
     assert str(kubeconfig.ClusterAccess(server, "test")) == told
 
 

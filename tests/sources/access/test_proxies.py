@@ -34,7 +34,9 @@ def test_the_kubeconfigs_proxy_comes_before_the_environments() -> None:
         ("https://[2001:db8::7]:6443", "10.0.0.0/8,::/129,:,[]", "http://proxy:3128"),
     ],
 )
-def test_no_proxy_lists_who_is_asked_directly(server: str, no_proxy: str, expected: str) -> None:
+def test_no_proxy_lists_servers_that_are_asked_directly(
+    server: str, no_proxy: str, expected: str
+) -> None:
     assert proxy(server, **GIVEN, NO_PROXY=no_proxy) == expected
 
 

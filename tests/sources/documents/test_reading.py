@@ -187,7 +187,7 @@ def marked(text: bytes) -> list[tuple[int, int, Any]]:
     return [(each.number, each.line, objects.plain(each.value)) for each in reading.read(text)]
 
 
-def test_what_a_file_holds_is_told_by_its_content() -> None:
+def test_the_notation_of_a_file_follows_from_its_content() -> None:
     assert marked(b'{"a": 1}\n\n{"b": [2]}{"c": "}"}') == [
         (1, 1, {"a": 1}),
         (2, 3, {"b": [2]}),

@@ -38,7 +38,7 @@ def test_a_look_that_finds_nothing_new_does_no_work() -> None:
     assert second.tables[service_kind.KIND.name].keys() == {names.NamespacedName("default", "web")}
 
 
-def test_a_problem_of_the_look_itself_is_told_and_goes() -> None:
+def test_a_problem_of_the_look_itself_is_reported_and_goes() -> None:
     first = manifest_state.view(manifest_state.NOTHING, look(reads=True), pause)
     bad = source.Problem(admission.Severity.WARNING, "conf.d", "", "is away", "")
     second = manifest_state.view(first, look(bad, reads=False), pause)

@@ -441,7 +441,7 @@ async def test_an_emptied_file_gives_nothing(tmp_path: Path) -> None:
         pytest.param(service("a") + "spec: {}\n", id="a key twice"),
     ],
 )
-async def test_a_broken_edit_changes_nothing_that_was_good_and_is_told_once(
+async def test_a_broken_edit_changes_nothing_that_was_good_and_is_reported_once(
     tmp_path: Path, broken: str
 ) -> None:
     file = tmp_path / "web.yaml"

@@ -33,7 +33,7 @@ def test_compaction_leaves_the_events() -> None:
 
 
 @pytest.mark.parametrize(("follows", "version"), [(True, 3), (False, 2)])
-def test_writes_to_other_resources_move_only_a_cache_that_is_told_of_them(
+def test_writes_to_other_resources_move_only_a_cache_that_follows_the_revision(
     follows: bool, version: int
 ) -> None:
     objects = new_storage()

@@ -80,7 +80,7 @@ def test_a_bookmark_ends_the_initial_events() -> None:
     run(main)
 
 
-def test_a_client_that_does_not_read_is_told_410_once_it_does() -> None:
+def test_a_client_that_did_not_read_gets_410_once_it_does() -> None:
     big = "x" * 100_000
 
     async def main(api: Api) -> None:

@@ -46,7 +46,7 @@ def test_a_namespace_is_not_one_that_begins_like_it() -> None:
     assert told(list(watcher.next())) == [("ADDED", "b")]
 
 
-def test_a_watcher_the_history_has_passed_is_told_so() -> None:
+def test_a_watcher_that_the_history_has_passed_gets_410() -> None:
     objects = new_storage(history=3)
     slow, quick = cursor(objects), cursor(objects)
     for name in "abcd":
@@ -97,7 +97,7 @@ def test_whoever_applies_all_events_has_what_a_list_has(
     assert [replica[each["metadata"]["name"]] for each in web] == web
 
 
-def test_the_present_state_is_told_first_and_events_go_on_from_it() -> None:
+def test_the_present_state_comes_first_and_events_continue_from_it() -> None:
     objects = new_storage()
     objects.create(SERVICES, service("a"))
     watcher = cursor(objects, version=0)
@@ -107,7 +107,7 @@ def test_the_present_state_is_told_first_and_events_go_on_from_it() -> None:
 
 
 @pytest.mark.parametrize("resource", resources.ALL, ids=str)
-def test_a_bookmark_tells_a_version_and_whether_it_ends_the_initial_events(
+def test_a_bookmark_has_a_version_and_says_whether_it_ends_the_initial_events(
     resource: resources.Resource,
 ) -> None:
     plain = watches.bookmark(resource, 7).object
