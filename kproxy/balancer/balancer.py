@@ -207,16 +207,18 @@ class ServicePortBalancer:
         new: list[member.Member] = []
         for part in _parts(added):
             for backend in part:
-                new.append(member.Member(backend, boxed=self._box.watch(backend, self)))
+                weight = weight_of.get(backend, 1)
+                is_boxed = self._box.watch(backend, self) or not weight
+                new.append(member.Member(backend, boxed=is_boxed, weight=weight))
                 members[backend] = new[-1]
             yield
         yield from self._shuffle(new)
         barred = [m.backend for m in new if m.boxed and self._bar(m)]
         if barred:
             self._on_barred(barred)
-        staying = [m for m in self._rotation if m.backend in wanted] if gone else self._rotation
-        weighed = [m for m in (*staying, *new) if weight_of.get(m.backend, 1)]
-        prepared = yield from catalogue.STRATEGIES[policy.strategy].prepare(weighed, weight_of)
+        yield
+        whole = [members[backend] for backend in wanted if weight_of.get(backend, 1)]
+        prepared = yield from catalogue.STRATEGIES[policy.strategy].prepare(whole, weight_of)
         self._swap(frozenset(gone), new, weight_of, policy)
         self._prepared = prepared
         yield
@@ -236,12 +238,10 @@ class ServicePortBalancer:
         rotation = self._take_rotation()
         staying = [m for m in rotation if m not in gone] if gone else rotation
         self._rotation = staying + new
-        if weight_of or self._weights:
-            for each in self._rotation:
-                weight = weight_of.get(each.backend, 1)
-                if weight != each.weight:
-                    self._weigh(each, weight)
-        self._weights = weight_of
+        if weight_of != self._weights:
+            for backend in (*weight_of, *self._weights):
+                self._weigh(self._members[backend], weight_of.get(backend, 1))
+            self._weights = weight_of
         self.configure(policy)
 
     def configure(self, policy: forwarding.Policy) -> None:
@@ -304,9 +304,10 @@ class ServicePortBalancer:
         return self._affinity
 
     def _weigh(self, each: member.Member, weight: int) -> None:
-        each.weight = weight
-        is_barred = self._box.owner(each.backend) is not None
-        each.boxed = not weight or is_barred or each.backend in self._box
+        before, each.weight = each.weight, weight
+        if bool(before) is not bool(weight):
+            is_barred = self._box.owner(each.backend) is not None
+            each.boxed = not weight or is_barred or each.backend in self._box
 
     def _take_rotation(self) -> list[member.Member]:
         """Every member in rotation order, beginning with the one whose turn it is.
@@ -329,7 +330,7 @@ class ServicePortBalancer:
         if not self._is_stale:
             return self._selection
         self._rotation = rotation = self._take_rotation()
-        usable = [m for m in rotation if m.is_usable]
+        usable = [m for m in rotation if m.weight and not m.barred]  # `is_usable`, without calls
         free = [m for m in usable if not m.boxed]
         self._any_free = bool(free)
         self._active = free or usable
@@ -347,7 +348,9 @@ class ServicePortBalancer:
         if self._prepared is None:
             whole = [m for m in self._rotation if m.weight]
             self._prepared = steps.at_once(strategy.prepare(whole, self._weights))
-        context = strategies.Context(self._rng, self._loads, self._prepared, previous)
+        context = strategies.Context(
+            self._rng, self._loads, self._prepared, previous, is_weighted=bool(self._weights)
+        )
         return strategy.select(self._active, context)
 
     def _bar(self, each: member.Member) -> bool:

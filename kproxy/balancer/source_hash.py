@@ -17,6 +17,7 @@ import functools
 import hashlib
 import itertools
 import math
+import operator
 import struct
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -31,11 +32,12 @@ _PROBES = 16
 """Probes of a client."""
 _CIRCLE = 1 << 64
 _SHELVES = 256
-_PIECE = 128
+_PIECE = 64
 """Members dealt with between two pauses."""
 _REMEMBERED = 4096
 """Clients whose member is kept."""
 
+_weight = operator.attrgetter("weight")
 _unpack_points = struct.Struct(f"<{_POINTS}Q").unpack
 _unpack_probes = struct.Struct(f"<{_PROBES}Q").unpack
 
@@ -106,7 +108,7 @@ class SourceHash(strategies.Selection):
 
     def __init__(self, members: strategies.Members, circles: Circles) -> None:
         usable = frozenset(members)
-        counts = Counter(each.weight for each in members)
+        counts = Counter(map(_weight, members))
         thinned = {
             weight: _thinned(circles[weight], count, usable) for weight, count in counts.items()
         }

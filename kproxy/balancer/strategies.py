@@ -59,13 +59,14 @@ class Context(NamedTuple):
 
     `counted` is None unless the strategy counts. `prepared` is what `Strategy.prepare` returned for
     the set that the members are taken from. `previous` is the selection before, whatever its
-    strategy was.
+    strategy was. Where not `is_weighted`, every weight is 1.
     """
 
     rng: random.Random
     counted: loads.Loads | None = None
     prepared: object = None
     previous: Selection | None = None
+    is_weighted: bool = True
 
 
 def _nothing(_members: Members, _weights: Weights, /) -> Generator[None, None, object]:
@@ -114,5 +115,4 @@ class Draw(Selection):
 
 def are_equal(members: Members) -> bool:
     """Whether all members have the same weight."""
-    weight = members[0].weight
-    return all(each.weight == weight for each in members)
+    return len({each.weight for each in members}) == 1

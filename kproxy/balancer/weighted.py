@@ -90,13 +90,13 @@ class WeightedDraw(strategies.Selection):
 
 def rotate(members: strategies.Members, context: strategies.Context) -> strategies.Selection:
     """Round-robin, smooth where weights differ."""
-    if strategies.are_equal(members):
+    if not context.is_weighted or strategies.are_equal(members):
         return strategies.Rotation(members)
     return SmoothRotation(members, context.previous)
 
 
 def draw(members: strategies.Members, context: strategies.Context) -> strategies.Selection:
     """Random, by weight where weights differ."""
-    if strategies.are_equal(members):
+    if not context.is_weighted or strategies.are_equal(members):
         return strategies.Draw(members, context.rng)
     return WeightedDraw(members, context.rng)
