@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from kproxy import errors, ready_file, settings
+from kproxy import errors, settings
 from kproxy.model.kinds import services
 from kproxy.ops import log
 from kproxy.ops.serving import places
+from kproxy.ops.views import ready_file
 from kproxy.portal.portal import NodePorts, PortalName
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 
 import structlog
 
-from kproxy import errors, ready_file, turns
+from kproxy import errors, turns
 from kproxy.ops import health
-from kproxy.ops.views import observed, status
+from kproxy.ops.views import observed, ready_file, status
 from kproxy.plane import plane
 
 _log = structlog.get_logger(__name__)

@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 import structlog
 
-from kproxy import config, events, lifecycle, parts, process, ready_file, turns
+from kproxy import config, events, lifecycle, parts, process, turns
 from kproxy.ops import health, node_health, surface
 from kproxy.ops.prometheus import durations
-from kproxy.ops.views import observed, status
+from kproxy.ops.views import observed, ready_file, status
 from kproxy.plane import plane
 from kproxy.portal import budget
 from kproxy.reconcile import reconciler

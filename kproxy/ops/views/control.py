@@ -23,10 +23,18 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from kproxy import json_pieces, turns
+from kproxy import turns
 from kproxy.model import labels, names
 from kproxy.ops.serving import answers, heads, places, responder
-from kproxy.ops.views import control_client, explaining, fact_stream, observed, status, watching
+from kproxy.ops.views import (
+    control_client,
+    explaining,
+    fact_stream,
+    json_pieces,
+    observed,
+    status,
+    watching,
+)
 from kproxy.plane import plane
 from kproxy.reconcile import rules
 

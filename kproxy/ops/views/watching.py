@@ -18,10 +18,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from kproxy import json_pieces, turns
+from kproxy import turns
 from kproxy.model import steps
 from kproxy.ops.serving import answers
-from kproxy.ops.views import status
+from kproxy.ops.views import json_pieces, status
 
 INTERVAL = 1.0
 """Seconds between two looks."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from kproxy import errors, files, json_pieces
+from kproxy import errors, files
+from kproxy.ops.views import json_pieces
 
 
 def check(path: Path, manifests: Collection[Path]) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kproxy import errors, ready_file
+from kproxy import errors
+from kproxy.ops.views import ready_file
 
 
 def write(file: ready_file.ReadyFile, *pieces: bytes) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy import json_pieces
+from kproxy.ops.views import json_pieces
 
 VALUES = st.dictionaries(
     st.text(max_size=5),
