@@ -78,6 +78,21 @@ def explain(  # options
     trace: Annotated[  # noqa: FBT002  # a flag
         bool, typer.Option("--trace", help="The way of one connection through each mode.")
     ] = False,
+    applied: Annotated[  # noqa: FBT002  # a flag
+        bool,
+        typer.Option(
+            "--apply-in-namespace",
+            help="With --as iptables or nftables, as root: try the rules, and kproxy beside them.",
+        ),
+    ] = False,
+    html: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="With --apply-in-namespace: draw a page of charts.",
+            show_default=False,
+        ),
+    ] = "",
     family: Annotated[
         str, typer.Option("--ip-family", metavar="FAMILY", help="With --as: IPv4 or IPv6.")
     ] = addresses.Family.IPV4.value,
@@ -122,6 +137,11 @@ def explain(  # options
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do
     _check(service, mode_name, output_format, every=every, trace=trace)
+    if (applied and (every or not mode_name)) or (html and not applied):
+        raise errors.ConfigError(
+            "--apply-in-namespace tries one Service, with --as iptables or --as nftables; --html "
+            "draws what it measures"
+        )
     question = _question(service, namespace, client, to)
     objects = _Objects(
         {
@@ -151,6 +171,9 @@ def explain(  # options
         packet = _packet(question, seen)
         around = traced.Surroundings(own=(node.address,), outgoing=node.address)
         typer.echo(ways.text(packet, list(traces.traces(seen, packet, around))))
+        return
+    if applied:
+        _try(seen, registry.MODES[mode_name], html)
         return
     sys.stdout.write(_rendered(registry.MODES[mode_name], seen, part, comments=comments))
 
@@ -242,6 +265,26 @@ def _packet(question: evidence.Question, seen: world.World) -> Packet:
     is_ipv4 = seen.node.family is addresses.Family.IPV4
     client = question.client or ("192.0.2.1" if is_ipv4 else "2001:db8::1")
     return Packet(client, to, port.protocol)
+
+
+def _try(seen: world.World, chosen: mode.Mode, html: str) -> None:
+    """Try the first port of a Service in a namespace. Raises KproxyError."""
+    from rich.console import Console  # noqa: PLC0415  # what follows is for this alone
+
+    from kproxy.bench.report import html_page, table  # noqa: PLC0415
+    from kproxy.bench.trial import trial  # noqa: PLC0415
+
+    if not seen.ports:
+        raise errors.KproxyError("there is no such Service with a cluster IP of IPv4")
+    if html:
+        html_page.require_charts()
+    report = trial.run(seen, chosen, on_step=lambda step: typer.echo(f"kproxy: {step}", err=True))
+    table.show(report, Console())
+    for scenario in report.scenarios:
+        for note in scenario.notes:
+            typer.echo(f"{scenario.title}: {note}")
+    if html:
+        html_page.write_html(report, Path(html))
 
 
 def _rendered(chosen: mode.Mode, seen: world.World, part: str, *, comments: bool) -> str:
