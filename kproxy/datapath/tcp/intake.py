@@ -11,7 +11,6 @@ time. No backend is dialled before: the balancer goes by the real client's addre
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from kproxy import events
@@ -25,7 +24,7 @@ TIMEOUT = 5.0
 class Awaited(connection.Waiting):
     """A connection whose header is not whole yet. Satisfies `connection.PendingDial`."""
 
-    __slots__ = ("_held", "_intake", "deadline", "is_over")
+    __slots__ = ("_held", "_intake", "deadline")
 
     state = "awaiting-proxy-header"
 
@@ -34,7 +33,6 @@ class Awaited(connection.Waiting):
         self._intake = intake
         self._held = b""
         self.deadline = intake.poller.now + TIMEOUT
-        self.is_over = False
 
     def on_events(self, mask: int) -> None:  # noqa: ARG002  # reading shows what has happened
         """Bytes have come, or the end."""
@@ -47,7 +45,7 @@ class Awaited(connection.Waiting):
 
     def cancel(self) -> None:
         """The connection ends, or goes on with its dial."""
-        self.is_over = True
+        self._intake.forget(self)
 
     def read(self) -> bool:
         """Read what has come. True once the header is whole, and the connection knows its client.
@@ -93,7 +91,8 @@ class Intake:
         self._shared = shared
         self._dialer = dialer
         self._is_listed = is_listed
-        self._waiting: deque[Awaited] = deque()
+        self._waiting: dict[Awaited, None] = {}
+        """In the order of their deadlines."""
         self._timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
@@ -132,6 +131,10 @@ class Intake:
         self._name(awaited)
         self._dialer.start((conn,), has_read=True)
 
+    def forget(self, awaited: Awaited) -> None:
+        """It waits no longer."""
+        self._waiting.pop(awaited, None)
+
     def refuse(self, conn: connection.Connection, reason: str) -> None:
         """What came from a listed address is no header: reset, and say so once."""
         peer = conn.address
@@ -162,12 +165,13 @@ class Intake:
         except OSError:
             conn.abort(halfclose.NO_RESOURCES)
             return
-        self._waiting.append(awaited)
+        self._waiting[awaited] = None
         if self._timer is None:
             self._schedule()
 
     def _schedule(self) -> None:
-        delay = max(self._waiting[0].deadline - self.poller.now, 0.001)
+        first = next(iter(self._waiting))
+        delay = max(first.deadline - self.poller.now, 0.001)
         self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
 
     def _expire(self) -> None:
@@ -176,11 +180,10 @@ class Intake:
         self._timer = None
         self.poller.turn()
         now = self.poller.now
-        waiting = self._waiting
-        while waiting and (waiting[0].is_over or waiting[0].deadline <= now):
-            awaited = waiting.popleft()
-            if not awaited.is_over:
-                awaited.conn.client.moved = 0
-                awaited.conn.abort(halfclose.HEADER_TIMEOUT)
-        if waiting:
+        for awaited in list(self._waiting):
+            if awaited.deadline > now:
+                break
+            awaited.conn.client.moved = 0
+            awaited.conn.abort(halfclose.HEADER_TIMEOUT)
+        if self._waiting:
             self._schedule()
