@@ -245,6 +245,25 @@ BALANCED = changed(
             id="wrong targetPort",
         ),
         pytest.param(
+            [
+                changed(WEB, (", targetPort: http", "")),
+                changed(SLICE, ("ports: [{name: http, port: 80}]", "ports: []")),
+            ],
+            {},
+            Verdict.REFUSED,
+            Reason.NO_ENDPOINTS,
+            'have no endpoint with port "http"',
+            id="no endpoint yet",
+        ),
+        pytest.param(
+            [WEB, changed(SLICE, ("[{addresses: [10.244.0.1], nodeName: node-a}]", "[]"))],
+            {},
+            Verdict.REFUSED,
+            Reason.NO_ENDPOINTS,
+            'have port "http", and no address there',
+            id="a port without addresses",
+        ),
+        pytest.param(
             [WEB, changed(SLICE, ("name: http", "name: web"))],
             {},
             Verdict.REFUSED,
@@ -334,6 +353,35 @@ def test_each_way_to_fail_has_its_own_sentence(
 def test_and_each_of_these_is_served(documents: list[str], asked: dict[str, Any]) -> None:
     found = explained(*documents, **asked)
     assert (found.verdict, found.endpoint) == (Verdict.SERVED, FEW), found.message
+
+
+def test_an_address_beyond_a_bound_is_named() -> None:
+    seen = known(WEB, SLICE)
+    (port,) = seen.ports
+    (frontend,) = port.frontends
+    over = dataclasses.replace(
+        frontend, state=forwarding.FrontendState.OVER_BUDGET, detail="raise --max-listeners"
+    )
+    ports = (dataclasses.replace(port, frontends=(over,)),)
+    found = questions.explain(dataclasses.replace(seen, ports=ports))
+    assert (found.verdict, found.reason) == (Verdict.REFUSED, Reason.OVER_BUDGET)
+    assert "raise --max-listeners" in found.message
+
+
+def test_a_client_on_the_node_may_reach_every_endpoint() -> None:
+    """Row 27 of docs/behaviour.md."""
+    local = changed(
+        BALANCED, ("  loadBalancerSourceRanges: [192.0.2.0/24]", "  externalTrafficPolicy: Local")
+    )
+    seen = known(local, SLICE, node="node-b", to="203.0.113.7:8080", client="10.9.0.7")
+    assert questions.explain(seen).reason is Reason.LOCAL_POLICY
+    (port,) = seen.ports
+    near = "10.9.0.0/16"
+    frontends = tuple(dataclasses.replace(each, admitted=(near,)) for each in port.frontends)
+    ports = (dataclasses.replace(port, frontends=frontends),)
+    found = questions.explain(dataclasses.replace(seen, near=(near,), ports=ports))
+    assert (found.verdict, found.endpoint) == (Verdict.SERVED, FEW)
+    assert "near" in [step.name for step in found.steps]
 
 
 class TestPods:
