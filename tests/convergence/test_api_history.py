@@ -28,9 +28,9 @@ from kproxy.sources.api import api_bounds
 from tests.sources.api import simulated_api
 
 GRACE_SECONDS = 5.0
-RECOVERY_SECONDS = 150.0
-"""A stream that was silenced is left after 70 s, and then may be waited for as long as 30 s,
-twice, should the version be gone that it is to go on from."""
+RECOVERY_SECONDS = 100.0
+"""Headers of a request may be waited for as long as 30 s, of a watch, of the list that follows,
+and of the watch after it."""
 
 BOUNDS = api_bounds.Bounds(objects=50, pages=20, list_bytes=100_000)
 """Far more than a history has, and soon reached by a server that sends without end."""

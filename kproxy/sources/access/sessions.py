@@ -40,6 +40,8 @@ class Session:
         self.identity = identity
         """The certificate and key it was made with."""
         self.users = 0
+        self.has_served = False
+        """Whether a request on it has been answered: a failure of TLS is then news."""
 
 
 class Sessions:

@@ -1,8 +1,8 @@
 """A client of one API server that only reads: GETs whose bodies arrive as bytes.
 
-Credentials, client certificates too, are renewed once on 401, and before the next request when TLS
-has failed. Redirects are not followed, bodies are not decompressed, and the reader of a body bounds
-its size. Every way in which a request can fail is a `RequestError`.
+The kubeconfig, credentials and certificates are read again, and the request is made once more, on
+401 and when TLS has failed. Redirects are not followed, bodies are not decompressed, and the reader
+of a body bounds its size. Every way in which a request can fail is a `RequestError`.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ MAX_ERROR_BYTES = 64 * 1024
 PROBE_PATH = "/version"
 """Cheap, and by default open to every user; a refusal proves as much as an answer."""
 
-_DEAF = frozenset(
+DEAF = frozenset(
     {
         progress.Outcome.REFUSED,
         progress.Outcome.LOST,
@@ -39,6 +39,7 @@ _DEAF = frozenset(
         progress.Outcome.SILENT,
     }
 )
+"""Outcomes of a request that was not answered."""
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "kproxy"}
 
@@ -124,7 +125,7 @@ class Client:
                 async with self.get(progress.Mode.LIST, PROBE_PATH, {}) as answer:
                     await answer.read_all(seconds, MAX_ERROR_BYTES)
         except RequestError as error:
-            return error.outcome not in _DEAF
+            return error.outcome not in DEAF
         except TimeoutError:
             return False
         return True
@@ -132,7 +133,7 @@ class Client:
     async def _request(
         self, path: str, query: Mapping[str, str], stack: AsyncExitStack
     ) -> aiohttp.ClientResponse:
-        """The answer, with credentials renewed once if they were refused.
+        """The answer, with everything read again once if we were not let in.
 
         `stack` holds the answer, and the session it comes from.
         """
@@ -158,6 +159,11 @@ class Client:
                 self._ways.suspect()
                 text = f"no answer within {ESTABLISHMENT_SECONDS:g} s"
                 raise RequestError(progress.Outcome.UNREACHABLE, text) from None
+            except RequestError as error:
+                if error.outcome is progress.Outcome.TLS_FAILED and session.has_served:
+                    continue  # it cannot happen twice: the next session has not served
+                raise
+            session.has_served = True
             stack.callback(answer.close)
             if answer.status == 401:
                 way.credentials.discard(credential)

@@ -4,7 +4,7 @@ discovery.k8s.io/v1 came with Kubernetes 1.21, and 1.25 removed v1beta1. An upgr
 can therefore remove the version in use: after a 404 the choice is made again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,15 +32,11 @@ class Resource:
         """As in its path, for instance "endpointslices"."""
         return self.kind.collection.plural
 
-    @property
-    def label_selector(self) -> str:
-        """Only objects that it matches are asked for; "" matches all."""
-        return self.kind.collection.selector
-
-    @property
-    def field_selector(self) -> str:
-        """Only objects whose fields it matches are asked for; "" matches all."""
-        return self.kind.collection.fields
+    def selected(self, query: Mapping[str, str]) -> Mapping[str, str]:
+        """`query`, restricted to the objects of the collection that are asked for."""
+        collection = self.kind.collection
+        selectors = {"labelSelector": collection.selector, "fieldSelector": collection.fields}
+        return {**query, **{name: value for name, value in selectors.items() if value}}
 
     def path(self, namespace: str) -> str:
         """Its path on the server; an empty namespace means all of them."""
@@ -65,6 +61,12 @@ class Choice:
     def is_needed(self) -> bool:
         """Whether the Store is incomplete without it."""
         return self.kinds[0].collection.needed
+
+    def may_lack(self, outcome: progress.Outcome) -> bool:
+        """Whether nothing is missed by such an outcome: what is not needed may be forbidden."""
+        if self.is_needed or (outcome is progress.Outcome.FORBIDDEN and self.is_on_demand):
+            return False
+        return outcome in {progress.Outcome.NOT_FOUND, progress.Outcome.FORBIDDEN}
 
     @property
     def is_namespaced(self) -> bool:
@@ -133,4 +135,14 @@ def choices(kinds: Iterable[Kind[Any]] = registry.KINDS) -> tuple[Choice, ...]:
         Choice((kind, *(each for each in kinds if each.fallback_for == kind.name)))
         for kind in kinds
         if not kind.fallback_for
+    )
+
+
+def followed(kinds: Iterable[Kind[Any]], namespace: str, *, is_all: bool) -> tuple[Choice, ...]:
+    """The choices for which rights are needed: in `namespace` alone, if it is not "", and only
+    with `is_all` those on demand."""
+    return tuple(
+        each
+        for each in choices(kinds)
+        if (is_all or not each.is_on_demand) and (each.is_namespaced or not namespace)
     )

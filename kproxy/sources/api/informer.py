@@ -18,7 +18,7 @@ from kproxy.model import admission
 from kproxy.model.kinds import registry
 from kproxy.sources import intake, source, store
 from kproxy.sources.access import kubeconfig
-from kproxy.sources.api import api_bounds, client, discovery, progress, reflector
+from kproxy.sources.api import api_bounds, client, discovery, probes, progress, reflector
 
 SLEEP_CHECK_SECONDS = 5.0
 """Seconds between two checks whether the machine was asleep."""
@@ -26,23 +26,12 @@ SLEEP_CHECK_SECONDS = 5.0
 SLEPT_SECONDS = 1.0
 """A sleep longer than this may have cost connections their peer."""
 
-PROBE_CHECK_SECONDS = 1.0
-"""How often to look whether a watch is quiet."""
+PROBE_EARLY_SECONDS = 0.01
+"""A watch that is nearly quiet for long enough is probed: a sleep may end early by a rounding."""
 
-PROBE_QUIET_SECONDS = 5.0
-"""After so long without a word the server is asked for a sign of life.
-
-A kernel acknowledges for a process that hangs, so that TCP's keepalive is not enough. client-go
-sends HTTP/2 pings after 30 s; but after a pause of a server kproxy is to agree with it in 5 s, so
-that it has to notice most pauses. It costs a server less than a kubelet's lease does.
-"""
-
-PROBE_SECONDS = 4.0
-"""Within which it must answer."""
-
-PROBE_LATE_SECONDS = 1.0
-"""A server that took so long may have been stopped, and what is between us may have forgotten our
-watches meanwhile: they are exchanged for new ones."""
+MOST_PROBED_QUICKLY = 8
+"""Collections that are probed as often as `probes` says. Of more, each is probed less often, so
+that one proxy asks a server for two or three probes a second at most."""
 
 
 def time_asleep() -> float:
@@ -150,9 +139,9 @@ class InformerSource:
             for scope in self._scopes:
                 for each in sorted(scope.reflectors, key=lambda each: each.choice.waits):
                     group.create_task(self._run(each, scope), name=f"reflector of {each.where}")
+                    group.create_task(self._watch_for_silence(each), name=f"probes of {each.where}")
             group.create_task(self._follow_on_demand(group), name="wait for a demand")
             group.create_task(self._watch_for_sleep(), name="watch for sleep")
-            group.create_task(self._watch_for_silence(), name="watch for silence")
 
     def _look_for_demand(self, _: object) -> None:
         if self.store.wants_pods:
@@ -165,6 +154,7 @@ class InformerSource:
             for each in self._reflect(namespace, is_on_demand=True):
                 self._reflectors.append(each)
                 group.create_task(each.run(), name=f"reflector of {each.where}")
+                group.create_task(self._watch_for_silence(each), name=f"probes of {each.where}")
 
     async def _run(self, followed: reflector.Reflector, scope: "_Scope") -> None:
         if self._is_restricted and followed.choice.waits:
@@ -189,21 +179,15 @@ class InformerSource:
                     each.interrupt(progress.Outcome.INTERRUPTED)
             before = now
 
-    async def _watch_for_silence(self) -> None:
-        """Probe the server while a watch is quiet: nothing changes, or the server is gone."""
+    async def _watch_for_silence(self, followed: reflector.Reflector) -> None:
+        """Probe a watch while it is quiet: nothing changes, or the server or the watch is gone."""
+        interval = probes.QUIET_SECONDS * max(1.0, len(self._reflectors) / MOST_PROBED_QUICKLY)
         while True:
-            await asyncio.sleep(PROBE_CHECK_SECONDS)
-            if not any(each.is_quiet(PROBE_QUIET_SECONDS) for each in self._reflectors):
-                continue
-            began = self._clock()
-            is_alive = await self._api.is_alive(PROBE_SECONDS)
-            is_late = self._clock() - began >= PROBE_LATE_SECONDS
-            for each in self._reflectors:
-                if is_alive and not is_late:
-                    each.hear()
-                elif each.is_quiet(PROBE_QUIET_SECONDS):
-                    outcome = progress.Outcome.INTERRUPTED if is_alive else progress.Outcome.SILENT
-                    each.interrupt(outcome)
+            quiet = followed.quiet_for() or 0.0
+            if quiet >= interval - PROBE_EARLY_SECONDS:
+                await followed.probe()
+            else:
+                await asyncio.sleep(interval - quiet)
 
     def _on_settled(self) -> None:
         for scope in self._scopes:

@@ -76,6 +76,8 @@ class Outcome(StrEnum):
     SILENT = "silent"
     INTERRUPTED = "interrupted"
     """We ended it, because the machine was asleep: the connection may be dead."""
+    DEAF = "deaf"
+    """We ended a watch that did not bring what another one brought."""
     BUG = "bug"
 
     @property
@@ -104,9 +106,16 @@ _WELL = frozenset(
         Outcome.ENDED,
         Outcome.QUIET,
         Outcome.INTERRUPTED,
+        Outcome.DEAF,
         Outcome.STREAM_REFUSED,
     }
 )
+NO_FAILURES = frozenset({Outcome.LISTED, Outcome.ENDED, Outcome.QUIET})
+"""Outcomes that are not counted as failures."""
+
+UNANSWERED = frozenset({Outcome.SILENT, Outcome.UNREACHABLE})
+"""The server may hang: the next request might be waited for in vain."""
+
 _GONE = frozenset({Outcome.EXPIRED, Outcome.TOO_LARGE})
 
 
@@ -165,7 +174,7 @@ def after(position: Position, outcome: Outcome, *, is_short: bool = False) -> Po
             return replace(position, is_listed=False, is_gone=is_stuck, expired=expired)
         case Outcome.EXPIRED | Outcome.TOO_LARGE:
             return replace(position, is_gone=True)
-        case Outcome.LISTED | Outcome.ENDED | Outcome.QUIET | Outcome.INTERRUPTED:
+        case Outcome.LISTED | Outcome.ENDED | Outcome.QUIET | Outcome.INTERRUPTED | Outcome.DEAF:
             return position
         case Outcome.REFUSED | Outcome.THROTTLED:
             return position
@@ -200,7 +209,9 @@ def is_stuck(position: Position, version: str) -> bool:
 def wait_after(position: Position, outcome: Outcome, lasted: float) -> Wait:
     """What to wait for after a request, made from `position`, that lasted so many seconds."""
     match outcome:
-        case Outcome.LISTED | Outcome.STREAM_REFUSED | Outcome.INTERRUPTED | Outcome.QUIET:
+        case Outcome.LISTED | Outcome.STREAM_REFUSED | Outcome.QUIET:
+            return Wait.NOTHING
+        case Outcome.INTERRUPTED | Outcome.DEAF:
             return Wait.NOTHING
         case Outcome.FORBIDDEN:
             return Wait.PERMISSION

@@ -12,6 +12,7 @@ What the parameters mean together is in Kubernetes' API concepts ("The resourceV
 | whole list, after a page that expired | as the first page | | | in one piece |
 | streaming list | V, or none | NotOlderThan | | with V or newer; with none, the newest state |
 | watch | V | | | with what came after V |
+| probe, a watch of `PROBE_SECONDS` | V | | | with what came after V |
 
 A `limit` together with a version other than 0 is never sent: without `resourceVersionMatch` a
 server takes it for *exactly* that version, which a relist must not ask for.
@@ -21,6 +22,9 @@ from kproxy.sources.api import progress
 
 PAGE_SIZE = 500
 """Items a page. Servers that answer from their cache ignore it and send all at once."""
+
+PROBE_SECONDS = 1
+"""How long a probe lasts."""
 
 
 def first_page(position: progress.Position, *, is_whole: bool = False) -> dict[str, str]:
@@ -45,3 +49,8 @@ def watch(position: progress.Position, seconds: int) -> dict[str, str]:
     if position.mode is progress.Mode.STREAM:
         query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
     return query
+
+
+def probe(version: str) -> dict[str, str]:
+    """The query of a probe: whether anything came after `version`."""
+    return {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(PROBE_SECONDS)}

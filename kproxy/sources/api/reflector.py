@@ -5,8 +5,7 @@ ever. What to do next is decided in `progress`, what to ask in `queries`, which 
 `versions`; this module asks, reads, and waits. Nothing that a server says or fails to say ends
 it, or takes away what was known: while the server is away, the last state stands.
 
-The event loop is shared with a data path, so that objects are taken in for a slice (`turns`) at
-most before others get their turn.
+The event loop is shared with a data path: objects are taken in for a slice (`turns`) at most.
 """
 
 import asyncio
@@ -21,20 +20,21 @@ import msgspec
 import structlog
 
 from kproxy import metrics, turns
-from kproxy.model import admission
 from kproxy.model.kinds.kind import Kind
-from kproxy.sources import intake, source
+from kproxy.sources import intake
 from kproxy.sources.api import (
     api_bounds,
     client,
     discovery,
+    probes,
     progress,
     queries,
     replica,
-    rights,
+    troubles,
     versions,
+    waits,
 )
-from kproxy.sources.transfer import backoff, framing, wire
+from kproxy.sources.transfer import framing, wire
 
 _log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ GRACE_SECONDS = 30
 QUIET_SECONDS = 70.0
 """A watch on which nothing came for this many seconds is exchanged for a new one.
 
-Bookmarks come every minute from most servers, and from some only while something changes.
+Most servers send a bookmark every minute. `probes` find a deaf watch sooner, where they work.
 """
 
 SETTLE_SECONDS = metrics.SETTLED_SECONDS + 0.01
@@ -55,28 +55,6 @@ SETTLE_SECONDS = metrics.SETTLED_SECONDS + 0.01
 
 STREAM_SECONDS = 10.0
 """Deadline for a streaming list. A server that ignores the request for one never ends it."""
-
-PROBE_SECONDS = 2.5
-"""Deadline for a probe of a server that did not answer."""
-
-LIFE_SECONDS = 300.0
-"""How long probes may fail until a request is made without one."""
-
-_SEVERITIES = dict.fromkeys(
-    (
-        progress.Outcome.BUG,
-        progress.Outcome.CREDENTIALS,
-        progress.Outcome.FORBIDDEN,
-        progress.Outcome.TLS_FAILED,
-        progress.Outcome.UNAUTHORIZED,
-    ),
-    admission.Severity.ERROR,
-)
-"""Severities of troubles that need an operator; the others may pass by themselves."""
-
-_NO_FAILURES = frozenset({progress.Outcome.LISTED, progress.Outcome.ENDED, progress.Outcome.QUIET})
-
-_UNANSWERED = frozenset({progress.Outcome.SILENT, progress.Outcome.UNREACHABLE})
 
 _EVENT_TYPES = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
 
@@ -88,45 +66,6 @@ class Clockwork:
     clock: Callable[[], float]
     rng: random.Random
     limits: api_bounds.Bounds = field(default_factory=api_bounds.Bounds)
-
-
-class _Waits:
-    """How long one list-and-watch waits, by the reason for the wait."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._failures = backoff.Backoff(rng)
-        self._permission = backoff.Backoff(
-            rng,
-            first=backoff.PERMISSION_FIRST,
-            longest=backoff.PERMISSION_LONGEST,
-            least=0.5,
-        )
-        self._relisted_at: float | None = None
-        self._refused_list = False
-        self.refusals = 0
-        """Requests of one verb in a row that were answered 403."""
-
-    def refused(self, *, is_list: bool) -> None:
-        """A request was answered 403."""
-        self.refusals = 1 if is_list != self._refused_list else self.refusals + 1
-        self._refused_list = is_list
-
-    def admitted(self, *, is_list: bool) -> None:
-        """A request was answered. Its verb is permitted; the other one may still be forbidden."""
-        if is_list == self._refused_list:
-            self.refusals = 0
-            self._permission.reset()
-
-    def seconds(self, wait: progress.Wait, now: float, *, is_patient: bool) -> float:
-        if wait is progress.Wait.RELIST:
-            last, self._relisted_at = self._relisted_at, now
-            if last is None or now - last > progress.HEALTHY_WATCH_SECONDS:
-                return 0.0
-        if wait is progress.Wait.NOTHING:
-            return 0.0
-        if wait is progress.Wait.PERMISSION:
-            return self._permission.delay(now)
-        return self._failures.delay(now, at_most=backoff.LONGEST if is_patient else backoff.SOON)
 
 
 class Reflector:
@@ -160,10 +99,10 @@ class Reflector:
         self._position = progress.Position()
         self._cause = "start"
         self._replica = replica.Replica(taking, counters, clockwork.limits)
-        self._waits = _Waits(clockwork.rng)
+        self._waits = waits.Waits(clockwork.rng)
         self._is_mute = True
-        self._is_settled = False
-        self._is_watching = False
+        self._is_settled = self._is_unanswered = False
+        self._spoke_at: float | None = None
         self._slice = turns.Slice(clockwork.clock)
         self._nudged = asyncio.Event()
         self._interruption = progress.Outcome.INTERRUPTED
@@ -185,22 +124,44 @@ class Reflector:
         """Whether the right to read the collection is missing, as far as is known."""
         return self.counters.contact.trouble == progress.Outcome.FORBIDDEN
 
-    def is_quiet(self, seconds: float) -> bool:
-        """Whether a watch is open on which nothing has been heard for `seconds`."""
-        heard_at = self.counters.contact.heard_at
-        return self._is_watching and heard_at is not None and self._clock() - heard_at >= seconds
+    def quiet_for(self) -> float | None:
+        """Seconds since the open watch brought anything, or another one in its place; None while
+        no watch is open."""
+        return None if self._spoke_at is None else self._clock() - self._spoke_at
 
-    def hear(self) -> None:
-        """The server has answered a probe: quiet watches count as in contact."""
-        if self._is_watching:
-            self._heard()
+    async def probe(self) -> None:
+        """Ask for a short watch beside a quiet one, and act on what it finds."""
+        resource, version, spoke_at = self._resource, self.version, self._spoke_at
+        if resource is None or spoke_at is None:
+            return
+        path = resource.path(self.namespace)
+        query = resource.selected(queries.probe(version))
+        finding = await probes.probe(self._api, path, query, version)
+        if finding is probes.Finding.NEWS:
+            await asyncio.sleep(probes.LATER_SECONDS)
+        if self._spoke_at != spoke_at:
+            return  # the watch has brought something meanwhile, or it is another one
+        match finding:
+            case probes.Finding.NEWS:
+                self.interrupt(progress.Outcome.DEAF)
+            case probes.Finding.EXPIRED:
+                self.interrupt(progress.Outcome.INTERRUPTED)
+            case probes.Finding.SILENCE:
+                # The watch stays: it may go on, and a server under load is not asked for another.
+                self.counters.failures[progress.Outcome.SILENT] += 1
+                self._is_unanswered = True
+                self._fail(client.RequestError(progress.Outcome.SILENT, troubles.SILENCE))
+                await asyncio.sleep(self._rng.uniform(*probes.AGAIN_SECONDS))
+            case probes.Finding.NOTHING:
+                self._spoke_at, self._is_unanswered = self._clock(), False
+                self._heard()
 
     def interrupt(self, outcome: progress.Outcome) -> None:
         """Interrupt the request under way, which may hang on a dead connection, and ask again.
 
-        `outcome` is INTERRUPTED, or SILENT if the server does not answer.
+        `outcome` says why: INTERRUPTED or DEAF.
         """
-        self._interruption = outcome
+        self._interruption, self._spoke_at = outcome, None
         self._nudged.set()
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time())
@@ -218,7 +179,7 @@ class Reflector:
             self._nudged.clear()
             if seconds > 0:
                 await self._pause(seconds)
-            if ending.outcome in _UNANSWERED:
+            if ending.outcome in progress.UNANSWERED:
                 await self._wait_for_life()
 
     async def _attempt(self) -> client.RequestError:
@@ -233,7 +194,7 @@ class Reflector:
         except TimeoutError:
             outcome, text = progress.Outcome.SILENT, "the server did not end the watch in time"
             if self._nudged.is_set():
-                outcome, text = self._interruption, "the server does not answer any more"
+                outcome, text = self._interruption, troubles.DEAFNESS
         except Exception:
             # The last known state stays in force, and the other list-and-watches go on.
             _log.exception("internal error: a list-and-watch failed", resource=self.where)
@@ -245,9 +206,9 @@ class Reflector:
         now, outcome, contact = self._clock(), ending.outcome, self.counters.contact
         lasted = contact.lasted(now)
         is_short = self._is_mute and lasted < progress.LEAST_WATCH_SECONDS
-        if outcome not in _NO_FAILURES:
+        if outcome not in progress.NO_FAILURES:
             self.counters.failures[outcome.reason] += 1
-        is_absent = self._may_lack(outcome)
+        is_absent = self.choice.may_lack(outcome)
         if is_absent:
             _log.debug(f"{self.where}: {ending.text}; it is not needed, and asked for again later")
         elif progress.is_trouble(self._position, outcome, is_short=is_short):
@@ -255,7 +216,7 @@ class Reflector:
                 contact.lost(now)
             else:
                 self._fail(ending)
-        elif outcome is progress.Outcome.BROKEN_OFF:
+        elif outcome in {progress.Outcome.BROKEN_OFF, progress.Outcome.DEAF}:
             _log.info(f"{self.where}: {ending.text}; the watch goes on from {self.version}")
         wait = progress.wait_after(self._position, outcome, lasted)
         before = self._position
@@ -271,13 +232,6 @@ class Reflector:
             outcome, failing_for, is_heard=contact.is_heard
         )
         return ending.retry_after + self._waits.seconds(wait, now, is_patient=is_patient)
-
-    def _may_lack(self, outcome: progress.Outcome) -> bool:
-        """Whether nothing is missed: what nobody has demanded may be forbidden, too."""
-        if outcome is progress.Outcome.FORBIDDEN and self.choice.is_on_demand:
-            return False
-        is_lacking = outcome in (progress.Outcome.NOT_FOUND, progress.Outcome.FORBIDDEN)
-        return is_lacking and not self.choice.is_needed
 
     def _may_pass(self, outcome: progress.Outcome) -> bool:
         """Whether a trouble may be over with the next request, and is reported only if it is not.
@@ -298,15 +252,15 @@ class Reflector:
             pass
 
     async def _wait_for_life(self) -> None:
-        """Wait until the server answers a probe.
+        """Wait for a sign of life.
 
         A request to a server that hangs may hang for half a minute, while the server is back long
-        before. A probe is given up within seconds.
+        before. Asking for its version is given up within seconds.
         """
-        deadline = self._clock() + LIFE_SECONDS
-        while self._clock() < deadline and not await self._api.is_alive(PROBE_SECONDS):
+        deadline = self._clock() + probes.LIFE_SECONDS
+        while self._clock() < deadline and not await self._api.is_alive(probes.LIFE_CHECK_SECONDS):
             self._nudged.clear()
-            await self._pause(self._rng.uniform(1.0, 2.0))
+            await self._pause(self._rng.uniform(*probes.AGAIN_SECONDS))
 
     async def _ask(self) -> progress.Outcome:
         """Make the next request and read its answer."""
@@ -386,6 +340,7 @@ class Reflector:
         async with self._get(resource, mode, query) as answer:
             self.counters.watches += 1
             answered_at = self._clock()
+            self._spoke_at = None if self._replica.is_listing else answered_at
             while chunk := await self._read(answer, answered_at, framer, pace):
                 for line in framer.feed(chunk):
                     pace.restart()
@@ -395,6 +350,7 @@ class Reflector:
                     pace.count(len(chunk))
                 else:
                     pace.restart()
+                self._spoke_at = None if self._replica.is_listing else self._clock()
                 self._intake.announce()
         if framer.is_mid_line:
             raise client.RequestError(progress.Outcome.BROKEN_OFF, "a watch ended mid-line")
@@ -433,7 +389,7 @@ class Reflector:
             if is_settled or passing.outcome is not progress.Outcome.QUIET:
                 raise passing
             # No bookmark may be assumed: a watch that is answered and stays open is contact.
-            self._is_settled = self._is_watching = True
+            self._is_settled = True
             self._heard()
 
     async def _on_event(self, resource: discovery.Resource, event: wire.Event) -> None:
@@ -457,7 +413,6 @@ class Reflector:
         self._is_mute = False
         if self._replica.is_listing:
             return
-        self._is_watching = True
         self._heard()
         newest = versions.newest(self.version, version) if version else self.version
         self._position = progress.heard(self._position, newest)
@@ -497,42 +452,39 @@ class Reflector:
     async def _get(
         self, resource: discovery.Resource, mode: progress.Mode, query: Mapping[str, str]
     ) -> AsyncIterator[client.Response]:
-        if resource.label_selector:
-            query = {**query, "labelSelector": resource.label_selector}
-        if resource.field_selector:
-            query = {**query, "fieldSelector": resource.field_selector}
-        async with self._api.get(mode, resource.path(self.namespace), query) as answer:
+        path, query = resource.path(self.namespace), resource.selected(query)
+        async with self._api.get(mode, path, query) as answer:
             self._waits.admitted(is_list=mode is progress.Mode.LIST)
+            self._is_unanswered = False
             if self.counters.contact.answered(self._clock()):
                 self._intake.settle(self)
             try:
                 yield answer
             finally:
-                self._is_watching = False
+                self._spoke_at = None
 
     def _heard(self) -> None:
-        """The server has sent something valid: contact is restored."""
-        if self.counters.contact.heard(self._clock()):
+        """The server has sent something valid: contact is restored, unless probes fail."""
+        if self._is_unanswered:
+            self.counters.contact.heard_at = self._clock()
+        elif self.counters.contact.heard(self._clock()):
             self._intake.settle(self)
 
     def _fail(self, ending: client.RequestError) -> None:
         """Contact is lost. A trouble is reported once, however often it repeats itself."""
         if not self.counters.contact.failed(self._clock(), ending.outcome.reason):
             return
-        mode = progress.Mode.LIST if self._position.mode is progress.Mode.LIST else "watch"
-        text = f"cannot {mode}: {ending.text}"
-        if ending.outcome is progress.Outcome.FORBIDDEN and self._resource is not None:
-            is_all = self._intake.store.wants_pods
-            followed = [
-                each
-                for each in discovery.choices(self._intake.kinds)
-                if (is_all or not each.is_on_demand) and (each.is_namespaced or not self.namespace)
-            ]
-            remedy = rights.remedy(mode, self._resource, self.namespace, ending.text, followed)
-            text += f"; {remedy}"
-        outcome = "what was last known is served" if self.has_listed else "nothing is known yet"
-        severity = _SEVERITIES.get(ending.outcome, admission.Severity.WARNING)
-        self._intake.tell(self, source.Problem(severity, self.where, "", text, outcome))
+        kinds, is_all = self._intake.kinds, self._intake.store.wants_pods
+        said = troubles.problem(
+            self.where,
+            ending,
+            self._position.mode,
+            self._resource,
+            self.namespace,
+            discovery.followed(kinds, self.namespace, is_all=is_all),
+            has_listed=self.has_listed,
+        )
+        self._intake.tell(self, said)
         if self.is_forbidden:
             self._on_settled()
 

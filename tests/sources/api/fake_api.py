@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 
 from aiohttp import web
 
+from kproxy.sources.api import queries
+
 SERVICES = "/api/v1/services"
 ENDPOINTS = "/api/v1/endpoints"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
@@ -61,7 +63,10 @@ class FakeApi:
     _stirred: asyncio.Event = field(default_factory=asyncio.Event)
 
     def script(self, path: str, mode: str, *behaviours: Behaviour) -> None:
-        """Answer the next requests for `path` in `mode` ("list", "stream", "watch", "get") so."""
+        """Answer the next requests for `path` in `mode` so.
+
+        Modes are "list", "stream", "watch", "probe", "get".
+        """
         self._scripts[path, mode].extend(behaviours)
 
     def put(self, path: str, name: str, body: Object, *, silently: bool = False) -> int:
@@ -298,4 +303,7 @@ def _mode(request: web.BaseRequest) -> str:
         return "get"
     if request.query.get("sendInitialEvents"):
         return "stream"
-    return "watch" if request.query.get("watch") else "list"
+    if request.query.get("watch"):
+        is_probe = request.query.get("timeoutSeconds") == str(queries.PROBE_SECONDS)
+        return "probe" if is_probe else "watch"
+    return "list"
