@@ -20,7 +20,13 @@ import yaml
 from hypothesis import strategies as st
 
 from kproxy.model import admission, forwarding, names
-from kproxy.model.kinds import endpoint_slice_kind, endpoints_kind, service_kind, services
+from kproxy.model.kinds import (
+    endpoint_slice_kind,
+    endpoints_kind,
+    pod_kind,
+    service_kind,
+    services,
+)
 from kproxy.portal import budget
 from kproxy.reconcile import proxier
 from kproxy.sources import store
@@ -34,6 +40,8 @@ NODE = "n1"
 LISTENERS = 3
 """Fewer than three Services with their external IPs can want."""
 SLICES = ["s1", "s2", "s3"]
+PODS = ["p1", "p2"]
+OTHER_FAMILY = {"10.1.0.1": "fd00:1::1", "10.1.0.2": "fd00:1::2"}
 
 
 def service_document(name: str, spec: Document, metadata: Document) -> Document:
@@ -46,8 +54,11 @@ def service_document(name: str, spec: Document, metadata: Document) -> Document:
 
 
 def spec_with(optional: Document) -> Document:
-    """A spec of what was drawn, without what was not."""
-    return {field: value for field, value in optional.items() if value is not None}
+    """A spec of what was drawn, without what was not. A second address needs a first one."""
+    spec = {field: value for field, value in optional.items() if value is not None}
+    if "clusterIPs" in spec:
+        spec["clusterIPs"] = [spec["clusterIP"], *spec["clusterIPs"]]
+    return spec
 
 
 PORTS = [
@@ -70,6 +81,7 @@ specs = st.builds(
             "externalIPs": st.sampled_from([None, None, ["12.0.9.2"], ["12.0.9.1", "12.0.9.2"]]),
             "internalTrafficPolicy": st.sampled_from([None, None, "Local"]),
             "sessionAffinity": st.sampled_from([None, "ClientIP"]),
+            "clusterIPs": st.sampled_from([None, None, ["fd00::9"]]),
         }
     ),
 )
@@ -80,6 +92,14 @@ metadata = st.sampled_from(
         {},
         {"labels": {"service.kubernetes.io/service-proxy-name": "other"}},
         {"annotations": {"kproxy.io/strategy": "random"}},
+        {"annotations": {"kproxy.io/weights": "10.1.0.1=9,10.1.0.2=0,fd00:1::1=0"}},
+        {"annotations": {"kproxy.io/weights": "v1=3,v2=0"}},
+        {
+            "annotations": {
+                "kproxy.io/strategy": "least-connections",
+                "kproxy.io/weights": "v1=0,10.1.0.3=0",
+            }
+        },
     ]
 )
 
@@ -95,23 +115,33 @@ backend_addresses = st.sampled_from(["10.1.0.1", "10.1.0.2", "10.1.0.3", "10.0.9
 
 
 def slice_document(
-    name: str, of: str, port_names: list[str], number: int, listed: list[Document]
+    name: str, of: str, port_names: list[str], number: int, listed: list[Document], family: str
 ) -> Document:
+    if family == "IPv6":
+        listed = [
+            {**each, "addresses": [other]}
+            for each in listed
+            if (other := OTHER_FAMILY.get(each["addresses"][0]))
+        ]
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {"name": name, "labels": {"kubernetes.io/service-name": of}},
-        "addressType": "IPv4",
-        "ports": [{"name": port, "port": number} for port in port_names],
+        "addressType": family,
+        "ports": [
+            {"name": port, "port": number, "protocol": "UDP" if port == "dns" else "TCP"}
+            for port in port_names
+        ],
         "endpoints": listed,
     }
 
 
 slice_endpoints = st.builds(
-    lambda address, conditions, node: {
+    lambda address, conditions, node, pod: {
         "addresses": [address],
         "conditions": conditions,
         **({"nodeName": node} if node else {}),
+        **({"targetRef": {"kind": "Pod", "name": pod}} if pod else {}),
     },
     backend_addresses,
     st.sampled_from(
@@ -123,6 +153,7 @@ slice_endpoints = st.builds(
         ]
     ),
     st.sampled_from([None, NODE, "n2"]),
+    st.sampled_from([None, *PODS]),
 )
 
 
@@ -131,9 +162,10 @@ def slices_named(name: str, owners: Sequence[str]) -> st.SearchStrategy[Document
         slice_document,
         st.just(name),
         st.sampled_from(owners),
-        st.sampled_from([["http"], ["http", "admin"], ["http", "admin"], ["admin"]]),
+        st.sampled_from([["http"], ["http", "admin"], ["http", "dns"], ["admin"]]),
         st.sampled_from([80, 8080]),
         st.lists(slice_endpoints, max_size=3),
+        st.sampled_from(["IPv4", "IPv4", "IPv6"]),
     )
 
 
@@ -159,8 +191,17 @@ endpoints_documents = st.builds(
     st.sampled_from(["http", "admin"]),
     st.lists(backend_addresses, max_size=2, unique=True),
 )
+pod_documents = st.builds(
+    lambda name, labels: {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels},
+    },
+    st.sampled_from(PODS),
+    st.sampled_from([{"version": "v1"}, {"version": "v2"}, {}]),
+)
 good_documents = st.one_of(
-    service_documents, service_documents, slice_documents, endpoints_documents
+    service_documents, service_documents, slice_documents, endpoints_documents, pod_documents
 )
 
 
@@ -170,6 +211,7 @@ def spoilt(document: Document) -> Document:
         "Service": {"spec": {"clusterIP": "10.0.9.999", "ports": [{"port": 0}]}},
         "EndpointSlice": {"ports": [{"name": "http", "port": 70000}]},
         "Endpoints": {"subsets": "none"},
+        "Pod": {"metadata": {"name": document["metadata"]["name"], "labels": "none"}},
     }
     return {**document, **wrong[document["kind"]]}
 
@@ -279,6 +321,7 @@ edits: st.SearchStrategy[Step] = st.one_of(
         st.sampled_from(NAMES),
     ),
     st.builds(Delete, st.just(endpoint_slice_kind.KIND.name), st.sampled_from(SLICES)),
+    st.builds(Delete, st.just(pod_kind.KIND.name), st.sampled_from(PODS)),
     st.builds(Sync),
     st.builds(Sync),
 )
