@@ -131,6 +131,11 @@ class Simulation:
             assert self._proxy.stop() == 0, self._proxy.log()
             assert "Traceback" not in self._proxy.log()
 
+    def log(self) -> str:
+        """What the proxy has logged."""
+        assert self._proxy is not None
+        return self._proxy.log()
+
     def stop_api(self) -> None:
         """Cut clients of the API server off; controllers and pods go on."""
         self._do(self._cluster.server.stop())
