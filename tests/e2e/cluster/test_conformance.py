@@ -18,8 +18,7 @@ work after restarting kube-proxy                test_a_restart_of_the_proxy
 work after restarting apiserver                 test_a_restart_of_the_api_server
 functioning NodePort service                    test_a_node_port
 change the type and ports of a service          test_changes_of_type_and_ports
-same port number, different protocols           test_a_udp_port_of_the_same_number; UDP itself
-                                                is not served
+same port number, different protocols           test_a_udp_port_of_the_same_number
 ExternalName to ClusterIP and NodePort, back    test_from_and_to_an_external_name; names belong
                                                 to a DNS server
 release NodePorts on delete                     test_a_deleted_services_node_port_is_free
@@ -41,7 +40,7 @@ granular checks, http                           test_a_node_port
 endpoint-Services with the same selector        test_two_services_of_the_same_pods
 update endpoints, http                          test_backends_come_and_go
 update nodePort, http                           test_changes_of_type_and_ports
-client IP affinity, http                        test_affinity
+client IP affinity, http and udp                test_affinity, test_client_ip_affinity_of_udp
 large requests, http                            test_a_large_request
 endpoints using hostNetwork                     test_an_endpoint_on_the_node
 kube-proxy urls                                 test_the_proxys_own_urls
@@ -49,7 +48,8 @@ recreate iptables rules                         not applicable: there are none
 others
 ----------------------------------------------- -----------------------------------------------
 dual_stack.go                                   not applicable: the loopback portal is IPv4
-conntrack.go, kube_proxy.go                     not applicable: UDP; netfilter
+conntrack.go                                    test_a_udp_client_follows_the_pods
+kube_proxy.go                                   not applicable: netfilter
 dns.go                                          not applicable: DNS
 API and controllers alone                       tests/simulator
 =============================================== ===============================================
@@ -65,7 +65,7 @@ import itertools
 import json
 import ssl
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -111,12 +111,12 @@ def template(app: str, *ports: Object, **annotations: str) -> Object:
     }
 
 
-def deploy(api: Api, app: str, replicas: int = REPLICAS) -> set[str]:
+def deploy(api: Api, app: str, replicas: int = REPLICAS, ports: Sequence[Object] = ()) -> set[str]:
     """A Deployment, as soon as all its pods are ready; their names."""
     spec = {
         "replicas": replicas,
         "selector": {"matchLabels": {"app": app}},
-        "template": template(app),
+        "template": template(app, *ports),
     }
     api.create("Deployment", app, {"spec": spec})
     return set(ready(api, app, replicas))
@@ -295,7 +295,8 @@ def load_balancer_ip(api: Api, name: str) -> str:
 
 
 def test_a_udp_port_of_the_same_number(api: Api) -> None:
-    pods = deploy(api, "web")
+    listening = [{"containerPort": PORT, "protocol": each} for each in ("TCP", "UDP")]
+    pods = deploy(api, "web", ports=listening)
     tcp, udp = ({"name": each, "port": PORT, "protocol": each.upper()} for each in ("tcp", "udp"))
     service = serve(api, "web", type="NodePort", ports=[tcp])
     simulation.wait_up(cluster_ip(service), pods)
@@ -304,9 +305,43 @@ def test_a_udp_port_of_the_same_number(api: Api) -> None:
     assert len(set(numbers)) == 2
     assert numbers[0] == service["spec"]["ports"][0]["nodePort"]
     simulation.wait_up(node_port(service), pods)
+    simulation.wait_up(cluster_ip(service), pods, ask=simulation.who_by_datagram)
+    simulation.wait_up((HOST, numbers[1]), pods, ask=simulation.who_by_datagram)
     api.patch("Service", "web", {"spec": {"ports": [udp]}})
     simulation.wait_down(cluster_ip(service))
     simulation.wait_down(node_port(service))
+    simulation.wait_up(cluster_ip(service), pods, ask=simulation.who_by_datagram)
+
+
+def test_client_ip_affinity_of_udp(api: Api) -> None:
+    listening = [{"containerPort": PORT, "protocol": "UDP"}]
+    deploy(api, "dns", ports=listening)
+    port = {"port": PORT, "protocol": "UDP"}
+    service = serve(api, "dns", ports=[port], sessionAffinity="ClientIP")
+    daemon.wait_until(lambda: answers_datagrams(service), "datagrams are answered")
+    names = {simulation.who_by_datagram(cluster_ip(service)) for _ in range(10)}
+    assert len(names) == 1
+
+
+def test_a_udp_client_follows_the_pods(api: Api) -> None:
+    """conntrack.go: a client that keeps its port reaches the pod that has replaced another."""
+    listening = [{"containerPort": PORT, "protocol": "UDP"}]
+    (first,) = deploy(api, "dns", 1, ports=listening)
+    service = serve(api, "dns", ports=[{"port": PORT, "protocol": "UDP"}])
+    daemon.wait_until(lambda: answers_datagrams(service), "datagrams are answered")
+    with sockets.datagrams(cluster_ip(service)) as client:
+        assert simulation.who_answers(client) == first
+        api.delete("Pod", first)
+        daemon.wait_until(
+            lambda: simulation.who_answers(client) not in {"", first}, "another pod answers"
+        )
+
+
+def answers_datagrams(service: Object) -> bool:
+    """Whether a pod answers at the ClusterIP."""
+    with contextlib.suppress(OSError):
+        return bool(simulation.who_by_datagram(cluster_ip(service)))
+    return False
 
 
 @pytest.mark.parametrize("kind", ["ClusterIP", "NodePort"])

@@ -13,7 +13,7 @@ import json
 import random
 import socket
 import threading
-from collections.abc import Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -226,14 +226,33 @@ def who(address: Address, source: str = HOST) -> str:
     return first.removeprefix("pod: ")
 
 
-def wait_up(address: Address, names: Collection[str], source: str = HOST) -> None:
+def who_by_datagram(address: Address, source: str = HOST) -> str:
+    """The name of the pod that answers a datagram from a new port. Raises OSError."""
+    with sockets.datagrams(address, source) as client:
+        return who_answers(client)
+
+
+def who_answers(client: socket.socket) -> str:
+    """The name of the pod that answers a datagram of this client; "" if none does."""
+    with contextlib.suppress(OSError):
+        client.send(b"who")
+        return client.recv(4096).decode().strip()
+    return ""
+
+
+def wait_up(
+    address: Address,
+    names: Collection[str],
+    source: str = HOST,
+    ask: Callable[[Address, str], str] = who,
+) -> None:
     """Return when every one of `names` has answered, in 50 requests for each of them."""
 
     def is_up() -> bool:
         seen: set[str] = set()
         for _ in range(50 * len(names)):
             with contextlib.suppress(*_FAILURES):
-                seen.add(who(address, source))
+                seen.add(ask(address, source))
             if seen >= set(names):
                 return True
         return False

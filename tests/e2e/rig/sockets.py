@@ -56,6 +56,16 @@ def connect(address: daemon.Address) -> socket.socket:
 
 
 @contextlib.contextmanager
+def datagrams(address: daemon.Address, source: str = "127.0.0.1") -> Iterator[socket.socket]:
+    """A UDP socket of a client, with a port of its own."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(SECONDS)
+        client.bind((source, 0))
+        client.connect(address)
+        yield client
+
+
+@contextlib.contextmanager
 def backend(address: str) -> Iterator[socket.socket]:
     """A listener on a free port of `address`, whose accept the test calls itself."""
     with contextlib.closing(socket.create_server((address, 0), backlog=512)) as listener:
