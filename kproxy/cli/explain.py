@@ -319,14 +319,19 @@ class _Objects:
             return control_client.fetch_evidence(self._control, question)
         from kproxy import parts  # noqa: PLC0415  # half a second, and the proxy needs none of it
         from kproxy.explain import gather  # noqa: PLC0415
+        from kproxy.model.kinds import node_kind  # noqa: PLC0415
 
         chosen, held = self._read(question.service.namespace)
         through = parts.make_portal(chosen)
+        options = parts.options(chosen, through)
+        own_node = held.get(node_kind.KIND, node_kind.key(chosen.node))
+        if own_node is not None and not options.zone:
+            options = dataclasses.replace(options, zone=own_node.zone)
         try:
             return gather.from_objects(
                 question,
                 held,
-                parts.options(chosen, through),
+                options,
                 chosen.namespaces,
                 "the objects alone",
             )

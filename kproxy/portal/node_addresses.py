@@ -32,6 +32,8 @@ _KUBE_PROXYS_INTERFACE = "kube-ipvs0"
 
 _PAUSE = 0.1
 """Seconds between a notification and the reading, in which more may come."""
+_REST = 1.0
+"""Seconds from a change to the next reading: a change has every Service looked at."""
 
 # include/uapi/linux/netlink.h, rtnetlink.h, if_addr.h
 _HEADER = struct.Struct("=IHHII")
@@ -87,6 +89,7 @@ class NodeAddresses:
     _unmatched: tuple[str, ...] = field(default=(), init=False)
     _kernel: socket.socket | None = field(default=None, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    _rests_until: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         """Read what there is."""
@@ -148,7 +151,8 @@ class NodeAddresses:
                 if error.errno != errno.ENOBUFS:  # some were lost
                     raise
         if self._timer is None:
-            self._timer = loop.call_later(_PAUSE, self._look, loop, on_change)
+            at = max(loop.time() + _PAUSE, self._rests_until)
+            self._timer = loop.call_at(at, self._look, loop, on_change)
 
     def _look(self, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]) -> None:
         self._timer = None
@@ -158,9 +162,10 @@ class NodeAddresses:
             _log.warning(
                 "cannot read the addresses of this node, retrying", reason=errors.reason(error)
             )
-            self._timer = loop.call_later(10 * _PAUSE, self._look, loop, on_change)
+            self._timer = loop.call_later(_REST, self._look, loop, on_change)
             return
         if has_changed:
+            self._rests_until = loop.time() + _REST
             on_change()
 
     def _selected(self, reading: Reading) -> Iterator[str]:

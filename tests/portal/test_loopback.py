@@ -1,6 +1,6 @@
 """The loopback portal: where in 127/8 each virtual address is bound.
 
-Behaviour: row 14 of docs/behaviour.md.
+Behaviour: row 14 of docs/behaviour.md. Cases: S05, S06 of docs/faults.md.
 """
 
 import ipaddress
