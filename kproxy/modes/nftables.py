@@ -377,6 +377,6 @@ def _port_path(port: Port) -> str:
 
 def _hashed(path: str) -> str:
     """A path with a hash of itself in front, which keeps it unique when it is cut."""
-    letters = base64.b32encode(hashlib.sha256(path.encode()).digest()).decode()[:8]
+    letters = base64.b32encode(hashlib.sha256(path.encode()).digest()[:5]).decode()
     name = f"{letters}-{path}"
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."

@@ -10,7 +10,8 @@ import hashlib
 
 from kproxy.modes.world import Backend, Port
 
-_LETTERS = 16
+_BYTES = 10
+"""Of the hash: sixteen letters of five bits each."""
 
 
 def of_port(prefix: str, port: Port) -> str:
@@ -25,4 +26,4 @@ def of_endpoint(port: Port, backend: Backend) -> str:
 
 def _hashed(prefix: str, text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
-    return prefix + base64.b32encode(digest).decode()[:_LETTERS]
+    return prefix + base64.b32encode(digest[:_BYTES]).decode()

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import msgspec
+
 from kproxy.modes.mode import Line
 
 _RESOLUTION = 1 << 31
 """xt_statistic keeps a probability as a multiple of 2^-31."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True, gc=False):
     """The packet's source is, or is not, in a network."""
 
     network: str
@@ -25,8 +26,7 @@ class Source:
         return f"{'! ' if self.negated else ''}-s {self.network}"
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(msgspec.Struct, frozen=True, gc=False):
     """The packet's destination is, or is not, in a network."""
 
     network: str
@@ -36,8 +36,7 @@ class Destination:
         return f"{'! ' if self.negated else ''}-d {self.network}"
 
 
-@dataclass(frozen=True, slots=True)
-class Protocol:
+class Protocol(msgspec.Struct, frozen=True, gc=False):
     """The packet is of this protocol."""
 
     name: str
@@ -46,8 +45,7 @@ class Protocol:
         return f"-p {self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Comment:
+class Comment(msgspec.Struct, frozen=True, gc=False):
     """Always true: kube-proxy's own comment, which is a part of the rule."""
 
     text: str
@@ -56,8 +54,7 @@ class Comment:
         return f'-m comment --comment "{self.text}"'
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(msgspec.Struct, frozen=True, gc=False):
     """The packet is of a protocol with ports, and for `number` if that is not 0."""
 
     protocol: str
@@ -67,8 +64,7 @@ class Port:
         return f"-m {self.protocol}" + (f" --dport {self.number}" if self.number else "")
 
 
-@dataclass(frozen=True, slots=True)
-class AddressType:
+class AddressType(msgspec.Struct, frozen=True, gc=False):
     """The source ("src") or destination ("dst") is, or is not, an address of this host."""
 
     side: str
@@ -78,16 +74,14 @@ class AddressType:
         return f"-m addrtype {'! ' if self.negated else ''}--{self.side}-type LOCAL"
 
 
-@dataclass(frozen=True, slots=True)
-class NotBridged:
+class NotBridged(msgspec.Struct, frozen=True, gc=False):
     """The packet did not come in over a bridge port, as from a container."""
 
     def __str__(self) -> str:
         return "-m physdev ! --physdev-is-in"
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """The packet has, or has not, the mark for masquerading."""
 
     negated: bool = False
@@ -96,8 +90,7 @@ class Mark:
         return f"-m mark {'! ' if self.negated else ''}--mark 0x4000/0x4000"
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True, gc=False):
     """The connection's state is, or is not, one of these."""
 
     states: str
@@ -109,8 +102,7 @@ class State:
         return f"-m {module} {'! ' if self.negated else ''}{option} {self.states}"
 
 
-@dataclass(frozen=True, slots=True)
-class SeenLately:
+class SeenLately(msgspec.Struct, frozen=True, gc=False):
     """The client is in the list `name`, and was put there within so many seconds."""
 
     name: str
@@ -124,8 +116,7 @@ class SeenLately:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Remember:
+class Remember(msgspec.Struct, frozen=True, gc=False):
     """Always true: puts the client into the list `name`, with the time."""
 
     name: str
@@ -135,8 +126,7 @@ class Remember:
         return f"-m recent --set --name {self.name} --mask {self.mask} --rsource"
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
+class OneOf(msgspec.Struct, frozen=True, gc=False):
     """True for one packet in `count`, by chance."""
 
     count: int
@@ -166,8 +156,7 @@ Test: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Jump:
+class Jump(msgspec.Struct, frozen=True, gc=False):
     """Go on in another chain, or end: ACCEPT, DROP, RETURN and their like are chains too."""
 
     target: str
@@ -176,8 +165,7 @@ class Jump:
         return f"-j {self.target}"
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(msgspec.Struct, frozen=True, gc=False):
     """Refuse, with an ICMP error."""
 
     answer: str
@@ -186,8 +174,7 @@ class Reject:
         return f"-j REJECT --reject-with {self.answer}"
 
 
-@dataclass(frozen=True, slots=True)
-class Translate:
+class Translate(msgspec.Struct, frozen=True, gc=False):
     """Send the connection to another destination (DNAT)."""
 
     to: str
@@ -196,8 +183,7 @@ class Translate:
         return f"-j DNAT --to-destination {self.to}"
 
 
-@dataclass(frozen=True, slots=True)
-class Redirect:
+class Redirect(msgspec.Struct, frozen=True, gc=False):
     """Send the connection to a port of this host."""
 
     port: int
@@ -206,8 +192,7 @@ class Redirect:
         return f"-j REDIRECT --to-ports {self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class SetMark:
+class SetMark(msgspec.Struct, frozen=True, gc=False):
     """Set the mark for masquerading, or take it away."""
 
     is_set: bool
@@ -216,16 +201,14 @@ class SetMark:
         return f"-j MARK --set-xmark 0x4000/{'0x4000' if self.is_set else '0x0'}"
 
 
-@dataclass(frozen=True, slots=True)
-class Masquerade:
+class Masquerade(msgspec.Struct, frozen=True, gc=False):
     """Let the connection come from this host's own address."""
 
     def __str__(self) -> str:
         return "-j MASQUERADE --random-fully"
 
 
-@dataclass(frozen=True, slots=True)
-class Nothing:
+class Nothing(msgspec.Struct, frozen=True, gc=False):
     """No effect: the rule is there for its comment and its counter."""
 
     def __str__(self) -> str:
@@ -235,8 +218,7 @@ class Nothing:
 Target: TypeAlias = Jump | Reject | Translate | Redirect | SetMark | Masquerade | Nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True, gc=False):
     """One rule of `chain`. `tests` are in the order in which they are written."""
 
     chain: str
