@@ -11,10 +11,11 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from kproxy import errors
 from kproxy.model import forwarding
+from kproxy.simulator import ranges
 
 PORTS = (8080, 8000, 8888, 18080, 28080, 38080)
 """Ports for pods and Services, each on an address of its own: the first free one is used."""
@@ -23,43 +24,17 @@ CONTROL = "kproxy.sock"
 """The proxy's control socket, in the folder of its files."""
 
 _START_SECONDS = 20.0
-_SECOND_OCTETS = range(128, 224)
 _PROBED = "127.224.0.1"
 """An address that no demonstration uses."""
 _LONGEST_SOCKET_PATH = 108
 
 
-class Ranges(NamedTuple):
-    """Where Services, pods and load balancers of one demonstration have their addresses."""
-
-    services: str
-    pods: str
-    load_balancers: str
-    port: int
-
-
 @contextlib.contextmanager
-def claimed_ranges() -> Iterator[Ranges]:
-    """A part of 127/8 that no other demonstration on this machine uses at the moment.
-
-    Claimed by listening on its last address. Raises KproxyError when there is none.
-    """
-    port = free_port()
-    for octet in random.sample(_SECOND_OCTETS, len(_SECOND_OCTETS)):
-        with contextlib.ExitStack() as stack:
-            claim = stack.enter_context(socket.socket())
-            try:
-                claim.bind((f"127.{octet}.255.254", port))
-                claim.listen(1)
-            except OSError:
-                continue
-            first = f"127.{octet}"
-            yield Ranges(f"{first}.0.0/18", f"{first}.64.0/18", f"{first}.128.0/24", port)
-            return
-    raise errors.KproxyError(
-        f"{len(_SECOND_OCTETS)} demonstrations run on this machine, and there is no room for more; "
-        "stop one of them and try again"
-    )
+def claimed_ranges() -> Iterator[ranges.Ranges]:
+    """A part of 127/8 that no other demonstration uses at the moment. Raises KproxyError."""
+    candidates = random.sample(ranges.DEMONSTRATIONS, len(ranges.DEMONSTRATIONS))
+    with ranges.claimed(candidates) as claimed:
+        yield claimed
 
 
 def free_port() -> int:

@@ -37,6 +37,7 @@ async def show(shown: screen.Screen, *, stays: bool) -> None:
     when no port is free, and after a SIGTERM or SIGHUP.
     """
     async with _ended_by_signals(), AsyncExitStack() as stack:
+        port = stage.free_port()
         claimed = stack.enter_context(stage.claimed_ranges())
         options = cluster.Options(
             service_cidr=claimed.services,
@@ -44,7 +45,7 @@ async def show(shown: screen.Screen, *, stays: bool) -> None:
             load_balancer_cidr=claimed.load_balancers,
         )
         simulated = await stack.enter_async_context(cluster.Cluster(options))
-        simulated.apply(_manifests(claimed.port))
+        simulated.apply(_manifests(port))
         tour = _Tour(shown, simulated)
         await tour.wait_for_pods(3)
         folder = stage.folder(stack)

@@ -19,6 +19,7 @@ _FIRST_PICKED = range(30128, 31408)
 _PICKED_BY_OTHERS = 160
 _OTHER_BLOCKS = 8
 _SECOND_OCTETS = range(225, 244)
+_OF_DEMONSTRATIONS = range(128, 224)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +38,22 @@ FIRST = Ranges("127.96.0.0/16", "127.244.0.0/16", "127.112.0.0/24", _FIRST_PICKE
 """The ranges of the first simulated cluster on a machine."""
 
 
+def _below(octet: int, picked: range) -> Ranges:
+    start = f"127.{octet}"
+    return Ranges(f"{start}.0.0/18", f"{start}.64.0/18", f"{start}.128.0/24", picked)
+
+
 def _others() -> Iterator[Ranges]:
     for number, octet in enumerate(_SECOND_OCTETS):
-        start = f"127.{octet}"
         block = _FIRST_PICKED.stop + number % _OTHER_BLOCKS * _PICKED_BY_OTHERS
-        picked = range(block, block + _PICKED_BY_OTHERS)
-        yield Ranges(f"{start}.0.0/18", f"{start}.64.0/18", f"{start}.128.0/24", picked)
+        yield _below(octet, range(block, block + _PICKED_BY_OTHERS))
 
 
 ALL = (FIRST, *_others())
 """Ranges for as many clusters as can run at once."""
+
+DEMONSTRATIONS = tuple(_below(octet, _FIRST_PICKED) for octet in _OF_DEMONSTRATIONS)
+"""Ranges for demonstrations, which have no node ports."""
 
 
 @contextlib.contextmanager

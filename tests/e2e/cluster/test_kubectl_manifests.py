@@ -7,6 +7,7 @@ They are applied as they are, but for their addresses, which are moved to ones o
 import contextlib
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,7 @@ def cluster(
     folder = tmp_path_factory.mktemp("manifests")
     with stage.claimed_ranges() as ranges:
         octet = ranges.services.split(".")[1]
-        classic = ranges._replace(services=f"10.{octet}.0.0/16")
+        classic = replace(ranges, services=f"10.{octet}.0.0/16")
         with simulation.simulation(folder, classic, NODE) as beside:
             yield Kubectl(request.param, folder), beside, octet
 

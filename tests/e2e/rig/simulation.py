@@ -23,6 +23,7 @@ from kubernetes import dynamic
 from kproxy.demo import stage
 from kproxy.ops.views import control_client
 from kproxy.simulator import cluster
+from kproxy.simulator import ranges as address_ranges
 from tests.e2e.rig import daemon, manifests, sockets
 
 Address = daemon.Address
@@ -170,7 +171,7 @@ class Simulation:
 
 
 @contextlib.contextmanager
-def simulation(folder: Path, ranges: stage.Ranges, node: str) -> Iterator[Simulation]:
+def simulation(folder: Path, ranges: address_ranges.Ranges, node: str) -> Iterator[Simulation]:
     """A cluster with these addresses, and beside it the proxy of a node."""
     options = cluster.Options(
         service_cidr=ranges.services,
