@@ -36,7 +36,7 @@ from tests.reconcile import builders, recording
 Document: TypeAlias = dict[str, Any]
 NAMES = ["a", "b", "c"]
 ADDRESSES = ["10.0.9.1", "11.0.9.1", "10.0.9.2"]  # the first two are 127.0.0.1
-NODE = "n1"
+NODE, ZONE = "n1", "z1"
 LISTENERS = 3
 """Fewer than three Services with their external IPs can want."""
 SLICES = ["s1", "s2", "s3"]
@@ -58,6 +58,8 @@ def spec_with(optional: Document) -> Document:
     spec = {field: value for field, value in optional.items() if value is not None}
     if "clusterIPs" in spec:
         spec["clusterIPs"] = [spec["clusterIP"], *spec["clusterIPs"]]
+    if spec.pop("isName", False):
+        return {"type": "ExternalName", "externalName": "db.example.org", "ports": spec["ports"]}
     return spec
 
 
@@ -82,6 +84,8 @@ specs = st.builds(
             "internalTrafficPolicy": st.sampled_from([None, None, "Local"]),
             "sessionAffinity": st.sampled_from([None, "ClientIP"]),
             "clusterIPs": st.sampled_from([None, None, ["fd00::9"]]),
+            "trafficDistribution": st.sampled_from([None, None, "PreferClose"]),
+            "isName": st.sampled_from([None] * 9 + [True]),
         }
     ),
 )
@@ -137,11 +141,12 @@ def slice_document(
 
 
 slice_endpoints = st.builds(
-    lambda address, conditions, node, pod: {
+    lambda address, conditions, node, pod, zone: {
         "addresses": [address],
         "conditions": conditions,
         **({"nodeName": node} if node else {}),
         **({"targetRef": {"kind": "Pod", "name": pod}} if pod else {}),
+        **({"hints": {"forZones": [{"name": zone}]}} if zone else {}),
     },
     backend_addresses,
     st.sampled_from(
@@ -154,6 +159,7 @@ slice_endpoints = st.builds(
     ),
     st.sampled_from([None, NODE, "n2"]),
     st.sampled_from([None, *PODS]),
+    st.sampled_from([ZONE, ZONE, "z2", None]),
 )
 
 
@@ -223,7 +229,7 @@ class World:
         self.store = kept
         self.plane = recording.RecordingPlane()
         self.proxier = proxier.Proxier(
-            kept, self.plane, builders.options(node=NODE), room=budget.Budget(LISTENERS)
+            kept, self.plane, builders.options(node=NODE, zone=ZONE), room=budget.Budget(LISTENERS)
         )
 
     def sync(self) -> None:
