@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kproxy import errors, events, metrics
-from kproxy.datapath import episodes, poller, splice, syscalls
+from kproxy import events, metrics
+from kproxy.datapath import descriptors, episodes, poller, splice, syscalls
 from kproxy.datapath.tcp import (
     connection,
     dial,
@@ -30,14 +30,6 @@ from kproxy.datapath.udp import flow, front, path, table
 from kproxy.datapath.udp import target as udp_target
 from kproxy.model import addresses, forwarding, names
 
-_RESERVED_FILES = 128
-"""Descriptors kept for everything that is neither client nor listener: logs, surfaces, watches,
-probes, the ready file. Where there are few, a quarter of them, and at least `_LEAST_RESERVED`."""
-_LEAST_RESERVED = 48
-_LEAST_CONNECTIONS = 64
-"""Connections that must stay possible beside the listeners that `max_listeners` asks for."""
-_LEAST_FLOWS = 16
-"""Flows of UDP that must stay possible beside the connections that `max_connections` asks for."""
 _COUNTED_AT_ONCE = 1000
 """Descriptors looked at in one step of counting bytes: some 0.2 ms."""
 _SHUT_AT_ONCE = 64
@@ -87,79 +79,6 @@ class ConnectionView:
     age: float
 
 
-def connection_limit(open_files: int, listeners: int, flows: int = 0) -> int:
-    """How many connections `open_files` descriptors carry: two each, pipes for one in sixteen.
-
-    Listeners take one each, and so do `flows` of datagrams, as many as there may be. The limit is
-    what keeps accept(2) from ever meeting EMFILE (HAProxy's `maxconn`).
-    """
-    return max((_free_files(open_files) - listeners - flows) // 2, 1)
-
-
-def flow_limit(
-    open_files: int, listeners: int, connections: int | None, ephemeral_ports: range
-) -> int:
-    """How many flows of datagrams there may be: one descriptor each, and a port of this host.
-
-    A quarter of the descriptors that `listeners` leave and half of the ephemeral ports, whichever
-    is less. If `connections` are asked for, flows leave room for all of them.
-    """
-    free = _free_files(open_files) - listeners
-    most = min(free // 4, len(ephemeral_ports) // 2)
-    return max(min(most, free - 2 * (connections or 0)), _LEAST_FLOWS)
-
-
-def listener_limit(open_files: int, connections: int | None = None) -> int:
-    """How many listeners there may be: three quarters of the descriptors that are free.
-
-    If `connections` are asked for, listeners leave room for all of them.
-    """
-    free = _free_files(open_files)
-    return max(min(free * 3 // 4, free - 2 * (connections or 0)), 1)
-
-
-def check_limits(limits: Limits, open_files: int) -> None:
-    """Refuse limits that the open files cannot carry, rather than fail under load.
-
-    Raises ConfigError (HAProxy's `strict-limits`).
-    """
-    connections, listeners = limits.max_connections, limits.max_listeners
-    possible = connection_limit(open_files, 0)
-    if connections is not None and connections > possible:
-        raise errors.ConfigError(
-            f"{connections} connections need more than the {open_files} files this process may "
-            f"open, which carry {possible}: raise the limit (ulimit -n) or ask for fewer"
-        )
-    free = _free_files(open_files)
-    flows = limits.max_flows
-    if flows is not None and flows > free - 2 * min(connections or 0, free // 2 - 1) - 2:
-        raise errors.ConfigError(
-            f"--max-udp-flows {flows}: the {open_files} files this process may open do not carry "
-            "so many: raise the limit (ulimit -n) or ask for fewer"
-        )
-    if listeners is None:
-        return
-    left = connections if connections is not None else min(_LEAST_CONNECTIONS, free // 8)
-    possible = max(free - 2 * left, 1)
-    if listeners > possible:
-        raise errors.ConfigError(
-            f"--max-listeners {listeners}: beside {left} connections the {open_files} files this "
-            f"process may open carry {possible} listeners: raise the limit (ulimit -n) or ask for "
-            "fewer"
-        )
-
-
-def _free_files(open_files: int) -> int:
-    """The descriptors that are left for clients and listeners."""
-    reserved = min(_RESERVED_FILES, max(open_files // 4, _LEAST_RESERVED))
-    return open_files - reserved - 2 * pipe_limit(open_files)
-
-
-def pipe_limit(open_files: int) -> int:
-    """How many pipes (two descriptors each) splice may hold at once."""
-    return max(min(open_files // 64, 256), 1)
-
-
 class DataPath:
     """One data path on the running event loop.
 
@@ -180,9 +99,14 @@ class DataPath:
         # splice(2) has no MSG_NOSIGNAL: with SIGPIPE at its default a reset peer would kill us.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         open_files = syscalls.open_files_limit()
-        check_limits(self._limits, open_files)
+        descriptors.check(
+            open_files,
+            connections=self._limits.max_connections,
+            listeners=self._limits.max_listeners,
+            flows=self._limits.max_flows,
+        )
         self._poller = poller.Poller(self._kernel)
-        self._pipes = splice.PipePool(self._kernel, limit=pipe_limit(open_files))
+        self._pipes = splice.PipePool(self._kernel, limit=descriptors.pipe_limit(open_files))
         self._shared = sharing.Shared(self._kernel, self._poller, self._pipes)
         self._open_files = open_files
         self._ephemeral_ports = _ephemeral_ports()
@@ -241,7 +165,7 @@ class DataPath:
     def max_flows(self) -> int:
         """Flows of datagrams that there may be at once; the oldest make way for those beyond."""
         limits = self._limits
-        return limits.max_flows or flow_limit(
+        return limits.max_flows or descriptors.flow_limit(
             self._open_files, self._open_listeners, limits.max_connections, self._ephemeral_ports
         )
 
@@ -249,7 +173,7 @@ class DataPath:
     def max_listeners(self) -> int:
         """Listeners that there may be, so that descriptors are left for everything else."""
         asked = self._limits.max_listeners
-        return asked or listener_limit(self._open_files, self._limits.max_connections)
+        return asked or descriptors.listener_limit(self._open_files, self._limits.max_connections)
 
     @property
     def counters(self) -> metrics.DataPathCounters:
@@ -493,7 +417,7 @@ class DataPath:
     def _connection_limit(self) -> int:
         """The limit for the present number of listeners."""
         flows = self.max_flows if self._udp is not None and self._udp.fronts else 0
-        possible = connection_limit(self._open_files, self._open_listeners, flows)
+        possible = descriptors.connection_limit(self._open_files, self._open_listeners, flows)
         return min(possible, self._limits.max_connections or possible)
 
     def _share_files(self) -> None:
@@ -514,7 +438,7 @@ class DataPath:
     @property
     def _files_left(self) -> int:
         """The descriptors that listeners leave to connections and flows."""
-        return _free_files(self._open_files) - self._open_listeners
+        return descriptors.free(self._open_files) - self._open_listeners
 
     def _udp_path(self) -> path.UdpPath:
         """The part for UDP, made when it is first needed."""

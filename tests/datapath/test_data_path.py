@@ -15,65 +15,6 @@ from tests.datapath import harness
 from tests.relay import actor
 
 
-@pytest.mark.parametrize(
-    ("open_files", "listeners"),
-    [
-        pytest.param(256, 1, id="a small limit"),
-        pytest.param(1024, 10, id="the usual limit"),
-        pytest.param(20_000, 0, id="no listener yet"),
-        pytest.param(20_000, 5_000, id="many listeners"),
-        pytest.param(1_048_576, 10_000, id="a big limit"),
-    ],
-)
-def test_all_connections_with_all_pipes_fit_into_the_open_files(
-    open_files: int, listeners: int
-) -> None:
-    limit = data_path.connection_limit(open_files, listeners)
-    needed = 2 * limit + 2 * data_path.pipe_limit(open_files) + listeners
-    assert needed + 32 <= open_files, "and some for logs, control and probes"
-    assert needed + 128 >= open_files, "and not many are wasted"
-
-
-@pytest.mark.parametrize("open_files", [1, 60])
-def test_a_hopeless_limit_still_serves_one_connection(open_files: int) -> None:
-    assert data_path.connection_limit(open_files, 10) == 1
-    assert data_path.pipe_limit(open_files) == 1
-
-
-def test_a_limit_that_open_files_cannot_carry_is_refused() -> None:
-    possible = data_path.connection_limit(1024, 0)
-    data_path.check_limits(data_path.Limits(), 1024)
-    data_path.check_limits(data_path.Limits(max_connections=possible), 1024)
-    with pytest.raises(errors.ConfigError, match=rf"1024 files.* carry {possible}:") as caught:
-        data_path.check_limits(data_path.Limits(max_connections=possible + 1), 1024)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("open_files", [64, 256, 1024, 20_000, 1_048_576])
-def test_listeners_leave_a_quarter_of_the_files_to_clients(open_files: int) -> None:
-    listeners = data_path.listener_limit(open_files)
-    connections = data_path.connection_limit(open_files, listeners)
-    data_path.check_limits(data_path.Limits(max_listeners=listeners), open_files)
-    assert listeners >= 1
-    assert 2 * connections >= listeners // 4
-    needed = listeners + 2 * connections + 2 * data_path.pipe_limit(open_files)
-    assert needed <= open_files - 48, "and some for everything else"
-
-
-def test_connections_that_are_asked_for_are_not_given_to_listeners() -> None:
-    listeners = data_path.listener_limit(1024, 300)
-    assert data_path.connection_limit(1024, listeners) >= 300
-    assert data_path.listener_limit(1024, data_path.connection_limit(1024, 0)) >= 1
-
-
-def test_more_listeners_than_open_files_can_carry_are_refused() -> None:
-    with pytest.raises(errors.ConfigError, match=r"--max-listeners 1000: beside 64 ") as caught:
-        data_path.check_limits(data_path.Limits(max_listeners=1000), 1024)
-    assert "ulimit -n" in str(caught.value)
-    with pytest.raises(errors.ConfigError, match=r"--max-listeners 500: beside 300 "):
-        data_path.check_limits(data_path.Limits(max_listeners=500, max_connections=300), 1024)
-
-
 async def test_a_data_path_refuses_to_start_with_an_impossible_limit(
     bench: harness.Harness,
 ) -> None:

@@ -12,7 +12,7 @@ from tests.datapath import harness
 from tests.datapath.udp import rig
 
 
-async def test_u03_a_flow_leaves_a_removed_endpoint_with_its_next_datagram(udp: rig.Rig) -> None:
+async def test_row_40_u03_a_flow_leaves_a_removed_endpoint_at_once(udp: rig.Rig) -> None:
     gone, left = udp.server(), udp.server()
     service, client = udp.serve(gone, left), udp.client()
     await client.ask(b"1", service.address)
@@ -54,7 +54,7 @@ async def test_a_flow_without_an_endpoint_ends_and_begins_anew(udp: rig.Rig) -> 
     assert (await client.ask(b"3", service.address)).endswith(b" 3")
 
 
-async def test_u07_a_closed_front_ends_its_flows_and_its_port_is_free_at_once(
+async def test_row_45_u07_a_closed_front_ends_its_flows_and_its_port_is_free_at_once(
     udp: rig.Rig,
 ) -> None:
     server, client = udp.server(), udp.client()
@@ -74,7 +74,7 @@ async def test_u07_a_closed_front_ends_its_flows_and_its_port_is_free_at_once(
         await client.receive()
 
 
-async def test_tcp_and_udp_on_one_port(bench: harness.Harness, udp: rig.Rig) -> None:
+async def test_row_6_tcp_and_udp_on_one_port(bench: harness.Harness, udp: rig.Rig) -> None:
     server, client = udp.server(), udp.client()
     service = udp.serve(server)
     path, place = bench.start(), bench.backend()

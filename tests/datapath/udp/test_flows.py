@@ -9,7 +9,7 @@ from tests.datapath import harness
 from tests.datapath.udp import rig
 
 
-async def test_a_clients_port_stays_with_its_backend_and_others_take_turns(udp: rig.Rig) -> None:
+async def test_row_40_a_clients_port_stays_and_others_take_turns(udp: rig.Rig) -> None:
     servers = [udp.server() for _ in range(3)]
     service = udp.serve(*servers)
     clients = [udp.client() for _ in range(6)]

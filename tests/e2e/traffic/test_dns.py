@@ -49,7 +49,7 @@ def server(tmp_path: Path) -> Any:
         yield host, port
 
 
-def test_dns_over_udp_and_tcp_on_one_port(
+def test_row_6_dns_over_udp_and_tcp_on_one_port(
     tmp_path: Path, run: conftest.Run, server: daemon.Address
 ) -> None:
     host, port = server
@@ -106,7 +106,7 @@ def test_a_dead_dns_server_costs_no_client_anything(
         assert programs.dig(udp, *ASKED, "+tries=1", "+time=5") == "192.0.2.2"
 
 
-def test_kube_proxys_udp_timeout_ends_a_flow(
+def test_row_40_kube_proxys_udp_timeout_ends_a_flow(
     tmp_path: Path, run: conftest.Run, server: daemon.Address
 ) -> None:
     host, port = server
