@@ -3,18 +3,16 @@
 Each question either ends the walk with an answer, or leaves a step and goes on. Pure.
 """
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import replace
 
+from kproxy.explain import wording
 from kproxy.explain.answer import Answer, Reason, Step, Verdict
 from kproxy.explain.evidence import Evidence, FrontendSeen, PortSeen
 from kproxy.model import addresses, forwarding
 from kproxy.model.kinds import endpoints, services
 from kproxy.plane import snapshots
 
-_SHOWN = 5
-"""Things of one sort that a sentence names; the others are counted."""
 _STATES = forwarding.FrontendState
 
 
@@ -71,10 +69,12 @@ class _Walk:
         message = f"there is no Service {asked}, according to {known.told_by}"
         advice = f"create it, or name another: namespace {asked.namespace} has no Service"
         if known.namesakes:
-            advice = f"{_listed(known.namesakes)} exists: name that with -n, or NAMESPACE/SERVICE"
+            advice = (
+                f"{wording.listed(known.namesakes)} exists: name that with -n, or NAMESPACE/SERVICE"
+            )
         elif known.neighbours:
             advice = (
-                f"namespace {asked.namespace} has {_listed(known.neighbours)}: "
+                f"namespace {asked.namespace} has {wording.listed(known.neighbours)}: "
                 "create the Service, or name one of these"
             )
         raise self._end("service", Verdict.NOT_PROXIED, Reason.NO_SUCH_SERVICE, message, advice)
@@ -115,12 +115,12 @@ class _Walk:
                 f"{service.name} has no cluster IP yet",
                 "an API server gives it one; in a file, write spec.clusterIP",
             )
-        self._note("proxied", f"kproxy serves it, at {_listed(service.cluster_ips)}")
+        self._note("proxied", f"kproxy serves it, at {wording.listed(service.cluster_ips)}")
 
     def _port(self, service: services.Service) -> tuple[services.ServicePort, PortSeen]:
         """Which of its ports is meant, and is its protocol served?"""
         port = self._asked_port(service)
-        seen = next((each for each in self.known.ports if _is_of(each, port)), None)
+        seen = next((each for each in self.known.ports if wording.is_of(each, port)), None)
         if seen is None or not seen.is_served:
             raise self._end(
                 "port",
@@ -146,7 +146,7 @@ class _Walk:
             for each in self.known.ports:  # a port that the portal has moved
                 bound = {place.bound.port for place in each.frontends if place.bound}
                 for port in service.ports:
-                    if _is_of(each, port) and to.port in bound:
+                    if wording.is_of(each, port) and to.port in bound:
                         return port
             wanted = str(to.port)
         if not wanted:
@@ -157,14 +157,14 @@ class _Walk:
             Verdict.REFUSED,
             Reason.NO_SUCH_PORT,
             f"{service.name} has no port {wanted}: connections to it are refused",
-            f"its ports are {_listed(offered)}; connect to one of these, or add the port to "
+            f"its ports are {wording.listed(offered)}; connect to one of these, or add the port to "
             "spec.ports",
         )
 
     def _frontend(self, service: services.Service, seen: PortSeen) -> FrontendSeen:
         """Which address is meant, where is it bound, and does it belong to this Service?"""
         place = self._asked_place(service, seen)
-        frontend, at = place.frontend, _written(place.frontend)
+        frontend, at = place.frontend, wording.written(place.frontend)
         endings = {
             _STATES.REFUSED: (Reason.ADDRESS_REFUSED, Verdict.NOT_PROXIED),
             _STATES.NOT_SERVED: (Reason.ADDRESS_UNAVAILABLE, Verdict.NOT_PROXIED),
@@ -175,7 +175,7 @@ class _Walk:
         if place.state in endings:
             reason, verdict = endings[place.state]
             message = f"{frontend.kind.value} {at} is not served for {service.name}: {place.detail}"
-            raise self._end("address", verdict, reason, message, _advice_on(place))
+            raise self._end("address", verdict, reason, message, wording.advice_on(place))
         bound = f", bound at {place.bound}" if place.bound and str(place.bound) != at else ""
         self._note("address", f"{frontend.kind.value} {at}{bound}")
         self._is_moved(service, place)
@@ -197,13 +197,13 @@ class _Walk:
         for each in seen.frontends:
             if each.bound and each.bound.address == to.address:
                 return each  # the right address, and a port that was moved
-        offered = [_written(each.frontend) for each in seen.frontends]
+        offered = [wording.written(each.frontend) for each in seen.frontends]
         raise self._end(
             "address",
             Verdict.REFUSED,
             Reason.NO_SUCH_ADDRESS,
             f"{to} is no address of {service.name}",
-            f"its addresses are {_listed(offered)}",
+            f"its addresses are {wording.listed(offered)}",
         )
 
     def _is_moved(self, service: services.Service, place: FrontendSeen) -> None:
@@ -241,12 +241,12 @@ class _Walk:
             return
         chosen = [pod for pod in pods if selector.items() <= dict(pod.labels).items()]
         if chosen:
-            self._note("selector", f"{_counted(len(chosen), 'pod')} with {shown}")
+            self._note("selector", f"{wording.counted(len(chosen), 'pod')} with {shown}")
             return
         if self.known.sources and any(each.ports for each in self.known.sources):
             self._note("selector", f"no pod has {shown}, but there are endpoints", good=None)
             return
-        near = _nearest(selector, [dict(pod.labels) for pod in pods])
+        near = wording.nearest(selector, [dict(pod.labels) for pod in pods])
         advice = f"change spec.selector, or the pods' labels; the pods have {near}"
         raise self._end(
             "selector",
@@ -278,7 +278,11 @@ class _Walk:
                 "with a selector, the cluster's controller makes them: is it running? Without "
                 "one, write an EndpointSlice",
             )
-        self._note("endpoints", f"{_listed([_object(each) for each in sources])}", good=None)
+        self._note(
+            "endpoints",
+            f"{wording.listed([wording.endpoint_object(each) for each in sources])}",
+            good=None,
+        )
         found = endpoints.merged(
             each for source in sources for each in source.at(port.name, port.protocol)
         )
@@ -318,7 +322,7 @@ class _Walk:
                 Verdict.REFUSED,
                 Reason.PROTOCOL,
                 f"port {named} of {service.name} is {port.protocol.value}, and that of its "
-                f"endpoints is {_listed(same)}",
+                f"endpoints is {wording.listed(same)}",
                 "give both the same protocol",
             )
         others = [f'"{name}"' if name else "a port without a name" for name, _ in offered]
@@ -327,7 +331,7 @@ class _Walk:
             Verdict.REFUSED,
             Reason.PORT_NAME,
             f"port {named} of {service.name} matches no port of its endpoints, which have "
-            f"{_listed(others)}: ports are matched by name, never by number",
+            f"{wording.listed(others)}: ports are matched by name, never by number",
             "give spec.ports[].name and the endpoints' port the same name",
         )
 
@@ -340,14 +344,15 @@ class _Walk:
     ) -> None:
         """What each filter takes away: family, readiness, own addresses, the traffic policy."""
         frontend = place.frontend
-        self._note("ports", f"{_counted(len(found), 'endpoint')} with its port", good=True)
+        self._note("ports", f"{wording.counted(len(found), 'endpoint')} with its port", good=True)
         of_family = [e for e in found if addresses.family(e.backend.address) is frontend.family]
         if not of_family:
             raise self._end(
                 "family",
                 Verdict.REFUSED,
                 Reason.FAMILY,
-                f"{_written(frontend)} is an address of {frontend.family}, and no endpoint is",
+                f"{wording.written(frontend)} is an address of {frontend.family}, "
+                "and no endpoint is",
                 "give the pods addresses of that family, or connect to the Service's other one",
             )
         if len(of_family) < len(found):
@@ -360,15 +365,15 @@ class _Walk:
                     Verdict.REFUSED,
                     Reason.OWN_ADDRESS,
                     f"the endpoints of {service.name} are its own addresses "
-                    f"({_listed(seen.loops)}): connections would come back for ever",
+                    f"({wording.listed(seen.loops)}): connections would come back for ever",
                     "give the endpoints the addresses of pods",
                 )
             raise self._end(
                 "ready",
                 Verdict.REFUSED,
                 Reason.NOT_READY,
-                f"{_counted(len(of_family), 'endpoint')}, and none is ready: "
-                f"{_listed([str(each.backend) for each in of_family])}",
+                f"{wording.counted(len(of_family), 'endpoint')}, and none is ready: "
+                f"{wording.listed([str(each.backend) for each in of_family])}",
                 "look at the pods' readiness probes (kubectl describe pod), or set "
                 "publishNotReadyAddresses",
             )
@@ -378,17 +383,17 @@ class _Walk:
             f"{len(everywhere)} of them get connections"
             + (f"; {left_out} are not ready, or hinted for elsewhere" if left_out else ""),
         )
-        self._note("policy", _policy(service, frontend), good=None)
+        self._note("policy", wording.policy(service, frontend), good=None)
 
     def _is_reached(self, service: services.Service, seen: PortSeen, place: FrontendSeen) -> None:
         """Is this client let in, which endpoint does it get, and does that one answer?"""
         frontend, client = place.frontend, self.asked.client
         admitted = place.admitted
-        if admitted is not None and not (client and _is_in(client, admitted)):
+        if admitted is not None and not (client and wording.is_in(client, admitted)):
             raise self._not_admitted(service, place)
         scope = frontend.scope
         is_external_local = scope is forwarding.Scope.LOCAL and frontend.is_external
-        if is_external_local and client and _is_in(client, self.known.near):
+        if is_external_local and client and wording.is_in(client, self.known.near):
             scope = forwarding.Scope.CLUSTER
             self._note("near", f"{client} is on this node: it may reach every endpoint", good=None)
         candidates = forwarding.backends_of(seen.pools, scope, frontend.family)
@@ -422,7 +427,7 @@ class _Walk:
             Verdict.DROPPED,
             Reason.SOURCE_RANGES,
             f"{client} is not in the loadBalancerSourceRanges of {service.name} "
-            f"({_listed(place.admitted or ())}): its connections are dropped",
+            f"({wording.listed(place.admitted or ())}): its connections are dropped",
             "add the client's network to spec.loadBalancerSourceRanges",
         )
 
@@ -439,7 +444,7 @@ class _Walk:
             return
         self._note(
             "boxed",
-            f"{len(boxed)} of {len(candidates)} did not answer lately: {_listed(boxed)}",
+            f"{len(boxed)} of {len(candidates)} did not answer lately: {wording.listed(boxed)}",
             good=len(boxed) < len(candidates),
         )
         if len(boxed) == len(candidates):
@@ -476,9 +481,9 @@ class _Walk:
             endpoint = coming.backend
             if coming.seconds_left is None:
                 how = f"{seen.policy.strategy.value} has it next"
-        self._note("pick", f"{endpoint or _listed(candidates)}: {how}")
-        to = endpoint or f"one of {_listed(candidates)}"
-        at = place.bound or _written(place.frontend)
+        self._note("pick", f"{endpoint or wording.listed(candidates)}: {how}")
+        to = endpoint or f"one of {wording.listed(candidates)}"
+        at = place.bound or wording.written(place.frontend)
         return Answer(
             Verdict.SERVED,
             Reason.SERVED,
@@ -486,54 +491,3 @@ class _Walk:
             endpoint,
             candidates,
         )
-
-
-def _is_of(seen: PortSeen, port: services.ServicePort) -> bool:
-    return (seen.name.port, seen.name.protocol) == (port.name, port.protocol)
-
-
-def _is_in(client: str, networks: Sequence[str]) -> bool:
-    address = ipaddress.ip_address(client)
-    return any(address in ipaddress.ip_network(each) for each in networks)
-
-
-def _written(frontend: forwarding.Frontend) -> str:
-    return str(addresses.SocketAddress(frontend.address or "any address", frontend.port))
-
-
-def _object(source: endpoints.EndpointsObject) -> str:
-    count = len({each.backend for port in source.ports for each in port.endpoints})
-    return f"{source.kind} {source.name.name} ({_counted(count, 'endpoint')})"
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
-
-
-def _policy(service: services.Service, frontend: forwarding.Frontend) -> str:
-    if frontend.is_external:
-        return f"externalTrafficPolicy is {service.external_policy.value}"
-    return f"internalTrafficPolicy is {service.internal_policy.value}"
-
-
-def _advice_on(place: FrontendSeen) -> str:
-    """What to change about an address that is not served; details often say it already."""
-    if place.state is _STATES.COLLISION:
-        return "give one of the two Services another address"
-    return ""
-
-
-def _nearest(wanted: dict[str, str], offered: Sequence[dict[str, str]]) -> str:
-    """The labels of the pod that has most in common with what is wanted, in keys or in values."""
-
-    def likeness(labels: dict[str, str]) -> tuple[int, int]:
-        same_keys = sum(key in labels for key in wanted)
-        return same_keys, sum(value in labels.values() for value in wanted.values())
-
-    best = max(offered, key=likeness, default={})
-    return ",".join(f"{key}={value}" for key, value in sorted(best.items())) or "no labels"
-
-
-def _listed(things: Sequence[object]) -> str:
-    shown = ", ".join(map(str, things[:_SHOWN]))
-    return f"{shown} and {len(things) - _SHOWN} more" if len(things) > _SHOWN else shown

@@ -1,0 +1,69 @@
+"""Words for an explanation: how things are counted, listed and compared."""
+
+import ipaddress
+from collections.abc import Sequence
+
+from kproxy.explain.evidence import FrontendSeen, PortSeen
+from kproxy.model import addresses, forwarding
+from kproxy.model.kinds import endpoints, services
+
+SHOWN = 5
+"""Things of one sort that a sentence names; the others are counted."""
+
+
+def is_of(seen: PortSeen, port: services.ServicePort) -> bool:
+    """Whether a port that was seen is this one of the Service."""
+    return (seen.name.port, seen.name.protocol) == (port.name, port.protocol)
+
+
+def is_in(client: str, networks: Sequence[str]) -> bool:
+    """Whether a client is in one of these networks, given as CIDRs."""
+    address = ipaddress.ip_address(client)
+    return any(address in ipaddress.ip_network(each) for each in networks)
+
+
+def written(frontend: forwarding.Frontend) -> str:
+    """A frontend as people write it."""
+    return str(addresses.SocketAddress(frontend.address or "any address", frontend.port))
+
+
+def endpoint_object(source: endpoints.EndpointsObject) -> str:
+    """An object that says where endpoints are, with how many it has."""
+    count = len({each.backend for port in source.ports for each in port.endpoints})
+    return f"{source.kind} {source.name.name} ({counted(count, 'endpoint')})"
+
+
+def counted(count: int, thing: str) -> str:
+    """So many things, in the singular or the plural."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def policy(service: services.Service, frontend: forwarding.Frontend) -> str:
+    """Which field of the Service decides for a frontend, and what it says."""
+    if frontend.is_external:
+        return f"externalTrafficPolicy is {service.external_policy.value}"
+    return f"internalTrafficPolicy is {service.internal_policy.value}"
+
+
+def advice_on(place: FrontendSeen) -> str:
+    """What to change about an address that is not served; details often say it already."""
+    if place.state is forwarding.FrontendState.COLLISION:
+        return "give one of the two Services another address"
+    return ""
+
+
+def nearest(wanted: dict[str, str], offered: Sequence[dict[str, str]]) -> str:
+    """The labels of the pod that has most in common with what is wanted, in keys or in values."""
+
+    def likeness(labels: dict[str, str]) -> tuple[int, int]:
+        same_keys = sum(key in labels for key in wanted)
+        return same_keys, sum(value in labels.values() for value in wanted.values())
+
+    best = max(offered, key=likeness, default={})
+    return ",".join(f"{key}={value}" for key, value in sorted(best.items())) or "no labels"
+
+
+def listed(things: Sequence[object]) -> str:
+    """The first of several things, and how many others there are."""
+    shown = ", ".join(map(str, things[:SHOWN]))
+    return f"{shown} and {len(things) - SHOWN} more" if len(things) > SHOWN else shown
