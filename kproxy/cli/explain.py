@@ -113,6 +113,9 @@ def explain(  # options
     hostname_override: Annotated[
         str | None, typer.Option(metavar="NAME", help="This node's name.", show_default=False)
     ] = None,
+    node_zone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="As for kproxy run.", show_default=False)
+    ] = None,
     node_ip: Annotated[
         str, typer.Option(metavar="IP", help="With --as: this node's address.")
     ] = "127.0.0.1",
@@ -149,6 +152,7 @@ def explain(  # options
             "kubeconfig": kubeconfig,
             "context": context,
             "node": hostname_override,
+            "node_zone": node_zone,
             "cluster_cidr": cluster_cidr,
             "external_ip_cidrs": external_ip_cidrs,
             "allow_loopback_endpoints": allow_loopback_endpoints or None,

@@ -122,3 +122,46 @@ def test_wrong_usage_gets_one_sentence(
     assert said.out == ""
     assert sentence in said.err
     assert len(said.err.splitlines()) == 1
+
+
+HINTED = """\
+{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {topology.kubernetes.io/zone: z1}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: 10.77.0.9, ports: [{port: 12345}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints:
+- {addresses: [10.1.0.1], hints: {forZones: [{name: z1}]}}
+- {addresses: [10.1.0.2], hints: {forZones: [{name: z2}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "candidates"),
+    [
+        pytest.param(["--hostname-override", "n1"], ["10.1.0.1:8080"], id="the Node's zone"),
+        pytest.param(
+            ["--hostname-override", "n1", "--node-zone", "z2"], ["10.1.0.2:8080"], id="the flag's"
+        ),
+        pytest.param(
+            ["--hostname-override", "n2"], ["10.1.0.1:8080", "10.1.0.2:8080"], id="another node's"
+        ),
+    ],
+)
+def test_row_33_the_zone_of_the_node_decides(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    candidates: list[str],
+) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(HINTED)
+    assert main.run(["explain", "web", "-o", "json", "--manifests", str(path), *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["candidates"] == candidates
