@@ -12,7 +12,7 @@ SHOWN = 5
 
 
 def is_of(seen: PortSeen, port: services.ServicePort) -> bool:
-    """Whether a port that was seen is this one of the Service."""
+    """Whether both have the same name and protocol, by which ports are known."""
     return (seen.name.port, seen.name.protocol) == (port.name, port.protocol)
 
 
