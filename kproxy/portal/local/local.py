@@ -13,6 +13,7 @@ its socket, and the fast one looks for it. Addresses that no Service may have ar
 `refusals`.
 """
 
+import asyncio
 import contextlib
 import errno
 import ipaddress
@@ -29,6 +30,9 @@ from kproxy.portal.local import kube_proxy, only_one, routes, sk_lookup
 _log = structlog.get_logger(__name__)
 
 _KINDS = forwarding.FrontendKind
+
+_LOOK_AGAIN = 5.0
+"""Seconds after which it is looked again whether connections to a given-up address have ended."""
 
 
 class LocalPortal:
@@ -51,6 +55,7 @@ class LocalPortal:
         self._claimed: set[forwarding.PortalAddress] = set()
         self._only = only_one.OnlyOne()
         self._fast: sk_lookup.SkLookup | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._families = frozenset(_families())
 
     @property
@@ -172,12 +177,9 @@ class LocalPortal:
         """See `portal.Portal`."""
         if self._fast is not None:
             self._fast.shut(address)
-        try:
+        with _logged("cannot remove a route", address=address.address):
             self._routes.let_go(address.address)
-        except OSError as error:
-            _log.error(
-                "cannot remove a route", address=address.address, reason=errors.reason(error)
-            )
+        self._settle_routes()
 
     def recover(self) -> None:
         """Remove the routes of an earlier life, and make those of the service networks.
@@ -203,12 +205,12 @@ class LocalPortal:
     def close(self) -> None:
         """Remove the program and the routes."""
         self._node.close()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._fast is not None:
             self._fast.close()
-        try:
+        with _logged("cannot remove routes"):
             self._routes.close()
-        except OSError as error:
-            _log.error("cannot remove routes", reason=errors.reason(error))
         self._only.give_back()
 
     def _read(self) -> node_addresses.Reading:
@@ -219,6 +221,22 @@ class LocalPortal:
     def _follow_host(self) -> None:
         """Let the routes know the addresses of this host. Raises OSError."""
         self._routes.follow(self._host, _client_address(self._reading))
+
+    def _settle_routes(self) -> None:
+        """Remove the routes of addresses that are given up when their connections have ended."""
+        if self._timer is not None:
+            return
+        is_left = False
+        with _logged("cannot remove a route"):
+            is_left = self._routes.settle()
+        if is_left:
+            with contextlib.suppress(RuntimeError):  # without an event loop, the next one looks
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(_LOOK_AGAIN, self._look_again)
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self._settle_routes()
 
     def _choose_way(self) -> None:
         """Take the fast way if it can be had, and say which it is."""
@@ -262,6 +280,15 @@ def clean_up() -> int:
             return found.sweep()
     finally:
         only.give_back()
+
+
+@contextlib.contextmanager
+def _logged(event: str, **where: str) -> Iterator[None]:
+    """Log an error of the kernel that nobody else can mend."""
+    try:
+        yield
+    except OSError as error:
+        _log.error(event, reason=errors.reason(error), **where)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from kproxy.portal import portal
+from kproxy.portal.local import in_use
 
 PROTOCOL = 75
 """`proto 75` in `ip route show table local`: unused in iproute2's and systemd's lists."""
@@ -57,6 +58,7 @@ class Routes:
         self._networks = tuple(networks)
         self._held: Counter[str] = Counter()
         self._ours: set[portal.Network] = set()
+        self._leaving: dict[str, portal.Network] = {}
         self._source = ""
         self._host: frozenset[str] = frozenset()
         self._number = 0
@@ -89,7 +91,7 @@ class Routes:
         self._host = frozenset(host)
         flag = _EXCLUSIVE if source == self._source else _REPLACE
         self._source = source
-        wanted = set(self._networks)
+        wanted = {*self._networks, *self._leaving.values()}
         wanted.update(ipaddress.ip_network(each) for each in self._held if self._needs_route(each))
         for network in sorted(self._ours - wanted, key=str):
             self._remove(network)
@@ -112,13 +114,29 @@ class Routes:
         self._held[address] += 1
 
     def let_go(self, address: str) -> None:
-        """One frontend less is at `address`. Raises OSError."""
+        """One frontend less is at `address`. Raises OSError.
+
+        While connections are open there, its route stays: `settle` removes it later.
+        """
         self._held[address] -= 1
         if self._held[address] <= 0:
             del self._held[address]
             network = ipaddress.ip_network(address)
             if network in self._ours and network not in self._networks:
-                self._remove(network)
+                self._leaving[address] = network
+                self.settle()
+
+    def settle(self) -> bool:
+        """Remove the routes of addresses that are no longer held, where no connection is open.
+
+        Returns whether some are left. Raises OSError.
+        """
+        for address, network in list(self._leaving.items()):
+            if address in self._held or not in_use.is_in_use(address):
+                del self._leaving[address]
+                if address not in self._held:
+                    self._remove(network)
+        return bool(self._leaving)
 
     def close(self) -> None:
         """Remove the routes. Raises OSError after it has tried all of them."""

@@ -7,6 +7,7 @@ Behaviour: row 53 of docs/behaviour.md.
 
 import ipaddress
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -112,6 +113,46 @@ def test_an_address_that_leaves_the_host_gets_a_route(made: routes.Routes) -> No
     made.follow(["127.0.0.1"], "127.0.0.1")
 
     assert NODE in local_routes()
+
+
+@pytest.mark.parametrize("address", ["203.0.113.7", "fd01::7"])
+def test_a_route_stays_while_connections_are_open(made: routes.Routes, address: str) -> None:
+    before = local_routes()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    made.hold(address)
+    with socket.socket(family) as listener:
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, 78, 1)  # IPV6_FREEBIND
+        listener.bind((address, 0))
+        listener.listen()
+        with socket.create_connection(listener.getsockname()[:2], 10) as client:
+            server, _ = listener.accept()
+            listener.close()
+
+            made.let_go(address)
+
+            assert made.settle()
+            assert local_routes() - before == {address}
+            made.follow(["127.0.0.1"], "127.0.0.1")
+            assert local_routes() - before == {address}
+            server.sendall(b"still here")
+            client.settimeout(10)
+            assert client.recv(20) == b"still here"
+            server.close()
+    assert not made.settle()
+    assert local_routes() == before
+
+
+def test_an_address_that_is_wanted_again_meanwhile_keeps_its_route(made: routes.Routes) -> None:
+    made.hold("203.0.113.7")
+    with (
+        socket.create_server(("203.0.113.7", 0)) as listener,
+        socket.create_connection(listener.getsockname(), 10),
+    ):
+        made.let_go("203.0.113.7")
+        made.hold("203.0.113.7")
+    assert not made.settle()
+    assert "203.0.113.7" in local_routes()
 
 
 def test_what_an_earlier_life_left_is_swept_and_nothing_else(made: routes.Routes) -> None:
