@@ -128,12 +128,12 @@ class PenaltyBox:
     def unbar(self, backend: addresses.SocketAddress) -> None:
         """kproxy no longer listens on `backend`, an address that was barred by itself."""
         if self._own.pop(backend, None) is not None and backend in self._watchers:
-            self._tell(backend, boxed=False)
+            self._notify(backend, boxed=False)
 
     def _bar_watched(self, backend: addresses.SocketAddress) -> None:
         if backend in self._watchers:
             self._forget_term(backend)
-            self._tell(backend, boxed=True)
+            self._notify(backend, boxed=True)
 
     def _forget_term(self, backend: addresses.SocketAddress) -> None:
         term = self.boxed.pop(backend, None)
@@ -168,7 +168,7 @@ class PenaltyBox:
         term = self.boxed[backend] = _Term()
         term.penalty = self.paroled.pop(backend, FIRST_PENALTY)
         self._sentence(backend, term, now)
-        self._tell(backend, boxed=True)
+        self._notify(backend, boxed=True)
         self._on_change(backend, True)  # noqa: FBT003  # a callback
         return True
 
@@ -191,7 +191,7 @@ class PenaltyBox:
         term = self.boxed.pop(backend, None)
         if term is not None:
             self._unschedule(backend, term)
-            self._tell(backend, boxed=False)
+            self._notify(backend, boxed=False)
             self._on_change(backend, False)  # noqa: FBT003  # a callback
 
     def next_due(self) -> float | None:
@@ -241,6 +241,6 @@ class PenaltyBox:
         if not term.probing:
             del self._due[bisect.bisect_left(self._due, (term.until, backend))]
 
-    def _tell(self, backend: addresses.SocketAddress, *, boxed: bool) -> None:
+    def _notify(self, backend: addresses.SocketAddress, *, boxed: bool) -> None:
         for watcher in tuple(self._watchers[backend]):
             watcher.penalty_changed(backend, boxed=boxed)

@@ -138,7 +138,7 @@ class DataPath:
         self._poller.attach(self._loop)
         self._sweep.start()
 
-    def tell(self, feed: events.Feed) -> None:
+    def publish_to(self, feed: events.Feed) -> None:
         """Publish facts about connections to `feed`, while it has a subscription."""
         feed.follow(self._give_feed)
         self._keeper.feed = feed

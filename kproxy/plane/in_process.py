@@ -172,7 +172,7 @@ class InProcessPlane:
         self._box = penalty.PenaltyBox(syscalls.is_local, self._record_penalty)
         self._udp_box = penalty.PenaltyBox(syscalls.is_local, self._record_penalty)
         self._path = data_path.DataPath(self._box, limits, udp_box=self._udp_box)
-        self._path.tell(self._feed)
+        self._path.publish_to(self._feed)
         self._rng = rng or random.Random()
         self._max_affinity_clients = max_affinity_clients
         self._near = near.Near()

@@ -98,8 +98,8 @@ class Reporter:
                 yield
         self._report_shortage(service, over, detail)
         if len(lines) > SPELLED_OUT:
-            told = {str(state).replace("-", "_"): number for state, number in reached.items()}
-            _log.info("frontends", service=str(service), closed=closed, **told)
+            counts = {str(state).replace("-", "_"): number for state, number in reached.items()}
+            _log.info("frontends", service=str(service), closed=closed, **counts)
         else:
             for name, each, is_new in sorted(lines, key=operator.itemgetter(2)):
                 _report_line(name, each, is_new=is_new)

@@ -48,7 +48,7 @@ class Intake:
         return self.store.kinds
 
     def problems(self) -> tuple[source.Problem, ...]:
-        """What is wrong at the moment: what `tell_all` listed, then in the order of `tell`."""
+        """What is wrong at the moment: what `note_all` listed, then what `note` added."""
         return (*self._listed, *self._problems.values())
 
     def take(self, kind: Kind[Any], raw: objects.RawObject, where: str) -> admission.Key | None:
@@ -74,7 +74,7 @@ class Intake:
             self._problems.pop(subject, None)
         else:
             stays = admitted.is_invalid and key is not None and self.store.has(*key)
-            self.tell(subject, source.problem_of(admitted, admitted.finding, where, stays=stays))
+            self.note(subject, source.problem_of(admitted, admitted.finding, where, stays=stays))
         return key
 
     def put(self, accepted: admission.Accepted) -> None:
@@ -86,7 +86,7 @@ class Intake:
         self._dirty |= self.store.delete(*key)
         self._problems.pop(key, None)
 
-    def tell(self, subject: object, problem: source.Problem) -> None:
+    def note(self, subject: object, problem: source.Problem) -> None:
         """`subject` has a problem, in place of the one it had. Reported only if it differs."""
         if self._problems.get(subject) != problem:
             self._problems[subject] = problem
@@ -96,7 +96,7 @@ class Intake:
         """`subject` has no problem any more."""
         self._problems.pop(subject, None)
 
-    def tell_all(
+    def note_all(
         self, problems: tuple[source.Problem, ...], fresh: Iterable[source.Problem]
     ) -> Iterator[None]:
         """List `problems` in place of those listed before; report the `fresh` ones, one a step."""
@@ -132,3 +132,24 @@ class Intake:
             refused = admission.reject_as(kind, raw, "judging it failed: a bug in kproxy")
             _log.exception("internal error: object quarantined", subject=refused.subject)
             return refused
+
+
+class IntakeSource:
+    """The part of `source.Source` that is the same for every source with an intake."""
+
+    def __init__(self, made: Intake) -> None:
+        self._intake = made
+
+    @property
+    def store(self) -> store.Store:
+        """The Store it keeps. Only this source writes it."""
+        return self._intake.store
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether everything that there was at the start has been read, or cannot be."""
+        return self._intake.has_synced
+
+    def problems(self) -> tuple[source.Problem, ...]:
+        """What is wrong at the moment, with objects and with the way to them."""
+        return self._intake.problems()

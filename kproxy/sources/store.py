@@ -176,7 +176,7 @@ class Store:
         table.objects[accepted.name] = accepted
         table.own(accepted.name, owners)
         self._note_weights(accepted.name, accepted)
-        self._tell_watchers(accepted.kind)
+        self._call_watchers(accepted.kind)
         return self._that_count(table, dirty or self._weighers(accepted))
 
     def delete(self, kind: str, name: names.NamespacedName) -> Dirty:
@@ -189,7 +189,7 @@ class Store:
         table.disown(name, owners)
         if isinstance(gone, services.Service):
             self._note_weights(name, None)
-        self._tell_watchers(kind)
+        self._call_watchers(kind)
         return self._that_count(table, owners or self._weighers(gone))
 
     def replace(self, kind: str, objects: Mapping[names.NamespacedName, Object]) -> Dirty:
@@ -217,7 +217,7 @@ class Store:
             return ()
         return tuple(self._weighing.get(changed.name.namespace, ()))
 
-    def _tell_watchers(self, kind: str) -> None:
+    def _call_watchers(self, kind: str) -> None:
         for each in self._watchers.get(kind, ()):
             each()
 

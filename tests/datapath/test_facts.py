@@ -15,7 +15,7 @@ def facts(subscription: events.Subscription) -> list[events.Fact]:
 async def test_a_connection_is_told_from_its_accept_to_its_end(bench: harness.Harness) -> None:
     path, place, refusing = bench.start(), bench.backend(), bench.place()
     feed = events.Feed()
-    path.data_path.tell(feed)
+    path.data_path.publish_to(feed)
     subscription = feed.subscribe()
     service = path.serve_by(harness.Scripted(refusing.address, place.address))
     client, backend = await bench.pair(service, place)
@@ -53,7 +53,7 @@ async def test_a_client_that_is_turned_away_is_told_with_every_attempt(
 ) -> None:
     path = bench.start()
     feed = events.Feed()
-    path.data_path.tell(feed)
+    path.data_path.publish_to(feed)
     subscription = feed.subscribe()
     service = path.serve(*[bench.place() for _ in range(2)])
     await clients.is_turned_away(bench, service)
@@ -67,7 +67,7 @@ async def test_a_client_that_is_turned_away_is_told_with_every_attempt(
 async def test_nothing_is_told_before_somebody_listens_and_after(bench: harness.Harness) -> None:
     path, place = bench.start(), bench.backend()
     feed = events.Feed()
-    path.data_path.tell(feed)
+    path.data_path.publish_to(feed)
     service = path.serve(place)
     client, _ = await bench.pair(service, place)
     await harness.until(
@@ -88,7 +88,7 @@ async def test_while_nobody_takes_more_facts_are_counted_and_nothing_else(
 ) -> None:
     path, place = bench.start(), bench.backend()
     feed = events.Feed()
-    path.data_path.tell(feed)
+    path.data_path.publish_to(feed)
     subscription = feed.subscribe(limit=1)
     service = path.serve_by(harness.Scripted(bench.place().address, place.address))
     client, _ = await bench.pair(service, place)

@@ -256,7 +256,7 @@ class Connection:
             is_half_closed = client.ended or server.ended
             assert self.reason is None or is_half_closed, "half-closed, yet neither has ended"
 
-    def _tell_end(self, feed: events.Feed, reason: halfclose.Reason) -> None:
+    def _publish_end(self, feed: events.Feed, reason: halfclose.Reason) -> None:
         if feed.is_full:
             feed.drop()
             return
@@ -283,7 +283,7 @@ class Connection:
         self.reason = reason
         shared = self.shared
         if shared.feed is not None:
-            self._tell_end(shared.feed, reason)
+            self._publish_end(shared.feed, reason)
         counters = self.target.counters
         counters.active -= 1
         counters.ended[reason] += 1

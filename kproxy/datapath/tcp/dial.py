@@ -351,7 +351,7 @@ class Dialer:
         tally.total += 1
         tally.active += 1
         if self._shared.feed is not None:
-            self._tell_dialled(self._shared.feed, conn, backend)
+            self._publish_dialled(self._shared.feed, conn, backend)
         server.peer = client
         client.peer = server
         if client.unsent is None and not client.eof and not client.readable:
@@ -396,7 +396,7 @@ class Dialer:
         backend, reason = attempts[-1]
         now = self.poller.now
         if self._shared.feed is not None:
-            self._tell_failed(self._shared.feed, conn, attempts)
+            self._publish_failed(self._shared.feed, conn, attempts)
         conn.target.counters.dial_failures[reason] += 1
         is_news = False
         if not is_our_own_fault(reason):
@@ -433,7 +433,7 @@ class Dialer:
             dial.cancel()
             conn.dial = None
             if self._shared.feed is not None:
-                self._tell_failed(self._shared.feed, conn, attempts)
+                self._publish_failed(self._shared.feed, conn, attempts)
             try:
                 choice = conn.target.picker.repick(conn.address, tried, self.poller.now)
                 assert choice is not None
@@ -441,7 +441,7 @@ class Dialer:
             except Exception:
                 self._contain(conn)
 
-    def _tell_dialled(
+    def _publish_dialled(
         self, feed: events.Feed, conn: connection.Connection, backend: addresses.SocketAddress
     ) -> None:
         if feed.is_full:
@@ -452,7 +452,7 @@ class Dialer:
         waited = now - conn.accepted_at
         feed.publish(events.Dialled(now, conn.target.text, client, backend, waited))
 
-    def _tell_failed(
+    def _publish_failed(
         self, feed: events.Feed, conn: connection.Connection, attempts: Attempts
     ) -> None:
         if feed.is_full:

@@ -197,7 +197,7 @@ class Acceptor(abc.ABC):
                 continue
             self._is_exhausted = False
             if self._shared.feed is not None:
-                self._tell(self._shared.feed, (conn,))
+                self._publish(self._shared.feed, (conn,))
             self._dialer.start((conn,))
             return True
         self.resume_accepting()
@@ -253,7 +253,7 @@ class Acceptor(abc.ABC):
     def _end(self) -> None:
         """Settle what has to be before the socket is closed."""
 
-    def _tell(self, feed: events.Feed, accepted: Sequence[connection.Connection]) -> None:
+    def _publish(self, feed: events.Feed, accepted: Sequence[connection.Connection]) -> None:
         if feed.is_full:
             feed.drop(len(accepted))
             return
@@ -351,7 +351,7 @@ class Listener(Acceptor):
         if accepted and self._is_exhausted:
             self._is_exhausted = False
         if shared.feed is not None:
-            self._tell(shared.feed, accepted)
+            self._publish(shared.feed, accepted)
         self._dialer.start(accepted)
 
     def take(

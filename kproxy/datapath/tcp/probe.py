@@ -88,10 +88,10 @@ class Prober:
             return
         self._probes.discard(probe)
         self._poller.close_later(probe.fd, probe.sock)
-        self._tell(probe.backend, succeeded=succeeded)
+        self._report(probe.backend, succeeded=succeeded)
         self.schedule()
 
-    def _tell(self, backend: addresses.SocketAddress, *, succeeded: bool) -> None:
+    def _report(self, backend: addresses.SocketAddress, *, succeeded: bool) -> None:
         if succeeded:
             self._box.succeed(backend)
         else:
@@ -128,4 +128,4 @@ class Prober:
             self._not_before = now + _RETRY_SECONDS
         else:
             self._box.probe_started(backend)
-            self._tell(backend, succeeded=False)
+            self._report(backend, succeeded=False)

@@ -81,7 +81,7 @@ class SharedListener(listener.Acceptor):
         if accepted and self._is_exhausted:
             self._is_exhausted = False
         if shared.feed is not None:
-            self._tell(shared.feed, accepted)
+            self._publish(shared.feed, accepted)
         self._dialer.start(accepted)
 
     def take(

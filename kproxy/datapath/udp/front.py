@@ -140,7 +140,7 @@ class Front:
             return
         del ending.queue[ending]
         if self._shared.feed is not None:
-            self._tell_end(self._shared.feed, ending, reason)
+            self._publish_end(self._shared.feed, ending, reason)
         counters = self.target.counters
         counters.active -= 1
         counters.ended[reason] += 1
@@ -182,7 +182,7 @@ class Front:
         counters.endpoint(backend).dial_failures += 1
         refused.tried = (*refused.tried, backend)
         if self._shared.feed is not None:
-            self._tell_refused(self._shared.feed, refused, reason)
+            self._publish_refused(self._shared.feed, refused, reason)
         if self._box.fail(backend, self.pace.at):
             self._table.version += 1
         held, refused.held = refused.held, None
@@ -242,7 +242,7 @@ class Front:
         self.unanswered[begun] = None
         limits.add(begun)
         if self._shared.feed is not None:
-            self._tell_begun(self._shared.feed, begun)
+            self._publish_begun(self._shared.feed, begun)
         if size <= _LONGEST_HELD:
             begun.held = bytes(self.view[:size])
         try:
@@ -309,7 +309,7 @@ class Front:
         self._shared.poller.close_later(fd, sock)
         moving.version = self._table.version
         if self._shared.feed is not None:
-            self._tell_dialled(self._shared.feed, moving)
+            self._publish_dialled(self._shared.feed, moving)
         return True
 
     def _on_unsent(self, unsent: flow.Flow, size: int, code: int) -> None:
@@ -341,20 +341,20 @@ class Front:
             },
         )
 
-    def _tell_begun(self, feed: events.Feed, begun: flow.Flow) -> None:
+    def _publish_begun(self, feed: events.Feed, begun: flow.Flow) -> None:
         if feed.is_full:
             feed.drop(2)
             return
         client = begun.client[0], begun.client[1]
         feed.publish(events.ConnectionAccepted(begun.began_at, self.target.text, client))
-        self._tell_dialled(feed, begun)
+        self._publish_dialled(feed, begun)
 
-    def _tell_dialled(self, feed: events.Feed, dialled: flow.Flow) -> None:
+    def _publish_dialled(self, feed: events.Feed, dialled: flow.Flow) -> None:
         client = dialled.client[0], dialled.client[1]
         now = self.pace.at
         feed.publish(events.Dialled(now, self.target.text, client, dialled.backend, 0.0))
 
-    def _tell_refused(self, feed: events.Feed, refused: flow.Flow, reason: str) -> None:
+    def _publish_refused(self, feed: events.Feed, refused: flow.Flow, reason: str) -> None:
         if feed.is_full:
             feed.drop()
             return
@@ -366,7 +366,7 @@ class Front:
             )
         )
 
-    def _tell_end(self, feed: events.Feed, ending: flow.Flow, reason: endings.Reason) -> None:
+    def _publish_end(self, feed: events.Feed, ending: flow.Flow, reason: endings.Reason) -> None:
         if feed.is_full:
             feed.drop()
             return

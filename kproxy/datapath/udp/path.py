@@ -120,7 +120,7 @@ class UdpPath:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _tell_full(self) -> None:
+    def _report_full(self) -> None:
         """Say that flows had to make way since the last time."""
         count = self._table.made_way - self._made_way
         if count:
@@ -142,7 +142,7 @@ class UdpPath:
         self._shared.poller.turn()
         now = self._shared.poller.now
         has_more = self._table.expire(now)
-        self._tell_full()
+        self._report_full()
         for backend in self._box.due_probes(now):
             self._box.parole(backend)
         if has_more:

@@ -111,12 +111,12 @@ class ShiftingRegistry(registry.Registry):
         known = ((old or {}).get("metadata", {}).get("annotations") or {}).get(
             ANNOTATION_SHIFTED_PORTS, annotations.get(ANNOTATION_SHIFTED_PORTS, "")
         )
-        told = {ANNOTATION_SHIFTED_PORTS: _told(known, moves)}
-        metadata = {**metadata, "annotations": {**annotations, **told}}
+        moved = {ANNOTATION_SHIFTED_PORTS: _moves_text(known, moves)}
+        metadata = {**metadata, "annotations": {**annotations, **moved}}
         return {**made, "metadata": metadata}
 
 
-def _told(known: str, moves: Moves) -> str:
+def _moves_text(known: str, moves: Moves) -> str:
     """The annotation's value: what it said, and `moves`."""
     entries = {entry for entry in known.split(",") if entry}
     entries.update(f"{port}={moved}" for port, moved in moves.items())

@@ -118,7 +118,7 @@ class _Run:
         self._server: pod_server.PodServer | None = None
         self._declared = pods.ports(pod)
         self._datagram_ports = pods.datagram_ports(pod)
-        self._told: list[str] = []
+        self._port_notes: list[str] = []
         self._restarts = 0
         self._changed = asyncio.Event()
         self._ending = asyncio.Event()
@@ -185,7 +185,7 @@ class _Run:
         """One run of the container; how it ended."""
         loop = asyncio.get_running_loop()
         opened_at, started = loop.time(), self._now()
-        self._declared, self._told = pods.ports(self.pod), []
+        self._declared, self._port_notes = pods.ports(self.pod), []
         self._datagram_ports = pods.datagram_ports(self.pod)
         server = pod_server.PodServer(
             lambda: self.pod, self._addresses, self._ports(), self._datagram_ports
@@ -212,7 +212,7 @@ class _Run:
         while True:
             self._changed.clear()
             await server.adjust(self._ports())
-            self._tell_ports()
+            self._report_ports()
             asked = pods.behaviour(self.pod)
             now = loop.time()
             ready_at = opened_at + asked.readiness_delay
@@ -238,16 +238,16 @@ class _Run:
         services = self._registry.list(resources.SERVICES, self.pod["metadata"]["namespace"])
         return target_ports.of(self.pod, services)
 
-    def _tell_ports(self) -> None:
+    def _report_ports(self) -> None:
         """Let an Event say what a pod without declared ports listens on, when that changes."""
         if self._declares_ports:
             return
         found = self._target_ports()
-        told = [found.listening(), *found.unresolved()]
-        if told != self._told:
-            self._told = told
-            self._event("TargetPorts", told[0], is_warning=not found.numbers)
-            for sentence in told[1:]:
+        notes = [found.listening(), *found.unresolved()]
+        if notes != self._port_notes:
+            self._port_notes = notes
+            self._event("TargetPorts", notes[0], is_warning=not found.numbers)
+            for sentence in notes[1:]:
                 self._event("TargetPorts", sentence, is_warning=True)
 
     async def _changed_before(self, moment: float | None) -> None:
@@ -331,8 +331,8 @@ class _Run:
 
 
 def _waiting(reason: str, message: str = "") -> dict[str, Any]:
-    told = {"reason": reason, "message": message} if message else {"reason": reason}
-    return {"waiting": told}
+    state = {"reason": reason, "message": message} if message else {"reason": reason}
+    return {"waiting": state}
 
 
 def _terminated(started: str, ended: str, reason: str, code: int, message: str) -> dict[str, Any]:

@@ -147,7 +147,7 @@ class PodServer:
         try:
             if delay := self._delay():
                 await asyncio.sleep(delay)
-            return web.Response(text=_told(self._pod(), self._addresses, request))
+            return web.Response(text=_answer_text(self._pod(), self._addresses, request))
         finally:
             self._under_way -= 1
             if not self._under_way:
@@ -185,7 +185,7 @@ class _Namer(asyncio.DatagramProtocol):
             self._transport.sendto(name, client)
 
 
-def _told(pod: Object, addresses: Sequence[str], request: web.BaseRequest) -> str:
+def _answer_text(pod: Object, addresses: Sequence[str], request: web.BaseRequest) -> str:
     """The body of an answer: this pod, the request, and the client, a line for each fact."""
     metadata = pod["metadata"]
     head = {

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from kproxy import metrics
 from kproxy.model import admission
 from kproxy.model.kinds import registry
-from kproxy.sources import intake, source, store
+from kproxy.sources import intake, source
 from kproxy.sources.access import kubeconfig
 from kproxy.sources.api import api_bounds, client, discovery, probes, progress, reflector
 
@@ -39,7 +39,7 @@ def time_asleep() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
-class InformerSource:
+class InformerSource(intake.IntakeSource):
     """A `source.Source` that reads an API server.
 
     `kinds` are read. `namespaces` restricts it to some; none means the whole cluster. Raises
@@ -66,7 +66,7 @@ class InformerSource:
         self._access = access
         self._clock = clock
         self._asleep = asleep
-        self._intake = intake.Intake(on_problem, allow_loopback=allow_loopback, kinds=kinds)
+        super().__init__(intake.Intake(on_problem, allow_loopback=allow_loopback, kinds=kinds))
         self._api = client.Client(access, monotonic=clock)
         self._clockwork = reflector.Clockwork(
             clock, rng or random.Random(), limits or api_bounds.Bounds()
@@ -97,20 +97,6 @@ class InformerSource:
                     namespace=namespace,
                 )
 
-    @property
-    def store(self) -> store.Store:
-        """The Store it keeps. Only this source writes it."""
-        return self._intake.store
-
-    @property
-    def has_synced(self) -> bool:
-        """Whether every collection has been listed once, of namespaces that may be read."""
-        return self._intake.has_synced
-
-    def problems(self) -> tuple[source.Problem, ...]:
-        """What is wrong at the moment: with objects, and with the way to the server."""
-        return self._intake.problems()
-
     def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
         """What happened so far, of each list-and-watch whose loss matters."""
         return tuple(each.counters for each in self._missed())
@@ -123,18 +109,18 @@ class InformerSource:
 
     def describe(self) -> str:
         """For instance "API server https://10.0.0.1:6443 (admin): services at 184, …"."""
-        told = ", ".join(
+        listed = ", ".join(
             f"{each.where} at {each.version}" if each.has_listed else f"{each.where} not listed"
             for each in self._missed()
         )
         unread = metrics.unread(self.counters(), self._clock())
         stale = f"; out of contact for {max(unread.values()):.0f} s" if unread else ""
-        return f"API server {self._access}: {told}{stale}"
+        return f"API server {self._access}: {listed}{stale}"
 
     async def run(self) -> None:
         """List, then follow, until cancelled."""
         if not self._access.verifies and self._access.server.startswith("https://"):
-            self._intake.tell(self, _unverified(self._access))
+            self._intake.note(self, _unverified(self._access))
         async with self._api, asyncio.TaskGroup() as group:
             for scope in self._scopes:
                 for each in sorted(scope.reflectors, key=lambda each: each.choice.waits):

@@ -484,7 +484,7 @@ class Reflector:
             discovery.followed(kinds, self.namespace, is_all=is_all),
             has_listed=self.has_listed,
         )
-        self._intake.tell(self, said)
+        self._intake.note(self, said)
         if self.is_forbidden:
             self._on_settled()
 

@@ -24,7 +24,7 @@ import structlog
 from kproxy import errors, metrics, turns
 from kproxy.model import admission
 from kproxy.model.kinds import registry
-from kproxy.sources import intake, source, store
+from kproxy.sources import intake, source
 from kproxy.sources.documents import document
 from kproxy.sources.files import background, directory_watch, manifest_files, manifest_state
 
@@ -76,7 +76,7 @@ _READ_ONCE = source.Problem(
 _log = structlog.get_logger(__name__)
 
 
-class ManifestSource:
+class ManifestSource(intake.IntakeSource):
     """A `source.Source` that reads files and directories.
 
     Directories are read as by `kubectl apply -f`: *.yaml, *.yml and *.json, not recursively.
@@ -98,7 +98,7 @@ class ManifestSource:
         self._paths = tuple(dict.fromkeys(Path(path) for path in paths))
         roots = [path for path in self._paths if path != STANDARD_INPUT]
         self._roots = {root: _checked(root) for root in roots}
-        self._intake = intake.Intake(on_problem, allow_loopback=allow_loopback, kinds=kinds)
+        super().__init__(intake.Intake(on_problem, allow_loopback=allow_loopback, kinds=kinds))
         self._allow_loopback = allow_loopback
         self._view = manifest_state.NOTHING
         self._listings: dict[Path, manifest_files.Listing] = {}
@@ -106,20 +106,6 @@ class ManifestSource:
         self._watch_problems: tuple[source.Problem, ...] = ()
         self._stirred = asyncio.Event()
         self._changed: set[Path] = set()
-
-    @property
-    def store(self) -> store.Store:
-        """The Store it keeps. Only this source writes it."""
-        return self._intake.store
-
-    @property
-    def has_synced(self) -> bool:
-        """Whether every file has been read once, or has turned out to take long."""
-        return self._intake.has_synced
-
-    def problems(self) -> tuple[source.Problem, ...]:
-        """What is wrong at the moment, sorted by file and document."""
-        return self._intake.problems()
 
     def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
         """Empty: nothing is listed or watched by API."""
@@ -327,7 +313,7 @@ class ManifestSource:
         for key in view.gone:
             self._intake.forget(key)
             yield
-        yield from self._intake.tell_all(view.problems, view.fresh_problems)
+        yield from self._intake.note_all(view.problems, view.fresh_problems)
         for change in view.changes if self.has_synced else ():
             _log_edit(change)
             yield

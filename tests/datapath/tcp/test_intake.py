@@ -211,7 +211,7 @@ async def test_affinity_goes_by_the_client_behind_the_proxy(bench: harness.Harne
 async def test_a_subscriber_is_told_of_both_addresses(bench: harness.Harness) -> None:
     path, place = bench.start(LISTED), bench.backend()
     feed = events.Feed()
-    path.data_path.tell(feed)
+    path.data_path.publish_to(feed)
     subscription = feed.subscribe()
     service = path.serve(place)
     client = await bench.connect(service)

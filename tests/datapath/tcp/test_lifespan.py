@@ -174,7 +174,7 @@ async def test_connections_to_a_removed_endpoint_drain_and_others_stay(
 ) -> None:
     path, going, staying = bench.start(), bench.backend(), bench.backend()
     feed = events.Feed()
-    path.data_path.tell(feed)
+    path.data_path.publish_to(feed)
     service = path.serve(going, staying)
     follow(path, service, DRAIN, going, staying)
     crowd = [await bench.connect(service) for _ in range(4)]

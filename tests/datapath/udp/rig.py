@@ -197,7 +197,7 @@ class Rig:
     def subscribe(self) -> events.Subscription:
         """Facts from now on."""
         feed = events.Feed()
-        self.data_path.tell(feed)
+        self.data_path.publish_to(feed)
         return feed.subscribe()
 
     def close(self) -> None:
