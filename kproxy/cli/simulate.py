@@ -93,6 +93,8 @@ def simulate(
     try:
         wanted = [_fault(each) for each in fault or ()]
         given = applied_files.read(apply or ())
+        if kubeconfig_out is not None:
+            kubeconfig_file.check(kubeconfig_out)
         with ranges.claimed() as free:
             options = cluster.Options(
                 service_cidr=service_cidr or free.services,

@@ -79,7 +79,13 @@ async def proxy(kubeconfig: Path, folder: Path) -> AsyncIterator[None]:
         *("--log-level", "error", "--grace-period", "1"),
     ]
     with log.open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(*command, stderr=stderr)
+        try:
+            process = await asyncio.create_subprocess_exec(*command, stderr=stderr)
+        except OSError as error:
+            raise errors.KproxyError(
+                f"the proxy cannot be started with {sys.executable}: {errors.reason(error)}; "
+                "an installation in a checkout is mended by: make demo"
+            ) from error
     try:
         async with asyncio.timeout(_START_SECONDS):
             while (ready := _read(ready_file)) is None:

@@ -304,6 +304,14 @@ def test_what_an_earlier_run_left_is_replaced_and_what_came_later_is_kept(tmp_pa
     assert sorted(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_that_is_not_there_is_found_before_the_cluster_starts(tmp_path: Path) -> None:
+    missing = tmp_path / "missing" / "kubeconfig"
+    with started(tmp_path, "--kubeconfig-out", str(missing)) as simulation:
+        assert simulation.process.wait(daemon.DEADLINE) == errors.ConfigError.exit_code
+        assert f"no such file or directory: {missing.parent}; make" in simulation.err()
+        assert "is up" not in simulation.out() + simulation.err()
+
+
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with (
         pytest.raises(errors.ConfigError, match="no such file or directory"),

@@ -292,3 +292,14 @@ async def test_a_pod_keeps_its_colour() -> None:
         colours = set(re.findall(rf"\x1b\[([\d;]+)m(?:web-\w+-)?{pod}", drawing))
         assert len(colours) == 1, colours
     assert "█" in drawing
+
+
+async def test_a_python_that_cannot_be_executed_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.touch(mode=0o600)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(errors.KproxyError, match=r"cannot be started with .*ermission denied"):
+        async with stage.proxy(tmp_path / "kubeconfig", tmp_path):
+            pass

@@ -51,16 +51,29 @@ def written(content: Mapping[str, Any], out: Path | None) -> Iterator[Kubeconfig
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kproxy-simulate-"))
             out = Path(folder) / "kubeconfig"
         else:
+            check(out)
             out = out.absolute()
-            _check_replaceable(out)
         file = KubeconfigFile(out)
         stack.callback(file.remove)
         file.write(content)
         yield file
 
 
-def _check_replaceable(path: Path) -> None:
-    """Raise ConfigError if a file is there that is not the kubeconfig of an earlier run."""
+def check(path: Path) -> None:
+    """Raise ConfigError if a kubeconfig cannot be written there, before a cluster is started.
+
+    A file that is there must be the kubeconfig of an earlier run.
+    """
+    path = path.absolute()
+    folder = path.parent
+    if not folder.is_dir():
+        raise errors.ConfigError(
+            f"--kubeconfig-out {path}: no such file or directory: {folder}; make that folder"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise errors.ConfigError(
+            f"--kubeconfig-out {path}: {folder} cannot be written; name a path that can be written"
+        )
     if not os.path.lexists(path):
         return
     if stat.S_ISREG(path.lstat().st_mode):

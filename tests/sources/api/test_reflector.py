@@ -462,6 +462,52 @@ def test_a_server_that_does_not_answer_any_more_is_noticed_within_10_seconds(
     on_fake_time(scenario, fake_api.FakeApi(streams=streams))
 
 
+def test_a_server_that_does_not_answer_probes_keeps_its_watch() -> None:
+    """As one that queues new watches under load: it must not get more of them."""
+
+    async def never(_: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def scenario(api: fake_api.FakeApi) -> None:
+        fake_api.serve_web(api, "10.1.0.1")
+        for path in (SERVICES, SLICES):
+            api.script(path, "probe", *[never] * 1000)
+        async with following.following(api) as followed:
+            await followed.synced()
+            for number in range(2, 12):
+                await asyncio.sleep(15)
+                api.put(SLICES, "web-1", fake_api.sliced("web", f"10.1.0.{number}"))
+                await followed.until(
+                    lambda number=number: followed.backends("web") == {f"10.1.0.{number}"},  # type: ignore[misc]
+                    1,
+                )
+            assert len(api.requests(SLICES, "watch")) == 1
+            assert len(followed.told) == 2  # of each collection once
+            api.forget_scripts()
+            await followed.until(lambda: followed.informed.problems() == (), 10)
+
+    on_fake_time(scenario)
+
+
+def test_a_watch_that_does_not_bring_what_a_probe_brings_is_exchanged_within_5_seconds() -> None:
+    async def scenario(api: fake_api.FakeApi) -> None:
+        fake_api.serve_web(api, "10.1.0.1")
+        api.script(SERVICES, "watch", sends(fake_api.bookmark(101), then="silent"))
+        async with following.following(api) as followed:
+            await followed.synced()
+            await asyncio.sleep(40)
+            assert len(api.requests(SERVICES, "watch")) == 1
+            begun = asyncio.get_running_loop().time()
+            api.put(SERVICES, "db", fake_api.service("10.96.0.2"))
+            await followed.until(lambda: followed.services() == {"web", "db"})
+            assert asyncio.get_running_loop().time() - begun <= 5
+            assert followed.of_services.failures["deaf"] == 1
+            assert followed.told == []
+
+    on_fake_time(scenario)
+
+
 def test_a_server_that_trickles_for_ever_is_left_after_its_timeout() -> None:
     async def trickle(request: web.BaseRequest) -> web.StreamResponse:
         response = await fake_api.begin(request)
