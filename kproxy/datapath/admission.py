@@ -68,7 +68,7 @@ def attach(sock: _Socket, option: int, program: bytes) -> None:
 
 
 def set_deaf(sock: _Socket, family: addresses.Family, *, is_deaf: bool) -> None:
-    """Have a TCP socket drop all packets, but those of a TTL that nobody's packets arrive with."""
+    """Let a TCP socket drop all packets, except those with a TTL that no packet arrives with."""
     if family is addresses.Family.IPV6:
         sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, _HIGHEST_TTL * is_deaf)
     else:

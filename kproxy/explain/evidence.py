@@ -14,7 +14,7 @@ from kproxy.plane import snapshots
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Who asks, and what for.
+    """Which client asks for which Service.
 
     `port` is the name or the number of a port, "" for the Service's only or first one. `client` is
     the IP address of the client, "" for any. `to` is where the client connects, None for the

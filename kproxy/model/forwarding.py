@@ -105,7 +105,7 @@ class Policy:
     """How endpoints are chosen, and what holds for the connections to them.
 
     `affinity_seconds` is None without ClientIP affinity. `proxy_protocol` is None unless endpoints
-    are told of their clients.
+    get PROXY headers.
     """
 
     strategy: services.Strategy = services.Strategy.ROUND_ROBIN

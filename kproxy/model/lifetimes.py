@@ -22,7 +22,7 @@ class OnEndpointRemoved(StrEnum):
 
 
 class ProxyProtocol(StrEnum):
-    """The version of the PROXY protocol in which a backend is told its client's address."""
+    """The version of the PROXY protocol in which a backend gets its client's address."""
 
     V1 = "v1"
     V2 = "v2"

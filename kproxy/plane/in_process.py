@@ -407,7 +407,7 @@ class InProcessPlane:
         return self._path.open(listen_on, connections, message.admitted)
 
     def _admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:
-        """Change whose connections an open frontend takes: nobody's if the kernel cannot."""
+        """Change which clients an open frontend admits: none if the kernel cannot filter."""
         listener = self._listening[address].listeners[address]
         try:
             listener.admit(admitted)

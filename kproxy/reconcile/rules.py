@@ -78,8 +78,8 @@ class Options:
 class Place:
     """Where a frontend is to be bound. Without an address, `state` and `detail` say why.
 
-    `admitted` says whose connections it takes. If that is nobody's although there are endpoints
-    for them, `state` is DROPPED and `detail` says why.
+    `admitted` says which clients it takes. If it takes none although there are endpoints for them,
+    `state` is DROPPED and `detail` says why.
     """
 
     frontend: forwarding.Frontend

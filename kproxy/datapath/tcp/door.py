@@ -1,4 +1,4 @@
-"""Drop the clients whom a listener does not admit, with a privilege or without.
+"""Drop the clients that a listener does not admit, with a privilege or without.
 
 A socket filter does it wherever the kernel takes one. Some kernels want CAP_NET_ADMIN for that at a
 TCP socket, which a proxy without root does not have. There:

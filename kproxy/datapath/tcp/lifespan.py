@@ -6,10 +6,10 @@ client had sent it. A server that idles then closes, its FIN goes to the client,
 holds for the client: it sees a clean end only after all that the endpoint sent. To send FIN to the
 client instead would make a cut answer look whole.
 
-A moment is quiet when no byte has moved for a while, none is on its way, and the endpoint spoke
-last: nobody waits for an answer. Where no such moment comes, or the endpoint goes on all the same,
-both sides are reset when the grace is over; so they are when the client speaks after all, for its
-bytes can go nowhere.
+A moment is quiet when no byte has moved for a while, none is on its way, and the endpoint sent
+last: no client waits for an answer. If no such moment comes, or the endpoint keeps sending, both
+sides are reset when the grace is over. They are also reset when the client sends more, because its
+bytes can no longer be delivered.
 
 Only the connections of Services that ask for this are known here (`Roll`). All others cost one
 attribute test when they reach an endpoint, and one when they end.

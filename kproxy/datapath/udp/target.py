@@ -1,4 +1,4 @@
-"""Where the datagrams of a frontend go, and who is asked about it."""
+"""Where the datagrams of a frontend go, and what is asked to choose it."""
 
 from collections.abc import Sequence, Sized
 from typing import Protocol

@@ -43,7 +43,7 @@ def lifetime(annotations: Mapping[str, str], found: findings.Findings) -> lifeti
 def proxy_protocol(
     annotations: Mapping[str, str], found: findings.Findings
 ) -> lifetimes.ProxyProtocol | None:
-    """The version in which backends are told of their clients; None if they are not."""
+    """The version of the PROXY headers that backends get; None if they get none."""
     value = annotations.get(PROXY_PROTOCOL, "").strip()
     if value in _NO_LIMIT:
         return None

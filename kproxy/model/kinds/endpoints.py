@@ -183,8 +183,8 @@ class _Pool:
     def _close(self) -> list[addresses.SocketAddress]:
         """The ready ones, without those that are meant for other nodes or zones.
 
-        kube-proxy's `topologyModeFromHints`: an endpoint without a hint switches hints off, for
-        whoever made them has not seen it.
+        kube-proxy's `topologyModeFromHints`: an endpoint without a hint switches hints off,
+        because the controller made them before it knew that endpoint.
         """
         every = len(self.ready)
         if self.for_node and self.with_node_hints == every:

@@ -78,7 +78,7 @@ class Service:
     lifetime: lifetimes.Lifetime = lifetimes.UNLIMITED
     """How long its connections may live, by annotations."""
     proxy_protocol: lifetimes.ProxyProtocol | None = None
-    """How its endpoints are told of their clients, by an annotation; None: not at all."""
+    """The PROXY headers that its endpoints get, by an annotation; None: none."""
     created: str = ""
     """`metadata.creationTimestamp` (RFC 3339, UTC); "" when the source gives none."""
     proxied_elsewhere: bool = False
