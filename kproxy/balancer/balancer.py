@@ -218,7 +218,8 @@ class ServicePortBalancer:
             self._on_barred(barred)
         yield
         whole = [members[backend] for backend in wanted if weight_of.get(backend, 1)]
-        prepared = yield from catalogue.STRATEGIES[policy.strategy].prepare(whole, weight_of)
+        last = self._prepared if policy.strategy is self._policy.strategy else None
+        prepared = yield from catalogue.STRATEGIES[policy.strategy].prepare(whole, weight_of, last)
         self._swap(frozenset(gone), new, weight_of, policy)
         self._prepared = prepared
         yield
@@ -347,7 +348,7 @@ class ServicePortBalancer:
         strategy = catalogue.STRATEGIES[self._policy.strategy]
         if self._prepared is None:
             whole = [m for m in self._rotation if m.weight]
-            self._prepared = steps.at_once(strategy.prepare(whole, self._weights))
+            self._prepared = steps.at_once(strategy.prepare(whole, self._weights, None))
         context = strategies.Context(
             self._rng, self._loads, self._prepared, previous, is_weighted=bool(self._weights)
         )

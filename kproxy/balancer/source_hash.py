@@ -34,6 +34,8 @@ _CIRCLE = 1 << 64
 _SHELVES = 256
 _PIECE = 64
 """Members dealt with between two pauses."""
+_FEW = 64
+"""Members of which a change is worked into the circle; more of them make a new one."""
 _REMEMBERED = 4096
 """Clients whose member is kept."""
 
@@ -45,27 +47,55 @@ _unpack_probes = struct.Struct(f"<{_PROBES}Q").unpack
 class _Circle:
     """The points of members of one weight, in order, with the members they belong to."""
 
-    __slots__ = ("owners", "points")
+    __slots__ = ("members", "owners", "points")
 
-    def __init__(self, points: list[int], owners: list[member.Member]) -> None:
+    def __init__(
+        self, points: list[int], owners: list[member.Member], members: frozenset[member.Member]
+    ) -> None:
         self.points = points
         self.owners = owners
+        self.members = members
 
 
 Circles: TypeAlias = dict[int, _Circle]
 
 
 def circles_in_steps(
-    members: strategies.Members, weights: strategies.Weights
+    members: strategies.Members, weights: strategies.Weights, last: object = None
 ) -> Generator[None, None, Circles]:
     """Where the points of `members` are: a circle for each weight that some of them are to have."""
     by_weight: dict[int, list[member.Member]] = {}
     for each in members:
         by_weight.setdefault(weights.get(each.backend, 1), []).append(each)
     made: Circles = {}
+    before = cast("Circles", last or {})
     for weight, group in by_weight.items():
-        made[weight] = yield from _circle_in_steps(group)
+        known, now = before.get(weight), frozenset(group)
+        if known is not None and len(known.members ^ now) <= _FEW:
+            made[weight] = yield from _changed_in_steps(known, now)
+        else:
+            made[weight] = yield from _circle_in_steps(group)
     return made
+
+
+def _changed_in_steps(
+    last: _Circle, members: frozenset[member.Member]
+) -> Generator[None, None, _Circle]:
+    """A circle for members of which few are others than in the last one."""
+    points, owners = last.points.copy(), last.owners.copy()
+    yield
+    for gone in last.members - members:
+        for point in points_of(gone.backend):
+            place = bisect.bisect_left(points, point)
+            del points[place], owners[place]
+        yield
+    for new in members - last.members:
+        for point in points_of(new.backend):
+            place = bisect.bisect_left(points, point)
+            points.insert(place, point)
+            owners.insert(place, new)
+        yield
+    return _Circle(points, owners, members)
 
 
 def _circle_in_steps(members: strategies.Members) -> Generator[None, None, _Circle]:
@@ -86,7 +116,7 @@ def _circle_in_steps(members: strategies.Members) -> Generator[None, None, _Circ
         owners += [owner_of[point] for point in shelf]
         if len(points) % _PIECE < len(shelf):
             yield
-    return _Circle(points, owners)
+    return _Circle(points, owners, frozenset(members))
 
 
 def points_of(backend: addresses.SocketAddress) -> tuple[int, ...]:
@@ -135,7 +165,8 @@ def _thinned(circle: _Circle, count: int, usable: frozenset[member.Member]) -> _
     if 2 * count * _POINTS >= len(circle.points):
         return circle
     kept = [place for place, owner in enumerate(circle.owners) if owner in usable]
-    return _Circle([circle.points[each] for each in kept], [circle.owners[each] for each in kept])
+    points = [circle.points[each] for each in kept]
+    return _Circle(points, [circle.owners[each] for each in kept], usable)
 
 
 def _nearest(

@@ -69,7 +69,9 @@ class Context(NamedTuple):
     is_weighted: bool = True
 
 
-def _nothing(_members: Members, _weights: Weights, /) -> Generator[None, None, object]:
+def _nothing(
+    _members: Members, _weights: Weights, _previous: object, /
+) -> Generator[None, None, object]:
     """Prepares nothing."""
     yield from ()
     return ()
@@ -79,12 +81,13 @@ class Strategy(NamedTuple):
     """How selections are made. The members are in rotation order; the first one's turn is next.
 
     `prepare` does in steps what takes long for a large set. It gets every member whose weight is
-    to be above 0, and the weights to come that are not 1. `counts` says whether the selections go
-    by the connections that each member has.
+    to be above 0, the weights to come that are not 1, and what it returned last, None at first,
+    which is in use and must not change. `counts` says whether the selections go by the connections
+    that each member has.
     """
 
     select: Callable[[Members, Context], Selection]
-    prepare: Callable[[Members, Weights], Generator[None, None, object]] = _nothing
+    prepare: Callable[[Members, Weights, object], Generator[None, None, object]] = _nothing
     counts: bool = False
 
 

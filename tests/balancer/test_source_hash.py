@@ -182,3 +182,21 @@ def test_the_nearest_is_the_nearest() -> None:
     for client in CLIENTS[:100]:
         nearest = min(members, key=lambda each: distance(client, each))
         assert selection.chooser_for(client)() is nearest
+
+
+@pytest.mark.parametrize("changed", [1, 5, 70])
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_large_set_that_changes_is_as_one_that_was_there_from_the_start(
+    changed: int, *, weights: bool
+) -> None:
+    """Small changes are worked into what is there, large ones make it anew."""
+
+    def weighed(found: list[addresses.SocketAddress]) -> tuple[int, ...]:
+        return tuple(2 - len(each.address) % 2 for each in found) if weights else ()
+
+    chosen = backends(300)
+    rig = Rig(chosen[:200], weighed(chosen[:200]))
+    for start in range(0, 40, 7):
+        now = chosen[start + changed : 200 + start + changed // 2]
+        rig.balancer.update(now, weighed(now))
+        assert rig.where(CLIENTS[:200]) == Rig(now, weighed(now)).where(CLIENTS[:200])
