@@ -95,7 +95,8 @@ class ConnectionEnded(Fact, frozen=True, gc=False):
 
 
 class EndpointBoxed(Fact, frozen=True, gc=False):
-    """An endpoint failed a dial: clients are sent elsewhere until a probe succeeds."""
+    """An endpoint failed a dial, or refused a datagram: clients are sent elsewhere until a probe
+    succeeds, or for a while where there is no probe, as in UDP."""
 
     endpoint: Address
 

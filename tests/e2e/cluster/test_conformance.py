@@ -33,7 +33,7 @@ service-proxy-name and headless label           test_a_label_makes_it_somebody_e
 rejected when no endpoints exist                test_no_endpoints_are_refused
 ESIPP                                           test_the_local_policy; source IPs are not kept;
                                                 tests/e2e/files/test_health_check.py
-SCTP                                            not applicable: TCP only
+SCTP                                            not applicable: TCP and UDP only
 networking.go
 ----------------------------------------------- -----------------------------------------------
 granular checks, http                           test_a_node_port
