@@ -8,6 +8,7 @@ The numbers are those of include/uapi/linux/bpf.h.
 """
 
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -287,6 +288,7 @@ class Link(Descriptor):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_number = _SYSCALLS.get(platform.machine())
 
 
 def _bpf(command: int, attributes: bytes) -> int:
@@ -295,10 +297,9 @@ def _bpf(command: int, attributes: bytes) -> int:
 
 
 def _called(command: int, attributes: "ctypes.Array[ctypes.c_char]") -> int:
-    number = _SYSCALLS.get(platform.machine())
-    if number is None:
-        raise OSError(f"the number of bpf(2) is not known for {platform.machine()}")
-    result: int = _libc.syscall(number, command, attributes, _ATTRIBUTE_BYTES)
+    if _number is None:
+        raise OSError(errno.ENOSYS, f"bpf(2) has no known number on {platform.machine()}")
+    result: int = _libc.syscall(_number, command, attributes, _ATTRIBUTE_BYTES)
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

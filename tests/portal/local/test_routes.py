@@ -94,6 +94,24 @@ def test_an_address_that_is_local_anyway_gets_no_route(made: routes.Routes, addr
     assert local_routes() == before
 
 
+@pytest.mark.parametrize(
+    ("address", "is_covered"),
+    [
+        ("10.96.0.0", True),
+        ("10.96.255.255", True),
+        ("10.95.255.255", False),
+        ("10.97.0.0", False),
+        ("fd00:10:96::ffff", True),
+        ("fd00:10:96::1:0", False),
+        ("::10.96.0.1", False),
+    ],
+)
+def test_a_network_covers_its_addresses(
+    made: routes.Routes, address: str, is_covered: bool
+) -> None:
+    assert made.covers(address) == is_covered
+
+
 def test_routes_survive_the_address_that_clients_connect_from(made: routes.Routes) -> None:
     made.hold("203.0.113.7")
     before = local_routes()
