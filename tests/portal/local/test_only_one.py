@@ -1,11 +1,16 @@
 """One kproxy has the local portal of a network namespace."""
 
+import os
 import socket
 
 import pytest
 
 from kproxy import errors
 from kproxy.portal.local import only_one
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root, for a network namespace that no other test uses"
+)
 
 
 def test_a_second_one_is_told_who_has_it() -> None:
