@@ -138,11 +138,19 @@ class _Control:
         if query.get("labelSelector"):
             return answers.sentence(400, "events cannot be selected by labels")
         asked = _Asked(query.get("namespace", ""), query.get("name", ""), ())
+        endpoints = await self._endpoints(asked) if asked.name else set()
 
         def is_wanted(view: status.View) -> bool:
             service = names.NamespacedName(str(view["namespace"]), str(view["service"]))
-            # A fact about no Service is shown unless a Service was asked for by name.
-            return asked.names(service) or not (asked.name or service.name)
+            details = view["details"]
+            assert isinstance(details, dict)  # fact_stream makes it
+            if service.name:
+                is_ours = asked.names(service)
+                if is_ours and asked.name:
+                    endpoints.update(details.get("added", ()))
+                return is_ours
+            # A fact about an endpoint is about each Service that has it, or had it before.
+            return not asked.name or details.get("endpoint") in endpoints
 
         headers = self._warning_header()
         if query.get("watch", "") in ("1", "true"):
@@ -155,6 +163,13 @@ class _Control:
         if asked.name and not views and not await self._is_served(asked):
             return answers.sentence(404, "no such Service is served", headers)
         return answers.Answer(200, msgspec.json.encode(views) + b"\n", headers=headers)
+
+    async def _endpoints(self, asked: _Asked) -> set[str]:
+        """The endpoints of the Services that were asked for, as facts have them."""
+        addresses = (
+            str(endpoint.backend) for plan in self._select(asked) for endpoint in plan.found
+        )
+        return {each async for batch in self._shared.batches(addresses) for each in batch}
 
     async def _is_served(self, asked: _Asked) -> bool:
         """Whether a Service that was asked for is known."""

@@ -17,13 +17,14 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from kproxy import errors, metrics, turns
+from kproxy import errors, events, metrics, turns
 from kproxy.model import addresses, admission, forwarding
 from kproxy.ops.serving import places, responder
 from kproxy.ops.views import control, control_client
 from kproxy.sources import source
 from tests.e2e.rig import programs
 from tests.ops import observing, surfaces
+from tests.reconcile import builders
 
 Events: TypeAlias = Generator[tuple[str, dict[str, Any]], None, None]
 
@@ -108,6 +109,27 @@ async def test_labels_narrow_to_services_that_have_them(asked: Asked) -> None:
     ]
     with pytest.raises(errors.KproxyError, match="unable to parse requirement"):
         await asked.fetch("services", selector="tier in")
+
+
+async def test_events_of_a_service_have_what_happened_to_its_endpoints(asked: Asked) -> None:
+    proxy = asked.proxy
+    proxy.serve("web", "db")
+    proxy.proxier.mark(proxy.source.store.apply(builders.sliced("web", "10.1.0.1:80")))
+    proxy.proxier.sync()
+    await proxy.refresh()
+    for address in ("10.1.0.1", "10.9.9.9"):
+        proxy.feed.record(events.EndpointBoxed(0.0, (address, 80)))
+
+    async def boxed(**chosen: str) -> list[str]:
+        views = await asked.fetch("events", **chosen)
+        return [v["details"]["endpoint"] for v in views if v["reason"] == "EndpointBoxed"]
+
+    assert await boxed() == ["10.1.0.1:80", "10.9.9.9:80"]
+    assert await boxed(name="web") == ["10.1.0.1:80"]
+    assert await boxed(name="db") == []
+    proxy.serve("db")
+    await proxy.refresh()
+    assert await boxed(name="web") == ["10.1.0.1:80"], "it was the Service's when it was boxed"
 
 
 async def test_recent_events_are_narrowed_as_services_are(asked: Asked) -> None:
