@@ -26,7 +26,6 @@ Service whose objects are the same as last time costs one comparison.
 
 import itertools
 import operator
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -36,15 +35,12 @@ import structlog
 from kproxy.model import addresses, forwarding, names, steps
 from kproxy.plane import plane as planes
 from kproxy.portal import budget, claims
-from kproxy.reconcile import collisions, frontend_book, rules
+from kproxy.reconcile import collisions, effects, rules, statuses
 
 _log = structlog.get_logger(__name__)
 
 RESYNC_BATCH = 50
 """Services in each of the syncs that a resync is made of."""
-
-RETRY_BATCH = 256
-"""Frontends that are tried again at once. The others follow if one of these could be opened."""
 
 _STRIDE = 128
 """Claims or ports looked at between two pauses."""
@@ -52,27 +48,12 @@ _STRIDE = 128
 _STATES = forwarding.FrontendState
 
 _PortPlan: TypeAlias = rules.PortPlan
-_Place: TypeAlias = rules.Place
 
 Steps: TypeAlias = Generator[None, None, list[names.ServicePortName]]
 """A sync in steps; in the end, the service ports whose frontends may be in another state."""
 
 _Snapshot: TypeAlias = tuple[object, ...]
 """The objects that the rules of a Service were made of."""
-
-
-@dataclass(frozen=True, slots=True)
-class FrontendStatus:
-    """Where a frontend is, for people and for `kproxy get services`.
-
-    `detail` says more in a clause. `bound` is the address it has or would have, None when it
-    cannot have any.
-    """
-
-    frontend: forwarding.Frontend
-    bound: forwarding.PortalAddress | None
-    state: forwarding.FrontendState
-    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +84,6 @@ class _Touched:
 _TouchedAddresses: TypeAlias = dict[forwarding.PortalAddress, _Touched | None]
 
 
-@dataclass(slots=True)
-class _Plan:
-    """The effects of one sync, in order."""
-
-    close: deque[forwarding.PortalAddress] = field(default_factory=deque)
-    narrow: deque[forwarding.Admit] = field(default_factory=deque)
-    set_backends: deque[forwarding.SetBackends] = field(default_factory=deque)
-    widen: deque[forwarding.Admit] = field(default_factory=deque)
-    tell: deque[forwarding.SetLocalEndpoints] = field(default_factory=deque)
-    open: deque[tuple[forwarding.PortalAddress, claims.Claim]] = field(default_factory=deque)
-    forget: deque[names.ServicePortName] = field(default_factory=deque)
-
-
 class Proxier:
     """Keeps a data plane equal to the objects that `reader` shows.
 
@@ -137,7 +105,8 @@ class Proxier:
         self._reader = reader
         self._plane = plane
         self._on_answer = on_answer
-        plane.subscribe(self._hear)
+        self._executor = effects.Executor(plane, options.portal, self._hear)
+        self._book = self._executor.book
         self._options = options
         self._portal = options.portal
         self._near: tuple[str, ...] = ()
@@ -148,11 +117,8 @@ class Proxier:
         self._ports_of: dict[names.NamespacedName, tuple[names.ServicePortName, ...]] = {}
         self._entries: dict[names.ServicePortName, _Entry] = {}
         self._claims = claims.Claims()
-        self._book = frontend_book.FrontendBook()
-        self._retrying: set[forwarding.PortalAddress] = set()
         self._is_retry_due = False
-        self._is_sending = False
-        self._left = _Plan()
+        self._left = effects.Effects()
         self._collisions = collisions.Collisions()
         self._touched: dict[names.ServicePortName, None] = {}
         self.quarantined = 0
@@ -185,7 +151,7 @@ class Proxier:
     @property
     def has_failures(self) -> bool:
         """Whether some frontend could not be opened and should be retried."""
-        return self._book.has_failures or bool(self._retrying)
+        return self._executor.has_failures
 
     @property
     def options(self) -> rules.Options:
@@ -241,15 +207,17 @@ class Proxier:
         dirty, self._dirty = self._dirty, set()
         is_retry_due, self._is_retry_due = self._is_retry_due, False
         waiting = self._book.failed if is_retry_due else []
-        left, self._left = self._left, _Plan()
-        plan = _Plan()
+        left, self._left = self._left, effects.Effects()
+        plan = effects.Effects()
         self._follow_node()
         try:
             yield from self._plan(dirty, plan, left)
-            yield from self._apply(plan)
+            yield from self._executor.carry_out(plan)
         finally:
             self._left = plan
-        yield from self._retry(waiting)
+        for name in self._executor.retry(waiting, self._budget):
+            self._touched[name] = None
+            yield
 
     def _follow_node(self) -> None:
         """Tell the data plane which clients are on this node, if that has changed."""
@@ -257,55 +225,6 @@ class Proxier:
         if near != self._near:
             self._near = near
             self._plane.send(forwarding.SetNear(near))
-
-    def _apply(self, plan: _Plan) -> Generator[None, None, None]:
-        """Carry out the effects. If a bug raises, the remaining ones stay in `plan`."""
-        while plan.close:
-            self._retrying.discard(plan.close[0])
-            claim = self._book.claim(plan.close[0])
-            if claim is not None and self._book.close(plan.close[0]):
-                self._plane.send(forwarding.CloseFrontend(plan.close[0]))
-                self._release(plan.close[0], claim)
-            plan.close.popleft()
-            yield
-        yield from self._admit(plan.narrow)
-        while plan.set_backends:
-            yield from self._plane.send_steps(plan.set_backends[0])
-            plan.set_backends.popleft()
-            yield
-        yield from self._admit(plan.widen)
-        while plan.tell:
-            self._plane.send(plan.tell[0])
-            plan.tell.popleft()
-            yield
-        while plan.open:
-            self._open_frontend(*plan.open[0])
-            plan.open.popleft()
-            yield
-        while plan.forget:
-            self._plane.send(forwarding.Forget(plan.forget[0]))
-            plan.forget.popleft()
-            yield
-
-    def _retry(self, waiting: list[forwarding.PortalAddress]) -> Generator[None, None, None]:
-        """Try again what could not be opened: a few, and all if one of them can be opened now.
-
-        With thousands of them, each attempt would cost a sync much work for nothing. Those that
-        fail go to the end of the queue. If answers come later, so do the attempts that follow a
-        success.
-        """
-        for first in range(0, len(waiting), RETRY_BATCH):
-            opened = 0
-            for address in waiting[first : first + RETRY_BATCH]:
-                claim = self._budget.granted(address)
-                if self._book.failure(address) is not None and claim is not None:
-                    self._retrying.add(address)
-                    self._open_frontend(address, claim)
-                    self._touched[claim.name] = None
-                    opened += self._book.is_open(address)
-                    yield
-            if not opened:
-                break
 
     def _take_touched(self) -> Steps:
         touched, self._touched = self._touched, {}
@@ -331,13 +250,17 @@ class Proxier:
         """What is known of every service port, whether it is for this proxy or not."""
         return [each.plan for each in self._entries.values()]
 
-    def frontends(self, name: names.ServicePortName) -> list[FrontendStatus]:
+    def frontends(self, name: names.ServicePortName) -> list[statuses.FrontendStatus]:
         """Where the frontends of a service port are."""
         entry = self._entries.get(name)
-        return [self._status(entry.plan, place) for place in entry.plan.places] if entry else []
+        if entry is None:
+            return []
+        plan = entry.plan
+        parts = self._claims, self._budget, self._book
+        return [statuses.of_place(plan, place, *parts) for place in plan.places]
 
     def _plan(
-        self, dirty: Iterable[names.NamespacedName], plan: _Plan, left: _Plan
+        self, dirty: Iterable[names.NamespacedName], plan: effects.Effects, left: effects.Effects
     ) -> Generator[None, None, None]:
         """Fill in `plan`, the effects by which `dirty` are made true.
 
@@ -396,15 +319,14 @@ class Proxier:
         else:
             self._budget.drop(address)
 
-    def _decide(self, address: forwarding.PortalAddress, plan: _Plan) -> None:
+    def _decide(self, address: forwarding.PortalAddress, plan: effects.Effects) -> None:
         """Open or close `address`, if it is not as it should be."""
         wanted = self._budget.granted(address)
         current = self._book.claim(address)
         if current is not None and current != wanted:
             plan.close.append(address)
         if wanted is None:
-            self._book.give_up(address)
-            self._retrying.discard(address)
+            self._executor.give_up(address)
         elif current != wanted:
             plan.open.append((address, wanted))
         elif current.admitted != wanted.admitted:
@@ -427,7 +349,7 @@ class Proxier:
     def _plan_service(
         self,
         service: names.NamespacedName,
-        plan: _Plan,
+        plan: effects.Effects,
         touched: _TouchedAddresses,
     ) -> Generator[None, None, None]:
         """Compute one Service anew, its effects into `plan`.
@@ -473,7 +395,7 @@ class Proxier:
         self,
         name: names.ServicePortName,
         new: _Entry | None,
-        plan: _Plan,
+        plan: effects.Effects,
         touched: _TouchedAddresses,
     ) -> None:
         """Put `new` in place of what is known of a service port."""
@@ -505,73 +427,15 @@ class Proxier:
             change = touched[address] = _Touched(self._claims.winner(address))
         return change
 
-    def _open_frontend(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
-        """Ask for `address`; `_hear` is called with what becomes of it."""
-        try:
-            listen_on = self._acquire(address, claim)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            self._retrying.discard(address)
-            _report_failure(address, self._book.fail(address, claim, reason))
-            return
-        self._book.ask(address, claim)
-        self._is_sending = True
-        try:
-            self._plane.send(
-                forwarding.OpenFrontend(
-                    claim.name, claim.frontend, address, listen_on, claim.admitted
-                )
-            )
-        except Exception:
-            self._book.unask(address)
-            self._release(address, claim)
-            raise
-        finally:
-            self._is_sending = False
-
-    def _acquire(
-        self, address: forwarding.PortalAddress, claim: claims.Claim
-    ) -> forwarding.ListenOn:
-        """What to listen on. Raises OSError."""
-        if claim.frontend.kind is forwarding.FrontendKind.HEALTH_CHECK:
-            return address.socket_address  # an address of the node, which needs no portal
-        return self._portal.acquire(address, claim.admitted)
-
     def _shares_listener(self, address: forwarding.PortalAddress, claim: claims.Claim) -> bool:
         """Whether a frontend costs no listener of its own."""
         is_health_check = claim.frontend.kind is forwarding.FrontendKind.HEALTH_CHECK
         return not is_health_check and self._portal.shares(address)
 
-    def _release(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
-        """Give back what was acquired."""
-        if claim.frontend.kind is not forwarding.FrontendKind.HEALTH_CHECK:
-            self._portal.release(address)
-
-    def _admit(self, changed: deque[forwarding.Admit]) -> Generator[None, None, None]:
-        """Change whose connections open frontends take."""
-        while changed:
-            message = changed[0]
-            if self._book.admit(message.address, message.admitted):
-                self._portal.admit(message.address, message.admitted)
-                self._plane.send(message)
-            changed.popleft()
-            yield
-
-    def _hear(self, report: forwarding.Report) -> None:
-        """Take an answer of the data plane into the book."""
-        change = self._book.answer(report)
-        if change is None:
-            return
-        was_retried = report.address in self._retrying
-        self._retrying.discard(report.address)
-        if change.reason:
-            self._release(report.address, change.claim)
-            _report_failure(report.address, change)
-        if self._is_sending:
-            return  # the sync that asked goes on with it
-        self._touched[change.claim.name] = None
-        if was_retried and not change.reason and self._book.has_failures:
-            self._is_retry_due = True
+    def _hear(self, name: names.ServicePortName, is_retry_due: bool) -> None:  # noqa: FBT001
+        """What became of a frontend is known."""
+        self._touched[name] = None
+        self._is_retry_due = self._is_retry_due or is_retry_due
         self._on_answer()
 
     def _report_loops(self, plan: _PortPlan, known: _PortPlan | None) -> None:
@@ -581,74 +445,6 @@ class Proxier:
                 service=str(plan.rule.name),
                 endpoints=[str(backend) for backend in sorted(plan.loops)],
             )
-
-    def _status(self, plan: _PortPlan, place: _Place) -> FrontendStatus:
-        frontend, address = place.frontend, place.address
-        if address is None:
-            return FrontendStatus(frontend, None, place.state or _STATES.UNAVAILABLE, place.detail)
-        winner = self._claims.winner(address)
-        if winner is not None and not collisions.is_served(plan.rule.name, frontend, winner):
-            detail = f"{address} belongs to {winner.name}"
-            return FrontendStatus(frontend, address, _STATES.COLLISION, detail)
-        fate = place.state or plan.rule.fate(frontend)
-        if fate is _STATES.NO_ENDPOINTS:
-            detail = f"connections are refused: {plan.why_absent(frontend)}"
-            return FrontendStatus(frontend, address, fate, detail)
-        shortage = self._budget.shortage(address)
-        if shortage is not None:
-            return FrontendStatus(frontend, address, _STATES.OVER_BUDGET, _SHORTAGES[shortage])
-        if self._book.is_open(address):
-            note = _note(plan, place) if fate is _STATES.BOUND else _who_is_dropped(plan, place)
-            return FrontendStatus(frontend, address, fate, note)
-        detail = self._book.failure(address) or "about to be opened"
-        return FrontendStatus(frontend, address, _STATES.UNAVAILABLE, detail)
-
-
-_SHORTAGES = {
-    budget.Shortage.LISTENERS: (
-        "no listener is left in the fair share of this Service and its namespace; raise "
-        "--max-listeners or the limit of open files (ulimit -n)"
-    ),
-    budget.Shortage.SERVICES: (
-        "its namespace has more Services than one may have; raise --max-services-per-namespace"
-    ),
-}
-
-
-def _report_failure(address: forwarding.PortalAddress, change: frontend_book.Change) -> None:
-    """Log why a frontend cannot be opened, if that is new."""
-    if change.is_news:
-        _log.error(
-            "cannot listen, retrying",
-            service=str(change.claim.name),
-            address=str(address),
-            reason=change.reason,
-        )
-
-
-def _note(plan: _PortPlan, place: _Place) -> str:
-    """A note about a bound frontend, such as a moved port; "" if there is nothing to note."""
-    notes = []
-    if place.admitted is not None:
-        notes.append("connections from outside of spec.loadBalancerSourceRanges are dropped")
-    if place.address is not None and place.address.port != place.frontend.port:
-        notes.append(
-            f"this user may not bind port {place.frontend.port}: "
-            f"clients connect to port {place.address.port}"
-        )
-    if plan.unused:
-        notes.append(
-            f"{plan.unused} endpoints get no connections; raise --max-endpoints-per-service"
-        )
-    return "; ".join(notes)
-
-
-def _who_is_dropped(plan: _PortPlan, place: _Place) -> str:
-    """Why a frontend drops connections, and whose it takes all the same."""
-    if place.detail:
-        return place.detail
-    why = f"connections are dropped: {plan.why_absent(place.frontend)}"
-    return f"{why}; clients on this node are served" if place.admitted else why
 
 
 def _are_same(one: _Snapshot, other: _Snapshot) -> bool:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import structlog
 
 from kproxy.model import addresses, admission, forwarding, names
-from kproxy.reconcile import proxier
+from kproxy.reconcile import statuses
 from kproxy.sources import source
 
 SPELLED_OUT = 16
@@ -30,7 +30,7 @@ _OVER = forwarding.FrontendState.OVER_BUDGET
 
 _log = structlog.get_logger(__name__)
 
-_Statuses: TypeAlias = list[proxier.FrontendStatus]
+_Statuses: TypeAlias = list[statuses.FrontendStatus]
 
 
 def log_problem(problem: source.Problem) -> None:
@@ -70,7 +70,7 @@ class Reporter:
     def _report_service(
         self, service: names.NamespacedName, ports: Iterable[names.ServicePortName]
     ) -> Iterator[None]:
-        lines: list[tuple[names.ServicePortName, proxier.FrontendStatus, bool]] = []
+        lines: list[tuple[names.ServicePortName, statuses.FrontendStatus, bool]] = []
         closed, over = 0, 0
         reached: Counter[str] = Counter()
         detail = ""
@@ -125,7 +125,7 @@ class Reporter:
 
 
 def _report_line(
-    name: names.ServicePortName, status: proxier.FrontendStatus, *, is_new: bool
+    name: names.ServicePortName, status: statuses.FrontendStatus, *, is_new: bool
 ) -> None:
     if not is_new:
         _log.info("no longer listening", service=str(name), bound=str(status.bound))
@@ -161,7 +161,7 @@ class _Throttle:
         return hidden
 
 
-def _described(status: proxier.FrontendStatus) -> dict[str, str]:
+def _described(status: statuses.FrontendStatus) -> dict[str, str]:
     """A frontend for the log."""
     frontend = status.frontend
     described = {"kind": frontend.kind.value}

@@ -13,7 +13,7 @@ from kproxy.model import forwarding, names
 from kproxy.model import steps as stepwise
 from kproxy.model.kinds import endpoints, services
 from kproxy.portal import budget, loopback
-from kproxy.reconcile import proxier, rules
+from kproxy.reconcile import effects, proxier, rules, statuses
 from kproxy.sources import store
 from tests.reconcile import builders, recording
 from tests.reconcile.builders import service, sliced
@@ -48,7 +48,7 @@ class Stage:
             self.proxier.mark(self.store.apply(each))
         self.proxier.sync()
 
-    def statuses(self, name: str = "web") -> list[tuple[str, proxier.FrontendStatus]]:
+    def statuses(self, name: str = "web") -> list[tuple[str, statuses.FrontendStatus]]:
         """Port names and statuses of a Service."""
         return [
             (plan.rule.name.port, status)
@@ -249,7 +249,7 @@ def test_an_external_ip_that_is_not_listed_is_refused_with_the_flag() -> None:
 
 
 def test_thousands_of_failures_are_not_all_retried_each_time() -> None:
-    many = 3 * proxier.RETRY_BATCH
+    many = 3 * effects.RETRY_BATCH
     stage = Stage()
     for number in range(many):
         host = f"{number // 250}.{number % 250}"
@@ -263,7 +263,7 @@ def test_thousands_of_failures_are_not_all_retried_each_time() -> None:
     for _ in range(3):
         stepwise.at_once(stage.proxier.resync_steps())
         attempts = stage.plane.drain()
-        assert len(attempts) == proxier.RETRY_BATCH
+        assert len(attempts) == effects.RETRY_BATCH
         tried.update(str(message) for message in attempts)
     assert set(tried.values()) == {1}, "each in its turn"
     stage.plane.busy.clear()

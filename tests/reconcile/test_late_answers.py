@@ -3,7 +3,7 @@
 import pytest
 
 from kproxy.model import forwarding
-from kproxy.reconcile import proxier
+from kproxy.reconcile import effects, proxier
 from kproxy.sources import store
 from tests.reconcile import builders, recording
 
@@ -140,7 +140,7 @@ def test_the_answer_to_an_earlier_request_says_nothing_of_a_later_one(world: Wor
 
 
 def test_a_success_that_comes_late_lets_the_others_be_tried(world: World) -> None:
-    many = proxier.RETRY_BATCH + 10
+    many = effects.RETRY_BATCH + 10
     for number in range(many):
         name = f"s{number:03}"
         world.put(name, f"10.0.8.{number}" if number < 256 else f"10.0.7.{number - 256}")
@@ -152,7 +152,7 @@ def test_a_success_that_comes_late_lets_the_others_be_tried(world: World) -> Non
     world.plane.busy.clear()
     world.proxier.mark_all()
     world.proxier.sync()
-    assert len(world.plane.waiting) == proxier.RETRY_BATCH
+    assert len(world.plane.waiting) == effects.RETRY_BATCH
     while world.plane.waiting:
         world.plane.answer()
         world.proxier.sync()

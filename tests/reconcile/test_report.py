@@ -3,7 +3,7 @@
 import structlog.testing
 
 from kproxy.model import forwarding, names
-from kproxy.reconcile import proxier, report
+from kproxy.reconcile import report, statuses
 from tests.reconcile import builders
 
 STATES = forwarding.FrontendState
@@ -14,7 +14,7 @@ class Frontends:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.statuses: dict[names.ServicePortName, list[proxier.FrontendStatus]] = {}
+        self.statuses: dict[names.ServicePortName, list[statuses.FrontendStatus]] = {}
         self.reporter = report.Reporter(lambda name: self.statuses.get(name, []), lambda: self.now)
 
     def become(self, service: str, *states: forwarding.FrontendState) -> None:
@@ -24,7 +24,7 @@ class Frontends:
             name = builders.port_of(service, f"p{port}")
             frontend = forwarding.Frontend(forwarding.FrontendKind.CLUSTER_IP, "10.0.9.1", port)
             bound = forwarding.PortalAddress("127.0.9.1", port + 1)
-            self.statuses[name] = [proxier.FrontendStatus(frontend, bound, state, "a detail")]
+            self.statuses[name] = [statuses.FrontendStatus(frontend, bound, state, "a detail")]
             changed.append(name)
         for _ in self.reporter.report(changed):
             pass

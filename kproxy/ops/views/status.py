@@ -16,7 +16,7 @@ import kproxy
 from kproxy import metrics
 from kproxy.model import admission, forwarding, labels, lifetimes, names, steps, weighting
 from kproxy.ops.views import observed
-from kproxy.reconcile import proxier, rules
+from kproxy.reconcile import rules, statuses
 
 MOST_UNREAD_NAMED = 4
 """Most collections that a warning names as unread; with `--namespace` there are two for each."""
@@ -276,7 +276,7 @@ def _identity(rule: forwarding.Rule, key: str) -> View:
     }
 
 
-def _frontend(status: proxier.FrontendStatus) -> View:
+def _frontend(status: statuses.FrontendStatus) -> View:
     return {
         "kind": status.frontend.kind.value,
         "address": status.frontend.address,
