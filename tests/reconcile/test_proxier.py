@@ -3,7 +3,7 @@
 In the manner of mitmproxy's Playbook. The data plane only records, and fails a test whenever it
 is told what the contract rules out (`recording.RecordingPlane`).
 
-Cases: C07, C09 of docs/faults.md.
+Cases: C07, C09, D17 of docs/faults.md.
 
 Behaviour: row 48 of docs/behaviour.md.
 """

@@ -112,6 +112,28 @@ def test_slices_of_one_name_in_two_namespaces_are_two() -> None:
     assert kept.endpoints(WEB_PORT) == (at("10.1.0.1"),)
 
 
+@pytest.mark.parametrize("label", ["web", "default/web", "web.default"])
+def test_s09_a_slice_never_joins_a_service_of_another_namespace(label: str) -> None:
+    kept = store.Store()
+    kept.apply(service(WEB))
+    document = {
+        "kind": "EndpointSlice",
+        "apiVersion": "discovery.k8s.io/v1",
+        "metadata": {
+            "name": "web-1",
+            "namespace": "other",
+            "labels": {"kubernetes.io/service-name": label},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.6.6.6"]}],
+        "ports": [{"name": "http", "port": 8080}],
+    }
+    for admitted in admission.admit(document):
+        if admitted.accepted is not None:
+            assert WEB not in kept.apply(admitted.accepted)
+    assert kept.endpoints(WEB_PORT) == ()
+
+
 def test_replacing_a_kind_dirties_what_differs_and_leaves_other_kinds_alone() -> None:
     kept = store.Store()
     kept.apply(service(WEB))

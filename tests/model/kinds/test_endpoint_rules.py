@@ -1,6 +1,6 @@
 """Endpoints and EndpointSlices: rules and address policy, as seen through `admission.admit`.
 
-Behaviour: rows 11, 29 and 35 of docs/behaviour.md.
+Behaviour: rows 11, 29 and 35 of docs/behaviour.md. Cases: D17 of docs/faults.md.
 """
 
 from typing import Any

@@ -1,7 +1,4 @@
-"""Merging endpoints: one per ip:port, whatever the order (docs/behaviour.md row 36).
-
-Cases: D17 of docs/faults.md.
-"""
+"""Merging endpoints: one per ip:port, whatever the order (docs/behaviour.md row 36)."""
 
 import pytest
 from hypothesis import given
