@@ -178,7 +178,7 @@ class _Slices:
             plan = subsets.plan(groups.get(family, {}), existing)
             if keeps_one and family in groups:
                 plan = subsets.with_placeholder(plan, existing)
-            self._carry_out(owner, labels, family, existing, plan)
+            self._carry_out(owner, labels, family, existing, subsets.reusing(plan))
 
     def _carry_out(
         self,

@@ -235,6 +235,20 @@ def with_placeholder(made: SlicePlan, existing: Sequence[Object]) -> SlicePlan:
     )
 
 
+def reusing(made: SlicePlan) -> SlicePlan:
+    """The plan, with slices that would be deleted updated to what would be created.
+
+    As the endpointslice controller does: a change of ports leaves no moment without endpoints. The
+    slices must be of one family.
+    """
+    reused = [
+        {**old, "ports": new["ports"], "endpoints": new["endpoints"]}
+        for old, new in zip(made.delete, made.create, strict=False)
+    ]
+    count = len(reused)
+    return SlicePlan(made.create[count:], [*made.update, *reused], made.delete[count:])
+
+
 def _keep(
     slices: Sequence[Object], wanted: dict[tuple[str, str], Object]
 ) -> tuple[list[Object], list[Object]]:

@@ -183,3 +183,13 @@ def test_a_change_of_one_endpoint_writes_one_slice() -> None:
     assert cluster.reconcile({(HTTP,): every}) == 1
     assert cluster.reconcile({(HTTP,): [*every, endpoint(300)]}) == 1
     assert sorted(len(each["endpoints"]) for each in cluster.slices.values()) == [51, 100, 100]
+
+
+def test_a_slice_that_would_go_becomes_one_that_would_come() -> None:
+    """So a change of ports leaves no moment without endpoints, as upstream."""
+    old = [
+        {"metadata": {"name": name}, "ports": [{"port": 1}], "endpoints": []} for name in ("a", "b")
+    ]
+    new = {"ports": [{"port": 2}], "endpoints": [{"addresses": ["10.0.0.1"]}]}
+    reused = subsets.reusing(subsets.SlicePlan(create=[new], update=[], delete=old))
+    assert reused == subsets.SlicePlan(create=[], update=[{**old[0], **new}], delete=[old[1]])
