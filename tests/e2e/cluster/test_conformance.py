@@ -2,7 +2,7 @@
 
 Everything is asked of the API server by the official client, and of the Services over TCP: from
 the node, and where that matters from a pod's address. The rows are those of Kubernetes 1.20 and
-later, in `test/e2e/network`, that say something about a proxy of TCP.
+later, in `test/e2e/network`, that say something about a proxy. They are tried on each portal.
 
 =============================================== ===============================================
 service.go
@@ -37,18 +37,19 @@ SCTP                                            not applicable: TCP and UDP only
 networking.go
 ----------------------------------------------- -----------------------------------------------
 granular checks, http                           test_a_node_port
+granular checks and all others, udp             test_conformance_udp.py
 endpoint-Services with the same selector        test_two_services_of_the_same_pods
 update endpoints, http                          test_backends_come_and_go
 update nodePort, http                           test_changes_of_type_and_ports
-client IP affinity, http and udp                test_affinity, test_client_ip_affinity_of_udp
+client IP affinity, http                        test_affinity
 large requests, http                            test_a_large_request
 endpoints using hostNetwork                     test_an_endpoint_on_the_node
 kube-proxy urls                                 test_the_proxys_own_urls
 recreate iptables rules                         not applicable: there are none
 others
 ----------------------------------------------- -----------------------------------------------
-dual_stack.go                                   not applicable: the loopback portal is IPv4
-conntrack.go                                    test_a_udp_client_follows_the_pods
+dual_stack.go                                   test_conformance_dual_stack.py, on the local portal
+conntrack.go                                    test_conformance_udp.py
 kube_proxy.go                                   not applicable: netfilter
 dns.go                                          not applicable: DNS
 API and controllers alone                       tests/simulator
@@ -61,103 +62,26 @@ Behaviour: rows 1, 4, 8, 10, 11, 18, 19, 20, 21, 25, 27, 42 and 43 of docs/behav
 
 import contextlib
 import http.client
-import itertools
 import json
 import ssl
 import urllib.request
-from collections.abc import Iterator, Sequence
 
 import pytest
 
-from kproxy.demo import stage
+from kproxy.model.names import Protocol
+from tests.e2e.cluster.conftest import NODE
+from tests.e2e.cluster.deployed import (
+    REPLICAS,
+    cluster_ip,
+    deploy,
+    node_port,
+    ready,
+    scale,
+    serve,
+    template,
+)
 from tests.e2e.rig import daemon, simulation, sockets
 from tests.e2e.rig.simulation import HOST, PORT, Address, Api, Object, Simulation
-
-REPLICAS = 3
-NODE = "node-1"
-"""The node whose proxy it is."""
-
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
-    """The cluster, and the proxy beside it."""
-    folder = tmp_path_factory.mktemp("conformance")
-    with (
-        stage.claimed_ranges() as ranges,
-        simulation.simulation(folder, ranges, NODE) as made,
-    ):
-        yield made
-
-
-@pytest.fixture
-def api(beside: Simulation) -> Iterator[Api]:
-    """A namespace of the test's own."""
-    name = f"services-{next(_numbers)}"
-    made = beside.api(name)
-    made.create("Namespace", name, {})
-    yield made
-    made.delete("Namespace", name)
-
-
-def template(app: str, *ports: Object, **annotations: str) -> Object:
-    """A pod that ends as soon as it is deleted, unless its annotations say otherwise."""
-    given = {"kproxy.io/termination-seconds": "0", **annotations}
-    container = {"name": "c", "image": "agnhost", "ports": ports or ({"containerPort": PORT},)}
-    return {
-        "metadata": {"labels": {"app": app}, "annotations": given},
-        "spec": {"containers": [container]},
-    }
-
-
-def deploy(api: Api, app: str, replicas: int = REPLICAS, ports: Sequence[Object] = ()) -> set[str]:
-    """A Deployment, as soon as all its pods are ready; their names."""
-    spec = {
-        "replicas": replicas,
-        "selector": {"matchLabels": {"app": app}},
-        "template": template(app, *ports),
-    }
-    api.create("Deployment", app, {"spec": spec})
-    return set(ready(api, app, replicas))
-
-
-def scale(api: Api, app: str, replicas: int) -> set[str]:
-    """The names of the pods, as soon as so many are left or ready."""
-    api.patch("Deployment", app, {"spec": {"replicas": replicas}})
-    return set(ready(api, app, replicas))
-
-
-def ready(api: Api, app: str, count: int) -> dict[str, str]:
-    """The addresses of the pods by name, as soon as there are `count`, all of them ready."""
-    pods: list[Object] = []
-
-    def are_ready() -> bool:
-        pods[:] = api.list("Pod", f"app={app}")
-        return len(pods) == count and all(map(is_ready, pods))
-
-    daemon.wait_until(are_ready, f"{count} ready pods of {app}")
-    return {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in pods}
-
-
-def is_ready(pod: Object) -> bool:
-    conditions = pod["status"].get("conditions", ())
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-
-def serve(api: Api, app: str, name: str = "", **spec: object) -> Object:
-    """A Service of the pods of `app`."""
-    ports = [{"port": PORT}]
-    body = {"spec": {"selector": {"app": app}, "ports": ports, **spec}}
-    return api.create("Service", name or app, body)
-
-
-def cluster_ip(service: Object) -> Address:
-    return service["spec"]["clusterIP"], service["spec"]["ports"][0]["port"]
-
-
-def node_port(service: Object) -> Address:
-    return HOST, service["spec"]["ports"][0]["nodePort"]
 
 
 def test_the_api_server_behind_its_service(beside: Simulation) -> None:
@@ -227,7 +151,7 @@ def test_a_restart_of_the_proxy(beside: Simulation, api: Api) -> None:
     for address, pods in served:
         simulation.wait_up(address, pods)
     beside.stop_proxy()
-    assert all(sockets.is_refused(address) for address, _ in served)
+    assert not any(sockets.is_open(address) for address, _ in served)
     beside.start_proxy(NODE)
     for address, pods in served:
         simulation.wait_up(address, pods)
@@ -295,8 +219,7 @@ def load_balancer_ip(api: Api, name: str) -> str:
 
 
 def test_a_udp_port_of_the_same_number(api: Api) -> None:
-    listening = [{"containerPort": PORT, "protocol": each} for each in ("TCP", "UDP")]
-    pods = deploy(api, "web", ports=listening)
+    pods = deploy(api, "web", protocols=(Protocol.TCP, Protocol.UDP))
     tcp, udp = ({"name": each, "port": PORT, "protocol": each.upper()} for each in ("tcp", "udp"))
     service = serve(api, "web", type="NodePort", ports=[tcp])
     simulation.wait_up(cluster_ip(service), pods)
@@ -305,43 +228,15 @@ def test_a_udp_port_of_the_same_number(api: Api) -> None:
     assert len(set(numbers)) == 2
     assert numbers[0] == service["spec"]["ports"][0]["nodePort"]
     simulation.wait_up(node_port(service), pods)
-    simulation.wait_up(cluster_ip(service), pods, ask=simulation.who_by_datagram)
-    simulation.wait_up((HOST, numbers[1]), pods, ask=simulation.who_by_datagram)
+    for address in (cluster_ip(service), (HOST, numbers[1])):
+        simulation.wait_up(address, pods, protocol=Protocol.UDP)
     api.patch("Service", "web", {"spec": {"ports": [udp]}})
     simulation.wait_down(cluster_ip(service))
     simulation.wait_down(node_port(service))
-    simulation.wait_up(cluster_ip(service), pods, ask=simulation.who_by_datagram)
-
-
-def test_client_ip_affinity_of_udp(api: Api) -> None:
-    listening = [{"containerPort": PORT, "protocol": "UDP"}]
-    deploy(api, "dns", ports=listening)
-    port = {"port": PORT, "protocol": "UDP"}
-    service = serve(api, "dns", ports=[port], sessionAffinity="ClientIP")
-    daemon.wait_until(lambda: answers_datagrams(service), "datagrams are answered")
-    names = {simulation.who_by_datagram(cluster_ip(service)) for _ in range(10)}
-    assert len(names) == 1
-
-
-def test_a_udp_client_follows_the_pods(api: Api) -> None:
-    """conntrack.go: a client that keeps its port reaches the pod that has replaced another."""
-    listening = [{"containerPort": PORT, "protocol": "UDP"}]
-    (first,) = deploy(api, "dns", 1, ports=listening)
-    service = serve(api, "dns", ports=[{"port": PORT, "protocol": "UDP"}])
-    daemon.wait_until(lambda: answers_datagrams(service), "datagrams are answered")
-    with sockets.datagrams(cluster_ip(service)) as client:
-        assert simulation.who_answers(client) == first
-        api.delete("Pod", first)
-        daemon.wait_until(
-            lambda: simulation.who_answers(client) not in {"", first}, "another pod answers"
-        )
-
-
-def answers_datagrams(service: Object) -> bool:
-    """Whether a pod answers at the ClusterIP."""
-    with contextlib.suppress(OSError):
-        return bool(simulation.who_by_datagram(cluster_ip(service)))
-    return False
+    simulation.wait_up(cluster_ip(service), pods, protocol=Protocol.UDP)
+    api.patch("Service", "web", {"spec": {"ports": [tcp]}})
+    simulation.wait_down(cluster_ip(service), Protocol.UDP)
+    simulation.wait_up(cluster_ip(service), pods)
 
 
 @pytest.mark.parametrize("kind", ["ClusterIP", "NodePort"])
@@ -467,10 +362,12 @@ def test_no_endpoints_are_refused(beside: Simulation, api: Api) -> None:
     assert sockets.is_refused(node_port(service))
 
 
-def test_the_local_policy(api: Api) -> None:
+def test_the_local_policy(beside: Simulation, api: Api) -> None:
     pods = deploy(api, "web")
     here = {pod["metadata"]["name"] for pod in api.list("Pod") if pod["spec"]["nodeName"] == NODE}
     assert len(here) == 1
+    if beside.clients_are_near:
+        here = pods
     service = serve(api, "web", type="NodePort", externalTrafficPolicy="Local")
     simulation.wait_only(node_port(service), here)
     simulation.wait_up(cluster_ip(service), pods)
@@ -480,13 +377,16 @@ def test_the_local_policy(api: Api) -> None:
     simulation.wait_only(node_port(service), here)
 
 
-def test_the_local_policy_without_a_local_pod(api: Api) -> None:
+def test_the_local_policy_without_a_local_pod(beside: Simulation, api: Api) -> None:
     elsewhere = template("web")
     elsewhere["spec"]["nodeName"] = "node-2"
     api.create("Pod", "elsewhere", elsewhere)
     service = serve(api, "web", type="NodePort", externalTrafficPolicy="Local")
     simulation.wait_up(cluster_ip(service), {"elsewhere"})
-    assert sockets.outcome(node_port(service)) == "silence"
+    if beside.clients_are_near:
+        simulation.wait_up(node_port(service), {"elsewhere"})
+    else:
+        assert sockets.outcome(node_port(service)) == "silence"
 
 
 def test_two_services_of_the_same_pods(api: Api) -> None:

@@ -143,7 +143,9 @@ def network(mtu: int = 1500) -> Iterator[Network]:
             made.set(ipv6__conf__all__accept_dad=0, ipv6__conf__default__accept_dad=0, **values)
             return made
 
-        routing = {"ipv4__ip_forward": 1, "ipv6__conf__all__forwarding": 1}
+        # A refusal by ICMP is never left out: the kernel limits their rate otherwise.
+        answering = {"ipv4__icmp_ratelimit": 0, "ipv6__icmp__ratelimit": 0}
+        routing = {"ipv4__ip_forward": 1, "ipv6__conf__all__forwarding": 1, **answering}
         lan = namespace()
         lan.ip("link add br0 type bridge mcast_snooping 0", "link set br0 up")
         made = Network(

@@ -193,10 +193,16 @@ def wait_met(
 
 
 def name(client: socket.socket) -> str:
-    """Which pod a TCP client is connected to, to be read first of all."""
+    """Which pod a TCP client is connected to, to be read first of all.
+
+    Raises ConnectionError if the connection ends.
+    """
     read = b""
     while not read.endswith(b"\n"):
-        read += client.recv(1)
+        some = client.recv(1)
+        if not some:
+            raise ConnectionError("the connection ended before the pod said its name")
+        read += some
     return read.decode().strip()
 
 

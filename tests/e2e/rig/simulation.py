@@ -8,12 +8,14 @@ row are the same.
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import http.client
 import json
 import random
 import socket
+import subprocess
 import threading
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import kubernetes
 from kubernetes import dynamic
 
 from kproxy.demo import stage
+from kproxy.model.names import Protocol
 from kproxy.ops.views import control_client
 from kproxy.simulator import cluster
 from kproxy.simulator import ranges as address_ranges
@@ -34,6 +37,9 @@ PORT = stage.free_port()
 
 HOST = "127.0.0.1"
 """Where requests from the node itself come from."""
+
+HOST6 = "::1"
+"""The same over IPv6."""
 
 _REQUEST_SECONDS = 1.0
 _FAILURES = (OSError, http.client.HTTPException)
@@ -87,10 +93,39 @@ EXTERNAL_IPS = "192.0.0.0/8"
 """External IPs that the proxy serves."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Portal:
+    """A portal of the proxy, and the addresses that it is tried with.
+
+    With `services` the cluster is dual-stack, and IPv6 pods are in `pods`.
+    """
+
+    name: str
+    flags: Sequence[str] = ()
+    services: str = ""
+    pods: str = ""
+
+
+LOOPBACK = Portal("loopback")
+_SERVICES, _PODS = "10.96.0.0/16,fd00:10:96::/112", "fd00:10:245::/48"
+_LOCAL = ("--portal", "local", "--service-cluster-ip-range", _SERVICES)
+LOCAL = Portal("local", _LOCAL, _SERVICES, _PODS)
+"""The fast way of the local portal."""
+LOCAL_WITHOUT_BPF = Portal("local without BPF", (*_LOCAL, "--no-bpf"), _SERVICES, _PODS)
+"""The plain way."""
+
+
 class Simulation:
     """A cluster and the proxy of its node, both of which may be restarted. See `simulation`."""
 
-    def __init__(self, folder: Path, running: cluster.Cluster, loop: asyncio.AbstractEventLoop):
+    def __init__(
+        self,
+        folder: Path,
+        running: cluster.Cluster,
+        loop: asyncio.AbstractEventLoop,
+        portal: Portal = LOOPBACK,
+    ) -> None:
+        self.portal = portal
         self._folder = folder
         self._cluster = running
         self._loop = loop
@@ -103,6 +138,14 @@ class Simulation:
         configured = kubernetes.config.new_client_from_config(str(self.kubeconfig))  # type: ignore[no-untyped-call]
         discovered = str(folder / "discovery")  # the client's own would stay in /tmp
         self._client = dynamic.DynamicClient(configured, cache_file=discovered)  # type: ignore[no-untyped-call]
+
+    @property
+    def clients_are_near(self) -> bool:
+        """Whether clients on this host count as clients on the node, which they are.
+
+        With the loopback portal they stand for clients outside.
+        """
+        return self.portal is not LOOPBACK
 
     def api(self, namespace: str) -> Api:
         """A namespace of the cluster."""
@@ -117,7 +160,7 @@ class Simulation:
     def start_proxy(self, node: str) -> None:
         """Start `kproxy run` as the proxy of a node."""
         who = ("--hostname-override", node, "--external-ip-cidrs", EXTERNAL_IPS)
-        flags = (*who, "--control", str(self.control))
+        flags = (*who, *self.portal.flags, "--control", str(self.control))
         outside = ("--healthz-bind-address", self.healthz, "--metrics-bind-address", self.metrics)
         self._proxy = self._running.enter_context(
             daemon.running(
@@ -171,20 +214,36 @@ class Simulation:
 
 
 @contextlib.contextmanager
-def simulation(folder: Path, ranges: address_ranges.Ranges, node: str) -> Iterator[Simulation]:
-    """A cluster with these addresses, and beside it the proxy of a node."""
+def simulation(
+    folder: Path, ranges: address_ranges.Ranges, node: str, portal: Portal = LOOPBACK
+) -> Iterator[Simulation]:
+    """A cluster with these addresses, or the portal's own, and beside it the proxy of a node."""
     options = cluster.Options(
-        service_cidr=ranges.services,
-        pod_cidr=ranges.pods,
+        service_cidr=portal.services or ranges.services,
+        pod_cidr=f"{ranges.pods},{portal.pods}" if portal.pods else ranges.pods,
         load_balancer_cidr=ranges.load_balancers,
     )
-    with simulated(options) as (running, loop):
-        made = Simulation(folder, running, loop)
+    with _made_local(portal.pods), simulated(options) as (running, loop):
+        made = Simulation(folder, running, loop, portal)
         made.start_proxy(node)
         try:
             yield made
         finally:
             made.stop_proxy()
+
+
+@contextlib.contextmanager
+def _made_local(network: str) -> Iterator[None]:
+    """Make the addresses of an IPv6 network this host's own for a block; root alone can."""
+    if not network:
+        yield
+        return
+    route = ("local", network, "dev", "lo")
+    subprocess.run(["ip", "-6", "route", "add", *route], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["ip", "-6", "route", "del", *route], check=True)
 
 
 @contextlib.contextmanager
@@ -221,31 +280,30 @@ def fetch(address: Address, path: str = "/", source: str = HOST) -> str:
         return connection.getresponse().read().decode()
 
 
-def who(address: Address, source: str = HOST) -> str:
+def who(address: Address, source: str = "", protocol: Protocol = Protocol.TCP) -> str:
     """The name of the pod that answers. Raises OSError."""
+    source = source or (HOST6 if ":" in address[0] else HOST)
+    if protocol is Protocol.UDP:
+        return _who_by_udp(address, source)
     first = fetch(address, source=source).partition("\n")[0]
     return first.removeprefix("pod: ")
 
 
-def who_by_datagram(address: Address, source: str = HOST) -> str:
-    """The name of the pod that answers a datagram from a new port. Raises OSError."""
-    with sockets.datagrams(address, source) as client:
-        return who_answers(client)
-
-
-def who_answers(client: socket.socket) -> str:
-    """The name of the pod that answers a datagram of this client; "" if none does."""
-    with contextlib.suppress(OSError):
-        client.send(b"who")
-        return client.recv(4096).decode().strip()
-    return ""
+def _who_by_udp(address: Address, source: str) -> str:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as client:
+        client.settimeout(_REQUEST_SECONDS)
+        client.bind((source, 0))
+        client.connect(address)
+        client.send(b"who are you?")
+        return client.recv(1024).decode().strip()
 
 
 def wait_up(
     address: Address,
     names: Collection[str],
-    source: str = HOST,
-    ask: Callable[[Address, str], str] = who,
+    source: str = "",
+    protocol: Protocol = Protocol.TCP,
 ) -> None:
     """Return when every one of `names` has answered, in 50 requests for each of them."""
 
@@ -253,34 +311,47 @@ def wait_up(
         seen: set[str] = set()
         for _ in range(50 * len(names)):
             with contextlib.suppress(*_FAILURES):
-                seen.add(ask(address, source))
+                seen.add(who(address, source, protocol))
             if seen >= set(names):
                 return True
         return False
 
-    daemon.wait_until(is_up, f"{sorted(names)} answer at {address}")
+    daemon.wait_until(is_up, f"{sorted(names)} answer at {address} over {protocol}")
 
 
-def wait_down(address: Address) -> None:
-    """Return when connections are refused."""
-    daemon.wait_until(lambda: sockets.is_refused(address), f"{address} refuses")
+def wait_down(address: Address, protocol: Protocol = Protocol.TCP) -> None:
+    """Return when connections, or datagrams, are refused."""
+
+    def is_down() -> bool:
+        if protocol is Protocol.TCP:
+            return sockets.is_refused(address)
+        try:
+            who(address, protocol=protocol)
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            return False
+        return False
+
+    daemon.wait_until(is_down, f"{address} refuses {protocol}")
 
 
-def wait_only(address: Address, names: Collection[str]) -> None:
+def wait_only(address: Address, names: Collection[str], protocol: Protocol = Protocol.TCP) -> None:
     """Return when ten times as many requests as there are `names` were answered by just these."""
 
     def are_alone() -> bool:
         try:
-            return {who(address) for _ in range(10 * len(names))} == set(names)
+            seen = {who(address, protocol=protocol) for _ in range(10 * len(names))}
+            return seen == set(names)
         except _FAILURES:
             return False
 
     daemon.wait_until(are_alone, f"only {sorted(names)} answer at {address}")
 
 
-def has_affinity(address: Address) -> bool:
+def has_affinity(address: Address, protocol: Protocol = Protocol.TCP) -> bool:
     """Whether 15 answers in a row are the same."""
-    return len({who(address) for _ in range(15)}) == 1
+    return len({who(address, protocol=protocol) for _ in range(15)}) == 1
 
 
 def free_node_port() -> int:
