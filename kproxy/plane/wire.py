@@ -5,6 +5,7 @@ message's type, and the message. Both ends are of one version of kproxy: the for
 """
 
 import struct
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -111,15 +112,8 @@ class Drained(msgspec.Struct, frozen=True):
 
 
 _MESSAGES: tuple[type, ...] = (
-    forwarding.SetBackends,
-    forwarding.SetNear,
-    forwarding.OpenFrontend,
-    forwarding.Admit,
-    forwarding.CloseFrontend,
-    forwarding.Forget,
-    forwarding.Bar,
-    forwarding.Opened,
-    forwarding.OpenFailed,
+    *typing.get_args(forwarding.Message),
+    *typing.get_args(forwarding.Report),
     *(Look, WantFacts, Drain, Abort, Share),
     *(Started, Refused, FactSeen, SeenPort, SeenBindings, SeenConnections, Looked, Drained),
 )

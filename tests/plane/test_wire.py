@@ -2,7 +2,7 @@
 
 import random
 import struct
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -38,6 +38,7 @@ BINDING = snapshots.Binding(
 )
 POOL = forwarding.Pool(forwarding.Scope.LOCAL, addresses.Family.IPV4, (HERE,))
 MESSAGES: list[Any] = [
+    forwarding.SetLocalEndpoints(WEB, ((addresses.Family.IPV4, 2),)),
     forwarding.SetBackends(WEB, POLICY, (POOL,)),
     forwarding.SetNear(("10.0.0.0/8",)),
     forwarding.OpenFrontend(WEB, FRONTEND, BOUND, HERE),
@@ -61,6 +62,11 @@ MESSAGES: list[Any] = [
     wire.Looked(1, TOTALS),
     wire.Drained(4),
 ]
+
+
+def test_every_message_of_the_seam_is_among_them() -> None:
+    seam = {*get_args(forwarding.Message), *get_args(forwarding.Report)}
+    assert seam <= {type(each) for each in MESSAGES}
 
 
 def test_every_message_arrives_as_it_was_sent() -> None:
