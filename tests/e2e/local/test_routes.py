@@ -214,3 +214,23 @@ def test_two_services_of_one_address(tmp_path: Path, network: namespaces.Network
         for host in catalogue.outside(30):
             for protocol in (Protocol.TCP, Protocol.UDP):
                 pods.wait_met(network.client, (host, 80), protocol, {"pod-b"})
+
+
+def test_connections_outlive_their_service_and_keep_its_route(
+    tmp_path: Path, network: namespaces.Network, way: Way
+) -> None:
+    before = routes(network.node_a)
+    path = written(tmp_path, catalogue.WEB)
+    with conftest.on_node(tmp_path / "k", network, "node-a", path, *way.flags):
+        streams = [pods.connect(network.pod_a, catalogue.WEB.at(family)) for family in Family]
+        for stream in streams:
+            assert pods.name(stream) in BOTH
+        written(tmp_path, catalogue.NODE_PORT)
+        pods.wait_met(network.pod_a, catalogue.NODE_PORT.at(Family.IPV6), Protocol.TCP, BOTH)
+        for stream in streams:
+            assert pods.exchange(stream, b"ping") == b"ping"
+            stream.close()
+        daemon.wait_until(
+            lambda: added(before, network.node_a) == set(catalogue.NODE_PORT.cluster_ips),
+            "the routes of the Service that has gone are gone",
+        )
