@@ -9,7 +9,7 @@ import heapq
 import itertools
 import random
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import NoReturn, TypeAlias
 
 import structlog
@@ -36,6 +36,9 @@ PROTOCOLS = frozenset({names.Protocol.TCP, names.Protocol.UDP})
 _SHOWN = 5
 """Endpoints that one line in the log names."""
 
+_FEW = 100
+"""Backends that need no steps: some 10 us."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -52,6 +55,7 @@ class ServicePortState:
         "name",
         "policy",
         "terms",
+        "text",
     )
 
     def __init__(
@@ -73,7 +77,9 @@ class ServicePortState:
         self.listeners: dict[forwarding.PortalAddress, _Opened] = {}
         self._near = near
         self.loads = loads.Loads()
-        self.terms = connection.Terms(str(name))
+        self.text = str(name)
+        """The name, as logs and facts show it."""
+        self.terms = connection.Terms(self.text)
         self._follow_policy(policy)
 
         def make(scope: forwarding.Scope) -> balancer.ServicePortBalancer:
@@ -325,16 +331,15 @@ class InProcessPlane:
                 closed = state.listeners.pop(address)
                 self._path.shut(closed)
                 self._box_of(state.name).unbar(closed.address)
-                service = str(state.name)
                 self._feed.record(
-                    events.FrontendClosed(time.monotonic(), service, address.socket_address)
+                    events.FrontendClosed(time.monotonic(), state.text, address.socket_address)
                 )
             case forwarding.Forget(name):
                 state = self._ports.pop(name)
                 for each in state.balancers.values():
                     each.close()
                 self._path.lifetimes.part(state.terms)
-                self._record_service_change(name, "removed")
+                self._record_service_change(state, "removed")
             case forwarding.Bar(address, owner):
                 self._box.bar(address, owner)
                 self._udp_box.bar(address, owner)
@@ -343,9 +348,8 @@ class InProcessPlane:
         """Balance over these backends, in steps."""
         state = self._ports.get(message.name)
         if state is not None and state.policy != message.policy:
-            self._record_service_change(message.name, "changed")
+            self._record_service_change(state, "changed")
         if state is None:
-            self._record_service_change(message.name, "added")
             state = ServicePortState(
                 message.name,
                 message.policy,
@@ -355,17 +359,18 @@ class InProcessPlane:
                 self._near,
             )
             self._ports[message.name] = state
-        before = yield from _united(*(each.members for each in state.balancers.values()))
+            self._record_service_change(state, "added")
+        before = yield from _united([each.members for each in state.balancers.values()])
         yield from state.update_steps(message)
-        wanted = yield from _united(*(pool.backends for pool in message.pools))
+        wanted = yield from _united([pool.backends for pool in message.pools])
         if message.name.protocol is names.Protocol.UDP:
             self._path.note_change()
         lifetime = message.policy.lifetime
         present = wanted
         if lifetime.is_limited and message.spared:
-            present = yield from _united(wanted, message.spared)
+            present = yield from _united([wanted, message.spared])
         self._path.lifetimes.follow(state.terms, lifetime, present)
-        yield from self._record_endpoints_change(message.name, before, wanted)
+        yield from self._record_endpoints_change(state, before, wanted)
         state.counters.keep_endpoints(wanted)
 
     def _box_of(self, name: names.ServicePortName) -> penalty.PenaltyBox:
@@ -385,13 +390,13 @@ class InProcessPlane:
             opened = self._listen(state, message)
         except OSError as error:
             reason = error.strerror or str(error)
-            self._feed.record(events.FrontendFailed(time.monotonic(), str(name), where, reason))
+            self._feed.record(events.FrontendFailed(time.monotonic(), state.text, where, reason))
             self._hear(forwarding.OpenFailed(address, reason))
             return
         state.listeners[address] = opened
         self._listening[address] = state
-        self._box_of(name).bar(opened.address, str(name))
-        self._feed.record(events.FrontendOpened(time.monotonic(), str(name), where))
+        self._box_of(name).bar(opened.address, state.text)
+        self._feed.record(events.FrontendOpened(time.monotonic(), state.text, where))
         self._hear(forwarding.Opened(address))
 
     def _listen(self, state: ServicePortState, message: forwarding.OpenFrontend) -> _Opened:
@@ -420,12 +425,12 @@ class InProcessPlane:
             )
             listener.admit(())
 
-    def _record_service_change(self, name: names.ServicePortName, change: str) -> None:
-        self._feed.record(events.ServiceChanged(time.monotonic(), str(name), change))
+    def _record_service_change(self, state: ServicePortState, change: str) -> None:
+        self._feed.record(events.ServiceChanged(time.monotonic(), state.text, change))
 
     def _record_endpoints_change(
         self,
-        name: names.ServicePortName,
+        state: ServicePortState,
         before: Collection[addresses.SocketAddress],
         now: Collection[addresses.SocketAddress],
     ) -> Iterator[None]:
@@ -435,16 +440,18 @@ class InProcessPlane:
             left_out = added_count + removed_count - len(added) - len(removed)
             self._feed.record(
                 events.EndpointsChanged(
-                    time.monotonic(), str(name), added, removed, len(now), left_out or None
+                    time.monotonic(), state.text, added, removed, len(now), left_out or None
                 )
             )
 
 
 def _united(
-    *several: Iterable[addresses.SocketAddress],
+    several: Sequence[Collection[addresses.SocketAddress]],
 ) -> Generator[None, None, set[addresses.SocketAddress]]:
     """All of these, in steps."""
     made: set[addresses.SocketAddress] = set()
+    if sum(map(len, several)) <= _FEW:
+        return made.union(*several)
     for run in steps.runs(itertools.chain(*several)):
         made.update(run)
         yield
@@ -452,9 +459,12 @@ def _united(
 
 
 def _first_without(
-    backends: Iterable[addresses.SocketAddress], excluded: Collection[addresses.SocketAddress]
+    backends: Collection[addresses.SocketAddress], excluded: Collection[addresses.SocketAddress]
 ) -> Generator[None, None, tuple[tuple[addresses.SocketAddress, ...], int]]:
     """Those that are not excluded: the first to be named in a fact, and how many. In steps."""
+    if len(backends) <= _FEW:
+        few = sorted([each for each in backends if each not in excluded])
+        return tuple(few[: events.NAMED]), len(few)
     first: list[addresses.SocketAddress] = []
     count = 0
     for run in steps.runs(backends):

@@ -67,7 +67,10 @@ class Claims:
 
     def add(self, address: forwarding.PortalAddress, claim: Claim) -> None:
         """`claim` wants `address`. Claiming twice is claiming once."""
-        wanted = self._claims.setdefault(address, [])
+        wanted = self._claims.get(address)
+        if wanted is None:
+            self._claims[address] = [claim]
+            return
         at = bisect.bisect_left(wanted, claim.precedence, key=_precedence)
         if wanted[at : at + 1] != [claim]:
             wanted.insert(at, claim)

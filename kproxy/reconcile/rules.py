@@ -8,7 +8,6 @@ listed with their state, not dropped. So are ports that this proxy does not serv
 Services, ExternalNames, another proxy's Services).
 """
 
-from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
@@ -163,10 +162,11 @@ def plans_for(
         service.proxy_protocol,
     )
     demands = []
-    counted: Counter[int] = Counter()
+    counted: dict[int, int] = {}
     for count, port in enumerate(served, 1):
-        demands.append(sum(map(len, joined.get((port.name, port.protocol), ()))))
-        counted[demands[-1]] += 1
+        demand = sum(map(len, joined.get((port.name, port.protocol), ())))
+        demands.append(demand)
+        counted[demand] = counted.get(demand, 0) + 1
         if count % _STRIDE == 0:
             yield
     shares = budget.Shares(counted, options.bounds.endpoints)
@@ -257,8 +257,10 @@ def _with_admission(
     if place.address is None or fate is forwarding.FrontendState.NO_ENDPOINTS:
         return place
     admitted = source_ranges.admission(service, place.frontend, fate, options.portal.node)
+    if admitted is None:
+        return place
     most = load_balancer_rules.MOST_SOURCE_RANGES
-    if admitted is None or len(admitted) <= most:
+    if len(admitted) <= most:
         return replace(place, admitted=admitted)
     return replace(
         place,
@@ -368,11 +370,13 @@ def _place(frontend: forwarding.Frontend, through: portal.Portal) -> Place:
 
 def _own_addresses(places: Sequence[Place]) -> frozenset[addresses.SocketAddress]:
     """The service port's own frontends: an endpoint there would be dialled for ever (D14)."""
-    virtual = {
-        addresses.SocketAddress(place.frontend.address, place.frontend.port) for place in places
-    }
-    bound = (place.address.socket_address for place in places if place.address)
-    return frozenset(virtual.union(bound))
+    own = set()
+    for place in places:
+        virtual, bound = place.frontend, place.address
+        own.add(addresses.SocketAddress(virtual.address, virtual.port))
+        if bound is not None and (bound.address, bound.port) not in own:
+            own.add(bound.socket_address)
+    return frozenset(own)
 
 
 def _absences(

@@ -17,6 +17,8 @@ from kproxy.model import addresses, names, steps
 _STRIDE = 512
 """Endpoints looked at between two pauses: some 100 us."""
 
+_IPV4, _IPV6 = addresses.Family.IPV4, addresses.Family.IPV6
+
 
 class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
     """One backend of a service port with the conditions the API gives it.
@@ -137,6 +139,9 @@ class OfFamily:
     is_seen: bool = False
 
 
+_NONE = OfFamily()
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """The endpoints of one port that get new connections.
@@ -152,7 +157,6 @@ class Chosen:
 class _Pool:
     """The endpoints of one address family: ready ones, and those serving while terminating."""
 
-    is_seen: bool = False
     ready: list[addresses.SocketAddress] = field(default_factory=list)
     draining: list[addresses.SocketAddress] = field(default_factory=list)
     ready_here: list[addresses.SocketAddress] = field(default_factory=list)
@@ -177,7 +181,7 @@ class _Pool:
         return OfFamily(
             tuple(self._close() or self.draining),
             tuple(self.ready_here or self.draining_here),
-            self.is_seen,
+            is_seen=True,
         )
 
     def _close(self) -> list[addresses.SocketAddress]:
@@ -208,14 +212,16 @@ def chosen_in_steps(
     Of the cluster's, those for `node`, or else for `zone`, are chosen where hints say so (row 33).
     A dual-stack Service has each pod twice, once in each family (row 39).
     """
-    ipv4, ipv6 = _Pool(), _Pool()
+    pools: dict[addresses.Family, _Pool] = {}
     loops: set[addresses.SocketAddress] = set()
     for count, endpoint in enumerate(found, 1):
         if count % _STRIDE == 0:
             yield
         backend = endpoint.backend
-        pool = ipv6 if ":" in backend.address else ipv4
-        pool.is_seen = True
+        family = _IPV6 if ":" in backend.address else _IPV4
+        pool = pools.get(family)
+        if pool is None:
+            pool = pools[family] = _Pool()
         is_draining = endpoint.serving and endpoint.terminating
         if not endpoint.ready and not is_draining:
             continue
@@ -227,5 +233,5 @@ def chosen_in_steps(
             pool.add_hinted(endpoint, node, zone)
         if node and endpoint.node == node:
             (pool.ready_here if endpoint.ready else pool.draining_here).append(backend)
-    families = {addresses.Family.IPV4: ipv4.chosen(), addresses.Family.IPV6: ipv6.chosen()}
+    families = {each: pools[each].chosen() if each in pools else _NONE for each in (_IPV4, _IPV6)}
     return Chosen(families, frozenset(loops))

@@ -30,6 +30,7 @@ from kproxy.portal.local import kube_proxy, only_one, routes, sk_lookup
 _log = structlog.get_logger(__name__)
 
 _KINDS = forwarding.FrontendKind
+_PROTOCOLS = frozenset({names.Protocol.TCP, names.Protocol.UDP})
 
 _LOOK_AGAIN = 5.0
 """Seconds after which it is looked again whether connections to a given-up address have ended."""
@@ -71,7 +72,7 @@ class LocalPortal:
     @property
     def protocols(self) -> frozenset[names.Protocol]:
         """TCP and UDP."""
-        return frozenset({names.Protocol.TCP, names.Protocol.UDP})
+        return _PROTOCOLS
 
     @property
     def node(self) -> portal.Node:
