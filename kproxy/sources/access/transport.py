@@ -5,7 +5,9 @@ replaced: for authorities as Go takes them, bounded buffers, keepalive and SOCKS
 costs half a second and 23 MB more, so nothing here imports it.
 """
 
+import asyncio
 import contextlib
+import functools
 import re
 import socket
 import ssl
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import aiohttp.client_proto
+import aiohttp.http
 
 from kproxy.sources.access import kubeconfig
 
@@ -27,6 +31,8 @@ KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_K
 USER_TIMEOUT_MS = 25_000
 """The same bound for data that is not acknowledged (TCP_USER_TIMEOUT)."""
 
+MAX_INTERIM_ANSWERS = 5
+"""Answers 1xx before the answer to a request, as in Go's net/http (`max1xxResponses`)."""
 
 IDLE_SECONDS = 60.0
 """Seconds for which a connection is kept after a whole answer, for a request such as a probe."""
@@ -59,8 +65,12 @@ class Transport:
     def open(self) -> aiohttp.ClientSession:
         """A session; the caller closes it."""
         is_socks = self._proxy_url.startswith("socks")
+        connector = self._through_socks() if is_socks else self._direct()
+        protocol: type[aiohttp.client_proto.ResponseHandler] = _Protocol
+        # aiohttp has no argument for it.
+        connector._factory = functools.partial(protocol, asyncio.get_running_loop())
         return aiohttp.ClientSession(
-            connector=self._through_socks() if is_socks else self._direct(),
+            connector=connector,
             proxy=self._proxy_url if self._proxy_url and not is_socks else None,
             cookie_jar=aiohttp.DummyCookieJar(),
             # ~/.netrc would add a second Authorization, which aiohttp refuses; proxies are
@@ -87,6 +97,33 @@ class Transport:
         # In Go the proxy resolves names, for socks5 as for socks5h.
         url = self._proxy_url.replace("socks5h://", "socks5://", 1)
         return socks.Connector.from_url(url, rdns=True, limit=0, ssl=self._context)
+
+
+class _Protocol(aiohttp.client_proto.ResponseHandler):
+    """aiohttp's reader of answers, with a bound on interim ones.
+
+    aiohttp parses and queues as many as a server sends, in one step of the event loop.
+    """
+
+    _interim = 0
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """The library's method: it is called with each head, and the body that it begins."""
+        if not 100 <= data[0].code < 200:
+            self._interim = 0
+        elif self._interim == MAX_INTERIM_ANSWERS:
+            self._refuse()
+            return
+        else:
+            self._interim += 1
+        super().feed_data(data, size)
+
+    def _refuse(self) -> None:
+        if self.exception() is None:
+            message = f"more than {MAX_INTERIM_ANSWERS} interim answers to one request"
+            self.set_exception(aiohttp.http.HttpProcessingError(code=400, message=message))
+            if self.transport is not None:
+                self.transport.close()
 
 
 class _Context(ssl.SSLContext):

@@ -78,6 +78,36 @@ async def test_bad_answers(case: str) -> None:
     assert said in found.text
 
 
+async def test_a_flood_of_interim_answers_ends_at_the_sixth() -> None:
+    sent = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while sent < 50_000_000:
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+                sent += 25_000
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        found = await failure(f"http://{host}:{port}")
+    assert found.outcome is progress.Outcome.UNREACHABLE
+    assert found.text == (
+        "the answer is not HTTP as it should be: more than 5 interim answers to one request"
+    )
+    assert sent < 20_000_000  # what the kernel's buffers hold, and not what the server has
+
+
+async def test_interim_answers_before_the_answer_are_passed_over() -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 5
+    async with speaking(interim + b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") as url:
+        found = await failure(url)
+    assert found.text == "the server answers 404"
+
+
 async def test_a_port_on_which_nothing_listens() -> None:
     async with speaking(b"") as url:
         pass
