@@ -23,10 +23,12 @@ from kproxy.model.kinds import registry as kind_registry
 from kproxy.modes import mode, registry, traces, world
 from kproxy.modes.iptables import trace as traced
 from kproxy.modes.packet import Packet
+from kproxy.ops import log
 from kproxy.ops.views import control_client
 from kproxy.sources import once, store
 
 _FORMATS = ("text", "json")
+_LOOPBACK = {addresses.Family.IPV4: "127.0.0.1", addresses.Family.IPV6: "::1"}
 
 
 def explain(  # options
@@ -117,8 +119,13 @@ def explain(  # options
         str | None, typer.Option(metavar="ZONE", help="As for kproxy run.", show_default=False)
     ] = None,
     node_ip: Annotated[
-        str, typer.Option(metavar="IP", help="With --as: this node's address.")
-    ] = "127.0.0.1",
+        str,
+        typer.Option(
+            metavar="IP",
+            help="With --as: this node's address.  [default: 127.0.0.1 or ::1]",
+            show_default=False,
+        ),
+    ] = "",
     cluster_cidr: Annotated[
         list[str] | None,
         typer.Option(metavar="CIDR", help="The network of pods.", show_default=False),
@@ -139,13 +146,15 @@ def explain(  # options
     mode, as the tool of that mode reads it; it is printed, and never applied.
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do
-    _check(service, mode_name, output_format, every=every, trace=trace)
+    _check(service, mode_name, output_format, part, every=every, trace=trace)
     if (applied and (every or not mode_name)) or (html and not applied):
         raise errors.ConfigError(
             "--apply-in-namespace tries one Service, with --as iptables or --as nftables; --html "
             "draws what it measures"
         )
     question = _question(service, namespace, client, to)
+    if trace:
+        _check_families(question, family)
     objects = _Objects(
         {
             "manifests": manifests,
@@ -170,7 +179,13 @@ def explain(  # options
     scope = "" if (every and all_namespaces) or (every and namespace == "default") else namespace
     node = _node(hostname_override, node_ip, cluster_cidr, family, rules_of)
     wanted = (scope, "") if every else tuple(question.service)
-    seen = world.world(objects.held(*wanted), node)
+    found = objects.held(*wanted)
+    seen = world.world(found, node)
+    if (trace or applied) and not (question.port or question.to):
+        first = next((each.ports[0].name for each, _ in found if each.ports), "")
+        question = dataclasses.replace(question, port=first)  # as without --trace
+    if not every:
+        seen = _narrowed(seen, question)
     if trace:
         packet = _packet(question, seen)
         around = traced.Surroundings(own=(node.address,), outgoing=node.address)
@@ -183,7 +198,13 @@ def explain(  # options
 
 
 def _check(
-    service: str | None, mode_name: str, output_format: str, *, every: bool, trace: bool
+    service: str | None,
+    mode_name: str,
+    output_format: str,
+    part: str,
+    *,
+    every: bool,
+    trace: bool,
 ) -> None:
     """Refuse what does not fit together. Raises ConfigError."""
     if mode_name and mode_name not in registry.MODES:
@@ -191,6 +212,10 @@ def _check(
         raise errors.ConfigError(f"--as {mode_name}: there is no such mode; it is one of {known}")
     if output_format not in _FORMATS:
         raise errors.ConfigError(f"-o {output_format}: it must be text or json")
+    if output_format != "text" and (mode_name or trace):
+        raise errors.ConfigError(f"-o {output_format}: rules and --trace are text; leave -o out")
+    if part and not mode_name:
+        raise errors.ConfigError(f"--part {part} is for --as: name a mode, such as --as ipvs")
     if every and not mode_name:
         raise errors.ConfigError("--all is for --as: name the Service that is to be explained")
     if every and service:
@@ -206,7 +231,7 @@ def _question(service: str | None, namespace: str, client: str, to: str) -> evid
     text = (service or "").removeprefix("svc/").removeprefix("service/").removeprefix("services/")
     scope, slash, rest = text.rpartition("/")
     name, _, port = rest.partition(":")
-    if service is not None and (not name or (slash and not scope)):
+    if service is not None and (not name or (slash and not scope) or "/" in scope):
         raise errors.ConfigError(f'"{service}" names no Service: write [NAMESPACE/]SERVICE[:PORT]')
     source = addresses.parse(client) if client else None
     if client and source is None:
@@ -214,8 +239,37 @@ def _question(service: str | None, namespace: str, client: str, to: str) -> evid
     target = addresses.parse_socket_address(to) if to else None
     if to and target is None:
         raise errors.ConfigError(f"--to {to}: must be ADDRESS:PORT, for instance 10.96.0.10:53")
+    given = [text for text in (source and source.text, target and target.address) if text]
+    if len({addresses.family(text) for text in given}) > 1:
+        raise errors.ConfigError(
+            f"--from {client} and --to {to} are of different IP families: give two of one family"
+        )
     where = names.NamespacedName(scope or namespace or "default", name)
     return evidence.Question(where, port, source.text if source else "", target)
+
+
+def _check_families(question: evidence.Question, family: str) -> None:
+    """Refuse a trace of addresses that are not of `family`. Raises ConfigError."""
+    to = question.to.address if question.to else ""
+    for flag, address in (("--from", question.client), ("--to", to)):
+        if address and addresses.family(address).value != family:
+            raise errors.ConfigError(
+                f"{flag} {address}: the trace is of {family}; give --ip-family "
+                f"{addresses.family(address)}"
+            )
+
+
+def _narrowed(seen: world.World, question: evidence.Question) -> world.World:
+    """The ports that a question names. Raises KproxyError if there is none."""
+    wanted = question.port
+    ports = tuple(p for p in seen.ports if wanted in ("", p.name.port, str(p.number)))
+    if not ports:
+        where = f" with port {wanted}" if wanted else ""
+        raise errors.KproxyError(
+            f"there is no Service {question.service}{where} with a cluster IP of "
+            f"{seen.node.family}: kproxy explain {question.service} says more"
+        )
+    return dataclasses.replace(seen, ports=ports)
 
 
 def _node(
@@ -231,9 +285,13 @@ def _node(
     except ValueError:
         known = ", ".join(world.Release)
         raise errors.ConfigError(f"--rules-of {release}: must be one of {known}") from None
-    address = addresses.parse(node_ip)
+    address = addresses.parse(node_ip or _LOOPBACK[chosen])
     if address is None:
         raise errors.ConfigError(f"--node-ip {node_ip}: must be an IP address")
+    if addresses.family(address.text) is not chosen:
+        raise errors.ConfigError(
+            f"--node-ip {node_ip}: must be an address of {chosen}, as --ip-family says"
+        )
     networks = [cidr for given in cidrs or () for cidr in given.split(",")]
     for cidr in networks:
         try:
@@ -251,18 +309,10 @@ def _node(
 
 
 def _packet(question: evidence.Question, seen: world.World) -> Packet:
-    """The first packet of the connection that a question is about. Raises ConfigError."""
-    wanted = question.port
-    ports = [port for port in seen.ports if wanted in ("", port.name.port, str(port.number))]
-    if not ports:
-        where = f" with port {wanted}" if wanted else ""
-        raise errors.KproxyError(
-            f"there is no Service {question.service}{where} with a cluster IP of "
-            f"{seen.node.family}: kproxy explain {question.service.name} says more"
-        )
-    port = ports[0]
+    """The first packet of the connection that a question is about."""
+    port = seen.ports[0]
     if question.to is not None:
-        for each in ports:
+        for each in seen.ports:
             if question.to.port in (each.number, each.node_port):
                 port = each
     to = question.to or addresses.SocketAddress(port.cluster_ip, port.number)
@@ -278,8 +328,6 @@ def _try(seen: world.World, chosen: mode.Mode, html: str) -> None:
     from kproxy.bench.report import html_page, table  # noqa: PLC0415
     from kproxy.bench.trial import trial  # noqa: PLC0415
 
-    if not seen.ports:
-        raise errors.KproxyError("there is no such Service with a cluster IP of IPv4")
     if html:
         html_page.require_charts()
     report = trial.run(seen, chosen, on_step=lambda step: typer.echo(f"kproxy: {step}", err=True))
@@ -373,5 +421,11 @@ class _Objects:
         async def reading() -> None:
             read.append(await once.read(parts.make_source(chosen, kinds)))
 
-        event_loop.run(reading())
+        # The log goes to stderr, as the answer is on stdout. What is logged later is about other
+        # Services, and is lost with the closed writer.
+        writer = log.configure(log.LogFormat.TEXT, log.LogLevel.WARNING)
+        try:
+            event_loop.run(reading())
+        finally:
+            writer.close()
         return chosen, read[0]

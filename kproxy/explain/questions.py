@@ -3,6 +3,7 @@
 Each question either ends the walk with an answer, or leaves a step and goes on. Pure.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -81,36 +82,28 @@ class _Walk:
 
     def _is_proxied(self, service: services.Service) -> None:
         """Is it for a proxy, and for this one?"""
-        verdict = Verdict.NOT_PROXIED
+        end = functools.partial(self._end, "proxied", Verdict.NOT_PROXIED)
         if service.type is services.ServiceType.EXTERNAL_NAME:
-            raise self._end(
-                "proxied",
-                verdict,
+            raise end(
                 Reason.EXTERNAL_NAME,
                 f"{service.name} is a DNS name for {service.external_name}: no proxy serves it",
                 f"clients connect to {service.external_name} themselves",
             )
         if service.is_headless:
-            raise self._end(
-                "proxied",
-                verdict,
+            raise end(
                 Reason.HEADLESS,
                 f"{service.name} is headless (clusterIP: None): clients find its endpoints by DNS",
                 "remove clusterIP: None to have a proxy in between; that needs a new Service",
             )
         if service.proxied_elsewhere:
-            raise self._end(
-                "proxied",
-                verdict,
+            raise end(
                 Reason.OTHER_PROXY,
                 f"{service.name} belongs to another proxy, which its label "
                 "service.kubernetes.io/service-proxy-name names",
                 "remove the label to have kproxy serve it",
             )
         if not service.cluster_ip:
-            raise self._end(
-                "proxied",
-                verdict,
+            raise end(
                 Reason.NO_CLUSTER_IP,
                 f"{service.name} has no cluster IP yet",
                 "an API server gives it one; in a file, write spec.clusterIP",
@@ -184,11 +177,7 @@ class _Walk:
     def _asked_place(self, service: services.Service, seen: PortSeen) -> FrontendSeen:
         to = self.asked.to
         if to is None:
-            family = addresses.family(self.asked.client) if self.asked.client else None
-            return next(
-                (each for each in seen.frontends if each.frontend.family is family),
-                seen.frontends[0],
-            )
+            return self._usual_place(service, seen)
         for each in seen.frontends:
             bound = each.bound.socket_address if each.bound else None
             virtual = addresses.SocketAddress(each.frontend.address, each.frontend.port)
@@ -205,6 +194,24 @@ class _Walk:
             f"{to} is no address of {service.name}",
             f"its addresses are {wording.listed(offered)}",
         )
+
+    def _usual_place(self, service: services.Service, seen: PortSeen) -> FrontendSeen:
+        """The address that this client uses first: of two cluster IPs one that is there."""
+        client, usable = self.asked.client, seen.frontends
+        if client:
+            family = addresses.family(client)
+            usable = tuple(each for each in usable if each.frontend.family is family)
+            if not usable:
+                raise self._end(
+                    "address",
+                    Verdict.REFUSED,
+                    Reason.FAMILY,
+                    f"{client} is an address of {family}, and {service.name} has none of that "
+                    "family",
+                    "give the Service one (spec.ipFamilyPolicy: RequireDualStack)",
+                )
+        alike = [each for each in usable if each.frontend.kind is usable[0].frontend.kind]
+        return next((each for each in alike if each.state is not _STATES.UNAVAILABLE), alike[0])
 
     def _is_moved(self, service: services.Service, place: FrontendSeen) -> None:
         """Does the client use the port that the virtual address has been moved to?"""

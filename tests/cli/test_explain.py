@@ -95,6 +95,20 @@ def test_without_a_proxy_it_says_how_to_ask(
         pytest.param(["--all"], "--all is for --as", id="all"),
         pytest.param([], "name a Service", id="nothing"),
         pytest.param(["a/"], '"a/" names no Service', id="no name"),
+        pytest.param(["a/b/c"], '"a/b/c" names no Service', id="two slashes"),
+        pytest.param(
+            ["web", "--from", "10.0.0.1", "--to", "[fd00::1]:80"],
+            "different IP families",
+            id="both",
+        ),
+        pytest.param(["web", "--part", "ipset"], "--part ipset is for --as", id="part alone"),
+        pytest.param(["web", "--trace", "-o", "json"], "leave -o out", id="trace as JSON"),
+        pytest.param(
+            ["web", "--trace", "--from", "fd00::1"], "give --ip-family IPv6", id="trace's family"
+        ),
+        pytest.param(
+            ["web", "--as", "ipvs", "--node-ip", "::1"], "must be an address of IPv4", id="node IP"
+        ),
         pytest.param(["web", "-o", "yaml"], "-o yaml: it must be text or json", id="format"),
         pytest.param(["web", "--trace", "--as", "ipvs"], "leave --as out", id="trace"),
         pytest.param(
@@ -165,3 +179,86 @@ def test_row_33_the_zone_of_the_node_decides(
     path.write_text(HINTED)
     assert main.run(["explain", "web", "-o", "json", "--manifests", str(path), *flags]) == 0
     assert json.loads(capsys.readouterr().out)["candidates"] == candidates
+
+
+CLAIMED_TWICE = """\
+{apiVersion: v1, kind: Service, metadata: {name: a}, spec:
+  {clusterIP: 10.77.0.1, ports: [{port: 80}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: b}
+spec: {clusterIP: 10.77.0.1, ports: [{port: 80}]}
+---
+{apiVersion: v1, kind: Service, metadata: {name: c}, spec: {clusterIP: 10.77.0.999}}
+"""
+
+
+def test_what_is_wrong_with_files_is_no_part_of_the_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(CLAIMED_TWICE)
+    assert main.run(["explain", "b", "-o", "json", "--manifests", str(path)]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["reason"] == "collision"
+    assert "default/c" in said.err
+    rendered = ["--all", "--as", "iptables", "--no-comments", "--manifests", str(path)]
+    assert main.run(["explain", *rendered]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("*")
+    assert "default/c" not in said.out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nosuch", "--as", "iptables"], ["redis:nope", "--as", "nftables"]]
+)
+def test_no_rules_for_what_is_not_there(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["explain", *arguments, *CLUSTER_IPS]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "there is no Service default/" in said.err
+
+
+def test_rules_of_one_port(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "dns.yaml"
+    path.write_text(
+        "{apiVersion: v1, kind: Service, metadata: {name: dns}, spec: {clusterIP: 10.77.0.1, "
+        "ports: [{name: dns, port: 53, protocol: UDP}, {name: metrics, port: 9153}]}}"
+    )
+    flags = ["--as", "iptables", "--no-comments", "--manifests", str(path)]
+    assert main.run(["explain", "dns:metrics", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "default/dns:metrics" in out
+    assert "default/dns:dns" not in out
+
+
+def test_a_trace_is_of_the_first_port_as_an_explanation_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(
+        "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 10.77.0.1, "
+        "ports: [{name: http, port: 80}, {name: admin, port: 90}]}}"
+    )
+    assert main.run(["explain", "web", "--trace", "--manifests", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "10.77.0.1:80/tcp" in out
+    assert "10.77.0.1:90" not in out
+
+
+def test_userspace_rules_of_ipv6_have_an_address_of_ipv6(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(
+        "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 'fd00::1', "
+        "ports: [{port: 80}]}}"
+    )
+    flags = ["--as", "userspace", "--no-comments", "--ip-family", "IPv6"]
+    assert main.run(["explain", "web", *flags, "--manifests", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "fd00::1" in out
+    assert "127.0.0.1" not in out

@@ -459,3 +459,24 @@ class TestLive:
 def test_evidence_crosses_the_control_socket_as_it_is() -> None:
     seen = dataclasses.replace(known(BALANCED, SLICE, client="10.0.0.7"), pods=(TestPods.POD,))
     assert evidence.decode(evidence.encode(seen)) == seen
+
+
+DUAL = changed(
+    WEB, ("clusterIP: 10.96.0.10", "clusterIP: 'fd00::a'\n  clusterIPs: ['fd00::a', 10.96.0.10]")
+)
+
+
+def test_of_two_cluster_ips_the_one_that_is_there() -> None:
+    found = explained(DUAL, SLICE)
+    assert (found.verdict, found.endpoint) == (Verdict.SERVED, FEW)
+    assert "cluster-ip 10.96.0.10:8080" in next(
+        step.finding for step in found.steps if step.name == "address"
+    )
+
+
+def test_a_client_of_a_family_that_the_service_has_not() -> None:
+    found = explained(WEB, SLICE, client="fd00::7")
+    assert (found.verdict, found.reason) == (Verdict.REFUSED, Reason.FAMILY)
+    assert found.message == (
+        "fd00::7 is an address of IPv6, and default/web has none of that family"
+    )

@@ -25,4 +25,4 @@ def _lines(answer: Answer, known: Evidence) -> Iterator[str]:
     yield ""
     yield f"{answer.verdict.value.upper()}: {answer.message}."
     if answer.advice:
-        yield f"What to do: {answer.advice}."
+        yield f"What to do: {answer.advice}{'' if answer.advice.endswith('?') else '.'}"
