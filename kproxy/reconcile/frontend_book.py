@@ -8,6 +8,8 @@ says anything about that address.
 from collections import Counter
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from kproxy.model import forwarding, names
 from kproxy.portal import claims
 
@@ -21,8 +23,7 @@ class _Request:
     is_open: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """What an answer has changed. `reason` is why the frontend cannot be opened, "" if it can."""
 
     claim: claims.Claim

@@ -30,6 +30,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+import msgspec
 import structlog
 
 from kproxy.model import addresses, forwarding, names, steps
@@ -56,8 +57,7 @@ _Snapshot: TypeAlias = tuple[object, ...]
 """The objects that the rules of a Service were made of."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True, gc=False):
     """What the proxier remembers of a service port."""
 
     plan: _PortPlan

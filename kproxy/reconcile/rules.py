@@ -9,8 +9,11 @@ Services, ExternalNames, another proxy's Services).
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
 
 from kproxy import errors
 from kproxy.model import addresses, forwarding, lifetimes, names, steps
@@ -73,8 +76,7 @@ class Options:
     bounds: Bounds = Bounds()
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where a frontend is to be bound. Without an address, `state` and `detail` say why.
 
     `admitted` says which clients it takes. If it takes none although there are endpoints for them,
@@ -91,8 +93,7 @@ class Place:
 Side: TypeAlias = tuple[forwarding.Scope, addresses.Family]
 
 
-@dataclass(frozen=True, slots=True)
-class PortPlan:
+class PortPlan(msgspec.Struct, frozen=True, gc=False):
     """What one service port wants.
 
     `is_served` is false for a port that this proxy does not serve; it has no backends then.
@@ -111,7 +112,7 @@ class PortPlan:
     local_endpoints: tuple[tuple[addresses.Family, int], ...] | None = None
     """Addresses of ready endpoints on this node, over all ports of the Service, by family; None
     unless this port has the Service's health check."""
-    weights: Mapping[addresses.SocketAddress, int] = field(default_factory=dict)
+    weights: Mapping[addresses.SocketAddress, int] = msgspec.field(default_factory=dict)
     """The weights of endpoints that are not 1."""
 
     def why_absent(self, frontend: forwarding.Frontend) -> str:

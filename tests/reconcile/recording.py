@@ -3,8 +3,9 @@
 import errno
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TypeAlias
+
+from msgspec import structs
 
 from kproxy.model import forwarding, names
 
@@ -44,7 +45,7 @@ class RecordingPlane:
                 self._open(message)
             case forwarding.Admit(address, admitted):
                 assert address in self.open, f"{address} is not open"
-                self.open[address] = replace(self.open[address], admitted=admitted)
+                self.open[address] = structs.replace(self.open[address], admitted=admitted)
             case forwarding.CloseFrontend(address):
                 assert address in self.open, f"{address} is not open"
                 del self.open[address]

@@ -127,8 +127,7 @@ def _preference(endpoint: Endpoint) -> tuple[object, ...]:
     return endpoint.ready, endpoint.serving, not endpoint.terminating, endpoint.node, hints
 
 
-@dataclass(frozen=True, slots=True)
-class OfFamily:
+class OfFamily(msgspec.Struct, frozen=True, gc=False):
     """The endpoints of one family that get new connections: of the whole cluster, of this node.
 
     `is_seen` says whether there are any of the family, of whatever readiness.
@@ -142,8 +141,7 @@ class OfFamily:
 _NONE = OfFamily()
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(msgspec.Struct, frozen=True, gc=False):
     """The endpoints of one port that get new connections.
 
     `loops` are endpoints that were left out because they are addresses of the Service itself.

@@ -4,12 +4,12 @@ import asyncio
 import ipaddress
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kproxy import turns
 from kproxy.model import addresses, names
