@@ -3,7 +3,7 @@
 from kproxy import config, events
 from kproxy.datapath import data_path
 from kproxy.model import names
-from kproxy.model.kinds import node_kind
+from kproxy.model.kinds import node_kind, service_cidr_kind
 from kproxy.model.kinds import registry as kind_registry
 from kproxy.plane import in_process, plane
 from kproxy.portal import portal, registry
@@ -14,8 +14,13 @@ from kproxy.sources import source
 def make_source(
     cfg: config.Config, kinds: kind_registry.Kinds = kind_registry.KINDS
 ) -> source.Source:
-    """The source of a Server, a cluster or files: of these `kinds`, and of this proxy's Node."""
+    """The source of a Server, a cluster or files: of these `kinds`, and of this proxy's Node.
+
+    ServiceCIDRs are read where a portal needs to know ClusterIPs' networks and no setting says so.
+    """
     kinds = (*kinds, node_kind.only(cfg.node))
+    if cfg.portal is portal.PortalName.LOCAL and not cfg.service_cluster_ip_range:
+        kinds = (*kinds, service_cidr_kind.KIND)
     # The client of API servers takes as long to load as everything else: files need none of it.
     if cfg.cluster is not None:
         from kproxy.sources.api import api_bounds, informer  # noqa: PLC0415

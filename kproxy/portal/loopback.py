@@ -15,7 +15,7 @@ Service's:
   127/8 are served if the operator allows loopback addresses, as for a simulated cluster.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -107,6 +107,10 @@ class LoopbackPortal:
 
     def release(self, address: forwarding.PortalAddress) -> None:
         """Nothing is held."""
+
+    def take_ranges(self, ranges: Sequence[portal.Network]) -> Iterator[None]:  # noqa: ARG002
+        """127/8 needs no routes."""
+        return iter(())
 
     def recover(self) -> None:
         """Nothing outlives the process that listened."""

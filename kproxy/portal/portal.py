@@ -11,7 +11,7 @@ itself (`listeners`), and `acquire` returns its name.
 Implementations are named in `portal.registry`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
@@ -146,6 +146,14 @@ class Portal(Protocol):
 
     def release(self, address: forwarding.PortalAddress, /) -> None:
         """Give back an address that was acquired; the data plane was asked to close it."""
+
+    def take_ranges(self, ranges: Sequence[Network], /) -> Iterator[None]:
+        """ClusterIPs come from `ranges` from now on, as the API's ServiceCIDR objects say.
+
+        They take the place of the ranges of the call before, not of those in `Settings`. What is
+        at an address that is claimed stays reachable. Yields where others can be let run. Never
+        raises: a range that cannot be served is logged, and its addresses are served one by one.
+        """
 
     def recover(self) -> None:
         """Remove what an earlier life of kproxy left on this host, and nothing else.

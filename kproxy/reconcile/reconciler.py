@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from kproxy.model import names
-from kproxy.model.kinds import node_kind
+from kproxy.model.kinds import node_kind, service_cidr_kind
 from kproxy.plane import plane as planes
 from kproxy.portal import budget
 from kproxy.reconcile import garbage, proxier, report, rules, runner
@@ -67,6 +67,9 @@ class Reconciler:
         self._zone = options.zone
         self._node = node_kind.key(options.node)
         read.store.watch(node_kind.KIND, self._follow_node)
+        self._portal = options.portal
+        self._are_ranges_due = False
+        read.store.watch(service_cidr_kind.KIND, self._follow_ranges)
 
     async def run(self) -> None:
         """Sync on change and periodically, until cancelled."""
@@ -96,6 +99,12 @@ class Reconciler:
         if not self._zone and self.proxier.place(found.zone if found else ""):
             self.look_again()
 
+    def _follow_ranges(self) -> None:
+        """A ServiceCIDR has changed. The next sync heeds all of them."""
+        self._are_ranges_due = True
+        if self._source.has_synced:
+            self.runner.request()
+
     def _on_answer(self) -> None:
         """The data plane has answered after the sync that asked."""
         self.runner.request()
@@ -109,6 +118,12 @@ class Reconciler:
         yield from self._carry_out(self.proxier.sync_steps())
 
     def _carry_out(self, steps: proxier.Steps) -> Iterator[None]:
+        if self._are_ranges_due:
+            self._are_ranges_due = False
+            known = self._source.store.all(service_cidr_kind.KIND).values()
+            yield from self._portal.take_ranges(
+                [network for each in known for network in each.networks]
+            )
         with garbage.collector_waits():
             with self._syncs.sync():
                 changed = yield from steps

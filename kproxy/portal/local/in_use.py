@@ -1,10 +1,11 @@
-"""Does some TCP connection of this host have an address as its own?
+"""Does some TCP connection of this host have its own address in a network?
 
 A local route that is removed takes the packets of open connections away, which hang then. The
-kernel is asked (sock_diag), for it alone knows; it filters by the address, so the answer is short.
+kernel is asked (sock_diag), for it alone knows; it filters by the network, so the answer is short.
 """
 
 import errno
+import ipaddress
 import socket
 import struct
 
@@ -29,12 +30,11 @@ _OPEN = (1, 4, 5, 8, 9, 11)
 """Numbers of states in include/net/tcp_states.h: all but those before and after a connection."""
 
 
-def is_in_use(address: str) -> bool:
-    """Whether a connection is open at `address`. Raises OSError."""
-    is_ipv6 = ":" in address
-    family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
-    packed = socket.inet_pton(family, address)
-    condition = _HOST.pack(family, 8 * len(packed), _ANY_PORT) + packed
+def is_in_use(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    """Whether a connection is open at an address in `network`. Raises OSError."""
+    family = socket.AF_INET6 if network.version == 6 else socket.AF_INET
+    packed = network.network_address.packed
+    condition = _HOST.pack(family, network.prefixlen, _ANY_PORT) + packed
     length = _OPERATION.size + len(condition)
     # Beyond the end, which is 4 bytes further, means no.
     bytecode = _OPERATION.pack(_SOURCE_IS, length, length + 4) + condition

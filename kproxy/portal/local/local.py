@@ -18,7 +18,7 @@ import contextlib
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import structlog
 
@@ -34,6 +34,9 @@ _PROTOCOLS = frozenset({names.Protocol.TCP, names.Protocol.UDP})
 
 _LOOK_AGAIN = 5.0
 """Seconds after which it is looked again whether connections to a given-up address have ended."""
+
+MOST_RANGES = 64
+"""Ranges of ServiceCIDR objects that get a route each. Of more, the first are taken."""
 
 
 class LocalPortal:
@@ -54,6 +57,7 @@ class LocalPortal:
         with _explained():
             self._routes = routes.Routes(settings.service_networks)
         self._claimed: set[forwarding.PortalAddress] = set()
+        self._refused_ranges: frozenset[portal.Network] = frozenset()
         self._only = only_one.OnlyOne()
         self._fast: sk_lookup.SkLookup | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -180,6 +184,36 @@ class LocalPortal:
             self._fast.shut(address)
         with _logged("cannot remove a route", address=address.address):
             self._routes.let_go(address.address)
+        self._settle_routes()
+
+    def take_ranges(self, ranges: Sequence[portal.Network]) -> Iterator[None]:
+        """See `portal.Portal`. Those beside `Settings.service_networks` get a route each."""
+        refused: dict[portal.Network, str] = {}
+        taken = list(self._settings.service_networks)
+        for each in sorted(set(ranges), key=str):
+            try:
+                self._refusals.check_range(each)
+            except errors.PortalRefusedError as error:
+                refused[each] = str(error)
+            else:
+                if addresses.family(str(each)) in self._families:
+                    taken.append(each)
+        for each, why in refused.items():
+            if each not in self._refused_ranges:
+                _log.warning(
+                    "the range of a ServiceCIDR gets no route: each ClusterIP there gets its own",
+                    range=str(each),
+                    reason=why,
+                )
+        self._refused_ranges = frozenset(refused)
+        if len(taken) > MOST_RANGES:
+            _log.warning(
+                "too many ranges of ServiceCIDRs: each ClusterIP in the others gets its own route",
+                ranges=len(taken),
+                taken=MOST_RANGES,
+            )
+        with _logged("cannot change routes"):
+            yield from self._routes.cover(taken[:MOST_RANGES])
         self._settle_routes()
 
     def recover(self) -> None:

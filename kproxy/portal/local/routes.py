@@ -19,7 +19,7 @@ import os
 import socket
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
@@ -56,17 +56,10 @@ class Routes:
     def __init__(self, networks: Iterable[portal.Network] = ()) -> None:
         """Raises OSError when there are no netlink sockets."""
         self._networks = tuple(networks)
-        self._covered = tuple(
-            (
-                socket.AF_INET if each.version == 4 else socket.AF_INET6,
-                int(each.netmask),
-                int(each.network_address),
-            )
-            for each in self._networks
-        )
+        self._covered = tuple(map(_numbers, self._networks))
         self._held: Counter[str] = Counter()
         self._ours: set[portal.Network] = set()
-        self._leaving: dict[str, portal.Network] = {}
+        self._leaving: dict[portal.Network, None] = {}
         self._source = ""
         self._host: frozenset[str] = frozenset()
         self._number = 0
@@ -99,7 +92,7 @@ class Routes:
         self._host = frozenset(host)
         flag = _EXCLUSIVE if source == self._source else _REPLACE
         self._source = source
-        wanted = {*self._networks, *self._leaving.values()}
+        wanted = {*self._networks, *self._leaving}
         wanted.update(ipaddress.ip_network(each) for each in self._held if self._needs_route(each))
         for network in sorted(self._ours - wanted, key=str):
             self._remove(network)
@@ -109,6 +102,46 @@ class Routes:
             else:
                 # A preferred source that leaves may take routes along (fib_sync_down_addr).
                 self._put(network, flag)
+
+    def cover(self, networks: Sequence[portal.Network]) -> Iterator[None]:
+        """Let `networks` be those that are always routed, in place of those before.
+
+        Addresses that are held are routed all the while: by the route of a network, or by one each.
+        A network whose route cannot be made covers nothing. The route of one that is left out
+        stays while connections are open there, see `settle`. Yields after each change. Raises
+        OSError after it has tried everything.
+        """
+        failure: OSError | None = None
+        before, made = set(self._networks), []
+        for network in dict.fromkeys(networks):
+            try:
+                if network not in self._ours:
+                    self._add(network)
+                made.append(network)
+            except OSError as error:
+                failure = error
+            yield
+        self._networks = tuple(made)
+        self._covered = tuple(map(_numbers, made))
+        for network in made:
+            self._leaving.pop(network, None)
+        for address in list(self._held) if before.difference(made) else ():
+            network = ipaddress.ip_network(address)
+            if address in self._held and network not in self._ours and self._needs_route(address):
+                try:
+                    self._add(network)
+                except OSError as error:
+                    failure = error
+                yield
+        self._leaving.update(dict.fromkeys(before.difference(made).intersection(self._ours)))
+        for network in self._ours.difference(made):
+            is_host = network.prefixlen == network.max_prefixlen
+            if is_host and self.covers(str(network.network_address)):
+                self._leaving.pop(network, None)
+                self._remove(network)
+                yield
+        if failure is not None:
+            raise failure
 
     def covers(self, address: str) -> bool:
         """Whether a network that is always routed contains `address`."""
@@ -133,18 +166,21 @@ class Routes:
             del self._held[address]
             network = ipaddress.ip_network(address)
             if network in self._ours and network not in self._networks:
-                self._leaving[address] = network
+                self._leaving[network] = None
                 self.settle()
 
     def settle(self) -> bool:
-        """Remove the routes of addresses that are no longer held, where no connection is open.
+        """Remove the routes of addresses that are no longer held, and of networks that are left
+        out, where no connection is open.
 
         Returns whether some are left. Raises OSError.
         """
-        for address, network in list(self._leaving.items()):
-            if address in self._held or not in_use.is_in_use(address):
-                del self._leaving[address]
-                if address not in self._held:
+        for network in list(self._leaving):
+            is_host = network.prefixlen == network.max_prefixlen
+            is_held = is_host and str(network.network_address) in self._held
+            if is_held or not in_use.is_in_use(network):
+                del self._leaving[network]
+                if not is_held:
                     self._remove(network)
         return bool(self._leaving)
 
@@ -253,3 +289,9 @@ class Routes:
                 yield kind, body
                 if kind in (_ERROR, _DONE):
                     return
+
+
+def _numbers(network: portal.Network) -> tuple[socket.AddressFamily, int, int]:
+    """The family, mask and first address of a network, to compare addresses with."""
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    return family, int(network.netmask), int(network.network_address)

@@ -94,16 +94,30 @@ class Choice:
             for version in kind.collection.versions:
                 yield Resource(kind, version)
 
-    def among(self, served: dict[str, tuple[str, ...]]) -> Resource | None:
-        """The best one, given the versions that are served of each API group."""
+    def among(
+        self, served: dict[str, tuple[str, ...]], missed: Resource | None = None
+    ) -> Resource | None:
+        """The best one, given the versions that are served of each API group.
+
+        `missed` was not found, although its version is served: a version of an API group can lack
+        the collection, as networking.k8s.io/v1 lacks servicecidrs before Kubernetes 1.33. Then it
+        is the next version of the same kind, if there is one.
+        """
+        best, is_passed = None, False
         for each in self.resources():
             group = each.kind.collection.group
-            if not group or each.version in served.get(group, ()):
+            if group and each.version not in served.get(group, ()):
+                continue
+            if is_passed and missed is not None and each.kind is missed.kind:
                 return each
-        return None
+            best = best or each
+            is_passed = is_passed or each == missed
+        return best
 
-    async def resolve(self, api: client.Client) -> Resource:
-        """The best one that the server has. Raises RequestError, NOT_FOUND if it has none.
+    async def resolve(self, api: client.Client, missed: Resource | None = None) -> Resource:
+        """The best one that the server has; see `among` for `missed`.
+
+        Raises RequestError, NOT_FOUND if it has none.
 
         If discovery is forbidden (403), the best is assumed: a server of Kubernetes 1.21 or newer.
         """
@@ -121,7 +135,7 @@ class Choice:
                     return self.best
                 raise
             served[group] = wire.group_versions(body)
-        found = self.among(served)
+        found = self.among(served, missed)
         if found is None:
             text = f"the server has no {self.kinds[0].collection}"
             raise client.RequestError(progress.Outcome.NOT_FOUND, text)
@@ -140,9 +154,14 @@ def choices(kinds: Iterable[Kind[Any]] = registry.KINDS) -> tuple[Choice, ...]:
 
 def followed(kinds: Iterable[Kind[Any]], namespace: str, *, is_all: bool) -> tuple[Choice, ...]:
     """The choices for which rights are needed: in `namespace` alone, if it is not "", and only
-    with `is_all` those on demand."""
+    with `is_all` those on demand.
+
+    Those that a server may not have are left out: kubectl grants no rights to them there.
+    """
     return tuple(
         each
         for each in choices(kinds)
-        if (is_all or not each.is_on_demand) and (each.is_namespaced or not namespace)
+        if (is_all or not each.is_on_demand)
+        and (each.is_namespaced or not namespace)
+        and (each.is_needed or not each.best.kind.collection.group)
     )

@@ -91,11 +91,11 @@ class Reflector:
         self._api = api
         self.choice = choice
         self._intake = taking
-        self._clock = clockwork.clock
-        self._rng = clockwork.rng
+        self._clock, self._rng = clockwork.clock, clockwork.rng
         self._bounds = clockwork.limits
         self._on_settled = on_settled
         self._resource: discovery.Resource | None = None
+        self._missed: discovery.Resource | None = None
         self._position = progress.Position()
         self._cause = "start"
         self._replica = replica.Replica(taking, counters, clockwork.limits)
@@ -224,7 +224,7 @@ class Reflector:
         if before.is_listed and not self._position.is_listed:
             self._cause = outcome.reason
         if outcome is progress.Outcome.NOT_FOUND:
-            self._resource = None
+            self._missed, self._resource = self._resource, None
         if outcome is progress.Outcome.FORBIDDEN:
             self._waits.refused(is_list=before.mode is progress.Mode.LIST)
         failing_for = contact.unread_for(now) or 0.0
@@ -267,7 +267,7 @@ class Reflector:
         try:
             async with asyncio.timeout(None) as self._scope:
                 if self._resource is None:
-                    self._resource = await self.choice.resolve(self._api)
+                    self._resource = await self.choice.resolve(self._api, self._missed)
                     self.counters.resource = self._resource.plural
                 if self._position.mode is progress.Mode.LIST:
                     return await self._list(self._resource)
