@@ -323,7 +323,8 @@ class Config:
             _Cidr(is_strict=False), lambda lists: tuple(itertools.chain.from_iterable(lists))
         ),
         "Networks of this cluster's ClusterIPs, for which the local portal makes one route each "
-        "instead of one for each address; repeatable. As the API server's flag.",
+        "instead of one for each address; repeatable. As the API server's flag. Without it, those "
+        "of the API's ServiceCIDR objects.",
     )
     cleanup: bool = settings.setting(
         False,  # noqa: FBT003  # a default

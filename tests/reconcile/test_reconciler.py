@@ -6,11 +6,13 @@ Behaviour: row 47 of docs/behaviour.md.
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator
+import ipaddress
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from kproxy.model import addresses, forwarding
-from kproxy.model.kinds import node_kind, registry
+from kproxy.model.kinds import node_kind, registry, service_cidr_kind
 from kproxy.ops import health
+from kproxy.portal import loopback, portal
 from kproxy.reconcile import reconciler
 from kproxy.sources import store
 from tests.ops import observing
@@ -158,3 +160,48 @@ def test_row_49_another_node_is_no_matter() -> None:
     assert not world.syncs.is_eligible
     kept.apply(node())
     assert world.syncs.is_eligible
+
+
+class Ranged(loopback.LoopbackPortal):
+    """Remembers which ranges it was given last."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.ranges: list[str] = []
+        self.heard = asyncio.Event()
+
+    def take_ranges(self, ranges: Sequence[portal.Network]) -> Iterator[None]:
+        self.ranges = sorted(map(str, ranges))
+        self.heard.set()
+        yield
+
+
+def cidrs(name: str, *networks: str) -> service_cidr_kind.ServiceCidr:
+    return service_cidr_kind.ServiceCidr(
+        builders.named(name), tuple(map(ipaddress.ip_network, networks))
+    )
+
+
+async def test_the_portal_has_the_ranges_of_all_service_cidrs() -> None:
+    taking = Ranged()
+    world = World(portal=taking)
+    world.source.store = kept = store.Store((*registry.KINDS, service_cidr_kind.KIND))
+    world.reconciler = reconciler.Reconciler(
+        world.source, world.plane, builders.options(portal=taking), world.syncs
+    )
+
+    async def until(*ranges: str) -> None:
+        while taking.ranges != list(ranges):
+            taking.heard.clear()
+            await taking.heard.wait()
+
+    kept.apply(cidrs("a", "10.96.0.0/16", "fd00::/112"))
+    async with world.running():
+        world.put()
+        await until("10.96.0.0/16", "fd00::/112")
+        kept.apply(cidrs("b", "10.97.0.0/16"))
+        await until("10.96.0.0/16", "10.97.0.0/16", "fd00::/112")
+        kept.delete("ServiceCIDR", builders.named("a"))
+        await until("10.97.0.0/16")
+        kept.delete("ServiceCIDR", builders.named("b"))
+        await until()

@@ -200,6 +200,72 @@ def test_what_an_earlier_life_left_is_cleaned_up() -> None:
     assert local.clean_up() == 0
 
 
+def take(made: local.LocalPortal, *ranges: str) -> None:
+    """ClusterIPs come from these, from now on."""
+    for _ in made.take_ranges([ipaddress.ip_network(each) for each in ranges]):
+        pass
+
+
+@pytest.fixture
+def unranged() -> Iterator[local.LocalPortal]:
+    """A portal that no setting says the ranges of."""
+    yield from of(portal.Settings(reserved=SETTINGS.reserved, may_use_bpf=False))
+
+
+def test_ranges_have_a_route_each_and_their_addresses_none(unranged: local.LocalPortal) -> None:
+    inside, outside = (
+        forwarding.PortalAddress("10.93.0.1", 80),
+        forwarding.PortalAddress("10.94.0.1", 80),
+    )
+    unranged.claim(inside)
+    unranged.acquire(outside, None)
+    assert test_routes.local_routes() == {"10.93.0.1", "10.94.0.1"}
+    take(unranged, "10.93.0.0/16", "fd00:93::/112")
+    assert test_routes.local_routes() == {"10.93.0.0/16", "fd00:93::/112", "10.94.0.1"}
+    take(unranged)
+    assert test_routes.local_routes() == {"10.93.0.1", "10.94.0.1"}
+    unranged.withdraw(inside)
+    unranged.release(outside)
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ("0.0.0.0/0", "every address"),
+        ("::/0", "every address"),
+        ("126.0.0.0/7", "a loopback address"),
+        ("127.96.0.0/16", "a loopback address"),
+        ("::/64", "an unspecified address"),
+        ("169.254.0.0/20", "a link-local address"),
+        ("fe80:10::/112", "a link-local address"),
+        ("128.0.0.0/1", "a link-local address"),
+        ("239.1.0.0/16", "a multicast address"),
+        ("ff05::/112", "a multicast address"),
+        ("0.1.0.0/16", "an unspecified address"),
+        ("255.255.255.0/24", "the broadcast address"),
+        ("10.92.0.0/16", "address of the API server, 10.92.0.1"),
+    ],
+)
+def test_a_range_that_holds_what_no_service_gets_is_not_taken(
+    unranged: local.LocalPortal, network: str, words: str
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        take(unranged, network, "10.93.0.0/16")
+        take(unranged, network, "10.93.0.0/16")
+    assert test_routes.local_routes() == {"10.93.0.0/16"}
+    (line,) = lines
+    assert line["range"] == network
+    assert words in line["reason"]
+
+
+def test_more_ranges_than_any_cluster_has_are_not_all_taken(unranged: local.LocalPortal) -> None:
+    with structlog.testing.capture_logs() as lines:
+        take(unranged, *(f"10.93.{each}.0/24" for each in range(local.MOST_RANGES + 1)))
+    assert len(test_routes.local_routes()) == local.MOST_RANGES
+    assert len(lines) == 1
+    take(unranged)
+
+
 def without(*capabilities: int) -> Callable[[], None]:
     """For a child process: give these up."""
 

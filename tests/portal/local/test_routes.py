@@ -85,6 +85,84 @@ def test_an_address_outside_has_a_route_as_long_as_a_frontend_is_there(
     assert local_routes() - before == {"fd01::7"}
 
 
+def cover(made: routes.Routes, *networks: str) -> None:
+    """These are the networks that are always routed, from now on."""
+    for _ in made.cover([ipaddress.ip_network(each) for each in networks]):
+        pass
+
+
+def test_a_network_takes_the_place_of_the_routes_of_its_addresses(made: routes.Routes) -> None:
+    held = ("10.97.0.10", "10.98.0.10", "fd01::7", "10.96.0.10")
+    for each in held:
+        made.hold(each)
+
+    cover(made, "10.96.0.0/16", "10.97.0.0/16", "fd01::/112")
+    assert local_routes() == {"10.96.0.0/16", "10.97.0.0/16", "fd01::/112", "10.98.0.10"} | {
+        "fd00:10:96::/112"  # until `settle`
+    }
+    assert not made.settle()
+    assert local_routes() == {"10.96.0.0/16", "10.97.0.0/16", "fd01::/112", "10.98.0.10"}
+
+    cover(made)
+    made.settle()
+    assert local_routes() == set(held)
+    for each in held:
+        made.let_go(each)
+    assert local_routes() == set()
+
+
+def test_an_address_that_is_held_is_routed_at_every_step(made: routes.Routes) -> None:
+    made.hold("10.97.0.10")
+    for networks in ([ipaddress.ip_network("10.97.0.0/16")], []):
+        for _ in made.cover(networks):
+            assert "local 10.97.0.10 " in ip("route", "get", "10.97.0.10")
+    made.settle()
+    assert "local 10.97.0.10 " in ip("route", "get", "10.97.0.10")
+
+
+@pytest.mark.parametrize("network", ["10.96.0.10/32", "10.96.0.10/31", "10.96.0.0/16"])
+def test_a_network_that_goes_keeps_its_route_while_connections_are_open(
+    made: routes.Routes, network: str
+) -> None:
+    cover(made, network)
+    made.hold("10.96.0.10")
+    with socket.create_server(("10.96.0.10", 0)) as listener:
+        with socket.create_connection(listener.getsockname(), 10):
+            made.let_go("10.96.0.10")
+            cover(made)
+            assert made.settle()
+            assert network.removesuffix("/32") in local_routes()
+            made.follow(["127.0.0.1"], "127.0.0.1")
+            assert network.removesuffix("/32") in local_routes()
+        connected, _ = listener.accept()
+        connected.close()
+    assert not made.settle()
+    assert local_routes() == set()
+
+
+def test_a_network_that_comes_back_meanwhile_stays(made: routes.Routes) -> None:
+    with (
+        socket.create_server(("10.96.0.10", 0)) as listener,
+        socket.create_connection(listener.getsockname(), 10),
+    ):
+        cover(made)
+        cover(made, "10.96.0.0/16")
+    assert not made.settle()
+    assert local_routes() == {"10.96.0.0/16"}
+
+
+def test_a_network_whose_route_cannot_be_made_harms_no_other(made: routes.Routes) -> None:
+    made.hold("10.97.0.10")
+    subprocess.run(["sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=1"], check=True)
+    try:
+        with pytest.raises(OSError, match="fd02::"):
+            cover(made, "fd02::/112", "10.97.0.0/16")
+        assert local_routes() >= {"10.97.0.0/16"}
+        assert not made.covers("fd02::1")
+    finally:
+        subprocess.run(["sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=0"], check=True)
+
+
 @pytest.mark.parametrize("address", ["10.96.0.10", "fd00:10:96::a", NODE, "127.0.0.1", "127.9.9.9"])
 def test_an_address_that_is_local_anyway_gets_no_route(made: routes.Routes, address: str) -> None:
     before = local_routes()
