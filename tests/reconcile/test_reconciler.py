@@ -184,7 +184,7 @@ def cidrs(name: str, *networks: str) -> service_cidr_kind.ServiceCidr:
 
 async def test_the_portal_has_the_ranges_of_all_service_cidrs() -> None:
     taking = Ranged()
-    world = World(portal=taking)
+    world = World()
     world.source.store = kept = store.Store((*registry.KINDS, service_cidr_kind.KIND))
     world.reconciler = reconciler.Reconciler(
         world.source, world.plane, builders.options(portal=taking), world.syncs
