@@ -41,6 +41,7 @@ class Reason(StrEnum):
     TARGET_PORT = "target-port"
     PROTOCOL = "protocol"
     NOT_READY = "not-ready"
+    WEIGHTS = "weights"
     FAMILY = "family"
     OWN_ADDRESS = "own-address"
     LOCAL_POLICY = "local-policy"

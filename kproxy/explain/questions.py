@@ -364,7 +364,7 @@ class _Walk:
             )
         if len(of_family) < len(found):
             self._note("family", f"{len(of_family)} of them are of {frontend.family}", good=None)
-        everywhere = forwarding.backends_of(seen.pools, forwarding.Scope.CLUSTER, frontend.family)
+        everywhere = forwarding.candidates_of(seen.pools, forwarding.Scope.CLUSTER, frontend.family)
         if not everywhere:
             if seen.loops:
                 raise self._end(
@@ -375,6 +375,9 @@ class _Walk:
                     f"({wording.listed(seen.loops)}): connections would come back for ever",
                     "give the endpoints the addresses of pods",
                 )
+            if ready := sum(each.ready for each in of_family):
+                found_out = wording.of_weight_0(ready), "give one of them a weight above 0"
+                raise self._end("ready", Verdict.REFUSED, Reason.WEIGHTS, *found_out)
             raise self._end(
                 "ready",
                 Verdict.REFUSED,
@@ -385,11 +388,8 @@ class _Walk:
                 "publishNotReadyAddresses",
             )
         left_out = len({each.backend for each in of_family}.difference(everywhere))
-        self._note(
-            "ready",
-            f"{len(everywhere)} of them get connections"
-            + (f"; {left_out} are not ready, or hinted for elsewhere" if left_out else ""),
-        )
+        but = f"; {left_out} {wording.LEFT_OUT}" if left_out else ""
+        self._note("ready", f"{len(everywhere)} of them get connections{but}")
         self._note("policy", wording.policy(service, frontend), good=None)
 
     def _is_reached(self, service: services.Service, seen: PortSeen, place: FrontendSeen) -> None:
@@ -403,7 +403,7 @@ class _Walk:
         if is_external_local and client and wording.is_in(client, self.known.near):
             scope = forwarding.Scope.CLUSTER
             self._note("near", f"{client} is on this node: it may reach every endpoint", good=None)
-        candidates = forwarding.backends_of(seen.pools, scope, frontend.family)
+        candidates = forwarding.candidates_of(seen.pools, scope, frontend.family)
         if not candidates:
             raise self._not_admitted(service, place)
         self._look_at_endpoints(service, seen, candidates)

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 from kproxy.explain.evidence import FrontendSeen, PortSeen
 from kproxy.model import addresses, forwarding
-from kproxy.model.kinds import endpoints, services
+from kproxy.model.kinds import endpoints, services, weight_annotations
 
 SHOWN = 5
 """Things of one sort that a sentence names; the others are counted."""
+LEFT_OUT = "are not ready, hinted for elsewhere, or of weight 0"
 
 
 def is_of(seen: PortSeen, port: services.ServicePort) -> bool:
@@ -43,6 +44,12 @@ def policy(service: services.Service, frontend: forwarding.Frontend) -> str:
     if frontend.is_external:
         return f"externalTrafficPolicy is {service.external_policy.value}"
     return f"internalTrafficPolicy is {service.internal_policy.value}"
+
+
+def of_weight_0(count: int) -> str:
+    """That all endpoints that are ready get no new connections."""
+    are = "endpoint is" if count == 1 else "endpoints are"
+    return f"{count} {are} ready, and each has weight 0 by annotation {weight_annotations.WEIGHTS}"
 
 
 def advice_on(place: FrontendSeen) -> str:

@@ -137,6 +137,17 @@ def backends_of(
     return ()
 
 
+def candidates_of(
+    pools: tuple[Pool, ...], scope: Scope, family: addresses.Family
+) -> tuple[addresses.SocketAddress, ...]:
+    """Those of the backends of one scope and family that get new connections."""
+    for pool in pools:
+        if pool.scope is scope and pool.family is family:
+            weighed = zip(pool.backends, pool.weights, strict=True) if pool.weights else ()
+            return tuple(each for each, weight in weighed if weight) or pool.backends
+    return ()
+
+
 class Rule(msgspec.Struct, frozen=True, gc=False):
     """Everything a data plane needs to serve one service port.
 

@@ -89,6 +89,7 @@ def test_a_connection_that_is_served() -> None:
     ]
 
 
+WEIGHED = "{name: web, annotations: {kproxy.io/weights: '%s'}}"
 LOCAL = ("  selector", "  internalTrafficPolicy: Local\n  selector")
 BALANCED = changed(
     WEB,
@@ -296,6 +297,14 @@ BALANCED = changed(
             id="endpoints of the other family",
         ),
         pytest.param(
+            [changed(WEB, ("{name: web}", WEIGHED % "10.244.0.1=0")), SLICE],
+            {},
+            Verdict.REFUSED,
+            Reason.WEIGHTS,
+            "1 endpoint is ready, and each has weight 0 by annotation kproxy.io/weights",
+            id="weight 0",
+        ),
+        pytest.param(
             [WEB, changed(SLICE, ("10.244.0.1", "10.96.0.10"), ("port: 80", "port: 8080"))],
             {},
             Verdict.REFUSED,
@@ -353,6 +362,16 @@ def test_each_way_to_fail_has_its_own_sentence(
 def test_and_each_of_these_is_served(documents: list[str], asked: dict[str, Any]) -> None:
     found = explained(*documents, **asked)
     assert (found.verdict, found.endpoint) == (Verdict.SERVED, FEW), found.message
+
+
+def test_an_endpoint_of_weight_0_is_no_candidate() -> None:
+    two = changed(SLICE, ("endpoints: [{", "endpoints: [{addresses: [10.244.0.2]}, {"))
+    found = explained(changed(WEB, ("{name: web}", WEIGHED % "10.244.0.2=0")), two)
+    assert (found.verdict, found.candidates) == (Verdict.SERVED, (FEW,))
+    ready = next(step.finding for step in found.steps if step.name == "ready")
+    assert ready == (
+        "1 of them get connections; 1 are not ready, hinted for elsewhere, or of weight 0"
+    )
 
 
 def test_an_address_beyond_a_bound_is_named() -> None:
