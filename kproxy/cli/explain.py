@@ -19,6 +19,7 @@ from kproxy.cli.render import explanations, ways
 from kproxy.explain import evidence, questions
 from kproxy.explain.answer import Verdict
 from kproxy.model import addresses, names
+from kproxy.model.kinds import node_kind
 from kproxy.model.kinds import registry as kind_registry
 from kproxy.modes import mode, registry, traces, world
 from kproxy.modes.iptables import trace as traced
@@ -179,8 +180,8 @@ def explain(  # options
     scope = "" if (every and all_namespaces) or (every and namespace == "default") else namespace
     node = _node(hostname_override, node_ip, cluster_cidr, family, rules_of)
     wanted = (scope, "") if every else tuple(question.service)
-    found = objects.held(*wanted)
-    seen = world.world(found, node)
+    found, zone = objects.held(*wanted)
+    seen = world.world(found, dataclasses.replace(node, zone=zone))
     if (trace or applied) and not (question.port or question.to):
         first = next((each.ports[0].name for each, _ in found if each.ports), "")
         question = dataclasses.replace(question, port=first)  # as without --trace
@@ -357,6 +358,12 @@ def _rendered(chosen: mode.Mode, seen: world.World, part: str, *, comments: bool
     return "".join(f"{line}\n" for line in lines)
 
 
+def _zone(chosen: config.Config, held: store.Store) -> str:
+    """The zone of this node: as the flag says, or its Node."""
+    own_node = held.get(node_kind.KIND, node_kind.key(chosen.node))
+    return chosen.node_zone or (own_node.zone if own_node is not None else "")
+
+
 class _Objects:
     """Where objects come from: files or a cluster if one is named, else the running proxy."""
 
@@ -371,14 +378,11 @@ class _Objects:
             return control_client.fetch_evidence(self._control, question)
         from kproxy import parts  # noqa: PLC0415  # half a second, and the proxy needs none of it
         from kproxy.explain import gather  # noqa: PLC0415
-        from kproxy.model.kinds import node_kind  # noqa: PLC0415
 
         chosen, held = self._read(question.service.namespace)
         through = parts.make_portal(chosen)
         options = parts.options(chosen, through)
-        own_node = held.get(node_kind.KIND, node_kind.key(chosen.node))
-        if own_node is not None and not options.zone:
-            options = dataclasses.replace(options, zone=own_node.zone)
+        options = dataclasses.replace(options, zone=_zone(chosen, held))
         try:
             return gather.from_objects(
                 question,
@@ -390,18 +394,22 @@ class _Objects:
         finally:
             through.close()
 
-    def held(self, namespace: str, name: str) -> list[control_client.Held]:
-        """The Services so named, "" for all, each with its endpoint objects."""
+    def held(self, namespace: str, name: str) -> tuple[list[control_client.Held], str]:
+        """The Services so named, "" for all, each with its endpoint objects; and the node's zone.
+
+        A running proxy does not say its zone: it is that of the flag.
+        """
         if not self._is_asked_alone:
-            return control_client.fetch_objects(self._control, namespace, name)
-        _, held = self._read(namespace)
+            found = control_client.fetch_objects(self._control, namespace, name)
+            return found, self._flags.get("node_zone", "")
+        chosen, held = self._read(namespace)
         found = []
         for each in sorted(held.service_names()):
             service = held.service(each)
             is_named = namespace in ("", each.namespace) and name in ("", each.name)
             if service is not None and is_named:
                 found.append((service, held.sources(each)))
-        return found
+        return found, _zone(chosen, held)
 
     def _read(self, namespace: str) -> tuple[config.Config, store.Store]:
         """The objects of files, or of one namespace of a cluster, pods among them."""

@@ -26,9 +26,9 @@ class Release(StrEnum):
 class Node:
     """The node for which rules are rendered.
 
-    `name` decides which endpoints are local. `address` is the node's own, by which source ranges
-    are judged, and the one that userspace mode sends its portals to. Clients in `cluster_cidr` are
-    pods; None when that is unknown.
+    `name` decides which endpoints are local, and with `zone` which ones hints choose. `address` is
+    the node's own, by which source ranges are judged, and the one that userspace mode sends its
+    portals to. Clients in `cluster_cidr` are pods; None when that is unknown.
     """
 
     name: str = ""
@@ -36,6 +36,7 @@ class Node:
     cluster_cidr: str | None = None
     family: addresses.Family = addresses.Family.IPV4
     release: Release = Release.V1_33
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +141,11 @@ def _chosen(
     """The endpoints of the node's family that get connections: of the cluster, of the node.
 
     1.20 knows ready endpoints only. Since 1.28 those that serve while terminating stand in where
-    no other is ready, in each of the two sets (KEP-1669; docs/behaviour.md row 34).
+    no other is ready, in each of the two sets (KEP-1669; docs/behaviour.md row 34). Hints choose
+    among those of the cluster (row 33); 1.20 has none.
     """
     ready: list[Backend] = []
+    hints: list[endpoints.Endpoint] = []
     draining: list[Backend] = []
     for each in sorted(found, key=lambda each: str(each.backend)):  # kube-proxy's byEndpoint
         if addresses.family(each.backend.address) is not node.family:
@@ -150,10 +153,29 @@ def _chosen(
         backend = Backend(each.backend, is_local=bool(node.name) and each.node == node.name)
         if each.ready:
             ready.append(backend)
+            hints.append(each)
         elif each.serving and each.terminating and node.release is Release.V1_33:
             draining.append(backend)
     here = [each for each in ready if each.is_local]
-    return tuple(ready or draining), tuple(here or [each for each in draining if each.is_local])
+    close = ready if node.release is not Release.V1_33 else _hinted(ready, hints, node)
+    return tuple(close or draining), tuple(here or [each for each in draining if each.is_local])
+
+
+def _hinted(ready: list[Backend], found: Sequence[endpoints.Endpoint], node: Node) -> list[Backend]:
+    """Those that are meant for the node, else for its zone, if every one has such a hint.
+
+    `found` has the hints of `ready`, in the same order.
+    """
+    pairs = list(zip(ready, found, strict=True))
+    if all(each.for_nodes for each in found):
+        mine = [backend for backend, each in pairs if node.name and node.name in each.for_nodes]
+        if mine:
+            return mine
+    if all(each.for_zones for each in found):
+        mine = [backend for backend, each in pairs if node.zone and node.zone in each.for_zones]
+        if mine:
+            return mine
+    return ready
 
 
 def _of_family(texts: Iterable[str], family: addresses.Family) -> tuple[str, ...]:

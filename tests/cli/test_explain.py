@@ -262,3 +262,24 @@ def test_userspace_rules_of_ipv6_have_an_address_of_ipv6(
     out = capsys.readouterr().out
     assert "fd00::1" in out
     assert "127.0.0.1" not in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "reached"),
+    [
+        pytest.param(["--hostname-override", "n1"], {"10.1.0.1"}, id="the Node's zone"),
+        pytest.param(
+            ["--hostname-override", "n1", "--node-zone", "z2"], {"10.1.0.2"}, id="the flag's"
+        ),
+        pytest.param(["--rules-of", "1.20"], {"10.1.0.1", "10.1.0.2"}, id="1.20 has no hints"),
+    ],
+)
+def test_row_33_rules_heed_hints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], reached: set[str]
+) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(HINTED)
+    rules = ["explain", "web", "--as", "iptables", "--manifests", str(path)]
+    assert main.run([*rules, *flags]) == 0
+    out = capsys.readouterr().out
+    assert set(re.findall(r"--to-destination ([0-9.]+):8080", out)) == reached
