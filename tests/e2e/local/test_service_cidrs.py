@@ -10,7 +10,7 @@ import pytest
 
 from kproxy.simulator import cluster
 from kproxy.simulator.store import resources
-from tests.e2e.rig import daemon, simulation
+from tests.e2e.rig import daemon, manifests, simulation
 from tests.portal.local import test_routes
 
 pytestmark = [
@@ -73,3 +73,18 @@ def test_a_range_that_is_given_is_the_only_one(folder: Path) -> None:
         with daemon.running(folder, kubeconfig, *flags, source="--kubeconfig") as proxy:
             assert test_routes.local_routes() == {"10.0.0.0/8"}
             assert proxy.stop() == 0, proxy.log()
+
+
+def test_files_may_have_one_too(folder: Path) -> None:
+    made = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": ["10.96.0.0/16"]},
+    }
+    folder.mkdir()
+    path = manifests.write(folder / "web.yaml", manifests.service("web", "10.97.0.10", 8080), made)
+    with daemon.running(folder, path, "--portal", "local", "--no-bpf") as proxy:
+        routes = {"10.96.0.0/16", "10.97.0.10"}
+        daemon.wait_until(lambda: test_routes.local_routes() == routes, f"{routes} only")
+        assert proxy.stop() == 0, proxy.log()
