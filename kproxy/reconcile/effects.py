@@ -29,7 +29,7 @@ class Effects:
     narrow: deque[forwarding.Admit] = field(default_factory=deque)
     set_backends: deque[forwarding.SetBackends] = field(default_factory=deque)
     widen: deque[forwarding.Admit] = field(default_factory=deque)
-    tell: deque[forwarding.SetLocalEndpoints] = field(default_factory=deque)
+    set_local_endpoints: deque[forwarding.SetLocalEndpoints] = field(default_factory=deque)
     open: deque[tuple[forwarding.PortalAddress, claims.Claim]] = field(default_factory=deque)
     forget: deque[names.ServicePortName] = field(default_factory=deque)
 
@@ -83,9 +83,9 @@ class Executor:
             plan.set_backends.popleft()
             yield
         yield from self._admit(plan.widen)
-        while plan.tell:
-            self._plane.send(plan.tell[0])
-            plan.tell.popleft()
+        while plan.set_local_endpoints:
+            self._plane.send(plan.set_local_endpoints[0])
+            plan.set_local_endpoints.popleft()
             yield
         while plan.open:
             self._open_frontend(*plan.open[0])

@@ -270,9 +270,9 @@ class Proxier:
             now = _backends(self._entries.get(message.name))
             if now is not None:
                 plan.set_backends.append(now)
-        for told in left.tell:
-            if (known := _local_endpoints(self._entries.get(told.name))) is not None:
-                plan.tell.append(forwarding.SetLocalEndpoints(told.name, known))
+        for message in left.set_local_endpoints:
+            if (known := _local_endpoints(self._entries.get(message.name))) is not None:
+                plan.set_local_endpoints.append(forwarding.SetLocalEndpoints(message.name, known))
         plan.forget.extend(name for name in left.forget if name not in self._entries)
         touched: _TouchedAddresses = {}
         for service in (yield from steps.sorted_in_steps(dirty, tuple)):
@@ -418,7 +418,7 @@ class Proxier:
             plan.set_backends.append(after)
         counts = _local_endpoints(new)
         if counts is not None and counts != _local_endpoints(old):
-            plan.tell.append(forwarding.SetLocalEndpoints(name, counts))
+            plan.set_local_endpoints.append(forwarding.SetLocalEndpoints(name, counts))
 
     def _touch(self, address: forwarding.PortalAddress, touched: _TouchedAddresses) -> _Touched:
         """The change of `address`, before any of its claims is changed."""

@@ -266,8 +266,8 @@ def _with_admission(
     return replace(
         place,
         state=forwarding.FrontendState.DROPPED,
-        detail=f"connections are dropped: more than {most} networks may use it, and no more can be "
-        "told apart; merge some of spec.loadBalancerSourceRanges",
+        detail=f"connections are dropped: {len(admitted)} networks are admitted, and a filter holds "
+        f"{most} at most; merge some of spec.loadBalancerSourceRanges",
         admitted=(),
     )
 

@@ -179,7 +179,7 @@ class TestBound:
             table.bind(client, bound, 0.0)
         assert [client for client in "abc" if table.lookup(client, 0.0)] == ["a", "c"]
 
-    def test_binding_a_known_client_in_a_full_table_evicts_nobody(self) -> None:
+    def test_binding_a_known_client_in_a_full_table_evicts_no_client(self) -> None:
         table = affinity.AffinityTable(HOUR3, max_clients=2)
         bound = new_member()
         for client in "abab":

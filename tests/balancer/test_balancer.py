@@ -662,7 +662,7 @@ class TestOwnAddresses:
         rig.fail(other)
         assert rig.pick() == other
 
-    def test_it_is_told_once_for_each_stay(self) -> None:
+    def test_it_is_reported_once_for_each_stay(self) -> None:
         told: list[addresses.SocketAddress] = []
         box = penalty.PenaltyBox()
         made = balancer.ServicePortBalancer(

@@ -105,12 +105,14 @@ def test_a_clients_successful_dial_frees_as_well(box: penalty.PenaltyBox) -> Non
     assert box.next_due() is None
 
 
-def test_success_of_a_free_backend_tells_nobody(box: penalty.PenaltyBox, watcher: Recorder) -> None:
+def test_success_of_a_free_backend_notifies_no_watcher(
+    box: penalty.PenaltyBox, watcher: Recorder
+) -> None:
     box.succeed(A)
     assert watcher.told == []
 
 
-def test_time_alone_frees_nobody(box: penalty.PenaltyBox) -> None:
+def test_time_alone_frees_no_backend(box: penalty.PenaltyBox) -> None:
     box.fail(A, 0.0)
     assert box.due_probes(1e6) == [A]
     assert A in box
@@ -178,7 +180,9 @@ def test_a_late_watcher_learns_that_the_backend_is_boxed(box: penalty.PenaltyBox
     assert late.told == [(A, False)]
 
 
-def test_each_watcher_is_told_once_and_only_of_its_own(box: penalty.PenaltyBox) -> None:
+def test_each_watcher_is_notified_once_and_only_of_its_own_backends(
+    box: penalty.PenaltyBox,
+) -> None:
     other = Recorder()
     box.watch(A, other)
     box.watch(A, other)
@@ -214,7 +218,7 @@ def test_unwatching_what_is_not_watched_does_nothing(box: penalty.PenaltyBox) ->
     assert box.fail(A, 0.0) is True
 
 
-def test_failure_of_a_backend_that_nobody_watches_is_ignored() -> None:
+def test_failure_of_an_unwatched_backend_is_ignored() -> None:
     box = penalty.PenaltyBox()
     assert box.fail(A, 0.0) is False
     box.probe_started(A)
@@ -242,7 +246,7 @@ class TestOwnAddresses:
         assert watcher.told[2:] == [(A, False)]
         assert box.owner(A) is None
 
-    def test_an_address_that_nobody_uses_can_be_barred(self, watcher: Recorder) -> None:
+    def test_an_unwatched_address_can_be_barred(self, watcher: Recorder) -> None:
         box = penalty.PenaltyBox()
         box.bar(A, "default/web")
         assert box.watch(A, watcher) is True

@@ -48,7 +48,7 @@ async def test_no_port_for_a_dial_blames_no_endpoint_and_tries_the_others(
 
 @pytest.mark.parametrize("failures", [1, 2])
 @pytest.mark.parametrize("ephemeral", [FAST, WAITED])
-async def test_no_room_in_the_epoll_resets_the_client_and_nobody_else(
+async def test_no_room_in_the_epoll_resets_that_client_alone(
     bench: harness.Harness, ephemeral: bool, failures: int
 ) -> None:
     """X05. `max_user_watches` is a limit that can be met."""
@@ -155,7 +155,7 @@ print(*asyncio.run(main()))
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a network namespace")
 @pytest.mark.netns
-def test_when_ports_run_out_the_rest_is_reset_and_nobody_is_blamed() -> None:
+def test_when_ports_run_out_the_rest_is_reset_and_no_endpoint_is_boxed() -> None:
     """X06. Sixteen ports, one endpoint, twenty clients; no retry goes on for ever."""
     done = subprocess.run(
         ["unshare", "--net", sys.executable, "-c", _FEW_PORTS],

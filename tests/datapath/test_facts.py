@@ -12,7 +12,7 @@ def facts(subscription: events.Subscription) -> list[events.Fact]:
     return found
 
 
-async def test_a_connection_is_told_from_its_accept_to_its_end(bench: harness.Harness) -> None:
+async def test_facts_cover_a_connection_from_its_accept_to_its_end(bench: harness.Harness) -> None:
     path, place, refusing = bench.start(), bench.backend(), bench.place()
     feed = events.Feed()
     path.data_path.publish_to(feed)
@@ -48,7 +48,7 @@ async def test_a_connection_is_told_from_its_accept_to_its_end(bench: harness.Ha
     assert ended.seconds >= 0
 
 
-async def test_a_client_that_is_turned_away_is_told_with_every_attempt(
+async def test_the_facts_of_an_unreachable_client_have_every_attempt(
     bench: harness.Harness,
 ) -> None:
     path = bench.start()
@@ -64,7 +64,9 @@ async def test_a_client_that_is_turned_away_is_told_with_every_attempt(
     assert (ended.endpoint, ended.why) == (None, "no endpoint could be reached")
 
 
-async def test_nothing_is_told_before_somebody_listens_and_after(bench: harness.Harness) -> None:
+async def test_nothing_is_published_before_a_subscription_or_after_it(
+    bench: harness.Harness,
+) -> None:
     path, place = bench.start(), bench.backend()
     feed = events.Feed()
     path.data_path.publish_to(feed)
@@ -83,7 +85,7 @@ async def test_nothing_is_told_before_somebody_listens_and_after(bench: harness.
     assert facts(subscription) == []
 
 
-async def test_while_nobody_takes_more_facts_are_counted_and_nothing_else(
+async def test_facts_beyond_a_full_subscription_are_counted_only(
     bench: harness.Harness,
 ) -> None:
     path, place = bench.start(), bench.backend()

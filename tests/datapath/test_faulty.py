@@ -80,7 +80,7 @@ async def _gets(reader: actor.Actor, direction: int, size: int) -> None:
     assert checker.offset == size
 
 
-async def test_a_faulty_kernel_cuts_most_calls_short_when_told_to(
+async def test_a_faulty_kernel_cuts_most_calls_short_on_request(
     bench: harness.Harness,
 ) -> None:
     """A fake that told the truth would make every test above pass for nothing."""

@@ -208,7 +208,7 @@ def test_a_service_without_endpoints_says_what_was_looked_for(
     assert stage.detail() == f"connections are refused: {told}"
 
 
-def test_an_unnamed_port_is_told_from_a_named_one() -> None:
+def test_an_unnamed_port_differs_from_a_named_one() -> None:
     """A slice's port "http", while the Service's only port has no name."""
     stage = Stage(service(ports={"": 80}), sliced("web", ports=["http"]))
     assert 'the Service\'s port is unnamed, and EndpointSlice web-1 has "http"' in stage.detail()
@@ -230,7 +230,7 @@ def test_the_reason_changes_with_the_objects() -> None:
     assert "port names differ" in stage.detail()
 
 
-def test_a_port_that_was_moved_is_told() -> None:
+def test_a_moved_port_is_noted_in_the_status() -> None:
     stage = Stage(
         service(), sliced("web"), options=rules.Options(portal=loopback.LoopbackPortal(1024))
     )

@@ -274,7 +274,7 @@ class TestOneService:
         book.put(service())
         assert book.sync() == [sets("web", "10.1.0.1")]
 
-    def test_nobody_listens_for_a_service_without_endpoints(self, book: Playbook) -> None:
+    def test_a_service_without_endpoints_has_no_listener(self, book: Playbook) -> None:
         book.put(service())
         assert book.sync() == [sets("web", "")]
         book.put(sliced("web"))
@@ -483,7 +483,9 @@ class TestOneAddressForTwo:
             "127.0.9.2:80": "default/a:http",
         }
 
-    def test_the_second_is_not_served_and_told_who_is(self, book: Playbook) -> None:
+    def test_the_second_is_not_served_and_its_log_line_names_the_first(
+        self, book: Playbook
+    ) -> None:
         with structlog.testing.capture_logs() as logs:
             book.put(self.A, sliced("a"), self.B, sliced("b"))
             book.sync()
@@ -552,7 +554,7 @@ class TestOneAddressForTwo:
         assert [state for state, _ in book.states("a")] == ["no-endpoints"]
         assert book.states("b") == [("collision", "127.0.9.1:80 belongs to default/a:http")]
 
-    def test_a_collision_that_returns_is_told_again(self, book: Playbook) -> None:
+    def test_a_collision_that_returns_is_logged_again(self, book: Playbook) -> None:
         book.settle(self.A, sliced("a"), self.B, sliced("b"))
         book.remove(self.A)
         book.sync()
@@ -653,7 +655,7 @@ class TestDualStack:
 class TestFailures:
     """What cannot be opened, and what cannot be."""
 
-    def test_what_cannot_be_opened_is_told_once_and_retried(self, book: Playbook) -> None:
+    def test_what_cannot_be_opened_is_logged_once_and_retried(self, book: Playbook) -> None:
         book.plane.busy.add(bound("10.0.9.1:80"))
         with structlog.testing.capture_logs() as logs:
             book.settle(service(), sliced("web"), service("b", "10.0.9.2"), sliced("b"))
@@ -695,7 +697,7 @@ class TestFailures:
         assert not book.proxier.has_failures
         assert book.retry() == []
 
-    def test_an_address_nobody_could_bind_is_retried_for_its_next_owner(
+    def test_an_address_that_could_not_be_bound_is_retried_for_its_next_owner(
         self, book: Playbook
     ) -> None:
         book.plane.busy.add(bound("10.0.9.1:80"))
@@ -770,7 +772,7 @@ class TestLoops:
             pytest.param("127.0.0.1:30080", id="where the node port is bound"),
         ],
     )
-    def test_it_is_left_out_and_told_once(self, book: Playbook, own: str) -> None:
+    def test_it_is_left_out_and_logged_once(self, book: Playbook, own: str) -> None:
         ports = (services.ServicePort("http", names.Protocol.TCP, 80, 30080),)
         web = service(ports=ports, external_ips=("203.0.113.1",))
         with structlog.testing.capture_logs() as logs:
@@ -779,7 +781,7 @@ class TestLoops:
             book.retry()
         assert logs == [looping(own)]
 
-    def test_with_no_other_endpoint_nobody_listens(self, book: Playbook) -> None:
+    def test_with_no_other_endpoint_there_is_no_listener(self, book: Playbook) -> None:
         book.put(service(), sliced("web", "10.0.9.1:80"))
         with structlog.testing.capture_logs() as logs:
             assert book.sync() == [sets("web", "")]
@@ -792,20 +794,20 @@ class TestLoops:
         assert book.plane.backends[port_name("web")] == sets("web", "10.0.9.1:8080")
         assert logs == []
 
-    def test_it_is_told_also_when_it_joins_good_endpoints(self, book: Playbook) -> None:
+    def test_it_is_logged_also_when_it_joins_good_endpoints(self, book: Playbook) -> None:
         book.settle(service(), sliced("web", "10.1.0.1"))
         book.put(sliced("web", "10.1.0.1 10.0.9.1:80"))
         with structlog.testing.capture_logs() as logs:
             assert book.sync() == []
         assert logs == [looping("10.0.9.1:80")]
 
-    def test_it_is_not_told_again_when_other_endpoints_change(self, book: Playbook) -> None:
+    def test_it_is_not_logged_again_when_other_endpoints_change(self, book: Playbook) -> None:
         with structlog.testing.capture_logs() as logs:
             for last in range(1, 10):
                 book.settle(service(), sliced("web", f"10.0.9.1:80 10.1.0.{last}"))
         assert logs == [looping("10.0.9.1:80")]
 
-    def test_it_is_told_again_when_it_had_gone(self, book: Playbook) -> None:
+    def test_it_is_logged_again_when_it_had_gone(self, book: Playbook) -> None:
         with structlog.testing.capture_logs() as logs:
             for found in ("10.0.9.1:80", "10.1.0.1", "10.0.9.1:80"):
                 book.settle(service(), sliced("web", found))
@@ -943,7 +945,7 @@ class TestWhatChanged:
         book.put(service(ports={"b": 81, "c": 82}))
         assert self.names(book) == ["default/web:a", "default/web:c"]
 
-    def test_everyone_who_wants_an_address_that_changes_hands(self, book: Playbook) -> None:
+    def test_every_service_that_wants_an_address_that_changes_hands(self, book: Playbook) -> None:
         book.settle(service("a"), sliced("a"), service("b"), sliced("b"), service("c"))
         book.remove(service("a"))
         assert self.names(book) == ["default/a:http", "default/b:http", "default/c:http"]

@@ -92,7 +92,7 @@ def test_row_17_ranges_are_for_load_balancers_addresses_alone(
         ),
     ],
 )
-def test_rows_17_and_26_together_leave_those_who_are_in_both(
+def test_rows_17_and_26_together_admit_clients_that_are_in_both(
     ranges: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
     assert admitted(ranges, fate=DROPPED) == expected
@@ -141,7 +141,7 @@ class _Portal(loopback.LoopbackPortal):
         self.node = NODE
 
 
-def test_more_ranges_than_can_be_enforced_let_nobody_through() -> None:
+def test_more_ranges_than_can_be_enforced_admit_no_client() -> None:
     most = load_balancer_rules.MOST_SOURCE_RANGES
     many = tuple(f"10.{n // 250}.{n % 250}.0/24" for n in range(most + 1))
     service = builders.service(load_balancer_ips=("198.51.100.1",), source_ranges=many)

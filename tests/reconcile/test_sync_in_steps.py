@@ -82,7 +82,7 @@ def test_any_interleaving_ends_where_a_fresh_start_does(whole: str, history: lis
     assert live.state() == fresh.state()
 
 
-def test_a_resync_looks_at_everything_and_tells_what_it_has_opened() -> None:
+def test_a_resync_looks_at_everything_and_reports_what_it_has_opened() -> None:
     world = World()
     many = 3 * proxier.RESYNC_BATCH + 1
     for number in range(many):
@@ -99,7 +99,7 @@ def test_a_resync_looks_at_everything_and_tells_what_it_has_opened() -> None:
     assert stepwise.at_once(world.proxier.resync_steps()) == []
 
 
-def test_what_a_sync_had_touched_before_it_met_a_bug_is_told_by_the_next() -> None:
+def test_the_next_sync_reports_what_a_failed_one_had_changed() -> None:
     world = World()
     for name, address in (("a", "10.0.9.1"), ("b", "10.0.9.2")):
         world.change(gone=False, what=builders.service(name, address))

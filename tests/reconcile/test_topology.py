@@ -95,7 +95,7 @@ def test_row_33_the_ready_endpoints_that_hints_keep(
 @pytest.mark.parametrize(
     ("node", "zone"), [("", ""), ("n9", "z9")], ids=["unknown", "of which no hint is"]
 )
-def test_row_33_hints_for_others_are_for_nobody(node: str, zone: str) -> None:
+def test_row_33_hints_for_other_places_are_ignored(node: str, zone: str) -> None:
     found = [ready("1.1.1.1", "z1", "n1"), ready("1.1.1.2", "z2", "n2")]
     rule = rule_of(builders.service(), builders.sliced("web", found), node=node, zone=zone)
     assert rule.backends(CLUSTER) == builders.backends("1.1.1.1 1.1.1.2")

@@ -157,7 +157,7 @@ async def test_a_success_that_took_longer_than_the_first_rung_proves_nothing(
     assert slow.address in path.box
 
 
-async def test_a_late_answer_to_an_abandoned_dial_serves_nobody(bench: harness.Harness) -> None:
+async def test_a_late_answer_to_an_abandoned_dial_serves_no_client(bench: harness.Harness) -> None:
     """D06. The first attempt is over after 250 ms; its SYN is repeated after 1 s by the kernel."""
     path, slow, alive = bench.start(), await bench.black_hole(), bench.backend()
     service = path.serve_by(harness.Scripted(slow.address, alive.address))

@@ -104,7 +104,7 @@ def test_a_connection_that_was_accepted_goes_on(*, uses_filters: bool) -> None:
                 assert client.recv(2) == b"no"
 
 
-def test_of_more_networks_than_a_program_can_hold_nobody_is_admitted(*, uses_filters: bool) -> None:
+def test_more_networks_than_a_program_can_hold_admit_no_client(*, uses_filters: bool) -> None:
     many = tuple(f"127.{n // 250}.{n % 250}.1/32" for n in range(2000))
     with listening("127.0.0.1", uses_filters=uses_filters) as (sock, made):
         with pytest.raises(OSError, match="more source ranges") as caught:

@@ -25,7 +25,7 @@ def test_a_reset_is_never_passed_on_as_a_fin_nor_a_fin_as_a_reset(
     assert halfclose.AFTER_END[failed][opposite_ended] == action
 
 
-def test_reasons_are_distinct_pairs_of_who_and_when() -> None:
+def test_reasons_are_distinct_pairs_of_cause_and_phase() -> None:
     assert len(set(halfclose.REASONS)) == len(halfclose.REASONS) == 19
     for reason in halfclose.REASONS:
         who, phase = reason.split("/")

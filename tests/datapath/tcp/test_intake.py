@@ -208,7 +208,7 @@ async def test_affinity_goes_by_the_client_behind_the_proxy(bench: harness.Harne
     assert sorted(place.waiting() for place in places) == [0, 0, 6]
 
 
-async def test_a_subscriber_is_told_of_both_addresses(bench: harness.Harness) -> None:
+async def test_a_subscriber_gets_both_addresses(bench: harness.Harness) -> None:
     path, place = bench.start(LISTED), bench.backend()
     feed = events.Feed()
     path.data_path.publish_to(feed)

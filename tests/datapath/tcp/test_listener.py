@@ -341,7 +341,7 @@ async def test_connections_inherit_what_is_set_on_the_listener(bench: harness.Ha
 
 
 @pytest.mark.parametrize("address", ["127.77.0.1", "::1"])
-def test_on_loopback_nobody_waits_for_a_network_that_is_not_there(address: str) -> None:
+def test_on_loopback_connections_are_not_paced(address: str) -> None:
     listener = syscalls.Kernel().listen(addresses.SocketAddress(address, 0), 16, 77)
     try:
         assert harness.congestion_control(listener) == b"reno"

@@ -9,7 +9,7 @@ from tests.datapath import clients, faulty, harness
 from tests.relay import actor
 
 
-async def test_a_probe_that_meets_itself_frees_nobody(
+async def test_a_probe_that_connects_to_itself_frees_no_backend(
     bench: harness.Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(penalty, "FIRST_PENALTY", 0.1)

@@ -74,7 +74,7 @@ async def test_u05_each_answer_comes_from_the_frontend_that_was_asked(udp: rig.R
     assert sources == {tuple(service.address) for service in services}
 
 
-async def test_a_stranger_cannot_answer_for_the_backend(udp: rig.Rig) -> None:
+async def test_another_socket_cannot_answer_for_the_backend(udp: rig.Rig) -> None:
     sink, stranger, client = udp.sink(), udp.client(), udp.client()
     service = udp.serve(sink)
     await client.send(b"x", service.address)

@@ -75,7 +75,7 @@ async def test_flows_are_shown_beside_connections(udp: rig.Rig) -> None:
     assert (view.state, view.bytes_from_client, view.bytes_from_backend) == ("unanswered", 2, 0)
 
 
-async def test_a_flow_is_told_from_its_first_datagram_to_its_end(udp: rig.Rig) -> None:
+async def test_facts_cover_a_flow_from_its_first_datagram_to_its_end(udp: rig.Rig) -> None:
     server, client = udp.server(), udp.client()
     service = udp.serve(udp.dead(), server)
     subscription = udp.subscribe()

@@ -36,7 +36,7 @@ class Handler:
         raise AssertionError
 
 
-def test_a_batch_moves_a_bounded_number_and_everybody_has_a_turn() -> None:
+def test_a_batch_moves_a_bounded_number_and_every_handler_has_a_turn() -> None:
     event_poller = poller.Poller(syscalls.Kernel())
     rhythm = pace.Pace(event_poller)
     log: list[str] = []

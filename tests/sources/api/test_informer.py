@@ -115,7 +115,7 @@ def test_a_token_that_expired_is_read_again_and_nothing_is_lost(
         on_fake_time(scenario)
 
 
-async def test_a_reload_reads_credentials_again_that_nobody_has_refused(tmp_path: Path) -> None:
+async def test_a_reload_reads_credentials_again_that_no_server_has_refused(tmp_path: Path) -> None:
     """In real time, since certificates are read in threads."""
     token = tmp_path / "token"
     token.write_text("old")
@@ -259,7 +259,7 @@ def test_a_sleep_of_the_machine_reconnects_at_once_and_a_wall_clock_does_not_mat
     on_fake_time(scenario)
 
 
-def test_an_object_that_breaks_a_rule_is_told_once_and_its_last_good_version_stays() -> None:
+def test_an_object_that_breaks_a_rule_is_reported_once_and_its_last_good_version_stays() -> None:
     async def scenario(api: fake_api.FakeApi) -> None:
         fake_api.serve_web(api, "10.1.0.1")
         async with following.following(api) as followed:
@@ -313,7 +313,7 @@ def test_an_object_that_trips_over_a_bug_is_quarantined_and_the_others_go_on(
     on_fake_time(scenario)
 
 
-def test_a_consumer_that_raises_is_told_again() -> None:
+def test_a_consumer_that_raises_is_notified_again() -> None:
     """K25: a bug behind the callback ends no task and loses no change."""
 
     async def scenario(api: fake_api.FakeApi) -> None:

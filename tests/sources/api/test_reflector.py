@@ -311,7 +311,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_bad_watch_is_counted_told_once_and_healed(mode: str) -> None:
+def test_every_bad_watch_is_counted_reported_once_and_healed(mode: str) -> None:
     """The table of modes, and the fuzz corpus (docs/faults.md K07, K11, K17)."""
 
     async def scenario(api: fake_api.FakeApi) -> None:

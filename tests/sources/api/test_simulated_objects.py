@@ -165,7 +165,7 @@ UNSERVED_SERVICES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", SENSELESS_SERVICES)
-def test_k19_a_senseless_service_is_told_once_and_nobody_else_suffers(case: str) -> None:
+def test_k19_an_invalid_service_is_reported_once_and_harms_no_other(case: str) -> None:
     spec = SENSELESS_SERVICES[case]
 
     async def scenario(api: Api) -> None:
@@ -240,7 +240,7 @@ UNSERVED_SLICES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", SENSELESS_SLICES)
-def test_k19_a_senseless_slice_is_told_once_and_nobody_else_suffers(case: str) -> None:
+def test_k19_an_invalid_slice_is_reported_once_and_harms_no_other(case: str) -> None:
     async def scenario(api: Api) -> None:
         api.serve_web("10.1.0.1")
         body = {**fake_api.sliced("web", "10.1.0.66"), **SENSELESS_SLICES[case]}

@@ -84,7 +84,7 @@ def test_k01_a_server_that_is_absent_for_a_minute_opens_nothing_early(streaming:
     virtual_time.run(scenario)
 
 
-def test_k02_ten_minutes_without_a_server_change_nothing_and_are_told() -> None:
+def test_k02_ten_minutes_without_a_server_change_nothing_and_are_reported() -> None:
     async def scenario(api: Api) -> None:
         api.serve_web("10.1.0.1")
         async with beside(api) as proxy:
@@ -262,7 +262,7 @@ def test_k11_half_a_line_is_never_applied() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.UNAUTHORIZED, Kind.FORBIDDEN])
-def test_k20_who_is_turned_away_goes_on_serving_and_comes_back_within_5_seconds(
+def test_k20_a_refused_proxy_goes_on_serving_and_recovers_within_5_seconds(
     kind: Kind,
 ) -> None:
     async def scenario(api: Api) -> None:

@@ -30,7 +30,7 @@ def relisted(proxy: Proxy) -> Callable[[], bool]:
 
 @STREAMING
 @pytest.mark.parametrize("kind", [Kind.GONE, Kind.GONE_STATUS])
-def test_k04_a_version_that_is_gone_means_a_list_that_tells_of_deletions(
+def test_k04_a_version_that_is_gone_means_a_list_that_finds_deletions(
     kind: Kind, streaming: bool
 ) -> None:
     async def scenario(api: Api) -> None:

@@ -31,7 +31,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("place", ["beside", "directory", "parent", "later"])
-async def test_h2_a_name_that_a_stranger_chooses_stops_nothing(
+async def test_h2_a_file_name_that_is_not_ours_stops_nothing(
     tmp_path: Path, name: bytes, place: str
 ) -> None:
     folder = tmp_path / "conf"

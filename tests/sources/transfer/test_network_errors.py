@@ -122,7 +122,7 @@ async def test_a_name_that_does_not_exist() -> None:
     assert found.text.startswith("the name api.invalid has no address: ")
 
 
-async def test_certificates_of_strangers_and_servers_without_tls(tmp_path: Path) -> None:
+async def test_certificates_of_another_authority_and_servers_without_tls(tmp_path: Path) -> None:
     made, key = tls.certificate(tmp_path, "server")
     other, _ = tls.certificate(tmp_path, "other")
     async with fake_api.serving(fake_api.FakeApi(), tls.server(made, key)) as api:
