@@ -266,7 +266,7 @@ def _with_admission(
     return replace(
         place,
         state=forwarding.FrontendState.DROPPED,
-        detail=f"connections are dropped: {len(admitted)} networks are admitted, and a filter holds "
+        detail=f"connections are dropped: {len(admitted)} networks are admitted, a filter holds "
         f"{most} at most; merge some of spec.loadBalancerSourceRanges",
         admitted=(),
     )
