@@ -6,7 +6,7 @@ from kproxy.model import addresses, names
 from kproxy.model.kinds import endpoints, weight_annotations
 
 _NAMED = 5
-"""Ports and objects that a sentence names; the others are counted."""
+"""Ports and objects that a sentence names. The rest are counted."""
 
 
 def reason(
@@ -19,7 +19,7 @@ def reason(
     *,
     are_of_weight_0: bool = False,
 ) -> str:
-    """What was looked for, and what did not match.
+    """The clause that says which condition no endpoint meets.
 
     `found` are the endpoints of the port, `chosen` those that can be used, `sources` the objects of
     its Service, `family` the frontend's. `local_to` is this node's name if only the Local policy

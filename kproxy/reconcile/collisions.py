@@ -11,7 +11,7 @@ _STRIDE = 128
 """Claims looked at between two pauses."""
 
 _SPELLED_OUT = 10
-"""Service ports that lose an address at once and get a line in the log each."""
+"""Service ports that lose one address in one sync and are logged by name; the rest are counted."""
 
 _log = structlog.get_logger(__name__)
 
@@ -72,7 +72,7 @@ def is_served(
 ) -> bool:
     """Whether `frontend` of `name` is served by the claim that has its address.
 
-    It is if that is its own or its like: a Service may have one address twice, as an external IP
-    and from its load balancer.
+    That claim is its own, or another one of the same port: a Service may list one address twice,
+    as an external IP and as its load balancer's.
     """
     return winner.name == name and winner.frontend.scope is frontend.scope

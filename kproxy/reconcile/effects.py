@@ -1,7 +1,6 @@
 """The effects of a sync, in their one order, and what carries them out.
 
-The order is explained in `proxier`. An effect that a bug keeps from being carried out stays where
-it is, with all that follow.
+`proxier` explains the order. If a bug raises, that effect and all that follow it stay queued.
 """
 
 from collections import deque
@@ -18,7 +17,7 @@ from kproxy.reconcile import frontend_book
 _log = structlog.get_logger(__name__)
 
 RETRY_BATCH = 256
-"""Frontends that are tried again at once. The others follow if one of these could be opened."""
+"""Failed frontends in each retry. The rest are retried once one of these can be opened."""
 
 
 @dataclass(slots=True)
@@ -37,8 +36,8 @@ class Effects:
 class Executor:
     """Carries effects out, on a data plane and a portal, and keeps the book of frontends.
 
-    `on_answer` is called when the data plane says later than at once what became of a frontend of
-    a service port, and whether what failed before is to be tried again.
+    `on_answer` is called when the data plane answers after the sync that asked: with the service
+    port of the frontend, and whether frontends that failed before are to be tried again.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Executor:
         on_answer: Callable[[names.ServicePortName, bool], None],
     ) -> None:
         self.book = frontend_book.FrontendBook()
-        """What was asked of the data plane, and what it answered; to read."""
+        """The requests to the data plane and its answers. Read only."""
         self._book = self.book
         self._plane = plane
         self._portal = through
@@ -59,7 +58,7 @@ class Executor:
 
     @property
     def has_failures(self) -> bool:
-        """Whether some frontend could not be opened, or is tried again at the moment."""
+        """Whether some frontend could not be opened, or is being tried again."""
         return self._book.has_failures or bool(self._retrying)
 
     def give_up(self, address: forwarding.PortalAddress) -> None:
@@ -99,10 +98,10 @@ class Executor:
     def retry(
         self, waiting: list[forwarding.PortalAddress], room: budget.Budget
     ) -> Generator[names.ServicePortName, None, None]:
-        """Try again what could not be opened: a few, and all if one of them can be opened now.
+        """Retry some of the frontends that could not be opened, and all once one of them opens.
 
-        With thousands of them, each attempt would cost a sync much work for nothing. Those that
-        fail go to the end of the queue. If answers come later, so do the attempts that follow a
+        Retrying thousands in every sync would cost much work and open nothing. Those that fail
+        again go to the end of the queue. If answers come later, so do the attempts that follow a
         success. Yields the service ports whose frontends were tried.
         """
         for first in range(0, len(waiting), RETRY_BATCH):
@@ -118,7 +117,7 @@ class Executor:
                 break
 
     def _open_frontend(self, address: forwarding.PortalAddress, claim: claims.Claim) -> None:
-        """Ask for `address`; `_hear` is called with what becomes of it."""
+        """Ask for `address`. The answer comes to `_hear`."""
         try:
             listen_on = self._acquire(address, claim)
         except OSError as error:
@@ -144,7 +143,7 @@ class Executor:
     def _acquire(
         self, address: forwarding.PortalAddress, claim: claims.Claim
     ) -> forwarding.ListenOn:
-        """What to listen on. Raises OSError."""
+        """The address to bind, or the shared listener. Raises OSError."""
         if claim.frontend.kind is forwarding.FrontendKind.HEALTH_CHECK:
             return address.socket_address  # an address of the node, which needs no portal
         return self._portal.acquire(address, claim.admitted)
@@ -155,7 +154,7 @@ class Executor:
             self._portal.release(address)
 
     def _admit(self, changed: deque[forwarding.Admit]) -> Generator[None, None, None]:
-        """Change whose connections open frontends take."""
+        """Change which clients the open frontends admit."""
         while changed:
             message = changed[0]
             if self._book.admit(message.address, message.admitted):
@@ -165,7 +164,7 @@ class Executor:
             yield
 
     def _hear(self, report: forwarding.Report) -> None:
-        """Take an answer of the data plane into the book."""
+        """Record an answer of the data plane in the book."""
         change = self._book.answer(report)
         if change is None:
             return

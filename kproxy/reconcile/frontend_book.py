@@ -33,7 +33,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 class FrontendBook:
-    """Each address is asked for (and then perhaps open), failed, or in neither state."""
+    """The state of each address: requested (and perhaps open), failed, or neither."""
 
     def __init__(self) -> None:
         self._requests: dict[forwarding.PortalAddress, _Request] = {}
@@ -89,7 +89,7 @@ class FrontendBook:
         return Change(claim, reason, is_news=reason != known)
 
     def admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> bool:
-        """Whose connections `address` takes has changed; False if it was not asked for."""
+        """Record which clients `address` admits now; False if it was not requested."""
         request = self._requests.get(address)
         if request is None:
             return False
@@ -97,7 +97,7 @@ class FrontendBook:
         return True
 
     def unask(self, address: forwarding.PortalAddress) -> None:
-        """The request could not be sent: no answer comes."""
+        """The request could not be sent, so no answer will come."""
         self._settle(address)
         self.close(address)
 

@@ -1,4 +1,4 @@
-"""When the garbage collector may run: not during a sync, and not over what stays anyway."""
+"""When the garbage collector may run: not during a sync, nor over long-lived objects."""
 
 import contextlib
 import gc
@@ -12,8 +12,8 @@ _LARGE_SYNC = 20_000
 def collector_waits() -> Iterator[None]:
     """Keep the garbage collector from running until a sync is done.
 
-    A sync makes objects that stay, a million for a Service of 20,000 ports, and walking them holds
-    every relay up for 0.2 s. Those of a large sync are not walked later either.
+    A sync makes long-lived objects, a million for a Service of 20,000 ports. The collector would
+    walk them and stop every relay for 0.2 s. After a large sync it never walks them.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -27,9 +27,9 @@ def collector_waits() -> Iterator[None]:
 
 
 def keep_what_exists() -> None:
-    """Keep the collector from ever walking the objects of now, and let it run from now on.
+    """Exempt all present objects from collection, and let the collector run from now on.
 
-    There is no collection before: at 10,000 Services it would hold every relay up.
+    No collection runs first: at 10,000 Services it would stop every relay.
     """
     gc.freeze()
     gc.enable()

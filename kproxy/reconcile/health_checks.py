@@ -1,8 +1,8 @@
 """`healthCheckNodePort`: where load balancers ask whether this node has endpoints of a Service.
 
 docs/behaviour.md rows 30 and 31. The port is a frontend of the Service's first port, at each of the
-node's addresses, so that it is claimed, counted, opened and retried like all others. What listens
-there is no data plane: `ops.node_health`.
+node's addresses, so that it is claimed, counted, opened and retried like all others.
+`ops.node_health` listens there, not a data plane.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -30,14 +30,14 @@ class Counting:
             yield
 
     def counts(self) -> tuple[tuple[addresses.Family, int], ...]:
-        """How many there are of each family."""
+        """The number of addresses in each family."""
         return tuple((family, len(seen)) for family, seen in self._seen.items())
 
 
 def frontends(
     service: services.Service, at: Iterable[tuple[addresses.Family, str]]
 ) -> Iterator[forwarding.Frontend]:
-    """Where health is asked, given the node's addresses; nowhere without a port."""
+    """The health check's frontends, one per node address; none without a port."""
     if not service.health_check_node_port:
         return
     for family, address in at:

@@ -58,7 +58,7 @@ _Snapshot: TypeAlias = tuple[object, ...]
 
 
 class _Entry(msgspec.Struct, frozen=True, gc=False):
-    """What the proxier remembers of a service port."""
+    """What the proxier keeps of a service port."""
 
     plan: _PortPlan
     created: str
@@ -75,7 +75,7 @@ class _Entry(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class _Touched:
-    """What has changed about the claims of one address since it was last looked at."""
+    """How the claims of one address have changed since `_settle_claims` last ran for it."""
 
     winner: claims.Claim | None
     added: list[claims.Claim] = field(default_factory=list)
@@ -88,8 +88,8 @@ class Proxier:
     """Keeps a data plane equal to the objects that `reader` shows.
 
     Only Services in `namespaces` are served, or all when that is empty. `room` bounds the
-    listeners; it is the proxier's from now on. `on_answer` is called when the data plane says later
-    than at once what became of a frontend: the next sync returns its service port.
+    listeners; it is the proxier's from now on. `on_answer` is called when the data plane answers
+    after the sync that asked: the next sync returns the service port.
     """
 
     def __init__(
@@ -131,21 +131,21 @@ class Proxier:
         self._dirty.update(changed)
 
     def place(self, zone: str) -> bool:
-        """The node is in `zone`; whether that is news, to be heeded by a look at everything."""
+        """Set the node's zone. True if it has changed: the caller must then run a full sync."""
         is_news = zone != self._options.zone
         if is_news:
             self._options = replace(self._options, zone=zone)
         return is_news
 
     def mark_all(self) -> None:
-        """Look at everything again at the next sync, and retry what could not be opened."""
+        """Recompute every Service at the next sync, and retry failed frontends."""
         self.mark(self._reader.service_names())
         self.mark(self._ports_of)
         self._is_retry_due = True
 
     @property
     def portal(self) -> str:
-        """The portal, and the way it took, for people."""
+        """The portal, with the kernel mechanism that it uses, as text for people."""
         return self._portal.description
 
     @property
@@ -155,7 +155,7 @@ class Proxier:
 
     @property
     def options(self) -> rules.Options:
-        """What is the same for all Services."""
+        """The options that hold for all Services."""
         return self._options
 
     @property
@@ -191,9 +191,9 @@ class Proxier:
         return (yield from self._take_touched())
 
     def resync_steps(self, batch: int = RESYNC_BATCH) -> Steps:
-        """Look at everything again, and retry what could not be opened, as `sync_steps` does.
+        """Recompute every Service and retry failed frontends, in steps as `sync_steps` does.
 
-        What becomes dirty meanwhile comes with the next batch, before all that is left.
+        Services that become dirty meanwhile are in the next batch, before the remaining ones.
         """
         everything = list({*self._reader.service_names(), *self._ports_of})
         self._is_retry_due = True
@@ -247,7 +247,7 @@ class Proxier:
         return [each.plan.rule for each in self._entries.values() if each.plan.is_served]
 
     def known(self) -> list[_PortPlan]:
-        """What is known of every service port, whether it is for this proxy or not."""
+        """The plan of every service port, whether it is for this proxy or not."""
         return [each.plan for each in self._entries.values()]
 
     def frontends(self, name: names.ServicePortName) -> list[statuses.FrontendStatus]:
@@ -262,7 +262,7 @@ class Proxier:
     def _plan(
         self, dirty: Iterable[names.NamespacedName], plan: effects.Effects, left: effects.Effects
     ) -> Generator[None, None, None]:
-        """Fill in `plan`, the effects by which `dirty` are made true.
+        """Add to `plan` the effects that the `dirty` Services require.
 
         `left` are effects that a bug has kept the last sync from carrying out.
         """
@@ -270,9 +270,9 @@ class Proxier:
             now = _backends(self._entries.get(message.name))
             if now is not None:
                 plan.set_backends.append(now)
-        for message in left.set_local_endpoints:
-            if (known := _local_endpoints(self._entries.get(message.name))) is not None:
-                plan.set_local_endpoints.append(forwarding.SetLocalEndpoints(message.name, known))
+        for update in left.set_local_endpoints:
+            if (known := _local_endpoints(self._entries.get(update.name))) is not None:
+                plan.set_local_endpoints.append(forwarding.SetLocalEndpoints(update.name, known))
         plan.forget.extend(name for name in left.forget if name not in self._entries)
         touched: _TouchedAddresses = {}
         for service in (yield from steps.sorted_in_steps(dirty, tuple)):
@@ -298,7 +298,7 @@ class Proxier:
     def _settle_claims(
         self, address: forwarding.PortalAddress, change: _Touched
     ) -> Generator[None, None, None]:
-        """Find out which claim has `address` now, and whether it needs a listener."""
+        """Decide which claim has `address` now, and whether it needs a listener."""
         winner = self._claims.winner(address)
         if winner is not None:
             self._touched[winner.name] = None
@@ -320,7 +320,7 @@ class Proxier:
             self._budget.drop(address)
 
     def _decide(self, address: forwarding.PortalAddress, plan: effects.Effects) -> None:
-        """Open or close `address`, if it is not as it should be."""
+        """Add the effects that open, close or re-admit `address`, if any is needed."""
         wanted = self._budget.granted(address)
         current = self._book.claim(address)
         if current is not None and current != wanted:
@@ -343,7 +343,7 @@ class Proxier:
         return self._fate(claim) is not _STATES.NO_ENDPOINTS
 
     def _fate(self, claim: claims.Claim) -> forwarding.FrontendState:
-        """What clients of a claim that is known are to meet."""
+        """How the frontend of a known claim treats its clients."""
         return self._entries[claim.name].plan.rule.fate(claim.frontend)
 
     def _plan_service(
@@ -398,7 +398,7 @@ class Proxier:
         plan: effects.Effects,
         touched: _TouchedAddresses,
     ) -> None:
-        """Put `new` in place of what is known of a service port."""
+        """Replace the entry of a service port by `new`."""
         self._touched[name] = None
         old = self._entries.pop(name, None)
         for address, claim in old.claims() if old else ():
@@ -433,7 +433,7 @@ class Proxier:
         return not is_health_check and self._portal.shares(address)
 
     def _hear(self, name: names.ServicePortName, is_retry_due: bool) -> None:  # noqa: FBT001
-        """What became of a frontend is known."""
+        """Note an answer about a frontend."""
         self._touched[name] = None
         self._is_retry_due = self._is_retry_due or is_retry_due
         self._on_answer()

@@ -1,6 +1,6 @@
 """From a change in the Store to the data plane: mark, wait for the turn, sync, report.
 
-This is the way of every Service event. It ends in the data plane, and nothing above takes part.
+Every Service event takes this way and ends in the data plane.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ class SyncRecord(Protocol):
     """Notes when syncs are asked for and done; health and metrics are made of it."""
 
     def queue(self) -> None:
-        """Something has changed, and a sync is to follow."""
+        """A sync has been requested."""
 
     def sync(self) -> AbstractContextManager[None]:
-        """Surrounds a sync. If it raises, what it was to do stays pending."""
+        """Surrounds a sync. If the sync raises, its request stays pending."""
 
     def note_leaving(self, *, is_leaving: bool) -> None:
-        """The node is about to be deleted, or stays."""
+        """Note whether the node is about to be deleted."""
 
 
 class Reconciler:
@@ -76,7 +76,7 @@ class Reconciler:
         await self.runner.run()
 
     def look_again(self) -> None:
-        """Look at every frontend soon, although no object has changed."""
+        """Request a full sync although no object has changed."""
         self._on_change(frozenset())
         self.runner.request_full()
 

@@ -52,7 +52,7 @@ class ObjectReader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How much one Service may have."""
+    """Limits of one Service."""
 
     ports: int = DEFAULT_MAX_PORTS
     """Frontends, over all ports and addresses. ClusterIPs come first."""
@@ -94,7 +94,7 @@ Side: TypeAlias = tuple[forwarding.Scope, addresses.Family]
 
 
 class PortPlan(msgspec.Struct, frozen=True, gc=False):
-    """What one service port wants.
+    """The frontends and pools that one service port requires.
 
     `is_served` is false for a port that this proxy does not serve; it has no backends then.
     `found` are the endpoints of the port, of any readiness. `absent` says why there is no backend,
@@ -130,7 +130,7 @@ def plans_for(
     options: Options,
     pods: Sequence[pod_kind.Pod] = (),
 ) -> Generator[None, None, Plans]:
-    """What `service` wants, by service port; nothing when there is no such Service.
+    """The plan of each service port of `service`; empty when there is no such Service.
 
     `pods` are those of its endpoints, if it weighs them by a label.
     """
@@ -227,7 +227,7 @@ def _spared(
     pools: Sequence[forwarding.Pool],
     on_removed: lifetimes.OnEndpointRemoved,
 ) -> Generator[None, None, tuple[addresses.SocketAddress, ...]]:
-    """The endpoints that are in no pool, and that are not removed for that.
+    """Endpoints that are in no pool and whose open connections still go on.
 
     One that is not ready may be ready again in a moment. One that is terminating will not: its
     connections are to be drained while it still serves them, and reset only once it is gone.
@@ -253,7 +253,7 @@ def _spared(
 def _with_admission(
     service: services.Service, rule: forwarding.Rule, place: Place, options: Options
 ) -> Place:
-    """A place with whose connections it takes: none if that cannot be enforced otherwise."""
+    """`place` with the clients that it admits. It drops all if a filter cannot hold them."""
     fate = rule.fate(place.frontend)
     if place.address is None or fate is forwarding.FrontendState.NO_ENDPOINTS:
         return place
@@ -288,7 +288,7 @@ def _join(sources: Sequence[endpoints.EndpointsObject]) -> Generator[None, None,
 def _rooms(
     service: services.Service, ports: Sequence[services.ServicePort], options: Options
 ) -> Iterator[int]:
-    """How many frontends each port may have: all have a ClusterIP before one has another."""
+    """How many frontends each port may have. All ports get a ClusterIP before any gets more."""
     most = options.bounds.ports
     extra = most - len(ports)
     for index, port in enumerate(ports):
@@ -318,7 +318,7 @@ def _places(
 
 
 def _wanted(service: services.Service, port: services.ServicePort, node: portal.Node) -> int:
-    """How many frontends a port wants: as many as `_frontends` gives."""
+    """The number of frontends that `_frontends` gives for a port."""
     others = len(service.external_ips) + len(service.load_balancer_ips)
     at_node = len(_node_addresses(service, node)) if port.node_port else 0
     return len(service.cluster_ips) + at_node + others
@@ -327,7 +327,7 @@ def _wanted(service: services.Service, port: services.ServicePort, node: portal.
 def _node_addresses(
     service: services.Service, node: portal.Node
 ) -> tuple[tuple[addresses.Family, str], ...]:
-    """Where the node ports of a Service are, in the families that it has."""
+    """The node addresses for a Service's node ports, in the Service's families."""
     families = dict.fromkeys(map(addresses.family, service.cluster_ips))
     return tuple(
         (family, address)
@@ -438,7 +438,7 @@ def _scope(policy: services.TrafficPolicy) -> forwarding.Scope:
 
 
 def _unserved(service: services.Service, port: services.ServicePort, reason: str) -> PortPlan:
-    """A port that is not for this proxy."""
+    """The plan of a port that is not for this proxy."""
     name = names.ServicePortName(service.name, port.name, port.protocol)
     kind = forwarding.FrontendKind.CLUSTER_IP
     frontend = forwarding.Frontend(

@@ -24,7 +24,7 @@ FIRST_RETRY = 1.0
 LONGEST_RETRY = 30.0
 
 Sync: TypeAlias = Callable[[], Iterable[object]]
-"""A sync in steps: each should take less than a millisecond. Whatever it yields is dropped."""
+"""A sync in steps, each of less than a millisecond. The values that it yields are ignored."""
 
 
 class Pacing:
@@ -59,7 +59,7 @@ class Runner:
     """Runs `sync` when requested, no more often than `Pacing` allows.
 
     `full_sync` runs instead every `period` seconds, and, with a backoff of 1 s doubling to 30 s,
-    for as long as `wants_retry` says that something could not be done.
+    for as long as `wants_retry` returns true.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class Runner:
         """Syncs that raised: bugs, contained."""
 
     def request(self) -> None:
-        """Something is dirty: sync soon."""
+        """Request a sync of what is dirty."""
         self._requested.set()
 
     def request_full(self) -> None:
-        """Anything may be another way than it should be: run the full sync soon."""
+        """Request a full sync."""
         self._is_full_due = True
         self._requested.set()
 

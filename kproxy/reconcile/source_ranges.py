@@ -1,6 +1,6 @@
-"""Whose connections a frontend takes: source ranges, and the Local policy's drop, together.
+"""Which clients a frontend admits: source ranges and the Local policy's drop, combined.
 
-docs/behaviour.md rows 17 and 26 to 28. What is dropped is dropped by the portal or the data plane.
+docs/behaviour.md rows 17 and 26 to 28. The portal or the data plane drops all other clients.
 """
 
 import functools
@@ -18,7 +18,7 @@ def admission(
     fate: forwarding.FrontendState,
     node: portal.Node,
 ) -> forwarding.Admission:
-    """Whose connections `frontend` takes, for `fate` BOUND or DROPPED; None for all."""
+    """The clients that `frontend` admits, for `fate` BOUND or DROPPED; None for all."""
     ranges = _ranges(service, frontend, node)
     if fate is not forwarding.FrontendState.DROPPED:
         return ranges
@@ -32,7 +32,7 @@ def admission(
 def _ranges(
     service: services.Service, frontend: forwarding.Frontend, node: portal.Node
 ) -> forwarding.Admission:
-    """What `loadBalancerSourceRanges` lets through; None for all.
+    """The networks that `loadBalancerSourceRanges` admits; None for all.
 
     Without a network of the frontend's family that is everything, as in kube-proxy.
     """
@@ -58,7 +58,7 @@ def _single(address: str) -> str:
 
 
 def _common(one: Iterable[str], other: Iterable[str]) -> Iterator[str]:
-    """The networks of what is in both: of two that overlap, one is a part of the other."""
+    """The intersection. Of two networks that overlap, one contains the other."""
     others = tuple(other)
     for each in one:
         for another in others:

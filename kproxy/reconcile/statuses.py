@@ -1,4 +1,4 @@
-"""What has become of a frontend, for people and for `kproxy get services`."""
+"""The state of a frontend, for people and for `kproxy get services`."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ def of_place(
     room: budget.Budget,
     book: frontend_book.FrontendBook,
 ) -> FrontendStatus:
-    """What has become of one frontend."""
+    """The state of one frontend."""
     frontend, address = place.frontend, place.address
     if address is None:
         return FrontendStatus(frontend, None, place.state or _STATES.UNAVAILABLE, place.detail)
@@ -81,7 +81,7 @@ def _note(plan: rules.PortPlan, place: rules.Place) -> str:
 
 
 def _who_is_dropped(plan: rules.PortPlan, place: rules.Place) -> str:
-    """Why a frontend drops connections, and whose it takes all the same."""
+    """Why a frontend drops connections, and which clients it serves nevertheless."""
     if place.detail:
         return place.detail
     why = f"connections are dropped: {plan.why_absent(place.frontend)}"

@@ -6,11 +6,11 @@ from kproxy.model import addresses, forwarding, steps, weighting
 from kproxy.model.kinds import endpoints, pod_kind
 
 LabelValues = Mapping[str, str]
-"""What the pods of a Service say in the label by which they are weighed, by their names."""
+"""The values of the weight label of a Service's pods, by pod name."""
 
 
 def label_values(pods: Sequence[pod_kind.Pod], asked: weighting.Weights | None) -> dict[str, str]:
-    """What `pods` say in the label that is asked for, by their names."""
+    """The values of the requested label of `pods`, by pod name."""
     if asked is None:
         return {}
     found = ((each.name.name, each.label(asked.label)) for each in pods)
@@ -20,7 +20,7 @@ def label_values(pods: Sequence[pod_kind.Pod], asked: weighting.Weights | None) 
 def weigh_in_steps(
     found: Sequence[endpoints.Endpoint], asked: weighting.Weights | None, labels: LabelValues
 ) -> Generator[None, None, dict[addresses.SocketAddress, int]]:
-    """The weights of those of `found` that have another one than 1."""
+    """The weights of the endpoints in `found` whose weight is not 1."""
     if asked is None:
         return {}
     by_address, by_label = dict(asked.by_address), dict(asked.by_label)
@@ -40,7 +40,7 @@ def weigh_in_steps(
 def pools(
     chosen: endpoints.Chosen, most: int, weight_of: Mapping[addresses.SocketAddress, int]
 ) -> Iterator[forwarding.Pool]:
-    """What a port is balanced over, at most so many in each pool.
+    """The pools of a port, with at most so many endpoints in each.
 
     Where all weights are 0 there is no pool: clients are refused, as without endpoints.
     """
@@ -56,7 +56,7 @@ def pools(
 def _weights(
     backends: Sequence[addresses.SocketAddress], weight_of: Mapping[addresses.SocketAddress, int]
 ) -> tuple[int, ...]:
-    """One for each; none if all are the same and not 0."""
+    """The weight of each endpoint; empty if all are the same and not 0."""
     weights = tuple(weight_of.get(each, weighting.DEFAULT_WEIGHT) for each in backends)
     is_even = len(set(weights)) == 1 and bool(weights[0])
     return () if is_even else weights
