@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,7 +20,7 @@ from kproxy.model.kinds import services
 from kproxy.ops import log
 from kproxy.ops.serving import places
 from kproxy.ops.views import ready_file
-from kproxy.portal.portal import NodePorts, PortalName
+from kproxy.portal.portal import NodePorts, PortalName, check_service_network
 
 if TYPE_CHECKING:
     from kproxy.sources.access.kubeconfig import ClusterAccess
@@ -84,6 +84,7 @@ class _Cidr:
     """
 
     is_strict: bool = True
+    check: Callable[[_Network], None] = lambda _: None
     metavar: str = "CIDR,..."
     name: str = "CIDR"
     bounds: str = "such as 203.0.113.0/24 or 203.0.113.7"
@@ -92,12 +93,15 @@ class _Cidr:
         if not text.strip():
             return ()
         try:
-            return tuple(
+            networks = tuple(
                 ipaddress.ip_network(each.strip(), strict=self.is_strict)
                 for each in text.split(",")
             )
         except ValueError as error:
             raise ValueError(f"must be a CIDR, {self.bounds} ({error})") from None
+        for each in networks:
+            self.check(each)
+        return networks
 
     def show(self, value: Any) -> str:
         return str(value)
@@ -320,7 +324,8 @@ class Config:
     service_cluster_ip_range: tuple[_Network, ...] = settings.setting(
         (),
         settings.Each(
-            _Cidr(is_strict=False), lambda lists: tuple(itertools.chain.from_iterable(lists))
+            _Cidr(is_strict=False, check=check_service_network),
+            lambda lists: tuple(itertools.chain.from_iterable(lists)),
         ),
         "Networks of this cluster's ClusterIPs, for which the local portal makes one route each "
         "instead of one for each address; repeatable. As the API server's flag. Without it, those "

@@ -205,6 +205,11 @@ def test_row_12_the_addresses_of_node_ports_are_given_as_to_kube_proxy(
         ["nodeport-addresses=primary,192.0.2.0/24"],
         ["nodeport-addresses=eth0"],
         ["cluster-cidr=10.244.0.0/33"],
+        ["service-cluster-ip-range=0.0.0.0/0"],
+        ["service-cluster-ip-range=10.96.0.0/16,fd00::/8"],
+        ["service-cluster-ip-range=127.0.0.0/8"],
+        ["service-cluster-ip-range=fe80::/64"],
+        ["service-cluster-ip-range=ff02::/112"],
     ],
 )
 def test_what_is_no_list_of_networks_is_refused(

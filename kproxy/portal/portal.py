@@ -20,6 +20,20 @@ from typing import Protocol, TypeAlias
 from kproxy.model import addresses, forwarding, names
 
 Network: TypeAlias = IPv4Network | IPv6Network
+_LEAST_PREFIX = {4: 8, 6: 64}
+"""Of a network of ClusterIPs: Kubernetes' clusters have none that are larger."""
+
+
+def check_service_network(network: Network) -> None:
+    """Refuse what cannot be a network of ClusterIPs: all of it would become this host's own.
+
+    Raises ValueError.
+    """
+    least = _LEAST_PREFIX[network.version]
+    if network.prefixlen < least:
+        raise ValueError(f"must not have a network larger than /{least}, as {network} is")
+    if network.is_loopback or network.is_link_local or network.is_multicast:
+        raise ValueError(f"must not have {network}: it is loopback, link-local or multicast")
 
 
 class PortalName(StrEnum):

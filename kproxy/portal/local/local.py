@@ -234,6 +234,12 @@ class LocalPortal:
                     "through another service proxy only; name the server by another address",
                     address=str(each),
                 )
+        if taken := [each for each in self._node.node.own if self._routes.covers(each)]:
+            _log.warning(
+                "addresses of this host are in --service-cluster-ip-range: if hosts and pods are "
+                "in that network too, this host cannot reach them any more; correct the flag",
+                addresses=taken,
+            )
         self._choose_way()
         self._report_kube_proxy()
 

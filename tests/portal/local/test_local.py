@@ -14,7 +14,7 @@ import structlog.testing
 
 from kproxy import errors
 from kproxy.model import addresses, forwarding, names
-from kproxy.portal import portal
+from kproxy.portal import node_addresses, portal
 from kproxy.portal.local import kube_proxy, local, sk_lookup
 from tests.portal.local import test_routes
 
@@ -180,6 +180,19 @@ def test_a_kube_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     made.close()
     (line,) = (each for each in lines if "kube-proxy" in each["event"])
     assert line["found"] == ["nftables table kube-proxy"]
+
+
+def test_a_service_network_with_addresses_of_this_host_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading = node_addresses.Reading(("127.0.0.1", "10.92.7.1", "192.0.2.10"))
+    monkeypatch.setattr(node_addresses, "read", lambda: reading)
+    made = local.LocalPortal(PLAIN)
+    with structlog.testing.capture_logs() as lines:
+        made.recover()
+    made.close()
+    (line,) = (each for each in lines if "addresses of this host" in each["event"])
+    assert line["addresses"] == ["10.92.7.1"]
 
 
 def test_a_second_portal_is_refused_and_harms_nothing(either: local.LocalPortal) -> None:
