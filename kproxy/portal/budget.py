@@ -1,9 +1,9 @@
 """Which frontends get a listening socket when there are not enough for all of them.
 
 A process has a limited number of descriptors, and one tenant can ask for any number of ports. So
-listeners have a budget, and it is shared out by max-min fairness: first among namespaces, then
-among the Services of a namespace. What one does not need goes to the others, and none gets more
-while another has less and wants more. A Service or namespace with 20,000 ports therefore never
+listeners have a budget, shared out by max-min fairness: first among namespaces, then among the
+Services of a namespace. A share that one does not need goes to the others. No claimant gets more
+than another that has less and wants more. A Service or namespace with 20,000 ports therefore never
 takes a listener from one with two. Where a remainder cannot be divided, older ones come first,
 then by name. Within a Service ClusterIPs come before node ports, load balancers and external IPs,
 then low ports before high ones.
@@ -119,9 +119,9 @@ class Budget:
     def want(
         self, address: forwarding.PortalAddress, claim: claims.Claim, *, is_free: bool = False
     ) -> None:
-        """`claim` is to have a listener at `address`, in place of the claim that had it.
+        """Ask for a listener at `address` for `claim`, in place of the claim that had it.
 
-        One that `is_free` shares a listener that is there anyway. What `address` costs never
+        With `is_free` it shares a listener that exists anyway. The cost of one `address` never
         changes.
         """
         if self._wanted.get(address) == claim:
@@ -151,7 +151,7 @@ class Budget:
         self._count(key.namespace, namespace)
 
     def drop(self, address: forwarding.PortalAddress) -> None:
-        """No listener is wanted at `address`."""
+        """Withdraw what `want` asked for at `address`. An unknown address is no error."""
         claim = self._wanted.pop(address, None)
         if claim is None:
             return
@@ -175,7 +175,7 @@ class Budget:
         self._count(key.namespace, namespace)
 
     def granted(self, address: forwarding.PortalAddress) -> claims.Claim | None:
-        """The claim that is to have a listener at `address`, as of the last `settle`."""
+        """The claim that gets the listener at `address`, as of the last `settle`."""
         return None if address in self._denied else self._wanted.get(address)
 
     def shortage(self, address: forwarding.PortalAddress) -> Shortage | None:
@@ -220,7 +220,7 @@ class Budget:
         return is_over or bool(self._crowded)
 
     def _demand(self, namespace: _Namespace, name: str) -> Generator[None, None, int]:
-        """How many listeners the Services want that the namespace may have."""
+        """How many listeners the namespace's permitted Services want."""
         if name not in self._crowded:
             return namespace.wanted
         demand = 0
@@ -231,7 +231,7 @@ class Budget:
         return demand
 
     def _share_out(self, namespace: _Namespace, supply: int) -> Generator[None, None, None]:
-        """Give the Services of one namespace what it has got."""
+        """Share `supply`, the namespace's listeners, among its Services."""
         order = namespace.order
         allowed = len(order) if self._services_limit is None else self._services_limit
         demands: Counter[int] = Counter()
@@ -275,7 +275,7 @@ class Budget:
                 yield
 
     def _count(self, name: str, namespace: _Namespace) -> None:
-        """The wishes of a namespace have changed."""
+        """Note that what a namespace wants has changed."""
         self._is_settled = False
         limit = self._services_limit
         if limit is not None and len(namespace.services) > limit:
@@ -284,7 +284,7 @@ class Budget:
             self._crowded.discard(name)
 
     def _reorder(self, name: str, before: list[Age], after: list[Age]) -> None:
-        """The oldest Service of a namespace may be another one."""
+        """Move a namespace in the order if its oldest Service is another one now."""
         if before == after:
             return
         if before:

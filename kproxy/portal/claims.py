@@ -7,7 +7,7 @@ claims came, so a random history of changes ends where a fresh start does (docs/
 
 1. by kind: a ClusterIP before a node port or a health check's, before a load balancer's address,
    before an external IP. The API server and the load balancer's controller choose all but the
-   last; an external IP is the wish of the Service's author, and must not take another Service's
+   last; the Service's author chooses an external IP, which must not take another Service's
    address (CVE-2020-8554);
 2. the oldest Service;
 3. by namespace, Service name, port name.
@@ -38,14 +38,14 @@ def rank(kind: forwarding.FrontendKind) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A service port's wish to have `frontend` bound."""
+    """One service port's claim to have `frontend` bound."""
 
     created: str
     """The Service's creationTimestamp (RFC 3339, UTC); "" when unknown, which comes first."""
     name: names.ServicePortName
     frontend: forwarding.Frontend
     admitted: forwarding.Admission = field(default=None, compare=False)
-    """Whose connections it takes; a change of this changes hands no address."""
+    """The admitted client networks. A change of it does not move the address to another claim."""
 
     @property
     def precedence(self) -> _Precedence:
@@ -66,7 +66,7 @@ class Claims:
         self._claims: dict[forwarding.PortalAddress, list[Claim]] = {}
 
     def add(self, address: forwarding.PortalAddress, claim: Claim) -> None:
-        """`claim` wants `address`. Claiming twice is claiming once."""
+        """Record that `claim` wants `address`. A repeated call changes nothing."""
         wanted = self._claims.get(address)
         if wanted is None:
             self._claims[address] = [claim]
@@ -76,7 +76,7 @@ class Claims:
             wanted.insert(at, claim)
 
     def withdraw(self, address: forwarding.PortalAddress, claim: Claim) -> None:
-        """`claim` no longer wants `address`. An unknown claim is no error."""
+        """Record that `claim` no longer wants `address`. An unknown claim is no error."""
         wanted = self._claims.get(address, [])
         at = bisect.bisect_left(wanted, claim.precedence, key=_precedence)
         if wanted[at : at + 1] == [claim]:
@@ -85,7 +85,7 @@ class Claims:
                 del self._claims[address]
 
     def winner(self, address: forwarding.PortalAddress) -> Claim | None:
-        """The claim that `address` belongs to, if there is one."""
+        """The claim that gets `address`; None if no claim wants it."""
         wanted = self._claims.get(address)
         return wanted[0] if wanted else None
 

@@ -4,11 +4,11 @@ ClusterIP a.b.c.d is bound as 127.b.c.d on the same port: 10.96.0.10:53 is 127.9
 of 127/8 belongs to the loopback interface and any user may bind it. A port below
 `net.ipv4.ip_unprivileged_port_start` that this process may not bind is moved up by 10000.
 
-Some addresses are refused, because a Service's author could take traffic with them that is not the
-Service's:
+Some addresses are refused, because with them a Service's author could take traffic of other
+servers:
 
 - 127.0.0.0/24 is where this host's own servers listen (127.0.0.1; 127.0.0.53 is often its DNS).
-  Node ports are bound on 127.0.0.1, and no address that a Service names is;
+  Node ports are bound on 127.0.0.1; an address that a Service names never is;
 - an external IP is served only if the operator lists it (CVE-2020-8554);
 - the API server's address;
 - addresses of a load balancer that cannot be a load balancer's, such as link-local ones; those in
@@ -30,7 +30,7 @@ _KINDS = forwarding.FrontendKind
 
 
 class LoopbackPortal:
-    """Maps frontends into 127/8. All of it is bindable already, so it keeps nothing.
+    """Maps frontends into 127/8. All of it can be bound already, so the portal keeps no state.
 
     `shift_below` is the first port that may be bound.
     """
@@ -41,11 +41,12 @@ class LoopbackPortal:
         self._reserved = settings.reserved
         self._refusals = refusals.Refusals(settings)
         self.node = portal.Node((_NODE_ADDRESS,))
-        """127.0.0.1, and no client counts as near: all are on this host, and stand for others."""
+        """Node ports are on 127.0.0.1. No client counts as near: all are on this host, in place of
+    clients elsewhere."""
 
     @classmethod
     def for_this_process(cls, settings: portal.Settings) -> Self:
-        """One that knows which ports this process may bind."""
+        """A portal that moves the ports that this process may not bind."""
         return cls(first_bindable_port(), settings)
 
     @property
@@ -60,11 +61,11 @@ class LoopbackPortal:
 
     @property
     def protocols(self) -> frozenset[names.Protocol]:
-        """All whose ports can be bound in 127/8 as elsewhere."""
+        """TCP and UDP."""
         return frozenset({names.Protocol.TCP, names.Protocol.UDP})
 
     def follow(self, on_change: Callable[[], None]) -> None:
-        """The node never changes."""
+        """Do nothing: the node never changes."""
 
     def locate(self, frontend: forwarding.Frontend) -> forwarding.PortalAddress:
         """Where `frontend` is bound.
@@ -89,10 +90,10 @@ class LoopbackPortal:
         return False
 
     def claim(self, address: forwarding.PortalAddress) -> None:
-        """127/8 is this host's own in any case."""
+        """Do nothing: 127/8 is always this host's own."""
 
     def withdraw(self, address: forwarding.PortalAddress) -> None:
-        """Nothing was done."""
+        """Do nothing: `claim` did nothing."""
 
     def acquire(
         self,
@@ -103,20 +104,20 @@ class LoopbackPortal:
         return address.socket_address
 
     def admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:
-        """The data plane drops what is not admitted."""
+        """Do nothing: the data plane drops the clients that are not admitted."""
 
     def release(self, address: forwarding.PortalAddress) -> None:
-        """Nothing is held."""
+        """Do nothing: the portal holds nothing."""
 
     def take_ranges(self, ranges: Sequence[portal.Network]) -> Iterator[None]:  # noqa: ARG002
         """127/8 needs no routes."""
         return iter(())
 
     def recover(self) -> None:
-        """Nothing outlives the process that listened."""
+        """Do nothing: the portal leaves nothing behind."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the portal holds nothing."""
 
     def _bound(self, frontend: forwarding.Frontend) -> addresses.SocketAddress:
         port = frontend.port

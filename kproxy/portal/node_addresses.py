@@ -1,12 +1,12 @@
 """The addresses of this node: where its node ports are, and which clients are on it.
 
-The kernel says which addresses there are, and when they change (rtnetlink). What a notification
-says is not read: it means that the addresses are to be read again, and so does one that was lost.
+The kernel lists the addresses and notifies of changes (rtnetlink). The content of a notification is
+not read: each one, and each lost one, makes kproxy read all addresses again.
 
 An address is one of the node's if a client can connect to it from elsewhere or from the node:
-those of interfaces that are up, loopback included. Left out are link-local ones, which need an
-interface beside them, IPv6 addresses whose uniqueness is not established yet, which cannot be
-bound, and those of `kube-ipvs0`, which are the ClusterIPs of a kube-proxy in IPVS mode.
+those of interfaces that are up, loopback included. Left out are link-local ones, which need a
+scope, IPv6 addresses still in duplicate address detection, which cannot be bound, and those of
+`kube-ipvs0`, which are the ClusterIPs of a kube-proxy in IPVS mode.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ _FAMILIES = tuple(addresses.Family)
 _KUBE_PROXYS_INTERFACE = "kube-ipvs0"
 
 _PAUSE = 0.1
-"""Seconds between a notification and the reading, in which more may come."""
+"""Seconds between a notification and the reading; further notifications are waited for."""
 _REST = 1.0
-"""Seconds from a change to the next reading: a change has every Service looked at."""
+"""Seconds from a change to the next reading. After a change every Service is planned again."""
 
 # include/uapi/linux/netlink.h, rtnetlink.h, if_addr.h
 _HEADER = struct.Struct("=IHHII")
@@ -98,7 +98,7 @@ class NodeAddresses:
             self.refresh()
 
     def refresh(self) -> bool:
-        """Read again; whether `node` is another one now. Raises OSError."""
+        """Read again; returns whether `node` has changed. Raises OSError."""
         reading = self.reader()
         own = [each for each in reading.local if not ipaddress.ip_address(each).is_loopback]
         node = portal.Node(
@@ -129,18 +129,18 @@ class NodeAddresses:
         self._look(loop, on_change)  # at what has changed before
 
     def close(self) -> None:
-        """Follow no longer."""
+        """Stop following, and close the netlink socket."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._kernel is not None:
-            with contextlib.suppress(RuntimeError):  # the loop may have ended
+            with contextlib.suppress(RuntimeError):  # the loop may be closed already
                 asyncio.get_running_loop().remove_reader(self._kernel)
             self._kernel.close()
             self._kernel = None
 
     def _hear(self, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]) -> None:
-        """Drop what the kernel sends, and read again soon."""
+        """Discard the notifications, and schedule a reading."""
         assert self._kernel is not None
         for _ in range(64):  # the rest comes with the loop's next turn
             try:
@@ -186,7 +186,7 @@ class NodeAddresses:
         self._report(tuple(map(str, unused)), reading)
 
     def _report(self, unmatched: tuple[str, ...], reading: Reading) -> None:
-        """Warn of what the operator allows and this node does not have, once for each change."""
+        """Warn, once for each change, of networks in --nodeport-addresses without an address."""
         if unmatched and unmatched != self._unmatched:
             _log.warning(
                 "no address of this node is in some of --nodeport-addresses: "
@@ -199,7 +199,7 @@ class NodeAddresses:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Make an error of the kernel one for users."""
+    """Turn an error of the kernel into a KproxyError with advice."""
     try:
         yield
     except OSError as error:
@@ -274,7 +274,7 @@ def _address(message: memoryview, usable: dict[int, bool]) -> str:
     if not usable[index]:
         return ""
     attributes = dict(_attributes(message[_ADDRESS.size :]))
-    # Of a point-to-point link, IFA_ADDRESS is the other end.
+    # On a point-to-point link, IFA_ADDRESS is the other end.
     packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
     if packed is None:
         return ""

@@ -47,8 +47,8 @@ class PortalName(StrEnum):
 class NodePorts:
     """Which addresses of the node have node ports (docs/behaviour.md row 12).
 
-    Those in `networks`; of a family without any there, all. `is_primary`: only the address, in
-    each family, from which the node connects to others.
+    Those in `networks`; all addresses of a family without a network there. `is_primary`: only the
+    address, in each family, from which the node connects to others.
     """
 
     networks: tuple[Network, ...] = ()
@@ -57,13 +57,13 @@ class NodePorts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the operator allows, for every portal.
+    """The operator's settings, for every portal.
 
     `external_ips` are the external IPs that may be served. `node_ports` says where node ports are.
     `cluster` are the networks of the pods of this cluster, whose clients are near. `reserved` are
     addresses that no Service gets: those of the API server. A load balancer's address in 127/8, as
     the simulated cluster gives them, needs `allow_loopback`. ClusterIPs come from
-    `service_networks`, if these are known. `may_use_bpf`: programs may be loaded into the kernel.
+    `service_networks`, if these are known. `may_use_bpf`: BPF programs may be loaded.
     """
 
     external_ips: tuple[Network, ...] = ()
@@ -80,8 +80,8 @@ class Node:
     """What a portal knows of this node: where node ports are, and which clients are on it.
 
     `addresses` are those of node ports, in all families. `near` are networks, as CIDRs, whose
-    clients are on this node or in its cluster: the external Local policy lets them reach every
-    endpoint, and nothing drops them for the lack of a local one (docs/behaviour.md row 27).
+    clients are on this node or in its cluster: under the external Local policy they reach every
+    endpoint, and are not dropped without a local one (docs/behaviour.md row 27).
     `own` are all addresses of the node but loopback ones.
     """
 
@@ -95,7 +95,7 @@ class Portal(Protocol):
 
     @property
     def description(self) -> str:
-        """Its name, and the way it took where there are several, for people."""
+        """Its name, and its mechanism if it has several, for `kproxy status`."""
 
     @property
     def families(self) -> frozenset[addresses.Family]:
@@ -112,7 +112,7 @@ class Portal(Protocol):
     def follow(self, on_change: Callable[[], None], /) -> None:
         """Call `on_change` on the running event loop whenever `node` has changed, until `close`.
 
-        Raises KproxyError where that cannot be known.
+        Raises KproxyError if changes cannot be followed.
         """
 
     def locate(self, frontend: forwarding.Frontend, /) -> forwarding.PortalAddress:
@@ -133,33 +133,32 @@ class Portal(Protocol):
         """Whether `address` will share a listening socket, and so costs no descriptor."""
 
     def claim(self, address: forwarding.PortalAddress, /) -> None:
-        """Some service port wants `address` now, and none did before.
+        """Call when the first service port wants `address`.
 
-        Its packets are this host's to answer from now on, with a refusal where nothing listens:
-        that is what clients of a Service without endpoints meet. Never raises: `acquire` reports
-        what is wrong with an address.
+        From now on this host takes the packets for it, and refuses connections while nothing
+        listens: clients of a Service without endpoints get a refusal. Never raises: `acquire`
+        reports what is wrong with an address.
         """
 
     def withdraw(self, address: forwarding.PortalAddress, /) -> None:
-        """No service port wants `address` any more; it is released later, if it was acquired."""
+        """Call when no service port wants `address` any more; `release` may come later."""
 
     def acquire(
         self, address: forwarding.PortalAddress, admitted: forwarding.Admission, /
     ) -> forwarding.ListenOn:
         """Make `address` ready, and return what the data plane is to listen on.
 
-        The data plane is asked to drop what `admitted` leaves out; a portal that can do so earlier
-        may.
+        The data plane drops clients that `admitted` leaves out; a portal may drop them earlier.
 
-        Raises OSError when that fails; nothing is acquired then, and it can be tried again.
-        Follow it with `release`, also when the data plane could not listen.
+        Raises OSError when that fails; nothing is acquired then, and the caller may try again.
+        Call `release` at the end, also when the data plane could not listen.
         """
 
     def admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission, /) -> None:
-        """Change whose connections an acquired address takes; the data plane hears of it next."""
+        """Change the admitted clients of an acquired address. The data plane gets `Admit` next."""
 
     def release(self, address: forwarding.PortalAddress, /) -> None:
-        """Give back an address that was acquired; the data plane was asked to close it."""
+        """Give back an acquired address, after `CloseFrontend` or `OpenFailed`."""
 
     def take_ranges(self, ranges: Sequence[Network], /) -> Iterator[None]:
         """ClusterIPs come from `ranges` from now on, as the API's ServiceCIDR objects say.
@@ -170,10 +169,10 @@ class Portal(Protocol):
         """
 
     def recover(self) -> None:
-        """Remove what an earlier life of kproxy left on this host, and nothing else.
+        """Remove what an earlier kproxy process left on this host, and nothing else.
 
         Called once, before the first `acquire`. Raises KproxyError when serving is impossible.
         """
 
     def close(self) -> None:
-        """Give back everything, at the end. Addresses that are still acquired are released."""
+        """Release everything, also the addresses that are still acquired."""

@@ -1,8 +1,8 @@
 """Addresses that no Service gets: serving them could take traffic from their rightful server.
 
-A Service's author writes its addresses. The API server chooses ClusterIPs, a load balancer's
-controller writes ingress IPs; external IPs are as the author likes (CVE-2020-8554). The rules for
-all of them are those of `ValidateNonSpecialIP`, and what the operator allows.
+The API server chooses ClusterIPs, a load balancer's controller writes ingress IPs, and a Service's
+author writes any external IP (CVE-2020-8554). The rules are those of kube-apiserver's
+`ValidateNonSpecialIP`, with what the operator allows.
 """
 
 import ipaddress
@@ -32,7 +32,7 @@ _NOT_OF_SERVICES = tuple(
 
 
 class Refusals:
-    """The rules that the operator's settings make."""
+    """Checks addresses against the operator's settings."""
 
     def __init__(self, settings: portal.Settings) -> None:
         self._external_ips = settings.external_ips
@@ -40,10 +40,7 @@ class Refusals:
         self._reserved_hosts = frozenset(each.address for each in settings.reserved)
 
     def check_external(self, kind: forwarding.FrontendKind, text: str) -> None:
-        """Refuse an address from outside the cluster that its author may not have chosen.
-
-        Raises PortalRefusedError.
-        """
+        """Raise PortalRefusedError for an external address that the operator does not allow."""
         address = ipaddress.ip_address(text)
         allowed = self._external_ips
         if kind is _KINDS.EXTERNAL_IP and not any(address in each for each in allowed):
@@ -55,10 +52,7 @@ class Refusals:
         self.check_api_server(text)
 
     def check_use(self, text: str, *, allow_loopback: bool) -> None:
-        """Refuse an address that cannot be that of one host to others.
-
-        Raises PortalRefusedError.
-        """
+        """Raise PortalRefusedError for an address that other hosts cannot reach one host by."""
         parsed = addresses.parse(text)
         use = parsed.use if parsed else "unreadable"
         if use is addresses.Use.LOOPBACK and not allow_loopback:
@@ -89,7 +83,7 @@ class Refusals:
                 )
 
     def check_api_server(self, address: str) -> None:
-        """Refuse the address of the API server. Raises PortalRefusedError."""
+        """Raise PortalRefusedError for the address of the API server."""
         if address in self._reserved_hosts:
             raise errors.PortalRefusedError(
                 f"{address} is the address of the API server: give the Service another one"

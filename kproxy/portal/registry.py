@@ -6,7 +6,7 @@ from kproxy.portal import loopback, portal
 
 
 def _local(settings: portal.Settings) -> portal.Portal:
-    # It loads pyroute2, which takes half as long as everything else.
+    # Imported late: it imports pyroute2, which takes half as long as all other imports.
     from kproxy.portal.local import local  # noqa: PLC0415
 
     return local.LocalPortal(settings)
@@ -19,5 +19,5 @@ PORTALS: Mapping[portal.PortalName, Callable[[portal.Settings], portal.Portal]] 
 
 
 def make(name: portal.PortalName, settings: portal.Settings) -> portal.Portal:
-    """The portal so named. It is the caller's to close."""
+    """Make the portal of this name. The caller closes it."""
     return PORTALS[name](settings)

@@ -1,8 +1,8 @@
-"""BPF by hand: an assembler, and the few things of bpf(2) that a portal needs.
+"""An assembler for BPF, and the commands of bpf(2) that a portal needs.
 
-There is no compiler and no library here: a program is a list of instructions, written down with
-labels for its jumps, and the kernel's verifier says whether it can be trusted. Maps, programs and
-links are descriptors; they go with the process that holds them.
+It uses no compiler and no library: a program is a list of instructions with labels for its jumps,
+and the kernel's verifier checks it. Maps, programs and links are descriptors; the kernel frees them
+when the process that holds them ends.
 
 The numbers are those of include/uapi/linux/bpf.h.
 """
@@ -34,9 +34,9 @@ _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD = 0, 1, 2, 3, 5
 _LINK_CREATE = 28
 _LOG_BYTES = 1 << 18
 _LOG_LINES = 20
-"""Last lines of the verifier that go to the log."""
+"""How many of the verifier's last lines are logged."""
 _ATTRIBUTE_BYTES = 128
-"""Of union bpf_attr, as much as is used; the kernel takes what is zero beyond."""
+"""Bytes of union bpf_attr that are used. The kernel takes the missing rest as 0."""
 _NAME_BYTES = 16
 
 
@@ -182,13 +182,13 @@ class Assembler:
 
 
 class Descriptor:
-    """Something of the kernel's that lives as long as it is held. Close it."""
+    """A kernel object that lives as long as its descriptor is open. The owner closes it."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     def close(self) -> None:
-        """Let it go. A second time does nothing."""
+        """Close the descriptor. A second call does nothing."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -203,7 +203,7 @@ class Map(Descriptor):
     def __init__(
         self, kind: MapKind, name: str, *, key: int, value: int, entries: int, flags: int = 0
     ) -> None:
-        """`key` and `value` are sizes in bytes; there may be so many `entries`."""
+        """`key` and `value` are sizes in bytes, `entries` is the capacity."""
         named = name.encode()[: _NAME_BYTES - 1]
         attributes = struct.pack("=7I16s", kind, key, value, entries, flags, 0, 0, named)
         super().__init__(_bpf(_MAP_CREATE, attributes))
@@ -238,7 +238,7 @@ class Map(Descriptor):
 
 
 class Program(Descriptor):
-    """A program that the verifier has found to be harmless.
+    """A loaded program, which the verifier has accepted.
 
     Raises OSError when it cannot be loaded; the verifier's last lines are logged at debug level.
     """
@@ -253,7 +253,7 @@ class Program(Descriptor):
         except OSError as error:
             log = ctypes.create_string_buffer(_LOG_BYTES)
             try:
-                # Again for the log: a program whose log has no room is refused for that.
+                # Load it again for the log only: a log that does not fit makes a load fail.
                 super().__init__(self._load(log))
             except OSError:
                 lines = log.value.decode(errors="replace").splitlines()[-_LOG_LINES:]
@@ -279,10 +279,10 @@ class Program(Descriptor):
 
 
 class Link(Descriptor):
-    """A program at work, for as long as this is held."""
+    """An attached program; closing this detaches it."""
 
     def __init__(self, program: Program, target: int, point: AttachPoint) -> None:
-        """At `target`, a descriptor that may be closed then. Raises OSError."""
+        """Attach to `target`, a descriptor that the caller may close afterwards. Raises OSError."""
         attributes = struct.pack("=IIII", program.descriptor, target, point, 0)
         super().__init__(_bpf(_LINK_CREATE, attributes))
 

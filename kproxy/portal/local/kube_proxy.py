@@ -1,7 +1,7 @@
-"""Is there a kube-proxy on this host, or what it left?
+"""Find a kube-proxy on this host, or what it left.
 
-Its rules answer for Services in the kernel before any socket is looked for. Each mode leaves
-something of its own: chains whose names begin with KUBE- (iptables, by way of either backend), an
+Its rules redirect packets for Services before the kernel looks for a socket. Each mode has its own
+traces: chains whose names begin with KUBE- (iptables, by way of either backend), an
 nftables table `kube-proxy`, the interface `kube-ipvs0`.
 """
 
@@ -41,9 +41,9 @@ _MOST_READ = 16 * 1024 * 1024
 
 
 def traces() -> list[str]:
-    """What of a kube-proxy is here, for people; empty if nothing is.
+    """The traces of a kube-proxy, in words for the log; empty if there are none.
 
-    What cannot be looked at, for lack of a right or of a part of the kernel, counts as not there.
+    A trace that cannot be looked for, without the privilege or the kernel module, counts as absent.
     """
     return list(_traces())
 
@@ -51,7 +51,7 @@ def traces() -> list[str]:
 def _traces() -> Iterator[str]:
     for what, listed, family, level in _FAMILIES:
         with contextlib.suppress(OSError):
-            # Asking for a table that is not there would make one.
+            # Asking for the table would create it where it does not exist.
             if "nat" in Path(listed).read_text().split() and _CHAIN in _entries(family, level):
                 yield f"{what} chains KUBE-*"
     with contextlib.suppress(OSError):

@@ -8,9 +8,9 @@
 
 UDP frontends have a socket each on both: a socket must be bound to an address to answer from it.
 
-An address of this host itself is never taken from a server that listens there: the plain way meets
-its socket, and the fast one looks for it. Addresses that no Service may have are refused, see
-`refusals`.
+An address and port of this host where another server listens is never taken from it: on the plain
+way bind fails, and the fast way tries a bind first. Addresses that no Service may have are refused,
+see `refusals`.
 """
 
 import asyncio
@@ -33,17 +33,17 @@ _KINDS = forwarding.FrontendKind
 _PROTOCOLS = frozenset({names.Protocol.TCP, names.Protocol.UDP})
 
 _LOOK_AGAIN = 5.0
-"""Seconds after which it is looked again whether connections to a given-up address have ended."""
+"""Seconds between two checks whether the connections to a released address have ended."""
 
 MOST_RANGES = 64
 """Ranges of ServiceCIDR objects that get a route each. Of more, the first are taken."""
 
 
 class LocalPortal:
-    """Serves frontends where they are. Satisfies `portal.Portal`.
+    """Serves frontends at their real addresses. Satisfies `portal.Portal`.
 
-    Owns a netlink socket, routes, and what follows the addresses of the node. Raises KproxyError if
-    the kernel cannot be asked.
+    Owns a netlink socket, the routes, and the follower of the node's addresses. Raises KproxyError
+    if the kernel cannot be asked.
     """
 
     def __init__(self, settings: portal.Settings) -> None:
@@ -65,12 +65,12 @@ class LocalPortal:
 
     @property
     def description(self) -> str:
-        """The portal, and the way it took."""
+        """The portal's name, and whether it uses BPF."""
         return f"{portal.PortalName.LOCAL} ({'sk_lookup' if self._fast else 'plain'})"
 
     @property
     def families(self) -> frozenset[addresses.Family]:
-        """Those of which this host has loopback addresses."""
+        """The families in which this host has a loopback address."""
         return self._families
 
     @property
@@ -96,7 +96,7 @@ class LocalPortal:
         self._node.follow(look)
 
     def locate(self, frontend: forwarding.Frontend) -> forwarding.PortalAddress:
-        """Where it says itself.
+        """The frontend's own address and port.
 
         Raises PortalUnavailableError for a family that this host or node does not have.
         Raises PortalRefusedError for an address that must not be served.
@@ -135,7 +135,7 @@ class LocalPortal:
         return self._fast is not None and address.protocol is names.Protocol.TCP
 
     def claim(self, address: forwarding.PortalAddress) -> None:
-        """Route `address` here. The error of one that cannot be is that of `acquire`."""
+        """Route `address` to this host. `acquire` reports an error of that."""
         with contextlib.suppress(OSError):
             self._routes.hold(address.address)
             self._claimed.add(address)
@@ -165,14 +165,14 @@ class LocalPortal:
         return forwarding.SharedListener(family.value, address.socket_address)
 
     def admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:
-        """See `portal.Portal`. On the fast way this is where clients are told apart."""
+        """See `portal.Portal`. On the fast way the BPF program filters clients."""
         if self._fast is None or address.protocol is not names.Protocol.TCP:
             return
         try:
             self._fast.open(address, admitted)
         except OSError as error:
             _log.error(
-                "cannot tell clients apart, dropping all",
+                "cannot filter clients, dropping all",
                 address=str(address),
                 reason=errors.reason(error),
             )
@@ -217,7 +217,7 @@ class LocalPortal:
         self._settle_routes()
 
     def recover(self) -> None:
-        """Remove the routes of an earlier life, and make those of the service networks.
+        """Remove the routes of an earlier kproxy, and make those of the service networks.
 
         Raises KproxyError without CAP_NET_ADMIN, and where another kproxy has this portal.
         """
@@ -260,11 +260,11 @@ class LocalPortal:
         return self._reading
 
     def _follow_host(self) -> None:
-        """Let the routes know the addresses of this host. Raises OSError."""
+        """Give `Routes` the addresses of this host. Raises OSError."""
         self._routes.follow(self._host, _client_address(self._reading))
 
     def _settle_routes(self) -> None:
-        """Remove the routes of addresses that are given up when their connections have ended."""
+        """Remove the routes of released addresses whose connections have ended."""
         if self._timer is not None:
             return
         is_left = False
@@ -280,7 +280,7 @@ class LocalPortal:
         self._settle_routes()
 
     def _choose_way(self) -> None:
-        """Take the fast way if it can be had, and say which it is."""
+        """Choose the fast way if possible, and log which way was chosen."""
         why = "--no-bpf was given"
         if self._settings.may_use_bpf:
             try:
@@ -310,7 +310,7 @@ class LocalPortal:
 
 
 def clean_up() -> int:
-    """Remove the routes that an earlier life left, and nothing else; returns how many.
+    """Remove the routes that an earlier kproxy left, and nothing else; returns how many.
 
     Raises KproxyError without CAP_NET_ADMIN, and while a kproxy has this portal.
     """
@@ -325,7 +325,7 @@ def clean_up() -> int:
 
 @contextlib.contextmanager
 def _logged(event: str, **where: str) -> Iterator[None]:
-    """Log an error of the kernel that nobody else can mend."""
+    """Log an OSError in the block instead of raising it: no caller can handle it."""
     try:
         yield
     except OSError as error:
@@ -334,7 +334,7 @@ def _logged(event: str, **where: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Make an error of the kernel one for users."""
+    """Turn an error of the kernel into a KproxyError with advice."""
     try:
         yield
     except OSError as error:
@@ -367,14 +367,14 @@ def _client_address(reading: node_addresses.Reading) -> str:
 
 
 def _is_of_servers(address: str) -> bool:
-    """Whether this host's own servers listen there by custom."""
+    """Whether `address` is in 127.0.0.0/24 or ::1, where this host's own servers listen."""
     return address.startswith("127.0.0.") or address == "::1"
 
 
 def _need_free(address: addresses.SocketAddress) -> None:
     """Raise OSError if something on this host listens at one of its own addresses.
 
-    A program at sk_lookup would take its clients without asking.
+    The sk_lookup program would silently take that server's clients.
     """
     is_ipv6 = ":" in address.address
     with socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET) as probe:
@@ -385,7 +385,7 @@ def _need_free(address: addresses.SocketAddress) -> None:
 
 
 def _why_not(error: OSError) -> str:
-    """Why there is no BPF program, and what to do about it."""
+    """Why the BPF program could not be loaded, and what to do about it."""
     if error.errno in (errno.EPERM, errno.EACCES):
         return "loading a BPF program needs the capability CAP_BPF: run kproxy as root or with it"
     if error.errno in (errno.EINVAL, errno.ENOSYS):

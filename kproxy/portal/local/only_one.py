@@ -1,8 +1,7 @@
 """At most one kproxy has the local portal of a network namespace.
 
-Two would take each other for an earlier life, and remove each other's routes. The lock is an
-abstract Unix socket: a network namespace has its own names, and one is free as soon as its process
-has ended, however that happened.
+Two would remove each other's routes as left-overs. The lock is an abstract Unix socket: its name
+belongs to a network namespace, and the kernel frees it when the process ends, even by SIGKILL.
 """
 
 import errno
@@ -21,7 +20,7 @@ _ROOT = 0
 
 
 class OnlyOne:
-    """The lock. It is had from `take` to `give_back`."""
+    """The lock, held from `take` to `give_back`."""
 
     def __init__(self) -> None:
         self._sock: socket.socket | None = None
@@ -29,7 +28,7 @@ class OnlyOne:
     def take(self) -> None:
         """Take the lock. Raises KproxyError if another kproxy has it.
 
-        Any user may have taken the name; only the word of root and of this user counts.
+        Any user can take the name, so only a holder that is root or this user counts.
         """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -58,12 +57,12 @@ class OnlyOne:
             probe.settimeout(0)
             try:
                 probe.connect(_NAME)
-                told = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-            except BlockingIOError:  # its queue is full: somebody asked it before
-                told = _PEER.pack(0, 0, 0)
+                peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+            except BlockingIOError:  # its queue is full: another process connected before
+                peer = _PEER.pack(0, 0, 0)
             except OSError:  # it has just ended
                 return
-        process, user, _ = _PEER.unpack(told)
+        process, user, _ = _PEER.unpack(peer)
         if user in (_ROOT, os.geteuid()):
             raise errors.KproxyError(
                 "another kproxy serves --portal local in this network namespace"

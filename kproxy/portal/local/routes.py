@@ -1,16 +1,16 @@
-"""Local routes: they make this host take packets in that are sent to virtual addresses.
+"""Local routes, which make this host accept packets for virtual addresses.
 
 A route of type `local` on the loopback device makes every address of a network this host's own
-(AnyIP): clients here reach it, and packets that others send here are taken in. Each route carries a
-protocol number of kproxy's own, as routing daemons' routes carry theirs, so that those of an
-earlier life are recognised and removed, and nobody else's ever are: the kernel compares the number
-again when a route is removed.
+(AnyIP): clients here reach it, and packets from other hosts are accepted. Each route carries
+kproxy's own protocol number, as routes of routing daemons carry theirs. So the routes of an earlier
+kproxy are recognised and removed, and no other routes are: the kernel compares the number when it
+removes a route.
 
 On IPv4 the kernel would let a client on this host connect *from* the virtual address itself. A
-preferred source, an address of the node, makes it a client of the node, as it is with kube-proxy.
+preferred source, an address of the node, prevents that, as with kube-proxy.
 
-Messages are made and read by pyroute2; the socket is our own, because pyroute2's runs an event
-loop, which cannot be done inside another one. No other module imports pyroute2: it takes 0.3 s.
+pyroute2 encodes and decodes the messages. The socket is our own, because pyroute2's runs an event
+loop, which is impossible inside a running one. No other module imports pyroute2: it takes 0.3 s.
 """
 
 import errno
@@ -84,10 +84,10 @@ class Routes:
         return removed
 
     def follow(self, host: Iterable[str], source: str) -> None:
-        """What has to be known of this host: its own addresses, which need no route, and the IPv4
-        address from which its clients are to connect, "" for none.
+        """Adjust all routes to the host's own addresses, which need no route, and to `source`.
 
-        Makes the routes so, those of the networks among them. Raises OSError.
+        `source` is the IPv4 address from which clients on this host connect, "" for none.
+        Raises OSError.
         """
         self._host = frozenset(host)
         flag = _EXCLUSIVE if source == self._source else _REPLACE
@@ -151,13 +151,13 @@ class Routes:
         return any(number & mask == first for of, mask, first in self._covered if of is family)
 
     def hold(self, address: str) -> None:
-        """Let `address` be this host's own for one frontend more. Raises OSError."""
+        """Count one more frontend at `address`, and make its route if need be. Raises OSError."""
         if not self._held[address] and self._needs_route(address):
             self._add(ipaddress.ip_network(address))
         self._held[address] += 1
 
     def let_go(self, address: str) -> None:
-        """One frontend less is at `address`. Raises OSError.
+        """Count one frontend less at `address`; the last removes its route. Raises OSError.
 
         While connections are open there, its route stays: `settle` removes it later.
         """
@@ -208,7 +208,7 @@ class Routes:
     def _put(self, network: portal.Network, flag: int) -> bool:
         """Make one route; False if another program's makes the network local already."""
         number = self._ask(_RTM_NEWROUTE, network, _CREATE | flag, self._source)
-        if number == errno.EINVAL and self._source:  # the address has gone; `follow` comes soon
+        if number == errno.EINVAL and self._source:  # the source has gone; `follow` comes soon
             number = self._ask(_RTM_NEWROUTE, network, _CREATE | flag, "")
         if number == errno.EEXIST:
             return False
@@ -221,9 +221,9 @@ class Routes:
         self._ask(_RTM_DELROUTE, network)
 
     def _ask(self, kind: int, network: portal.Network, flags: int = 0, source: str = "") -> int:
-        """Carry out one request; the error's number, 0 if there is none.
+        """Send one request; returns the error's number, 0 if there is none.
 
-        That there is nothing to remove is none. Raises OSError for EPERM.
+        A missing route to remove is no error. Raises OSError for EPERM.
         """
         message = self._message(kind, network.version == 6, flags | _ACK)
         message["dst_len"] = network.prefixlen
@@ -284,7 +284,7 @@ class Routes:
                 length, kind, _, number, _ = _HEADER.unpack_from(data, at)
                 body = data[at + _HEADER.size : at + length]
                 at += max(length + 3 & ~3, _HEADER.size)
-                if number != self._number:  # the answer to a request that was given up
+                if number != self._number:  # the answer to an abandoned request
                     continue
                 yield kind, body
                 if kind in (_ERROR, _DONE):

@@ -1,18 +1,18 @@
 """All TCP frontends on one listening socket for each family: a BPF program at `sk_lookup`.
 
-The kernel runs the program where it looks for the socket of a packet that belongs to no connection
-yet. The program looks up (protocol, address, port) in a map:
+The kernel runs the program when it looks for the socket of a packet without a connection. The
+program looks up (protocol, address, port) in a map:
 
 | it finds | and does |
 |---|---|
-| nothing | nothing: the kernel and other programs go on as if it were not there |
+| nothing | nothing: the kernel and other programs decide |
 | serve | gives the packet to the listening socket of the family |
 | serve these sources | the same if the client's address is in the set, else as *drop* |
-| drop | gives it to a listening socket whose filter drops everything |
-| refuse | makes the kernel refuse: for the listening sockets' own addresses, that only look used |
+| drop | gives the packet to a listening socket whose filter drops everything |
+| refuse | makes the kernel refuse: no client may use the listening sockets' own addresses |
 
-A verdict of SK_DROP would make the kernel answer with a reset, so a drop is a socket's. The address
-of an accepted socket is the frontend's, which is how the data plane knows what a client wants.
+SK_DROP makes the kernel answer with a reset, so a socket does the dropping. The local address of an
+accepted socket is the frontend's, so the data plane knows which frontend the client meant.
 
 An IPv4 address is written as ::ffff:a.b.c.d. Sets of sources are in one LPM trie, keyed with a
 number of the set before the address; frontends with equal sets share one, and a frontend goes from
@@ -40,7 +40,7 @@ _R = bpf.Register
 _MOST_FRONTENDS = 1 << 18
 _MOST_SOURCES = 1 << 20
 _BACKLOG = 4096
-"""Until the data plane says what it wants."""
+"""Used until the data plane sets its own backlog."""
 
 _PROTOCOLS = {names.Protocol.TCP: socket.IPPROTO_TCP, names.Protocol.UDP: socket.IPPROTO_UDP}
 _FAMILIES = {addresses.Family.IPV4: socket.AF_INET, addresses.Family.IPV6: socket.AF_INET6}
@@ -97,9 +97,9 @@ class _Sources:
 
 
 class SkLookup:
-    """The program at work in this network namespace, its maps and its sockets.
+    """The program attached to this network namespace, its maps and its sockets.
 
-    Raises OSError when the kernel has or allows no such thing: EPERM without CAP_BPF and
+    Raises OSError when the kernel does not support or allow it: EPERM without CAP_BPF and
     CAP_NET_ADMIN, EINVAL before Linux 5.9. Owns everything, until `close`.
     """
 
@@ -140,13 +140,13 @@ class SkLookup:
         self._drop_use(before)
 
     def shut(self, address: forwarding.PortalAddress) -> None:
-        """New clients of `address` are no longer given to the listening socket."""
+        """Stop giving new clients of `address` to the listening socket."""
         if address in self._values:
             del self._frontends[_key(address)]
             self._drop_use(self._values.pop(address))
 
     def close(self) -> None:
-        """Take the program out, and close all sockets here. A second time does nothing."""
+        """Detach the program, and close all sockets here. A second call does nothing."""
         while self._held:
             self._held.pop().close()
         for each in self._sockets:
@@ -215,9 +215,9 @@ class SkLookup:
         return made
 
     def _listening(self, family: addresses.Family, *, drops: bool = False) -> socket.socket:
-        """A listening socket of our own. One that `drops` answers nothing, as if it were not there.
+        """A listening socket of our own. With `drops` it answers no packet.
 
-        It is bound where only this host gets, and refuses who comes there.
+        It is bound to a loopback address; the program refuses clients that connect there.
         """
         made = socket.socket(_FAMILIES[family], socket.SOCK_STREAM)
         self._sockets.append(made)
@@ -237,7 +237,7 @@ class SkLookup:
     def _use(
         self, address: forwarding.PortalAddress, admitted: forwarding.Admission
     ) -> _Sources | None:
-        """The set for these sources, made if need be; None where none is needed."""
+        """The set for these sources, made if need be; None if all or no sources are admitted."""
         if not admitted:
             return None
         family = addresses.family(address.address)
@@ -259,7 +259,7 @@ class SkLookup:
         return sources
 
     def _drop_use(self, sources: _Sources | None) -> None:
-        """One frontend less admits these."""
+        """Count one frontend less that uses the set, and delete it after the last."""
         if sources is None:
             return
         sources.used -= 1
