@@ -16,7 +16,7 @@ class Watcher(Protocol):
     """Is called when the number of connections to a backend changes."""
 
     def load_changed(self, load: "Load", /) -> None:
-        """`load.count` is another. Must not join or leave anything."""
+        """`load.count` has changed. Must not join or leave a load."""
 
 
 class Load:
@@ -36,7 +36,7 @@ class Load:
             each.load_changed(self)
 
     def leave(self) -> None:
-        """One less. Once for each `join`."""
+        """Count one connection less. Call once for each `join`."""
         self.count -= 1
         for each in self.watchers:
             each.load_changed(self)

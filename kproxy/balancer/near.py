@@ -1,4 +1,4 @@
-"""Clients that are on this node, which the external Local policy sends to every endpoint.
+"""Clients on this node: the external Local policy gives them the endpoints of all nodes.
 
 The policy keeps a client's traffic from a second hop. A client on the node itself has had no first
 one, so kube-proxy gives it the endpoints of the whole cluster (`KUBE-EXT` chains: `-s` of the pods'
@@ -18,7 +18,7 @@ class Near:
         self.set(networks)
 
     def set(self, networks: Iterable[str]) -> None:
-        """From now on these, as CIDRs, are near."""
+        """Replace the networks, given as CIDRs."""
         listed = tuple(networks)
         self.is_empty = not listed
         self.holds = addresses.holder(listed)

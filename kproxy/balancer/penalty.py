@@ -230,7 +230,7 @@ class PenaltyBox:
         ]
 
     def _sentence(self, backend: addresses.SocketAddress, term: _Term, now: float) -> None:
-        """Start the next penalty. `backend` has no place in the schedule yet."""
+        """Start the next penalty. `backend` is not in the schedule yet."""
         term.failures += 1
         term.probing = False
         term.until = now + term.penalty

@@ -44,7 +44,7 @@ class Selection:
         return None
 
     def in_turn(self, rotation: list[member.Member]) -> list[member.Member]:
-        """`rotation`, which has these members and maybe others, beginning with who is next.
+        """`rotation`, which has these members and maybe others, from the next one's turn on.
 
         The selection is of no use afterwards.
         """

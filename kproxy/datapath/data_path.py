@@ -234,7 +234,7 @@ class DataPath:
     def share(self, name: str, descriptor: int) -> None:
         """Take a duplicate of a listening socket, for `open_shared`. Raises OSError.
 
-        Nobody may connect to it before the first `open_shared`.
+        No client may connect to it before the first `open_shared`.
         """
         limits = self._limits
         sock = self._kernel.adopt(descriptor, limits.backlog, limits.keepalive_idle)
@@ -257,7 +257,7 @@ class DataPath:
     def open_shared(
         self, where: forwarding.SharedListener, target: connection.Target
     ) -> shared_listener.Place:
-        """Relay those clients of a shared listening socket who mean the address in `where`.
+        """Relay the clients of a shared socket that connected to the address in `where`.
 
         Costs no descriptor. Raises OSError if no such socket was shared.
         """

@@ -25,7 +25,7 @@ _LISTENER, _HOLE = 0, 1
 
 
 class Door:
-    """Whose connections one listening socket takes. Owns a second socket, if there is one."""
+    """Admits clients to one listening socket. Owns a second socket, if there is one."""
 
     __slots__ = ("_address", "_family", "_hole", "_sock", "uses_filters")
 
@@ -47,7 +47,7 @@ class Door:
     def admit(self, admitted: forwarding.Admission) -> None:
         """Drop what `admitted` leaves out, from now on.
 
-        Raises OSError: E2BIG when there are too many networks. Nobody is admitted then.
+        Raises OSError: E2BIG when there are too many networks. No client is admitted then.
         """
         if self.uses_filters:
             try:
@@ -70,7 +70,7 @@ class Door:
 
     def _admit_without_filters(self, admitted: forwarding.Admission) -> None:
         if admitted is not None:
-            # Nobody, until it is known who.
+            # Drop all clients until the program is attached.
             admission.set_deaf(self._sock, self._family, is_deaf=True)
         if not admitted:
             # The program that stays names a socket that has gone: the kernel takes the other one.

@@ -1,9 +1,9 @@
-"""Take clients from proxies in front of this one, which say by a PROXY header who they are.
+"""Take clients from proxies in front of this one: a PROXY header has the client's address.
 
 Only addresses that are listed may say so: any other client could give itself any address. And from
 a listed address the header is required: to take a connection without one for the client's own would
 let a misconfigured proxy pass as all of its clients. A connection that is closed before its header,
-as a health check is that only connects, is given up without a word.
+as by a health check that only connects, ends without a log line.
 
 The header comes first and in one piece, so mostly it is there when the client is accepted.
 Otherwise the connection waits for it, counts as open, and is reset if the header is not whole in
@@ -101,7 +101,7 @@ class Intake:
             self._timer.cancel()
 
     def start(self, accepted: Sequence[connection.Connection]) -> None:
-        """Dial for clients that have just been accepted, some of them once they are known."""
+        """Dial for accepted clients, at once or when their PROXY header is whole."""
         direct = []
         known = []
         for conn in accepted:
@@ -132,7 +132,7 @@ class Intake:
         self._dialer.start((conn,), has_read=True)
 
     def forget(self, awaited: Awaited) -> None:
-        """It waits no longer."""
+        """The connection waits for its header no longer."""
         self._waiting.pop(awaited, None)
 
     def refuse(self, conn: connection.Connection, reason: str) -> None:

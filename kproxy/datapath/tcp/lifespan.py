@@ -1,6 +1,6 @@
 """End connections that have lived long enough: too old, or their endpoint is removed.
 
-A proxy of bytes cannot tell a client to move on, as a server of a known protocol can. What it can
+A proxy of bytes cannot ask a client to reconnect, as a server of a known protocol can. What it can
 do in order is to say to the *endpoint* that no more will come, at a quiet moment: FIN, as if the
 client had sent it. A server that idles then closes, its FIN goes to the client, and the promise
 holds for the client: it sees a clean end only after all that the endpoint sent. To send FIN to the
@@ -211,7 +211,7 @@ class Keeper:
         self._ending.pop(conn, None)
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """Schedule a slice of work."""
         if self._timer is None:
             self._schedule(TICK)
 

@@ -35,7 +35,7 @@ class SharedListener(listener.Acceptor):
 
     @property
     def text(self) -> str:
-        """Not one service port: the socket is no one's own."""
+        """A name for the whole socket, which serves many service ports."""
         return self._text
 
     def open(self, address: addresses.SocketAddress, target: connection.Target) -> "Place":

@@ -133,7 +133,7 @@ class Client:
     async def _request(
         self, path: str, query: Mapping[str, str], stack: AsyncExitStack
     ) -> aiohttp.ClientResponse:
-        """The answer, with everything read again once if we were not let in.
+        """The answer. If the server refuses us, reread all files and try once more.
 
         `stack` holds the answer, and the session it comes from.
         """
@@ -148,7 +148,7 @@ class Client:
                 using = way.sessions.use(credential, may_be_older=not is_last)
                 session = await stack.enter_async_context(using)
             except errors.ConfigError as error:
-                # Perhaps the certificate has been replaced, and its key not yet.
+                # The certificate file may have been replaced before its key file.
                 way.credentials.discard(credential)
                 self._ways.suspect()
                 raise RequestError(progress.Outcome.CREDENTIALS, str(error)) from None

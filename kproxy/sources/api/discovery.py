@@ -80,12 +80,12 @@ class Choice:
 
     @property
     def is_on_demand(self) -> bool:
-        """Whether it is of no use until an object asks for it."""
+        """Whether it is read only once an object refers to it."""
         return self.kinds[0].collection.on_demand
 
     @property
     def best(self) -> Resource:
-        """What today's servers have."""
+        """The resource of current servers."""
         return next(self.resources())
 
     def resources(self) -> Iterator[Resource]:

@@ -83,7 +83,7 @@ class InformerSource(intake.IntakeSource):
     def _reflect(self, namespace: str, *, is_on_demand: bool) -> Iterator[reflector.Reflector]:
         """The reflectors of a namespace: of what is always read, or of what is read on demand."""
         for choice in discovery.choices(self._intake.kinds):
-            # Whose rights end at namespaces may not read what is in none.
+            # A user with rights in namespaces only may not read cluster-scoped objects.
             if namespace and not choice.is_namespaced:
                 continue
             if choice.is_on_demand is is_on_demand:
@@ -102,7 +102,7 @@ class InformerSource(intake.IntakeSource):
         return tuple(each.counters for each in self._missed())
 
     def _missed(self) -> Iterator[reflector.Reflector]:
-        """Those without which something that users want is missing."""
+        """The list-and-watches whose loss affects users."""
         for each in self._reflectors:
             if each.choice.is_needed or each.choice.is_on_demand:
                 yield each
@@ -148,7 +148,7 @@ class InformerSource(intake.IntakeSource):
         await followed.run()
 
     def reload(self) -> None:
-        """Ask the server anew, with the kubeconfig, credentials and certificates of now."""
+        """Reread kubeconfig, credentials and certificates, and repeat the requests."""
         self._api.renew()
         for each in self._reflectors:
             each.interrupt(progress.Outcome.INTERRUPTED)

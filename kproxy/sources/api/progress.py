@@ -97,7 +97,7 @@ class Wait(StrEnum):
 
 
 TURNED_AWAY = frozenset({Outcome.UNAUTHORIZED, Outcome.TLS_FAILED})
-"""We are not let in, which a new token or authority will mend."""
+"""Credentials were refused, or TLS failed. New files on disk may mend both."""
 
 AWAY = frozenset({Outcome.REFUSED, Outcome.LOST, Outcome.UNREACHABLE})
 _WELL = frozenset(
@@ -114,7 +114,7 @@ NO_FAILURES = frozenset({Outcome.LISTED, Outcome.ENDED, Outcome.QUIET})
 """Outcomes that are not counted as failures."""
 
 UNANSWERED = frozenset({Outcome.SILENT, Outcome.UNREACHABLE})
-"""The server may hang: the next request might be waited for in vain."""
+"""The server may hang, and the next request may time out."""
 
 _GONE = frozenset({Outcome.EXPIRED, Outcome.TOO_LARGE})
 

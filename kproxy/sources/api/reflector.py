@@ -489,7 +489,7 @@ class Reflector:
             self._on_settled()
 
     async def _give_way(self) -> None:
-        """Let the data path have its turn, if it has waited for long enough."""
+        """Yield to the event loop once the slice is used up."""
         if self._slice.is_over:
             self._intake.announce()
             if self._replica.is_listing:

@@ -1,4 +1,4 @@
-"""What is said of a list or a watch that failed. Pure."""
+"""The problem report for a failed list or watch. Pure."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ _SEVERITIES = dict.fromkeys(
     ),
     admission.Severity.ERROR,
 )
-"""Severities of troubles that need an operator; the others may pass by themselves."""
+"""Severities of troubles that need an operator. Other troubles may pass by themselves."""
 
 DEAFNESS = "the watch does not bring what another one brings"
 SILENCE = "the server does not answer any more"

@@ -2,8 +2,8 @@
 
 Within an epoch an object never goes back: an event that was delayed, repeated or overtaken
 changes nothing (docs/faults.md K12, K14). An epoch begins with a list that the server was not
-asked to be as new as what we have; that list is then the truth, also when its numbers are lower,
-as after etcd was restored (K13).
+asked to be as new as what we have. That list is accepted even if its numbers are lower, as after
+etcd was restored (K13).
 
 resourceVersions are compared as numbers, which Kubernetes has allowed since 1.35 (KEP-5504) and
 which was so before. One that is no number is not compared: such an event counts as news.

@@ -1,4 +1,4 @@
-"""How long one list-and-watch waits before it asks again, by the reason for the wait."""
+"""How long one list-and-watch waits before its next request, by the reason for the wait."""
 
 import random
 
