@@ -51,7 +51,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One question on the way, and what was found: `is_good` is None for a mere fact."""
+    """One question, and the finding. `is_good` is None if it is neither good nor bad."""
 
     name: str
     finding: str
@@ -63,7 +63,7 @@ class Answer:
     """What a client meets.
 
     `endpoint` is where its connection goes, if that is known. `candidates` are the endpoints that
-    it may go to. `advice` says what to change, "" where nothing need be.
+    it may go to. `advice` says what to change, "" if nothing need be changed.
     """
 
     verdict: Verdict
@@ -75,7 +75,7 @@ class Answer:
     steps: tuple[Step, ...] = ()
 
     def view(self) -> dict[str, Any]:
-        """For JSON, with names that stay."""
+        """For JSON. Scripts rely on the names."""
         return {
             "verdict": self.verdict.value,
             "reason": self.reason.value,

@@ -1,4 +1,4 @@
-"""What is known of a Service, as frozen data: everything that an explanation is made of.
+"""What is known of a Service, as frozen data: the input of an explanation.
 
 It crosses the control socket as JSON. Objects are those of `kproxy.model`.
 """

@@ -13,7 +13,7 @@ from kproxy.sources import store
 
 _NEIGHBOURS = 5
 _NOTABLE = 1000
-"""Endpoints out of the ordinary that are listed at most."""
+"""At most so many boxed or own endpoints are listed."""
 
 
 def gather(
@@ -26,8 +26,7 @@ def gather(
 ) -> Evidence:
     """What is known about the Service that `question` names.
 
-    `live` is the data plane to be asked, whose answers must have been refreshed; None when there is
-    none, and only objects are known.
+    `live` is the data plane, which the caller has refreshed; None if only objects are known.
     """
     service = held.service(question.service)
     known: dict[str, object] = {}
@@ -54,7 +53,7 @@ def from_objects(
     namespaces: frozenset[str],
     told_by: str,
 ) -> Evidence:
-    """What would be so if a proxy with these options served the objects."""
+    """The evidence as a proxy with these options would have it after it has read the objects."""
     served = proxier.Proxier(held, _Silent(), options, namespaces=namespaces, room=budget.Budget())
     served.mark_all()
     served.sync()
@@ -90,14 +89,14 @@ def _port(
 
 
 def _pods(namespace: str, held: store.Store) -> tuple[Pod, ...] | None:
-    """The pods of a namespace, if a source has read pods at all."""
+    """The pods of a namespace; None if no source has read pods."""
     known = held.all(pod_kind.KIND)
     found = [pod for name, pod in known.items() if name.namespace == namespace]
     return tuple(Pod(pod.name.name, pod.labels) for pod in found) if known else None
 
 
 def _with_life(seen: PortSeen, client: str, live: plane.Readable) -> PortSeen:
-    """What a data plane knows besides."""
+    """`seen`, with what the data plane knows."""
     notable: list[EndpointSeen] = []
     for backend in dict.fromkeys(each for pool in seen.pools for each in pool.backends):
         known = live.endpoint(seen.name, backend)

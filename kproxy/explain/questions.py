@@ -1,6 +1,6 @@
 """From evidence to an answer: the questions of Kubernetes' "Debug Services" page, in their order.
 
-Each question either ends the walk with an answer, or leaves a step and goes on. Pure.
+Each question either ends the walk with an answer, or adds a step and the next one follows. Pure.
 """
 
 import functools
@@ -23,7 +23,7 @@ def explain(known: Evidence) -> Answer:
 
 
 class _Ended(Exception):  # noqa: N818  # it ends the walk, and is no error
-    """The answer is found."""
+    """Raised by a question that has the answer."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -38,7 +38,7 @@ class _Walk:
         self.steps: list[Step] = []
 
     def answer(self) -> Answer:
-        """Ask until one question has the answer."""
+        """Ask one question after the other until one has the answer."""
         try:
             service = self._service()
             self._is_proxied(service)
@@ -68,7 +68,7 @@ class _Walk:
             self._note("service", f"Service {asked} exists: type {kind} ({known.told_by})")
             return known.service
         message = f"there is no Service {asked}, according to {known.told_by}"
-        advice = f"create it, or name another: namespace {asked.namespace} has no Service"
+        advice = f"create it, or name another Service: namespace {asked.namespace} has no Service"
         if known.namesakes:
             advice = (
                 f"{wording.listed(known.namesakes)} exists: name that with -n, or NAMESPACE/SERVICE"
@@ -81,7 +81,7 @@ class _Walk:
         raise self._end("service", Verdict.NOT_PROXIED, Reason.NO_SUCH_SERVICE, message, advice)
 
     def _is_proxied(self, service: services.Service) -> None:
-        """Is it for a proxy, and for this one?"""
+        """Does a proxy serve it, and is that kproxy?"""
         end = functools.partial(self._end, "proxied", Verdict.NOT_PROXIED)
         if service.type is services.ServiceType.EXTERNAL_NAME:
             raise end(
@@ -111,7 +111,7 @@ class _Walk:
         self._note("proxied", f"kproxy serves it, at {wording.listed(service.cluster_ips)}")
 
     def _port(self, service: services.Service) -> tuple[services.ServicePort, PortSeen]:
-        """Which of its ports is meant, and is its protocol served?"""
+        """Which of its ports does the client use, and does kproxy serve the protocol?"""
         port = self._asked_port(service)
         seen = next((each for each in self.known.ports if wording.is_of(each, port)), None)
         if seen is None or not seen.is_served:
@@ -155,7 +155,7 @@ class _Walk:
         )
 
     def _frontend(self, service: services.Service, seen: PortSeen) -> FrontendSeen:
-        """Which address is meant, where is it bound, and does it belong to this Service?"""
+        """Which address does the client use, where is it bound, and does this Service own it?"""
         place = self._asked_place(service, seen)
         frontend, at = place.frontend, wording.written(place.frontend)
         endings = {
@@ -234,7 +234,7 @@ class _Walk:
         self._note("moved", moved, good=None)
 
     def _has_pods(self, service: services.Service) -> None:
-        """Which pods does the selector mean?"""
+        """Which pods does the selector match?"""
         selector = dict(service.selector)
         if not selector:
             self._note("selector", "no selector: its endpoints are written by hand", good=None)
@@ -271,7 +271,7 @@ class _Walk:
         seen: PortSeen,
         place: FrontendSeen,
     ) -> None:
-        """Which endpoint objects are there, do their ports match by name, and who is left?"""
+        """Which endpoint objects exist, and which of their endpoints have the port by name?"""
         sources = self.known.sources
         refused = Verdict.REFUSED
         if not sources:
@@ -298,7 +298,7 @@ class _Walk:
         self._filter(service, seen, place, found)
 
     def _without_port(self, service: services.Service, port: services.ServicePort) -> _Ended:
-        """None of the endpoint objects has the Service's port."""
+        """End: no endpoint object has the Service's port."""
         offered = sorted(
             {(each.name, each.protocol) for source in self.known.sources for each in source.ports}
         )
@@ -349,7 +349,7 @@ class _Walk:
         place: FrontendSeen,
         found: Sequence[endpoints.Endpoint],
     ) -> None:
-        """What each filter takes away: family, readiness, own addresses, the traffic policy."""
+        """Which endpoints remain after family, readiness, own addresses and traffic policy?"""
         frontend = place.frontend
         self._note("ports", f"{wording.counted(len(found), 'endpoint')} with its port", good=True)
         of_family = [e for e in found if addresses.family(e.backend.address) is frontend.family]
@@ -372,7 +372,7 @@ class _Walk:
                     Verdict.REFUSED,
                     Reason.OWN_ADDRESS,
                     f"the endpoints of {service.name} are its own addresses "
-                    f"({wording.listed(seen.loops)}): connections would come back for ever",
+                    f"({wording.listed(seen.loops)}): kproxy would connect to itself for ever",
                     "give the endpoints the addresses of pods",
                 )
             if ready := sum(each.ready for each in of_family):
@@ -393,7 +393,7 @@ class _Walk:
         self._note("policy", wording.policy(service, frontend), good=None)
 
     def _is_reached(self, service: services.Service, seen: PortSeen, place: FrontendSeen) -> None:
-        """Is this client let in, which endpoint does it get, and does that one answer?"""
+        """Is this client admitted, which endpoint does it get, and does that one answer?"""
         frontend, client = place.frontend, self.asked.client
         admitted = place.admitted
         if admitted is not None and not (client and wording.is_in(client, admitted)):
@@ -413,7 +413,7 @@ class _Walk:
         raise _Ended(self._served(seen, place, candidates, coming))
 
     def _not_admitted(self, service: services.Service, place: FrontendSeen) -> _Ended:
-        """The client's connection is dropped: by the Local policy or by source ranges."""
+        """End: the Local policy or the source ranges drop the client's connection."""
         frontend, client = place.frontend, self.asked.client or "a client from elsewhere"
         if place.state is _STATES.DROPPED:
             which = "externalTrafficPolicy" if frontend.is_external else "internalTrafficPolicy"
@@ -441,7 +441,7 @@ class _Walk:
     def _look_at_endpoints(
         self, service: services.Service, seen: PortSeen, candidates: Sequence[object]
     ) -> None:
-        """What a running proxy knows: which endpoints are boxed, and which are its own."""
+        """Which endpoints does a running proxy have in the penalty box, and which are its own?"""
         if not seen.is_live:
             return
         boxed = [each.address for each in seen.endpoints if each.is_boxed]

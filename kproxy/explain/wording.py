@@ -8,12 +8,12 @@ from kproxy.model import addresses, forwarding
 from kproxy.model.kinds import endpoints, services, weight_annotations
 
 SHOWN = 5
-"""Things of one sort that a sentence names; the others are counted."""
+"""A sentence names at most so many things of one sort; the others are counted."""
 LEFT_OUT = "are not ready, hinted for elsewhere, or of weight 0"
 
 
 def is_of(seen: PortSeen, port: services.ServicePort) -> bool:
-    """Whether both have the same name and protocol, by which ports are known."""
+    """Whether both have the same name and protocol, which identify a port."""
     return (seen.name.port, seen.name.protocol) == (port.name, port.protocol)
 
 
@@ -24,23 +24,23 @@ def is_in(client: str, networks: Sequence[str]) -> bool:
 
 
 def written(frontend: forwarding.Frontend) -> str:
-    """A frontend as people write it."""
+    """A frontend in words: its address and port."""
     return str(addresses.SocketAddress(frontend.address or "any address", frontend.port))
 
 
 def endpoint_object(source: endpoints.EndpointsObject) -> str:
-    """An object that says where endpoints are, with how many it has."""
+    """An Endpoints or EndpointSlice object in words, with its number of endpoints."""
     count = len({each.backend for port in source.ports for each in port.endpoints})
     return f"{source.kind} {source.name.name} ({counted(count, 'endpoint')})"
 
 
 def counted(count: int, thing: str) -> str:
-    """So many things, in the singular or the plural."""
+    """A count and its noun, in the singular or the plural."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def policy(service: services.Service, frontend: forwarding.Frontend) -> str:
-    """Which field of the Service decides for a frontend, and what it says."""
+    """Which traffic policy field of the Service applies to a frontend, and its value."""
     if frontend.is_external:
         return f"externalTrafficPolicy is {service.external_policy.value}"
     return f"internalTrafficPolicy is {service.internal_policy.value}"
@@ -53,14 +53,14 @@ def of_weight_0(count: int) -> str:
 
 
 def advice_on(place: FrontendSeen) -> str:
-    """What to change about an address that is not served; details often say it already."""
+    """What to change about an address that is not served; "" if `detail` already says it."""
     if place.state is forwarding.FrontendState.COLLISION:
         return "give one of the two Services another address"
     return ""
 
 
 def nearest(wanted: dict[str, str], offered: Sequence[dict[str, str]]) -> str:
-    """The labels of the pod that has most in common with what is wanted, in keys or in values."""
+    """The labels of the pod that has most keys or values in common with the selector."""
 
     def likeness(labels: dict[str, str]) -> tuple[int, int]:
         same_keys = sum(key in labels for key in wanted)
@@ -71,6 +71,6 @@ def nearest(wanted: dict[str, str], offered: Sequence[dict[str, str]]) -> str:
 
 
 def listed(things: Sequence[object]) -> str:
-    """The first of several things, and how many others there are."""
+    """The first of several things, and the number of the others."""
     shown = ", ".join(map(str, things[:SHOWN]))
     return f"{shown} and {len(things) - SHOWN} more" if len(things) > SHOWN else shown

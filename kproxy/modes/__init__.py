@@ -1,5 +1,5 @@
-"""kube-proxy's other modes: what they would program for the same objects. Pure, and never applied.
+"""kube-proxy's modes: the rules that each would program for given objects. Pure, and never applied.
 
-kproxy itself forwards in userspace. These renderings show what the same Services look like in
-iptables, ipvs and nftables mode, for people who compare or learn.
+kproxy itself forwards in userspace. These renderings show the same Services in kube-proxy's
+userspace, iptables, ipvs and nftables modes, for comparison and teaching.
 """

@@ -1,4 +1,4 @@
-"""What kube-proxy 1.33 decides for a connection, in any mode: which endpoints, and masquerading.
+"""What kube-proxy 1.33 decides for a connection, in any mode: the endpoints, and masquerading.
 
 iptables, ipvs and nftables express the same decisions in different words
 (`pkg/proxy/topology.go`, `CategorizeEndpoints`, and the three proxiers).
@@ -15,7 +15,7 @@ from kproxy.modes.world import Backend, Node, Port, World
 
 
 class Entry(StrEnum):
-    """Which sort of address of a Service a connection is for."""
+    """The sort of a Service's address that a connection is for."""
 
     CLUSTER_IP = "cluster IP"
     EXTERNAL_IP = "external IP"
@@ -25,7 +25,7 @@ class Entry(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of a connection to a service port, and why in a clause.
+    """What a mode does with a connection to a service port, and a clause that says why.
 
     `is_masqueraded` says whether the pod sees the node as its client.
     """
@@ -65,9 +65,9 @@ def decide(
 ) -> Decision:
     """What becomes of a connection to `port` in `mode`.
 
-    Two things differ. Without endpoints there are no rules for source ranges in iptables mode, so
-    that all clients are refused alike. And nftables mode drops what only the Local policy excludes
-    before it looks whether the client is on this node.
+    Modes differ in two cases. Without endpoints iptables mode has no rules for source ranges, so
+    all clients are refused. nftables mode drops what only the Local policy excludes, before it
+    checks whether the client is on this node.
     """
     source = packet.source
     if not port.everywhere and mode == "iptables":
@@ -100,10 +100,10 @@ def decide(
 
 
 def is_let_in(port: Port, packet: Packet, node: Node) -> bool:
-    """Whether the source ranges of a load balancer let a client in.
+    """Whether the source ranges of a load balancer admit a client.
 
-    With a range that holds the node itself, so do its own connections, whose source is the load
-    balancer's address.
+    A range that contains the node also admits connections from the load balancer's own address,
+    which is the source of the node's connections to it.
     """
     if not port.source_ranges or any(_is_in(packet.source, each) for each in port.source_ranges):
         return True

@@ -1,10 +1,10 @@
 """ipvs mode: virtual servers in the kernel's load balancer, as kube-proxy 1.33 makes them.
 
 The source is `pkg/proxy/ipvs/proxier.go` and `ipset.go`. Kubernetes deprecated this mode with 1.35:
-nftables mode is faster by now, and has fewer parts. There are three of them, each for a tool:
+nftables mode is faster and has fewer parts. ipvs mode has three, each for a tool:
 
-- every address of a Service is put on the dummy device kube-ipvs0, so that the kernel takes it for
-  its own;
+- every address of a Service is put on the dummy device kube-ipvs0, so that the kernel accepts
+  packets for it;
 - sets of addresses, by which a few iptables rules masquerade and drop;
 - the virtual servers themselves.
 """
@@ -24,7 +24,7 @@ class IpvsMode:
     name = "ipvs"
 
     def render(self, seen: World) -> tuple[Part, ...]:
-        """The virtual servers first: they are what the mode is about."""
+        """The three parts; the virtual servers come first."""
         return (
             Part("ipvsadm-restore", tuple(_servers(seen))),
             Part("ipset restore", tuple(_sets(seen))),
@@ -106,7 +106,7 @@ _KINDS = (
     ("LOAD-BALANCER", "hash:ip,port", "Load balancers' addresses."),
     ("LOAD-BALANCER-FW", "hash:ip,port", "Load balancers' addresses with source ranges."),
     ("LOAD-BALANCER-LOCAL", "hash:ip,port", "Load balancers' addresses with the Local policy."),
-    ("LOAD-BALANCER-SOURCE-CIDR", "hash:ip,port,net", "Whom a load balancer lets in."),
+    ("LOAD-BALANCER-SOURCE-CIDR", "hash:ip,port,net", "Clients that a load balancer admits."),
     ("NODE-PORT-TCP", "bitmap:port", "Node ports: their clients are masqueraded."),
     ("NODE-PORT-LOCAL-TCP", "bitmap:port", "Node ports with the Local policy."),
     ("NODE-PORT-UDP", "bitmap:port", "The same for UDP."),

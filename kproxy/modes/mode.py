@@ -1,4 +1,4 @@
-"""What a mode is: it turns a world into texts, each for the tool that loads it."""
+"""The protocol of modes: a mode turns a world into texts, each for the tool that loads it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from kproxy.modes.world import World
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
-    """One line for the tool that loads it, and a sentence on what it does; "" where none helps."""
+    """One line for the tool that loads it, and a sentence on its effect, "" for none."""
 
     text: str
     why: str = ""
@@ -18,13 +18,13 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is for one tool: `loader` is the command that reads the lines."""
+    """The lines for one tool; `loader` is the command that reads them."""
 
     loader: str
     lines: tuple[Line, ...]
 
     def text(self, *, comments: bool) -> Iterator[str]:
-        """The lines; with comments, a sentence comes before each line that has another one."""
+        """The lines; with comments, each sentence precedes the lines that it belongs to."""
         last = ""
         for line in self.lines:
             if comments and line.why and line.why != last:

@@ -1,4 +1,4 @@
-"""The first packet of a connection, and what becomes of it on its way through a mode."""
+"""The first packet of a connection, and its way through the rules of a mode."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -31,9 +31,9 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A rule, or what stands for one, that the packet met, and the packet after it.
+    """A rule, or its counterpart in a mode without rules, and the packet after it.
 
-    `chance` is with what probability it comes here from the step before.
+    `chance` is the probability of this step after the one before.
     """
 
     where: str
@@ -53,12 +53,12 @@ class Way:
     verdict: Verdict = Verdict.NOT_FOR_A_SERVICE
 
     def met(self, where: str, rule: str, why: str, packet: Packet, chance: float = 1.0) -> "Way":
-        """The way with one step more, taken with probability `chance`."""
+        """This way with one step more, taken with probability `chance`."""
         step = Step(where, rule, why, packet, chance)
         return replace(self, packet=packet, chance=self.chance * chance, steps=(*self.steps, step))
 
     def ended(self, verdict: Verdict) -> "Way":
-        """The way, with what the client meets at the end of it."""
+        """This way, ended with what the client meets."""
         return replace(self, verdict=verdict)
 
     @property

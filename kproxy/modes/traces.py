@@ -1,4 +1,4 @@
-"""The way of one connection through each mode, and what each makes of it."""
+"""The way of one connection through each mode, and its end in each."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def traces(seen: World, packet: Packet, around: trace.Surroundings) -> Iterator[
 
 
 def _proxied(seen: World, packet: Packet, way: Way) -> Iterator[Way]:
-    """What kube-proxy's userspace mode does with a connection that rules have led to it."""
+    """What kube-proxy's userspace mode does with a connection that the rules redirect to it."""
     if way.verdict is not Verdict.SERVED:
         yield way
         return
@@ -74,7 +74,7 @@ def _proxied(seen: World, packet: Packet, way: Way) -> Iterator[Way]:
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """How a mode says what it does: where, and what stands for a rule there."""
+    """The words of one mode: its tables or tools, and the counterparts of rules."""
 
     mode: str
     lookup: tuple[str, str]
@@ -105,7 +105,7 @@ _IPVS = _Words(
 def _decided(
     seen: World, packet: Packet, around: trace.Surroundings, words: _Words
 ) -> Iterator[Way]:
-    """The ways through a mode that looks a destination up instead of walking rules."""
+    """The ways through a mode that looks up a destination in a map instead of walking rules."""
     way = Way(packet)
     found = decisions.find(seen, packet, around.is_own)
     if found is None:

@@ -1,4 +1,4 @@
-"""userspace mode as kube-proxy 1.20 had it: rules that lead every address to a port of kube-proxy.
+"""userspace mode of kube-proxy 1.20: rules that redirect every address to a port of kube-proxy.
 
 The source is `pkg/proxy/userspace/proxier.go`. Each service port has a proxy port, which the kernel
 picked. Traffic from containers is redirected there, traffic of the node itself is sent to the
@@ -37,8 +37,8 @@ _EPHEMERAL = range(32768, 61000)
 class UserspaceMode:
     """Satisfies `mode.Mode`.
 
-    `proxy_ports` are the ports on which kube-proxy listens, where they are known; the others are
-    made up, always the same for a name.
+    `proxy_ports` are the known ports on which kube-proxy listens; the others are made up, always
+    the same for one name.
     """
 
     name = "userspace"
@@ -77,12 +77,12 @@ def made_up(
                 made[name] = port
                 break
         else:
-            made[name] = room[first]  # more service ports than ports: kube-proxy could not go on
+            made[name] = room[first]  # more service ports than ports: kube-proxy fails here too
     return made
 
 
 def _frame(filter_table: Table, nat: Table) -> None:
-    """The chains, and how packets get there."""
+    """The chains, and the rules that send packets to them."""
     nat.declare(_CONTAINER_PORTALS, _HOST_PORTALS, _CONTAINER_NODEPORTS, _HOST_NODEPORTS)
     filter_table.declare(_NON_LOCAL)
     for hook, portals, node_ports, whose in (
@@ -111,7 +111,7 @@ def _frame(filter_table: Table, nat: Table) -> None:
 
 
 def _lead(nat: Table, filter_table: Table, port: ServicePort, proxy_port: int, seen: World) -> None:
-    """Lead the addresses of a service port to its proxy port."""
+    """Redirect the addresses of a service port to its proxy port."""
     family = shared.FAMILIES[seen.node.family]
     node = addresses.SocketAddress(seen.node.address, proxy_port)
     here, there = Redirect(proxy_port), Translate(str(node))
@@ -143,7 +143,7 @@ def _lead(nat: Table, filter_table: Table, port: ServicePort, proxy_port: int, s
                 *at(address),
                 AddressType("dst"),
                 to=to,
-                why=f"{why} so is everyone, if the address is one of the node's own.",
+                why=f"{why} so are all clients, if the address is one of the node's own.",
             )
     if port.node_port:
         tests = shared.to_node_port(port)

@@ -1,8 +1,8 @@
 """iptables rules as kube-proxy 1.33 writes them (`pkg/proxy/iptables/proxier.go`).
 
 External addresses of a service port lead to its KUBE-EXT chain, the Local policies to a KUBE-SVL
-chain of the node's endpoints. What is to be dropped is dropped in the filter table, where nothing
-else can accept it first.
+chain of the node's endpoints. Packets are dropped in the filter table, where no other rule
+can accept them first.
 """
 
 import ipaddress

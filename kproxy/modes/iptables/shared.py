@@ -161,7 +161,7 @@ class Balancing:
             to=MARK_MASQ,
             why=(
                 f"The pod {backend.address.address} has reached itself through the Service: it is "
-                "masqueraded, because it would not take an answer from itself."
+                "masqueraded, because it ignores answers from its own address."
             ),
         )
         remember: tuple[Test, ...] = ()

@@ -1,6 +1,6 @@
-"""Follow a packet through rules: an interpreter of the few things that kube-proxy's rules use.
+"""Follow a packet through rules: an interpreter of the matches and targets that kube-proxy uses.
 
-A rule that is true by chance makes two ways of one, each with its probability, so that the result
+A rule that matches with a probability divides a way in two, each with its probability. The result
 is every way that the packet may take.
 """
 
@@ -40,7 +40,7 @@ from kproxy.modes.packet import Packet, Verdict, Way
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What rules ask about beside the packet.
+    """What rules test besides the packet.
 
     `own` are addresses of the node; 127/8 and ::1 always are. `outgoing` is the one that it
     masquerades with. `bound` says how many seconds ago a
@@ -74,7 +74,7 @@ class _Walk:
         self._around = around
 
     def ways(self, packet: Packet) -> Iterator[Way]:
-        """As netfilter does: nat where the packet enters, filter, nat where it leaves."""
+        """All ways, in netfilter's order: nat at the packet's entry, filter, nat at its exit."""
         is_ours = self._around.is_own(packet.source)
         entry = "OUTPUT" if is_ours else "PREROUTING"
         for way, verdict in self._chain("nat", entry, Way(packet)):
@@ -85,7 +85,7 @@ class _Walk:
             yield from self._filtered(way, is_sent_on=is_sent_on, is_ours=is_ours)
 
     def _filtered(self, way: Way, *, is_sent_on: bool, is_ours: bool) -> Iterator[Way]:
-        """Through the filter table: what this node sends to itself passes both of its ends."""
+        """Through the filter table: a packet from this node to itself passes OUTPUT and INPUT."""
         is_for_us = self._around.is_own(way.packet.destination.address)
         hooks = ["OUTPUT"] if is_ours else []
         hooks += ["INPUT"] if is_for_us else []
@@ -100,7 +100,7 @@ class _Walk:
                     yield left.ended(end)
 
     def _hooks(self, hooks: Sequence[str], way: Way) -> Iterator[tuple[Way, Verdict | None]]:
-        """Through chains of the filter table, one after the other, unless one has the last word."""
+        """Through chains of the filter table, one after the other, until one gives a verdict."""
         first, *others = hooks
         for passed, verdict in self._chain("filter", first, way):
             if others and verdict in (None, Verdict.SERVED):
