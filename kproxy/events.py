@@ -248,7 +248,8 @@ class Feed:
     def record(self, fact: Fact) -> None:
         """Keep a rare fact among the recent ones, and queue it for each subscriber."""
         self._recent.append(fact)
-        self.publish(fact)
+        for each in self._subscriptions:
+            each.put(fact)
 
     def recent(self) -> tuple[Fact, ...]:
         """The facts that were recorded last, the oldest first: `RECENT` at most."""

@@ -4,7 +4,7 @@ The hot path only adds to an attribute. A collector turns them into Prometheus s
 comes.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 
 SETTLED_SECONDS = 1.0
@@ -50,7 +50,7 @@ class ServicePortCounters:
         self.active = 0
         self.bytes_from_clients = 0
         self.bytes_from_backends = 0
-        self.dial_failures: Counter[str] = Counter()
+        self.dial_failures: defaultdict[str, int] = defaultdict(int)
         self.listen_drops = 0
         # A plain dict: assigning to a Counter's item costs a Python-level call.
         self.ended: dict[str, int] = dict.fromkeys(reasons, 0)
@@ -69,6 +69,8 @@ class ServicePortCounters:
 
     def keep_endpoints(self, wanted: Collection[tuple[str, int]]) -> None:
         """Forget the endpoints that are not in `wanted` and have no connection any more."""
+        if not self.endpoints:
+            return
         gone = [
             address
             for address, each in self.endpoints.items()

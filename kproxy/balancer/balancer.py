@@ -193,7 +193,9 @@ class ServicePortBalancer:
         """
         policy = policy or self._policy
         wanted = dict.fromkeys(backends)
-        weight_of = {each: n for each, n in zip(backends, weights, strict=False) if n != 1}
+        weight_of = {}
+        if weights:
+            weight_of = {each: n for each, n in zip(backends, weights, strict=False) if n != 1}
         members = self._members
         is_same_set = wanted.keys() == members.keys() and weight_of == self._weights
         if is_same_set and policy.strategy is self._policy.strategy:
@@ -212,7 +214,8 @@ class ServicePortBalancer:
                 new.append(member.Member(backend, boxed=is_boxed, weight=weight))
                 members[backend] = new[-1]
             yield
-        yield from self._shuffle(new)
+        if len(new) > 1:
+            yield from self._shuffle(new)
         barred = [m.backend for m in new if m.boxed and self._bar(m)]
         if barred:
             self._on_barred(barred)

@@ -52,12 +52,13 @@ class Loads:
     __slots__ = ("_of",)
 
     def __init__(self) -> None:
-        self._of: weakref.WeakValueDictionary[addresses.SocketAddress, Load] = (
-            weakref.WeakValueDictionary()
-        )
+        # Made when it is needed: most strategies count nothing.
+        self._of: weakref.WeakValueDictionary[addresses.SocketAddress, Load] | None = None
 
     def of(self, backend: addresses.SocketAddress) -> Load:
         """The load of a backend, made at the first call."""
+        if self._of is None:
+            self._of = weakref.WeakValueDictionary()
         found = self._of.get(backend)
         if found is None:
             found = self._of[backend] = Load()

@@ -120,7 +120,7 @@ class ServicePortState:
         self.policy = policy = message.policy
         self._follow_policy(policy)
         pools = {(pool.scope, pool.family): pool for pool in message.pools}
-        for side in self.balancers.keys() - pools.keys():
+        for side in self.balancers.keys() - pools.keys() if self.balancers else ():
             yield from self.balancers[side].update_steps((), (), policy)
         for side, pool in pools.items():
             yield from self.balancer(*side).update_steps(pool.backends, pool.weights, policy)

@@ -127,7 +127,8 @@ class Budget:
         if self._wanted.get(address) == claim:
             self._wanted[address] = claim  # what it admits may differ
             return
-        self.drop(address)
+        if address in self._wanted:
+            self.drop(address)
         self._wanted[address] = claim
         key = claim.name.service
         namespace = self._namespaces.setdefault(key.namespace, _Namespace())

@@ -334,9 +334,11 @@ class Proxier:
             drops = self._fate(wanted) is _STATES.DROPPED
             changed = plan.narrow if drops else plan.widen
             changed.append(forwarding.Admit(address, wanted.admitted))
-        for claim in (wanted, self._claims.winner(address)):
-            if claim is not None:
-                self._touched[claim.name] = None
+        if wanted is not None:
+            self._touched[wanted.name] = None
+        winner = self._claims.winner(address)
+        if winner is not None:
+            self._touched[winner.name] = None
 
     def _needs_listener(self, claim: claims.Claim) -> bool:
         """Without endpoints nothing listens: connections are refused, not accepted and closed."""

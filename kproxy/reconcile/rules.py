@@ -172,14 +172,15 @@ def plans_for(
             yield
     shares = budget.Shares(counted, options.bounds.endpoints)
     rooms = _rooms(service, served, options)
-    counting = health_checks.Counting(options.node)
+    has_health_check = bool(service.health_check_node_port)
+    counting = health_checks.Counting(options.node) if has_health_check else None
     for port, demand, room in zip(served, demands, rooms, strict=True):
         share = shares.next(demand)
         name = names.ServicePortName(service.name, port.name, port.protocol)
         frontends, places = _places(service, port, room, options)
         groups = joined.pop((port.name, port.protocol), ())
         found = yield from endpoints.merged_in_steps(groups or ((),))
-        if service.health_check_node_port:
+        if counting is not None:
             yield from counting.add_in_steps(found)
         chosen = yield from endpoints.chosen_in_steps(
             found,
@@ -197,11 +198,11 @@ def plans_for(
             found=found,
             loops=chosen.loops,
             absent=tuple(_absences(rule, found, sources, chosen, options.node)),
-            unused=sum(max(len(each.cluster) - share, 0) for each in chosen.families.values()),
+            unused=_unused(chosen, share) if share < len(found) else 0,
             weights=weight_of,
         )
         yield
-    if served and service.health_check_node_port:
+    if served and counting is not None:
         first = names.ServicePortName(service.name, served[0].name, served[0].protocol)
         plans[first] = _with_health_check(service, plans[first], counting, options)
     return plans
@@ -378,6 +379,10 @@ def _own_addresses(places: Sequence[Place]) -> frozenset[addresses.SocketAddress
         if bound is not None and (bound.address, bound.port) not in own:
             own.add(bound.socket_address)
     return frozenset(own)
+
+
+def _unused(chosen: endpoints.Chosen, share: int) -> int:
+    return sum(max(len(each.cluster) - share, 0) for each in chosen.families.values())
 
 
 def _absences(
