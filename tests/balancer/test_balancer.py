@@ -24,7 +24,7 @@ A, B, C, D, E = backends("12345")
 
 
 class Rig:
-    """A balancer with its penalty box, and a clock that only moves when told."""
+    """A balancer with its penalty box, and a clock that only moves when a test moves it."""
 
     def __init__(
         self,
@@ -663,20 +663,20 @@ class TestOwnAddresses:
         assert rig.pick() == other
 
     def test_it_is_reported_once_for_each_stay(self) -> None:
-        told: list[addresses.SocketAddress] = []
+        reported: list[addresses.SocketAddress] = []
         box = penalty.PenaltyBox()
         made = balancer.ServicePortBalancer(
-            forwarding.Policy(), box, random.Random(1), on_barred=told.extend
+            forwarding.Policy(), box, random.Random(1), on_barred=reported.extend
         )
         box.bar(A, "default/db")
         made.update([A, B])
         made.update([A, B, C])
         box.bar(B, "kproxy's healthz")
         box.bar(B, "kproxy's healthz")
-        assert told == [A, B]
+        assert reported == [A, B]
         made.update([C])
         made.update([A, C])
-        assert told == [A, B, A]
+        assert reported == [A, B, A]
 
 
 class TestLargeUpdates:

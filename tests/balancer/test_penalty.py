@@ -11,13 +11,13 @@ C = addresses.SocketAddress("10.0.0.3", 80)
 
 
 class Recorder:
-    """A watcher that keeps what it is told."""
+    """A watcher that records its notifications."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[addresses.SocketAddress, bool]] = []
+        self.notified: list[tuple[addresses.SocketAddress, bool]] = []
 
     def penalty_changed(self, backend: addresses.SocketAddress, *, boxed: bool) -> None:
-        self.told.append((backend, boxed))
+        self.notified.append((backend, boxed))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_the_first_failure_boxes_a_backend_for_one_second(
     assert box
     assert A in box
     assert B not in box
-    assert watcher.told == [(A, True)]
+    assert watcher.notified == [(A, True)]
     assert box.until(A) == box.next_due() == 101.0
     assert box.snapshot() == [penalty.Penalty(A, 101.0, 1, False)]
 
@@ -93,7 +93,7 @@ def test_success_frees_and_forgets_the_doubling(box: penalty.PenaltyBox, watcher
     box.succeed(A)
     assert not box
     assert box.next_due() is None
-    assert watcher.told == [(A, True), (A, False)]
+    assert watcher.notified == [(A, True), (A, False)]
     assert box.fail(A, 10.0) is True
     assert box.until(A) == 11.0
 
@@ -109,7 +109,7 @@ def test_success_of_a_free_backend_notifies_no_watcher(
     box: penalty.PenaltyBox, watcher: Recorder
 ) -> None:
     box.succeed(A)
-    assert watcher.told == []
+    assert watcher.notified == []
 
 
 def test_time_alone_frees_no_backend(box: penalty.PenaltyBox) -> None:
@@ -132,7 +132,7 @@ def test_failures_of_clients_neither_double_the_penalty_nor_delay_the_probe(
     for now in failures:
         assert box.fail(A, now) is False
     assert box.snapshot() == [penalty.Penalty(A, 1.0, 1, False)]
-    assert watcher.told == [(A, True)]
+    assert watcher.notified == [(A, True)]
 
 
 def test_failures_while_a_probe_runs_double_once_per_penalty(box: penalty.PenaltyBox) -> None:
@@ -177,7 +177,7 @@ def test_a_late_watcher_learns_that_the_backend_is_boxed(box: penalty.PenaltyBox
     late = Recorder()
     assert box.watch(A, late) is True
     box.succeed(A)
-    assert late.told == [(A, False)]
+    assert late.notified == [(A, False)]
 
 
 def test_each_watcher_is_notified_once_and_only_of_its_own_backends(
@@ -188,7 +188,7 @@ def test_each_watcher_is_notified_once_and_only_of_its_own_backends(
     box.watch(A, other)
     box.fail(A, 0.0)
     box.fail(B, 0.0)
-    assert other.told == [(A, True)]
+    assert other.notified == [(A, True)]
 
 
 @pytest.mark.parametrize("probing", [False, True])
@@ -208,7 +208,7 @@ def test_a_backend_is_forgotten_with_its_last_watcher(
     box.fail(A, 2.0)
     box.succeed(A)
     assert not box
-    assert other.told == [(A, True)]
+    assert other.notified == [(A, True)]
     assert box.watch(A, watcher) is False
 
 
@@ -232,18 +232,18 @@ class TestOwnAddresses:
         box.watch(A, watcher)
         box.fail(A, 0.0)
         box.bar(A, "default/web")
-        assert watcher.told == [(A, True), (A, True)]
+        assert watcher.notified == [(A, True), (A, True)]
         assert box.owner(A) == "default/web"
         assert box.owner(B) is None
         assert A not in box
         assert box.due_probes(1e9) == []
         assert box.fail(A, 1.0) is False
         box.succeed(A)
-        assert watcher.told[2:] == []
+        assert watcher.notified[2:] == []
         assert box.watch(A, watcher) is True
         box.unbar(A)
         box.unbar(A)
-        assert watcher.told[2:] == [(A, False)]
+        assert watcher.notified[2:] == [(A, False)]
         assert box.owner(A) is None
 
     def test_an_unwatched_address_can_be_barred(self, watcher: Recorder) -> None:
@@ -252,7 +252,7 @@ class TestOwnAddresses:
         assert box.watch(A, watcher) is True
         box.unwatch(A, watcher)
         box.unbar(A)
-        assert watcher.told == []
+        assert watcher.notified == []
 
     @pytest.mark.parametrize("every", ["0.0.0.0", "::"])
     def test_a_port_on_every_address_bars_the_host_s_own(
@@ -265,7 +265,7 @@ class TestOwnAddresses:
         box.watch(remote, watcher)
         box.watch(A, watcher)
         box.bar(addresses.SocketAddress(every, 10256), "kproxy's healthz")
-        assert watcher.told == [(local, True)]
+        assert watcher.notified == [(local, True)]
         assert box.owner(local) == "kproxy's healthz"
         assert box.watch(addresses.SocketAddress("127.0.0.1", 10256), watcher) is True
         assert box.owner(remote) is None

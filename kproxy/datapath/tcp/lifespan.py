@@ -107,7 +107,7 @@ class Roll:
             keeper.remove(self, conn)
 
     def due(self, conn: connection.Connection) -> float:
-        """When a connection will be too old; infinity if never."""
+        """The moment when a connection is too old; infinity if never."""
         age = self.lifetime.max_age
         reached, jitter = self.connections[conn]
         return math.inf if age is None else reached + age * (1 - JITTER * jitter)
@@ -254,7 +254,7 @@ class Keeper:
         roll.connections.update(newer)
 
     def _settle(self, roll: Roll) -> Iterator[None]:
-        """Find out what becomes of open connections under other rules or with other endpoints."""
+        """Apply changed rules or endpoints to the open connections."""
         if roll.is_new:
             roll.is_new = False
             yield from self._enter_open(roll)
@@ -297,7 +297,7 @@ class Keeper:
             self.wake()
 
     def _round(self) -> Iterator[None]:
-        """Look once at everything, in steps."""
+        """Visit every connection once, in steps."""
         while self._unsettled:
             roll, _ = self._unsettled.popitem()
             yield from self._settle(roll)

@@ -110,7 +110,7 @@ class Gate:
 
 
 class Starter(Protocol):
-    """What becomes of accepted clients. `dial.Dialer` satisfies it."""
+    """Takes over accepted clients. `dial.Dialer` satisfies it."""
 
     def start(self, accepted: Sequence[connection.Connection], /) -> None:
         """Take over clients that have just been accepted."""
@@ -161,7 +161,7 @@ class Acceptor(abc.ABC):
     @property
     @abc.abstractmethod
     def text(self) -> str:
-        """What listens here, as logs show it."""
+        """The name of the listener in logs."""
 
     @abc.abstractmethod
     def on_events(self, mask: int) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Shared:
-    """What every connection of one data path shares."""
+    """The state that all connections of one data path share."""
 
     __slots__ = (
         "connections",
