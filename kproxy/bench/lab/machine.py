@@ -35,7 +35,7 @@ def cpu_model(cpuinfo: Path) -> str:
 
 def _python() -> str:
     """Name, version and how it was configured: a build without profile-guided optimisation costs
-    a tenth more per connection, which a reader would otherwise put down to kproxy. Only the
+    a tenth more per connection, which would otherwise look like a cost of kproxy. Only the
     option is known: a distribution may optimise by other means.
     """
     options = str(sysconfig.get_config_var("CONFIG_ARGS") or "")

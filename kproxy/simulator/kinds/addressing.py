@@ -2,11 +2,11 @@
 
 The rules are those of `pkg/registry/core/service/ipallocator` and `portallocator`. A range is cut
 in two bands (KEP-3070 for addresses, KEP-3668 for node ports): what is handed out by itself comes
-from the upper one for as long as that lasts, so that numbers which people ask for, usually low
-ones, tend to be free.
+from the upper one for as long as that lasts, so that the numbers which users request,
+usually low ones, tend to be free.
 
-Asking reserves nothing: an address is held once an object that has it is stored. So a request that
-fails half-way, or is a dry run, has nothing to give back.
+`pick` and `check` reserve nothing: an address is held once an object that has it is stored. So a
+request that fails half-way, or is a dry run, has nothing to give back.
 """
 
 import ipaddress

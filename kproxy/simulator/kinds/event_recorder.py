@@ -1,4 +1,4 @@
-"""What happened, for people: core/v1 Events, as `kubectl describe` and `get events` show them."""
+"""core/v1 Events, as `kubectl describe` and `kubectl get events` show them."""
 
 from collections import OrderedDict
 from typing import Any, NamedTuple
@@ -32,11 +32,11 @@ class Recorder:
         self._serial = 0
 
     def normal(self, component: str, about: Object, reason: str, message: str) -> None:
-        """Something went as it should."""
+        """Record an event of type Normal."""
         self._record("Normal", component, about, reason, message)
 
     def warning(self, component: str, about: Object, reason: str, message: str) -> None:
-        """Record an event of type Warning: something that a user may have to act on."""
+        """Record an event of type Warning, which may need an action of the user."""
         self._record("Warning", component, about, reason, message)
 
     def _record(self, kind: str, component: str, about: Object, reason: str, message: str) -> None:
@@ -48,7 +48,7 @@ class Recorder:
             self._recorded.pop(key, None)
 
     def _repeat(self, key: _Key) -> bool:
-        """Count one more of an Event that is there."""
+        """Count one more occurrence of a stored Event."""
         namespace, name = self._recorded.get(key, ("", ""))
         old = self._registry.find(resources.EVENTS, name, namespace) if name else None
         if old is None:

@@ -61,7 +61,7 @@ class Behaviour(NamedTuple):
 
 
 def behaviour(pod: Object) -> Behaviour:
-    """How `pod`, whose annotations are valid, is to behave."""
+    """The behaviour of `pod`, whose annotations are valid."""
     given = pod["metadata"].get("annotations") or {}
 
     def seconds(annotation: str, default: float = 0.0) -> float:
@@ -80,7 +80,7 @@ def behaviour(pod: Object) -> Behaviour:
 
 
 def annotation_violations(metadata: Object, where: str) -> Iterator[statuses.Cause]:
-    """Annotations of ours that say something else than they can."""
+    """The simulator's annotations that have an invalid value."""
     given = metadata.get("annotations") or {}
     for annotation, value in given.items():
         path = f"{where}.annotations[{annotation}]"

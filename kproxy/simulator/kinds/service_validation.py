@@ -46,7 +46,7 @@ _CHOICES = {
 
 
 def is_headless(service: Object) -> bool:
-    """Whether it asked for no cluster IP."""
+    """Whether its `clusterIP` is "None"."""
     return bool(service["spec"].get("clusterIP") == "None")
 
 
@@ -70,7 +70,7 @@ def needs_health_check(service: Object) -> bool:
 
 
 def is_externally_accessible(service: Object) -> bool:
-    """Whether an externalTrafficPolicy means anything for it."""
+    """Whether an externalTrafficPolicy applies to it."""
     spec = service["spec"]
     kind = spec.get("type")
     return bool(

@@ -1,7 +1,7 @@
 """Ports that this process may not bind are moved up by 10000, in the objects themselves.
 
 What kubectl prints is then what curl reaches. A port is moved where it enters, in a whole object
-or in a patch, before it meets what is stored: the patch of `kubectl apply` speaks of the ports of
+or in a patch, before it meets what is stored: the patch of `kubectl apply` has the ports of
 the manifest, so applying that again changes nothing, and a port that the manifest drops is found
 under its new number. (kubectl, which compares the manifest with the live object, says
 "configured" nevertheless.) The annotation says what was moved.
@@ -48,7 +48,7 @@ def shift(value: Any, below: int, moves: Moves) -> Any:
 
 
 def _shift_text(port: str, below: int, moves: Moves) -> str:
-    """A port number as text, moved; what is none is for the strategy to refuse."""
+    """A port number as text, moved; the strategy refuses text that is no number."""
     number = int(port) if port.strip().isdecimal() and len(port) < 7 else 0
     if 0 < number < below:
         moves[number] = shifted(number, below)

@@ -1,4 +1,4 @@
-"""Which pods serve a Service, as Endpoints and as EndpointSlices say it. Pure.
+"""Which pods serve a Service, as Endpoints and as EndpointSlices. Pure.
 
 The rules are those of kube-controller-manager's endpoints and endpointslice controllers
 (`pkg/controller/endpoint`, `staging/src/k8s.io/endpointslice`).
@@ -185,7 +185,7 @@ def _target_port(target: int | str, protocol: str, pod: Object) -> int:
 def plan(desired: Groups, existing: Iterable[Object], limit: int = MAX_PER_SLICE) -> SlicePlan:
     """How `existing` slices come to hold `desired`, with as few writes as can be.
 
-    The way of `reconcileByPortMapping`: endpoints stay in the slice where they are; what is left
+    As `reconcileByPortMapping` does: endpoints stay in the slice where they are; what is left
     fills slices that change anyway, then the fullest that has room for all of it, then new ones.
     """
     create: list[Object] = []

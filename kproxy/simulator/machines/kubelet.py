@@ -76,7 +76,7 @@ class Kubelet:
         self._runs[uid] = _Running(run, task)
 
     async def _contain(self, run: "_Run", ranges: Sequence[addressing.PodIPs]) -> None:
-        """One pod's run from its addresses to its end: what goes wrong in it harms no other pod.
+        """One pod's run from its addresses to its end; an error in it harms no other pod.
 
         A run that ended well removes its pod. One that failed leaves it, and the pod's next
         change starts another.
@@ -127,7 +127,7 @@ class _Run:
         self._note_deletion()
 
     def changed(self, pod: Object) -> None:
-        """The API has another version of it."""
+        """Take a new version of the pod from the API."""
         annotations = self.pod["metadata"].get("annotations")
         self.pod = pod
         if pod["metadata"].get("annotations") != annotations:
@@ -135,7 +135,7 @@ class _Run:
         self._note_deletion()
 
     def service_changed(self, event: storage.Event) -> None:
-        """The API has another version of a Service, which may say what this pod listens on."""
+        """Take a new version of a Service, which may change the ports of this pod."""
         if self._declares_ports or not self._addresses:
             return
         namespace = event.object["metadata"]["namespace"]
@@ -146,7 +146,7 @@ class _Run:
             self._changed.set()
 
     async def run(self, addresses: Sequence[str]) -> None:
-        """Live until the pod is deleted, then finish what is under way.
+        """Run until the pod is deleted, then finish the requests under way.
 
         Cancelled, it ends at once.
         """
@@ -225,7 +225,7 @@ class _Run:
             await self._changed_before(min(moments, default=None))
 
     def _ports(self) -> list[int]:
-        """What it listens on: the ports that are declared, else those that its Services target."""
+        """The ports to listen on: those declared, else those that its Services target."""
         if self._declares_ports:
             return self._declared
         return list(self._target_ports().numbers)
@@ -239,7 +239,7 @@ class _Run:
         return target_ports.of(self.pod, services)
 
     def _report_ports(self) -> None:
-        """Let an Event say what a pod without declared ports listens on, when that changes."""
+        """Record an Event when the ports of a pod without declared ports change."""
         if self._declares_ports:
             return
         found = self._target_ports()
@@ -257,7 +257,7 @@ class _Run:
                 await self._changed.wait()
 
     async def _wind_down(self) -> None:
-        """Serve on for a moment, then finish the requests under way, all within the grace."""
+        """Serve a little longer, then finish the requests under way, within the grace period."""
         if self._server is None:
             return
         with contextlib.suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""What a simulated pod's process does: it listens, and answers HTTP with its name and addresses.
+"""The process of a simulated pod: it listens, and answers HTTP with its name and addresses.
 
 On its UDP ports it answers each datagram with its name.
 
@@ -86,13 +86,13 @@ class PodServer:
         await self._idle.wait()
 
     async def close(self) -> None:
-        """Let go of listeners and connections."""
+        """Close listeners and connections."""
         self._stop_listening()
         self._fill_in()
         await self._http.shutdown(0)
 
     def abort(self) -> None:
-        """Let go of them at once, as the kernel does for a process that was killed."""
+        """Close them at once, as the kernel does for a killed process."""
         self._stop_listening()
         self._fill_in()
         self._drop_connections()
@@ -154,7 +154,7 @@ class PodServer:
                 self._idle.set()
 
     def _delay(self) -> float:
-        """Seconds that an answer takes now."""
+        """The delay of an answer now, in seconds."""
         asked = pods.behaviour(self._pod())
         age = asyncio.get_running_loop().time() - self._opened_at
         warming = max(1 - age / asked.slow_start, 0.0) if asked.slow_start else 0.0
