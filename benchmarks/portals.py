@@ -41,7 +41,8 @@ from kproxy.model.kinds import endpoint_slice_kind, endpoints, services
 from kproxy.plane import in_process
 from kproxy.portal import budget, portal
 from kproxy.portal.local import local
-from kproxy.reconcile import proxier, rules
+from kproxy.reconcile import proxier
+from kproxy.reconcile.planning import rules
 from kproxy.sources import store
 
 SERVICES = ipaddress.ip_network("10.96.0.0/16")

@@ -7,7 +7,8 @@ from kproxy.model.kinds import node_kind, service_cidr_kind
 from kproxy.model.kinds import registry as kind_registry
 from kproxy.plane import in_process, plane
 from kproxy.portal import portal, registry
-from kproxy.reconcile import report, rules
+from kproxy.reconcile import report
+from kproxy.reconcile.planning import rules
 from kproxy.sources import source
 
 

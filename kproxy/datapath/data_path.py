@@ -14,18 +14,8 @@ from pathlib import Path
 
 from kproxy import events, metrics
 from kproxy.datapath import descriptors, episodes, poller, splice, syscalls
-from kproxy.datapath.tcp import (
-    connection,
-    dial,
-    halfclose,
-    intake,
-    lifespan,
-    listener,
-    probe,
-    shared_listener,
-    sharing,
-    sweep,
-)
+from kproxy.datapath.tcp import connection, dial, halfclose, lifespan, probe, sharing, sweep
+from kproxy.datapath.tcp.accept import intake, listener, shared_listener
 from kproxy.datapath.udp import flow, front, path, table
 from kproxy.datapath.udp import target as udp_target
 from kproxy.model import addresses, forwarding, names

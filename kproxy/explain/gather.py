@@ -8,7 +8,8 @@ from kproxy.model import forwarding, names
 from kproxy.model.kinds import pod_kind
 from kproxy.plane import plane
 from kproxy.portal import budget
-from kproxy.reconcile import proxier, rules
+from kproxy.reconcile import proxier
+from kproxy.reconcile.planning import rules
 from kproxy.sources import store
 
 _NEIGHBOURS = 5

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from kproxy.explain.evidence import FrontendSeen, PortSeen
 from kproxy.model import addresses, forwarding
-from kproxy.model.kinds import endpoints, services, weight_annotations
+from kproxy.model.judging import weight_annotations
+from kproxy.model.kinds import endpoints, services
 
 SHOWN = 5
 """A sentence names at most so many things of one sort; the others are counted."""

@@ -12,7 +12,8 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from kproxy.model import names, objects, steps
-from kproxy.model.kinds import field_rules, findings, registry
+from kproxy.model.judging import field_rules, findings
+from kproxy.model.kinds import registry
 from kproxy.model.kinds.kind import Kind, Object, Policy
 
 Accepted: TypeAlias = Object

@@ -17,7 +17,8 @@ import structlog
 from kproxy import events, metrics, turns
 from kproxy.balancer import affinity, balancer, catalogue, loads, near, penalty
 from kproxy.datapath import data_path, proxy_protocol, syscalls
-from kproxy.datapath.tcp import connection, halfclose, listener, shared_listener
+from kproxy.datapath.tcp import connection, halfclose
+from kproxy.datapath.tcp.accept import listener, shared_listener
 from kproxy.datapath.udp import endings, front
 from kproxy.datapath.udp import target as udp_target
 from kproxy.model import addresses, forwarding, names, steps

@@ -9,7 +9,7 @@ import ipaddress
 
 from kproxy import errors
 from kproxy.model import addresses, forwarding
-from kproxy.model.kinds import endpoint_rules
+from kproxy.model.judging import endpoint_rules
 from kproxy.portal import portal
 
 _KINDS = forwarding.FrontendKind

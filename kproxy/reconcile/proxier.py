@@ -36,7 +36,8 @@ import structlog
 from kproxy.model import addresses, forwarding, names, steps
 from kproxy.plane import plane as planes
 from kproxy.portal import budget, claims
-from kproxy.reconcile import collisions, effects, rules, statuses
+from kproxy.reconcile import collisions, effects, statuses
+from kproxy.reconcile.planning import rules
 
 _log = structlog.get_logger(__name__)
 

@@ -12,7 +12,8 @@ from kproxy.model import names
 from kproxy.model.kinds import node_kind, service_cidr_kind
 from kproxy.plane import plane as planes
 from kproxy.portal import budget
-from kproxy.reconcile import garbage, proxier, report, rules, runner
+from kproxy.reconcile import garbage, proxier, report, runner
+from kproxy.reconcile.planning import rules
 from kproxy.sources import source
 
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from kproxy.model import forwarding
 from kproxy.portal import budget, claims
-from kproxy.reconcile import collisions, frontend_book, rules
+from kproxy.reconcile import collisions, frontend_book
+from kproxy.reconcile.planning import rules
 
 _STATES = forwarding.FrontendState
 

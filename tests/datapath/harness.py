@@ -25,7 +25,8 @@ from typing import Any, Final
 
 from kproxy.balancer import balancer, penalty
 from kproxy.datapath import data_path, syscalls
-from kproxy.datapath.tcp import connection, dial, listener, probe, relay
+from kproxy.datapath.tcp import connection, dial, probe, relay
+from kproxy.datapath.tcp.accept import listener
 from kproxy.model import addresses, forwarding, names
 from tests.datapath import faulty
 from tests.relay import actor

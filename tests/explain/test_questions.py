@@ -12,7 +12,7 @@ from kproxy.explain.answer import Reason, Verdict
 from kproxy.model import addresses, admission, forwarding, names
 from kproxy.plane import snapshots
 from kproxy.portal import loopback, portal
-from kproxy.reconcile import rules
+from kproxy.reconcile.planning import rules
 from kproxy.sources import store
 
 WEB = """

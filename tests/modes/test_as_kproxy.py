@@ -12,7 +12,7 @@ from kproxy.modes import world
 from kproxy.modes.iptables import iptables_mode, trace
 from kproxy.modes.packet import Packet, Verdict
 from kproxy.portal import loopback, portal
-from kproxy.reconcile import rules
+from kproxy.reconcile.planning import rules
 from kproxy.sources import store
 from tests.modes import worlds
 from tests.reconcile import builders

@@ -13,7 +13,8 @@ from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed
 from kproxy.plane import in_process, plane
 from kproxy.portal import loopback
-from kproxy.reconcile import proxier, report, rules, runner
+from kproxy.reconcile import proxier, report, runner
+from kproxy.reconcile.planning import rules
 from kproxy.sources import source, store
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import endpoint_slice_kind, endpoints, services
 from kproxy.portal import loopback, portal
-from kproxy.reconcile import rules
+from kproxy.reconcile.planning import rules
 
 TCP = names.Protocol.TCP
 NAMESPACE = "default"

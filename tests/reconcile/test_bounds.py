@@ -13,7 +13,8 @@ from kproxy.model import forwarding, names
 from kproxy.model import steps as stepwise
 from kproxy.model.kinds import endpoints, services
 from kproxy.portal import budget, loopback
-from kproxy.reconcile import effects, proxier, rules, statuses
+from kproxy.reconcile import effects, proxier, statuses
+from kproxy.reconcile.planning import rules
 from kproxy.sources import store
 from tests.reconcile import builders, recording
 from tests.reconcile.builders import service, sliced

@@ -8,7 +8,7 @@ import pytest
 from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import endpoints, services
 from tests.reconcile import builders
-from tests.reconcile.test_rules import rule_of
+from tests.reconcile.planning.test_rules import rule_of
 
 CLUSTER, LOCAL = forwarding.Scope
 NODE, ZONE = "n1", "z1"

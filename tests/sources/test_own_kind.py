@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from kproxy.model import names, objects
-from kproxy.model.kinds import field_rules, findings, registry
+from kproxy.model.judging import field_rules, findings
+from kproxy.model.kinds import registry
 from kproxy.model.kinds.kind import Collection, Kind, Policy
 from kproxy.sources.files import manifests
 from tests.sources.api import fake_api, following

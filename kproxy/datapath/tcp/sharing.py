@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from kproxy import events, metrics
 from kproxy.datapath import episodes, poller, splice, syscalls
-from kproxy.datapath.tcp import loops
+from kproxy.datapath.tcp.accept import loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable

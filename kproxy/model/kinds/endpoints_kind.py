@@ -5,7 +5,8 @@ from collections.abc import Generator, Sequence
 import msgspec
 
 from kproxy.model import objects
-from kproxy.model.kinds import endpoint_rules, endpoints, field_rules, findings
+from kproxy.model.judging import endpoint_rules, field_rules, findings
+from kproxy.model.kinds import endpoints
 from kproxy.model.kinds.kind import Collection, Kind, Policy
 
 NAME = "Endpoints"

@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from kproxy.model import names
-from kproxy.model.kinds import findings
+from kproxy.model.judging import findings
 
 
 class Object(Protocol):

@@ -10,7 +10,7 @@ from typing import ClassVar
 import msgspec
 
 from kproxy.model import names, objects
-from kproxy.model.kinds import field_rules, findings
+from kproxy.model.judging import field_rules, findings
 from kproxy.model.kinds.kind import Collection, Kind, Policy
 
 LABEL_ZONE = "topology.kubernetes.io/zone"

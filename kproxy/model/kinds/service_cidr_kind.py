@@ -14,7 +14,7 @@ from typing import ClassVar, TypeAlias
 import msgspec
 
 from kproxy.model import names, objects
-from kproxy.model.kinds import field_rules, findings
+from kproxy.model.judging import field_rules, findings
 from kproxy.model.kinds.kind import Collection, Kind, Policy
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network

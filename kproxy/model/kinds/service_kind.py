@@ -12,14 +12,14 @@ from typing import TypeVar
 import msgspec
 
 from kproxy.model import addresses, names, objects
-from kproxy.model.kinds import (
+from kproxy.model.judging import (
     connection_annotations,
     field_rules,
     findings,
     load_balancer_rules,
-    services,
     weight_annotations,
 )
+from kproxy.model.kinds import services
 from kproxy.model.kinds.kind import Collection, Kind, Policy
 
 LABEL_SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"

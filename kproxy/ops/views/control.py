@@ -36,7 +36,7 @@ from kproxy.ops.views import (
     watching,
 )
 from kproxy.plane import plane
-from kproxy.reconcile import rules
+from kproxy.reconcile.planning import rules
 
 MAX_WATCHES = 4
 """Watches at one time. The other connections of the server stay free for other requests."""

@@ -16,7 +16,8 @@ import kproxy
 from kproxy import metrics
 from kproxy.model import admission, forwarding, labels, lifetimes, names, steps, weighting
 from kproxy.ops.views import observed
-from kproxy.reconcile import rules, statuses
+from kproxy.reconcile import statuses
+from kproxy.reconcile.planning import rules
 
 MOST_UNREAD_NAMED = 4
 """Most collections that a warning names as unread; with `--namespace` there are two for each."""

@@ -7,7 +7,8 @@ made by hand, for Services without, into slices.
 from collections.abc import Mapping, Sequence
 
 from kproxy.model import names
-from kproxy.model.kinds import endpoint_rules, endpoint_slice_kind
+from kproxy.model.judging import endpoint_rules
+from kproxy.model.kinds import endpoint_slice_kind
 from kproxy.simulator.controllers import selection
 from kproxy.simulator.kinds import service_validation, subsets
 from kproxy.simulator.store import indexes, registry, resources, storage

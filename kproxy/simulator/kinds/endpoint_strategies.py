@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from kproxy.model import addresses
-from kproxy.model.kinds import endpoint_rules, endpoint_slice_kind, endpoints_kind
+from kproxy.model.judging import endpoint_rules
+from kproxy.model.kinds import endpoint_slice_kind, endpoints_kind
 from kproxy.simulator.kinds import service_validation
 from kproxy.simulator.store import registry, resources, statuses
 from kproxy.simulator.store.resources import Resource

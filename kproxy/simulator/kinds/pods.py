@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kproxy.model.kinds import field_rules
+from kproxy.model.judging import field_rules
 from kproxy.simulator.kinds import conditions, service_validation
 from kproxy.simulator.store import registry, resources, statuses, storage
 from kproxy.simulator.store.storage import Object

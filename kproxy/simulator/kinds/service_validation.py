@@ -10,7 +10,8 @@ from collections.abc import Hashable, Iterator
 from typing import Any
 
 from kproxy.model import addresses
-from kproxy.model.kinds import field_rules, services
+from kproxy.model.judging import field_rules
+from kproxy.model.kinds import services
 from kproxy.simulator.store import statuses
 from kproxy.simulator.store.statuses import Cause
 from kproxy.simulator.store.storage import Object

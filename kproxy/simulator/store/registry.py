@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
-from kproxy.model.kinds import field_rules
+from kproxy.model.judging import field_rules
 from kproxy.simulator.store import object_meta, patch, resources, statuses, storage
 from kproxy.simulator.store.resources import Resource
 from kproxy.simulator.store.storage import Object

@@ -7,7 +7,8 @@ a second must not count as being read. What was known stays in force.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kproxy.sources.api import client, progress
+from kproxy.sources.api import client
+from kproxy.sources.api.decisions import progress
 
 
 @dataclass(frozen=True, slots=True)

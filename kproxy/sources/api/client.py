@@ -19,7 +19,7 @@ import yarl
 
 from kproxy import errors
 from kproxy.sources.access import credentials, kubeconfig, proxies, sessions, ways
-from kproxy.sources.api import progress
+from kproxy.sources.api.decisions import progress
 from kproxy.sources.transfer import backoff, network_errors, wire
 
 ESTABLISHMENT_SECONDS = 30.0

@@ -10,7 +10,8 @@ from typing import Any
 
 from kproxy.model.kinds import registry
 from kproxy.model.kinds.kind import Kind
-from kproxy.sources.api import client, progress
+from kproxy.sources.api import client
+from kproxy.sources.api.decisions import progress
 from kproxy.sources.transfer import wire
 
 ANSWER_SECONDS = 30.0

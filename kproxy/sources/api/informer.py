@@ -18,7 +18,8 @@ from kproxy.model import admission
 from kproxy.model.kinds import registry
 from kproxy.sources import intake, source
 from kproxy.sources.access import kubeconfig
-from kproxy.sources.api import api_bounds, client, discovery, probes, progress, reflector
+from kproxy.sources.api import api_bounds, client, discovery, probes, reflector
+from kproxy.sources.api.decisions import progress
 
 SLEEP_CHECK_SECONDS = 5.0
 """Seconds between two checks whether the machine was asleep."""

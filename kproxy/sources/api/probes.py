@@ -16,7 +16,8 @@ from enum import Enum, auto
 
 import msgspec
 
-from kproxy.sources.api import client, progress, queries, versions
+from kproxy.sources.api import client
+from kproxy.sources.api.decisions import progress, queries, versions
 from kproxy.sources.transfer import framing, wire
 
 QUIET_SECONDS = 3.0

@@ -22,18 +22,8 @@ import structlog
 from kproxy import metrics, turns
 from kproxy.model.kinds.kind import Kind
 from kproxy.sources import intake
-from kproxy.sources.api import (
-    api_bounds,
-    client,
-    discovery,
-    probes,
-    progress,
-    queries,
-    replica,
-    troubles,
-    versions,
-    waits,
-)
+from kproxy.sources.api import api_bounds, client, discovery, probes, replica, troubles
+from kproxy.sources.api.decisions import progress, queries, versions, waits
 from kproxy.sources.transfer import framing, wire
 
 _log = structlog.get_logger(__name__)

@@ -14,7 +14,8 @@ from kproxy import metrics
 from kproxy.model import admission
 from kproxy.model.kinds.kind import Kind
 from kproxy.sources import intake
-from kproxy.sources.api import api_bounds, versions
+from kproxy.sources.api import api_bounds
+from kproxy.sources.api.decisions import versions
 from kproxy.sources.transfer import wire
 
 

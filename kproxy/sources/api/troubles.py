@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from kproxy.model import admission
 from kproxy.sources import source
-from kproxy.sources.api import client, discovery, progress, rights
+from kproxy.sources.api import client, discovery, rights
+from kproxy.sources.api.decisions import progress
 
 _SEVERITIES = dict.fromkeys(
     (

@@ -13,7 +13,7 @@ import aiohttp
 import aiohttp.http_exceptions
 
 from kproxy import errors
-from kproxy.sources.api import progress
+from kproxy.sources.api.decisions import progress
 
 CAUGHT = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError, ValueError)
 """The base classes of all failures. HttpProcessingError, with LineTooLong, is no ClientError."""

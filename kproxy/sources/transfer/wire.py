@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from kproxy.model import names
-from kproxy.model.kinds import field_rules
+from kproxy.model.judging import field_rules
 from kproxy.sources.transfer import framing
 
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"

@@ -30,7 +30,8 @@ from cryptography.hazmat.primitives import serialization
 from kproxy import errors
 from kproxy.simulator import certificates
 from kproxy.sources.access import rest_config
-from kproxy.sources.api import client, progress
+from kproxy.sources.api import client
+from kproxy.sources.api.decisions import progress
 from tests.sources.access import tls
 
 NAME = "api.corp.test"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from kproxy.sources.access import credentials, kubeconfig
-from kproxy.sources.api import client, progress
+from kproxy.sources.api import client
+from kproxy.sources.api.decisions import progress
 from tests.sources.access import tls
 from tests.sources.api import fake_api, following
 from tests.sources.api.fake_api import SERVICES, SLICES

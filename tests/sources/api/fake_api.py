@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from aiohttp import web
 
-from kproxy.sources.api import queries
+from kproxy.sources.api.decisions import queries
 
 SERVICES = "/api/v1/services"
 ENDPOINTS = "/api/v1/endpoints"

@@ -17,7 +17,8 @@ import structlog.testing
 from kproxy import metrics
 from kproxy.model import addresses, forwarding, names
 from kproxy.portal import loopback
-from kproxy.reconcile import proxier, rules
+from kproxy.reconcile import proxier
+from kproxy.reconcile.planning import rules
 from kproxy.simulator.api import apiserver, server_faults
 from kproxy.simulator.store import resources
 from kproxy.simulator.store.storage import Object

@@ -12,7 +12,7 @@ import itertools
 import pytest
 from aiohttp import web
 
-from kproxy.sources.api import progress, queries
+from kproxy.sources.api.decisions import progress, queries
 from tests.sources.api import fake_api, following
 from tests.sources.api.fake_api import SERVICES, fails, sends
 from tests.sources.api.following import on_fake_time

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import test_utils, web
 
 from kproxy.model import names
-from kproxy.model.kinds import endpoint_rules
+from kproxy.model.judging import endpoint_rules
 from kproxy.sources.api import reflector
 from tests.sources.api import fake_api, following
 from tests.sources.api.fake_api import SERVICES, SLICES, fails, sends

@@ -15,7 +15,8 @@ import pytest
 from kproxy.simulator import certificates
 from kproxy.simulator.api import apiserver
 from kproxy.sources.access import kubeconfig, transport
-from kproxy.sources.api import client, progress
+from kproxy.sources.api import client
+from kproxy.sources.api.decisions import progress
 from tests.relay import netns
 from tests.sources.api import simulated_api
 from tests.sources.api.simulated_api import Api, beside, until

@@ -43,7 +43,7 @@ import pytest
 
 import kproxy
 from kproxy.simulator.api.server_faults import Kind
-from kproxy.sources.api import progress
+from kproxy.sources.api.decisions import progress
 from kproxy.sources.transfer import backoff
 from tests import virtual_time
 from tests.sources.api import simulated_api

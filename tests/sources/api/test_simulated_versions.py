@@ -14,7 +14,7 @@ import structlog.testing
 from kproxy.model import names
 from kproxy.simulator.api.server_faults import Kind
 from kproxy.simulator.store import resources
-from kproxy.sources.api import progress
+from kproxy.sources.api.decisions import progress
 from tests import virtual_time
 from tests.simulator import objects
 from tests.sources.api import simulated_api

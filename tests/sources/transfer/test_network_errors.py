@@ -10,7 +10,8 @@ import pytest
 import structlog.testing
 
 from kproxy.sources.access import kubeconfig
-from kproxy.sources.api import client, progress
+from kproxy.sources.api import client
+from kproxy.sources.api.decisions import progress
 from tests.sources.access import tls
 from tests.sources.api import fake_api, following
 from tests.sources.api.fake_api import SERVICES, sends

@@ -13,7 +13,8 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from kproxy.model import addresses, names, objects, steps
-from kproxy.model.kinds import endpoints, field_rules, findings
+from kproxy.model.judging import field_rules, findings
+from kproxy.model.kinds import endpoints
 
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 NOT_HEADLESS = f"!{LABEL_HEADLESS}"

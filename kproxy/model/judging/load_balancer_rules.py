@@ -6,7 +6,8 @@ The rules are those of kube-apiserver (`pkg/apis/core/validation/validation.go`)
 import ipaddress
 from collections.abc import Generator, Sequence
 
-from kproxy.model.kinds import findings, services
+from kproxy.model.judging import findings
+from kproxy.model.kinds import services
 
 MOST_SOURCE_RANGES = 400
 """Source ranges of one Service that can be enforced: a socket filter holds 4096 instructions, and

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import strategies as st
 
 from kproxy.model import addresses, forwarding
-from kproxy.model.kinds import load_balancer_rules, services
+from kproxy.model.judging import load_balancer_rules
+from kproxy.model.kinds import services
 from kproxy.portal import loopback, portal
-from kproxy.reconcile import rules, source_ranges
+from kproxy.reconcile.planning import rules, source_ranges
 from tests.reconcile import builders
 
 KINDS = forwarding.FrontendKind

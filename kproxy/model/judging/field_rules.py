@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kproxy.model import names, objects
-from kproxy.model.kinds import findings
+from kproxy.model.judging import findings
 
 DEFAULT_NAMESPACE = "default"
 

@@ -6,7 +6,7 @@ from kproxy.model import admission, forwarding, names
 from kproxy.model import steps as stepwise
 from kproxy.model.kinds import pod_kind, services
 from kproxy.model.weighting import Weights
-from kproxy.reconcile import rules
+from kproxy.reconcile.planning import rules
 from kproxy.sources import store
 from tests.reconcile import builders
 

@@ -11,7 +11,7 @@ import pytest
 from kproxy.model import addresses, admission, forwarding, lifetimes, names
 from kproxy.model import steps as stepwise
 from kproxy.model.kinds import endpoints, services
-from kproxy.reconcile import rules
+from kproxy.reconcile.planning import rules
 from kproxy.sources import store
 from tests.reconcile import builders
 

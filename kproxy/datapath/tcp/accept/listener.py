@@ -14,7 +14,8 @@ from typing import Protocol
 
 from kproxy import events
 from kproxy.datapath import episodes, poller, syscalls
-from kproxy.datapath.tcp import connection, door, sharing
+from kproxy.datapath.tcp import connection, sharing
+from kproxy.datapath.tcp.accept import door
 from kproxy.model import addresses, forwarding
 
 ACCEPT_BUDGET = 16

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from kproxy.model import addresses, weighting
-from kproxy.model.kinds import field_rules, findings
+from kproxy.model.judging import field_rules, findings
 
 WEIGHTS = "kproxy.io/weights"
 WEIGHT_LABEL = "kproxy.io/weight-label"

@@ -17,15 +17,10 @@ from msgspec.structs import replace
 
 from kproxy import errors
 from kproxy.model import addresses, forwarding, lifetimes, names, steps
-from kproxy.model.kinds import (
-    endpoints,
-    load_balancer_rules,
-    pod_kind,
-    service_kind,
-    services,
-)
+from kproxy.model.judging import load_balancer_rules
+from kproxy.model.kinds import endpoints, pod_kind, service_kind, services
 from kproxy.portal import budget, portal
-from kproxy.reconcile import absence, health_checks, source_ranges, weighing
+from kproxy.reconcile.planning import absence, health_checks, source_ranges, weighing
 
 DEFAULT_MAX_PORTS = 4096
 DEFAULT_MAX_ENDPOINTS = 100_000

@@ -18,7 +18,7 @@ A `limit` together with a version other than 0 is never sent: without `resourceV
 server takes it for *exactly* that version, which a relist must not ask for.
 """
 
-from kproxy.sources.api import progress
+from kproxy.sources.api.decisions import progress
 
 PAGE_SIZE = 500
 """Items a page. Servers that answer from their cache ignore it and send all at once."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kproxy.datapath.tcp import door
+from kproxy.datapath.tcp.accept import door
 from kproxy.model import addresses, forwarding
 
 SOURCES = {4: ("127.0.8.5", "127.0.8.6", "127.0.9.1"), 6: ("::1",)}

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Callable
 
 from kproxy.datapath import syscalls
-from kproxy.datapath.tcp import connection, listener, sharing
+from kproxy.datapath.tcp import connection, sharing
+from kproxy.datapath.tcp.accept import listener
 from kproxy.model import addresses, forwarding
 
 

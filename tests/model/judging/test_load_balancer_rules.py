@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from kproxy.model import admission
-from kproxy.model.kinds import load_balancer_rules, services
+from kproxy.model.judging import load_balancer_rules
+from kproxy.model.kinds import services
 
 
 def admit(**spec: Any) -> admission.Admission:

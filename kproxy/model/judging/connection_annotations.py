@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from kproxy import settings
 from kproxy.model import lifetimes
-from kproxy.model.kinds import findings
+from kproxy.model.judging import findings
 
 MAX_CONNECTION_AGE = "kproxy.io/max-connection-age"
 MAX_CONNECTION_AGE_GRACE = "kproxy.io/max-connection-age-grace"

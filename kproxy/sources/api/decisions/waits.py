@@ -2,7 +2,7 @@
 
 import random
 
-from kproxy.sources.api import progress
+from kproxy.sources.api.decisions import progress
 from kproxy.sources.transfer import backoff
 
 

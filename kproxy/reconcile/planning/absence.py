@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from kproxy.model import addresses, names
-from kproxy.model.kinds import endpoints, weight_annotations
+from kproxy.model.judging import weight_annotations
+from kproxy.model.kinds import endpoints
 
 _NAMED = 5
 """Ports and objects that a sentence names. The rest are counted."""

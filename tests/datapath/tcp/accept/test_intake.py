@@ -9,7 +9,8 @@ import structlog
 
 from kproxy import events
 from kproxy.datapath import data_path, proxy_protocol
-from kproxy.datapath.tcp import halfclose, intake
+from kproxy.datapath.tcp import halfclose
+from kproxy.datapath.tcp.accept import intake
 from kproxy.model import addresses, lifetimes
 from tests.datapath import clients, faulty, harness
 from tests.relay import actor, registry

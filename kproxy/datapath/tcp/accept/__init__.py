@@ -1,0 +1,1 @@
+"""How connections arrive: listening sockets, which clients are admitted, PROXY headers."""
