@@ -1,6 +1,7 @@
 """What all tests have in common."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,11 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("any-machine")
+
+# A shell without job control starts `make test &` with SIGINT ignored, which every program that a
+# test starts and interrupts would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before a plug-in or a test makes a thread or a socket: see there.
 isolation.enter()

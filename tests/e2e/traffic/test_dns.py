@@ -116,7 +116,7 @@ def test_row_40_kube_proxys_udp_timeout_ends_a_flow(
 
     proxy = run(
         path,
-        *("--allow-loopback-endpoints", "--udp-timeout=250ms"),
+        *("--allow-loopback-endpoints", "--udp-timeout=1s"),
         *("--metrics-bind-address", "127.0.0.1:0"),
     )
 

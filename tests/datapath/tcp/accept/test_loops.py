@@ -88,7 +88,7 @@ import asyncio, subprocess
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 from kproxy.model import addresses
 from tests.datapath import harness
-from tests.datapath.tcp import test_loops
+from tests.datapath.tcp.accept import test_loops
 
 async def main():
     bench = harness.Harness()
