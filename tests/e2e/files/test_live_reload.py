@@ -120,7 +120,7 @@ def test_a_half_written_file_changes_nothing_says_so_and_heals(
     daemon.wait_until(lambda: proxy.log_lines("[error", "web.yaml"), "the error is told", SOON)
 
     assert answers(address, "first")
-    (complaint,) = proxy.log_lines("[error")
+    (complaint,) = proxy.wait_logged("[error")
     assert "stays" in complaint
     manifests.write(path, *web(cluster_ip, pods[1]))
     daemon.wait_until(lambda: answers(address, "second"), "the mended file counts", SOON)

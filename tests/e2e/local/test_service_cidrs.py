@@ -58,7 +58,7 @@ def test_each_range_is_one_route_for_as_long_as_there_is_one(folder: Path) -> No
             )
             do(delete("kubernetes"))
             until({"10.97.0.0/16", "10.96.0.1"})
-            assert len(proxy.log_lines("range=0.0.0.0/0")) == 1
+            assert len(proxy.wait_logged("range=0.0.0.0/0")) == 1
             assert proxy.stop() == 0, proxy.log()
             assert "Traceback" not in proxy.log()
     assert test_routes.local_routes() == set()

@@ -42,7 +42,7 @@ def test_services_are_reached_at_their_own_addresses(tmp_path: Path, way: Way) -
             ["node-port", "80/UDP", "10.96.0.11:80"],
         ]
         assert ("sk_lookup" in said) == (way is Way.FAST)
-        (way_taken,) = proxy.log_lines("portal=local", "listener")
+        (way_taken,) = proxy.wait_logged("portal=local", "listener")
         assert ("share a listener" in way_taken) == (way is Way.FAST)
         with network.node_b.inside():
             shared = {each for each in proxy.listening() if each == ("10.96.0.11", 80)}

@@ -31,7 +31,7 @@ def test_a_taken_port_is_reported_the_others_served_and_it_is_served_once_releas
             assert frontend["state"] == "unavailable"
             assert "already in use" in frontend["detail"].lower()
             assert (
-                len(proxy.log_lines("[error", "default/taken", f"{address[0]}:{manifests.PORT}"))
+                len(proxy.wait_logged("[error", "default/taken", f"{address[0]}:{manifests.PORT}"))
                 == 1
             )
             assert sockets.ask(proxy.address("free")) == "pod"
