@@ -16,7 +16,7 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(
-    scope="session",
+    scope="package",
     params=[
         simulation.LOOPBACK,
         *(

@@ -58,7 +58,7 @@ class Cluster:
     proxies: dict[str, daemon.Daemon]
 
 
-@pytest.fixture(scope="session", params=Way, ids=str)
+@pytest.fixture(scope="package", params=Way, ids=str)
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
