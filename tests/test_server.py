@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from kproxy import config, errors, server
+from tests.datapath.harness import is_still_watching
 from tests.e2e.rig import daemon, manifests, sockets
 from tests.ops import surfaces
 
@@ -36,6 +37,7 @@ async def test_it_serves_and_after_its_end_nothing_of_it_is_left(tmp_path: Path)
     ready_file = tmp_path / "ready.json"
     with sockets.namers((manifests.fresh_ip(127), "pod")) as (pod,):
         path = web(tmp_path, cluster_ip, pod.address)
+        await surfaces.until(lambda: not is_still_watching())
         before = open_files()
         async with surfaces.serving(path, ready_file=ready_file):
             assert await asyncio.to_thread(sockets.ask, address) == "pod"
@@ -129,6 +131,7 @@ async def test_a_connection_limit_beyond_the_open_files_is_refused_before_anythi
     tmp_path: Path,
 ) -> None:
     path = web(tmp_path, manifests.fresh_ip())
+    await surfaces.until(lambda: not is_still_watching())
     before = open_files()
 
     with pytest.raises(errors.ConfigError, match="ulimit -n"):
