@@ -182,7 +182,7 @@ _NEED_ROOT = (
 
 
 @pytest.fixture(
-    scope="session",
+    scope="package",
     params=[
         Variant("kproxy run"),
         *(pytest.param(each, marks=pytest.mark.extra) for each in _MORE),
@@ -196,7 +196,7 @@ _NEED_ROOT = (
 def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> collections.abc.Iterator[rig.Target]:
-    """Yield a proxy in front of a backend listener, both for the whole session."""
+    """Yield a proxy in front of a backend listener, both until the suite is done."""
     variant: Variant = request.param
     with rig.listen((variant.loopback, 0)) as listener:
         backend = listener.getsockname()
