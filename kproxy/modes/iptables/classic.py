@@ -11,10 +11,7 @@ from kproxy.modes.iptables import names, shared
 from kproxy.modes.iptables.rule import (
     AddressType,
     Comment,
-    Mark,
     NotBridged,
-    Port,
-    Protocol,
     Source,
     State,
     Table,
@@ -30,15 +27,10 @@ def tables(seen: World) -> tuple[Table, Table]:
     return _Rules(seen).made()
 
 
-class _Rules:
+class _Rules(shared.Rules):
     def __init__(self, seen: World) -> None:
-        self.seen = seen
-        self.node = seen.node
-        self.family = shared.FAMILIES[seen.node.family]
-        self.filter = Table("filter", shared.FILTER_HOOKS)
-        self.nat = Table("nat", shared.NAT_HOOKS)
         self.is_old = seen.node.release is Release.V1_12
-        self.balancing = shared.Balancing(self.nat, self.family, is_commented=not self.is_old)
+        super().__init__(seen, is_commented=not self.is_old)
 
     def made(self) -> tuple[Table, Table]:
         self._frame_filter()
@@ -47,14 +39,9 @@ class _Rules:
             if port.everywhere:
                 self._serve(port)
             else:
-                self._refuse(port)
-        self.nat.add(
-            shared.SERVICES,
-            Comment("kubernetes service nodeports; NOTE: this must be the last rule in this chain"),
-            AddressType("dst"),
-            to=shared.NODEPORTS,
-            why="What is for an address of this node may be for a node port.",
-        )
+                self.turn_away_inside(port)
+                self.turn_away_outside(port)
+        self.capture_node_ports()
         return self.filter, self.nat
 
     def _frame_filter(self) -> None:
@@ -77,19 +64,7 @@ class _Rules:
         if not self.is_old:
             table.add("FORWARD", new, external, to=shared.EXTERNAL_SERVICES, why=why)
         table.add("OUTPUT", new, portals, to=shared.SERVICES, why=why)
-        table.add(
-            shared.FORWARD,
-            State("INVALID"),
-            to="DROP",
-            why="Packets that belong to no connection would be answered with a reset.",
-        )
-        table.add(
-            shared.FORWARD,
-            forwarding,
-            Mark(),
-            to="ACCEPT",
-            why="A connection that was marked for masquerading is of a Service.",
-        )
+        self.forward()
         for side in ("source", "destination"):
             table.add(
                 shared.FORWARD,
@@ -100,49 +75,10 @@ class _Rules:
             )
 
     def _frame_nat(self) -> None:
-        table, portals = self.nat, Comment("kubernetes service portals")
-        table.declare(shared.MARK_DROP, shared.NODEPORTS, shared.SERVICES)
+        self.nat.declare(shared.MARK_DROP, shared.NODEPORTS, shared.SERVICES)
         if not self.is_old:
-            table.declare(_CANARY)
-        table.add(
-            "PREROUTING", portals, to=shared.SERVICES, why="What comes in may be for a Service."
-        )
-        table.add("OUTPUT", portals, to=shared.SERVICES, why="So may what this node itself sends.")
-        table.add(
-            "POSTROUTING",
-            Comment("kubernetes postrouting rules"),
-            to=shared.POSTROUTING,
-            why="What leaves may have to be masqueraded.",
-        )
-        shared.add_masquerading(table, is_old=self.is_old)
-
-    def _refuse(self, port: ServicePort) -> None:
-        """Rules of a service port without endpoints: its addresses refuse connections."""
-        to, note = shared.refuse(self.family), "has no endpoints"
-        why = f"{port.text} has no endpoints: the client gets an ICMP error, and fails at once."
-        self.filter.add(
-            shared.SERVICES,
-            *shared.to_address(port, self.family.host(port.cluster_ip), note),
-            to=to,
-            why=why,
-        )
-        for address in (*port.external_ips, *port.load_balancer_ips):
-            self.filter.add(
-                shared.EXTERNAL_SERVICES,
-                *shared.to_address(port, self.family.host(address), note),
-                to=to,
-                why=why,
-            )
-        if port.node_port:
-            self.filter.add(
-                shared.EXTERNAL_SERVICES,
-                Protocol(port.protocol),
-                Comment(f"{port.text} {note}"),
-                AddressType("dst"),
-                Port(port.protocol, port.node_port),
-                to=to,
-                why=why,
-            )
+            self.nat.declare(_CANARY)
+        self.capture(is_old=self.is_old)
 
     def _serve(self, port: ServicePort) -> None:
         """Rules of a service port with endpoints."""

@@ -13,15 +13,12 @@ from kproxy.modes.iptables.rule import (
     AddressType,
     Comment,
     Destination,
-    Jump,
-    Mark,
     Nothing,
     Port,
     Protocol,
     Source,
     State,
     Table,
-    Target,
 )
 from kproxy.modes.world import Backend, World
 from kproxy.modes.world import Port as ServicePort
@@ -34,32 +31,16 @@ def tables(seen: World) -> tuple[Table, Table]:
     return _Rules(seen).made()
 
 
-class _Rules:
-    def __init__(self, seen: World) -> None:
-        self.seen = seen
-        self.node = seen.node
-        self.family = shared.FAMILIES[seen.node.family]
-        self.filter = Table("filter", shared.FILTER_HOOKS)
-        self.nat = Table("nat", shared.NAT_HOOKS)
-        self.balancing = shared.Balancing(self.nat, self.family, is_commented=True)
-
+class _Rules(shared.Rules):
     def made(self) -> tuple[Table, Table]:
         self._frame_filter()
         self._frame_nat()
         for port in self.seen.ports:
             self._add(port)
-        never = Destination(
-            "127.0.0.0/8" if self.node.family is addresses.Family.IPV4 else "::1/128", negated=True
-        )
-        is_ipv4 = self.node.family is addresses.Family.IPV4
-        self.nat.add(
-            shared.SERVICES,
-            *(() if is_ipv4 else (never,)),
-            Comment("kubernetes service nodeports; NOTE: this must be the last rule in this chain"),
-            AddressType("dst"),
-            to=shared.NODEPORTS,
-            why="What is for an address of this node may be for a node port.",
-        )
+        if self.node.family is addresses.Family.IPV4:
+            self.capture_node_ports()
+        else:
+            self.capture_node_ports(Destination("::1/128", negated=True))
         return self.filter, self.nat
 
     def _frame_filter(self) -> None:
@@ -114,19 +95,7 @@ class _Rules:
                     "reach this one's loopback (CVE-2020-8558)."
                 ),
             )
-        table.add(
-            shared.FORWARD,
-            State("INVALID"),
-            to="DROP",
-            why="Packets that belong to no connection would be answered with a reset.",
-        )
-        table.add(
-            shared.FORWARD,
-            forwarding,
-            Mark(),
-            to="ACCEPT",
-            why="A connection that was marked for masquerading is of a Service.",
-        )
+        self.forward()
         table.add(
             shared.FORWARD,
             Comment("kubernetes forwarding conntrack rule"),
@@ -136,19 +105,8 @@ class _Rules:
         )
 
     def _frame_nat(self) -> None:
-        table, portals = self.nat, Comment("kubernetes service portals")
-        table.declare(shared.NODEPORTS, shared.SERVICES)
-        table.add(
-            "PREROUTING", portals, to=shared.SERVICES, why="What comes in may be for a Service."
-        )
-        table.add("OUTPUT", portals, to=shared.SERVICES, why="So may what this node itself sends.")
-        table.add(
-            "POSTROUTING",
-            Comment("kubernetes postrouting rules"),
-            to=shared.POSTROUTING,
-            why="What leaves may have to be masqueraded.",
-        )
-        shared.add_masquerading(table)
+        self.nat.declare(shared.NODEPORTS, shared.SERVICES)
+        self.capture()
 
     def _add(self, port: ServicePort) -> None:
         """Everything about one service port."""
@@ -157,12 +115,12 @@ class _Rules:
         if inside:
             self._capture_cluster_ip(port)
         else:
-            self._turn_away_inside(port)
+            self.turn_away_inside(port)
         if port.everywhere and port.is_external:
             self._capture_external(port)
             self._add_external_chain(port, outside)
         if not outside:
-            self._turn_away_outside(port)
+            self.turn_away_outside(port)
         if port.health_check_port:
             self.filter.add(
                 shared.NODEPORTS,
@@ -311,31 +269,3 @@ class _Rules:
                 to=names.of_port("KUBE-SVL-", port),
                 why="Every other client is sent to an endpoint of this node, unmasked.",
             )
-
-    def _turn_away_inside(self, port: ServicePort) -> None:
-        to, note, why = self._turning_away(port)
-        tests = shared.to_address(port, self.family.host(port.cluster_ip), note)
-        self.filter.add(shared.SERVICES, *tests, to=to, why=why)
-
-    def _turn_away_outside(self, port: ServicePort) -> None:
-        to, note, why = self._turning_away(port)
-        for address in (*port.external_ips, *port.load_balancer_ips):
-            tests = shared.to_address(port, self.family.host(address), note)
-            self.filter.add(shared.EXTERNAL_SERVICES, *tests, to=to, why=why)
-        if port.node_port:
-            self.filter.add(
-                shared.EXTERNAL_SERVICES,
-                Protocol(port.protocol),
-                Comment(f"{port.text} {note}"),
-                AddressType("dst"),
-                Port(port.protocol, port.node_port),
-                to=to,
-                why=why,
-            )
-
-    def _turning_away(self, port: ServicePort) -> tuple[Target, str, str]:
-        if port.everywhere:
-            why = f"No endpoint of {port.text} is on this node, and its policy is Local: dropped."
-            return Jump("DROP"), "has no local endpoints", why
-        why = f"{port.text} has no endpoints: the client gets an ICMP error, and fails at once."
-        return shared.refuse(self.family), "has no endpoints", why

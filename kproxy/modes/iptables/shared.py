@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from kproxy.model import addresses
 from kproxy.modes.iptables import names
 from kproxy.modes.iptables.rule import (
+    AddressType,
     Comment,
     Destination,
+    Jump,
     Mark,
     Masquerade,
     OneOf,
@@ -18,13 +20,14 @@ from kproxy.modes.iptables.rule import (
     SeenLately,
     SetMark,
     Source,
+    State,
     Table,
     Target,
     Test,
     Translate,
 )
 from kproxy.modes.mode import Part
-from kproxy.modes.world import Backend
+from kproxy.modes.world import Backend, World
 from kproxy.modes.world import Port as ServicePort
 
 MARK_MASQ = "KUBE-MARK-MASQ"
@@ -76,7 +79,7 @@ def to_node_port(port: ServicePort) -> tuple[Test, ...]:
     return Protocol(port.protocol), Comment(port.text), Port(port.protocol, port.node_port)
 
 
-def add_masquerading(nat: Table, *, is_old: bool = False) -> None:
+def _add_masquerading(nat: Table, *, is_old: bool = False) -> None:
     """The chains that mark connections, and masquerade those that are marked."""
     nat.add(
         MARK_MASQ,
@@ -179,12 +182,89 @@ class Balancing:
         )
 
 
+class Rules:
+    """The two tables, and the rules that every release writes alike."""
+
+    def __init__(self, seen: World, *, is_commented: bool = True) -> None:
+        self.seen = seen
+        self.node = seen.node
+        self.family = FAMILIES[seen.node.family]
+        self.filter = Table("filter", FILTER_HOOKS)
+        self.nat = Table("nat", NAT_HOOKS)
+        self.balancing = Balancing(self.nat, self.family, is_commented=is_commented)
+
+    def forward(self) -> None:
+        """The beginning of KUBE-FORWARD: what is let through."""
+        self.filter.add(
+            FORWARD,
+            State("INVALID"),
+            to="DROP",
+            why="Packets that belong to no connection would be answered with a reset.",
+        )
+        self.filter.add(
+            FORWARD,
+            Comment("kubernetes forwarding rules"),
+            Mark(),
+            to="ACCEPT",
+            why="A connection that was marked for masquerading is of a Service.",
+        )
+
+    def capture(self, *, is_old: bool = False) -> None:
+        """The jumps from the hooks of the nat table, and the chains that masquerade."""
+        portals = Comment("kubernetes service portals")
+        self.nat.add("PREROUTING", portals, to=SERVICES, why="What comes in may be for a Service.")
+        self.nat.add("OUTPUT", portals, to=SERVICES, why="So may what this node itself sends.")
+        self.nat.add(
+            "POSTROUTING",
+            Comment("kubernetes postrouting rules"),
+            to=POSTROUTING,
+            why="What leaves may have to be masqueraded.",
+        )
+        _add_masquerading(self.nat, is_old=is_old)
+
+    def capture_node_ports(self, *tests: Test) -> None:
+        """The last rule of KUBE-SERVICES; `tests` come first in it."""
+        self.nat.add(
+            SERVICES,
+            *tests,
+            Comment("kubernetes service nodeports; NOTE: this must be the last rule in this chain"),
+            AddressType("dst"),
+            to=NODEPORTS,
+            why="What is for an address of this node may be for a node port.",
+        )
+
+    def turn_away_inside(self, port: ServicePort) -> None:
+        """Refuse, or drop, what is for the cluster IP."""
+        to, note, why = self._turning_away(port)
+        tests = to_address(port, self.family.host(port.cluster_ip), note)
+        self.filter.add(SERVICES, *tests, to=to, why=why)
+
+    def turn_away_outside(self, port: ServicePort) -> None:
+        """Refuse, or drop, what is for any other address and for the node port."""
+        to, note, why = self._turning_away(port)
+        for address in (*port.external_ips, *port.load_balancer_ips):
+            tests = to_address(port, self.family.host(address), note)
+            self.filter.add(EXTERNAL_SERVICES, *tests, to=to, why=why)
+        if port.node_port:
+            self.filter.add(
+                EXTERNAL_SERVICES,
+                Protocol(port.protocol),
+                Comment(f"{port.text} {note}"),
+                AddressType("dst"),
+                Port(port.protocol, port.node_port),
+                to=to,
+                why=why,
+            )
+
+    def _turning_away(self, port: ServicePort) -> tuple[Target, str, str]:
+        if port.everywhere:
+            why = f"No endpoint of {port.text} is on this node, and its policy is Local: dropped."
+            return Jump("DROP"), "has no local endpoints", why
+        why = f"{port.text} has no endpoints: the client gets an ICMP error, and fails at once."
+        return Reject(self.family.refusal), "has no endpoints", why
+
+
 def part(tables: Iterable[Table], family: addresses.Family) -> Part:
     """Tables as the text that iptables-restore, or ip6tables-restore, reads."""
     loader = "iptables-restore" if family is addresses.Family.IPV4 else "ip6tables-restore"
     return Part(loader, tuple(line for table in tables for line in table.lines()))
-
-
-def refuse(family: Family) -> Target:
-    """The target that refuses a connection."""
-    return Reject(family.refusal)
