@@ -1,72 +1,38 @@
 """A client, a node and pods, each in a network namespace that has no name.
 
-    client 192.0.2.10 ── 192.0.2.1 node 10.255.0.1 ── 10.255.0.2 pods, with every endpoint's address
-
-A namespace lives as long as a descriptor of this process or a program in it: whatever ends this
-process ends them too.
+client 192.0.2.10 ── 192.0.2.1 node 10.255.0.1 ── 10.255.0.2 pods, with every endpoint's address
 """
 
 import contextlib
-import ctypes
-import os
 import selectors
 import socket
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from kproxy import errors
-from kproxy.bench.lab import processes
+from kproxy.bench.lab import namespace, processes
 from kproxy.model import addresses
 
 CLIENT = "192.0.2.10"
 NODE = "192.0.2.1"
-_CLONE_NEWNET = 0x40000000
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_HERE = "/proc/thread-self/ns/net"
 
 
-class Namespace:
+class Namespace(namespace.Namespace):
     """A network namespace with its loopback up. Must be closed.
 
     Raises KproxyError when it cannot be made.
     """
 
     def __init__(self) -> None:
-        before = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if _LIBC.unshare(_CLONE_NEWNET):
-                reason = os.strerror(ctypes.get_errno())
-                raise errors.KproxyError(
-                    f"a network namespace cannot be made ({reason}): run it as root"
-                )
-            self._fd = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
-            _enter(before)
-        finally:
-            os.close(before)
+            super().__init__()
+        except OSError as error:
+            raise errors.KproxyError(
+                f"a network namespace cannot be made ({error.strerror}): run it as root"
+            ) from None
         self.ip("link set lo up")
-
-    def close(self) -> None:
-        """Let go of it: it ends with the last program in it."""
-        os.close(self._fd)
-
-    @property
-    def path(self) -> str:
-        """A file that stands for it, for ip(8)."""
-        return f"/proc/{os.getpid()}/fd/{self._fd}"
-
-    @contextlib.contextmanager
-    def inside(self) -> Iterator[None]:
-        """Move this thread into it for a block: sockets and programs made there stay there."""
-        before = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _enter(self._fd)
-            yield
-        finally:
-            _enter(before)
-            os.close(before)
 
     def run(self, program: str, package: str, *arguments: str, text: str = "") -> None:
         """Run a program in it, with `text` as its input. Raises KproxyError when it fails."""
@@ -82,18 +48,6 @@ class Namespace:
     def ip(self, *lines: str) -> None:
         """Run these commands of ip(8) in it."""
         self.run("ip", "iproute2", "-batch", "-", text="".join(f"{line}\n" for line in lines))
-
-    def set(self, **values: int) -> None:
-        """Set values of /proc/sys/net/ipv4 in it, `__` for `/`."""
-        with self.inside():
-            for name, value in values.items():
-                path = Path("/proc/sys/net/ipv4") / name.replace("__", "/")
-                path.write_text(str(value))
-
-
-def _enter(fd: int) -> None:
-    if _LIBC.setns(fd, _CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "cannot enter a network namespace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +119,7 @@ def make(virtual: Sequence[str], endpoints: Sequence[addresses.SocketAddress]) -
             made.append(Namespace())
             stack.callback(made[-1].close)
         client, node, pods = made
-        node.set(ip_forward=1, icmp_ratelimit=0)
+        node.set(ipv4__ip_forward=1, ipv4__icmp_ratelimit=0)
         for each, device in ((client, "to-client"), (pods, "to-pods")):
             node.ip(f"link add name {device} type veth peer name eth0 netns {each.path}")
         client.ip(f"address add {CLIENT}/24 dev eth0", "link set eth0 up")

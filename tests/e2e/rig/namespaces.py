@@ -13,10 +13,8 @@ end with this process, see `program`.
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import os
-import pathlib
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -24,15 +22,13 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from kproxy.bench.lab import namespace
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 needs_programs = pytest.mark.skipif(
     not (shutil.which("ip") and shutil.which("setpriv")),
     reason="needs the packages iproute2 and util-linux",
 )
-
-_CLONE_NEWNET: Final = 0x40000000
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_HERE: Final = "/proc/thread-self/ns/net"
 
 
 class Host(NamedTuple):
@@ -64,36 +60,8 @@ program: Final = ("setpriv", "--pdeathsig", "KILL")
 """Starts a program that ends with the thread that started it, however that ends."""
 
 
-class Namespace:
-    """A network namespace, with its loopback up. Must be closed."""
-
-    def __init__(self) -> None:
-        with open(_HERE) as here:  # noqa: PTH123  # as short as the kernel's own name
-            if _LIBC.unshare(_CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "cannot make a network namespace")
-            try:
-                self._fd = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
-            finally:
-                _enter(here.fileno())
-
-    def close(self) -> None:
-        """Let go of it: it ends with the last program in it."""
-        os.close(self._fd)
-
-    @property
-    def path(self) -> str:
-        """A file that stands for it, for `ip link ... netns`."""
-        return f"/proc/{os.getpid()}/fd/{self._fd}"
-
-    @contextlib.contextmanager
-    def inside(self) -> Iterator[None]:
-        """Move this thread into it for a block: sockets and programs made there stay there."""
-        with open(_HERE) as here:  # noqa: PTH123
-            _enter(self._fd)
-            try:
-                yield
-            finally:
-                _enter(here.fileno())
+class Namespace(namespace.Namespace):
+    """A network namespace in which tests run programs. Must be closed."""
 
     def run(self, *command: str, text: str = "") -> str:
         """Run a program in it, and return what it prints. CalledProcessError when it fails."""
@@ -106,18 +74,6 @@ class Namespace:
     def ip(self, *lines: str) -> None:
         """Run these commands of ip(8) in it."""
         self.run("ip", "-batch", "-", text="\n".join(lines))
-
-    def set(self, **values: object) -> None:
-        """Set values of /proc/sys/net in it: `_` stands for `/` where it is doubled."""
-        with self.inside():
-            for name, value in values.items():
-                path = pathlib.Path("/proc/sys/net", name.replace("__", "/"))
-                path.write_text(str(value))
-
-
-def _enter(fd: int) -> None:
-    if _LIBC.setns(fd, _CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "cannot enter the network namespace; root is needed")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,7 +92,7 @@ def network(mtu: int = 1500) -> Iterator[Network]:
     """Make the network; `mtu` is that of all its links."""
     with contextlib.ExitStack() as stack:
 
-        def namespace(**values: object) -> Namespace:
+        def make(**values: object) -> Namespace:
             made = Namespace()
             stack.callback(made.close)
             # Addresses are usable at once: nothing else can have them.
@@ -146,11 +102,9 @@ def network(mtu: int = 1500) -> Iterator[Network]:
         # A refusal by ICMP is never left out: the kernel limits their rate otherwise.
         answering = {"ipv4__icmp_ratelimit": 0, "ipv6__icmp__ratelimit": 0}
         routing = {"ipv4__ip_forward": 1, "ipv6__conf__all__forwarding": 1, **answering}
-        lan = namespace()
+        lan = make()
         lan.ip("link add br0 type bridge mcast_snooping 0", "link set br0 up")
-        made = Network(
-            namespace(), namespace(**routing), namespace(**routing), namespace(), namespace()
-        )
+        made = Network(make(), make(**routing), make(**routing), make(), make())
         _join(lan, made, mtu)
         nodes = (
             (made.node_a, made.pod_a, NODE_A, POD_A, NODE_B, POD_B),
