@@ -70,12 +70,22 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # iterdir() may stay open
 
 
-def is_still_watching() -> bool:
-    """Whether a file watch of an earlier test is about to close its descriptors, from a thread."""
-    kinds: collections.Counter[str] = collections.Counter()
+def descriptors() -> set[tuple[str, str]]:
+    """This process's descriptors, each with what it stands for.
+
+    What earlier tests left to the garbage collector may be closed at any time: to find what a test
+    leaves, ask which descriptors are new, and not how many there are.
+    """
+    found = set()
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # iterdir() may stay open
         with contextlib.suppress(FileNotFoundError):
-            kinds[os.readlink(f"/proc/self/fd/{name}")] += 1  # noqa: PTH115  # as above
+            found.add((name, os.readlink(f"/proc/self/fd/{name}")))  # noqa: PTH115  # as above
+    return found
+
+
+def is_still_watching() -> bool:
+    """Whether a file watch of an earlier test is about to close its descriptors, from a thread."""
+    kinds = collections.Counter(kind for _, kind in descriptors())
     own_epoll = 1
     return (
         kinds["anon_inode:inotify"] > 0
@@ -306,7 +316,7 @@ class Harness:
         self._paths: list[DataPath] = []
         self._places: list[Place] = []
         self._actors: list[actor.Actor] = []
-        self._files = open_files()
+        self._before = descriptors()
         self._tasks = asyncio.all_tasks()
         self._timers = _timers()
 
@@ -380,8 +390,8 @@ class Harness:
         self._require_nothing_left()
 
     def _require_nothing_left(self) -> None:
-        left = open_files() - self._files
-        assert left == 0, f"{left} descriptors are left"
+        left = descriptors() - self._before
+        assert not left, f"descriptors are left: {left}"
         current = asyncio.current_task()
         tasks = asyncio.all_tasks() - self._tasks - {current}
         assert not tasks, f"tasks are left: {tasks}"
