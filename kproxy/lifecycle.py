@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 
 import structlog
 
-from kproxy import errors, turns
+from kproxy import component, errors, turns
 from kproxy.ops import health
 from kproxy.ops.views import observed, ready_file, status
 from kproxy.plane import plane
@@ -54,8 +54,12 @@ class Shutdown:
         except* errors.KproxyError as group:
             self.fail(errors.first_expected(group))
 
-    async def drain(self, served: plane.DataPlane, grace: float) -> None:
+    async def drain(
+        self, served: plane.DataPlane, components: Sequence[component.Component], grace: float
+    ) -> None:
         """Let connections finish for `grace` seconds, or until `kill`, and reset the others.
+
+        The components drain first: what they serve goes through the data plane.
 
         Raises KproxyError when the data plane has ended.
         """
@@ -63,13 +67,24 @@ class Shutdown:
         connections = served.totals().connections
         _log.info("stopping", open_connections=connections, grace_seconds=grace)
         async with asyncio.TaskGroup() as group:
-            draining = group.create_task(served.drain(grace))
+            draining = group.create_task(_drain_in_order(served, components, grace))
             killed = group.create_task(self._immediate.wait())
             await asyncio.wait({draining, killed}, return_when=asyncio.FIRST_COMPLETED)
             reset = draining.result() if draining.done() else await served.abort()
             draining.cancel()
             killed.cancel()
         _log.info("stopped", connections_reset=reset)
+
+
+async def _drain_in_order(
+    served: plane.DataPlane, components: Sequence[component.Component], grace: float
+) -> int:
+    """Drain the components, then the data plane; returns how many connections were reset."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + grace
+    if components:
+        await component.drain(components, grace)
+    return await served.drain(max(0.0, deadline - loop.time()))
 
 
 class Announcement:
@@ -81,13 +96,13 @@ class Announcement:
     def __init__(
         self,
         seen: observed.Observed,
-        is_served: asyncio.Event,
+        is_served: Callable[[], Awaitable[None]],
         addresses: Callable[[], Mapping[str, str | None]],
         file: ready_file.ReadyFile | None,
     ) -> None:
-        """`is_served` is set when everything that the first sync opened is open, or has failed.
+        """`is_served` returns when everything that the first sync opened is open, or has failed.
 
-        `addresses` are those of the ops servers, None for one that is not there.
+        `addresses` are those of the ops servers and components, None for one that is not there.
         """
         self._seen = seen
         self._is_served = is_served
@@ -105,7 +120,7 @@ class Announcement:
         Raises KproxyError when the ready file cannot be written: a program that waits for the file
         would wait for ever.
         """
-        await self._is_served.wait()
+        await self._is_served()
         shared = turns.Turns()
         await self._seen.plane.refresh(plane.Part.PORTS, shared)
         addresses = self._addresses()

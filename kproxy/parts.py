@@ -1,10 +1,11 @@
 """The parts of a proxy that depend on its configuration, made from it; `server` joins them."""
 
-from kproxy import config, events
+from kproxy import component, config, events
 from kproxy.datapath import data_path
 from kproxy.model import names
 from kproxy.model.kinds import node_kind, service_cidr_kind
 from kproxy.model.kinds import registry as kind_registry
+from kproxy.ops.views import observed
 from kproxy.plane import in_process, plane
 from kproxy.portal import portal, registry
 from kproxy.reconcile import report
@@ -95,3 +96,9 @@ def options(
         default_strategy=cfg.strategy,
         bounds=bounds,
     )
+
+
+def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[component.Component, ...]:
+    """The optional parts that the configuration asks for; the Server runs and closes them."""
+    del cfg, seen
+    return ()

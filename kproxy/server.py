@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import structlog
 
-from kproxy import config, events, lifecycle, parts, process, turns
+from kproxy import component, config, events, lifecycle, parts, process, turns
 from kproxy.ops import health, node_health, surface
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed, ready_file, status
@@ -73,10 +73,11 @@ class Server:
         self._surface = surface.Surface(
             self.observed, healthz=cfg.healthz, metrics=cfg.metrics, control_socket=cfg.control
         )
+        self._components = parts.make_components(cfg, self.observed)
         self._announcement = lifecycle.Announcement(
             self.observed,
-            self._reconciler.is_served,
-            self._surface.addresses,
+            self._is_served,
+            self.addresses,
             ready_file.ReadyFile(cfg.ready_file) if cfg.ready_file else None,
         )
         self._shutdown = lifecycle.Shutdown(self._syncs)
@@ -93,19 +94,28 @@ class Server:
             for name, descriptor in self._portal.listeners.items():
                 self._plane.share(name, descriptor)
             self._surface.bind()
+            for each in self._components:
+                each.bind()
             self._bar_own_addresses()
             self._portal.follow(self._reconciler.look_again)
             async with TaskGroup() as group:
-                watched = group.create_task(self._surface.run(), name="ops")
-                asked = group.create_task(self._node_health.run(), name="health checks")
+                beside = [
+                    group.create_task(self._surface.run(), name="ops"),
+                    group.create_task(self._node_health.run(), name="health checks"),
+                ]
+                for each in self._components:
+                    serving = self._shutdown.fail_with(each.run())
+                    beside.append(group.create_task(serving, name=each.name))
                 await self._follow()
-                drained = self._shutdown.drain(self._plane, self._grace_period)
+                drained = self._shutdown.drain(self._plane, self._components, self._grace_period)
                 await self._shutdown.fail_with(drained)
-                watched.cancel()
-                asked.cancel()
+                for task in beside:
+                    task.cancel()
             if self._shutdown.failure is not None:
                 raise self._shutdown.failure
         finally:
+            for each in self._components:
+                each.close()
             self._surface.close()
             self._node_health.close()
             self._plane.close()
@@ -141,8 +151,8 @@ class Server:
         self._reconciler.look_again()
 
     def addresses(self) -> dict[str, str | None]:
-        """Where "control", "healthz" and "metrics" are, None for one that is not there (yet)."""
-        return self._surface.addresses()
+        """Where "control", "healthz", "metrics" and the components are; None for one not there."""
+        return {**self._surface.addresses(), **component.addresses(self._components)}
 
     async def service_views(self) -> list[dict[str, object]]:
         """As `kproxy get services -o json` shows them."""
@@ -150,6 +160,12 @@ class Server:
         await self._plane.refresh(plane.Part.PORTS, shared)
         plans = await shared.result(status.in_order(self.observed.proxier.known()))
         return [view for view in status.service_views(self.observed, plans) if view is not None]
+
+    async def _is_served(self) -> None:
+        """Return once everything of the first sync is served, or has failed."""
+        await self._reconciler.is_served.wait()
+        for each in self._components:
+            await each.ready()
 
     def _bar_own_addresses(self) -> None:
         self._surface.bar_from(self._plane)

@@ -69,6 +69,69 @@ async def test_killing_does_not_wait_for_the_grace_period(syncs: health.SyncReco
     try:
         shutdown.kill()
         async with asyncio.timeout(30):
-            await shutdown.drain(served, 3600.0)
+            await shutdown.drain(served, (), 3600.0)
+    finally:
+        served.close()
+
+
+class Draining:
+    """A component that drains until `finished` is set."""
+
+    name = "a component"
+
+    def __init__(self) -> None:
+        self.finished = asyncio.Event()
+        self.drained = False
+
+    def bind(self) -> None:
+        pass
+
+    def addresses(self) -> dict[str, str | None]:
+        return {}
+
+    async def run(self) -> None:
+        pass
+
+    async def ready(self) -> None:
+        pass
+
+    async def drain(self, grace: float) -> None:
+        await self.finished.wait()
+        self.drained = True
+
+    def close(self) -> None:
+        pass
+
+
+async def test_components_drain_before_the_data_plane(syncs: health.SyncRecord) -> None:
+    shutdown = lifecycle.Shutdown(syncs)
+    drained: list[bool] = []
+
+    class Plane(in_process.InProcessPlane):
+        async def drain(self, grace: float) -> int:
+            drained.append(component.drained)
+            return await super().drain(grace)
+
+    served = Plane()
+    component = Draining()
+    try:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(shutdown.drain(served, (component,), 3600.0))
+            await asyncio.sleep(0)
+            component.finished.set()
+        assert drained == [True]
+    finally:
+        served.close()
+
+
+async def test_killing_does_not_wait_for_components(syncs: health.SyncRecord) -> None:
+    shutdown = lifecycle.Shutdown(syncs)
+    served = in_process.InProcessPlane()
+    component = Draining()
+    try:
+        shutdown.kill()
+        async with asyncio.timeout(30):
+            await shutdown.drain(served, (component,), 3600.0)
+        assert not component.drained
     finally:
         served.close()
