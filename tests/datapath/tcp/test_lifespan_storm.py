@@ -118,4 +118,5 @@ async def test_no_answer_is_cut_in_order(
     await harness.until(path.is_quiet, "every connection has ended")
     assert service.target.terms.roll is None
     by_rules = {halfclose.AGED, halfclose.AGED_RESET, halfclose.REMOVED, halfclose.REMOVED_RESET}
-    assert len(service.ended.keys() & by_rules) >= 2, "hardly anything was ended by a rule"
+    ended_by_rules = sum(service.ended[how] for how in service.ended.keys() & by_rules)
+    assert ended_by_rules >= 5, "hardly anything was ended by a rule"
