@@ -8,7 +8,6 @@ import dataclasses
 import ipaddress
 import itertools
 import os
-import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -487,19 +486,14 @@ def bind_address(flag: str, given: str | None, default: str) -> places.TcpPlace 
     if given == "":
         return None
     text = default if given is None else given
-    default_port = default.rpartition(":")[2]
-    found = re.fullmatch(r"\[(?P<v6>[^]]*)\](:(?P<p6>\d+))?|(?P<v4>[^:]*)(:(?P<p4>\d+))?", text)
-    host = (found["v6"] or found["v4"]) if found else text
-    port = int((found and (found["p6"] or found["p4"])) or default_port)
+    host, _, port = default.rpartition(":")
     try:
-        address = ipaddress.ip_address(host or "")
-    except ValueError:
-        raise errors.ConfigError(
-            f"{flag} {text}: not an address to listen on, give IP:PORT, for instance {default}"
-        ) from None
-    if port > 65535:
-        raise errors.ConfigError(f"{flag} {text}: port {port} is not between 0 and 65535")
-    return places.TcpPlace(str(address), port, flag, is_required=given is not None)
+        place = settings.ListenAddress(settings.Listen(host, int(port))).parse(text)
+    except ValueError as error:
+        raise errors.ConfigError(f"{flag} {text}: {error}") from None
+    if place is None:
+        return None
+    return places.TcpPlace(*place, flag, is_required=given is not None)
 
 
 def control_socket(given: str | None) -> places.UnixPlace | None:

@@ -10,6 +10,7 @@ empty string counts as unset, as KUBECONFIG does.
 """
 
 import dataclasses
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from kproxy import errors
 
@@ -245,6 +246,47 @@ class WholeSeconds:
         return show_duration(value)
 
 
+_HOST_AND_PORT = re.compile(r"\[([^]]*)\](?::([0-9]{1,10}))?|([^:]*)(?::([0-9]{1,10}))?")
+
+
+class Listen(NamedTuple):
+    """Where to listen: an IP address in canonical text, and a port. The kernel picks port 0."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """As kube-proxy reads bind addresses: IPv6 must be in brackets before a port. None: nowhere."""
+
+    default: Listen
+    metavar: str = "IP:PORT"
+    name: str = "address"
+    bounds: str = 'an IP address with or without a port; "" or none for nowhere'
+
+    def parse(self, text: str) -> Listen | None:
+        if text in {"", "none"}:
+            return None
+        found = _HOST_AND_PORT.fullmatch(text)
+        host, given = (found[1] or found[3], found[2] or found[4]) if found else (text, None)
+        try:
+            address = ipaddress.ip_address(host or "")
+        except ValueError:
+            rule = f"not an address to listen on, give IP:PORT, for instance {self.default}"
+            raise ValueError(rule) from None
+        port = int(given) if given else self.default.port
+        if port > 65535:
+            raise ValueError(f"port {port} is not between 0 and 65535")
+        return Listen(str(address), port)
+
+    def show(self, value: object) -> str:
+        return "none" if value is None else str(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Each(Generic[_Value]):
     """Several values of one kind; repeatable on the command line, by commas in a variable."""
@@ -390,7 +432,10 @@ def table(configuration: type) -> list[Setting]:
 
 
 def _rows(configuration: type) -> Iterator[Setting]:
-    for field in dataclasses.fields(configuration):
+    own = configuration.__annotations__
+    fields = dataclasses.fields(configuration)
+    # Those that it inherits, as settings of an optional part, come after its own.
+    for field in sorted(fields, key=lambda each: each.name not in own):
         entry = field.metadata.get(Entry)
         if isinstance(entry, Entry):
             yield Setting(field.name, field.default, entry)
