@@ -19,7 +19,7 @@ from kproxy.cli.get import (
 from kproxy.cli.parse import asked_resources, completion
 from kproxy.cli.parse.asked_resources import View
 from kproxy.cli.render import tables
-from kproxy.model import forwarding
+from kproxy.model import addresses, forwarding
 
 _SHOWN_ENDPOINTS = 100
 """Endpoints of a service port that are listed; `kproxy get endpoints` has all."""
@@ -83,7 +83,7 @@ def _service(ports: Sequence[View], events: Sequence[View]) -> Iterator[str]:
         ("Labels", f"\n{' ' * _INDENT}".join(map(tables.printable, label_lines))),
         ("Type", first["type"]),
         ("Age", tables.age(first)),
-        ("IP", first["cluster_ip"]),
+        *_addresses(first),
         *(
             [("Filled In", f"{', '.join(filled_in)}: absent in the manifest")]
             if (filled_in := first.get("filled_in"))
@@ -93,11 +93,30 @@ def _service(ports: Sequence[View], events: Sequence[View]) -> Iterator[str]:
         ("Session Affinity", tables.affinity(first) or "None"),
         ("Internal Policy", first.get("internal_traffic_policy")),
         ("External Policy", first.get("external_traffic_policy")),
+        *_for_load_balancers(first),
         *_asked_for_connections(first),
     )
     for view in ports:
         yield from _port(view)
     yield from _events(events)
+
+
+def _addresses(view: View) -> Iterator[tuple[str, str]]:
+    """The cluster IPs, as kubectl shows them: the first, and all of them."""
+    every = view.get("cluster_ips") or []
+    if every:
+        yield "IP Families", ",".join(addresses.family(each) for each in every)
+    yield "IP", view["cluster_ip"]
+    if every:
+        yield "IPs", ",".join(every)
+
+
+def _for_load_balancers(view: View) -> Iterator[tuple[str, str]]:
+    """What concerns load balancers in front of nodes, if the Service has it."""
+    if port := view.get("health_check_node_port"):
+        yield "Health Check", f"node port {port}"
+    if ranges := view.get("load_balancer_source_ranges"):
+        yield "Source Ranges", ",".join(ranges)
 
 
 def _asked_for_connections(view: View) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -178,10 +178,10 @@ def explain(  # options
             typer.echo(explanations.text(answer, known))
         raise typer.Exit(0 if answer.verdict is Verdict.SERVED else 1)
     scope = "" if (every and all_namespaces) or (every and namespace == "default") else namespace
-    node = _node(hostname_override, node_ip, cluster_cidr, family, rules_of)
+    node = _node(node_ip, cluster_cidr, family, rules_of)
     wanted = (scope, "") if every else tuple(question.service)
-    found, zone = objects.held(*wanted)
-    seen = world.world(found, dataclasses.replace(node, zone=zone))
+    found, place = objects.held(*wanted)
+    seen = world.world(found, dataclasses.replace(node, name=place.name, zone=place.zone))
     if (trace or applied) and not (question.port or question.to):
         first = next((each.ports[0].name for each, _ in found if each.ports), "")
         question = dataclasses.replace(question, port=first)  # as without --trace
@@ -273,10 +273,8 @@ def _narrowed(seen: world.World, question: evidence.Question) -> world.World:
     return dataclasses.replace(seen, ports=ports)
 
 
-def _node(
-    name: str | None, node_ip: str, cidrs: Sequence[str] | None, family: str, release: str
-) -> world.Node:
-    """The node for which rules are rendered. Raises ConfigError."""
+def _node(node_ip: str, cidrs: Sequence[str] | None, family: str, release: str) -> world.Node:
+    """The node for which rules are rendered, but for its name and zone. Raises ConfigError."""
     try:
         chosen = addresses.Family(family)
     except ValueError:
@@ -301,7 +299,6 @@ def _node(
             raise errors.ConfigError(f"--cluster-cidr {cidr}: {error}") from None
     mine = [cidr for cidr in networks if addresses.family(cidr) is chosen]
     return world.Node(
-        name=config.node_name(name),
         address=address.text,
         cluster_cidr=mine[0] if mine else None,
         family=chosen,
@@ -364,6 +361,13 @@ def _zone(chosen: config.Config, held: store.Store) -> str:
     return chosen.node_zone or (own_node.zone if own_node is not None else "")
 
 
+class _Place(NamedTuple):
+    """The name and the zone of the node for which traffic policies and hints are judged."""
+
+    name: str
+    zone: str
+
+
 class _Objects:
     """Where objects come from: files or a cluster if one is named, else the running proxy."""
 
@@ -394,14 +398,14 @@ class _Objects:
         finally:
             through.close()
 
-    def held(self, namespace: str, name: str) -> tuple[list[control_client.Held], str]:
-        """The Services so named, "" for all, each with its endpoint objects; and the node's zone.
+    def held(self, namespace: str, name: str) -> tuple[list[control_client.Held], _Place]:
+        """The Services so named, "" for all, each with its endpoint objects; and the node.
 
-        A running proxy does not say its zone: it is that of the flag.
+        Raises KproxyError.
         """
         if not self._is_asked_alone:
             found = control_client.fetch_objects(self._control, namespace, name)
-            return found, self._flags.get("node_zone", "")
+            return found, self._place_of_proxy()
         chosen, held = self._read(namespace)
         found = []
         for each in sorted(held.service_names()):
@@ -409,7 +413,15 @@ class _Objects:
             is_named = namespace in ("", each.namespace) and name in ("", each.name)
             if service is not None and is_named:
                 found.append((service, held.sources(each)))
-        return found, _zone(chosen, held)
+        return found, _Place(chosen.node, _zone(chosen, held))
+
+    def _place_of_proxy(self) -> _Place:
+        """The node of the running proxy, unless flags name another. Raises KproxyError."""
+        node = control_client.fetch_status(self._control)["node"]
+        zone = self._flags.get("node_zone")
+        if name := self._flags.get("node"):
+            return _Place(config.node_name(name), zone or "")  # only its own node's zone is known
+        return _Place(node["name"], zone or node["zone"])
 
     def _read(self, namespace: str) -> tuple[config.Config, store.Store]:
         """The objects of files, or of one namespace of a cluster, pods among them."""

@@ -38,7 +38,8 @@ def status(
 
 
 def _lines(view: dict[str, Any]) -> list[tuple[str, str]]:
-    source, connections = view["source"], view["connections"]
+    source, connections, node = view["source"], view["connections"], view["node"]
+    zone = f", in zone {node['zone']}" if node["zone"] else ""
     unread = source["unread_seconds"]
     read = (
         "not read yet"
@@ -53,6 +54,7 @@ def _lines(view: dict[str, Any]) -> list[tuple[str, str]]:
         ("Source", source["description"]),
         ("State", f"{read}, last sync {view['last_sync'] or 'never'}"),
         ("Problems", str(problems) + (", see the log of the proxy" if problems else "")),
+        ("Node", f"{node['name']}{zone}"),
         ("Portal", view["portal"]),
         ("Services", f"{view['services']} with {tables.counted(view['service_ports'], 'port')}"),
         (

@@ -193,7 +193,8 @@ class _Table:
             "services",
             f"fib daddr type local {self.elsewhere} "
             "meta l4proto . th dport vmap @service-nodeports",
-            "An address of this node may be for a node port.",
+            "An address of this node may be for a node port: any, as with --nodeport-addresses "
+            "0.0.0.0/0; by default kube-proxy has the primary one alone, in a set nodeport-ips.",
         )
 
     def _add_port(self, port: Port) -> None:

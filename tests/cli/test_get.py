@@ -68,7 +68,18 @@ def odd() -> list[dict[str, Any]]:
     """A Service whose endpoint is on a node with a name that would colour the terminal."""
     endpoints = manifests.endpoints("odd", [("10.9.9.9", 80)])
     endpoints["subsets"][0]["addresses"][0]["nodeName"] = "\x1b[31mnode"
-    objects = [manifests.service("odd", manifests.fresh_ip(), manifests.PORT), endpoints]
+    cluster_ip = manifests.fresh_ip()
+    service = manifests.service(
+        "odd",
+        cluster_ip,
+        manifests.PORT,
+        clusterIPs=[cluster_ip, "fd00:10:96::b"],
+        type="LoadBalancer",
+        externalTrafficPolicy="Local",
+        healthCheckNodePort=manifests.free_port("127.0.0.1"),
+        loadBalancerSourceRanges=["192.0.2.0/24", "198.51.100.0/24"],
+    )
+    objects = [service, endpoints]
     for each in objects:
         each["metadata"]["namespace"] = "odd"
     return objects
@@ -338,6 +349,31 @@ def test_a_service_is_described_with_its_endpoints(lab: Lab) -> None:
     assert (missing.returncode, missing.stdout) == (1, "")
     assert '"nope" not found' in missing.stderr
     assert kproxy("describe", "ep/web", "--control", lab.control).returncode == 2
+
+
+def test_a_description_has_every_address_and_range_of_a_service(lab: Lab) -> None:
+    done = kproxy("describe", "svc", "odd", "-n", "odd", "--control", lab.control)
+
+    asked = odd_service(lab)
+    for line in (
+        "IP Families:      IPv4,IPv6",
+        f"IP:               {asked['cluster_ip']}",
+        f"IPs:              {asked['cluster_ip']},fd00:10:96::b",
+        f"Health Check:     node port {asked['health_check_node_port']}",
+        "Source Ranges:    192.0.2.0/24,198.51.100.0/24",
+    ):
+        assert line in done.stdout.splitlines()
+    one = kproxy("describe", "svc", "web", "--control", lab.control).stdout
+    assert "IP Families:      IPv4\n" in one
+    assert "Health Check" not in one
+    assert "Source Ranges" not in one
+
+
+def odd_service(lab: Lab) -> dict[str, Any]:
+    """The Service `odd`, as `kproxy get` has it."""
+    (view,) = json.loads(lab.get("svc", "odd", "-n", "odd", "-o", "json").stdout)["items"]
+    assert isinstance(view, dict)
+    return view
 
 
 def test_why_an_endpoint_is_not_used(lab: Lab) -> None:

@@ -94,6 +94,9 @@ def served_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Vi
             "labels": dict(service.labels) if service else {},
             "filled_in": list(service.filled_in) if service else [],
             "created": (service.created if service else "") or None,
+            "cluster_ips": list(service.cluster_ips) if service else [],
+            "load_balancer_source_ranges": list(service.source_ranges) if service else [],
+            "health_check_node_port": (service.health_check_node_port if service else 0) or None,
             "internal_traffic_policy": service.internal_policy.value if service else None,
             "external_traffic_policy": service.external_policy.value if service else None,
             **_asked_for_connections(plan.rule.policy),
@@ -225,6 +228,7 @@ def proxy_view(seen: observed.Observed, counted: Counted, now: float) -> View:
                 for problem in seen.source.problems()
             ),
         },
+        "node": {"name": seen.proxier.options.node, "zone": seen.proxier.options.zone},
         "portal": seen.proxier.portal,
         "services": len(counted.services),
         "service_ports": counted.ports,

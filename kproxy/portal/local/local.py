@@ -35,6 +35,9 @@ _PROTOCOLS = frozenset({names.Protocol.TCP, names.Protocol.UDP})
 _LOOK_AGAIN = 5.0
 """Seconds between two checks whether the connections to a released address have ended."""
 
+_WIDE = 8
+"""Networks of external IPs with a shorter prefix are warned about: they are never one owner's."""
+
 MOST_RANGES = 64
 """Ranges of ServiceCIDR objects that get a route each. Of more, the first are taken."""
 
@@ -240,6 +243,14 @@ class LocalPortal:
                 "in that network too, this host cannot reach them any more; correct the flag",
                 addresses=taken,
             )
+        for network in self._settings.external_ips:
+            if network.prefixlen < _WIDE:
+                _log.warning(
+                    "--external-ip-cidrs has a network with addresses of many owners: the author "
+                    "of any Service can take this node's connections to all of them "
+                    "(CVE-2020-8554); list the networks that Services here may have",
+                    network=str(network),
+                )
         self._choose_way()
         self._report_kube_proxy()
 
@@ -317,7 +328,7 @@ def clean_up() -> int:
     only = only_one.OnlyOne()
     only.take()
     try:
-        with _explained(), contextlib.closing(routes.Routes()) as found:
+        with _explained("--cleanup", ""), contextlib.closing(routes.Routes()) as found:
             return found.sweep()
     finally:
         only.give_back()
@@ -332,20 +343,24 @@ def _logged(event: str, **where: str) -> Iterator[None]:
         _log.error(event, reason=errors.reason(error), **where)
 
 
+_LOOPBACK_INSTEAD = "; or use --portal loopback, which needs no routes"
+
+
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Turn an error of the kernel into a KproxyError with advice."""
+def _explained(
+    flag: str = "--portal local", alternative: str = _LOOPBACK_INSTEAD
+) -> Iterator[None]:
+    """Turn an error of the kernel into a KproxyError that says what `flag` needs."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
             raise errors.KproxyError(
-                "--portal local needs the capability CAP_NET_ADMIN, to add routes: run kproxy as "
-                "root or with it, or use --portal loopback, which needs none"
+                f"{flag} needs the capability CAP_NET_ADMIN, to change routes: run kproxy as root "
+                f"or with it{alternative}"
             ) from None
         raise errors.KproxyError(
-            f"--portal local cannot change the routes of this host: {errors.reason(error)}; "
-            "use --portal loopback, which needs none"
+            f"{flag} cannot change the routes of this host: {errors.reason(error)}{alternative}"
         ) from None
 
 

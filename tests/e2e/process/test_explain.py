@@ -66,6 +66,49 @@ def test_a_proxy_and_its_files_give_the_same_answer(tmp_path: Path, run: conftes
         assert ruled.stdout == from_files_ruled.stdout
 
 
+def hinted(name: str, *homes: tuple[str, str, str]) -> dict[str, Any]:
+    """An EndpointSlice of these endpoints: address, node, and the zone that each is for."""
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": f"{name}-1", "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4",
+        "ports": [{"name": "", "port": 8080}],
+        "endpoints": [
+            {"addresses": [address], "nodeName": node, "hints": {"forZones": [{"name": zone}]}}
+            for address, node, zone in homes
+        ],
+    }
+
+
+def test_rules_are_for_the_node_and_the_zone_of_the_proxy(
+    tmp_path: Path, run: conftest.Run
+) -> None:
+    homes = (("10.9.0.1", "node-a", "z2"), ("10.9.0.2", "node-b", "z1"))
+    path = manifests.write(
+        tmp_path / "web.yaml",
+        manifests.service(
+            "local", manifests.fresh_ip(), manifests.PORT, internalTrafficPolicy="Local"
+        ),
+        hinted("local", *homes),
+        manifests.service("near", manifests.fresh_ip(), manifests.PORT),
+        hinted("near", *homes),
+    )
+    control = run(path, *NODE, "--node-zone", "z1").ready["control"]
+
+    def endpoint_of(name: str, *flags: str) -> str:
+        rules = explain(name, "--as", "iptables", "--no-comments", *flags, "--control", control)
+        (found,) = {each for each, _, _ in homes if f"{each}:8080" in rules.stdout}
+        return found
+
+    assert endpoint_of("local") == "10.9.0.1"
+    assert endpoint_of("near") == "10.9.0.2"
+    assert endpoint_of("local", "--hostname-override", "node-b") == "10.9.0.2"
+    assert endpoint_of("near", "--node-zone", "z2") == "10.9.0.1"
+    trace = explain("local", "--trace", "--control", control)
+    assert "10.9.0.1:8080" in trace.stdout
+
+
 @pytest.mark.extra
 def test_a_proxy_and_its_cluster_give_the_same_answer(tmp_path: Path) -> None:
     web = {

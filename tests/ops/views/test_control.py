@@ -165,6 +165,10 @@ async def test_the_whole_proxy_in_one_answer(asked: Asked) -> None:
     }
     assert view["connections"]["active"] == 0
     assert view["dropped_log_lines"] == 7
+    assert view["node"] == {"name": "", "zone": ""}
+    assert asked.proxy.proxier.place("eu-1a")
+    view = await asyncio.to_thread(control_client.fetch_status, asked.path)
+    assert view["node"]["zone"] == "eu-1a"
 
 
 async def test_notes_are_no_problems(asked: Asked) -> None:

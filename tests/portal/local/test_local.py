@@ -195,6 +195,22 @@ def test_a_service_network_with_addresses_of_this_host_is_named(
     assert line["addresses"] == ["10.92.7.1"]
 
 
+@pytest.mark.parametrize(
+    ("network", "is_named"),
+    [("0.0.0.0/0", True), ("128.0.0.0/1", True), ("::/0", True), ("10.0.0.0/8", False)],
+)
+def test_a_network_of_external_ips_with_many_owners_is_named(
+    network: str, *, is_named: bool
+) -> None:
+    allowed = (ipaddress.ip_network(network), ipaddress.ip_network("203.0.113.0/24"))
+    made = local.LocalPortal(portal.Settings(external_ips=allowed, may_use_bpf=False))
+    with structlog.testing.capture_logs() as lines:
+        made.recover()
+    made.close()
+    named = [each["network"] for each in lines if "--external-ip-cidrs" in each["event"]]
+    assert named == ([network] if is_named else [])
+
+
 def test_a_second_portal_is_refused_and_harms_nothing(either: local.LocalPortal) -> None:
     before = test_routes.local_routes()
     second = local.LocalPortal(PLAIN)
@@ -289,8 +305,12 @@ def without(*capabilities: int) -> Callable[[], None]:
     return give_up
 
 
-@pytest.mark.parametrize("flag", ["--portal=local", "--cleanup"])
-def test_without_the_capability_one_sentence_names_it_and_the_alternative(flag: str) -> None:
+@pytest.mark.parametrize(
+    ("flag", "names_other_portal"), [("--portal=local", True), ("--cleanup", False)]
+)
+def test_without_the_capability_one_sentence_names_it_and_what_works_without(
+    flag: str, *, names_other_portal: bool
+) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "kproxy", "run", "--manifests", "-", flag, "--control", ""],
         preexec_fn=without(12),  # CAP_NET_ADMIN
@@ -302,5 +322,6 @@ def test_without_the_capability_one_sentence_names_it_and_the_alternative(flag: 
     )
     assert done.returncode == 1
     assert "CAP_NET_ADMIN" in done.stderr
-    assert "--portal loopback" in done.stderr
+    assert ("--portal loopback" in done.stderr) is names_other_portal
+    assert "run kproxy as root" in done.stderr
     assert "Traceback" not in done.stderr
