@@ -1,0 +1,1 @@
+"""The kinds of objects that are read for Ingress, and for nothing else."""
