@@ -53,7 +53,7 @@ def read(paths: Sequence[Path]) -> list[Manifest]:
 
 def resource_of(content: Mapping[str, Any]) -> Resource | None:
     """The resource of an object; None if the simulated cluster does not have it."""
-    for resource in (*resources.ALL, api_versions.ENDPOINT_SLICES_V1BETA1):
+    for resource in api_versions.ALL:
         wanted = (resource.kind, resource.api_version)
         if (content.get("kind"), content.get("apiVersion")) == wanted:
             return resource

@@ -35,6 +35,8 @@ from kproxy.simulator.kinds import (
     service_strategy,
     shifting,
 )
+from kproxy.simulator.kinds.configuration import strategies as configuration_strategies
+from kproxy.simulator.kinds.networking import strategies as networking_strategies
 from kproxy.simulator.machines import kubelet
 from kproxy.simulator.store import api_versions, resources, statuses, storage
 from kproxy.simulator.store.storage import Object
@@ -116,6 +118,8 @@ class Cluster:
                 resources.DEPLOYMENTS: deployments.DeploymentStrategy(),
                 resources.ENDPOINTS: endpoint_strategies.for_endpoints(),
                 resources.ENDPOINT_SLICES: endpoint_strategies.for_endpoint_slices(),
+                **networking_strategies.strategies(stored),
+                **configuration_strategies.strategies(),
             },
             below=self.shift_below,
             choose=rng.choice,

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from kproxy.simulator.kinds.configuration import strategies as configuration_strategies
+from kproxy.simulator.kinds.networking import strategies as networking_strategies
 from kproxy.simulator.store import registry, resources, storage
 from kproxy.simulator.store.storage import Object
 
@@ -23,6 +25,27 @@ def new_registry(history: int = 1000) -> registry.Registry:
     for name in ("default", "other"):
         made.create(resources.NAMESPACES, {"metadata": {"name": name}})
     return made
+
+
+def ruled_registry() -> registry.Registry:
+    """A registry with the namespace default and the rules for networking and configuration."""
+    stored = new_storage()
+    rules = {**networking_strategies.strategies(stored), **configuration_strategies.strategies()}
+    made = registry.Registry(stored, rules, choose=lambda letters: letters[0])
+    made.create(resources.NAMESPACES, {"metadata": {"name": "default"}})
+    return made
+
+
+def ingress(name: str = "web", **spec: Any) -> Object:
+    """An Ingress of one host and one path, for the Service "web" unless `spec` says otherwise."""
+    path = {"path": "/", "pathType": "Prefix", "backend": backend()}
+    rules = [{"host": "web.example", "http": {"paths": [path]}}]
+    return {"metadata": {"name": name, "namespace": "default"}, "spec": {"rules": rules, **spec}}
+
+
+def backend(name: str = "web", /, **port: Any) -> Object:
+    """The backend of an Ingress: a Service and its port, 80 unless given."""
+    return {"service": {"name": name, "port": port or {"number": 80}}}
 
 
 def service(name: str, namespace: str = "default", **metadata: Any) -> Object:

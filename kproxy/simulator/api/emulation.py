@@ -46,10 +46,15 @@ class Emulation:
     loads_rbac: tuple[float, float] | None
 
 
-_V1_20_SERVED = tuple(
-    api_versions.ENDPOINT_SLICES_V1BETA1 if resource == resources.ENDPOINT_SLICES else resource
-    for resource in resources.ALL
-    if resource != resources.SERVICE_CIDRS
+_V1_20_SERVED = (
+    *(
+        api_versions.ENDPOINT_SLICES_V1BETA1 if resource == resources.ENDPOINT_SLICES else resource
+        for resource in resources.ALL
+        if resource != resources.SERVICE_CIDRS
+    ),
+    api_versions.INGRESSES_V1BETA1,
+    api_versions.INGRESS_CLASSES_V1BETA1,
+    api_versions.INGRESSES_EXTENSIONS,
 )
 
 V1_20 = Emulation(

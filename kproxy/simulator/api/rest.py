@@ -233,7 +233,7 @@ class Rest:
             shown = patch.apply("Scale", scale.scale_of(found), patch_type, body)
             return self._scale(info, shown, dry_run=dry_run)
         patched = self._registry.patch(
-            _stored(info),
+            info.resource,
             info.namespace or "",
             info.name,
             patch_type,

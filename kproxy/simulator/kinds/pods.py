@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kproxy.model.judging import field_rules
-from kproxy.simulator.kinds import conditions, service_validation
-from kproxy.simulator.store import registry, resources, statuses, storage
+from kproxy.simulator.kinds import conditions
+from kproxy.simulator.store import formats, registry, resources, statuses, storage
 from kproxy.simulator.store.storage import Object
 
 ANNOTATION_PORTS = "kproxy.io/ports"
@@ -255,10 +254,10 @@ def spec_violations(spec: Object, where: str) -> Iterator[statuses.Cause]:
         name = container.get("name") or ""
         if not name:
             yield statuses.required_value(f"{path}.name")
-        elif not field_rules.DNS_LABEL.admits(name):
-            yield statuses.invalid_value(f"{path}.name", name, field_rules.DNS_LABEL.words)
         elif name in seen:
             yield statuses.duplicate_value(f"{path}.name", name)
+        for rule in formats.dns_1123_label(name) if name else ():
+            yield statuses.invalid_value(f"{path}.name", name, rule)
         seen.add(name)
         if not container.get("image"):
             yield statuses.required_value(f"{path}.image")
@@ -271,13 +270,12 @@ def _container_ports(declared: list[Any], where: str) -> Iterator[statuses.Cause
         path = f"{where}[{index}]"
         number = port["containerPort"]
         if not 1 <= number <= 65535:
-            rule = "must be between 1 and 65535, inclusive"
-            yield statuses.invalid_value(f"{path}.containerPort", number, rule)
+            yield statuses.invalid_value(f"{path}.containerPort", number, formats.PORT_RULE)
         if port["protocol"] not in {"TCP", "UDP", "SCTP"}:
             supported = ("SCTP", "TCP", "UDP")
             yield statuses.not_supported_value(f"{path}.protocol", port["protocol"], supported)
         if name := port.get("name"):
-            for rule in service_validation.port_name_faults(name):
+            for rule in formats.port_name(name):
                 yield statuses.invalid_value(f"{path}.name", name, rule)
             if name in names:
                 yield statuses.duplicate_value(f"{path}.name", name)

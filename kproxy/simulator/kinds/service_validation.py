@@ -5,33 +5,15 @@ far as they concern what a proxy or the allocators read. Defaults have been set 
 about cluster IPs and their families is in `ip_families`.
 """
 
-import re
 from collections.abc import Hashable, Iterator
 from typing import Any
 
 from kproxy.model import addresses
-from kproxy.model.judging import field_rules
 from kproxy.model.kinds import services
-from kproxy.simulator.store import statuses
+from kproxy.simulator.store import formats, statuses
 from kproxy.simulator.store.statuses import Cause
 from kproxy.simulator.store.storage import Object
 
-_PORT_RULE = "must be between 1 and 65535, inclusive"
-_DNS_LABEL = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and "
-    "must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex "
-    "used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-)
-_DNS_1035_LABEL = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an "
-    "alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or "
-    "'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
-)
-_DNS_SUBDOMAIN = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or "
-    "'.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used "
-    "for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-)
 _ONLY_LOAD_BALANCER = "may only be used when `type` is 'LoadBalancer'"
 _LOAD_BALANCER_FIELDS = (
     "allocateLoadBalancerNodePorts",
@@ -103,8 +85,7 @@ def update_violations(old: Object, new: Object) -> Iterator[Cause]:
 
 
 def _name(name: str) -> Iterator[Cause]:
-    if not field_rules.DNS_1035_LABEL.admits(name):
-        rule = "must be no more than 63 characters" if len(name) > 63 else _DNS_1035_LABEL
+    for rule in formats.dns_1035_label(name):
         yield statuses.invalid_value("metadata.name", name, rule)
 
 
@@ -127,8 +108,8 @@ def _type(service: Object) -> Iterator[Cause]:
         target = (spec.get("externalName") or "").removesuffix(".")
         if not target:
             yield statuses.required_value("spec.externalName")
-        elif not field_rules.DNS_SUBDOMAIN.admits(target):
-            yield statuses.invalid_value("spec.externalName", target, _DNS_SUBDOMAIN)
+        for rule in formats.dns_1123_subdomain(target) if target else ():
+            yield statuses.invalid_value("spec.externalName", target, rule)
     elif is_headless(service):
         if kind != "ClusterIP":
             yield statuses.invalid_value(
@@ -165,10 +146,10 @@ def _port(port: Object, where: str, *, name_required: bool) -> Iterator[Cause]:
     name = port.get("name") or ""
     if name_required and not name:
         yield statuses.required_value(f"{where}.name")
-    elif name and not field_rules.DNS_LABEL.admits(name):
-        yield statuses.invalid_value(f"{where}.name", name, _DNS_LABEL)
+    for rule in formats.dns_1123_label(name) if name else ():
+        yield statuses.invalid_value(f"{where}.name", name, rule)
     if not 1 <= port["port"] <= 65535:
-        yield statuses.invalid_value(f"{where}.port", port["port"], _PORT_RULE)
+        yield statuses.invalid_value(f"{where}.port", port["port"], formats.PORT_RULE)
     if port["protocol"] not in {"TCP", "UDP", "SCTP"}:
         yield statuses.not_supported_value(
             f"{where}.protocol", port["protocol"], ("SCTP", "TCP", "UDP")
@@ -178,24 +159,10 @@ def _port(port: Object, where: str, *, name_required: bool) -> Iterator[Cause]:
 
 def _target_port(value: int | str, where: str) -> Iterator[Cause]:
     if isinstance(value, str):
-        for rule in port_name_faults(value):
+        for rule in formats.port_name(value):
             yield statuses.invalid_value(where, value, rule)
     elif not 1 <= value <= 65535:
-        yield statuses.invalid_value(where, value, _PORT_RULE)
-
-
-def port_name_faults(name: str) -> Iterator[str]:
-    """What is wrong with a container port's name (`IsValidPortName`: IANA's service names)."""
-    if len(name) > 15:
-        yield "must be no more than 15 characters"
-    if not re.fullmatch(r"[-a-z0-9]+", name):
-        yield "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"
-    if not re.search(r"[a-z]", name):
-        yield "must contain at least one letter (a-z)"
-    if "--" in name:
-        yield "must not contain consecutive hyphens"
-    if name.startswith("-") or name.endswith("-"):
-        yield "must not begin or end with a hyphen"
+        yield statuses.invalid_value(where, value, formats.PORT_RULE)
 
 
 def _affinity(spec: Object) -> Iterator[Cause]:

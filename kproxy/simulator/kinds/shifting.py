@@ -12,15 +12,16 @@ from typing import Any, TypeAlias
 
 from kproxy.portal import loopback
 from kproxy.simulator.kinds import pods
-from kproxy.simulator.store import patch, registry, resources, storage
+from kproxy.simulator.store import api_versions, patch, registry, resources, storage
 from kproxy.simulator.store.resources import Resource
 from kproxy.simulator.store.storage import Object
 
 ANNOTATION_SHIFTED_PORTS = "kproxy.io/shifted-ports"
 """On the moved object: "80=10080,443=10443"."""
 
-_SHIFTED = (resources.SERVICES, resources.DEPLOYMENTS, resources.PODS)
-_PORT_FIELDS = frozenset({"port", "targetPort", "containerPort"})
+_SHIFTED = (resources.SERVICES, resources.DEPLOYMENTS, resources.PODS, resources.INGRESSES)
+_PORT_FIELDS = frozenset({"port", "targetPort", "containerPort", "number", "servicePort"})
+"""The last two are of Ingresses, in v1 and in v1beta1."""
 
 Moves: TypeAlias = dict[int, int]
 
@@ -56,7 +57,7 @@ def _shift_text(port: str, below: int, moves: Moves) -> str:
 
 
 class ShiftingRegistry(registry.Registry):
-    """A registry in which no Service, Deployment or Pod has a port under `below`."""
+    """A registry in which no Service, Deployment, Pod or Ingress has a port under `below`."""
 
     def __init__(
         self,
@@ -92,7 +93,8 @@ class ShiftingRegistry(registry.Registry):
     ) -> Object:
         """`Registry.patch`, with the ports of a merge patch moved."""
         if isinstance(body, dict) and not subresource:
-            body = self._shift(resource, body, self.find(resource, name, namespace))
+            stored = api_versions.stored_as(resource)
+            body = self._shift(stored, body, self.find(stored, name, namespace))
         return super().patch(
             resource, namespace, name, patch_type, body, subresource, dry_run=dry_run
         )

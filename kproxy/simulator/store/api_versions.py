@@ -1,67 +1,58 @@
-"""API versions that are served but not stored: discovery.k8s.io/v1beta1 as a view of v1.
+"""The API versions that are served: those that are stored, and views of them."""
 
-The conversion is kube-apiserver's (`pkg/apis/discovery/v1beta1/conversion.go`): in v1beta1 the
-node and the zone of an endpoint are keys of its `topology`.
-"""
-
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 from kproxy.simulator.store import resources
 from kproxy.simulator.store.resources import Resource
 from kproxy.simulator.store.storage import Object
+from kproxy.simulator.store.views import endpoint_slices, ingresses
+from kproxy.simulator.store.views.view import View
 
-ENDPOINT_SLICES_V1BETA1 = replace(resources.ENDPOINT_SLICES, version="v1beta1")
+ENDPOINT_SLICES_V1BETA1 = endpoint_slices.V1BETA1.served
+INGRESSES_V1BETA1 = ingresses.NETWORKING_V1BETA1.served
+INGRESSES_EXTENSIONS = ingresses.EXTENSIONS_V1BETA1.served
+INGRESS_CLASSES_V1BETA1 = ingresses.CLASSES_V1BETA1.served
 
-_HOSTNAME = "kubernetes.io/hostname"
-_ZONE = "topology.kubernetes.io/zone"
+_VIEWS: Mapping[Resource, View] = {
+    view.served: view
+    for view in (
+        endpoint_slices.V1BETA1,
+        ingresses.NETWORKING_V1BETA1,
+        ingresses.EXTENSIONS_V1BETA1,
+        ingresses.CLASSES_V1BETA1,
+    )
+}
+ALL = (*resources.ALL, *_VIEWS)
+"""Every resource in every version that any server serves."""
+
+_VERSIONS: Mapping[Resource, Sequence[Resource]] = {
+    stored: (stored, *(view.served for view in _VIEWS.values() if view.stored == stored))
+    for stored in resources.ALL
+}
 
 
 def stored_as(served: Resource) -> Resource:
     """The resource under which objects of `served` are stored."""
-    return resources.ENDPOINT_SLICES if served == ENDPOINT_SLICES_V1BETA1 else served
+    view = _VIEWS.get(served)
+    return served if view is None else view.stored
+
+
+def versions_of(stored: Resource) -> Sequence[Resource]:
+    """The resources whose objects are stored as those of `stored`, which comes first."""
+    return _VERSIONS[stored]
 
 
 def to_served(served: Resource, item: Object) -> Object:
     """A stored object as `served` shows it; the same object if that is how it is stored."""
-    if served != ENDPOINT_SLICES_V1BETA1:
+    view = _VIEWS.get(served)
+    if view is None:
         return item
-    # Without any it is null, as Go writes a slice that was never made.
-    endpoints = [_to_v1beta1(endpoint) for endpoint in item.get("endpoints") or ()] or None
-    return {**item, "apiVersion": served.api_version, "endpoints": endpoints}
+    return {**view.to_served(item), "apiVersion": served.api_version}
 
 
 def to_stored(served: Resource, item: Object) -> Object:
     """The reverse of `to_served`."""
-    if served != ENDPOINT_SLICES_V1BETA1:
+    view = _VIEWS.get(served)
+    if view is None:
         return item
-    converted = {**item, "apiVersion": resources.ENDPOINT_SLICES.api_version}
-    endpoints = item.get("endpoints") or []
-    if isinstance(endpoints, list):  # what else it may be is for validation to refuse
-        converted["endpoints"] = [
-            _to_v1(each) if isinstance(each, dict) else each for each in endpoints
-        ]
-    return converted
-
-
-def _to_v1beta1(endpoint: Object) -> Object:
-    topology = dict(endpoint.get("deprecatedTopology") or {})
-    if endpoint.get("nodeName"):
-        topology[_HOSTNAME] = endpoint["nodeName"]
-    if endpoint.get("zone"):
-        topology[_ZONE] = endpoint["zone"]
-    moved = ("deprecatedTopology", "nodeName", "zone")  # nodeName is behind a gate in v1beta1
-    kept = {name: endpoint[name] for name in endpoint if name not in moved}
-    return {**kept, "topology": topology} if topology else kept
-
-
-def _to_v1(endpoint: Object) -> Object:
-    given = endpoint.get("topology") or {}
-    new = {name: endpoint[name] for name in endpoint if name != "topology"}
-    if not isinstance(given, dict):
-        return {**new, "deprecatedTopology": given}
-    topology = dict(given)
-    if node := topology.pop(_HOSTNAME, ""):
-        new.setdefault("nodeName", node)
-    if zone := topology.pop(_ZONE, ""):
-        new["zone"] = zone
-    return {**new, "deprecatedTopology": topology} if topology else new
+    return {**view.to_stored(item), "apiVersion": view.stored.api_version}

@@ -14,8 +14,15 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
-from kproxy.model.judging import field_rules
-from kproxy.simulator.store import object_meta, patch, resources, statuses, storage
+from kproxy.simulator.store import (
+    api_versions,
+    formats,
+    object_meta,
+    patch,
+    resources,
+    statuses,
+    storage,
+)
 from kproxy.simulator.store.resources import Resource
 from kproxy.simulator.store.storage import Object
 
@@ -178,9 +185,14 @@ class Registry:
         *,
         dry_run: bool = False,
     ) -> Object:
-        """Apply a decoded patch. With a `resourceVersion` in it, that must be the latest."""
-        old = self.storage.get(resource, name, namespace)
-        new = patch.apply(resource.kind, old, patch_type, body)
+        """Apply a decoded patch. With a `resourceVersion` in it, that must be the latest.
+
+        `resource` may be a version that is not stored: `body` is a patch of the object as that
+        version shows it.
+        """
+        served, resource = resource, api_versions.stored_as(resource)
+        shown = api_versions.to_served(served, self.storage.get(resource, name, namespace))
+        new = api_versions.to_stored(served, patch.apply(served.kind, shown, patch_type, body))
         if new["metadata"].get("name") != name or new["metadata"].get("namespace", "") != namespace:
             raise statuses.bad_request("the name and the namespace of an object cannot be patched")
         if subresource == "status":
@@ -249,10 +261,10 @@ class Registry:
     def _check_names(self, resource: Resource, new: Object) -> None:
         metadata = new["metadata"]
         name = metadata["name"]
-        causes = []
-        rule = _name_rule(resource)
-        if not rule.admits(name):
-            causes.append(statuses.invalid_value("metadata.name", name, rule.words))
+        causes = [
+            statuses.invalid_value("metadata.name", name, rule)
+            for rule in _name_format(resource)(name)
+        ]
         if causes:
             raise statuses.invalid(resource, name, causes)
 
@@ -358,10 +370,11 @@ class Registry:
                 self.storage.update(resource, _without_owner(found, uid))
 
 
-def _name_rule(resource: Resource) -> field_rules.NameRule:
+def _name_format(resource: Resource) -> formats.Format:
     if resource == resources.SERVICES:
-        return field_rules.DNS_1035_LABEL
-    return field_rules.DNS_LABEL if resource == resources.NAMESPACES else field_rules.DNS_SUBDOMAIN
+        return formats.dns_1035_label
+    is_label = resource == resources.NAMESPACES
+    return formats.dns_1123_label if is_label else formats.dns_1123_subdomain
 
 
 def _owners(item: Object | None) -> set[str]:

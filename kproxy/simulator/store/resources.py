@@ -71,7 +71,26 @@ ENDPOINT_SLICES = Resource(
     "endpointslice",
     has_generation=True,
 )
-
+SECRETS = Resource("", "v1", "Secret", "secrets", "secret")
+INGRESSES = Resource(
+    "networking.k8s.io",
+    "v1",
+    "Ingress",
+    "ingresses",
+    "ingress",
+    ("ing",),
+    has_status=True,
+    has_generation=True,
+)
+INGRESS_CLASSES = Resource(
+    "networking.k8s.io",
+    "v1",
+    "IngressClass",
+    "ingressclasses",
+    "ingressclass",
+    namespaced=False,
+    has_generation=True,
+)
 SERVICE_CIDRS = Resource(
     "networking.k8s.io",
     "v1",
@@ -89,7 +108,10 @@ ALL = (
     SERVICES,
     ENDPOINTS,
     EVENTS,
+    SECRETS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
+    INGRESSES,
+    INGRESS_CLASSES,
     SERVICE_CIDRS,
 )

@@ -37,6 +37,11 @@ def duplicate_value(field: str, value: object) -> Cause:
     return Cause("FieldValueDuplicate", field, f"Duplicate value: {quoted(value)}")
 
 
+def too_long_value(field: str, longest: int) -> Cause:
+    """The value has more than `longest` bytes. The message does not repeat it."""
+    return Cause("FieldValueTooLong", field, f"Too long: may not be more than {longest} bytes")
+
+
 def not_supported_value(field: str, value: object, supported: Iterable[str]) -> Cause:
     """The value is none of the values that the field may have."""
     choices = ", ".join(f'"{choice}"' for choice in supported)

@@ -49,7 +49,7 @@ def test_a_watch_is_a_list_with_a_parameter() -> None:
         "/api/v1",
         "/api/v2/pods",
         "/apis/apps/v1beta1/deployments",
-        "/api/v1/secrets",
+        "/api/v1/limitranges",
         "/api/v1/pods/p",
         "/api/v1/namespaces/a/nodes/n",
         "/api/v1/namespaces/a/pods/p/scale",

@@ -49,5 +49,5 @@ class Encodings:
         return self._objects.find(api_versions.stored_as(resource), name, namespace) is stored
 
     def _forget(self, event: storage.Event) -> None:
-        for resource in (event.resource, api_versions.ENDPOINT_SLICES_V1BETA1):
+        for resource in api_versions.versions_of(event.resource):
             self._known.pop((resource, storage.key_of(event.object)), None)

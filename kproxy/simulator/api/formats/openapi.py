@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kproxy.simulator.api.formats import openapi_protobuf
-from kproxy.simulator.store import strategic_merge
+from kproxy.simulator.api.formats import openapi_protobuf, openapi_views
+from kproxy.simulator.store import api_versions, strategic_merge
 from kproxy.simulator.store.resources import Resource
 
 _CORE = "io.k8s.api.core.v1"
@@ -20,6 +20,7 @@ _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 _PACKAGES: Mapping[str, str] = {
     "apps": "io.k8s.api.apps.v1",
     "discovery.k8s.io": "io.k8s.api.discovery.v1",
+    "extensions": "io.k8s.api.extensions.v1beta1",
     "networking.k8s.io": "io.k8s.api.networking.v1",
 }
 _META_TYPES = (
@@ -32,12 +33,14 @@ _META_TYPES = (
     "ListMeta",
 )
 _APPS_PREFIXES = ("Deployment", "RollingUpdateDeployment")
+_NETWORKING_PREFIXES = ("Ingress", "HTTPIngress", "ServiceBackendPort", "ServiceCIDR")
 _DISCOVERY_TYPES = ("EndpointSlice", "Endpoint", "EndpointConditions", "EndpointHints")
 _SCALARS: Mapping[str, Mapping[str, Any]] = {
     "str": {"type": "string"},
     "int": {"type": "integer", "format": "int32"},
     "float": {"type": "number", "format": "double"},
     "bool": {"type": "boolean"},
+    "bytes": {"type": "string", "format": "byte"},
     "object": {"type": "object"},
     "datetime": {"$ref": f"{_META}.Time"},
 }
@@ -117,9 +120,12 @@ def definitions(served: Iterable[Resource]) -> dict[str, Any]:
     """The schemas of the resources and of all they are made of; a `$ref` is a bare name."""
     found: dict[str, Any] = dict(_TIMES)
     for resource in served:
-        name = _definition_name(resource)
+        stored, name = api_versions.stored_as(resource), _definition_name(resource)
         model = "CoreV1Event" if resource.kind == "Event" else f"V1{resource.kind}"
-        _add(found, model, name)
+        stored_name = _definition_name(stored)
+        _add(found, model, stored_name)
+        if stored != resource:
+            openapi_views.alter(resource, found, stored_name, name)
         kind = {"group": resource.group, "kind": resource.kind, "version": resource.version}
         found[name] = {**found[name], "x-kubernetes-group-version-kind": [kind]}
     return found
@@ -176,7 +182,7 @@ def _qualified(type_name: str) -> str:
         return f"{_META}.{type_name}"
     if type_name.startswith(_APPS_PREFIXES):
         return f"{_PACKAGES['apps']}.{type_name}"
-    if type_name.startswith("ServiceCIDR"):
+    if type_name.startswith(_NETWORKING_PREFIXES):
         return f"{_PACKAGES['networking.k8s.io']}.{type_name}"
     if type_name in _DISCOVERY_TYPES:
         return f"{_PACKAGES['discovery.k8s.io']}.{type_name}"

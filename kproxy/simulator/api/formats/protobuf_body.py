@@ -1,14 +1,16 @@
-"""Request bodies in Kubernetes' protobuf, which `kubectl create namespace`, `service` and
-`deployment`, and `kubectl drain`, send without asking whether the server reads it.
+"""Request bodies in Kubernetes' protobuf, which `kubectl create` of most kinds, and `kubectl
+drain`, send without asking whether the server reads it.
 
 Only what those commands can set is known here. A message that has anything else is refused with
-415 rather than read in part. The numbers are those of k8s.io/api's `generated.proto` files, the
-envelope is apimachinery's `runtime.Unknown` behind four magic bytes.
+415 rather than read in part. The envelope is apimachinery's `runtime.Unknown` behind four magic
+bytes.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+import base64
+from collections.abc import Iterator
+from typing import Any
 
+from kproxy.simulator.api.formats.protobuf_messages import MESSAGES, Field
 from kproxy.simulator.store import statuses
 
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
@@ -16,77 +18,18 @@ MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
 
 
-class _Field(NamedTuple):
-    """`type` is string, int, bool, map or the name of a message. A zero is "not set" unless
-    the field is a pointer in Go."""
-
-    name: str
-    type: str = "string"
-    is_list: bool = False
-    is_pointer: bool = False
-
-
-_OBJECT = {1: _Field("metadata", "ObjectMeta"), 3: _Field("status", "Nothing")}
-_MESSAGES: Mapping[str, Mapping[int, _Field]] = {
-    "Unknown": {1: _Field("typeMeta", "TypeMeta"), 2: _Field("raw", "bytes")},
-    "TypeMeta": {1: _Field("apiVersion"), 2: _Field("kind")},
-    "Nothing": {},
-    "Namespace": {**_OBJECT, 2: _Field("spec", "Nothing")},
-    "Service": {**_OBJECT, 2: _Field("spec", "ServiceSpec")},
-    "Deployment": {**_OBJECT, 2: _Field("spec", "DeploymentSpec")},
-    "ObjectMeta": {
-        1: _Field("name"),
-        2: _Field("generateName"),
-        3: _Field("namespace"),
-        11: _Field("labels", "map"),
-        12: _Field("annotations", "map"),
-    },
-    "ServiceSpec": {
-        1: _Field("ports", "ServicePort", is_list=True),
-        2: _Field("selector", "map"),
-        3: _Field("clusterIP"),
-        4: _Field("type"),
-        7: _Field("sessionAffinity"),
-        10: _Field("externalName"),
-    },
-    "ServicePort": {
-        1: _Field("name"),
-        2: _Field("protocol"),
-        3: _Field("port", "int"),
-        4: _Field("targetPort", "IntOrString"),
-        5: _Field("nodePort", "int"),
-    },
-    "IntOrString": {1: _Field("type", "int"), 2: _Field("int", "int"), 3: _Field("str")},
-    "DeploymentSpec": {
-        1: _Field("replicas", "int", is_pointer=True),
-        2: _Field("selector", "LabelSelector"),
-        3: _Field("template", "PodTemplateSpec"),
-    },
-    "LabelSelector": {1: _Field("matchLabels", "map")},
-    "PodTemplateSpec": {1: _Field("metadata", "ObjectMeta"), 2: _Field("spec", "PodSpec")},
-    "PodSpec": {2: _Field("containers", "Container", is_list=True)},
-    "Container": {
-        1: _Field("name"),
-        2: _Field("image"),
-        3: _Field("command", is_list=True),
-        4: _Field("args", is_list=True),
-        6: _Field("ports", "ContainerPort", is_list=True),
-    },
-    "ContainerPort": {
-        1: _Field("name"),
-        3: _Field("containerPort", "int"),
-        4: _Field("protocol"),
-    },
-    "DeleteOptions": {
-        1: _Field("gracePeriodSeconds", "int", is_pointer=True),
-        2: _Field("preconditions", "Preconditions"),
-        4: _Field("propagationPolicy"),
-        5: _Field("dryRun", is_list=True),
-    },
-    "Preconditions": {1: _Field("uid"), 2: _Field("resourceVersion")},
-    "MapEntry": {1: _Field("key"), 2: _Field("value")},
-}
-_KINDS = ("Namespace", "Service", "Deployment", "DeleteOptions")
+_KINDS = (
+    "Namespace",
+    "Service",
+    "Deployment",
+    "Secret",
+    "ConfigMap",
+    "ServiceAccount",
+    "Ingress",
+    "DeleteOptions",
+)
+_ENTRIES = {"map": "MapEntry", "map of bytes": "BytesEntry"}
+"""The messages that maps are lists of."""
 
 
 def decode(body: bytes) -> dict[str, Any]:
@@ -107,7 +50,7 @@ def decode(body: bytes) -> dict[str, Any]:
 
 
 def _message(message: str, raw: bytes) -> Any:
-    known = _MESSAGES[message]
+    known = MESSAGES[message]
     decoded: dict[str, Any] = {}
     for number, value in _fields(raw):
         field = known.get(number)
@@ -118,7 +61,9 @@ def _message(message: str, raw: bytes) -> Any:
         read = _value(field, value)
         if field.is_list:
             decoded.setdefault(field.name, []).append(read)
-        elif field.type == "map":
+        elif field.is_inline:
+            decoded |= read
+        elif field.type in _ENTRIES:
             decoded.setdefault(field.name, {})[read.get("key", "")] = read.get("value", "")
         elif read or field.is_pointer:
             decoded[field.name] = read
@@ -127,14 +72,18 @@ def _message(message: str, raw: bytes) -> Any:
     return decoded
 
 
-def _value(field: _Field, value: int | bytes) -> Any:
+def _value(field: Field, value: int | bytes) -> Any:
     if isinstance(value, int) is not (field.type in {"int", "bool"}):
         raise IndexError(f"{field.name} is of another type on the wire")
-    if isinstance(value, int) or field.type == "bytes":
+    if isinstance(value, int):
+        return bool(value) if field.type == "bool" else value
+    if field.type == "raw":
         return value
+    if field.type == "bytes":
+        return base64.b64encode(value).decode()  # as they are in JSON
     if field.type == "string":
         return value.decode()
-    return _message("MapEntry" if field.type == "map" else field.type, value)
+    return _message(_ENTRIES.get(field.type, field.type), value)
 
 
 def _says_something(value: int | bytes) -> bool:

@@ -70,6 +70,7 @@ _FIELDS: Mapping[str, Sequence[str]] = {
     "Node": ("spec.unschedulable",),
     "Namespace": ("status.phase",),
     "Service": ("spec.clusterIP", "spec.type"),
+    "Secret": ("type",),
     "Event": (
         "involvedObject.kind",
         "involvedObject.namespace",

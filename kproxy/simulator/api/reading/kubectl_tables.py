@@ -3,29 +3,26 @@
 Columns and cells are those of kube-apiserver (`pkg/printers/internalversion/printers.go`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 from kproxy.model import ages
+from kproxy.simulator.api.reading import configuration_tables, networking_tables
+from kproxy.simulator.api.reading.columns import (
+    AGE,
+    NAME,
+    NONE,
+    Column,
+    Layout,
+    age_of,
+    value_in,
+    wide,
+)
 from kproxy.simulator.store.resources import Resource
 from kproxy.simulator.store.storage import Object
 
-NONE = "<none>"
 UNKNOWN = "<unknown>"
-
-
-class Column(NamedTuple):
-    """A column; those of priority 1 are only in wide output."""
-
-    name: str
-    type: str = "string"
-    priority: int = 0
-
-
-Row: TypeAlias = Callable[[Object, datetime], Sequence[Any]]
-
-NAME, AGE = Column("Name"), Column("Age")
 
 
 def table(
@@ -71,16 +68,16 @@ def _included(item: Object, include_object: str, version: str) -> Object:
     return {"object": {**partial, "metadata": item["metadata"]}}
 
 
-def _age_of(item: Object, now: datetime) -> str:
-    return ages.age(item["metadata"].get("creationTimestamp"), now)
-
-
 def _plain(item: Object, now: datetime) -> Sequence[Any]:
-    return item["metadata"]["name"], _age_of(item, now)
+    return item["metadata"]["name"], age_of(item, now)
 
 
 def _namespace(item: Object, now: datetime) -> Sequence[Any]:
-    return item["metadata"]["name"], _in(item, "status", "phase", default=""), _age_of(item, now)
+    return (
+        item["metadata"]["name"],
+        value_in(item, "status", "phase", default=""),
+        age_of(item, now),
+    )
 
 
 def _service(item: Object, now: datetime) -> Sequence[Any]:
@@ -92,7 +89,7 @@ def _service(item: Object, now: datetime) -> Sequence[Any]:
         spec.get("clusterIP") or NONE,
         _external_ip(item),
         ",".join(ports) or NONE,
-        _age_of(item, now),
+        age_of(item, now),
         _labels(spec.get("selector")),
     )
 
@@ -109,13 +106,13 @@ def _external_ip(item: Object) -> str:
         return str(spec.get("externalName", NONE))
     if kind != "LoadBalancer":
         return ",".join(external) or NONE
-    ingress = _in(item, "status", "loadBalancer", "ingress", default=[])
+    ingress = value_in(item, "status", "loadBalancer", "ingress", default=[])
     found = [entry.get("ip") or entry.get("hostname", "") for entry in ingress]
     return ",".join(found + external) or "<pending>"
 
 
 def _endpoints(item: Object, now: datetime) -> Sequence[Any]:
-    return item["metadata"]["name"], _format_endpoints(item), _age_of(item, now)
+    return item["metadata"]["name"], _format_endpoints(item), age_of(item, now)
 
 
 def _format_endpoints(item: Object) -> str:
@@ -139,7 +136,7 @@ def _endpoint_slice(item: Object, now: datetime) -> Sequence[Any]:
         item.get("addressType", ""),
         _first(ports, 3) if ports else unset,
         _first(addresses, 3) if addresses else unset,
-        _age_of(item, now),
+        age_of(item, now),
     )
 
 
@@ -160,7 +157,7 @@ def _pod(item: Object, now: datetime) -> Sequence[Any]:
         f"{ready}/{len(spec.get('containers') or ())}",
         _pod_status(item),
         _restarts(statuses, now),
-        _age_of(item, now),
+        age_of(item, now),
         current.get("podIP") or NONE,
         spec.get("nodeName") or NONE,
         current.get("nominatedNodeName") or NONE,
@@ -171,7 +168,9 @@ def _pod(item: Object, now: datetime) -> Sequence[Any]:
 def _restarts(statuses: Sequence[Object], now: datetime) -> str:
     """How many, and how long ago the last one was."""
     count = sum(each.get("restartCount", 0) for each in statuses)
-    ends = [_in(each, "lastState", "terminated", "finishedAt", default="") for each in statuses]
+    ends = [
+        value_in(each, "lastState", "terminated", "finishedAt", default="") for each in statuses
+    ]
     last = max(ends, default="")
     return f"{count} ({ages.age(last, now)} ago)" if count and last else str(count)
 
@@ -189,16 +188,16 @@ def _pod_status(item: Object) -> str:
 
 
 def _node(item: Object, now: datetime) -> Sequence[Any]:
-    info = _in(item, "status", "nodeInfo", default={})
+    info = value_in(item, "status", "nodeInfo", default={})
     addresses = {
         entry.get("type"): entry.get("address")
-        for entry in reversed(_in(item, "status", "addresses", default=[]))
+        for entry in reversed(value_in(item, "status", "addresses", default=[]))
     }
     return (
         item["metadata"]["name"],
         _node_status(item),
         _roles(item),
-        _age_of(item, now),
+        age_of(item, now),
         info.get("kubeletVersion", ""),
         addresses.get("InternalIP") or NONE,
         addresses.get("ExternalIP") or NONE,
@@ -209,7 +208,7 @@ def _node(item: Object, now: datetime) -> Sequence[Any]:
 
 
 def _node_status(item: Object) -> str:
-    conditions = _in(item, "status", "conditions", default=[])
+    conditions = value_in(item, "status", "conditions", default=[])
     ready = [each.get("status") for each in conditions if each.get("type") == "Ready"]
     word = {"True": "Ready", "False": "NotReady"}.get(ready[0], "NotReady") if ready else "Unknown"
     if (item.get("spec") or {}).get("unschedulable"):
@@ -226,13 +225,13 @@ def _roles(item: Object) -> str:
 
 def _deployment(item: Object, now: datetime) -> Sequence[Any]:
     spec, current = item.get("spec") or {}, item.get("status") or {}
-    containers = _in(item, "spec", "template", "spec", "containers", default=[])
+    containers = value_in(item, "spec", "template", "spec", "containers", default=[])
     return (
         item["metadata"]["name"],
         f"{current.get('readyReplicas', 0)}/{spec.get('replicas', 0)}",
         current.get("updatedReplicas", 0),
         current.get("availableReplicas", 0),
-        _age_of(item, now),
+        age_of(item, now),
         ",".join(each.get("name", "") for each in containers),
         ",".join(each.get("image", "") for each in containers),
         _label_selector(spec.get("selector")),
@@ -240,8 +239,8 @@ def _deployment(item: Object, now: datetime) -> Sequence[Any]:
 
 
 def _service_cidr(item: Object, now: datetime) -> Sequence[Any]:
-    cidrs = _in(item, "spec", "cidrs", default=[])
-    return item["metadata"]["name"], ",".join(cidrs), _age_of(item, now)
+    cidrs = value_in(item, "spec", "cidrs", default=[])
+    return item["metadata"]["name"], ",".join(cidrs), age_of(item, now)
 
 
 def _event(item: Object, now: datetime) -> Sequence[Any]:
@@ -281,19 +280,10 @@ def _labels(labels: Mapping[str, str] | None) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items())) or NONE
 
 
-def _in(item: Object, *path: str, default: Any) -> Any:
-    value: Any = item
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return default if value is None else value
-
-
-def _wide(*names: str) -> tuple[Column, ...]:
-    return tuple(Column(name, priority=1) for name in names)
-
-
-_PLAIN: tuple[Sequence[Column], Row] = ((NAME, AGE), _plain)
-_KINDS: Mapping[str, tuple[Sequence[Column], Row]] = {
+_PLAIN: Layout = ((NAME, AGE), _plain)
+_KINDS: Mapping[str, Layout] = {
+    **networking_tables.LAYOUTS,
+    **configuration_tables.LAYOUTS,
     "Namespace": ((NAME, Column("Status"), AGE), _namespace),
     "Service": (
         (
@@ -303,7 +293,7 @@ _KINDS: Mapping[str, tuple[Sequence[Column], Row]] = {
             Column("External-IP"),
             Column("Port(s)"),
             AGE,
-            *_wide("Selector"),
+            *wide("Selector"),
         ),
         _service,
     ),
@@ -319,7 +309,7 @@ _KINDS: Mapping[str, tuple[Sequence[Column], Row]] = {
             Column("Status"),
             Column("Restarts"),
             AGE,
-            *_wide("IP", "Node", "Nominated Node", "Readiness Gates"),
+            *wide("IP", "Node", "Nominated Node", "Readiness Gates"),
         ),
         _pod,
     ),
@@ -330,7 +320,7 @@ _KINDS: Mapping[str, tuple[Sequence[Column], Row]] = {
             Column("Roles"),
             AGE,
             Column("Version"),
-            *_wide("Internal-IP", "External-IP", "OS-Image", "Kernel-Version", "Container-Runtime"),
+            *wide("Internal-IP", "External-IP", "OS-Image", "Kernel-Version", "Container-Runtime"),
         ),
         _node,
     ),
@@ -341,7 +331,7 @@ _KINDS: Mapping[str, tuple[Sequence[Column], Row]] = {
             Column("Up-to-date", "integer"),
             Column("Available", "integer"),
             AGE,
-            *_wide("Containers", "Images", "Selector"),
+            *wide("Containers", "Images", "Selector"),
         ),
         _deployment,
     ),
@@ -352,11 +342,11 @@ _KINDS: Mapping[str, tuple[Sequence[Column], Row]] = {
             Column("Type"),
             Column("Reason"),
             Column("Object"),
-            *_wide("Subobject", "Source"),
+            *wide("Subobject", "Source"),
             Column("Message"),
-            *_wide("First Seen"),
+            *wide("First Seen"),
             Column("Count", "integer", 1),
-            *_wide("Name"),
+            *wide("Name"),
         ),
         _event,
     ),

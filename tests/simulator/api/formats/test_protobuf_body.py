@@ -35,6 +35,38 @@ def test_a_service() -> None:
     }
 
 
+def test_the_bytes_of_a_secret_are_base64_as_in_json() -> None:
+    data = _field(2, _field(1, "k") + _field(2, b"\xff\x00"))
+    raw = _field(1, _field(1, "s")) + data + _field(3, "Opaque") + b"\x28\x01"
+    assert protobuf_body.decode(_body("Secret", raw)) == {
+        "kind": "Secret",
+        "apiVersion": "v1",
+        "metadata": {"name": "s"},
+        "data": {"k": "/wA="},
+        "type": "Opaque",
+        "immutable": True,
+    }
+
+
+def test_the_paths_of_an_ingress_are_fields_of_its_rule() -> None:
+    backend = _field(4, _field(1, "web") + _field(2, _field(1, "") + b"\x10\x50"))
+    path = _field(1, "/a") + _field(2, backend) + _field(3, "Exact")
+    rule = _field(1, "a.example") + _field(2, _field(1, _field(1, path)))
+    spec = _field(2, _field(1, "a.example") + _field(2, "tls")) + _field(3, rule) + _field(4, "c")
+    raw = _field(1, _field(1, "web")) + _field(2, spec) + _field(3, _field(1, b""))
+    shown = {"service": {"name": "web", "port": {"number": 80}}}
+    assert protobuf_body.decode(_body("Ingress", raw))["spec"] == {
+        "ingressClassName": "c",
+        "tls": [{"hosts": ["a.example"], "secretName": "tls"}],
+        "rules": [
+            {
+                "host": "a.example",
+                "http": {"paths": [{"path": "/a", "pathType": "Exact", "backend": shown}]},
+            }
+        ],
+    }
+
+
 def test_the_options_of_a_deletion() -> None:
     options = b"\x08\x00" + _field(2, _field(1, "u")) + _field(4, "Orphan") + _field(5, "All")
     assert protobuf_body.decode(_body("DeleteOptions", options)) == {
@@ -54,8 +86,8 @@ def test_a_field_that_is_not_known_is_refused_if_it_says_something() -> None:
 
 
 def test_a_kind_that_is_not_known_is_refused() -> None:
-    with pytest.raises(statuses.StatusError, match="Secret cannot be read"):
-        protobuf_body.decode(_body("Secret", NAME))
+    with pytest.raises(statuses.StatusError, match="Role cannot be read"):
+        protobuf_body.decode(_body("Role", NAME))
 
 
 def test_a_number_in_the_place_of_a_message_is_refused() -> None:

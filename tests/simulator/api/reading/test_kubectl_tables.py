@@ -122,6 +122,48 @@ ADDRESSES = [{"ip": f"10.0.0.{n}"} for n in range(1, 6)]
             ["4s", "Normal", "Started", "pod/p", "", "kubelet", "m", "2m", 7, "x"],
         ),
         (resources.NAMESPACES, {"status": {"phase": "Active"}}, ["x", "Active", "0s"]),
+        (
+            resources.INGRESSES,
+            {"spec": {"defaultBackend": {}}},
+            ["x", "<none>", "*", "", "80", "0s"],
+        ),
+        (
+            resources.INGRESSES,
+            {
+                "spec": {
+                    "ingressClassName": "kproxy",
+                    "rules": [{"host": "a"}, {}, {"host": "b"}, {"host": "c"}, {"host": "d"}],
+                    "tls": [{}],
+                },
+                "status": {"loadBalancer": {"ingress": [{"hostname": "h"}, {"ip": "10.0.0.1"}]}},
+            },
+            ["x", "kproxy", "a,b,c + 2 more...", "10.0.0.1,h", "80, 443", "0s"],
+        ),
+        (
+            resources.INGRESSES,
+            {"spec": {"rules": [{"host": "a"}, {"host": "b"}, {"host": "c"}]}},
+            ["x", "<none>", "a,b,c", "", "80", "0s"],
+        ),
+        (
+            resources.INGRESS_CLASSES,
+            {"spec": {"controller": "a.io/b"}},
+            ["x", "a.io/b", "<none>", "0s"],
+        ),
+        (
+            resources.INGRESS_CLASSES,
+            {
+                "spec": {
+                    "controller": "a.io/b",
+                    "parameters": {"apiGroup": "c.io", "kind": "K", "name": "n"},
+                }
+            },
+            ["x", "a.io/b", "K.c.io/n", "0s"],
+        ),
+        (
+            resources.SECRETS,
+            {"type": "Opaque", "data": {"a": "", "b": ""}},
+            ["x", "Opaque", 2, "0s"],
+        ),
     ],
 )
 def test_cells(resource: Resource, item: dict[str, Any], cells: list[Any]) -> None:

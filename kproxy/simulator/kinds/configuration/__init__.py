@@ -1,0 +1,1 @@
+"""What applications are configured with: Secrets, ConfigMaps and ServiceAccounts."""

@@ -1,0 +1,64 @@
+"""The strategies of the group networking.k8s.io."""
+
+from collections.abc import Mapping
+
+from kproxy.simulator.kinds.networking import ingress_class_rules, ingress_rules
+from kproxy.simulator.store import registry, resources, storage
+from kproxy.simulator.store.resources import Resource
+from kproxy.simulator.store.ruled_strategy import RuledStrategy
+from kproxy.simulator.store.storage import Object
+
+ANNOTATION_DEFAULT_CLASS = "ingressclass.kubernetes.io/is-default-class"
+""""true" on the IngressClass of those Ingresses that name none."""
+
+
+class IngressStrategy(RuledStrategy):
+    """The rules for Ingresses, and what the admission plugin DefaultIngressClass adds to a new one.
+
+    `stored` is where the IngressClasses are.
+    """
+
+    def __init__(self, stored: storage.Storage) -> None:
+        super().__init__(
+            resources.INGRESSES,
+            ingress_rules.Shape,
+            violations=ingress_rules.violations,
+            create_violations=ingress_rules.create_violations,
+        )
+        self._stored = stored
+
+    def prepare_create(self, new: Object) -> Object:
+        """The Ingress, of the default class if it names none. Raises BadRequest and Invalid."""
+        made = super().prepare_create(new)
+        annotations = made["metadata"].get("annotations") or {}
+        if "ingressClassName" not in made["spec"] and (
+            ingress_rules.ANNOTATION_CLASS not in annotations
+        ):
+            made["spec"] |= self._default_class()
+        made["status"] = made["status"] or {"loadBalancer": {}}
+        return made
+
+    def _default_class(self) -> Object:
+        """The newest of the default classes, as from 1.27 on: before, two were an error."""
+        defaults = [
+            (each["metadata"]["creationTimestamp"], each["metadata"]["name"])
+            for each in self._stored.list(resources.INGRESS_CLASSES)
+            if (each["metadata"].get("annotations") or {}).get(ANNOTATION_DEFAULT_CLASS) == "true"
+        ]
+        newest = max((moment for moment, _ in defaults), default="")
+        names = sorted(name for moment, name in defaults if moment == newest)
+        return {"ingressClassName": names[0]} if names else {}
+
+
+def strategies(stored: storage.Storage) -> Mapping[Resource, registry.Strategy]:
+    """A strategy for each resource of the group that has rules."""
+    return {
+        resources.INGRESSES: IngressStrategy(stored),
+        resources.INGRESS_CLASSES: RuledStrategy(
+            resources.INGRESS_CLASSES,
+            ingress_class_rules.Shape,
+            set_defaults=ingress_class_rules.set_defaults,
+            violations=ingress_class_rules.violations,
+            update_violations=ingress_class_rules.update_violations,
+        ),
+    }

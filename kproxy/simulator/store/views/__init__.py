@@ -1,0 +1,1 @@
+"""Versions of an API that are served and not stored."""

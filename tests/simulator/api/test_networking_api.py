@@ -1,0 +1,123 @@
+"""Ingresses, their classes and Secrets over HTTP, and by the official Python client."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from kproxy.simulator.api import apiserver, emulation
+from tests.simulator.api_client import Api
+from tests.simulator.objects import backend, ingress, ruled_registry
+
+INGRESSES = "/apis/networking.k8s.io/v1/namespaces/default/ingresses"
+OLD = "/apis/networking.k8s.io/v1beta1/namespaces/default/ingresses"
+OLDEST = "/apis/extensions/v1beta1/namespaces/default/ingresses"
+SECRETS = "/api/v1/namespaces/default/secrets"
+TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
+ADDRESS = {"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}}
+
+
+@contextlib.asynccontextmanager
+async def serving(emulate: emulation.Emulation) -> AsyncIterator[Api]:
+    objects = ruled_registry()
+    async with apiserver.ApiServer(objects, tokens={"secret": "admin"}, emulate=emulate) as server:
+        server.faults.clear()
+        made = Api(server, objects)
+        async with made.session:
+            yield made
+
+
+async def test_an_ingress_and_its_status_are_written_apart() -> None:
+    async with serving(emulation.V1_33) as api:
+        given = {**ingress(), "status": ADDRESS}
+        code, made = await api.ask("POST", INGRESSES, json=given)
+        assert (code, made["status"]) == (201, {"loadBalancer": {}})
+        async with api.watch(INGRESSES, resourceVersion="0") as events:
+            assert await events.told(1) == [("ADDED", "web")]
+            code, made = await api.ask(
+                "PATCH",
+                f"{INGRESSES}/web/status",
+                json={"status": ADDRESS, "spec": {"rules": []}},
+                headers={"Content-Type": "application/merge-patch+json"},
+            )
+            assert (code, made["status"], made["spec"]) == (200, ADDRESS, given["spec"])
+            changed = await events.next()
+            assert (changed["type"], changed["object"]["status"]) == ("MODIFIED", ADDRESS)
+        code, replaced = await api.ask("PUT", f"{INGRESSES}/web", json=ingress(tls=[{}]))
+        assert (code, replaced["status"], replaced["metadata"]["generation"]) == (200, ADDRESS, 2)
+        _, table = await api.ask("GET", INGRESSES, headers=TABLE)
+        (row,) = table["rows"]
+        assert row["cells"][:-1] == ["web", "<none>", "web.example", "127.0.0.1", "80, 443"]
+        assert (await api.ask("DELETE", f"{INGRESSES}/web"))[1]["status"] == "Success"
+
+
+async def test_secrets_are_selected_by_their_type() -> None:
+    async with serving(emulation.V1_33) as api:
+        for name, kind in (("a", "Opaque"), ("b", "x.io/y")):
+            body = {"metadata": {"name": name}, "type": kind, "stringData": {"k": "v"}}
+            assert (await api.ask("POST", SECRETS, json=body))[0] == 201
+        for field in ("type=x.io/y", "metadata.name=b"):
+            _, found = await api.get(SECRETS, fieldSelector=field)
+            assert [each["metadata"]["name"] for each in found["items"]] == ["b"]
+        assert found["items"][0]["data"] == {"k": "dg=="}
+
+
+async def test_an_old_server_has_one_ingress_in_three_versions() -> None:
+    async with serving(emulation.V1_20) as api:
+        path = {"path": "/", "backend": {"serviceName": "web", "servicePort": "http"}}
+        given = ingress(rules=[{"http": {"paths": [path]}}])
+        code, made = await api.ask("POST", OLD, json=given)
+        assert (code, made["apiVersion"]) == (201, "networking.k8s.io/v1beta1")
+        shown = {**path, "pathType": "ImplementationSpecific"}
+        assert made["spec"]["rules"] == [{"http": {"paths": [shown]}}]
+        _, oldest = await api.get(f"{OLDEST}/web")
+        assert (oldest["apiVersion"], oldest["spec"]) == ("extensions/v1beta1", made["spec"])
+        _, new = await api.get(f"{INGRESSES}/web")
+        (stored,) = new["spec"]["rules"][0]["http"]["paths"]
+        assert stored == {**shown, "backend": backend(name="http")}
+        # A patch is one of the object as its URL shows it.
+        operation = {
+            "op": "replace",
+            "path": "/spec/rules/0/http/paths/0/backend/servicePort",
+            "value": 80,
+        }
+        code, patched = await api.ask(
+            "PATCH",
+            f"{OLD}/web",
+            json=[operation],
+            headers={"Content-Type": "application/json-patch+json"},
+        )
+        assert (code, patched["spec"]["rules"][0]["http"]["paths"][0]["backend"]) == (
+            200,
+            {"serviceName": "web", "servicePort": 80},
+        )
+        async with api.watch(OLDEST, resourceVersion="0") as events:
+            seen = await events.next()
+            assert seen["object"]["spec"] == patched["spec"]
+        _, listed = await api.get(OLDEST)
+        assert (listed["kind"], listed["apiVersion"]) == ("IngressList", "extensions/v1beta1")
+
+
+async def test_a_new_server_has_v1_alone() -> None:
+    async with serving(emulation.V1_33) as api:
+        assert (await api.get(OLD))[0] == 404
+        assert (await api.get(OLDEST))[0] == 404
+        _, group = await api.get("/apis/networking.k8s.io")
+        assert [each["version"] for each in group["versions"]] == ["v1"]
+    async with serving(emulation.V1_20) as api:
+        _, group = await api.get("/apis/networking.k8s.io")
+        assert [each["version"] for each in group["versions"]] == ["v1", "v1beta1"]
+
+
+async def test_the_schema_of_an_old_ingress_has_old_backends() -> None:
+    async with serving(emulation.V1_20) as api:
+        _, document = await api.get("/openapi/v2")
+    schemas = document["definitions"]
+    for package in ("networking", "extensions"):
+        path = schemas[f"io.k8s.api.{package}.v1beta1.HTTPIngressPath"]
+        old = path["properties"]["backend"]["$ref"].rpartition("/")[2]
+        assert old == f"io.k8s.api.{package}.v1beta1.IngressBackend"
+        assert schemas[old]["properties"].keys() == {"resource", "serviceName", "servicePort"}
+        assert path["required"] == ["backend"]
+        spec = schemas[f"io.k8s.api.{package}.v1beta1.IngressSpec"]["properties"]
+        assert "backend" in spec
+        assert "defaultBackend" not in spec
+    assert "defaultBackend" in schemas["io.k8s.api.networking.v1.IngressSpec"]["properties"]
