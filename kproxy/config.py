@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kproxy import errors, settings
+from kproxy.command import settings as command_settings
 from kproxy.model.kinds import services
 from kproxy.ops import log
 from kproxy.ops.serving import places
@@ -147,7 +148,7 @@ _METRICS = _BindAddress("--metrics-bind-address", DEFAULT_METRICS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(command_settings.CommandSettings):
     """What `kproxy run` was asked to do. Times are in seconds.
 
     A value that comes without the command line, as tests make it, has the defaults that stand

@@ -32,6 +32,18 @@ class NotServedError(KproxyError):
     """A running proxy serves no Service of the name that was asked for."""
 
 
+class CommandNotFoundError(KproxyError):
+    """The command that is to run beside the proxy does not exist. Nothing was started."""
+
+    exit_code = 127
+
+
+class CommandNotExecutableError(KproxyError):
+    """The command that is to run beside the proxy cannot be executed. Nothing was started."""
+
+    exit_code = 126
+
+
 def first_expected(error: Exception) -> Exception:
     """The failure inside the groups that tasks wrap it in: a KproxyError if there is one."""
     if not isinstance(error, ExceptionGroup):

@@ -108,6 +108,8 @@ class Announcement:
         self._is_served = is_served
         self._addresses = addresses
         self._file = file
+        self.is_made = asyncio.Event()
+        """Set when everything is served and announced."""
 
     def remove_stale(self) -> None:
         """Remove the ready file that an earlier proxy left. Raises ConfigError."""
@@ -132,6 +134,7 @@ class Announcement:
             max_connections=self._seen.plane.totals().max_connections,
             **{name: address for name, address in addresses.items() if address},
         )
+        self.is_made.set()
 
     def close(self) -> None:
         """Remove the ready file."""

@@ -1,6 +1,7 @@
 """The parts of a proxy that depend on its configuration, made from it; `server` joins them."""
 
 from kproxy import component, config, events
+from kproxy.command import settings as command_settings
 from kproxy.datapath import data_path
 from kproxy.model import names
 from kproxy.model.kinds import node_kind, service_cidr_kind
@@ -100,5 +101,9 @@ def options(
 
 def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[component.Component, ...]:
     """The optional parts that the configuration asks for; the Server runs and closes them."""
-    del cfg, seen
-    return ()
+    made: list[component.Component] = []
+    if cfg.wait:
+        from kproxy.command import waiting  # noqa: PLC0415
+
+        made.append(waiting.Waiting(seen, cfg.wait, command_settings.namespace_of(cfg.namespaces)))
+    return tuple(made)

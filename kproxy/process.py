@@ -27,11 +27,17 @@ _IGNORED = (
 )
 """By default they would end the process, which has no use for them."""
 
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
 _FEWEST_FILES = 32
 """The fewest open files with which an event loop, the log and the ready file work."""
 
 _ROOM_FOR_FILES = 65536
 """Descriptors for which the kernel's table has room from the start: half a megabyte of memory."""
+
+
+_TERMINAL = "/dev/tty"
+_LOOK = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK
 
 
 class EndedError(BaseException):
@@ -73,10 +79,24 @@ class Terminal:
     def is_there() -> bool:
         """Whether there is a controlling terminal that has not been hung up."""
         try:
-            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
+            os.close(os.open(_TERMINAL, _LOOK))
         except OSError:
             return False
         return True
+
+    @staticmethod
+    def is_in_foreground() -> bool:
+        """Whether this process belongs to the group to which the terminal sends its signals."""
+        try:
+            descriptor = os.open(_TERMINAL, _LOOK)
+        except OSError:
+            return False
+        try:
+            return os.tcgetpgrp(descriptor) == os.getpgrp()
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
 
 
 class Signals:
@@ -91,7 +111,8 @@ class Signals:
     | USR1, USR2, ALRM and their like | nothing |
 
     HUP stays ignored if it was at the start: nohup asks for that. `take` is called first of all;
-    until `handling` takes over, the signals that end raise EndedError.
+    until `handling` takes over, the signals that end raise EndedError. With a command, signals are
+    offered to it first.
     """
 
     def __init__(self) -> None:
@@ -99,8 +120,8 @@ class Signals:
         self._heeds_hup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         self._is_taken = False
         self._reloads = False
-        self.has_ended = False
-        """Whether a signal asked for the end, even if code on the way swallowed the EndedError."""
+        self.ended_by: int | None = None
+        """The signal that asked for the end, even if code on the way swallowed the EndedError."""
 
     def take(self, *, reloads: bool = False) -> None:
         """Handle the signals from now on. Call it in the main thread.
@@ -117,8 +138,17 @@ class Signals:
         if self._heeds_hup:
             signal.signal(signal.SIGHUP, self._end_if_lost if reloads else self._end)
 
-    def _end(self, _number: int, _frame: FrameType | None) -> None:
-        self.has_ended = True
+    @property
+    def exit_code(self) -> int:
+        """As a shell has it, of a command that the signal ended: 128 and the signal's number."""
+        return 0 if self.ended_by is None else 128 + self.ended_by
+
+    def has_lost_terminal(self) -> bool:
+        """Whether there was a terminal at the start, and its window has been closed."""
+        return self._terminal.is_lost()
+
+    def _end(self, number: int, _frame: FrameType | None) -> None:
+        self.ended_by = number
         raise EndedError
 
     def _end_if_lost(self, number: int, frame: FrameType | None) -> None:
@@ -132,14 +162,20 @@ class Signals:
         stop: Callable[[], object],
         kill: Callable[[], object],
         reload: Callable[[], object] | None = None,
+        relay: Callable[[int], bool] | None = None,
     ) -> Iterator[None]:
-        """Call these on the running event loop. A signal that came before counts."""
+        """Call these on the running event loop. A signal that came before counts.
+
+        `relay` gets the number of each signal first, and USR1 and USR2 too; True means that it has
+        been dealt with.
+        """
         import asyncio  # noqa: PLC0415  # the command line does not need it
 
         loop = asyncio.get_running_loop()
 
         def on_hup() -> None:
             if reload is None or self._terminal.is_lost():
+                self.ended_by = signal.SIGHUP
                 stop()
             else:
                 reload()
@@ -151,9 +187,20 @@ class Signals:
         }
         if self._heeds_hup:
             handlers[signal.SIGHUP] = on_hup
-        for number, handler in handlers.items():
-            loop.add_signal_handler(number, handler)
-        if self.has_ended:
+
+        if relay is not None:
+            handlers.update(dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), bool))  # do nothing
+
+        def handle(number: int) -> None:
+            if relay is not None and relay(number):
+                return
+            if number in _ENDING:
+                self.ended_by = number
+            handlers[number]()
+
+        for number in handlers:
+            loop.add_signal_handler(number, handle, number)
+        if self.ended_by is not None:
             stop()
         try:
             yield

@@ -15,16 +15,21 @@ import gc
 import time
 from asyncio import TaskGroup
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
 from kproxy import component, config, events, lifecycle, parts, process, turns
+from kproxy.command import settings as command_settings
 from kproxy.ops import health, node_health, surface
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed, ready_file, status
 from kproxy.plane import plane
 from kproxy.portal import budget
 from kproxy.reconcile import reconciler
+
+if TYPE_CHECKING:
+    from kproxy.command import command
 
 _log = structlog.get_logger(__name__)
 
@@ -33,13 +38,21 @@ class Server:
     """One proxy: a source of objects, a reconciler, a data plane. Lives on the running event loop.
 
     Raises ConfigError when the configuration cannot work. `run` serves until `stop`.
-    `dropped_log_lines` is for the metrics.
+    `dropped_log_lines` is for the metrics. A `beside` command, which the caller closes, starts when
+    everything is served, and the proxy ends with it.
     """
 
     def __init__(
-        self, cfg: config.Config, dropped_log_lines: Callable[[], int] = lambda: 0
+        self,
+        cfg: config.Config,
+        dropped_log_lines: Callable[[], int] = lambda: 0,
+        beside: "command.Command | None" = None,
     ) -> None:
         self._grace_period = cfg.grace_period
+        self._command = beside
+        self._namespace = command_settings.namespace_of(cfg.namespaces)
+        self.exit_code: int | None = None
+        """That of the command; None before it has ended."""
         self.feed = events.Feed()
         """Facts about this proxy, for subscribers."""
         self._source = parts.make_source(cfg)
@@ -132,9 +145,25 @@ class Server:
                 group.create_task(ends_when(self._announcement.run()), name="ready"),
                 group.create_task(ends_when(self._plane.wait_ended()), name="plane"),
             ]
+            if self._command is not None:
+                accompanying = ends_when(self._accompany(self._command))
+                tasks.append(group.create_task(accompanying, name="command"))
             await self._shutdown.wait()
             for task in tasks:
                 task.cancel()
+
+    async def _accompany(self, beside: "command.Command") -> None:
+        """Run the command, then stop."""
+        from kproxy.command import alongside  # noqa: PLC0415  # a proxy without a command
+
+        self.exit_code = await alongside.run(
+            beside,
+            self._announcement.is_made.wait(),
+            self.observed,
+            self._namespace,
+            self._grace_period,
+        )
+        self.stop()
 
     def stop(self) -> None:
         """First call: stop accepting, let connections finish. Second call: end at once."""
@@ -171,15 +200,26 @@ class Server:
         self._surface.bar_from(self._plane)
 
 
-async def serve(cfg: config.Config, dropped_log_lines: Callable[[], int] = lambda: 0) -> None:
-    """Run a Server until a signal ends it; see `process.Signals`.
+async def serve(
+    cfg: config.Config,
+    dropped_log_lines: Callable[[], int] = lambda: 0,
+    beside: "command.Command | None" = None,
+) -> int:
+    """Run a Server until a signal or the end of its command; the exit code.
 
-    Raises ConfigError before anything is opened, KproxyError when serving is impossible.
+    Which signal does what: see `process.Signals`. While the command runs, signals are the
+    command's. Raises ConfigError before anything is opened, KproxyError when serving is impossible.
     """
     process.prepare()
-    server = Server(cfg, dropped_log_lines)
+    server = Server(cfg, dropped_log_lines, beside)
+    relay = None if beside is None else beside.relay
     try:
-        with process.signals.handling(stop=server.stop, kill=server.kill, reload=server.reload):
+        with process.signals.handling(
+            stop=server.stop, kill=server.kill, reload=server.reload, relay=relay
+        ):
             await server.run()
     finally:
         gc.enable()
+    if beside is None:
+        return 0
+    return process.signals.exit_code if server.exit_code is None else server.exit_code

@@ -10,6 +10,7 @@ empty string counts as unset, as KUBECONFIG does.
 """
 
 import dataclasses
+import inspect
 import ipaddress
 import math
 import re
@@ -427,8 +428,9 @@ def setting(  # each is one column of the table
 
 
 def table(configuration: type) -> list[Setting]:
-    """The settings of a configuration, in the order of its fields."""
-    return list(_rows(configuration))
+    """The settings of a configuration, in the order of its fields; those it inherits come last."""
+    own = inspect.get_annotations(configuration)
+    return sorted(_rows(configuration), key=lambda row: row.attribute not in own)
 
 
 def _rows(configuration: type) -> Iterator[Setting]:

@@ -251,6 +251,8 @@ def test_every_expected_failure_has_an_exit_code() -> None:
     assert {kind.__name__: kind.exit_code for kind in kinds} == {
         "KproxyError": 1,
         "ConfigError": 2,
+        "CommandNotFoundError": 127,
+        "CommandNotExecutableError": 126,
         "NotServedError": 1,
         "PortalRefusedError": 1,
         "PortalUnavailableError": 1,

@@ -12,7 +12,7 @@ import typer
 
 from kproxy import errors
 from kproxy.cli.parse import asked_resources, completion
-from kproxy.cli.render import output, tables
+from kproxy.cli.render import hosts, output, tables
 from kproxy.model import labels as label_selectors
 from kproxy.ops.serving import places
 from kproxy.ops.views import control_client
@@ -36,8 +36,8 @@ def get(
         list[str],
         typer.Argument(
             metavar="RESOURCE",
-            help="services, endpoints, affinity, connections or events, then names of Services; "
-            "or svc/web; or svc,ep; or all.",
+            help="services, endpoints, affinity, connections, events or hosts, then names of "
+            "Services; or svc/web; or svc,ep; or all.",
             show_default=False,
             autocompletion=completion.arguments,
         ),
@@ -80,7 +80,8 @@ def get(
 ) -> None:
     """Show the services, endpoints, affinity, connections or events of a running proxy.
 
-    Short names such as svc and ep are taken too. Names are those of Services.
+    Short names such as svc and ep are taken too. Names are those of Services. `get hosts` prints
+    lines for /etc/hosts, with short names for the Services of the namespace.
     """
     wanted = asked_resources.wanted(arguments)
     shape = output.Shape(
@@ -94,6 +95,7 @@ def get(
         control_path(control),
         "" if all_namespaces else _value(namespace) or "default",
         _checked(_value(selector)),
+        own_namespace=_value(namespace) or "default",
     )
     if asked.selector and any(each.kind.plural == "events" for each in wanted):
         raise errors.ConfigError("events have no labels: name a Service in place of -l")
@@ -110,7 +112,12 @@ def get(
     found, missing = asked.all(wanted)
     if sort_by:
         found = [output.Found(kind, output.in_order(views, kind, sort_by)) for kind, views in found]
-    text = printer.every(found)
+    is_hosts_file = {each.kind.plural for each in wanted} == {"hosts"}
+    if is_hosts_file and isinstance(printer, output.TablePrinter) and not printer.is_wide:
+        lines = [view for each in found for view in each.views]
+        text = hosts.fragment(lines, asked.namespace, has_comments=not no_headers)
+    else:
+        text = printer.every(found)
     sys.stdout.write(text)
     if not text and not missing:
         if isinstance(printer, output.TablePrinter):
@@ -132,11 +139,17 @@ def _nothing(namespace: str) -> str:
 
 
 class Question:
-    """A question to a proxy: about which namespace ("" for all), and Services with which labels."""
+    """A question to a proxy: about which namespace ("" for all), and Services with which labels.
 
-    def __init__(self, control: Path, namespace: str, selector: str = "") -> None:
+    Lines of a hosts file have short names for the Services of `own_namespace`.
+    """
+
+    def __init__(
+        self, control: Path, namespace: str, selector: str = "", own_namespace: str = ""
+    ) -> None:
         self.namespace = namespace
         self.selector = selector
+        self._own_namespace = own_namespace
         self._control = control
         self._warned = ""
 
@@ -159,7 +172,7 @@ class Question:
             except errors.NotServedError as error:
                 missing.append(error)
             else:
-                views.setdefault(kind, []).extend(found)
+                views.setdefault(kind, []).extend(self._named(kind, view) for view in found)
         return [output.Found(kind, found) for kind, found in views.items()], missing
 
     def events(self) -> list[asked_resources.View]:
@@ -197,8 +210,15 @@ class Question:
                     continue
                 if event != "DELETED":
                     known[key] = view
-                sys.stdout.write(printer.one(wanted.kind, shown))
+                sys.stdout.write(printer.one(wanted.kind, self._named(wanted.kind, shown)))
                 sys.stdout.flush()
+
+    def _named(
+        self, kind: asked_resources.Kind, view: asked_resources.View
+    ) -> asked_resources.View:
+        if kind.plural != "hosts":
+            return view
+        return hosts.with_short_name(view, self._own_namespace)
 
     def _warn(self, text: str) -> None:
         if text and text != self._warned:

@@ -1,16 +1,20 @@
 """`kproxy run`: the command line and the environment into a Config, and serve."""
 
+import contextlib
 import os
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from kproxy import config, privileges, process, settings
+from kproxy import config, errors, privileges, process, settings
 from kproxy.cli import event_loop
 from kproxy.cli.parse import kube_proxy, options
 from kproxy.ops import log
 from kproxy.portal.portal import PortalName
+
+if TYPE_CHECKING:
+    from kproxy.command import command
 
 _ROWS = settings.table(config.Config)
 _EARLY = {
@@ -30,19 +34,47 @@ class Command(options.Command):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the settings into the context's `params`, and sentences for the log into `obj`."""
-        translated = kube_proxy.translate(args, options.takes_value(_ROWS))
+        own, words = _split(args)
+        translated = kube_proxy.translate(own, options.takes_value(_ROWS))
         if translated.ending is not None and not ctx.resilient_parsing:
             typer.echo(translated.ending)
             ctx.exit()
-        ctx.obj = translated.notes
+        ctx.obj = _Asked(translated.notes, words)
         return super().parse_args(ctx, translated.arguments)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The command of the user comes last."""
+        return [*super().collect_usage_pieces(ctx), "[-- COMMAND [ARG]...]"]
+
+
+class _Asked(NamedTuple):
+    """What stands on the command line beside settings: sentences for the log, and a command."""
+
+    notes: list[str]
+    command: list[str]
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments before `--` and the command behind it; [] if there is none.
+
+    Raises ConfigError if nothing is behind it.
+    """
+    if "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    if at + 1 == len(arguments):
+        raise errors.ConfigError("nothing follows --: name the command to run, or leave -- out")
+    return arguments[:at], arguments[at + 1 :]
 
 
 @options.takes(_ROWS)
-def run(invocation: typer.Context, **flags: settings.Given) -> None:
+def run(invocation: typer.Context, **flags: settings.Given) -> int:
     """Serve the Services of a cluster, or of manifests, on virtual ClusterIPs until stopped.
 
     Ctrl-C or SIGTERM stops accepting and lets connections finish; a second one ends at once.
+
+    With a COMMAND, kproxy starts it when everything is served, with the *_SERVICE_HOST and
+    *_SERVICE_PORT of Services in its environment, and ends with it and its exit code.
 
     Each option may also be given as an environment variable: --idle-timeout as
     KPROXY_IDLE_TIMEOUT. Durations are written as 30s, 5m, 1h30m, 250ms or plain seconds.
@@ -50,6 +82,26 @@ def run(invocation: typer.Context, **flags: settings.Given) -> None:
     nothing here are accepted, and named in the log.
     """
     process.check_open_files()
+    asked: _Asked = invocation.obj
+    if not asked.command:
+        return _serve(asked, flags, None)
+    # Before anything is given up or raised: the command has the rights and limits of the user.
+    from kproxy.command import command  # noqa: PLC0415  # only this needs it
+
+    ours = [row.variable for row in _ROWS]
+    with contextlib.closing(
+        command.Command(asked.command, command.own_environment(ours))
+    ) as prepared:
+        try:
+            return _serve(asked, flags, prepared)
+        except process.EndedError:
+            return process.signals.exit_code
+
+
+def _serve(
+    asked: _Asked, flags: Mapping[str, settings.Given], beside: "command.Command | None"
+) -> int:
+    """Read the settings, and serve until the end; the exit code."""
     # Capabilities belong to threads: give them up while there is one, and later threads have none.
     early = {
         each.setting.attribute: each.value
@@ -59,7 +111,7 @@ def run(invocation: typer.Context, **flags: settings.Given) -> None:
     notes = [] if score is None else [process.adjust_oom_score(score)]
     if early["cleanup"]:
         _clean_up()
-        return
+        return 0
     needed = _needed(early["portal"], may_use_bpf=early["bpf"])
     reading = privileges.Capability.DAC_READ_SEARCH
     privileges.limit_to(needed, here=[reading])
@@ -76,12 +128,12 @@ def run(invocation: typer.Context, **flags: settings.Given) -> None:
     try:
         for note in filter(None, notes):
             _log.warning(note)
-        for note in invocation.obj or ():
+        for note in asked.notes:
             _log.info(note)
         # Importing it takes half a second: a mistyped flag is reported before.
         from kproxy import server  # noqa: PLC0415
 
-        event_loop.run(server.serve(chosen, lambda: writer.dropped))
+        return event_loop.run(server.serve(chosen, lambda: writer.dropped, beside))
     finally:
         writer.close()
 

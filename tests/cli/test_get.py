@@ -554,3 +554,46 @@ def test_of_two_proxies_on_the_default_socket_both_serve_and_the_first_answers(
         shown = call("svc", "-o", "json", XDG_RUNTIME_DIR=str(private))
         assert [view["name"] for view in json.loads(shown.stdout)["items"]] == ["first"]
     assert list(private.iterdir()) == []
+
+
+def test_hosts_are_lines_of_a_hosts_file(lab: Lab) -> None:
+    done = lab.get("hosts")
+    prod = lab.get("hosts", "-n", "prod", "--no-headers")
+    everything = lab.get("hosts", "-A", "-n", "prod", "--no-headers")
+
+    address, _ = lab.daemon.address("web")
+    of_empty, _ = lab.daemon.address("empty")
+    of_odd, _ = lab.daemon.address("odd")
+    names = "web.default.svc.cluster.local web.default.svc web.default"
+    of_prod = "empty.prod.svc.cluster.local empty.prod.svc empty.prod empty"
+    of_others = "odd.odd.svc.cluster.local odd.odd.svc odd.odd"
+    comments, line = done.stdout.splitlines()[:-1], done.stdout.splitlines()[-1]
+    assert all(each.startswith("# ") for each in comments)
+    assert "kproxy get hosts -n default" in comments[1]
+    assert line == f"{address}\t{names} web"
+    assert prod.stdout == f"{of_empty}\t{of_prod}\n"
+    assert everything.stdout.splitlines() == [
+        f"{address}\t{names}",
+        f"{of_odd}\t{of_others}",
+        f"{of_empty}\t{of_prod}",
+    ]
+
+
+def test_hosts_as_objects_and_as_a_table(lab: Lab) -> None:
+    table = lab.get("hosts", "-o", "json")
+    wide = lab.get("hosts", "-o", "wide", "-A")
+
+    (item,) = json.loads(table.stdout)["items"]
+    assert (item["kind"], item["hostnames"][-1], item["ports"][0]["bound_port"]) == (
+        "Host",
+        "web",
+        manifests.PORT,
+    )
+    assert wide.stdout.split()[:4] == ["NAMESPACE", "SERVICE", "ADDRESS", "HOSTNAMES"]
+
+
+def test_hosts_of_an_unknown_service_are_an_error(lab: Lab) -> None:
+    done = lab.get("hosts", "nothing")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith('kproxy: service "nothing" not found in namespace default')

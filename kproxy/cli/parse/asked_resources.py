@@ -31,6 +31,7 @@ KINDS = (
     Kind("affinity", "affinity", "Affinity", ("aff", "affinities")),
     Kind("connections", "connection", "Connection", ("conn",)),
     Kind("events", "event", "Event", ("ev",)),
+    Kind("hosts", "host", "Host", ()),
 )
 _BY_WORD = {word: kind for kind in KINDS for word in (kind.plural, kind.singular, *kind.short)}
 _ALL = (KINDS[0], KINDS[1])

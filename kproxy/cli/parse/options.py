@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import typer
 from typer import core
 
 from kproxy import settings
+
+_Result = TypeVar("_Result")
 
 
 class Command(core.TyperCommand):
@@ -34,13 +36,13 @@ class Command(core.TyperCommand):
 
 def takes(
     rows: Sequence[settings.Setting],
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+) -> Callable[[Callable[..., _Result]], Callable[..., _Result]]:
     """A decorator: the function takes the settings as keywords, by attribute.
 
     Typer's context comes first, as `invocation`.
     """
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+    def decorate(function: Callable[..., _Result]) -> Callable[..., _Result]:
         made = _signature(rows)
         function.__signature__ = made  # type: ignore[attr-defined]  # which inspect looks for
         function.__annotations__ = {

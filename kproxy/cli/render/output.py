@@ -87,7 +87,7 @@ class TablePrinter:
 
     def __init__(self, shape: Shape, *, is_wide: bool) -> None:
         self._shape = shape
-        self._is_wide = is_wide
+        self.is_wide = is_wide
         self._watched: tables.Table | None = None
 
     def every(self, found: Sequence[Found]) -> str:
@@ -108,7 +108,7 @@ class TablePrinter:
     def _table(self, kind: Kind, *, has_kind: bool) -> tables.Table:
         columns = tables.columns(
             kind,
-            is_wide=self._is_wide,
+            is_wide=self.is_wide,
             has_namespace=self._shape.has_namespace,
             has_kind=has_kind,
             has_labels=self._shape.has_labels,

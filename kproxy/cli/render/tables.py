@@ -314,4 +314,9 @@ _COLUMNS = {
         Column("FROM-CLIENT", lambda view: _size(view["bytes_from_client"]), is_wide=True),
         Column("FROM-ENDPOINT", lambda view: _size(view["bytes_from_backend"]), is_wide=True),
     ),
+    "hosts": (
+        field("SERVICE", "service"),
+        field("ADDRESS", "address"),
+        Column("HOSTNAMES", lambda view: ",".join(view["hostnames"])),
+    ),
 }

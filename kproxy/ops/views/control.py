@@ -1,13 +1,13 @@
 """The control server: HTTP over a unix socket, for the other commands of `kproxy`.
 
 `GET /v1/services`, `/v1/endpoints`, `/v1/affinity` and `/v1/connections` answer with a JSON list of
-`status` views; `?namespace=` and `?name=` narrow it to a namespace or a Service, `?labelSelector=`
-to Services with such labels. 404 says that no Service of that name is served. `?watch=1` keeps the
-answer open and sends changes, see `watching`. `GET /v1/events` answers with the latest facts, and
-with `?watch=1` goes on with new ones, see `fact_stream`. `GET /v1/status` answers with one object
-about the whole proxy. `GET /v1/evidence` and `/v1/objects` are for `kproxy explain`, see
-`explaining`. A warning about all views, such as that the API server is away, comes in a
-`Warning` header, as Kubernetes API servers send them.
+`status` views, `/v1/hosts` with one of `hosts` views; `?namespace=` and `?name=` narrow it to a
+namespace or a Service, `?labelSelector=` to Services with such labels. 404 says that no
+Service of that name is served. `?watch=1` keeps the answer open and sends changes, see `watching`.
+`GET /v1/events` answers with the latest facts, and with `?watch=1` goes on with new ones, see
+`fact_stream`. `GET /v1/status` answers with one object about the whole proxy. `GET /v1/evidence`
+and `/v1/objects` are for `kproxy explain`, see `explaining`. A warning about all views, such
+as that the API server is away, comes in a `Warning` header, as Kubernetes API servers send them.
 
 Only this user and root are answered. The socket's mode ensures it, and the peer's user is checked
 too, in case the mode is changed (docs/faults.md S21).
@@ -30,6 +30,7 @@ from kproxy.ops.views import (
     control_client,
     explaining,
     fact_stream,
+    hosts,
     json_pieces,
     observed,
     status,
@@ -120,6 +121,35 @@ class _Control:
             )
             return self._watch(lines, headers)
         return answers.Answer(200, self._body(views(self._seen, plans)), headers=headers)
+
+    async def hosts(self, request: heads.Request) -> answers.Answer:
+        """Answer `/v1/hosts` with a list, or a watch."""
+        query = request.query
+        try:
+            selector = labels.parse(query.get("labelSelector", ""))
+        except labels.SelectorError as error:
+            return answers.sentence(400, str(error))
+        asked = _Asked(query.get("namespace", ""), query.get("name", ""), selector)
+        headers = self._warning_header()
+        service = names.NamespacedName(asked.namespace, asked.name)
+        if asked.name and not self._is_known(service):
+            return answers.sentence(404, "no such Service is known", headers)
+
+        def views() -> status.Views:
+            return hosts.views(self._seen, *asked)
+
+        if query.get("watch", "") in ("1", "true"):
+            kind = watching.Kind(control_client.IDENTITIES["hosts"])
+            lines = watching.changes(views, kind, self._shared, self._warning, _nothing_to_refresh)
+            return self._watch(lines, headers)
+        return answers.Answer(200, self._body(views()), headers=headers)
+
+    def _is_known(self, service: names.NamespacedName) -> bool:
+        """Whether there is such a Service, in any namespace if it names none."""
+        held = self._seen.source.store
+        if service.namespace:
+            return held.service(service) is not None
+        return any(each.name == service.name for each in held.service_names())
 
     async def proxy_status(self, _request: heads.Request) -> answers.Answer:
         """Answer `/v1/status`."""
@@ -213,6 +243,10 @@ class _Control:
         return {"Warning": f'299 - "{warning}"'} if warning else {}
 
 
+async def _nothing_to_refresh() -> None:
+    """The data plane knows nothing of names."""
+
+
 def make_site(seen: observed.Observed, shared: turns.Turns) -> responder.Site:
     """What is served on the control socket."""
     control = _Control(seen, shared)
@@ -222,6 +256,7 @@ def make_site(seen: observed.Observed, shared: turns.Turns) -> responder.Site:
     explained = explaining.Explaining(seen, shared)
     more = {
         "/v1/events": control.events,
+        "/v1/hosts": control.hosts,
         "/v1/status": control.proxy_status,
         "/v1/evidence": explained.evidence,
         "/v1/objects": explained.objects,

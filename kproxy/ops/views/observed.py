@@ -15,7 +15,8 @@ from kproxy.sources import source
 class Observed:
     """The parts of one proxy, for reading only.
 
-    `dropped_log_lines` gives how many lines the log has lost so far.
+    `dropped_log_lines` gives how many lines the log has lost so far. Names of Services end in
+    `cluster_domain`.
     """
 
     source: source.Source
@@ -27,3 +28,4 @@ class Observed:
     lag: durations.Histogram
     feed: events.Feed
     dropped_log_lines: Callable[[], int]
+    cluster_domain: str = "cluster.local"

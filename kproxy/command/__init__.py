@@ -1,0 +1,1 @@
+"""`kproxy run … -- COMMAND`: a command beside the proxy, with Services in its environment."""
