@@ -8,11 +8,13 @@ from tests.e2e.rig import manifests
 from tests.ops import surfaces
 
 
-async def lines(folder: Path, *documents: object, **asked: str) -> list[dict[str, Any]]:
+async def lines(
+    folder: Path, *documents: object, namespace: str = "", name: str = ""
+) -> list[dict[str, Any]]:
     """What is shown of these objects."""
     path = manifests.write(folder / "objects.yaml", *documents)
     async with surfaces.serving(path, ready_file=folder / "ready.json") as served:
-        views = hosts.views(served.observed, **asked)
+        views = hosts.views(served.observed, namespace, name)
         return [dict(view) for view in views if view is not None]
 
 
