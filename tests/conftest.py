@@ -1,7 +1,9 @@
 """What all tests have in common."""
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,8 +32,16 @@ hypothesis.settings.load_profile("any-machine")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Without bytecode, each of some hundred processes would compile all of kproxy anew, which takes as
+# long as everything else that it does. What git ignores may lie here whatever this variable says.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Before a plug-in or a test makes a thread or a socket: see there.
 isolation.enter()
+
+# Nothing that is made while tests are collected is ever garbage, and it is a lot: see below.
+gc.disable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +63,15 @@ def pytest_configure(config: pytest.Config) -> None:
         parts.make_plane = remote.make_plane
         os.environ["KPROXY_TESTS_PROGRAM"] = "tests.plane.program"
         os.environ["PYTHONPATH"] = str(remote.ROOT)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Let no collection of garbage in a test walk all tests that there are."""
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
 
 
 @pytest.fixture(autouse=True)

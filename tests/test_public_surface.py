@@ -130,14 +130,20 @@ def stem(word: str) -> str:
     return re.sub(r"(?<=...)(ing|ed|es|s|e|er|ion)$", "", word)
 
 
-DEFINITIONS = [
-    each
-    for path in sorted(Path(kproxy.__file__).parent.rglob("*.py"))
-    for each in definitions(
-        str(path.relative_to(Path(kproxy.__file__).parents[1])), ast.parse(path.read_text())
-    )
-]
-FUNCTIONS = [each for each in DEFINITIONS if isinstance(each.node, Function)]
+def functions_of(documented: list[Documented]) -> list[Documented]:
+    """The functions and methods among them."""
+    return [each for each in documented if isinstance(each.node, Function)]
+
+
+@pytest.fixture(scope="module")
+def package() -> list[Documented]:
+    """What there is to document in the whole package."""
+    folder = Path(kproxy.__file__).parent
+    return [
+        each
+        for path in sorted(folder.rglob("*.py"))
+        for each in definitions(str(path.relative_to(folder.parent)), ast.parse(path.read_text()))
+    ]
 
 
 def test_there_are_modules_to_judge() -> None:
@@ -149,32 +155,37 @@ def test_every_module_can_be_imported(name: str) -> None:
     assert importlib.import_module(name).__name__ == name
 
 
-def test_every_module_and_class_is_documented() -> None:
+def test_every_module_and_class_is_documented(package: list[Documented]) -> None:
     silent = [
         each.name
-        for each in DEFINITIONS
+        for each in package
         if not isinstance(each.node, Function) and each.node.body and not each.text
     ]
 
     assert silent == []
 
 
-def test_a_function_is_documented_where_its_name_and_types_do_not_say_it_all() -> None:
+def test_a_function_is_documented_where_its_name_and_types_do_not_say_it_all(
+    package: list[Documented],
+) -> None:
     """Errors, units, what None means, who owns a socket: docs/contributing.md has the rule."""
+    functions = functions_of(package)
     silent = {
         each.name: reasons
-        for each in FUNCTIONS
+        for each in functions
         if isinstance(each.node, Function)
         and not each.text
         and (reasons := reasons_to_document(each.node))
     }
 
     assert silent == {}
-    assert len(FUNCTIONS) > 1000
+    assert len(functions) > 1000
 
 
-def test_no_docstring_repeats_the_name_it_stands_under() -> None:
-    assert [each.name for each in FUNCTIONS if each.text and adds_nothing(each)] == []
+def test_no_docstring_repeats_the_name_it_stands_under(package: list[Documented]) -> None:
+    functions = functions_of(package)
+
+    assert [each.name for each in functions if each.text and adds_nothing(each)] == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`kproxy demo`."""
 
+import gc
 from typing import Annotated
 
 import typer
@@ -36,4 +37,6 @@ def demo(
     # Importing takes half a second: the user has something to read meanwhile.
     from kproxy.demo import tour  # noqa: PLC0415
 
+    gc.freeze()
+    gc.enable()
     event_loop.run(tour.show(shown, stays=out.is_terminal))

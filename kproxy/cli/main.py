@@ -8,6 +8,7 @@ the simulated cluster, and a Ctrl-C during the imports already ends the process 
 """
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -42,11 +43,13 @@ INTERRUPTED = 130
 
 
 SERVING = frozenset({"run", "simulate", "demo"})
-"""The commands that go on until a signal ends them."""
+"""The commands that go on until a signal ends them. They enable the garbage collector when all that
+lasts is there."""
 
 
 def main() -> None:
     process.open_standard_streams()
+    gc.disable()  # what imports make lasts: a fifth of their time would go to look for garbage
     arguments = sys.argv[1:] or ["--help"]
     try:
         if arguments[0] in SERVING:
@@ -108,7 +111,10 @@ def _call(arguments: list[str]) -> int:
     if first not in COMMANDS:  # help, completion, a mistake
         return _all("")(arguments, prog_name=_NAME, standalone_mode=False) or 0
     # Not through the group of all commands: typer would load pydantic for the group's options.
-    return _one(first)(others, prog_name=f"{_NAME} {first}", standalone_mode=False) or 0
+    command = _one(first)
+    if first not in SERVING:
+        gc.enable()
+    return command(others, prog_name=f"{_NAME} {first}", standalone_mode=False) or 0
 
 
 def _all(chosen: str) -> "typer.Typer":
@@ -156,6 +162,8 @@ def _one(name: str) -> "typer.Typer":
 
 def _add(app: "typer.Typer", name: str) -> "typer.Typer | None":
     """Add a subcommand to `app`; the subcommand's own app, if it has one."""
+    if name in SERVING:
+        importlib.import_module("kproxy.ops.log")  # before others import structlog: see there
     module = importlib.import_module(f"kproxy.cli.{name}")
     if hasattr(module, "app"):
         app.add_typer(module.app, name=name, short_help=COMMANDS[name])

@@ -133,8 +133,8 @@ async def _serve_until(
         for manifest in given:
             _apply(running, manifest)
         # What exists now lives until the end: each collection that walks it would delay every pod.
-        gc.collect()
         gc.freeze()
+        gc.enable()
         with kubeconfig_file.written(running.kubeconfig, out) as file:
             running.server.on_access_change(lambda: _rewrite(file, running))
             for kind, settings in wanted:

@@ -1,5 +1,6 @@
 """A report like a real one, with figures made up from a fixed seed."""
 
+import functools
 import random
 
 import msgspec
@@ -24,6 +25,7 @@ MACHINE = results.Machine(
 )
 
 
+@functools.cache
 def report(seed: int = 1, rounds: int = 5, noise: float = 0.04) -> results.Report:
     """Every kind of figure, distribution and curve, of seven subjects."""
     chance = random.Random(seed)

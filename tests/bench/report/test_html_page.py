@@ -1,16 +1,21 @@
 """The report as a page: what it says, and how a browser takes it."""
 
 import base64
+import importlib
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from kproxy import errors
-from kproxy.bench.report import charts, html_page, readings, results
+from kproxy.bench.report import html_page, readings, results
 from tests.bench import chromium, reports
+
+pytestmark = pytest.mark.xdist_group("charts")
+"""Matplotlib takes a second to import: in one process."""
 
 CHARTS = """[...document.querySelectorAll("figure svg")].map(svg => {
   const box = svg.getBoundingClientRect();
@@ -35,6 +40,12 @@ COLOURS = """(() => {
   const colours = getComputedStyle(document.querySelector("figure svg text"));
   return {paper: getComputedStyle(document.body).backgroundColor, words: colours.fill};
 })()"""
+
+
+@pytest.fixture(scope="module")
+def charts() -> Any:
+    """The module, imported by the first test that needs it."""
+    return importlib.import_module("kproxy.bench.report.charts")
 
 
 def luminance(colour: str) -> float:
@@ -299,7 +310,7 @@ def test_without_matplotlib_one_sentence_says_what_to_install(
     assert not path.exists()
 
 
-def test_a_chart_has_no_colour_of_its_own() -> None:
+def test_a_chart_has_no_colour_of_its_own(charts: Any) -> None:
     scenario = reports.report().scenarios[0]
     whole = readings.wholes(scenario)[1]
 
@@ -321,5 +332,7 @@ def test_a_chart_has_no_colour_of_its_own() -> None:
         pytest.param([5.0] * 12, [10.0 * n for n in range(12)], id="more-than-fit"),
     ],
 )
-def test_labels_keep_their_distance(places: list[float], expected: list[float]) -> None:
+def test_labels_keep_their_distance(
+    charts: Any, places: list[float], expected: list[float]
+) -> None:
     assert charts.apart(places, 10.0, 0.0, 100.0) == expected
