@@ -243,3 +243,25 @@ def unread(watched: Iterable[ReflectorCounters], now: float) -> dict[str, float]
             where = f" in namespace {one.namespace}" if one.namespace else ""
             seconds[f"{one.resource}{where}"] = lost
     return seconds
+
+
+class DnsCounters:
+    """What a name server was asked.
+
+    `requests` counts answers by the type that was asked for and by what became of them; a list of
+    one number is shared by those who add to it. `dropped` counts what got no answer: answers that
+    came as questions, and what has no header. `forwarded` counts questions that others were asked,
+    `forward_failures` those of them that none answered.
+    """
+
+    __slots__ = ("dropped", "forward_failures", "forwarded", "requests")
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, str], list[int]] = {}
+        self.dropped = 0
+        self.forwarded = 0
+        self.forward_failures = 0
+
+    def tally(self, type_: str, rcode: str) -> list[int]:
+        """The counter of answers of a type and a result."""
+        return self.requests.setdefault((type_, rcode), [0])

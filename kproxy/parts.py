@@ -24,6 +24,8 @@ def make_source(
     kinds = (*kinds, node_kind.only(cfg.node))
     if cfg.portal is portal.PortalName.LOCAL and not cfg.service_cluster_ip_range:
         kinds = (*kinds, service_cidr_kind.KIND)
+    if cfg.dns is not None:
+        kinds = kind_registry.for_names(kinds)
     # The client of API servers takes as long to load as everything else: files need none of it.
     if cfg.cluster is not None:
         from kproxy.sources.api import api_bounds, informer  # noqa: PLC0415
@@ -106,4 +108,16 @@ def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[compon
         from kproxy.command import waiting  # noqa: PLC0415
 
         made.append(waiting.Waiting(seen, cfg.wait, command_settings.namespace_of(cfg.namespaces)))
+    if cfg.dns is not None:
+        from kproxy.dns import located, name_server  # noqa: PLC0415  # with --dns only
+
+        made.append(
+            name_server.NameServer(
+                cfg.dns,
+                seen.source,
+                located.through(seen.proxier.options.portal),
+                domain=cfg.cluster_domain,
+                namespaces=cfg.namespaces,
+            )
+        )
     return tuple(made)

@@ -8,7 +8,7 @@ return them.
 """
 
 from collections.abc import Generator, Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -47,14 +47,6 @@ def pod_of(reference: TargetRef | None) -> str:
     return reference.name or "" if reference is not None and reference.kind == "Pod" else ""
 
 
-class Port(NamedTuple):
-    """A port that a proxy can dial."""
-
-    name: str
-    protocol: names.Protocol
-    number: int
-
-
 def is_headless(metadata: objects.ObjectMeta | None) -> bool:
     """Whether the label says that these endpoints are not for proxies.
 
@@ -62,6 +54,13 @@ def is_headless(metadata: objects.ObjectMeta | None) -> bool:
     has a cluster IP keeps its address, finds no endpoints, and refuses (row 11, modern).
     """
     return bool(metadata and metadata.labels and LABEL_HEADLESS in metadata.labels)
+
+
+def hostname(given: str | None, where: str, found: findings.Findings) -> str:
+    """The hostname of an endpoint; "" if it has none."""
+    if given and not field_rules.DNS_LABEL.admits(given):
+        found.violate(where, given, field_rules.DNS_LABEL.words)
+    return given or ""
 
 
 class EndpointPort(msgspec.Struct, frozen=True, gc=False):
@@ -72,9 +71,11 @@ class EndpointPort(msgspec.Struct, frozen=True, gc=False):
     protocol: str | None = None
 
 
-def port(given: EndpointPort, where: str, found: findings.Findings, *, required: bool) -> Port:
+def port(
+    given: EndpointPort, where: str, found: findings.Findings, *, required: bool
+) -> endpoints.Port:
     """The port that `given` describes at the field path `where`."""
-    return Port(
+    return endpoints.Port(
         field_rules.port_name(given.name, f"{where}.name", found, required=required),
         field_rules.protocol(given.protocol, f"{where}.protocol", found),
         field_rules.port_number(given.port, f"{where}.port", found),
@@ -125,7 +126,7 @@ class Gate:
 
 
 def add(
-    groups: Groups, ports: Iterable[Port], listed: Sequence[tuple[str, Conditions]]
+    groups: Groups, ports: Iterable[endpoints.Port], listed: Sequence[tuple[str, Conditions]]
 ) -> Generator[None, None, None]:
     """Every address with every port."""
     done = 0

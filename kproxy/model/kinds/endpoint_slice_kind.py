@@ -1,5 +1,6 @@
 """The kind EndpointSlice: API shape, and kube-apiserver's rules."""
 
+import dataclasses
 from collections.abc import Generator, Sequence
 
 import msgspec
@@ -46,6 +47,7 @@ class SliceEndpoint(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     topology: dict[str, str] | None = None
     hints: EndpointHints | None = None
     target_ref: endpoint_rules.TargetRef | None = None
+    hostname: str | None = None
 
 
 class EndpointSlice(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -66,9 +68,22 @@ def judge(
     The Service is looked for in the slice's own namespace only (docs/faults.md S09), and of
     every endpoint only the first address counts (row 36). Yields where others can be let run.
     """
-    yield
     if endpoint_rules.is_headless(shape.metadata):
         return None
+    return (yield from _judge(shape, found, policy))
+
+
+def judge_for_names(
+    shape: EndpointSlice, found: findings.Findings, policy: Policy, /
+) -> Generator[None, None, endpoints.EndpointsObject | None]:
+    """As `judge`, with the `hosts` that a name server needs, and headless Services' slices too."""
+    return (yield from _judge(shape, found, policy, for_names=True))
+
+
+def _judge(
+    shape: EndpointSlice, found: findings.Findings, policy: Policy, *, for_names: bool = False
+) -> Generator[None, None, endpoints.EndpointsObject | None]:
+    yield
     key = field_rules.identity(shape.metadata, field_rules.DNS_SUBDOMAIN, found)
     ports = yield from _slice_ports(shape.ports or (), found)
     if shape.address_type not in {"IPv4", "IPv6", "FQDN"}:
@@ -77,6 +92,7 @@ def judge(
         found.notes.append("addressType is FQDN, which a proxy cannot dial")
         return None
     listed: list[tuple[str, endpoint_rules.Conditions]] = []
+    hosts: list[endpoints.Host] = []
     shared: dict[tuple[str, ...], tuple[str, ...]] = {}
     gate = endpoint_rules.Gate(
         found, allow_loopback=policy.allow_loopback, family=shape.address_type
@@ -89,21 +105,36 @@ def judge(
         if address:
             hints = _hints(entry, f"endpoints[{index}].hints", shared, found)
             pod = endpoint_rules.pod_of(entry.target_ref)
-            listed.append((address, (*_conditions(entry), *hints, pod)))
+            conditions = _conditions(entry)
+            listed.append((address, (*conditions, *hints, pod)))
+            if for_names:
+                where = f"endpoints[{index}].hostname"
+                hostname = endpoint_rules.hostname(entry.hostname, where, found)
+                hosts.append(endpoints.Host(address, hostname, conditions[0]))
     gate.conclude()
     service = (shape.metadata.labels or {}).get(LABEL_SERVICE_NAME) if shape.metadata else None
     if not service:
         found.notes.append(f"no label {LABEL_SERVICE_NAME} says which Service it belongs to")
     if found.violations or not service:
         return None
+    owner = names.NamespacedName(key.namespace, service)
+    if endpoint_rules.is_headless(shape.metadata):
+        return endpoints.EndpointsObject(key, owner, NAME, (), _hosts(hosts, ports))
     groups: endpoint_rules.Groups = {}
     room = endpoint_rules.MOST_ENDPOINTS // max(len(ports), 1)
     if len(listed) > room:
         found.refuse("endpoints", len(listed), f"must be at most {room} with {len(ports)} ports")
     yield from endpoint_rules.add(groups, ports, listed[:room])
-    owner = names.NamespacedName(key.namespace, service)
     ports_made = yield from endpoint_rules.merged_ports(groups)
-    return endpoints.EndpointsObject(key, owner, NAME, ports_made)
+    says_more = not ports or any(each.hostname for each in hosts)
+    shown = _hosts(hosts, ports) if says_more else ()
+    return endpoints.EndpointsObject(key, owner, NAME, ports_made, shown)
+
+
+def _hosts(
+    hosts: Sequence[endpoints.Host], ports: Sequence[endpoints.Port]
+) -> tuple[endpoints.Hosts, ...]:
+    return (endpoints.Hosts(tuple(sorted(set(hosts))), tuple(ports)),) if hosts else ()
 
 
 def _hints(
@@ -138,9 +169,9 @@ def _conditions(entry: SliceEndpoint) -> tuple[bool, bool, bool, str]:
 
 def _slice_ports(
     ports: Sequence[endpoint_rules.EndpointPort], found: findings.Findings
-) -> Generator[None, None, list[endpoint_rules.Port]]:
+) -> Generator[None, None, list[endpoints.Port]]:
     """The ports a proxy can serve: one without a number means "every port", so it is not one."""
-    made: dict[str, endpoint_rules.Port] = {}
+    made: dict[str, endpoints.Port] = {}
     for index, port in enumerate(ports):
         if index % endpoint_rules.PIECE == endpoint_rules.PIECE - 1:
             yield
@@ -166,3 +197,8 @@ KIND = Kind(
     judge=judge,
     owner=endpoint_rules.owner,
 )
+
+FOR_NAMES = dataclasses.replace(
+    KIND, collection=dataclasses.replace(KIND.collection, selector=""), judge=judge_for_names
+)
+"""The same kind, read by a name server."""

@@ -6,7 +6,7 @@ receive new connections.
 
 import heapq
 import operator
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -40,6 +40,29 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, gc=False):
     pod: str = ""
 
 
+class Host(msgspec.Struct, frozen=True, order=True, gc=False):
+    """An endpoint as names know it: an address, without a port. `hostname` is "" if it has none."""
+
+    address: str
+    hostname: str = ""
+    ready: bool = True
+
+
+class Port(NamedTuple):
+    """A port of endpoints: its name, which may be "", and its number there."""
+
+    name: str
+    protocol: names.Protocol
+    number: int
+
+
+class Hosts(msgspec.Struct, frozen=True, gc=False):
+    """Hosts, sorted, each of which has all `ports`."""
+
+    hosts: tuple[Host, ...]
+    ports: tuple[Port, ...]
+
+
 class EndpointPort(NamedTuple):
     """The endpoints behind one named port, merged: one per ip:port, sorted."""
 
@@ -56,12 +79,17 @@ class EndpointsObject:
     the one of the same name for Endpoints, the one its label names, in its own namespace, for a
     slice. Ports are joined with a Service's by *name* and protocol, never by number
     (docs/behaviour.md row 4).
+
+    `hosts` is there only where a kind was asked for names, and where `ports` does not say the
+    same: for headless Services, of which `ports` is empty since they are not proxied, and where
+    endpoints have hostnames or no ports.
     """
 
     name: names.NamespacedName
     service: names.NamespacedName
     kind: str
     ports: tuple[EndpointPort, ...] = ()
+    hosts: tuple[Hosts, ...] = ()
 
     def at(self, port: str, protocol: names.Protocol) -> tuple[Endpoint, ...]:
         """The endpoints of the port so named; () if the object has no such port."""
@@ -69,6 +97,20 @@ class EndpointsObject:
             if entry.name == port and entry.protocol is protocol:
                 return entry.endpoints
         return ()
+
+
+def hosts_of(made: EndpointsObject) -> Iterator[Hosts]:
+    """The hosts of an object, in groups that share their ports; a host may be in several."""
+    if made.hosts:
+        yield from made.hosts
+        return
+    for port in made.ports:
+        by_number: dict[int, list[Host]] = {}
+        for each in port.endpoints:
+            host = Host(each.backend.address, ready=each.ready)
+            by_number.setdefault(each.backend.port, []).append(host)
+        for number, hosts in by_number.items():
+            yield Hosts(tuple(hosts), (Port(port.name, port.protocol, number),))
 
 
 def merged(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:

@@ -5,7 +5,7 @@ are those of `pkg/apis/core/v1/defaults.go` (docs/behaviour.md row 2), rules tho
 `pkg/apis/core/validation/validation.go`, for the fields a proxy reads.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from enum import StrEnum
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from kproxy.model.kinds.kind import Collection, Kind, Policy
 
 LABEL_SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 ANNOTATION_STRATEGY = "kproxy.io/strategy"
+ANNOTATION_TOLERATE_UNREADY = "service.alpha.kubernetes.io/tolerate-unready-endpoints"
 
 _PIECE = 128
 """Ports judged between two pauses."""
@@ -70,6 +71,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     external_name: str | None = None
     load_balancer_source_ranges: tuple[str, ...] | None = None
     health_check_node_port: int | None = None
+    publish_not_ready_addresses: bool | None = None
 
 
 class LoadBalancerIngress(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -147,6 +149,7 @@ def judge(
         proxied_elsewhere=LABEL_SERVICE_PROXY_NAME in (metadata.labels or ()),
         is_headless=spec.cluster_ip == "None" and kind is not services.ServiceType.EXTERNAL_NAME,
         external_name=_external_name(spec, kind),
+        publishes_not_ready=_publishes_not_ready(spec, annotations),
         labels=tuple(sorted((metadata.labels or {}).items())),
         selector=tuple(sorted((spec.selector or {}).items())),
     )
@@ -215,6 +218,12 @@ def _other_cluster_ips(
 def _external_name(spec: ServiceSpec, kind: services.ServiceType) -> str:
     """As given: nothing is dialled by it."""
     return spec.external_name or "" if kind is services.ServiceType.EXTERNAL_NAME else ""
+
+
+def _publishes_not_ready(spec: ServiceSpec, annotations: Mapping[str, str]) -> bool:
+    """By the field, or by the annotation that it replaced, which the DNS specification names."""
+    old = annotations.get(ANNOTATION_TOLERATE_UNREADY, "")
+    return spec.publish_not_ready_addresses is True or old.lower() == "true"
 
 
 def _wants_node_ports(spec: ServiceSpec, kind: services.ServiceType) -> bool:

@@ -89,6 +89,8 @@ class Service:
     """Has `clusterIP: None`: clients find its endpoints by name, without a proxy (row 7)."""
     external_name: str = ""
     """`spec.externalName`, as given, of a Service of type ExternalName (row 8)."""
+    publishes_not_ready: bool = False
+    """Has endpoints that are not ready in its names too: `spec.publishNotReadyAddresses`."""
     selector: tuple[tuple[str, str], ...] = ()
     """`spec.selector`, sorted, to show: which pods are meant is the cluster's to say."""
     labels: tuple[tuple[str, str], ...] = ()

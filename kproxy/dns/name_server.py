@@ -1,0 +1,166 @@
+"""The name server as a component of the proxy: made by `parts`, run by `server`."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+import structlog
+
+from kproxy import errors, metrics, settings, turns
+from kproxy.dns import cache, index, responder, udp, wire, zone
+from kproxy.model import names
+from kproxy.sources import source
+
+_PORTS_TRIED = 16
+_BACKLOG = 128
+
+_log = structlog.get_logger(__name__)
+
+
+class NameServer:
+    """Answers for the names of a Store's Services. A `component.Component`; owns its sockets."""
+
+    name = "DNS"
+
+    def __init__(
+        self,
+        place: settings.Listen,
+        read: source.Source,
+        located: zone.Located,
+        *,
+        domain: str,
+        namespaces: frozenset[str] = frozenset(),
+        counters: metrics.DnsCounters | None = None,
+    ) -> None:
+        """`located` says where clients reach a Service. Only `namespaces` are there; empty: all."""
+        self._place = place
+        self._source = read
+        self._domain = domain
+        self.counters = counters or metrics.DnsCounters()
+        admits = namespaces.__contains__ if namespaces else _any
+        self._index = index.Index(
+            read.store, lambda service: zone.served_addresses(service, located), admits
+        )
+        self._zone = zone.Zone(
+            read.store, self._index, located, domain, int(time.time()) & 0xFFFFFFFF, admits
+        )
+        self._kept = cache.Cache()
+        self._answers = responder.Responder(self._find, self._kept, self.counters, recurses=False)
+        self._dirty: dict[names.NamespacedName, None] = {}
+        self._is_dirty = asyncio.Event()
+        self._is_built = asyncio.Event()
+        self._sockets: list[socket.socket] = []
+        self._udp: udp.UdpServer | None = None
+        self._address: str | None = None
+        self._has_looked = False
+        read.store.subscribe(self._on_change)
+
+    def bind(self) -> None:
+        """Take the address, for UDP and for TCP. Raises KproxyError."""
+        try:
+            datagrams, streams = _bind_both(self._place)
+        except OSError as error:
+            raise errors.KproxyError(
+                f"cannot answer DNS at {self._place}: {errors.reason(error)}; "
+                "give --dns an address and port that are free, or leave it out"
+            ) from error
+        self._sockets = [datagrams, streams]
+        self._udp = udp.UdpServer(datagrams, self._answers, self._kept, self._forward)
+        host, port = datagrams.getsockname()[:2]
+        self._address = str(settings.Listen(host, port))
+        self._zone.own = () if host in {"0.0.0.0", "::"} else (host,)  # noqa: S104
+
+    def addresses(self) -> Mapping[str, str | None]:
+        """Where it listens, as `dns`."""
+        return {"dns": self._address}
+
+    async def run(self) -> None:
+        """Answer, and follow the Store, until cancelled."""
+        _log.info("DNS", listening=self._address, zone=self._domain)
+        if self._udp is not None:
+            self._udp.start()
+        while True:
+            await self._is_dirty.wait()
+            self._is_dirty.clear()
+            dirty, self._dirty = self._dirty, {}
+            await turns.in_slices(self._follow(dirty))
+            if self._source.has_synced and not self._dirty:
+                self._is_built.set()
+
+    async def ready(self) -> None:
+        """Return once every Service of the first sync has its names."""
+        await self._is_built.wait()
+
+    async def drain(self, grace: float) -> None:
+        """Answers are given until the end: what drains may still ask."""
+
+    def close(self) -> None:
+        """Close the sockets."""
+        if self._udp is not None:
+            self._udp.close()
+        for each in self._sockets:
+            each.close()
+
+    def _on_change(self, changed: frozenset[names.NamespacedName]) -> None:
+        if not self._source.has_synced:
+            return
+        if not self._has_looked:
+            self._has_looked = True
+            changed |= self._source.store.service_names()
+        self._dirty.update(dict.fromkeys(changed))
+        self._is_dirty.set()
+
+    def _follow(self, dirty: Iterable[names.NamespacedName]) -> Iterator[None]:
+        """Look at Services again, and forget the answers that may have become others."""
+        for name in dirty:
+            try:
+                changed = yield from self._index.update(name)
+                yield from self._kept.drop(changed)
+            except Exception:
+                _log.exception("internal error: names of a Service stay", service=str(name))
+            yield
+
+    def _find(self, question: wire.Name, type_: int) -> zone.Answer | None:
+        """The answer of the zone; none can be given before everything has been read."""
+        found = self._zone.answer(question, type_)
+        if found is not None and not self._is_built.is_set():
+            return zone.Answer(wire.Rcode.SERVFAIL)
+        return found
+
+    def _forward(self, wanted: responder.Forward, send: udp.Send) -> None:
+        send(self._answers.failure(wanted.query, wire.Rcode.SERVFAIL))
+
+
+def _any(_: str) -> bool:
+    return True
+
+
+def _bind_both(place: settings.Listen) -> tuple[socket.socket, socket.socket]:
+    """A socket for datagrams and one that listens, of the same port. Raises OSError."""
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    for left in reversed(range(1 if place.port else _PORTS_TRIED)):
+        with contextlib.ExitStack() as opened:
+            datagrams = opened.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            if family == socket.AF_INET6:
+                # As Go's listeners: `::` takes IPv4 as well, another address only its own family.
+                datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, place.host != "::")
+            datagrams.bind((place.host, place.port))
+            port = datagrams.getsockname()[1]
+            try:
+                streams = socket.create_server(
+                    (place.host, port),
+                    family=family,
+                    backlog=_BACKLOG,
+                    dualstack_ipv6=place.host == "::",
+                )
+            except OSError as error:
+                # The kernel picked a port for datagrams that another process has for TCP.
+                if error.errno == errno.EADDRINUSE and left:
+                    continue
+                raise
+            opened.pop_all()
+            return datagrams, streams
+    raise OSError(errno.EADDRINUSE, "no port is free for UDP and TCP")

@@ -1,0 +1,113 @@
+"""From a packet to its answer, or to the decision that others must be asked."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from kproxy import metrics
+from kproxy.dns import cache, wire, zone
+
+TCP_LIMIT = 65535
+
+_T = wire.Type
+_KEPT = (wire.Rcode.NOERROR, wire.Rcode.NXDOMAIN)
+
+
+class Forward(NamedTuple):
+    """A question for other servers: as it was asked, or, behind `known`, for `target`."""
+
+    query: wire.Query
+    limit: int | None
+    known: zone.Answer | None = None
+
+
+Outcome: TypeAlias = bytes | Forward | None
+"""An answer; a question for others; or nothing, for what must not be answered."""
+
+
+class Responder:
+    """Answers what is this server's to answer. `recurses`: others can be asked.
+
+    `answer` finds out what a name has; `kept` are its answers from before.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[wire.Name, int], zone.Answer | None],
+        kept: cache.Cache,
+        counters: metrics.DnsCounters,
+        *,
+        recurses: bool,
+    ) -> None:
+        self._answer = answer
+        self._kept = kept
+        self._counters = counters
+        self._recurses = recurses
+
+    def datagram(self, packet: bytes) -> Outcome:
+        """What to do about a datagram. The hot path has looked into `Cache.whole` before."""
+        return self._outcome(packet, is_datagram=True)
+
+    def message(self, packet: bytes) -> Outcome:
+        """What to do about a message of a TCP connection."""
+        return self._outcome(packet, is_datagram=False)
+
+    def _outcome(self, packet: bytes, *, is_datagram: bool) -> Outcome:
+        if not wire.is_answerable(packet):
+            self._counters.dropped += 1
+            return None
+        try:
+            query = wire.read(packet)
+        except wire.Malformed as error:
+            self._counters.tally("other", error.rcode.name)[0] += 1
+            return wire.error(packet, error.rcode)
+        limit = query.limit if is_datagram else TCP_LIMIT
+        refusal = self._refusal(query)
+        if refusal is not None:
+            return self._short(query, refusal)
+        entry = self._kept.get((query.key, query.type))
+        if entry is None:
+            found = self._answer(query.key, query.type)
+            if found is None or (found.target is not None and self._may_ask(query)):
+                if not self._may_ask(query):
+                    return self._short(query, wire.Rcode.REFUSED)
+                return Forward(query, limit, found)
+            body = wire.body(query.name, found.rcode, found.sections)
+            entry = cache.Entry(body, self._tally(query.type, found.rcode), found.tags)
+            is_kept = found.rcode in _KEPT and (found.target is None or not self._recurses)
+            if is_kept:
+                self._kept.put((query.key, query.type), entry)
+        else:
+            is_kept = True
+        entry.tally[0] += 1
+        made = wire.response(query, entry.body, limit=limit, recurses=self._recurses)
+        if is_datagram and is_kept:
+            self._kept.put_whole(entry, packet[2:], made[2:])
+        return made
+
+    def _refusal(self, query: wire.Query) -> wire.Rcode | None:
+        if query.class_ != wire.IN or query.type in {_T.AXFR, _T.IXFR}:
+            return wire.Rcode.REFUSED
+        # A meta type that is no question; 250 is TSIG's.
+        is_meta = query.type == _T.OPT or 128 <= query.type < _T.ANY or query.type == 0
+        return wire.Rcode.NOTIMP if is_meta else None
+
+    def _may_ask(self, query: wire.Query) -> bool:
+        return self._recurses and query.wants_recursion
+
+    def failure(self, query: wire.Query, rcode: wire.Rcode) -> bytes:
+        """The answer where others could not be asked."""
+        return self._short(query, rcode)
+
+    def _short(self, query: wire.Query, rcode: wire.Rcode) -> bytes:
+        """An answer without records."""
+        self._tally(query.type, rcode)[0] += 1
+        made = wire.body(query.name, rcode, ((), (), ()), is_authoritative=False)
+        return wire.response(query, made, limit=None, recurses=self._recurses)
+
+    def _tally(self, type_: int, rcode: wire.Rcode) -> cache.Tally:
+        """The counter of answers of this sort. Types that are not served count as one."""
+        name = _T(type_).name if type_ in _COUNTED else "other"
+        return self._counters.tally(name, rcode.name)
+
+
+_COUNTED = frozenset(_T) - {_T.OPT, _T.IXFR}
