@@ -1,7 +1,9 @@
-"""The certificate of the simulated API server: it is its own authority, and made anew each time.
+"""The certificates of the simulated cluster, made anew each time.
 
-Clients trust it by the kubeconfig's `certificate-authority-data`. It has the key identifiers and
-usages that strict verifiers ask for (RFC 5280 section 4.2, the default from Python 3.13 on).
+That of the API server is its own authority, which clients trust by the kubeconfig's
+`certificate-authority-data`; it signs the certificates of pods that speak HTTPS. They have the key
+identifiers and usages that strict verifiers ask for (RFC 5280 section 4.2, the default from
+Python 3.13 on).
 """
 
 import ipaddress
@@ -23,17 +25,20 @@ _SLACK = timedelta(hours=1)
 """How far a client's clock may be behind."""
 
 _COMMON_NAME = "kproxy-simulator"
-_KEY_USAGE = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
+
+
+def _key_usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,46 @@ class Certificate:
 
 
 def self_signed(addresses: Sequence[str], names: Sequence[str], now: datetime) -> Certificate:
-    """A certificate for IP addresses and DNS names, valid from `now` on."""
+    """A certificate for IP addresses and DNS names, valid from `now` on; an authority, too."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, _COMMON_NAME)])
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    builder = (
+        _builder(_COMMON_NAME, key, addresses, names, now)
+        .issuer_name(_name(_COMMON_NAME))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs=True), critical=True)
+        .add_extension(_authority_identifier(identifier), critical=False)
+    )
+    return _signed(builder, key, key)
+
+
+def issued(
+    authority: Certificate, addresses: Sequence[str], names: Sequence[str], now: datetime
+) -> Certificate:
+    """The same, signed by `authority`; the subject is the first of the names."""
+    signer = x509.load_pem_x509_certificate(authority.pem)
+    signing_key = serialization.load_pem_private_key(authority.key, password=None)
+    assert isinstance(signing_key, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    identifier = signer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = (
+        _builder(names[0], key, addresses, names, now)
+        .issuer_name(signer.subject)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs=False), critical=True)
+        .add_extension(_authority_identifier(identifier), critical=False)
+    )
+    return _signed(builder, key, signing_key)
+
+
+def _builder(
+    subject: str,
+    key: ec.EllipticCurvePrivateKey,
+    addresses: Sequence[str],
+    names: Sequence[str],
+    now: datetime,
+) -> x509.CertificateBuilder:
+    """What certificates of servers have in common, whoever signs them."""
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     alternatives = x509.SubjectAlternativeName(
         [
@@ -67,25 +109,33 @@ def self_signed(addresses: Sequence[str], names: Sequence[str], now: datetime) -
             *(x509.DNSName(each) for each in names),
         ]
     )
-    made = (
+    return (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(_name(subject))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _SLACK)
         .not_valid_after(now + LIFETIME)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_KEY_USAGE, critical=True)
         .add_extension(x509.ExtendedKeyUsage([oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(identifier, critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
-            critical=False,
-        )
         .add_extension(alternatives, critical=False)
-        .sign(key, hashes.SHA256())
     )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
+
+
+def _authority_identifier(identifier: x509.SubjectKeyIdentifier) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+
+
+def _signed(
+    builder: x509.CertificateBuilder,
+    key: ec.EllipticCurvePrivateKey,
+    signing_key: ec.EllipticCurvePrivateKey,
+) -> Certificate:
+    made = builder.sign(signing_key, hashes.SHA256())
     return Certificate(
         pem=made.public_bytes(serialization.Encoding.PEM),
         key=key.private_bytes(

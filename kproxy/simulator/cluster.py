@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import json
 import random
@@ -99,6 +100,7 @@ class Cluster:
         rng: random.Random | None = None,
     ) -> None:
         self.options = options or Options()
+        self._now = now
         rng = rng or random.Random()
         networks = _Networks(self.options)
         below = self.options.shift_below
@@ -139,7 +141,7 @@ class Cluster:
         by_node = {
             f"node-{number}": cidrs for number, cidrs in enumerate(zip(*shares, strict=True), 1)
         }
-        self._kubelet = kubelet.Kubelet(self.registry, recorder, by_node)
+        self._kubelet = kubelet.Kubelet(self.registry, recorder, by_node, lambda: self.authority)
         self._controllers = self._connect(recorder, networks, rng)
         self._first_service_ip = str(networks.services[1])
         self._running = contextlib.AsyncExitStack()
@@ -180,6 +182,18 @@ class Cluster:
         """A certificate for the address and, as in any cluster, for the Service in front of it."""
         addresses = (self.options.address, str(networks.services[1]))
         return certificates.self_signed(addresses, _API_NAMES, now)
+
+    @property
+    def authority(self) -> certificates.Certificate:
+        """What signs the certificates of pods: that of the API server, if it has one."""
+        if self.server.certificate is None:
+            return self._plain_authority
+        return self.server.certificate
+
+    @functools.cached_property
+    def _plain_authority(self) -> certificates.Certificate:
+        """The authority of a cluster whose API server speaks plain HTTP."""
+        return certificates.self_signed((self.options.address,), _API_NAMES, self._now())
 
     def apply(self, documents: Iterable[Mapping[str, Any]]) -> list[Object]:
         """Create what is not there and patch what is, as `kubectl apply` would.

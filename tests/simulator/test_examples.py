@@ -10,7 +10,12 @@ from tests.simulator import simulated
 from tests.simulator.simulated import Simulated
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SIMULATED = ("deployment-and-service.yaml", "httpd-service.yaml", "two-microservices.yaml")
+SIMULATED = (
+    "deployment-and-service.yaml",
+    "httpd-service.yaml",
+    "ingress-with-tls.yaml",
+    "two-microservices.yaml",
+)
 
 
 @pytest.mark.parametrize("name", SIMULATED)

@@ -102,6 +102,11 @@ class ApiServer:
         scheme = "https" if self._certificate else "http"
         return f"{scheme}://{self.address}:{self.port}"
 
+    @property
+    def certificate(self) -> certificates.Certificate | None:
+        """The certificate that it shows, None for plain HTTP. A new key replaces it."""
+        return self._certificate
+
     def kubeconfig(self) -> dict[str, Any]:
         """A kubeconfig for the first of the tokens."""
         authority = self._certificate.pem if self._certificate else None

@@ -9,11 +9,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kproxy.simulator.kinds import conditions
+from kproxy.simulator.kinds.behaviour import answers
 from kproxy.simulator.store import formats, registry, resources, statuses, storage
 from kproxy.simulator.store.storage import Object
 
 ANNOTATION_PORTS = "kproxy.io/ports"
 """Ports to listen on beside the containerPorts, from the next start on: "8080,9090"."""
+ANNOTATION_HTTPS_PORTS = "kproxy.io/https-ports"
+"""Ports of those, or further ones, on which it speaks HTTPS: "8443"."""
+ANNOTATION_HTTPS_CERTIFICATE = "kproxy.io/https-certificate"
+"""The Secret that holds its certificate and key; without it the cluster's authority signs one."""
 ANNOTATION_START_DELAY = "kproxy.io/start-delay"
 """Seconds from being scheduled to Running."""
 ANNOTATION_READINESS_DELAY = "kproxy.io/readiness-delay"
@@ -43,6 +48,7 @@ _SECONDS_ANNOTATIONS = (
     ANNOTATION_RESPONSE_DELAY,
     ANNOTATION_TERMINATION,
 )
+PORTS_ANNOTATIONS = (ANNOTATION_PORTS, ANNOTATION_HTTPS_PORTS)
 _BOOLEAN_ANNOTATIONS = (ANNOTATION_READY, ANNOTATION_BLACK_HOLE)
 
 
@@ -87,10 +93,22 @@ def annotation_violations(metadata: Object, where: str) -> Iterator[statuses.Cau
             yield statuses.invalid_value(path, value, "must be a number of seconds, such as 1.5")
         elif annotation in _BOOLEAN_ANNOTATIONS and value not in {"true", "false"}:
             yield statuses.not_supported_value(path, value, ("true", "false"))
-        elif annotation == ANNOTATION_PORTS and not all(
+        elif annotation in PORTS_ANNOTATIONS and not all(
             each.strip().isdecimal() and 1 <= int(each) <= 65535 for each in value.split(",")
         ):
             yield statuses.invalid_value(path, value, "must be port numbers, such as 8080,9090")
+        elif annotation == ANNOTATION_HTTPS_CERTIFICATE:
+            for rule in formats.dns_1123_subdomain(value):
+                yield statuses.invalid_value(path, value, rule)
+        elif annotation == answers.ANNOTATION_ANSWERS:
+            yield from _answers(value, path)
+
+
+def _answers(text: str, where: str) -> Iterator[statuses.Cause]:
+    try:
+        answers.parse(text)
+    except ValueError as error:
+        yield statuses.invalid_value(where, text, str(error))
 
 
 def ports(pod: Object) -> list[int]:
@@ -101,9 +119,23 @@ def ports(pod: Object) -> list[int]:
         for port in container.get("ports") or ()
         if port.get("protocol", "TCP") == "TCP"
     ]
-    extra = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_PORTS, "")
-    declared += [int(each) for each in extra.split(",") if each]
+    declared += _listed(pod, ANNOTATION_PORTS) + https_ports(pod)
     return list(dict.fromkeys(declared))
+
+
+def https_ports(pod: Object) -> list[int]:
+    """The ports among them on which it speaks HTTPS."""
+    return _listed(pod, ANNOTATION_HTTPS_PORTS)
+
+
+def certificate_secret(pod: Object) -> str:
+    """The name of the Secret with its certificate, "" if it names none."""
+    return str((pod["metadata"].get("annotations") or {}).get(ANNOTATION_HTTPS_CERTIFICATE, ""))
+
+
+def _listed(pod: Object, annotation: str) -> list[int]:
+    text = (pod["metadata"].get("annotations") or {}).get(annotation, "")
+    return [int(each) for each in text.split(",") if each]
 
 
 def datagram_ports(pod: Object) -> list[int]:

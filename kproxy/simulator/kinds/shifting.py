@@ -41,7 +41,7 @@ def shift(value: Any, below: int, moves: Moves) -> Any:
     for field, each in value.items():
         if field in _PORT_FIELDS and type(each) is int and 0 < each < below:
             made[field] = moves[each] = shifted(each, below)
-        elif field == pods.ANNOTATION_PORTS and isinstance(each, str):
+        elif field in pods.PORTS_ANNOTATIONS and isinstance(each, str):
             made[field] = ",".join(_shift_text(port, below, moves) for port in each.split(","))
         else:
             made[field] = shift(each, below, moves)

@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
 
 from kproxy import errors
 from kproxy.model import names
+from kproxy.simulator import certificates
 from kproxy.simulator.controllers import nodes, target_ports
 from kproxy.simulator.kinds import addressing, conditions, event_recorder, pods
-from kproxy.simulator.machines import pod_server
+from kproxy.simulator.machines import pod_certificates, pod_server
 from kproxy.simulator.store import registry, resources, statuses, storage
 from kproxy.simulator.store.storage import Object
 
@@ -25,7 +26,8 @@ _log = structlog.get_logger(__name__)
 class Kubelet:
     """Starts a task for each bound pod, and ends it when the pod goes.
 
-    Follows `objects` from the time it is made; pods run while `run` does.
+    Follows `objects` from the time it is made; pods run while `run` does. `authority` gives what
+    signs the certificates of those that speak HTTPS.
     """
 
     def __init__(
@@ -33,9 +35,11 @@ class Kubelet:
         objects: registry.Registry,
         recorder: event_recorder.Recorder,
         pod_cidrs: Mapping[str, Sequence[nodes.Network]],
+        authority: Callable[[], certificates.Certificate],
     ) -> None:
         self._registry = objects
         self._recorder = recorder
+        self._certificates = pod_certificates.PodCertificates(objects, authority)
         self._addresses = {
             name: [addressing.PodIPs(cidr) for cidr in cidrs] for name, cidrs in pod_cidrs.items()
         }
@@ -71,7 +75,7 @@ class Kubelet:
         node, uid = pod["spec"].get("nodeName"), pod["metadata"]["uid"]
         if self._tasks is None or node not in self._addresses:
             return
-        run = _Run(pod, self._registry, self._recorder)
+        run = _Run(pod, self._registry, self._recorder, self._certificates)
         task = self._tasks.create_task(self._contain(run, self._addresses[node]))
         self._runs[uid] = _Running(run, task)
 
@@ -109,11 +113,16 @@ class _Run:
     """One pod, from its node's acceptance to its removal."""
 
     def __init__(
-        self, pod: Object, objects: registry.Registry, recorder: event_recorder.Recorder
+        self,
+        pod: Object,
+        objects: registry.Registry,
+        recorder: event_recorder.Recorder,
+        issuer: pod_certificates.PodCertificates,
     ) -> None:
         self.pod = pod
         self._registry = objects
         self._recorder = recorder
+        self._certificates = issuer
         self._addresses: Sequence[str] = ()
         self._server: pod_server.PodServer | None = None
         self._declared = pods.ports(pod)
@@ -187,8 +196,19 @@ class _Run:
         opened_at, started = loop.time(), self._now()
         self._declared, self._port_notes = pods.ports(self.pod), []
         self._datagram_ports = pods.datagram_ports(self.pod)
+        try:
+            tls = self._certificates.context(self.pod, self._addresses)
+        except OSError as error:
+            message = f"cannot speak HTTPS: {errors.reason(error)}"
+            self._event("Failed", message, is_warning=True)
+            return _terminated(started, self._now(), "StartError", 128, message)
         server = pod_server.PodServer(
-            lambda: self.pod, self._addresses, self._ports(), self._datagram_ports
+            lambda: self.pod,
+            self._addresses,
+            self._ports(),
+            self._datagram_ports,
+            https_ports=pods.https_ports(self.pod),
+            tls=tls,
         )
         self._server = server
         try:

@@ -1,4 +1,4 @@
-"""The process of a simulated pod: it listens, and answers HTTP with its name and addresses.
+"""The process of a simulated pod: it listens, and answers HTTP and HTTPS.
 
 On its UDP ports it answers each datagram with its name.
 
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ from aiohttp import web
 
 from kproxy.simulator import http_server
 from kproxy.simulator.kinds import pods
+from kproxy.simulator.kinds.behaviour import answers
+from kproxy.simulator.machines import pod_answers
 from kproxy.simulator.store.storage import Object
 
 _BACKLOG = 128
@@ -29,9 +32,9 @@ _SLOWEST_START = 1.0
 class PodServer:
     """Listens on `ports` of the pod's addresses, and answers for as long as it is open.
 
-    `pod` gives the pod as it is now: its annotations count at once. The owner calls `open` once,
-    then `adjust` whenever the annotations or the ports have changed, and one of `close` and
-    `abort` at last.
+    With a `tls` context it speaks HTTPS on `https_ports`. `pod` gives the pod as it is now: its
+    annotations count at once. The owner calls `open` once, then `adjust` whenever the annotations
+    or the ports have changed, and one of `close` and `abort` at last.
     """
 
     def __init__(
@@ -40,11 +43,16 @@ class PodServer:
         addresses: Sequence[str],
         ports: Sequence[int],
         datagram_ports: Sequence[int] = (),
+        *,
+        https_ports: Sequence[int] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._pod = pod
         self._addresses = tuple(addresses)
         self._ports = list(ports)
         self._datagram_ports = tuple(datagram_ports)
+        self._https_ports = frozenset(https_ports)
+        self._tls = tls
         self._answering: list[asyncio.DatagramTransport] = []
         self._http = http_server.Server(self._answer)
         self._servers: dict[tuple[str, int], asyncio.Server] = {}
@@ -89,7 +97,11 @@ class PodServer:
         """Close listeners and connections."""
         self._stop_listening()
         self._fill_in()
+        transports = [each.transport for each in self._http.connections]
         await self._http.shutdown(0)
+        for transport in transports:
+            if transport is not None and transport.get_extra_info("sslcontext") is not None:
+                transport.abort()  # asyncio would wait half a minute for a close_notify
 
     def abort(self) -> None:
         """Close them at once, as the kernel does for a killed process."""
@@ -108,8 +120,9 @@ class PodServer:
             listeners = {each: opened.enter_context(_listener(*each)) for each in new}
             opened.pop_all()
         for place, listener in listeners.items():
+            context = self._tls if place[1] in self._https_ports else None
             self._servers[place] = await loop.create_server(
-                self._http, sock=listener, backlog=_BACKLOG
+                self._http, sock=listener, backlog=_BACKLOG, ssl=context
             )
 
     async def _answer_datagrams(self) -> None:
@@ -145,9 +158,11 @@ class PodServer:
         self._under_way += 1
         self._idle.clear()
         try:
-            if delay := self._delay():
+            length = await pod_answers.body_length(request)
+            answer = answers.answer_to(self._pod(), request.path)
+            if delay := self._delay() + answer.delay:
                 await asyncio.sleep(delay)
-            return web.Response(text=_answer_text(self._pod(), self._addresses, request))
+            return pod_answers.response(answer, self._pod(), self._addresses, request, length)
         finally:
             self._under_way -= 1
             if not self._under_way:
@@ -183,22 +198,6 @@ class _Namer(asyncio.DatagramProtocol):
             asyncio.get_running_loop().call_later(delay, self._transport.sendto, name, client)
         else:
             self._transport.sendto(name, client)
-
-
-def _answer_text(pod: Object, addresses: Sequence[str], request: web.BaseRequest) -> str:
-    """The body of an answer: this pod, the request, and the client, a line for each fact."""
-    metadata = pod["metadata"]
-    head = {
-        "pod": metadata["name"],
-        "namespace": metadata["namespace"],
-        "node": pod["spec"]["nodeName"],
-        "pod-ip": ",".join(addresses),
-        "client": request.remote or "",
-        "request": f"{request.method} {request.raw_path}",
-    }
-    lines = [f"{name}: {value}" for name, value in head.items()]
-    lines += [f"header {name}: {value}" for name, value in request.headers.items()]
-    return "\n".join(lines) + "\n"
 
 
 def _listener(address: str, port: int) -> socket.socket:

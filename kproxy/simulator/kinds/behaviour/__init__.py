@@ -1,0 +1,1 @@
+"""How a simulated pod behaves, beyond whether and when it answers."""
