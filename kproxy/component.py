@@ -43,6 +43,15 @@ def addresses(components: Sequence[Component]) -> dict[str, str | None]:
     return {name: place for each in components for name, place in each.addresses().items()}
 
 
+def barred(components: Sequence[Component]) -> dict[str, str | None]:
+    """The addresses that no Service may lead to, for requests would go round in circles.
+
+    To DNS it may: this proxy can be the endpoint of a cluster's kube-dns.
+    """
+    found = addresses(components)
+    return {name: place for name, place in found.items() if name != "dns"}
+
+
 async def drain(components: Sequence[Component], grace: float) -> None:
     """Drain all of them at the same time."""
     async with asyncio.TaskGroup() as group:

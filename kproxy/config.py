@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from kproxy import errors, settings
 from kproxy.command import settings as command_settings
 from kproxy.dns import settings as dns_settings
+from kproxy.ingress import settings as ingress_settings
 from kproxy.model.kinds import services
 from kproxy.ops import log
 from kproxy.ops.serving import places
@@ -149,7 +150,11 @@ _METRICS = _BindAddress("--metrics-bind-address", DEFAULT_METRICS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(command_settings.CommandSettings, dns_settings.DnsSettings):
+class Config(
+    command_settings.CommandSettings,
+    dns_settings.DnsSettings,
+    ingress_settings.IngressSettings,
+):
     """What `kproxy run` was asked to do. Times are in seconds.
 
     A value that comes without the command line, as tests make it, has the defaults that stand

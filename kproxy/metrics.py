@@ -111,6 +111,25 @@ class DataPathCounters:
         self.stalls_recovered = 0
 
 
+class IngressCounters:
+    """What happened to the nginx that serves Ingresses.
+
+    `configurations` counts those that came into force, the first one included; `reloads` those
+    among them that a running nginx took. `refusals` counts those that nginx did not accept, or did
+    not answer with in time; `restarts` how often it ended unasked. `problems` is how much is wrong
+    with Ingresses and what they name at the moment.
+    """
+
+    __slots__ = ("configurations", "problems", "refusals", "reloads", "restarts")
+
+    def __init__(self) -> None:
+        self.configurations = 0
+        self.problems = 0
+        self.refusals = 0
+        self.reloads = 0
+        self.restarts = 0
+
+
 class Contact:
     """Whether a list-and-watch is in contact with its server.
 

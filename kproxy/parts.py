@@ -1,6 +1,6 @@
 """The parts of a proxy that depend on its configuration, made from it; `server` joins them."""
 
-from kproxy import component, config, events
+from kproxy import component, config, events, metrics
 from kproxy.command import settings as command_settings
 from kproxy.datapath import data_path
 from kproxy.model import names
@@ -22,6 +22,10 @@ def make_source(
     ServiceCIDRs are read where a portal needs to know ClusterIPs' networks and no setting says so.
     """
     kinds = (*kinds, node_kind.only(cfg.node))
+    if cfg.ingress:
+        from kproxy.ingress import kinds as ingress_kinds  # noqa: PLC0415  # only this needs them
+
+        kinds = (*kinds, *ingress_kinds.KINDS)
     if cfg.portal is portal.PortalName.LOCAL and not cfg.service_cluster_ip_range:
         kinds = (*kinds, service_cidr_kind.KIND)
     if cfg.dns is not None:
@@ -102,7 +106,10 @@ def options(
 
 
 def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[component.Component, ...]:
-    """The optional parts that the configuration asks for; the Server runs and closes them."""
+    """The optional parts that the configuration asks for; the Server runs and closes them.
+
+    Raises ConfigError as they do.
+    """
     made: list[component.Component] = []
     if cfg.wait:
         from kproxy.command import waiting  # noqa: PLC0415
@@ -120,4 +127,20 @@ def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[compon
                 namespaces=cfg.namespaces,
             )
         )
+    if cfg.ingress:
+        made.append(_make_ingress(cfg, seen))
     return tuple(made)
+
+
+def _make_ingress(cfg: config.Config, seen: observed.Observed) -> component.Component:
+    """Ingress, whose upstreams are this proxy's frontends unless the user wants endpoints."""
+    from kproxy.ingress import ingress, upstreams  # noqa: PLC0415
+    from kproxy.ingress.settings import Upstream  # noqa: PLC0415
+
+    store = seen.source.store
+    upstream: upstreams.Frontends | upstreams.Endpoints
+    if cfg.ingress_upstream is Upstream.SERVICE:
+        upstream = upstreams.Frontends(store, seen.proxier.options.portal.locate)
+    else:
+        upstream = upstreams.Endpoints(store)
+    return ingress.Ingress(cfg, seen.source, upstream, metrics.IngressCounters())

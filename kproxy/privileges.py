@@ -26,7 +26,11 @@ _HIGHEST = 63
 class Capability(IntEnum):
     """Numbers of capabilities(7)."""
 
+    CHOWN = 0
     DAC_READ_SEARCH = 2
+    KILL = 5
+    SETGID = 6
+    SETUID = 7
     NET_BIND_SERVICE = 10
     NET_ADMIN = 12
     BPF = 39
@@ -40,6 +44,9 @@ LOCAL_PORTAL = LOOPBACK_PORTAL | {Capability.NET_ADMIN}
 
 LOCAL_PORTAL_WITH_BPF = LOCAL_PORTAL | {Capability.BPF}
 """The same where it may load a program for sk_lookup."""
+
+INGRESS = frozenset({Capability.CHOWN, Capability.KILL, Capability.SETGID, Capability.SETUID})
+"""What nginx needs of root, beside its ports, so that its workers are another user than root."""
 
 
 class _Header(ctypes.Structure):
@@ -61,6 +68,12 @@ def held() -> int:
             if line.startswith("CapPrm:"):
                 return int(line.split()[1], 16)
     return 0
+
+
+def may_change_user() -> bool:
+    """Whether this process can start others as another user."""
+    wanted = _mask([Capability.SETUID, Capability.SETGID])
+    return held() & wanted == wanted
 
 
 def limit_to(kept: Iterable[Capability], *, here: Iterable[Capability] = ()) -> None:

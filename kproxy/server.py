@@ -197,7 +197,8 @@ class Server:
             await each.ready()
 
     def _bar_own_addresses(self) -> None:
-        self._surface.bar_from(self._plane)
+        surface.bar(self._plane, self._surface.addresses())
+        surface.bar(self._plane, component.barred(self._components))
 
 
 async def serve(

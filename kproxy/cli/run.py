@@ -20,7 +20,7 @@ _ROWS = settings.table(config.Config)
 _EARLY = {
     row.attribute: row
     for row in _ROWS
-    if row.attribute in ("oom_score_adj", "portal", "bpf", "cleanup")
+    if row.attribute in ("oom_score_adj", "portal", "bpf", "cleanup", "ingress")
 }
 """Settings that count before the others can be read."""
 
@@ -112,7 +112,7 @@ def _serve(
     if early["cleanup"]:
         _clean_up()
         return 0
-    needed = _needed(early["portal"], may_use_bpf=early["bpf"])
+    needed = _needed(early["portal"], may_use_bpf=early["bpf"], is_ingress=early["ingress"])
     reading = privileges.Capability.DAC_READ_SEARCH
     privileges.limit_to(needed, here=[reading])
     chosen = config.load(flags, os.environ)
@@ -138,11 +138,15 @@ def _serve(
         writer.close()
 
 
-def _needed(name: PortalName, *, may_use_bpf: bool) -> Iterable[privileges.Capability]:
-    """What a portal needs beyond ordinary users' rights."""
+def _needed(
+    name: PortalName, *, may_use_bpf: bool, is_ingress: bool
+) -> Iterable[privileges.Capability]:
+    """What a portal, and root's nginx, need beyond ordinary users' rights."""
+    beside = privileges.INGRESS if is_ingress and os.geteuid() == 0 else frozenset()
     if name is PortalName.LOOPBACK:
-        return privileges.LOOPBACK_PORTAL
-    return privileges.LOCAL_PORTAL_WITH_BPF if may_use_bpf else privileges.LOCAL_PORTAL
+        return privileges.LOOPBACK_PORTAL | beside
+    portal = privileges.LOCAL_PORTAL_WITH_BPF if may_use_bpf else privileges.LOCAL_PORTAL
+    return portal | beside
 
 
 def _clean_up() -> None:

@@ -1,6 +1,7 @@
 """The ops surface as one object: health, metrics, control socket and event log of one proxy."""
 
 import asyncio
+from collections.abc import Mapping
 
 from kproxy import turns
 from kproxy.model import addresses, forwarding
@@ -54,12 +55,6 @@ class Surface:
         for listener in self._present():
             listener.bind()
 
-    def bar_from(self, forwarder: plane.Forwarder) -> None:
-        """Bar every address that is bound as an endpoint: a Service must not lead to kproxy."""
-        for name, address in self.addresses().items():
-            if address is not None and (found := _socket_address(address)) is not None:
-                forwarder.send(forwarding.Bar(found, f"kproxy's {name}"))
-
     async def run(self) -> None:
         """Serve until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -76,6 +71,13 @@ class Surface:
 
     def _present(self) -> list[responder.Listener]:
         return [each for each in self._listeners.values() if each is not None]
+
+
+def bar(forwarder: plane.Forwarder, places: Mapping[str, str | None]) -> None:
+    """Bar kproxy's own addresses, by name, as endpoints: a Service must not lead to kproxy."""
+    for name, address in places.items():
+        if address is not None and (found := _socket_address(address)) is not None:
+            forwarder.send(forwarding.Bar(found, f"kproxy's {name}"))
 
 
 def _socket_address(text: str) -> addresses.SocketAddress | None:

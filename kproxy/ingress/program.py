@@ -1,0 +1,90 @@
+"""The program nginx: where it is, and whether it accepts a configuration."""
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from kproxy import errors
+
+TEST_SECONDS = 30.0
+"""After this long a test of a configuration has failed."""
+
+_KEPT = ("PATH", "TZ", "LANG", "OPENSSL_CONF", "LD_LIBRARY_PATH")
+_MOST_WORDS = 300
+_MOST_OUTPUT = 64 * 1024
+_LINE = re.compile(r"(?:nginx: |\d{4}/\d\d/\d\d \S+ )\[(?P<level>[a-z]+)\] (?:\d+#\d+: )?")
+
+
+def find(given: Path | None) -> Path:
+    """The program: the one that is given, or nginx where programs are. Raises ConfigError."""
+    if given is not None:
+        found = shutil.which(given)
+        if found is None:
+            raise errors.ConfigError(f"--nginx {given}: there is no program that can be run")
+        return Path(found).absolute()
+    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/sbin")
+    if found is None:
+        raise errors.ConfigError(
+            "--ingress needs nginx, which is not installed: install the package nginx, for "
+            "instance by apt install nginx, or name the program with --nginx"
+        )
+    return Path(found).absolute()
+
+
+def environment(inherited: Mapping[str, str], descriptors: tuple[int, ...] = ()) -> dict[str, str]:
+    """What nginx is started with: no secrets of this process, and the sockets that it inherits.
+
+    nginx takes them by the variable with which it hands them to its own successor.
+    """
+    kept = {name: inherited[name] for name in _KEPT if name in inherited}
+    sockets = "".join(f"{each};" for each in descriptors)
+    return {**kept, "NGINX": sockets} if sockets else kept
+
+
+async def refusal(program: Path, prefix: Path, configuration: Path) -> str:
+    """Why nginx refuses a configuration, in its own words; "" if it accepts it.
+
+    Raises OSError when the program cannot be started.
+    """
+    tested = await asyncio.create_subprocess_exec(
+        program,
+        *("-t", "-q", "-e", "stderr", "-p", prefix, "-c", configuration),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(os.environ),
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(TEST_SECONDS):
+            _, said = await tested.communicate()
+    except TimeoutError:
+        return f"its test does not end within {TEST_SECONDS:g} s"
+    finally:
+        if tested.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                tested.kill()
+            await tested.wait()
+    if tested.returncode == 0:
+        return ""
+    words = _in_words(said[:_MOST_OUTPUT].decode(errors="replace"), configuration.parent)
+    return words or f"its test ends with status {tested.returncode}"
+
+
+def level_and_words(line: str) -> tuple[str, str]:
+    """The level of a line that nginx has logged, and the rest of it without time and process."""
+    found = _LINE.match(line)
+    return (found["level"], line[found.end() :]) if found else ("error", line)
+
+
+def _in_words(said: str, folder: Path) -> str:
+    """The first complaint that made nginx refuse, as one line without the folder's name."""
+    lines = [level_and_words(line) for line in said.splitlines() if line.strip()]
+    fatal = [words for level, words in lines if level in ("emerg", "alert", "crit")]
+    first = (fatal or [words for _, words in lines] or [""])[0]
+    printable = "".join(each if each.isprintable() else "?" for each in first)
+    return printable.replace(f"{folder}/", "")[:_MOST_WORDS]

@@ -1,0 +1,75 @@
+"""Where nginx sends the requests for a service port: to kproxy's own frontend, or to endpoints."""
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from kproxy import errors
+from kproxy.model import addresses, forwarding, names
+from kproxy.model.kinds import endpoints, services
+
+Targets: TypeAlias = tuple[addresses.SocketAddress, ...]
+
+Locate: TypeAlias = Callable[[forwarding.Frontend], forwarding.PortalAddress]
+"""Where a frontend is bound. Raises KproxyError for one that cannot be."""
+
+
+class Reader(Protocol):
+    """What is read of a Store."""
+
+    def service(self, name: names.NamespacedName, /) -> services.Service | None:
+        """The Service so named, if there is one."""
+
+    def endpoints(self, port: names.ServicePortName, /) -> tuple[endpoints.Endpoint, ...]:
+        """The endpoints of a service port, of any readiness."""
+
+
+class Frontends:
+    """kproxy's frontends. They stay where they are when endpoints change.
+
+    A Service that kproxy does not serve, such as a headless one, has none: requests go to its
+    endpoints.
+    """
+
+    def __init__(self, reader: Reader, locate: Locate) -> None:
+        self._reader = reader
+        self._locate = locate
+        self._endpoints = Endpoints(reader)
+
+    def __call__(self, name: names.ServicePortName) -> Targets:
+        """Where requests go; nowhere if the Service or the port is not there."""
+        service = self._reader.service(name.service)
+        if service is None:
+            return ()
+        if not service.is_proxied:
+            return self._endpoints(name)
+        port = next(
+            (each for each in service.ports if (each.name, each.protocol) == name[1:]), None
+        )
+        if port is None:
+            return ()
+        for address in service.cluster_ips:
+            frontend = forwarding.Frontend(
+                forwarding.FrontendKind.CLUSTER_IP,
+                address,
+                port.port,
+                protocol=port.protocol,
+                family=addresses.family(address),
+            )
+            try:
+                return (self._locate(frontend).socket_address,)
+            except errors.KproxyError:
+                continue  # the portal has no place for this family; there may be another
+        return ()
+
+
+class Endpoints:
+    """The endpoints themselves: the ready ones, else those that still serve while they end."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def __call__(self, name: names.ServicePortName) -> Targets:
+        """Where requests go; nowhere without an endpoint."""
+        found = self._reader.endpoints(name)
+        ready = tuple(each.backend for each in found if each.ready)
+        return ready or tuple(each.backend for each in found if each.serving and each.terminating)

@@ -1,0 +1,282 @@
+"""One real nginx: started, changed, killed, refused what it cannot read, and never left behind."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from kproxy import errors, metrics, settings
+from kproxy.ingress import (
+    lifeline,
+    listening,
+    nginx,
+    nginx_config,
+    private_directory,
+    program,
+)
+from tests.e2e.rig import programs
+
+DEADLINE = 20.0
+"""Seconds in which what a test waits for must happen."""
+
+LOOPBACK = settings.Listen("127.0.0.1", 0)
+
+TEXT = """
+daemon off; worker_processes 2; pid nginx.pid; error_log stderr notice;
+worker_shutdown_timeout 10s;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path body; proxy_temp_path proxied; fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    server {{ listen unix:{control}; return 200 "{version}"; }}
+    server {{ listen {http}; location / {{ return 200 "{says} $pid"; }} {more} }}
+}}
+"""
+
+
+class Running:
+    """An nginx under test, and what a client sees of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.directory = private_directory.PrivateDirectory(folder)
+        self.sockets = listening.Listening()
+        self.sockets.bind(LOOPBACK, None)
+        self.sockets.bind_control(self.directory.path / listening.CONTROL)
+        self.counters = metrics.IngressCounters()
+        path = Path(programs.need("nginx"))
+        self.nginx = nginx.Nginx(path, self.directory, self.sockets, self.counters)
+        self.place = listening.place(self.sockets.http)
+
+    def configuration(self, says: str, more: str = "") -> nginx_config.Rendered:
+        """That of a server which says `says`."""
+        control = self.directory.path / listening.CONTROL
+        text = TEXT.format(control=control, version=says, http=self.place, says=says, more=more)
+        return nginx_config.Rendered(text, {}, says)
+
+    async def ask(self) -> str:
+        """What a new client is answered."""
+        assert self.place is not None
+        reader, writer = await asyncio.open_connection(*self.place)
+        try:
+            writer.write(b"GET / HTTP/1.0\r\n\r\n")
+            answer = await reader.read()
+        finally:
+            writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        return answer.rpartition(b"\r\n\r\n")[2].decode()
+
+    async def says(self) -> str:
+        """The word that its configuration has it say."""
+        return (await self.ask()).split()[0]
+
+    def close(self) -> None:
+        self.nginx.close()
+        self.sockets.close()
+        self.directory.close()
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Running]:
+    """An nginx that `run` keeps; afterwards none of its processes is left."""
+    made = Running(folder)
+    pid = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(made.nginx.run())
+            yield made
+            pid = made.nginx.pid
+            task.cancel()
+    finally:
+        made.close()
+    if pid is not None:
+        await wait_until(lambda: not alive(pid))
+
+
+async def wait_until(condition: Callable[[], object]) -> None:
+    """Return once `condition` holds."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110  # nothing tells when
+            await asyncio.sleep(0.01)
+
+
+def alive(group: int) -> list[int]:
+    """The processes of a group that have not ended. Zombies have."""
+    found = []
+    for each in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            fields = (each / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group and fields[0] not in ("Z", "X"):
+                found.append(int(each.name))
+    return found
+
+
+async def test_a_change_is_in_force_when_put_returns(tmp_path: Path) -> None:
+    async with running(tmp_path) as made:
+        assert await made.nginx.put(made.configuration("first")) == ""
+        pid = made.nginx.pid
+        assert await made.says() == "first"
+        assert await made.nginx.put(made.configuration("second")) == ""
+        await _until_it_says(made, "second")
+
+        assert made.nginx.pid == pid
+    assert (made.counters.configurations, made.counters.reloads) == (2, 1)
+
+
+async def test_what_nginx_refuses_leaves_the_last_good_one_in_force(tmp_path: Path) -> None:
+    async with running(tmp_path) as made:
+        await made.nginx.put(made.configuration("good"))
+        words = await made.nginx.put(made.configuration("bad", "no_such_directive on;"))
+
+        assert words == 'unknown directive "no_such_directive" in candidate.conf:10'
+        assert await made.says() == "good"
+        os.kill(made.nginx.pid or 0, signal.SIGKILL)
+        await wait_until(lambda: made.counters.restarts)
+        assert await made.says() == "good"
+    assert made.counters.refusals == 1
+
+
+async def test_a_killed_nginx_is_started_again_and_refuses_no_connection(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path) as made:
+        await made.nginx.put(made.configuration("here"))
+        for count in range(1, 3):
+            before = made.nginx.pid
+            assert before is not None
+            os.killpg(before, signal.SIGKILL)  # master and workers
+            answers = [await made.says() for _ in range(20)]
+            assert answers == ["here"] * 20
+            await wait_until(lambda: made.nginx.pid not in (None, before))  # noqa: B023
+            assert made.counters.restarts == count
+
+
+async def test_workers_without_a_master_serve_until_the_next_nginx_does(tmp_path: Path) -> None:
+    async with running(tmp_path) as made:
+        await made.nginx.put(made.configuration("here"))
+        master = made.nginx.pid
+        assert master is not None
+        orphans = {each for each in alive(master) if each != master}
+        os.kill(master, signal.SIGKILL)
+        answers = {await made.says() for _ in range(20)}
+        await wait_until(lambda: not alive(master))
+
+        assert answers == {"here"}
+        assert orphans
+        assert int((await made.ask()).split()[1]) not in orphans
+
+
+async def test_an_nginx_that_ends_at_once_is_started_with_pauses(tmp_path: Path) -> None:
+    async with running(tmp_path) as made:
+        await made.nginx.put(made.configuration("here"))
+        conf = made.directory.path / nginx.CONFIGURATION
+        good = conf.read_bytes()
+        conf.write_bytes(b"nonsense")
+        os.kill(made.nginx.pid or 0, signal.SIGKILL)
+        await wait_until(lambda: made.counters.restarts > 2)
+        conf.write_bytes(good)
+
+        assert await made.says() == "here"
+
+
+async def test_drain_answers_what_was_asked_and_accepts_nothing_new(tmp_path: Path) -> None:
+    async with running(tmp_path) as made:
+        await made.nginx.put(made.configuration("here"))
+        assert made.place is not None
+        reader, writer = await asyncio.open_connection(*made.place)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        await made.nginx.drain(DEADLINE)
+        with pytest.raises(ConnectionRefusedError):
+            await made.ask()
+        writer.close()
+
+
+async def test_drain_ends_what_does_not_finish(tmp_path: Path) -> None:
+    async with running(tmp_path) as made:
+        await made.nginx.put(made.configuration("here"))
+        assert made.place is not None
+        _, writer = await asyncio.open_connection(*made.place)
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+        master = made.nginx.pid
+        assert master is not None
+        await made.nginx.drain(0.1)
+
+        assert made.nginx.pid is None
+        await wait_until(lambda: not alive(master))
+        writer.close()
+
+
+CHILD = """
+    import asyncio, pathlib, sys
+    from tests.ingress import test_nginx
+
+    async def main():
+        made = test_nginx.Running(pathlib.Path(sys.argv[1]))
+        task = asyncio.create_task(made.nginx.run())
+        await made.nginx.put(made.configuration("here"))
+        print(made.nginx.pid, file=sys.stderr, flush=True)
+        await task
+
+    asyncio.run(main())
+"""
+
+
+async def test_no_process_outlives_a_killed_proxy(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path)]
+    quiet = asyncio.subprocess.DEVNULL
+    child = await asyncio.create_subprocess_exec(
+        *command, stdout=quiet, stderr=asyncio.subprocess.PIPE
+    )
+    assert child.stderr is not None
+    group = int(await child.stderr.readline())
+    await wait_until(lambda: len(alive(group)) == 3)
+    child.kill()
+    await child.wait()
+
+    await wait_until(lambda: not alive(group))
+    assert private_directory.recover(tmp_path) == 1
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+def test_a_directory_in_use_is_left_alone(tmp_path: Path) -> None:
+    used = private_directory.PrivateDirectory(tmp_path)
+    used.write("one/secret", b"key")
+
+    assert private_directory.recover(tmp_path) == 0
+    assert used.path.stat().st_mode & 0o777 == 0o700
+    assert (used.path / "one" / "secret").stat().st_mode & 0o777 == 0o600
+    used.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lifeline_that_is_cut_ends_its_group() -> None:
+    line = lifeline.Lifeline()
+    with subprocess.Popen(
+        ["sleep", "1000"], pass_fds=[line.descriptor], start_new_session=True
+    ) as child:
+        line.tie(child.pid)
+        line.cut()
+
+        assert child.wait(DEADLINE) == -signal.SIGKILL
+
+
+def test_without_nginx_the_user_reads_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    with pytest.raises(errors.ConfigError, match=r"install the package nginx"):
+        program.find(None)
+
+
+async def _until_it_says(made: Running, word: str) -> None:
+    """The workers before may accept for a moment after the new ones have answered."""
+    async with asyncio.timeout(DEADLINE):
+        while await made.says() != word:  # noqa: ASYNC110  # nothing tells when
+            await asyncio.sleep(0.01)
