@@ -270,6 +270,7 @@ class ListenAddress:
     bounds: str = 'an IP address with or without a port; "" or none for nowhere'
 
     def parse(self, text: str) -> Listen | None:
+        """The place. Raises ValueError."""
         if text in {"", "none"}:
             return None
         found = _HOST_AND_PORT.fullmatch(text)

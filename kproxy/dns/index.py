@@ -20,7 +20,8 @@ Front: TypeAlias = tuple[str, ...]
 class Objects(Protocol):
     """What is read of a Store."""
 
-    def service(self, name: names.NamespacedName) -> services.Service | None: ...
+    def service(self, name: names.NamespacedName) -> services.Service | None:
+        """The Service of this name, if there is one."""
 
     def sources(self, service: names.NamespacedName) -> tuple[endpoints.EndpointsObject, ...]: ...
 

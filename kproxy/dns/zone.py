@@ -11,7 +11,7 @@ such a name.
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from kproxy.dns import index, wire
 from kproxy.model import addresses, names
@@ -32,12 +32,6 @@ Located: TypeAlias = Callable[
 """Where clients reach a port of a Service at one of its cluster IPs; None for nowhere."""
 
 _T = wire.Type
-
-
-class Objects(Protocol):
-    """What is read of a Store."""
-
-    def service(self, name: names.NamespacedName) -> services.Service | None: ...
 
 
 class Answer(NamedTuple):
@@ -82,7 +76,7 @@ class Zone:
 
     def __init__(
         self,
-        objects: Objects,
+        objects: index.Objects,
         known: index.Index,
         located: Located,
         domain: str,
