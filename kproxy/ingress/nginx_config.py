@@ -1,11 +1,21 @@
 """nginx's configuration: from a routing table to the text of nginx.conf and its files."""
 
 import hashlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kproxy.ingress import table
-from kproxy.model import addresses, names, steps
+from kproxy.ingress.nginx_text import canaries, servers, syntax, upstreams
+from kproxy.ingress.nginx_text.syntax import (
+    Block,
+    Defined,
+    Directive,
+    Entry,
+    Keyword,
+    Statement,
+    Variable,
+)
+from kproxy.model import addresses, steps
 
 VERSION_PATH = "/kproxy-ingress-version"
 """Where nginx answers which configuration it runs: 200 and `Rendered.version`."""
@@ -13,13 +23,15 @@ VERSION_PATH = "/kproxy-ingress-version"
 STATUS_PATH = "/kproxy-ingress-status"
 """Where nginx answers its counters (`stub_status`)."""
 
+Upstream = upstreams.Upstream
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the configuration needs beside the table.
 
-    `directory` is the absolute path under which everything is: `nginx.pid`, temporary files in
-    `temp`, and the files of `Rendered`. `http` and `https` are listened on; without `https` there
+    `directory` is the absolute path under which everything is: `nginx.pid`, temporary files, and
+    the files of `Rendered`. `http` and `https` are listened on; without `https` there
     is no TLS, and no redirect to it. `control` is where the version is asked for, a Unix socket's
     path ("unix:/…") or an address. `workers` is 0 for one per core. `user` is that of the workers,
     "" where nginx cannot or need not change it.
@@ -30,13 +42,22 @@ class Settings:
     default_certificate: table.Certificate
     http: tuple[addresses.SocketAddress, ...] = ()
     https: tuple[addresses.SocketAddress, ...] = ()
+    redirect_port: int = 0
+    """The port of HTTPS in redirects; 0 for that of the first of `https`."""
     workers: int = 0
-    worker_connections: int = 1024
+    worker_connections: int = 4096
     user: str = ""
     shutdown_timeout: int = 240
     """Seconds until workers of an earlier configuration end what their clients still have open."""
     requests_per_connection: int = 8
     """To a backend. kproxy balances connections: more of them spread requests more evenly."""
+    tries_next: bool = False
+    """Whether nginx tries another address of a backend when one fails. kproxy does so itself."""
+
+    def __post_init__(self) -> None:
+        for path in (self.directory, self.control):
+            if "$" in path:
+                raise ValueError(f"nginx takes no path with a $ in it: {path}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +73,6 @@ class Rendered:
     version: str
 
 
-Upstream = Callable[[names.ServicePortName], Sequence[addresses.SocketAddress]]
-"""Where the connections for a service port go; nowhere yet, or no more, if that is empty."""
-
-
 def render(made: table.Table, settings: Settings, upstream: Upstream) -> Rendered:
     """`render_in_steps`, all at once."""
     return steps.at_once(render_in_steps(made, settings, upstream))
@@ -68,16 +85,215 @@ def render_in_steps(
 
     `upstream` is asked once for each of `made.targets`, before the first pause.
     """
-    del made, upstream
+    known = {target: tuple(upstream(target)) for target in sorted(made.targets)}
     yield
-    listen = "".join(f"    listen {each} default_server;\n" for each in settings.http)
-    servers = f'  server {{\n{listen}    location / {{ return 404 "no such host\\n"; }}\n  }}\n'
-    version = hashlib.sha256(servers.encode()).hexdigest()[:16]
-    text = (
-        f"daemon off;\npid {settings.directory}/nginx.pid;\nerror_log stderr;\n"
-        f"events {{ worker_connections {settings.worker_connections}; }}\n"
-        f"http {{\n  access_log off;\n{servers}"
-        f"  server {{\n    listen {settings.control};\n"
-        f"    location = {VERSION_PATH} {{ return 200 {version}; }}\n  }}\n}}\n"
+    used = upstreams.Upstreams(known, settings.requests_per_connection)
+    chosen = canaries.Canaries()
+    port = settings.redirect_port or (settings.https[0].port if settings.https else 0)
+    listening = servers.Listening(settings.http, settings.https, port)
+    making = servers.Servers(listening, used, chosen)
+    files = dict(_files(settings.default_certificate)) if settings.https else {}
+    of_hosts: list[Statement] = []
+    for host in made.hosts:
+        yield
+        certificate = host.certificate
+        if certificate is not None and settings.https:
+            files |= _files(certificate)
+        path = f"{settings.directory}/{_stem(certificate)}" if certificate else ""
+        of_hosts.append((yield from making.server(host, path)))
+    statements = [
+        *_process(settings),
+        Block(
+            Directive("http"),
+            [
+                *_sizes(made, chosen),
+                *_defaults(settings),
+                *chosen.blocks,
+                *used.blocks(),
+                *of_hosts,
+            ],
+        ),
+    ]
+    return (yield from _with_version(statements, settings, files))
+
+
+def _with_version(
+    statements: Sequence[Statement], settings: Settings, files: Mapping[str, bytes]
+) -> Generator[None, None, Rendered]:
+    """The text, and a server that answers its version, at the end of the last block."""
+    written: list[str] = []
+    digest = hashlib.sha256()
+    for run in steps.runs(syntax.lines(statements)):
+        yield
+        written += run
+        digest.update("".join(run).encode())
+    version = digest.hexdigest()[:16]
+    end = written.pop()
+    written += syntax.lines([_control(settings, version)], depth=1)
+    return Rendered("".join([*written, end]), files, version)
+
+
+def _stem(certificate: table.Certificate) -> str:
+    return f"tls/{certificate.fingerprint}"
+
+
+def _files(certificate: table.Certificate) -> dict[str, bytes]:
+    """The files of a certificate, by their paths under the directory."""
+    stem = _stem(certificate)
+    return {f"{stem}.crt": certificate.certificate, f"{stem}.key": certificate.private_key}
+
+
+def _process(settings: Settings) -> list[Statement]:
+    """What concerns nginx as a process."""
+    user = [Directive("user", settings.user)] if settings.user else []
+    return [
+        Directive("daemon", "off"),
+        *user,
+        Directive("worker_processes", settings.workers or "auto"),
+        Directive("worker_shutdown_timeout", f"{settings.shutdown_timeout}s"),
+        Directive("pid", f"{settings.directory}/nginx.pid"),
+        Directive("lock_file", f"{settings.directory}/nginx.lock"),
+        Directive("error_log", "stderr", "error"),
+        Block(Directive("events"), [Directive("worker_connections", settings.worker_connections)]),
+    ]
+
+
+_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+"""What nginx makes directories for, whether it uses them or not."""
+
+_HEADERS: Mapping[str, syntax.Word] = {
+    "Host": Variable("kproxy_host"),
+    "Connection": Variable("kproxy_connection"),
+    "Upgrade": Variable("http_upgrade"),
+    "Proxy": "",  # programs that run by CGI take it for their own proxy (CVE-2016-5385)
+    "X-Forwarded-For": Variable("remote_addr"),
+    "X-Forwarded-Host": Variable("kproxy_host"),
+    "X-Forwarded-Port": Variable("server_port"),
+    "X-Forwarded-Proto": Variable("scheme"),
+    "X-Forwarded-Scheme": Variable("scheme"),
+    "X-Real-IP": Variable("remote_addr"),
+    "X-Request-ID": Variable("kproxy_request_id"),
+    "X-Scheme": Variable("scheme"),
+}
+"""What backends get, as from ingress-nginx. A client's X-Forwarded-* are not believed."""
+
+_NOT_IN_GRPC = {"Connection", "Upgrade"}
+
+# Backends must not choose what nginx answers: with X-Accel-Redirect, any location of their host.
+_IGNORED = ("X-Accel-Redirect", "X-Accel-Charset", "X-Accel-Expires", "X-Accel-Limit-Rate")
+
+# Mozilla's "intermediate", of which TLS 1.3 has its own.
+_CIPHERS = ":".join(
+    f"ECDHE-{key}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    for key in ("ECDSA", "RSA")
+)
+
+
+def _defaults(settings: Settings) -> list[Statement]:
+    """What holds for all servers."""
+    policy = table.DEFAULT_POLICY
+    times = (
+        ("connect", policy.connect_timeout),
+        ("send", policy.send_timeout),
+        ("read", policy.read_timeout),
     )
-    return Rendered(text, {}, version)
+    # "error" alone means: send it again if a connection that was kept open had been closed.
+    tries = ("error", "timeout") if settings.tries_next else ("error",)
+    return [
+        *(
+            Directive(f"{name}_temp_path", f"{settings.directory}/{name}_temp")
+            for name in _TEMPORARY
+        ),
+        Directive("access_log", "off"),
+        Directive("server_tokens", "off"),
+        Directive("default_type", "text/plain"),
+        Directive("reset_timedout_connection", "on"),
+        Directive("client_max_body_size", policy.body_size),
+        *(
+            Directive(f"{module}_{name}_timeout", f"{seconds}s")
+            for module in ("proxy", "grpc")
+            for name, seconds in times
+        ),
+        Directive("proxy_http_version", "1.1"),
+        Directive("proxy_buffering", "off"),
+        *(Directive(f"{module}_next_upstream", *tries) for module in ("proxy", "grpc")),
+        *(Directive(f"{module}_ignore_headers", *_IGNORED) for module in ("proxy", "grpc")),
+        *(Directive("proxy_set_header", name, value) for name, value in _HEADERS.items()),
+        *(
+            Directive("grpc_set_header", name, value)
+            for name, value in _HEADERS.items()
+            if name not in _NOT_IN_GRPC
+        ),
+        *_tls(settings),
+        *_variables(),
+    ]
+
+
+def _tls(settings: Settings) -> list[Statement]:
+    if not settings.https:
+        return []
+    path = f"{settings.directory}/{_stem(settings.default_certificate)}"
+    return [
+        *servers.certificate_directives(path),
+        Directive("ssl_protocols", "TLSv1.2", "TLSv1.3"),
+        Directive("ssl_ciphers", _CIPHERS),
+        Directive("ssl_prefer_server_ciphers", "off"),
+        Directive("ssl_session_cache", "shared:kproxy:10m"),
+        Directive("ssl_session_timeout", "10m"),
+        Directive("ssl_session_tickets", "off"),
+    ]
+
+
+def _variables() -> list[Statement]:
+    """Variables of ours."""
+    default = Keyword("default")
+    dollar = Variable(syntax.DOLLAR)
+    return [
+        Block(Directive("geo", Defined(dollar)), [Entry(default, "$", is_evaluated=False)]),
+        _map("http_host", "kproxy_host", [Entry(default, Variable("http_host")), _empty("host")]),
+        _map("http_upgrade", "kproxy_connection", [Entry(default, "upgrade"), Entry("", "")]),
+        _map(
+            "http_x_request_id",
+            "kproxy_request_id",
+            [Entry(default, Variable("http_x_request_id")), _empty("request_id")],
+        ),
+    ]
+
+
+def _empty(variable: str) -> Entry:
+    return Entry("", Variable(variable))
+
+
+def _map(source: str, name: str, entries: list[Entry]) -> Block:
+    return Block(Directive("map", Variable(source), Defined(Variable(name))), entries)
+
+
+def _sizes(made: table.Table, chosen: canaries.Canaries) -> list[Statement]:
+    """The sizes of nginx's hash tables: it refuses what is too small for one entry."""
+    longest = max(len(host.name) for host in made.hosts)
+    return [
+        Directive("server_names_hash_bucket_size", _power_of_two(longest + 32, least=64)),
+        Directive("server_names_hash_max_size", _power_of_two(2 * len(made.hosts), least=512)),
+        Directive("variables_hash_bucket_size", 128),
+        Directive("variables_hash_max_size", _power_of_two(2 * chosen.variables, least=1024)),
+    ]
+
+
+def _power_of_two(number: int, least: int) -> int:
+    """The first that is not smaller than either."""
+    return max(1 << (number - 1).bit_length(), least) if number > 0 else least
+
+
+def _control(settings: Settings, version: str) -> Block:
+    """A server that only this host's programs reach: which configuration runs, and its counters."""
+    return Block(
+        Directive("server"),
+        [
+            Directive("listen", settings.control),
+            Directive("server_name", "_"),
+            Block(Directive("location", "=", VERSION_PATH), [Directive("return", 200, version)]),
+            Block(Directive("location", "=", STATUS_PATH), [Directive("stub_status")]),
+            Block(Directive("location", "/"), [Directive("return", 404)]),
+        ],
+    )

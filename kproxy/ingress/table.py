@@ -1,6 +1,6 @@
 """The routing table: which request goes where, as frozen data between the rules and nginx.
 
-`routing` makes one of Ingresses; `matching` says which route a request takes; `nginx_config`
+`routing` makes one of Ingresses; `rules.matching` says which route a request takes; `nginx_config`
 makes nginx take the same.
 """
 

@@ -1,0 +1,242 @@
+"""Servers: one block for each virtual host, with the locations that make nginx choose its routes.
+
+nginx takes the location of the whole path (`=`), else it remembers the longest prefix that
+matches, tries the regular expressions inside of that location, and takes the location if none of
+them matches. `^~` keeps it from expressions of other prefixes.
+"""
+
+import re
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+from kproxy.ingress import table
+from kproxy.ingress.nginx_text import canaries, upstreams
+from kproxy.ingress.nginx_text.syntax import (
+    Block,
+    Condition,
+    Directive,
+    Group,
+    Regex,
+    Statement,
+    Template,
+    Variable,
+)
+from kproxy.ingress.rules import matching, patterns
+from kproxy.model import addresses
+
+NOT_FOUND = "404: no Ingress has a rule for this host and path"
+NOT_AVAILABLE = "503: there is no service for this host and path"
+
+_HANDED_ON = 418
+"""A status that no other part of this configuration makes."""
+
+_GROUP = re.compile(r"\$([1-9])")
+_LOCATIONS_BETWEEN_PAUSES = 16
+
+_Made = Generator[None, None, list[Statement]]
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where servers listen. `redirect_port` is the port of HTTPS as clients see it."""
+
+    http: Sequence[addresses.SocketAddress]
+    https: Sequence[addresses.SocketAddress]
+    redirect_port: int
+
+
+class Servers:
+    """Makes the servers of a configuration, and collects the upstreams and variables they use."""
+
+    def __init__(
+        self, listening: Listening, used: upstreams.Upstreams, chosen: canaries.Canaries
+    ) -> None:
+        self._listening = listening
+        self._upstreams = used
+        self._canaries = chosen
+        self._variables: dict[int, Variable] = {}
+        self._count = 0
+
+    def server(self, host: table.VirtualHost, certificate: str) -> Generator[None, None, Block]:
+        """The server of a virtual host. `certificate` is the path of its files, without suffix."""
+        body: list[Statement] = [*self._listens(is_default=not host.name), _server_name(host.name)]
+        if self._listening.https and host.certificate is not None:
+            body += certificate_directives(certificate)
+        body += yield from self._locations(host)
+        return Block(Directive("server"), body)
+
+    def _listens(self, *, is_default: bool) -> list[Statement]:
+        default = ("default_server",) if is_default else ()
+        return [
+            *(Directive("listen", str(each), *default) for each in self._listening.http),
+            *(
+                Directive("listen", str(each), *default, "ssl", "http2")
+                for each in self._listening.https
+            ),
+        ]
+
+    def _locations(self, host: table.VirtualHost) -> _Made:
+        exact = {path for path, _ in host.exact}
+        inner = matching.by_prefix(host)
+        made: list[Statement] = []
+        for path, route in host.exact:
+            yield from self._pause()
+            made += self._location(("=", path), route, [], is_alone=path[:-1] not in exact)
+        for prefix, route in host.prefixes:
+            yield from self._pause()
+            nested = yield from self._expressions(inner.get(prefix, ()))
+            is_alone = prefix[:-1] not in exact
+            made += self._location(("^~", prefix), route, nested, is_alone=is_alone)
+        made += yield from self._expressions(inner.get(matching.NO_PREFIX, ()))
+        if not host.prefixes or host.prefixes[-1][0] != "/":
+            made.append(Block(Directive("location", "/"), [Directive("return", 404, NOT_FOUND)]))
+        return made
+
+    def _expressions(self, found: Sequence[tuple[str, table.Route]]) -> _Made:
+        made: list[Statement] = []
+        for text, route in found:
+            yield from self._pause()
+            expression = Regex(f"{patterns.LIMIT}^(?:{text})")
+            made.append(Block(Directive("location", "~*", expression), self._handler(route)))
+        return made
+
+    def _location(
+        self,
+        words: tuple[str, str],
+        route: table.Route,
+        nested: list[Statement],
+        *,
+        is_alone: bool,
+    ) -> list[Statement]:
+        """The location of a path or a prefix. `is_alone`: there is none without its last slash.
+
+        nginx redirects a path to a location that has one slash more, if that location passes
+        requests on. So such a location leaves them to another one, whose name has no slash.
+        """
+        handler = self._handler(route)
+        path = words[1]
+        if not (is_alone and path.endswith("/") and len(path) > 1):
+            return [Block(Directive("location", *words), [*nested, *handler])]
+        self._count += 1
+        name = f"@location_{self._count}"
+        handing_on: list[Statement] = [
+            *_body_size(route),
+            Directive("error_page", _HANDED_ON, "=", name),
+            Directive("return", _HANDED_ON),
+        ]
+        return [
+            Block(Directive("location", *words), [*nested, *handing_on]),
+            Block(Directive("location", name), handler),
+        ]
+
+    def _handler(self, route: table.Route) -> list[Statement]:
+        """What is done with a request."""
+        policy = route.policy
+        destination = "" if policy.is_refused else self._destination(route)
+        if not destination:
+            return [Directive("return", 503, NOT_AVAILABLE)]
+        return [
+            *self._redirect(route),
+            *_body_size(route),
+            *_timeouts(policy),
+            *_rewrite(route),
+            Directive(f"{_module(policy)}_pass", _url(policy, destination)),
+        ]
+
+    def _destination(self, route: table.Route) -> str | Variable:
+        """The name of the upstream, or the variable that has it; "" if there is none."""
+        main = self._upstreams.name(route.target, route.policy.protocol)
+        if route.canary is None:
+            return main
+        other = self._upstreams.name(route.canary.target, route.policy.protocol)
+        if not main or not other:
+            return main
+        # A route of the type Prefix has two locations.
+        chosen = self._variables.get(id(route))
+        if chosen is None:
+            chosen = self._canaries.choose(route.canary, main, other)
+            self._variables[id(route)] = chosen
+        return chosen
+
+    def _redirect(self, route: table.Route) -> list[Statement]:
+        if not route.redirects or not self._listening.https:
+            return []
+        port = self._listening.redirect_port
+        shown = "" if port == _HTTPS_PORT else f":{port}"
+        there = Template(("https://", Variable("host"), shown, Variable("request_uri")))
+        is_http = Condition(Variable("scheme"), "http")
+        return [Block(Directive("if", is_http), [Directive("return", 308, there)])]
+
+    def _pause(self) -> Generator[None, None, None]:
+        self._count += 1
+        if self._count % _LOCATIONS_BETWEEN_PAUSES == 0:
+            yield
+
+
+_HTTPS_PORT = 443
+_DEFAULT = table.DEFAULT_POLICY
+
+
+def certificate_directives(path: str) -> list[Statement]:
+    """What names the files of a certificate, which are `path` with two suffixes."""
+    return [
+        Directive("ssl_certificate", f"{path}.crt"),
+        Directive("ssl_certificate_key", f"{path}.key"),
+    ]
+
+
+def _server_name(host: str) -> Directive:
+    """A wildcard stands for one label, as Kubernetes has it, and not for several, as nginx."""
+    if not host:
+        return Directive("server_name", "_")
+    if host.startswith("*."):
+        suffix = canaries.escaped(host.removeprefix("*"))
+        return Directive("server_name", Regex(f"~^[^.]+{suffix}$"))
+    return Directive("server_name", host)
+
+
+def _module(policy: table.Policy) -> str:
+    """The module of nginx that passes requests on: its directives begin with this."""
+    is_grpc = policy.protocol in {table.Protocol.GRPC, table.Protocol.GRPCS}
+    return "grpc" if is_grpc else "proxy"
+
+
+def _url(policy: table.Policy, destination: str | Variable) -> Template:
+    return Template((f"{upstreams.scheme(policy.protocol)}://", destination))
+
+
+def _body_size(route: table.Route) -> list[Statement]:
+    size = route.policy.body_size
+    return [Directive("client_max_body_size", size)] if size != _DEFAULT.body_size else []
+
+
+def _timeouts(policy: table.Policy) -> list[Statement]:
+    """Those that differ from the defaults, which stand once for all servers."""
+    module = _module(policy)
+    given = (
+        ("connect", policy.connect_timeout, _DEFAULT.connect_timeout),
+        ("send", policy.send_timeout, _DEFAULT.send_timeout),
+        ("read", policy.read_timeout, _DEFAULT.read_timeout),
+    )
+    return [
+        Directive(f"{module}_{name}_timeout", f"{seconds}s")
+        for name, seconds, default in given
+        if seconds != default
+    ]
+
+
+def _rewrite(route: table.Route) -> list[Statement]:
+    """The annotation rewrite-target replaces the path, with the groups of the pattern in it."""
+    target = route.policy.rewrite
+    if not target:
+        return []
+    groups = patterns.parse(route.pattern).groups if route.pattern else 0
+    parts: list[str | Variable | Group] = []
+    for place, part in enumerate(_GROUP.split(target)):
+        if place % 2 == 0:
+            parts.append(part)
+        elif int(part) <= groups:
+            parts.append(Group(int(part)))
+    # Without a pattern nothing is captured, and a group is empty, as in ingress-nginx.
+    matching_all = f"{patterns.LIMIT}(?i)^(?:{route.pattern})" if route.pattern else "^"
+    return [Directive("rewrite", Regex(matching_all), Template(tuple(parts)), "break")]

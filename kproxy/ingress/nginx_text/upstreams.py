@@ -1,0 +1,69 @@
+"""Upstreams: where nginx connects to, one block for each service port and protocol."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from kproxy.ingress import table
+from kproxy.ingress.nginx_text.syntax import Block, Directive, Statement
+from kproxy.model import addresses, names
+
+Upstream = Callable[[names.ServicePortName], Sequence[addresses.SocketAddress]]
+"""Where the connections for a service port go; nowhere yet, or no more, if that is empty."""
+
+_IDLE_CONNECTIONS = 32
+"""Kept open to each upstream by each worker."""
+
+_SCHEMES = {
+    table.Protocol.HTTP: "http",
+    table.Protocol.HTTPS: "https",
+    table.Protocol.GRPC: "grpc",
+    table.Protocol.GRPCS: "grpcs",
+}
+
+
+class Upstreams:
+    """The upstreams that a configuration uses, by the addresses there are.
+
+    nginx keeps connections open, and would send one protocol on a connection that was made for
+    another: so a service port has an upstream for each protocol.
+    """
+
+    def __init__(
+        self,
+        known: Mapping[names.ServicePortName, Sequence[addresses.SocketAddress]],
+        requests_per_connection: int,
+    ) -> None:
+        self._known = known
+        self._requests = requests_per_connection
+        self._used: dict[str, Sequence[addresses.SocketAddress]] = {}
+
+    def name(self, target: names.ServicePortName | None, protocol: table.Protocol) -> str:
+        """The name of an upstream that is used from now on; "" if it has no address."""
+        found = self._known.get(target) if target is not None else None
+        if target is None or not found:
+            return ""
+        # The three are DNS labels, which have no dot; "only" is a port that has no name.
+        service = target.service
+        name = f"{_SCHEMES[protocol]}.{service.namespace}.{service.name}.{target.port or 'only'}"
+        self._used[name] = found
+        return name
+
+    def blocks(self) -> Sequence[Statement]:
+        """The upstreams that are used, in the order of their names."""
+        return [self._block(name, self._used[name]) for name in sorted(self._used)]
+
+    def _block(self, name: str, found: Sequence[addresses.SocketAddress]) -> Block:
+        # kproxy knows which endpoints are well: nginx must not believe that all are ill.
+        servers = [Directive("server", str(each), "max_fails=0") for each in found]
+        return Block(
+            Directive("upstream", name),
+            [
+                *servers,
+                Directive("keepalive", _IDLE_CONNECTIONS),
+                Directive("keepalive_requests", self._requests),
+            ],
+        )
+
+
+def scheme(protocol: table.Protocol) -> str:
+    """As in the URL of `proxy_pass` and `grpc_pass`."""
+    return _SCHEMES[protocol]

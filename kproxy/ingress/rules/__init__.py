@@ -1,0 +1,1 @@
+"""The rules of Ingress, one subject a module; `kproxy.ingress.routing` applies them."""
