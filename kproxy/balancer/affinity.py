@@ -8,8 +8,10 @@ order of use *is* the order of expiry, and what has expired is taken from the fr
 entries per operation.
 """
 
+import itertools
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from kproxy.balancer import member
@@ -159,17 +161,16 @@ class AffinityTable:
             return None
         return Binding(client, bound_to.backend, left)
 
-    def snapshot(self, now: float, limit: int) -> list[Binding]:
-        """At most `limit` of the bindings that hold, the most recently used first."""
-        found: list[Binding] = []
-        for client in reversed(self._entries):
-            bound_to, used = self._entries[client]
-            left = used + self._ttl - now
-            if len(found) >= limit or left <= 0:
-                break
-            if bound_to.alive:
-                found.append(Binding(client, bound_to.backend, left))
-        return found
+    def bindings(self, now: float, limit: int) -> Iterator[Binding]:
+        """At most `limit` of the bindings that hold, the most recently used first.
+
+        The order is that of this call, and each binding is as it stands when its turn comes: the
+        table may change in between.
+        """
+        newest = reversed(self._entries)
+        clients = list(itertools.islice(newest, limit + min(limit, self._dead)))
+        found = (self.peek(client, now) for client in clients)
+        return itertools.islice((each for each in found if each is not None), limit)
 
     def _release(self, bound_to: member.Member) -> None:
         if bound_to.alive:

@@ -267,20 +267,19 @@ class InProcessPlane:
         counted = (addresses.SocketAddress(*each) for each in state.counters.endpoints)
         return frozenset(counted).union(*(each.members for each in state.balancers.values()))
 
-    def affinity(self, name: names.ServicePortName, limit: int) -> list[snapshots.Binding]:
-        """See `plane.Readable`."""
+    def affinity(self, name: names.ServicePortName, limit: int) -> Iterator[snapshots.Binding]:
+        """See `plane.Readable`. Each is as it stands when its turn comes."""
         state, now = self._ports.get(name), time.monotonic()
-        return [
-            snapshots.Binding(
-                scope=scope,
-                client=each.client,
-                backend=each.backend,
-                seconds_left=each.seconds_left,
-            )
-            for (scope, _), balanced in (state.balancers.items() if state is not None else ())
-            if balanced.affinity_table is not None
-            for each in balanced.affinity_table.snapshot(now, limit)
-        ]
+        sides = tuple(state.balancers.items()) if state is not None else ()
+        for (scope, _), balanced in sides:
+            if balanced.affinity_table is not None:
+                for each in balanced.affinity_table.bindings(now, limit):
+                    yield snapshots.Binding(
+                        scope=scope,
+                        client=each.client,
+                        backend=each.backend,
+                        seconds_left=each.seconds_left,
+                    )
 
     def coming(self, name: names.ServicePortName, client: str) -> list[snapshots.Coming]:
         """See `plane.Readable`."""

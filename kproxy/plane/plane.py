@@ -69,7 +69,7 @@ class Readable(Protocol):
     ) -> snapshots.Endpoint:
         """What is known of an endpoint, whether the service port is balanced over it or not."""
 
-    def affinity(self, name: names.ServicePortName, limit: int, /) -> Sequence[snapshots.Binding]:
+    def affinity(self, name: names.ServicePortName, limit: int, /) -> Iterable[snapshots.Binding]:
         """At most `limit` clients that are bound to an endpoint, for each scope, newest first."""
 
     def coming(self, name: names.ServicePortName, client: str, /) -> Sequence[snapshots.Coming]:

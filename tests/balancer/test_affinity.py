@@ -321,7 +321,7 @@ class TestSweep:
         assert table.held == 0
 
 
-class TestSnapshot:
+class TestBindings:
     def test_it_names_client_backend_and_seconds_left_latest_first(self) -> None:
         table = affinity.AffinityTable(10)
         first, second = new_member(1), new_member(2)
@@ -329,7 +329,7 @@ class TestSnapshot:
         table.bind("b", second, 4.0)
         table.bind("c", first, 5.0)
         table.lookup("b", 6.0)
-        assert table.snapshot(7.0, limit=10) == [
+        assert list(table.bindings(7.0, limit=10)) == [
             affinity.Binding("b", second.backend, 9.0),
             affinity.Binding("c", first.backend, 8.0),
             affinity.Binding("a", first.backend, 3.0),
@@ -346,14 +346,27 @@ class TestSnapshot:
         ):
             table.bind(client, bound, float(now))
         table.retire(gone)
-        found = table.snapshot(10.0, limit)
+        found = table.bindings(10.0, limit)
         assert "".join(binding.client for binding in found) == clients
+
+    def test_each_is_as_it_stands_when_its_turn_comes(self) -> None:
+        """Ten thousand take longer than the event loop may be held up."""
+        table = affinity.AffinityTable(10)
+        stays, gone = new_member(1), new_member(2)
+        for client, bound in (("a", stays), ("b", gone), ("c", stays), ("d", stays)):
+            table.bind(client, bound, 0.0)
+        found = table.bindings(1.0, limit=10)
+        assert next(found).client == "d"
+        table.bind("e", stays, 1.0)
+        table.bind("a", stays, 1.0)
+        table.retire(gone)
+        assert [(each.client, each.seconds_left) for each in found] == [("c", 9.0), ("a", 10.0)]
 
     def test_it_changes_nothing(self) -> None:
         table = affinity.AffinityTable(10)
         bound = new_member()
         table.bind("a", bound, 0.0)
-        table.snapshot(9.0, limit=1)
+        assert len(list(table.bindings(9.0, limit=1))) == 1
         assert table.lookup("a", 10.0) is None
 
 
@@ -368,6 +381,6 @@ def test_counts_stay_right_through_a_mixed_life() -> None:
         client = f"c{step * 7919 % 31}"
         if table.lookup(client, step * 0.5) is None:
             table.bind(client, stay[step % 3], step * 0.5)
-        shown = collections.Counter(b.backend for b in table.snapshot(0.0, limit=100))
+        shown = collections.Counter(b.backend for b in table.bindings(0.0, limit=100))
         assert len(table) == sum(m.clients for m in stay) == shown.total()
         assert {m.backend: m.clients for m in stay if m.clients} == dict(shown)

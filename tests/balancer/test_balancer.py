@@ -718,7 +718,7 @@ class TestLargeUpdates:
         assert set(rig.balancer.backends) == set(new)
         table = rig.balancer.affinity_table
         assert table is not None
-        assert {bound.backend for bound in table.snapshot(rig.now, 10_000)} <= set(new)
+        assert {bound.backend for bound in table.bindings(rig.now, 10_000)} <= set(new)
 
     def test_a_thousand_failures_at_once_are_followed_by_one_new_list(self) -> None:
         """Each pick used to be charged for every change before it."""

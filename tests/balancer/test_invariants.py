@@ -256,7 +256,7 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
         table = self.balancer.affinity_table
         assert (table is None) is (self.policy.affinity_seconds is None)
         if table is not None:
-            shown = table.snapshot(self.now, limit=100)
+            shown = list(table.bindings(self.now, limit=100))
             assert len(shown) <= len(table) <= table.held <= MAX_CLIENTS
             assert {binding.backend for binding in shown} <= self.present
             assert all(binding.seconds_left > 0 for binding in shown)
