@@ -99,11 +99,6 @@ class Evidence:
 _DECODER = msgspec.json.Decoder(Evidence)
 
 
-def encode(evidence: Evidence) -> bytes:
-    """As JSON."""
-    return msgspec.json.encode(evidence)
-
-
 def decode(data: bytes) -> Evidence:
     """From JSON. Raises msgspec.MsgspecError."""
     return _DECODER.decode(data)

@@ -1,10 +1,11 @@
 """Collect the evidence: from the parts of a running proxy, or from objects alone."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from kproxy.explain.evidence import EndpointSeen, Evidence, FrontendSeen, Pod, PortSeen, Question
-from kproxy.model import forwarding, names
+from kproxy.model import forwarding, names, steps
 from kproxy.model.kinds import pod_kind
 from kproxy.plane import plane
 from kproxy.portal import budget
@@ -16,24 +17,32 @@ _NEIGHBOURS = 5
 _NOTABLE = 1000
 """At most so many boxed or own endpoints are listed."""
 
+_RUN = 64
+"""Endpoints, or names, that are looked at in one step: some 500 us."""
 
-def gather(
+
+def gather_in_steps(
     question: Question,
     held: store.Store,
     served: proxier.Proxier,
     *,
     told_by: str,
     live: plane.Readable | None = None,
-) -> Evidence:
-    """What is known about the Service that `question` names.
+) -> Generator[None, None, Evidence]:
+    """What is known about the Service that `question` names, with a pause now and then.
 
     `live` is the data plane, which the caller has refreshed; None if only objects are known.
     """
     service = held.service(question.service)
     known: dict[str, object] = {}
     if service is None:
-        known["namesakes"], known["neighbours"] = _alike(question.service, held.service_names())
-    plans = [plan for plan in served.known() if plan.rule.name.service == question.service]
+        alike = yield from _alike_in_steps(question.service, held.service_names())
+        known["namesakes"], known["neighbours"] = alike
+    ports: list[PortSeen] = []
+    for plan in served.of_service(question.service):
+        ports.append((yield from _port_in_steps(plan, question, served, live)))
+        yield
+    pods = yield from _pods_in_steps(question.service.namespace, held)
     return Evidence(
         question=question,
         told_by=told_by,
@@ -41,8 +50,8 @@ def gather(
         near=served.options.portal.node.near,
         service=service,
         sources=held.sources(question.service) if service is not None else (),
-        ports=tuple(_port(plan, question, served, live) for plan in plans),
-        pods=_pods(question.service.namespace, held),
+        ports=tuple(ports),
+        pods=pods,
         **known,  # type: ignore[arg-type]
     )
 
@@ -58,15 +67,15 @@ def from_objects(
     served = proxier.Proxier(held, _Silent(), options, namespaces=namespaces, room=budget.Budget())
     served.mark_all()
     served.sync()
-    return gather(question, held, served, told_by=told_by)
+    return steps.at_once(gather_in_steps(question, held, served, told_by=told_by))
 
 
-def _port(
+def _port_in_steps(
     plan: rules.PortPlan,
     question: Question,
     served: proxier.Proxier,
     live: plane.Readable | None,
-) -> PortSeen:
+) -> Generator[None, None, PortSeen]:
     rule = plan.rule
     admitted = {place.frontend: place.admitted for place in plan.places}
     seen = PortSeen(
@@ -86,20 +95,30 @@ def _port(
         pools=rule.pools,
         loops=tuple(sorted(plan.loops)),
     )
-    return seen if live is None else _with_life(seen, question.client, live)
+    return seen if live is None else (yield from _with_life(seen, question.client, live))
 
 
-def _pods(namespace: str, held: store.Store) -> tuple[Pod, ...] | None:
+def _pods_in_steps(
+    namespace: str, held: store.Store
+) -> Generator[None, None, tuple[Pod, ...] | None]:
     """The pods of a namespace; None if no source has read pods."""
     known = held.all(pod_kind.KIND)
-    found = [pod for name, pod in known.items() if name.namespace == namespace]
-    return tuple(Pod(pod.name.name, pod.labels) for pod in found) if known else None
+    found: list[Pod] = []
+    for run in steps.runs(list(known.values())):
+        found += (Pod(pod.name.name, pod.labels) for pod in run if pod.name.namespace == namespace)
+        yield
+    return tuple(found) if known else None
 
 
-def _with_life(seen: PortSeen, client: str, live: plane.Readable) -> PortSeen:
+def _with_life(
+    seen: PortSeen, client: str, live: plane.Readable
+) -> Generator[None, None, PortSeen]:
     """`seen`, with what the data plane knows."""
     notable: list[EndpointSeen] = []
-    for backend in dict.fromkeys(each for pool in seen.pools for each in pool.backends):
+    pools = itertools.chain.from_iterable(pool.backends for pool in seen.pools)
+    for count, backend in enumerate(dict.fromkeys(pools), 1):
+        if count % _RUN == 0:
+            yield
         known = live.endpoint(seen.name, backend)
         is_boxed = known.penalized_until is not None and not known.is_used
         if (is_boxed or known.own_address_of) and len(notable) < _NOTABLE:
@@ -117,15 +136,25 @@ def _with_life(seen: PortSeen, client: str, live: plane.Readable) -> PortSeen:
     )
 
 
-def _alike(
+def _alike_in_steps(
     wanted: names.NamespacedName, known: Iterable[names.NamespacedName]
-) -> tuple[tuple[names.NamespacedName, ...], tuple[str, ...]]:
+) -> Generator[None, None, tuple[tuple[names.NamespacedName, ...], tuple[str, ...]]]:
     """Services of this name elsewhere, and the names here that are most like it."""
-    others = sorted(known)
-    here = [each.name for each in others if each.namespace == wanted.namespace]
-    elsewhere = tuple(each for each in others if each.name == wanted.name)
-    near = difflib.get_close_matches(wanted.name, here, _NEIGHBOURS, cutoff=0.5)
-    return elsewhere[:_NEIGHBOURS], tuple(near or here[:_NEIGHBOURS])
+    others = yield from steps.sorted_in_steps(known, tuple)
+    here: list[str] = []
+    elsewhere: list[names.NamespacedName] = []
+    near: list[str] = []
+    for run in steps.runs(others, _RUN):
+        found = [each.name for each in run if each.namespace == wanted.namespace]
+        near += _like(wanted.name, found)
+        here += found[: _NEIGHBOURS - len(here)]
+        elsewhere += (each for each in run if each.name == wanted.name)
+        yield
+    return tuple(elsewhere[:_NEIGHBOURS]), tuple(_like(wanted.name, near) or here)
+
+
+def _like(name: str, among: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(name, among, _NEIGHBOURS, cutoff=0.5)
 
 
 class _Silent:

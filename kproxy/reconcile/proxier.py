@@ -251,6 +251,10 @@ class Proxier:
         """The plan of every service port, whether it is for this proxy or not."""
         return [each.plan for each in self._entries.values()]
 
+    def of_service(self, service: names.NamespacedName) -> list[_PortPlan]:
+        """As `known`, of one Service; empty for one that is not known."""
+        return [self._entries[each].plan for each in self._ports_of.get(service, ())]
+
     def frontends(self, name: names.ServicePortName) -> list[statuses.FrontendStatus]:
         """Where the frontends of a service port are."""
         entry = self._entries.get(name)

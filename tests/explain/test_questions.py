@@ -10,6 +10,7 @@ import yaml
 from kproxy.explain import answer, evidence, gather, questions
 from kproxy.explain.answer import Reason, Verdict
 from kproxy.model import addresses, admission, forwarding, names
+from kproxy.ops.views import json_pieces
 from kproxy.plane import snapshots
 from kproxy.portal import loopback, portal
 from kproxy.reconcile.planning import rules
@@ -477,7 +478,7 @@ class TestLive:
 
 def test_evidence_crosses_the_control_socket_as_it_is() -> None:
     seen = dataclasses.replace(known(BALANCED, SLICE, client="10.0.0.7"), pods=(TestPods.POD,))
-    assert evidence.decode(evidence.encode(seen)) == seen
+    assert evidence.decode(b"".join(json_pieces.of_object(seen))) == seen
 
 
 DUAL = changed(

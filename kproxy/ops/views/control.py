@@ -18,7 +18,7 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -42,7 +42,7 @@ from kproxy.reconcile.planning import rules
 MAX_WATCHES = 4
 """Watches at one time. The other connections of the server stay free for other requests."""
 
-_Views: TypeAlias = Callable[[observed.Observed, Iterable[rules.PortPlan]], status.Views]
+_Views: TypeAlias = Callable[[observed.Observed, status.Plans], status.Views]
 
 
 class Resource(NamedTuple):
@@ -189,6 +189,7 @@ class _Control:
             view
             async for batch in self._shared.batches(fact_stream.recent(self._seen.feed, is_wanted))
             for view in batch
+            if view is not None
         ]
         if asked.name and not views and not await self._is_served(asked):
             return answers.sentence(404, "no such Service is served", headers)
@@ -197,7 +198,9 @@ class _Control:
     async def _endpoints(self, asked: _Asked) -> set[str]:
         """The endpoints of the Services that were asked for, as facts have them."""
         addresses = (
-            str(endpoint.backend) for plan in self._select(asked) for endpoint in plan.found
+            str(endpoint.backend) if endpoint is not None else ""
+            for plan in self._select(asked)
+            for endpoint in (plan.found if plan is not None else (None,))
         )
         return {each async for batch in self._shared.batches(addresses) for each in batch}
 
@@ -205,7 +208,7 @@ class _Control:
         """Whether a Service that was asked for is known."""
         found = False
         async for batch in self._shared.batches(self._select(asked)):
-            found = found or bool(batch)
+            found = found or any(batch)
         return found
 
     async def _body(self, views: status.Views) -> answers.Body:
@@ -216,7 +219,7 @@ class _Control:
                 if text := b"".join(batch):
                     yield text
 
-    def _select(self, asked: _Asked) -> Iterator[rules.PortPlan]:
+    def _select(self, asked: _Asked) -> Iterator[rules.PortPlan | None]:
         return status.select(self._seen, asked.namespace, asked.name, asked.selector)
 
     def _watch(self, lines: answers.Body, headers: Mapping[str, str]) -> answers.Answer:

@@ -1,14 +1,13 @@
 """What `kproxy explain` asks of a running proxy: the evidence about a Service, and the objects."""
 
-from collections.abc import AsyncGenerator, Iterator
-
-import msgspec
+import contextlib
+from collections.abc import AsyncGenerator, Iterable, Iterator
 
 from kproxy import turns
 from kproxy.explain import evidence, gather
-from kproxy.model import addresses, names
+from kproxy.model import addresses, names, steps
 from kproxy.ops.serving import answers, heads
-from kproxy.ops.views import observed
+from kproxy.ops.views import json_pieces, observed
 from kproxy.plane import plane
 
 
@@ -30,28 +29,45 @@ class Explaining:
         )
         seen = self._seen
         await seen.plane.refresh(plane.Part.PORTS | plane.Part.AFFINITY, self._shared)
-        known = gather.gather(
-            asked,
-            seen.source.store,
-            seen.proxier,
-            told_by=f"the running proxy, which follows {seen.source.describe()}",
-            live=seen.plane,
+        known = await self._shared.result(
+            gather.gather_in_steps(
+                asked,
+                seen.source.store,
+                seen.proxier,
+                told_by=f"the running proxy, which follows {seen.source.describe()}",
+                live=seen.plane,
+            )
         )
-        return answers.Answer(200, evidence.encode(known))
+        return answers.Answer(200, self._body(json_pieces.of_object(known)))
 
     async def objects(self, request: heads.Request) -> answers.Answer:
         """The Services, each with its endpoint objects: `?namespace=` and `?name=` narrow it."""
         query = request.query
         chosen = self._chosen(query.get("namespace", ""), query.get("name", ""))
-        return answers.Answer(200, _lines(self._shared.batches(chosen)), answers.JSON_LINES)
+        return answers.Answer(200, self._body(chosen), answers.JSON_LINES)
 
-    def _chosen(self, namespace: str, name: str) -> Iterator[bytes]:
+    def _chosen(self, namespace: str, name: str) -> Iterator[bytes | None]:
+        """The lines, in pieces; None is a step without one."""
         held = self._seen.source.store
-        for each in sorted(held.service_names()):
-            if namespace in ("", each.namespace) and name in ("", each.name):
-                yield msgspec.json.encode((held.service(each), held.sources(each)))
+        wanted: list[names.NamespacedName] = []
+        for run in steps.runs(held.service_names()):
+            wanted += (
+                each
+                for each in run
+                if namespace in ("", each.namespace) and name in ("", each.name)
+            )
+            yield None
+        for each in (yield from steps.sorted_in_steps(wanted, tuple)):
+            if (service := held.service(each)) is not None:  # it may be gone since
+                yield from json_pieces.of_object((service, held.sources(each)))
+                yield b"\n"
+
+    def _body(self, pieces: Iterable[bytes | None]) -> answers.Body:
+        return _joined(self._shared.batches(pieces))
 
 
-async def _lines(batches: AsyncGenerator[list[bytes], None]) -> answers.Body:
-    async for batch in batches:
-        yield b"".join(line + b"\n" for line in batch)
+async def _joined(batches: AsyncGenerator[list[bytes | None], None]) -> answers.Body:
+    async with contextlib.aclosing(batches):
+        async for batch in batches:
+            if text := b"".join(filter(None, batch)):
+                yield text

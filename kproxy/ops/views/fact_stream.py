@@ -9,7 +9,7 @@ has them from its beginning on, and without a stream none is made.
 import asyncio
 import collections
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -64,9 +64,10 @@ async def lines(feed: events.Feed, is_wanted: Callable[[status.View], bool]) -> 
         subscription.close()
 
 
-def recent(feed: events.Feed, is_wanted: Callable[[status.View], bool]) -> Iterator[status.View]:
-    """The facts that are kept, the oldest first."""
-    return filter(is_wanted, map(fact_view, feed.recent()))
+def recent(feed: events.Feed, is_wanted: Callable[[status.View], bool]) -> status.Views:
+    """The facts that are kept, the oldest first, in steps."""
+    for view in map(fact_view, feed.recent()):
+        yield view if is_wanted(view) else None
 
 
 def fact_view(fact: events.Fact) -> status.View:

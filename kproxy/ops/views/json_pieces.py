@@ -1,12 +1,24 @@
 """JSON in pieces, so that a caller that writes megabytes of it can pause in between."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import msgspec
 
+from kproxy.model import addresses
+from kproxy.model.kinds import endpoints
+
 RUN = 100
 """Items of a list in one piece: some 50 us."""
+
+_MOST = 200
+"""Values in one piece of an object of the model: some 100 us."""
+
+_SIMPLE = frozenset(
+    {str, int, float, bool, type(None), addresses.SocketAddress, endpoints.Endpoint}
+)
+"""Types that count as one value each: there are many of them, and none has a long list."""
 
 
 def is_short(value: Mapping[str, object]) -> bool:
@@ -41,6 +53,63 @@ def listed(values: Iterable[Mapping[str, object] | None]) -> Iterator[bytes]:
         yield from encoded(value)
         opening = b",\n"
     yield b"]\n" if opening != b"[" else b"[]\n"
+
+
+def of_object(value: Any) -> Iterator[bytes]:
+    """The JSON of `value` as msgspec encodes it, in pieces however deep its long lists are.
+
+    `value` is made of dataclasses, Structs, tuples and what has no parts. It may not be cyclic.
+    """
+    if _size(value) <= _MOST:
+        yield msgspec.json.encode(value)
+    elif isinstance(value, tuple | list):
+        yield from _long_list(value)
+    else:
+        opening = b"{"
+        for name in _field_names(value):
+            yield opening + msgspec.json.encode(name) + b":"
+            opening = b","
+            yield from of_object(getattr(value, name))
+        yield b"}"
+
+
+def _long_list(items: Sequence[Any]) -> Iterator[bytes]:
+    run: list[Any] = []
+    opening, room = b"[", _MOST
+    for each in items:
+        size = _size(each)
+        if size > room and run:
+            yield opening + msgspec.json.encode(run)[1:-1]
+            opening, run, room = b",", [], _MOST
+        if size > _MOST:
+            yield opening
+            yield from of_object(each)
+            opening = b","
+        else:
+            run.append(each)
+            room -= size
+    yield (opening + msgspec.json.encode(run)[1:-1] if run else b"") + b"]"
+
+
+def _field_names(value: Any) -> Sequence[str]:
+    if isinstance(value, msgspec.Struct):
+        return value.__struct_fields__
+    return [each.name for each in fields(value)] if is_dataclass(value) else ()
+
+
+def _size(value: Any, most: int = _MOST) -> int:
+    """How many values `value` is made of; some number above `most` if it is more."""
+    if type(value) in _SIMPLE:
+        return 1
+    parts = value
+    if not isinstance(value, tuple | list):
+        parts = [getattr(value, name) for name in _field_names(value)]
+    count = 1
+    for each in parts:
+        count += 1 if type(each) in _SIMPLE else _size(each, most - count)
+        if count > most:
+            break
+    return count
 
 
 def _list(items: Sequence[Any]) -> Iterator[bytes]:

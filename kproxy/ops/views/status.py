@@ -29,8 +29,14 @@ View: TypeAlias = dict[str, object]
 Views: TypeAlias = Iterator[View | None]
 """Views in steps; None is a step that has not completed one."""
 
+Plans: TypeAlias = Iterable[rules.PortPlan | None]
+"""Plans in steps; None is a step without one."""
+
 _RUN = 64
 """Endpoints of a view that are read in one step: some 500 us."""
+
+_PASSED_OVER = 256
+"""Plans that are looked at and left out in one step: some 200 us."""
 
 
 def select(
@@ -38,19 +44,29 @@ def select(
     namespace: str = "",
     name: str = "",
     selector: Sequence[labels.Requirement] = (),
-) -> Iterator[rules.PortPlan]:
-    """The plans of the service ports of that Service or namespace; "" means any.
+) -> Iterator[rules.PortPlan | None]:
+    """The plans of the service ports of that Service or namespace, in steps; "" means any.
 
     `selector` narrows them to Services with such labels.
     """
-    for plan in seen.proxier.known():
-        service = plan.rule.name.service
-        if namespace in ("", service.namespace) and name in ("", service.name):
-            if selector:
-                known = seen.source.store.service(service)
-                if known is None or not labels.match(selector, dict(known.labels)):
-                    continue
+
+    def is_wanted(service: names.NamespacedName) -> bool:
+        if namespace not in ("", service.namespace) or name not in ("", service.name):
+            return False
+        if not selector:
+            return True
+        known = seen.source.store.service(service)
+        return known is not None and labels.match(selector, dict(known.labels))
+
+    if namespace and name:
+        candidates = seen.proxier.of_service(names.NamespacedName(namespace, name))
+    else:
+        candidates = seen.proxier.known()
+    for count, plan in enumerate(candidates, 1):
+        if is_wanted(plan.rule.name.service):
             yield plan
+        elif count % _PASSED_OVER == 0:
+            yield None
 
 
 def warning(seen: observed.Observed, now: float) -> str:
@@ -73,20 +89,27 @@ def warning(seen: observed.Observed, now: float) -> str:
     )
 
 
-def in_order(plans: Iterable[rules.PortPlan]) -> Generator[None, None, list[rules.PortPlan]]:
+def in_order(plans: Plans) -> Generator[None, None, list[rules.PortPlan]]:
     """The plans by namespace, Service and port, in steps."""
-    return (yield from steps.sorted_in_steps(plans, operator.attrgetter("rule.name")))
+    found: list[rules.PortPlan] = []
+    for run in steps.runs(plans):
+        found += filter(None, run)
+        yield
+    return (yield from steps.sorted_in_steps(found, operator.attrgetter("rule.name")))
 
 
-def service_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Views:
+def service_views(seen: observed.Observed, plans: Plans) -> Views:
     """The ready file: a view for each service port."""
     for plan in plans:
-        yield (yield from _service(seen, plan))
+        yield (yield from _service(seen, plan)) if plan is not None else None
 
 
-def served_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Views:
+def served_views(seen: observed.Observed, plans: Plans) -> Views:
     """`kproxy get services`: as `service_views`, with fields of the Service itself."""
     for plan in plans:
+        if plan is None:
+            yield None
+            continue
         view = yield from _service(seen, plan)
         service = seen.source.store.service(plan.rule.name.service)
         yield {
@@ -117,16 +140,23 @@ def _asked_for_connections(policy: forwarding.Policy) -> View:
     }
 
 
-def endpoint_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Views:
+def endpoint_views(seen: observed.Observed, plans: Plans) -> Views:
     """`kproxy get endpoints`: a view for each endpoint of each service port."""
     for plan in plans:
+        yield None
+        if plan is None:
+            continue
         for view in _endpoints(seen, plan):
             yield {**_identity(plan.rule, "service"), **view}
 
 
-def affinity_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> Views:
+def affinity_views(seen: observed.Observed, plans: Plans) -> Views:
     """`kproxy get affinity`: a view for each client that is bound to an endpoint."""
-    for rule in (plan.rule for plan in plans):
+    for plan in plans:
+        yield None
+        if plan is None:
+            continue
+        rule = plan.rule
         for binding in seen.plane.affinity(rule.name, AFFINITY_SHOWN):
             yield {
                 **_identity(rule, "service"),
@@ -140,7 +170,7 @@ def affinity_views(seen: observed.Observed, plans: Iterable[rules.PortPlan]) -> 
 
 def connection_views(
     seen: observed.Observed,
-    plans: Iterable[rules.PortPlan],
+    plans: Plans,
     gone: Callable[[names.NamespacedName], bool] = lambda _: False,
 ) -> Views:
     """`kproxy get connections`: a view for each open connection of these service ports.
@@ -150,7 +180,7 @@ def connection_views(
     """
     chosen: set[names.NamespacedName] = set()
     for run in steps.runs(plans):
-        chosen.update(plan.rule.name.service for plan in run)
+        chosen.update(plan.rule.name.service for plan in run if plan is not None)
         yield None
     present: set[names.NamespacedName] = set()
     for in_force in steps.runs(seen.proxier.in_force()):

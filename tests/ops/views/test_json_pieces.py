@@ -3,9 +3,13 @@
 import json
 from typing import Any
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kproxy.model import addresses, names
+from kproxy.model.kinds import endpoints
 from kproxy.ops.views import json_pieces
 
 VALUES = st.dictionaries(
@@ -42,3 +46,28 @@ def test_no_piece_has_more_than_a_run_of_a_list() -> None:
 
     assert max(piece.count(b"address") for piece in pieces) == json_pieces.RUN
     assert json.loads(b"".join(pieces))["endpoints"] == items
+
+
+def slice_of(ports: int, backends: int) -> endpoints.EndpointsObject:
+    """An object with endpoints."""
+    found = tuple(
+        endpoints.Endpoint(
+            addresses.SocketAddress(f"10.1.{number // 250}.{number % 250}", 80), node="node-a"
+        )
+        for number in range(backends)
+    )
+    name = names.NamespacedName("default", "web")
+    made = (endpoints.EndpointPort(f"p{n}", names.Protocol.TCP, found) for n in range(ports))
+    return endpoints.EndpointsObject(name, name, "Endpoints", tuple(made))
+
+
+@pytest.mark.parametrize(
+    ("ports", "backends"), [(0, 0), (1, 0), (1, 1), (2, 2000), (1000, 3), (40, 40)]
+)
+def test_an_object_of_the_model_is_as_msgspec_encodes_it(ports: int, backends: int) -> None:
+    value = ("web", None, (slice_of(ports, backends), slice_of(1, 1)), {"a": 1.5})
+
+    pieces = list(json_pieces.of_object(value))
+
+    assert b"".join(pieces) == msgspec.json.encode(value)
+    assert max(piece.count(b"10.1.") for piece in pieces) <= 200
