@@ -48,7 +48,7 @@ _DATA_PATH = {
 
 
 class ProxyCollector(registry.Collector):
-    """All kproxy_* and kubeproxy_* metrics of one proxy; the library adds `process_*`."""
+    """All kproxy_* and kubeproxy_* metrics of one proxy; `process_metrics` has `process_*`."""
 
     def __init__(
         self, seen: observed.Observed, clock: Callable[[], float] = time.monotonic

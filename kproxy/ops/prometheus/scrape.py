@@ -8,11 +8,11 @@ the library's own renderer, but part by part.
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import exposition, process_collector, registry
+from prometheus_client import exposition, registry
 from prometheus_client.metrics_core import Metric
 
 from kproxy import turns
-from kproxy.ops.prometheus import collector
+from kproxy.ops.prometheus import collector, process_metrics
 from kproxy.ops.serving import answers, heads, responder
 from kproxy.ops.views import observed
 from kproxy.plane import plane
@@ -35,7 +35,7 @@ def make_registry(seen: observed.Observed) -> registry.CollectorRegistry:
     """A registry of one proxy's metrics: two proxies would share the library's global one."""
     made = registry.CollectorRegistry()
     made.register(collector.ProxyCollector(seen))
-    process_collector.ProcessCollector(registry=made)
+    made.register(process_metrics.ProcessCollector())
     return made
 
 
