@@ -7,7 +7,7 @@ import structlog
 
 from kproxy.command import settings
 from kproxy.model import forwarding, names
-from kproxy.ops.views import observed, reached, status
+from kproxy.ops.views import observed, reached
 
 _LOOK = 0.1
 """Seconds between two looks."""
@@ -72,7 +72,7 @@ class Waiting:
             return f"{name} has no ready endpoint"
         states = {
             frontend.state
-            for plan in status.select(self._seen, name.namespace, name.name)
+            for plan in self._seen.proxier.of_service(name)
             for frontend in self._seen.proxier.frontends(plan.rule.name)
             if frontend.frontend.kind is forwarding.FrontendKind.CLUSTER_IP
         }

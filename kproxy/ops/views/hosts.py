@@ -26,7 +26,8 @@ def views(
     """
     plans: dict[names.NamespacedName, list[rules.PortPlan]] = {}
     for plan in status.select(seen, namespace, name, selector):
-        plans.setdefault(plan.rule.name.service, []).append(plan)
+        if plan is not None:
+            plans.setdefault(plan.rule.name.service, []).append(plan)
         yield None
     known = (
         each
