@@ -22,6 +22,7 @@ from kproxy.model.kinds import services
 from kproxy.ops import log
 from kproxy.ops.serving import places
 from kproxy.ops.views import ready_file
+from kproxy.portal import portal_settings
 from kproxy.portal.portal import NodePorts, PortalName, check_service_network
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ _METRICS = _BindAddress("--metrics-bind-address", DEFAULT_METRICS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(
+    portal_settings.PortalSettings,
     command_settings.CommandSettings,
     dns_settings.DnsSettings,
     ingress_settings.IngressSettings,

@@ -84,6 +84,7 @@ def make_portal(cfg: config.Config) -> portal.Portal:
         allow_loopback=cfg.allow_loopback_endpoints,
         service_networks=cfg.service_cluster_ip_range,
         may_use_bpf=cfg.bpf,
+        loopback_network=cfg.loopback_network,
     )
     return registry.make(cfg.portal, settings)
 

@@ -4,6 +4,9 @@ ClusterIP a.b.c.d is bound as 127.b.c.d on the same port: 10.96.0.10:53 is 127.9
 of 127/8 belongs to the loopback interface and any user may bind it. A port below
 `net.ipv4.ip_unprivileged_port_start` that this process may not bind is moved up by 10000.
 
+A smaller network than 127/8 leaves room for other proxies on this host: an address is bound in it
+at the bits that the network leaves to hosts, so 10.96.0.10 in 127.64.0.0/16 is 127.64.0.10.
+
 Some addresses are refused, because with them a Service's author could take traffic of other
 servers:
 
@@ -16,6 +19,7 @@ servers:
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Self
 
@@ -39,6 +43,7 @@ class LoopbackPortal:
         settings = settings or portal.Settings()
         self._shift_below = shift_below
         self._reserved = settings.reserved
+        self._network = settings.loopback_network
         self._refusals = refusals.Refusals(settings)
         self.node = portal.Node((_NODE_ADDRESS,))
         """Node ports are on 127.0.0.1. No client counts as near: all are on this host, in place of
@@ -132,6 +137,21 @@ class LoopbackPortal:
             return addresses.SocketAddress(address, port)
         if kind is not _KINDS.CLUSTER_IP:
             self._refusals.check_external(kind, address)
+        bound = self._mapped(address)
+        if bound.startswith("127.0.0."):
+            raise errors.PortalRefusedError(
+                f"{address} would be bound as {bound}, and 127.0.0.0/24 is kept for this "
+                "host's own servers: give the Service another address"
+            )
+        if bound == "127.255.255.255":
+            raise errors.PortalRefusedError(
+                f"{address} would be bound as {bound}, which is a broadcast address: "
+                "give the Service another address"
+            )
+        return addresses.SocketAddress(bound, port)
+
+    def _mapped(self, address: str) -> str:
+        """The address of 127/8 for that of a Service. Raises PortalUnavailableError."""
         # As text: admission has checked it.
         _, dot, rest = address.partition(".")
         if not dot:
@@ -139,17 +159,10 @@ class LoopbackPortal:
                 f"{address} cannot be mapped into 127.0.0.0/8: "
                 "give the Service an IPv4 ClusterIP to reach it through the loopback portal"
             )
-        if rest.startswith("0.0."):
-            raise errors.PortalRefusedError(
-                f"{address} would be bound as 127.{rest}, and 127.0.0.0/24 is kept for this "
-                "host's own servers: give the Service another address"
-            )
-        if rest == "255.255.255":
-            raise errors.PortalRefusedError(
-                f"{address} would be bound as 127.{rest}, which is a broadcast address: "
-                "give the Service another address"
-            )
-        return addresses.SocketAddress(f"127.{rest}", port)
+        network = self._network
+        if network == portal.LOOPBACK:
+            return f"127.{rest}"
+        return str(network[int(IPv4Address(address)) & int(network.hostmask)])
 
 
 def first_bindable_port(proc: Path = Path("/proc")) -> int:

@@ -20,6 +20,7 @@ from typing import Protocol, TypeAlias
 from kproxy.model import addresses, forwarding, names
 
 Network: TypeAlias = IPv4Network | IPv6Network
+LOOPBACK = IPv4Network("127.0.0.0/8")
 _LEAST_PREFIX = {4: 8, 6: 64}
 """Of a network of ClusterIPs: Kubernetes' clusters have none that are larger."""
 
@@ -63,7 +64,8 @@ class Settings:
     `cluster` are the networks of the pods of this cluster, whose clients are near. `reserved` are
     addresses that no Service gets: those of the API server. A load balancer's address in 127/8, as
     the simulated cluster gives them, needs `allow_loopback`. ClusterIPs come from
-    `service_networks`, if these are known. `may_use_bpf`: BPF programs may be loaded.
+    `service_networks`, if these are known. `may_use_bpf`: BPF programs may be loaded. The loopback
+    portal binds in `loopback_network`, of 127/8.
     """
 
     external_ips: tuple[Network, ...] = ()
@@ -73,6 +75,7 @@ class Settings:
     allow_loopback: bool = False
     service_networks: tuple[Network, ...] = ()
     may_use_bpf: bool = True
+    loopback_network: IPv4Network = LOOPBACK
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy import errors
+from kproxy import errors, settings
 from kproxy.model import addresses, forwarding
-from kproxy.portal import loopback, portal
+from kproxy.portal import loopback, portal, portal_settings
 
 KINDS = forwarding.FrontendKind
 CLUSTER_IP = KINDS.CLUSTER_IP
@@ -158,6 +158,43 @@ def test_every_other_ipv4_frontend_gets_a_loopback_address_and_a_port_that_may_b
     assert isinstance(bound, forwarding.PortalAddress)
     assert bound.address.split(".") == ["127", *str(address).split(".")[1:]]
     assert shift_below <= bound.port <= 65535
+
+
+@pytest.mark.parametrize(
+    ("network", "address", "bound"),
+    [
+        ("127.64.0.0/16", "10.96.0.10", "127.64.0.10"),
+        ("127.64.0.0/16", "127.96.7.9", "127.64.7.9"),
+        ("127.130.192.0/18", "127.130.3.4", "127.130.195.4"),
+        ("127.0.0.0/8", "10.96.0.10", "127.96.0.10"),
+    ],
+)
+def test_in_a_network_of_its_own_an_address_keeps_its_last_bits(
+    network: str, address: str, bound: str
+) -> None:
+    chosen = portal.Settings(loopback_network=ipaddress.IPv4Network(network))
+
+    located = loopback.LoopbackPortal(ANY_PORT, chosen).locate(
+        forwarding.Frontend(CLUSTER_IP, address, 8080)
+    )
+
+    assert str(located) == f"{bound}:8080"
+
+
+def test_a_network_of_its_own_does_not_lead_to_the_host_s_servers() -> None:
+    chosen = portal.Settings(loopback_network=ipaddress.IPv4Network("127.0.0.0/16"))
+    frontend = forwarding.Frontend(CLUSTER_IP, "10.96.0.10", 8080)
+
+    with pytest.raises(errors.PortalRefusedError, match=r"bound as 127\.0\.0\.10"):
+        loopback.LoopbackPortal(ANY_PORT, chosen).locate(frontend)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.0/7", "10.0.0.0/8", "127.1.0.0/25", "127.1.2.3/16", "x"])
+def test_a_network_that_cannot_be_its_own_is_refused(text: str) -> None:
+    (row,) = settings.table(portal_settings.PortalSettings)
+
+    with pytest.raises(errors.ConfigError, match="or a network in it of at least /24"):
+        row.parse(text, row.flag)
 
 
 def fake_proc(root: Path, status: str | None, sysctl: str | None) -> Path:
