@@ -116,15 +116,13 @@ class IngressCounters:
 
     `configurations` counts those that came into force, the first one included; `reloads` those
     among them that a running nginx took. `refusals` counts those that nginx did not accept, or did
-    not answer with in time; `restarts` how often it ended unasked. `problems` is how much is wrong
-    with Ingresses and what they name at the moment.
+    not answer with in time; `restarts` how often it ended unasked.
     """
 
-    __slots__ = ("configurations", "problems", "refusals", "reloads", "restarts")
+    __slots__ = ("configurations", "refusals", "reloads", "restarts")
 
     def __init__(self) -> None:
         self.configurations = 0
-        self.problems = 0
         self.refusals = 0
         self.reloads = 0
         self.restarts = 0

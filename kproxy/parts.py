@@ -1,8 +1,9 @@
 """The parts of a proxy that depend on its configuration, made from it; `server` joins them."""
 
-from kproxy import component, config, events, metrics
+from kproxy import component, config, events
 from kproxy.command import settings as command_settings
 from kproxy.datapath import data_path
+from kproxy.ingress import state as ingress_state
 from kproxy.model import names
 from kproxy.model.kinds import node_kind, service_cidr_kind
 from kproxy.model.kinds import registry as kind_registry
@@ -128,12 +129,14 @@ def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[compon
                 namespaces=cfg.namespaces,
             )
         )
-    if cfg.ingress:
-        made.append(_make_ingress(cfg, seen))
+    if seen.ingress is not None:
+        made.append(_make_ingress(cfg, seen, seen.ingress))
     return tuple(made)
 
 
-def _make_ingress(cfg: config.Config, seen: observed.Observed) -> component.Component:
+def _make_ingress(
+    cfg: config.Config, seen: observed.Observed, state: ingress_state.IngressState
+) -> component.Component:
     """Ingress, whose upstreams are this proxy's frontends unless the user wants endpoints."""
     from kproxy.ingress import ingress, upstreams  # noqa: PLC0415
     from kproxy.ingress.settings import Upstream  # noqa: PLC0415
@@ -144,4 +147,4 @@ def _make_ingress(cfg: config.Config, seen: observed.Observed) -> component.Comp
         upstream = upstreams.Frontends(store, seen.proxier.options.portal.locate)
     else:
         upstream = upstreams.Endpoints(store)
-    return ingress.Ingress(cfg, seen.source, upstream, metrics.IngressCounters())
+    return ingress.Ingress(cfg, seen.source, upstream, state)

@@ -21,6 +21,7 @@ import structlog
 
 from kproxy import component, config, events, lifecycle, parts, process, turns
 from kproxy.command import settings as command_settings
+from kproxy.ingress import state
 from kproxy.ops import health, node_health, surface
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed, ready_file, status
@@ -81,6 +82,7 @@ class Server:
             lag=durations.Histogram(durations.LAG_BUCKETS),
             feed=self.feed,
             dropped_log_lines=dropped_log_lines,
+            ingress=state.IngressState() if cfg.ingress else None,
         )
         """The parts, to read: what metrics, health and status are made of."""
         self._surface = surface.Surface(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from kproxy import errors, turns
-from kproxy.ingress import isolation, kinds, nginx, nginx_config, problems, routing, table
+from kproxy.ingress import isolation, kinds, nginx, nginx_config, problems, routing, state, table
 from kproxy.model import addresses, names
 from kproxy.model.kinds import service_kind
 from kproxy.model.kinds.ingress import ingress_class_kind, ingress_kind, ingresses, secret_kind
@@ -61,7 +61,7 @@ class _Made:
 class Follower:
     """Follows `read` from `run` on. `upstream` says where requests for a service port go.
 
-    `on_table` is called with each table that is in force.
+    `shown` says what is in force.
     """
 
     def __init__(
@@ -70,19 +70,18 @@ class Follower:
         upstream: nginx_config.Upstream,
         choice: Choice,
         report: problems.Report,
-        on_table: Callable[[table.Table], None] = lambda _: None,
+        shown: state.IngressState,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._read = read
         self._upstream = upstream
         self._choice = choice
         self._report = report
-        self._on_table = on_table
+        self._shown = shown
         self._wall = wall
         self._turns = turns.Turns()
         self._changed = asyncio.Event()
         self._made: _Made | None = None
-        self._in_force = ""
         self._good: _Ingresses = {}
         self._barred: dict[names.NamespacedName, isolation.Barred] = {}
         self.is_in_force = asyncio.Event()
@@ -142,7 +141,7 @@ class Follower:
         """Make the configuration of now, and have nginx take it unless it has it already."""
         made = self._made = await self._make(settings, self._without_barred())
         words = ""
-        if made.rendered.version != self._in_force:
+        if made.rendered.version != self._shown.version:
             words = await driven.put(made.rendered)
             if words:
                 found = await self._isolate(made, words, driven, settings)
@@ -160,10 +159,10 @@ class Follower:
                 hosts=len(made.routes.hosts),
                 version=made.rendered.version,
             )
-        self._in_force = made.rendered.version
+        self._shown.version = made.rendered.version
+        self._shown.served = frozenset(made.routes.served)
         self._good = {each.name: each for each in made.world.ingresses}
         self._report.take([*made.routes.problems, *map(_refused, self._barred.values())])
-        self._on_table(made.routes)
         return True
 
     async def _make(self, settings: nginx_config.Settings, asking: _Ingresses) -> _Made:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from kproxy import metrics, privileges, settings
+from kproxy import privileges, settings
 from kproxy.ingress import (
     certificates,
     follower,
@@ -16,6 +16,7 @@ from kproxy.ingress import (
     private_directory,
     problems,
     program,
+    state,
 )
 from kproxy.ingress.settings import IngressSettings, Upstream
 from kproxy.model import addresses
@@ -27,7 +28,8 @@ _log = structlog.get_logger(__name__)
 
 
 class Ingress:
-    """A `component.Component`. `upstream` says where requests for a service port go.
+    """A `component.Component`. `upstream` says where requests for a service port go; `shown` is
+    kept true of what is in force.
 
     Raises ConfigError if nginx is not there, or the settings cannot work.
     """
@@ -39,22 +41,22 @@ class Ingress:
         chosen: IngressSettings,
         read: source.Source,
         upstream: nginx_config.Upstream,
-        counters: metrics.IngressCounters,
+        shown: state.IngressState,
     ) -> None:
         chosen.check_ingress()
         self._settings = chosen
-        self._counters = counters
+        self._shown = shown
         self._program = program.find(chosen.nginx)
         self._sockets = listening.Listening()
         self._places: dict[str, settings.Listen | None] = {}
         self._directory: private_directory.PrivateDirectory | None = None
         self._nginx: nginx.Nginx | None = None
-        self._report = problems.Report(counters)
+        self._report = problems.Report(shown)
         choice = follower.Choice(
             chosen.ingress_class,
             through_endpoints=chosen.ingress_upstream is Upstream.ENDPOINTS,
         )
-        self._follower = follower.Follower(read, upstream, choice, self._report)
+        self._follower = follower.Follower(read, upstream, choice, self._report, shown)
 
     def bind(self) -> None:
         """Take the addresses, and make a directory for nginx. Raises KproxyError."""
@@ -66,10 +68,13 @@ class Ingress:
             "ingress_http": listening.place(self._sockets.http),
             "ingress_https": listening.place(self._sockets.https),
         }
+        self._shown.addresses = self.addresses()
         self._directory = private_directory.PrivateDirectory(parent, is_shared=os.geteuid() == 0)
         self._directory.make_folder(_TEMPORARY)
         self._sockets.bind_control(self._directory.path / listening.CONTROL)
-        self._nginx = nginx.Nginx(self._program, self._directory, self._sockets, self._counters)
+        self._nginx = nginx.Nginx(
+            self._program, self._directory, self._sockets, self._shown.counters
+        )
 
     def addresses(self) -> Mapping[str, str | None]:
         """Where clients connect, by the names of the ready file."""

@@ -4,8 +4,7 @@ from collections.abc import Callable, Collection
 
 import structlog
 
-from kproxy import metrics
-from kproxy.ingress import table
+from kproxy.ingress import state, table
 from kproxy.model import admission
 
 MOST_LINES = 50
@@ -19,20 +18,17 @@ class Report:
 
     def __init__(
         self,
-        counters: metrics.IngressCounters,
+        shown: state.IngressState,
         on_problem: Callable[[table.Problem], None] = lambda _: None,
     ) -> None:
-        self._counters = counters
+        self._shown = shown
         self._on_problem = on_problem
-        self.current: frozenset[table.Problem] = frozenset()
 
     def take(self, found: Collection[table.Problem]) -> None:
         """These are the problems of the moment."""
         now = frozenset(found)
-        appeared = sorted(now - self.current)
-        gone = sorted(self.current - now)
-        self.current = now
-        self._counters.problems = len(now)
+        before, self._shown.problems = self._shown.problems, now
+        appeared, gone = sorted(now - before), sorted(before - now)
         for each in appeared[:MOST_LINES]:
             _write(each)
         if len(appeared) > MOST_LINES:

@@ -19,6 +19,7 @@ from prometheus_client import registry
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 import kproxy
+from kproxy.ingress import state
 from kproxy.model import forwarding, names
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed
@@ -64,6 +65,8 @@ class ProxyCollector(registry.Collector):
         yield from self._about_frontends()
         yield from self._about_syncs()
         yield from self._about_watches()
+        if self._seen.ingress is not None:
+            yield from _about_ingresses(self._seen.ingress)
         yield from self._about_the_process()
 
     def _by_port(
@@ -269,6 +272,23 @@ class ProxyCollector(registry.Collector):
         )
         build = {"version": kproxy.__version__, "python": platform.python_version()}
         yield _metric("gauge", "kproxy_build_info", "Always 1.", [(build, 1)])
+
+
+def _about_ingresses(shown: state.IngressState) -> Iterator[Metric]:
+    for name, text in (
+        ("configurations", "Configurations that came into force."),
+        ("reloads", "Configurations that were given to a running nginx."),
+        ("refusals", "Configurations that nginx did not accept, or did not answer with in time."),
+        ("restarts", "How often nginx has ended unasked; it was started again."),
+    ):
+        count = getattr(shown.counters, name)
+        yield _single("counter", f"kproxy_ingress_{name}", text, count)
+    yield _single("gauge", "kproxy_ingresses", "Ingresses in force.", len(shown.served))
+    text = "What is wrong with Ingresses and what they name."
+    yield _single("gauge", "kproxy_ingress_problems", text, len(shown.problems))
+    in_force = [({"version": shown.version}, 1.0)] if shown.version else []
+    text = "The configuration in force, identified by its content; always 1."
+    yield _metric("gauge", "kproxy_ingress_configuration_info", text, in_force)
 
 
 def _labels(name: names.ServicePortName) -> _Labels:

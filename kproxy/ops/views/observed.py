@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kproxy import events
+from kproxy.ingress import state as ingress_state
 from kproxy.ops import health
 from kproxy.ops.prometheus import durations
 from kproxy.plane import plane
@@ -28,4 +29,5 @@ class Observed:
     lag: durations.Histogram
     feed: events.Feed
     dropped_log_lines: Callable[[], int]
+    ingress: ingress_state.IngressState | None = None
     cluster_domain: str = "cluster.local"

@@ -3,6 +3,7 @@
 Cases: S19 of docs/faults.md.
 """
 
+import dataclasses
 import math
 import re
 
@@ -13,7 +14,8 @@ from prometheus_client import exposition, parser
 from prometheus_client.metrics_core import Metric
 
 from kproxy import metrics
-from kproxy.model import addresses, forwarding
+from kproxy.ingress import state
+from kproxy.model import addresses, forwarding, names
 from kproxy.ops import health
 from kproxy.ops.prometheus import collector, durations, scrape
 from tests.ops import observing, recordings
@@ -111,6 +113,26 @@ async def test_syncs_have_kube_proxys_names() -> None:
     assert told[f"{name}_duration_seconds_count"] == 1
     assert told[f"{name}_last_queued_timestamp_seconds"] > 0
     assert told[f"{name}_last_timestamp_seconds"] >= told[f"{name}_last_queued_timestamp_seconds"]
+
+
+async def test_ingresses_are_shown_where_they_are_served() -> None:
+    with observing.proxy() as proxy:
+        assert "ingress" not in await page(proxy)
+
+        shown = state.IngressState()
+        shown.counters.reloads = 3
+        shown.counters.configurations = 4
+        shown.version = "abc"
+        shown.served = frozenset({names.NamespacedName("default", "web")})
+        proxy.seen = dataclasses.replace(proxy.seen, ingress=shown)
+        told = await samples(proxy)
+
+    assert told["kproxy_ingress_reloads_total"] == 3
+    assert told["kproxy_ingress_configurations_total"] == 4
+    assert told["kproxy_ingress_restarts_total"] == 0
+    assert told["kproxy_ingresses"] == 1
+    assert told["kproxy_ingress_problems"] == 0
+    assert told['kproxy_ingress_configuration_info{version="abc"}'] == 1
 
 
 async def test_lists_and_watches_of_one_resource_are_added_up() -> None:
