@@ -24,6 +24,7 @@ from kproxy.simulator.controllers import (
     deployment_controller,
     endpoints_controllers,
     load_balancers,
+    namespace_objects,
     nodes,
 )
 from kproxy.simulator.kinds import (
@@ -253,9 +254,18 @@ class Cluster:
         endpoints = endpoints_controllers.EndpointsController(self.registry)
         slices = endpoints_controllers.EndpointSliceController(self.registry)
         mirrors = endpoints_controllers.EndpointSliceMirroringController(self.registry)
+        accounts = namespace_objects.service_accounts(self.registry)
+        roots = namespace_objects.root_certificates(self.registry, lambda: self.authority.pem)
         balancers = load_balancers.LoadBalancerController(
             self.registry, recorder, networks.load_balancers, rng
         )
+        publisher = self._controller("root-ca-cert-publisher", roots.reconcile, roots.concerned)
+
+        def publish_again() -> None:
+            for key in roots.everywhere():
+                publisher.enqueue(key)
+
+        self.server.on_access_change(publish_again)
         return [
             self._controller("deployment", deployment.reconcile, deployment.concerned),
             self._controller("scheduler", scheduler.reconcile, scheduler.concerned),
@@ -263,6 +273,8 @@ class Cluster:
             self._controller("endpointslice", slices.reconcile, slices.concerned),
             self._controller("endpointslicemirroring", mirrors.reconcile, mirrors.concerned),
             self._controller("service-lb", balancers.reconcile, balancers.concerned),
+            self._controller("serviceaccount", accounts.reconcile, accounts.concerned),
+            publisher,
         ]
 
     def _controller(

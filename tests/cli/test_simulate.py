@@ -84,13 +84,13 @@ def test_pods_that_could_not_listen_are_printed_with_the_command_that_helps(
 
 TEMPLATE = """
 apiVersion: v1
-kind: ServiceAccount
+kind: NetworkPolicy
 metadata: {name: shop}
 ---
 apiVersion: v1
 kind: List
 items:
-- {apiVersion: v1, kind: ConfigMap, metadata: {name: settings}}
+- {apiVersion: v1, kind: LimitRange, metadata: {name: settings}}
 - apiVersion: v1
   kind: Service
   metadata: {name: web, annotations: }
@@ -121,8 +121,8 @@ def test_kinds_that_the_cluster_does_not_have_are_passed_over_by_name(tmp_path: 
     for line, words in zip(
         lines,
         (
-            f"{origin}, document 1 (line 2): ServiceAccount shop is skipped: the simulated ",
-            f"{origin}, document 2, item 1 (line 9): ConfigMap settings is skipped",
+            f"{origin}, document 1 (line 2): NetworkPolicy shop is skipped: the simulated ",
+            f"{origin}, document 2, item 1 (line 9): LimitRange settings is skipped",
             "document 3 (line 15): Deployment old is skipped: the simulated cluster has ",
         ),
         strict=True,

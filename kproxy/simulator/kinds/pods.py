@@ -204,6 +204,7 @@ class PodStrategy(registry.PlainStrategy):
     def prepare_create(self, new: Object) -> Object:
         """The Pod to store, with its defaults and pending. Raises BadRequest and Invalid."""
         pod = _readable(new)
+        _set_service_account(pod["spec"])
         _check(pod, [*spec_violations(pod["spec"], "spec"), *_annotations(pod)])
         pod["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
         return pod
@@ -255,6 +256,12 @@ def _readable(new: Object) -> Object:
     spec = pod["spec"] = pod.get("spec") or {}
     set_spec_defaults(spec)
     return pod
+
+
+def _set_service_account(spec: Object) -> None:
+    """What the admission plugin ServiceAccount does; `serviceAccount` is the old name."""
+    name = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
+    spec["serviceAccountName"] = spec["serviceAccount"] = name
 
 
 def set_spec_defaults(spec: Object) -> None:

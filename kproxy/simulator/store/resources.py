@@ -71,6 +71,10 @@ ENDPOINT_SLICES = Resource(
     "endpointslice",
     has_generation=True,
 )
+CONFIG_MAPS = Resource("", "v1", "ConfigMap", "configmaps", "configmap", ("cm",))
+SERVICE_ACCOUNTS = Resource(
+    "", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount", ("sa",)
+)
 SECRETS = Resource("", "v1", "Secret", "secrets", "secret")
 INGRESSES = Resource(
     "networking.k8s.io",
@@ -109,6 +113,8 @@ ALL = (
     ENDPOINTS,
     EVENTS,
     SECRETS,
+    CONFIG_MAPS,
+    SERVICE_ACCOUNTS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     INGRESSES,

@@ -40,6 +40,8 @@ SHAPES: Mapping[str, Shape] = {
     "EndpointSlice": _root(),
     "Event": _root(),
     "Secret": _root(),
+    "ConfigMap": _root(),
+    "ServiceAccount": Shape({"metadata": "ObjectMeta"}, {"secrets": "name"}),
     "Ingress": _root(),
     "IngressClass": _root(),
     "Deployment": _root("DeploymentSpec", "DeploymentStatus"),

@@ -164,6 +164,8 @@ ADDRESSES = [{"ip": f"10.0.0.{n}"} for n in range(1, 6)]
             {"type": "Opaque", "data": {"a": "", "b": ""}},
             ["x", "Opaque", 2, "0s"],
         ),
+        (resources.CONFIG_MAPS, {"data": {"a": ""}, "binaryData": {"b": ""}}, ["x", 2, "0s"]),
+        (resources.SERVICE_ACCOUNTS, {"secrets": [{"name": "a"}]}, ["x", 1, "0s"]),
     ],
 )
 def test_cells(resource: Resource, item: dict[str, Any], cells: list[Any]) -> None:
