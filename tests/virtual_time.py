@@ -7,8 +7,8 @@ instead of a test that hangs.
 
 import asyncio
 import selectors
+import socket
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
 _T = TypeVar("_T")
@@ -47,43 +47,64 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return done
 
 
-_SOFTNET: Final = Path("/proc/net/softnet_stat")
-_BACKLOG: Final = 11
-"""The column of a CPU's packets on their way (net/core/net-procfs.c, Linux 5.10 or newer)."""
-_MOST_WAITS: Final = 200
+_MOST_SECONDS: Final = 10.0
+"""Of real time, until the kernel has delivered what this process has sent."""
 
 
-def _packets_on_their_way() -> bool:
-    """Whether a CPU has packets that it has not delivered yet, of this process or of another."""
-    try:
-        lines = _SOFTNET.read_text().splitlines()
-    except OSError:
-        return False
-    return any(int(cpu[_BACKLOG], 16) for cpu in map(str.split, lines) if len(cpu) > _BACKLOG)
+class _Sentinel:
+    """Says when the kernel has delivered all that sockets of this process have sent on loopback.
+
+    On a busy machine the kernel delivers packets a moment later, in a thread of its own, in their
+    order. A datagram that is there as soon as it is sent had nothing before it.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.connect(self._socket.getsockname())
+        self._socket.settimeout(_MOST_SECONDS)
+
+    def wait(self) -> None:
+        """Return when nothing is on its way."""
+        while not self._arrives_at_once():
+            self._socket.recv(1)
+
+    def _arrives_at_once(self) -> bool:
+        self._socket.send(b"!")
+        try:
+            return bool(self._socket.recv(1, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 class _JumpingSelector(selectors.DefaultSelector):
     """Polls without waiting, and moves its loop's clock where a real one would have waited.
 
-    On a busy machine the kernel delivers what loopback sockets send a moment later, in a thread of
-    its own. The clock does not jump over such a moment: it would look like a silent peer.
+    The clock never jumps over packets on their way: that would look like a silent peer.
     """
 
     def __init__(self, loop: VirtualTimeLoop) -> None:
         super().__init__()
         self._loop = loop
+        self._sentinel = _Sentinel()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
-        for _ in range(_MOST_WAITS):
-            if ready or timeout == 0 or not _packets_on_their_way():
-                break
-            ready = super().select(0.001)
+        if not ready and timeout != 0:
+            self._sentinel.wait()
+            ready = super().select(0)
         if not ready and timeout is None:
             raise StuckError("every task waits, and there is no timer")
         if not ready and timeout is not None and timeout > 0:
             self._loop.now += timeout
         return ready
+
+    def close(self) -> None:
+        self._sentinel.close()
+        super().close()
 
 
 def run(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
