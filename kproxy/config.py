@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from kproxy import errors, settings
 from kproxy.command import settings as command_settings
 from kproxy.dns import settings as dns_settings
+from kproxy.gateway import settings as gateway_settings
 from kproxy.ingress import settings as ingress_settings
 from kproxy.model.kinds import services
 from kproxy.ops import log
@@ -155,6 +156,7 @@ class Config(
     portal_settings.PortalSettings,
     command_settings.CommandSettings,
     dns_settings.DnsSettings,
+    gateway_settings.GatewaySettings,
     ingress_settings.IngressSettings,
 ):
     """What `kproxy run` was asked to do. Times are in seconds.

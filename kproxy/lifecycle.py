@@ -144,6 +144,6 @@ class Announcement:
     def _write(self, addresses: Mapping[str, str | None]) -> Generator[None, None, None]:
         if self._file is not None:
             head = {"pid": os.getpid(), **addresses}
-            plans = yield from status.in_order(self._seen.proxier.known())
+            plans = yield from status.in_order(status.select(self._seen))
             views = status.service_views(self._seen, plans)
             yield from self._file.write(ready_file.document(head, "services", views))

@@ -11,8 +11,8 @@ from kproxy.ops.views import observed
 from kproxy.plane import in_process, plane
 from kproxy.portal import portal, registry
 from kproxy.reconcile import report
-from kproxy.reconcile.planning import rules
-from kproxy.sources import source
+from kproxy.reconcile.planning import rules, work
+from kproxy.sources import source, store
 
 
 def make_source(
@@ -29,8 +29,12 @@ def make_source(
         kinds = (*kinds, *ingress_kinds.KINDS)
     if cfg.portal is portal.PortalName.LOCAL and not cfg.service_cluster_ip_range:
         kinds = (*kinds, service_cidr_kind.KIND)
-    if cfg.dns is not None:
-        kinds = kind_registry.for_names(kinds)
+    if cfg.dns is not None or cfg.gateway:
+        kinds = kind_registry.for_names(kinds)  # a headless Service may be a route's backend too
+    if cfg.gateway:
+        from kproxy.model.kinds.gateway import registry as gateway_kinds  # noqa: PLC0415
+
+        kinds = (*kinds, *gateway_kinds.KINDS)
     # The client of API servers takes as long to load as everything else: files need none of it.
     if cfg.cluster is not None:
         from kproxy.sources.api import api_bounds, informer  # noqa: PLC0415
@@ -105,6 +109,15 @@ def options(
         default_strategy=cfg.strategy,
         bounds=bounds,
     )
+
+
+def make_planner(cfg: config.Config, read: store.Store) -> work.Planner | None:
+    """What is served beside Services, with the settings that ask for it."""
+    if not cfg.gateway:
+        return None
+    from kproxy.gateway import planner  # noqa: PLC0415  # what is off costs no import
+
+    return planner.Gateways(read, cfg.gateway_class)
 
 
 def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[component.Component, ...]:

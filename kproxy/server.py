@@ -71,6 +71,7 @@ class Server:
             namespaces=cfg.namespaces,
             room=budget.Budget(self._plane.max_listeners, cfg.max_services_per_namespace),
             before_full_sync=self._bar_own_addresses,
+            beside=parts.make_planner(cfg, self._source.store),
         )
         self.observed = observed.Observed(
             source=self._source,
@@ -189,7 +190,7 @@ class Server:
         """As `kproxy get services -o json` shows them."""
         shared = turns.Turns()
         await self._plane.refresh(plane.Part.PORTS, shared)
-        plans = await shared.result(status.in_order(self.observed.proxier.known()))
+        plans = await shared.result(status.in_order(status.select(self.observed)))
         return [view for view in status.service_views(self.observed, plans) if view is not None]
 
     async def _is_served(self) -> None:

@@ -118,13 +118,19 @@ class Pool(msgspec.Struct, frozen=True, gc=False):
     """The backends of one scope and family, in order, without duplicates.
 
     `weights` are those of the backends, one for one; empty if all are 1. A backend of weight 0 gets
-    no new connections. Not all are 0.
+    no new connections. Not all are 0. `refused` is the weight of clients that are turned away.
     """
 
     scope: Scope
     family: addresses.Family
     backends: tuple[addresses.SocketAddress, ...]
     weights: tuple[int, ...] = ()
+    refused: int = 0
+
+    @property
+    def total(self) -> int:
+        """The weights of all backends, and of what is turned away."""
+        return (sum(self.weights) or len(self.backends)) + self.refused
 
 
 def backends_of(

@@ -3,6 +3,9 @@
 from enum import StrEnum
 from typing import NamedTuple
 
+GATEWAY_PREFIX = "gateway/"
+"""Begins the name that a Gateway has among Services; no object's own name has a slash."""
+
 
 class Protocol(StrEnum):
     """Transport protocol of a Service port, spelled as the API spells it."""
@@ -20,6 +23,11 @@ class NamespacedName(NamedTuple):
 
     namespace: str
     name: str
+
+    @property
+    def is_of_service(self) -> bool:
+        """Whether it is a Service's, and not a Gateway's among Services."""
+        return not self.name.startswith(GATEWAY_PREFIX)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

@@ -10,152 +10,25 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from typing import NoReturn, TypeAlias
+from typing import NoReturn
 
 import structlog
 
-from kproxy import events, metrics, turns
-from kproxy.balancer import affinity, balancer, catalogue, loads, near, penalty
-from kproxy.datapath import data_path, proxy_protocol, syscalls
-from kproxy.datapath.tcp import connection, halfclose
-from kproxy.datapath.tcp.accept import listener, shared_listener
-from kproxy.datapath.udp import endings, front
+from kproxy import events, turns
+from kproxy.balancer import affinity, near, penalty
+from kproxy.datapath import data_path, syscalls
+from kproxy.datapath.tcp import connection
 from kproxy.datapath.udp import target as udp_target
 from kproxy.model import addresses, forwarding, names, steps
-from kproxy.plane import plane, snapshots
-
-_Side: TypeAlias = tuple[forwarding.Scope, addresses.Family]
-
-_Opened: TypeAlias = listener.Listener | shared_listener.Place | front.Front
-"""An open frontend."""
-
-_Picker: TypeAlias = balancer.ServicePortBalancer | near.NearPicker
+from kproxy.plane import plane, port_state, snapshots
 
 PROTOCOLS = frozenset({names.Protocol.TCP, names.Protocol.UDP})
 """The transport protocols that the data path forwards."""
-
-_SHOWN = 5
-"""Endpoints that one line in the log names."""
 
 _FEW = 100
 """Backends that need no steps: some 10 us."""
 
 _log = structlog.get_logger(__name__)
-
-
-class ServicePortState:
-    """What the data plane holds of one service port: a balancer for each scope and family."""
-
-    __slots__ = (
-        "_make",
-        "_near",
-        "balancers",
-        "counters",
-        "listeners",
-        "loads",
-        "name",
-        "policy",
-        "terms",
-        "text",
-    )
-
-    def __init__(
-        self,
-        name: names.ServicePortName,
-        policy: forwarding.Policy,
-        box: penalty.PenaltyBox,
-        rng: random.Random,
-        max_affinity_clients: int,
-        near: near.Near,
-    ) -> None:
-        self.name = name
-        self.policy = policy
-        is_udp = name.protocol is names.Protocol.UDP
-        self.counters = metrics.ServicePortCounters(
-            endings.REASONS if is_udp else halfclose.REASONS
-        )
-        self.balancers: dict[_Side, balancer.ServicePortBalancer] = {}
-        self.listeners: dict[forwarding.PortalAddress, _Opened] = {}
-        self._near = near
-        self.loads = loads.Loads()
-        self.text = str(name)
-        """The name, as logs and facts show it."""
-        self.terms = connection.Terms(self.text)
-        self._follow_policy(policy)
-
-        def make(scope: forwarding.Scope) -> balancer.ServicePortBalancer:
-            def on_barred(barred: Sequence[addresses.SocketAddress]) -> None:
-                if scope is forwarding.Scope.CLUSTER:  # the local ones are a part of these
-                    _report_barred(name, box, barred)
-
-            return balancer.ServicePortBalancer(
-                self.policy,
-                box,
-                rng,
-                max_affinity_clients,
-                on_barred=on_barred,
-                counted=self.loads,
-            )
-
-        self._make = make
-
-    def balancer(
-        self, scope: forwarding.Scope, family: addresses.Family
-    ) -> balancer.ServicePortBalancer:
-        """The balancer of one scope and family, which may be without backends."""
-        found = self.balancers.get((scope, family))
-        if found is None:
-            found = self.balancers[scope, family] = self._make(scope)
-        return found
-
-    def picker(self, frontend: forwarding.Frontend) -> _Picker:
-        """What chooses backends for the clients of a frontend."""
-        balanced = self.balancer(frontend.scope, frontend.family)
-        if frontend.scope is forwarding.Scope.LOCAL and frontend.is_external:
-            everywhere = self.balancer(forwarding.Scope.CLUSTER, frontend.family)
-            return near.NearPicker(self._near, frontend.address, everywhere, balanced)
-        return balanced
-
-    def update_steps(self, message: forwarding.SetBackends) -> Iterator[None]:
-        """Balance as the message says, in steps."""
-        self.policy = policy = message.policy
-        self._follow_policy(policy)
-        pools = {(pool.scope, pool.family): pool for pool in message.pools}
-        for side in self.balancers.keys() - pools.keys() if self.balancers else ():
-            yield from self.balancers[side].update_steps((), (), policy)
-        for side, pool in pools.items():
-            yield from self.balancer(*side).update_steps(pool.backends, pool.weights, policy)
-
-    def _follow_policy(self, policy: forwarding.Policy) -> None:
-        """What holds for connections from now on."""
-        version = policy.proxy_protocol
-        self.terms.build_header = proxy_protocol.BUILDERS[version] if version else None
-        is_counted = catalogue.STRATEGIES[policy.strategy].counts
-        self.terms.loads = self.loads if is_counted else None
-
-    def snapshot(self) -> snapshots.ServicePort:
-        """What happened here so far."""
-        counters = self.counters
-        tables = [each.affinity_table for each in self.balancers.values()]
-        present = [table for table in tables if table is not None]
-        return snapshots.ServicePort(
-            active=counters.active,
-            accepted=counters.accepted,
-            ended={reason: count for reason, count in counters.ended.items() if count},
-            bytes_from_clients=counters.bytes_from_clients,
-            bytes_from_backends=counters.bytes_from_backends,
-            dial_failures=dict(counters.dial_failures),
-            listen_drops=(
-                counters.listen_drops + sum(each.drops for each in self.listeners.values())
-            ),
-            reached=sum(each.total for each in counters.endpoints.values()),
-            affinity_entries=sum(map(len, present)) if present else None,
-            affinity_evictions=sum(table.evicted for table in present) if present else None,
-        )
-
-    def is_used(self, backend: addresses.SocketAddress) -> bool:
-        """Whether new connections go to `backend` without reservation."""
-        return any(each.is_free(backend) for each in self.balancers.values())
 
 
 class InProcessPlane:
@@ -184,8 +57,8 @@ class InProcessPlane:
         self._max_affinity_clients = max_affinity_clients
         self._near = near.Near()
         self._hear: Callable[[forwarding.Report], None] = lambda _: None
-        self._ports: dict[names.ServicePortName, ServicePortState] = {}
-        self._listening: dict[forwarding.PortalAddress, ServicePortState] = {}
+        self._ports: dict[names.ServicePortName, port_state.ServicePortState] = {}
+        self._listening: dict[forwarding.PortalAddress, port_state.ServicePortState] = {}
 
     @property
     def protocols(self) -> frozenset[names.Protocol]:
@@ -305,7 +178,7 @@ class InProcessPlane:
         """The penalty box, for tests of this data plane."""
         return self._box
 
-    def port(self, name: names.ServicePortName) -> ServicePortState | None:
+    def port(self, name: names.ServicePortName) -> port_state.ServicePortState | None:
         """What is held of a service port, for tests of this data plane."""
         return self._ports.get(name)
 
@@ -329,6 +202,7 @@ class InProcessPlane:
             case forwarding.CloseFrontend(address) if address in self._listening:
                 state = self._listening.pop(address)
                 closed = state.listeners.pop(address)
+                state.targets.pop(address, None)
                 self._path.shut(closed)
                 self._box_of(state.name).unbar(closed.address)
                 self._feed.record(
@@ -350,7 +224,7 @@ class InProcessPlane:
         if state is not None and state.policy != message.policy:
             self._record_service_change(state, "changed")
         if state is None:
-            state = ServicePortState(
+            state = port_state.ServicePortState(
                 message.name,
                 message.policy,
                 self._box_of(message.name),
@@ -399,17 +273,26 @@ class InProcessPlane:
         self._feed.record(events.FrontendOpened(time.monotonic(), state.text, where))
         self._hear(forwarding.Opened(address))
 
-    def _listen(self, state: ServicePortState, message: forwarding.OpenFrontend) -> _Opened:
+    def _listen(
+        self, state: port_state.ServicePortState, message: forwarding.OpenFrontend
+    ) -> port_state.Opened:
         """Open what a frontend's protocol needs. Raises OSError."""
         listen_on, picker = message.listen_on, state.picker(message.frontend)
+        target: port_state.Target
+        opened: port_state.Opened
         if message.address.protocol is names.Protocol.UDP:
             assert isinstance(listen_on, addresses.SocketAddress)  # TCP alone shares listeners
-            datagrams = udp_target.Target(state.name, picker, state.counters, state.terms)
-            return self._path.open_datagrams(listen_on, datagrams, message.admitted)
-        connections = connection.Target(state.name, picker, state.counters, state.terms)
-        if isinstance(listen_on, forwarding.SharedListener):
-            return self._path.open_shared(listen_on, connections)
-        return self._path.open(listen_on, connections, message.admitted)
+            target = udp_target.Target(state.name, picker, state.counters, state.terms)
+            opened = self._path.open_datagrams(listen_on, target, message.admitted)
+        else:
+            target = connection.Target(state.name, picker, state.counters, state.terms)
+            if isinstance(listen_on, forwarding.SharedListener):
+                opened = self._path.open_shared(listen_on, target)
+            else:
+                opened = self._path.open(listen_on, target, message.admitted)
+        if not state.name.service.is_of_service:
+            state.targets[message.address] = message.frontend, target
+        return opened
 
     def _admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:
         """Change which clients an open frontend admits: none if the kernel cannot filter."""
@@ -425,12 +308,12 @@ class InProcessPlane:
             )
             listener.admit(())
 
-    def _record_service_change(self, state: ServicePortState, change: str) -> None:
+    def _record_service_change(self, state: port_state.ServicePortState, change: str) -> None:
         self._feed.record(events.ServiceChanged(time.monotonic(), state.text, change))
 
     def _record_endpoints_change(
         self,
-        state: ServicePortState,
+        state: port_state.ServicePortState,
         before: Collection[addresses.SocketAddress],
         now: Collection[addresses.SocketAddress],
     ) -> Iterator[None]:
@@ -473,16 +356,3 @@ def _first_without(
         first = heapq.nsmallest(events.NAMED, (*first, *found))
         yield
     return tuple(first), count
-
-
-def _report_barred(
-    name: names.ServicePortName, box: penalty.PenaltyBox, barred: Sequence[addresses.SocketAddress]
-) -> None:
-    """Say which endpoints of a service port are left out, and whose addresses they are."""
-    _log.warning(
-        "endpoint is one of kproxy's own addresses and gets no connections: "
-        "they would come back to the proxy",
-        service=str(name),
-        endpoints=[f"{each} of {box.owner(each)}" for each in barred[:_SHOWN]],
-        **({"more": len(barred) - _SHOWN} if len(barred) > _SHOWN else {}),
-    )

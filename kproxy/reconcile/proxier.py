@@ -37,7 +37,7 @@ from kproxy.model import addresses, forwarding, names, steps
 from kproxy.plane import plane as planes
 from kproxy.portal import budget, claims
 from kproxy.reconcile import collisions, effects, statuses
-from kproxy.reconcile.planning import rules
+from kproxy.reconcile.planning import rules, work
 
 _log = structlog.get_logger(__name__)
 
@@ -90,7 +90,8 @@ class Proxier:
 
     Only Services in `namespaces` are served, or all when that is empty. `room` bounds the
     listeners; it is the proxier's from now on. `on_answer` is called when the data plane answers
-    after the sync that asked: the next sync returns the service port.
+    after the sync that asked: the next sync returns the service port. `beside` plans what is not
+    a Service and served like one.
     """
 
     def __init__(
@@ -102,8 +103,10 @@ class Proxier:
         namespaces: frozenset[str] = frozenset(),
         room: budget.Budget | None = None,
         on_answer: Callable[[], None] = lambda: None,
+        beside: work.Planner | None = None,
     ) -> None:
         self._reader = reader
+        self._beside = beside
         self._plane = plane
         self._on_answer = on_answer
         self._executor = effects.Executor(plane, options.portal, self._hear)
@@ -140,9 +143,17 @@ class Proxier:
 
     def mark_all(self) -> None:
         """Recompute every Service at the next sync, and retry failed frontends."""
-        self.mark(self._reader.service_names())
-        self.mark(self._ports_of)
+        self.mark(self._everything())
         self._is_retry_due = True
+
+    def mark_beside(self) -> None:
+        """Mark as dirty what is not a Service."""
+        if self._beside is not None:
+            self.mark(self._beside.everything())
+
+    def _everything(self) -> set[names.NamespacedName]:
+        beside = self._beside.everything() if self._beside is not None else ()
+        return {*self._reader.service_names(), *self._ports_of, *beside}
 
     @property
     def portal(self) -> str:
@@ -196,7 +207,7 @@ class Proxier:
 
         Services that become dirty meanwhile are in the next batch, before the remaining ones.
         """
-        everything = list({*self._reader.service_names(), *self._ports_of})
+        everything = list(self._everything())
         self._is_retry_due = True
         for first in range(0, max(len(everything), 1), batch):
             self.mark(everything[first : first + batch])
@@ -364,14 +375,14 @@ class Proxier:
         The steps that could raise come first, so that a Service is changed as a whole or not at
         all.
         """
-        found = self._reader.service(service)
-        sources = self._reader.sources(service) if found else ()
-        pods = self._reader.pods(service) if found else ()
-        snapshot = (found, self._portal.node, self._options, *sources, *pods)
+        if self._beside is None or service.is_of_service:
+            asked = work.of_service(self._reader, service, self._options)
+        else:
+            asked = yield from self._beside.read(service, self._options)
+        snapshot = (self._portal.node, self._options, *asked.objects)
         if _are_same(snapshot, self._made_of.get(service, (None,))):
             return
-        planned = yield from rules.plans_for(found, sources, self._options, pods)
-        created = found.created if found else ""
+        planned = yield from asked.plans
         known = self._ports_of.get(service, ())
         changed: dict[names.ServicePortName, _Entry | None] = {}
         for count, name in enumerate(known, 1):
@@ -380,7 +391,7 @@ class Proxier:
             if count % _STRIDE == 0:
                 yield
         for count, (name, each) in enumerate(planned.items(), 1):
-            entry, old = _Entry(each, created), self._entries.get(name)
+            entry, old = _Entry(each, asked.created), self._entries.get(name)
             if old != entry:
                 changed[name] = entry
                 self._report_loops(each, old.plan if old else None)
@@ -393,7 +404,7 @@ class Proxier:
             self._ports_of[service] = tuple(planned)
         else:
             self._ports_of.pop(service, None)
-        if found:
+        if asked.objects:
             self._made_of[service] = snapshot
         else:
             self._made_of.pop(service, None)

@@ -13,7 +13,7 @@ from kproxy.model.kinds import node_kind, service_cidr_kind
 from kproxy.plane import plane as planes
 from kproxy.portal import budget
 from kproxy.reconcile import garbage, proxier, report, runner
-from kproxy.reconcile.planning import rules
+from kproxy.reconcile.planning import rules, work
 from kproxy.sources import source
 
 
@@ -33,8 +33,8 @@ class SyncRecord(Protocol):
 class Reconciler:
     """Makes what is open equal to what a source says, while `run` runs.
 
-    `before_full_sync` is called before every periodic look at everything. The source and the data
-    plane stay the caller's.
+    `before_full_sync` is called before every periodic look at everything. `beside` plans what is
+    not a Service and served like one. The source and the data plane stay the caller's.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Reconciler:
         namespaces: frozenset[str] = frozenset(),
         room: budget.Budget | None = None,
         before_full_sync: Callable[[], None] = lambda: None,
+        beside: work.Planner | None = None,
     ) -> None:
         self._source = read
         self._syncs = syncs
@@ -59,7 +60,10 @@ class Reconciler:
             namespaces=namespaces,
             room=room,
             on_answer=self._on_answer,
+            beside=beside,
         )
+        self._beside = beside
+        self._is_beside_due = False
         self.reporter = report.Reporter(self.proxier.frontends)
         self.runner = runner.Runner(self._sync, self._full_sync, lambda: self.proxier.has_failures)
         self.is_served = asyncio.Event()
@@ -71,6 +75,8 @@ class Reconciler:
         self._portal = options.portal
         self._are_ranges_due = False
         read.store.watch(service_cidr_kind.KIND, self._follow_ranges)
+        if beside is not None:
+            beside.follow(self._follow_beside)
 
     async def run(self) -> None:
         """Sync on change and periodically, until cancelled."""
@@ -87,6 +93,8 @@ class Reconciler:
             return
         if self._has_looked:
             self.proxier.mark(changed)
+            if self._beside is not None:
+                self.proxier.mark(self._beside.concerned(changed))
         else:
             self.proxier.mark_all()
             self._has_looked = True
@@ -103,6 +111,12 @@ class Reconciler:
     def _follow_ranges(self) -> None:
         """A ServiceCIDR has changed. The next sync heeds all of them."""
         self._are_ranges_due = True
+        if self._source.has_synced:
+            self.runner.request()
+
+    def _follow_beside(self) -> None:
+        """What is not a Service may have to be planned anew, all of it."""
+        self._is_beside_due = True
         if self._source.has_synced:
             self.runner.request()
 
@@ -125,6 +139,9 @@ class Reconciler:
             yield from self._portal.take_ranges(
                 [network for each in known for network in each.networks]
             )
+        if self._is_beside_due:
+            self._is_beside_due = False
+            self.proxier.mark_beside()
         with garbage.collector_waits():
             with self._syncs.sync():
                 changed = yield from steps

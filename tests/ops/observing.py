@@ -11,7 +11,7 @@ from kproxy.model.kinds import service_kind, services
 from kproxy.ops import health
 from kproxy.ops.prometheus import durations
 from kproxy.ops.views import observed
-from kproxy.plane import in_process, plane
+from kproxy.plane import in_process, plane, port_state
 from kproxy.portal import loopback
 from kproxy.reconcile import proxier, report, runner
 from kproxy.reconcile.planning import rules
@@ -123,7 +123,7 @@ class OpenProxy(Proxy):
         self._in_process = data_plane
         self.box = data_plane.box
 
-    def port(self, name: str) -> in_process.ServicePortState:
+    def port(self, name: str) -> port_state.ServicePortState:
         """What the data plane holds of a Service's port."""
         service = names.NamespacedName("default", name)
         state = self._in_process.port(names.ServicePortName(service, "http"))

@@ -1,7 +1,7 @@
 """What `kproxy get` and `describe` can show, and how kubectl's users name it.
 
 `svc`, `service/web`, `svc,ep`, `endpoints svc/web`: as kubectl, but the name is always that of a
-Service, since everything that a proxy shows belongs to one.
+Service, or of a Gateway for `gateways`, since everything that a proxy shows belongs to one.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ class Kind:
 
 KINDS = (
     Kind("services", "service", "Service", ("svc",), "name"),
+    Kind("gateways", "gateway", "Gateway", ("gtw",), "name"),
     Kind("endpoints", "endpoints", "Endpoint", ("ep", "endpoint")),
     Kind("affinity", "affinity", "Affinity", ("aff", "affinities")),
     Kind("connections", "connection", "Connection", ("conn",)),
@@ -34,7 +35,7 @@ KINDS = (
     Kind("hosts", "host", "Host", ()),
 )
 _BY_WORD = {word: kind for kind in KINDS for word in (kind.plural, kind.singular, *kind.short)}
-_ALL = (KINDS[0], KINDS[1])
+_ALL = (KINDS[0], KINDS[2])
 """What `get all` shows."""
 
 

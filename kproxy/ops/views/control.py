@@ -1,13 +1,14 @@
 """The control server: HTTP over a unix socket, for the other commands of `kproxy`.
 
-`GET /v1/services`, `/v1/endpoints`, `/v1/affinity` and `/v1/connections` answer with a JSON list of
-`status` views, `/v1/hosts` with one of `hosts` views; `?namespace=` and `?name=` narrow it to a
-namespace or a Service, `?labelSelector=` to Services with such labels. 404 says that no
-Service of that name is served. `?watch=1` keeps the answer open and sends changes, see `watching`.
-`GET /v1/events` answers with the latest facts, and with `?watch=1` goes on with new ones, see
-`fact_stream`. `GET /v1/status` answers with one object about the whole proxy. `GET /v1/evidence`
-and `/v1/objects` are for `kproxy explain`, see `explaining`. A warning about all views, such
-as that the API server is away, comes in a `Warning` header, as Kubernetes API servers send them.
+`GET /v1/services`, `/v1/gateways`, `/v1/endpoints`, `/v1/affinity` and `/v1/connections` answer
+with a JSON list of `status` views, `/v1/hosts` with one of `hosts` views; `?namespace=` and
+`?name=` narrow it to a namespace, or to a Service or Gateway, `?labelSelector=` to Services with
+such labels. 404 says that none of that name is served. `?watch=1` keeps the answer open and sends
+changes, see `watching`. `GET /v1/events` answers with the latest facts, and with `?watch=1` goes on
+with new ones, see `fact_stream`. `GET /v1/status` answers with one object about the whole proxy.
+`GET /v1/evidence` and `/v1/objects` are for `kproxy explain`, see `explaining`. A warning about all
+views, such as that the API server is away, comes in a `Warning` header, as Kubernetes API servers
+send them.
 
 Only this user and root are answered. The socket's mode ensures it, and the peer's user is checked
 too, in case the mode is changed (docs/faults.md S21).
@@ -32,6 +33,7 @@ from kproxy.ops.views import (
     fact_stream,
     hosts,
     json_pieces,
+    listeners,
     observed,
     status,
     watching,
@@ -58,6 +60,7 @@ RESOURCES: Mapping[str, Resource] = {
     name: Resource(views, part, watching.Kind(control_client.IDENTITIES[name], frozenset(passing)))
     for name, views, part, passing in (
         ("services", status.served_views, plane.Part.PORTS, ("connections",)),
+        ("gateways", listeners.views, plane.Part.PORTS, ("connections",)),
         ("endpoints", status.endpoint_views, plane.Part.PORTS, ("connections",)),
         ("affinity", status.affinity_views, plane.Part.AFFINITY, ("expires_in_seconds",)),
         (
@@ -90,6 +93,7 @@ class _Control:
         self._seen = seen
         self._shared = shared
         self._watches = 0
+        self._selections = {"gateways": self._select_listeners, "connections": self._select_both}
 
     async def views(self, resource: str, request: heads.Request) -> answers.Answer:
         """Answer `/v1/RESOURCE` with a list, or a watch."""
@@ -99,9 +103,10 @@ class _Control:
         except labels.SelectorError as error:
             return answers.sentence(400, str(error))
         asked = _Asked(query.get("namespace", ""), query.get("name", ""), selector)
-        plans = await self._shared.result(status.in_order(self._select(asked)))
-        headers = self._warning_header()
         views, part, kind = RESOURCES[resource]
+        select = self._selections.get(resource, self._select)
+        plans = await self._shared.result(status.in_order(select(asked)))
+        headers = self._warning_header()
         refresh = functools.partial(self._seen.plane.refresh, part, self._shared)
         await refresh()
         has_left_some = False
@@ -110,10 +115,11 @@ class _Control:
             views = functools.partial(status.connection_views, gone=asked.names)
             has_left_some = status.has_connections(self._seen, asked.names)
         if asked.name and not plans and not has_left_some:
-            return answers.sentence(404, "no such Service is served", headers)
+            what = "Gateway" if views is listeners.views else "Service"
+            return answers.sentence(404, f"no such {what} is served", headers)
         if query.get("watch", "") in ("1", "true"):
             lines = watching.changes(
-                lambda: views(self._seen, self._select(asked)),
+                lambda: views(self._seen, select(asked)),
                 kind,
                 self._shared,
                 self._warning,
@@ -221,6 +227,14 @@ class _Control:
 
     def _select(self, asked: _Asked) -> Iterator[rules.PortPlan | None]:
         return status.select(self._seen, asked.namespace, asked.name, asked.selector)
+
+    def _select_listeners(self, asked: _Asked) -> Iterator[rules.PortPlan | None]:
+        return listeners.select(self._seen, asked.namespace, asked.name)
+
+    def _select_both(self, asked: _Asked) -> Iterator[rules.PortPlan | None]:
+        yield from self._select(asked)
+        if not asked.selector:
+            yield from self._select_listeners(asked)
 
     def _watch(self, lines: answers.Body, headers: Mapping[str, str]) -> answers.Answer:
         if self._watches >= MAX_WATCHES:

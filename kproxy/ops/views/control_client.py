@@ -28,6 +28,7 @@ _WARNING = re.compile(r'299 - "(?P<text>[^"]*)"')
 _PORT = ("namespace", "service", "port_name", "protocol")
 IDENTITIES: Mapping[str, tuple[str, ...]] = {
     "services": ("namespace", "name", "port_name", "protocol"),
+    "gateways": ("namespace", "name", "listener", "protocol"),
     "endpoints": (*_PORT, "address", "port"),
     "affinity": (*_PORT, "scope", "client"),
     "connections": (

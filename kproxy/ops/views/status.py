@@ -47,14 +47,14 @@ def select(
 ) -> Iterator[rules.PortPlan | None]:
     """The plans of the service ports of that Service or namespace, in steps; "" means any.
 
-    `selector` narrows them to Services with such labels.
+    `selector` narrows them to Services with such labels. Listeners of Gateways are not among them.
     """
 
     def is_wanted(service: names.NamespacedName) -> bool:
         if namespace not in ("", service.namespace) or name not in ("", service.name):
             return False
         if not selector:
-            return True
+            return service.is_of_service
         known = seen.source.store.service(service)
         return known is not None and labels.match(selector, dict(known.labels))
 
@@ -101,7 +101,7 @@ def in_order(plans: Plans) -> Generator[None, None, list[rules.PortPlan]]:
 def service_views(seen: observed.Observed, plans: Plans) -> Views:
     """The ready file: a view for each service port."""
     for plan in plans:
-        yield (yield from _service(seen, plan)) if plan is not None else None
+        yield (yield from service_view(seen, plan)) if plan is not None else None
 
 
 def served_views(seen: observed.Observed, plans: Plans) -> Views:
@@ -110,7 +110,7 @@ def served_views(seen: observed.Observed, plans: Plans) -> Views:
         if plan is None:
             yield None
             continue
-        view = yield from _service(seen, plan)
+        view = yield from service_view(seen, plan)
         service = seen.source.store.service(plan.rule.name.service)
         yield {
             **view,
@@ -231,7 +231,8 @@ class Counted:
         """Count what is known, a service port at each step."""
         for plan in seen.proxier.known():
             self.ports += 1
-            self.services.add(plan.rule.name.service)
+            if plan.rule.name.service.is_of_service:
+                self.services.add(plan.rule.name.service)
             found = seen.proxier.frontends(plan.rule.name)
             self.states.update(frontend.state.value for frontend in found)
             yield
@@ -272,7 +273,8 @@ def proxy_view(seen: observed.Observed, counted: Counted, now: float) -> View:
     }
 
 
-def _service(seen: observed.Observed, plan: rules.PortPlan) -> Generator[None, None, View]:
+def service_view(seen: observed.Observed, plan: rules.PortPlan) -> Generator[None, None, View]:
+    """What is shown of a service port, whatever it belongs to, in steps."""
     endpoints: list[View] = []
     for run in steps.runs(_endpoints(seen, plan), _RUN):
         endpoints += run

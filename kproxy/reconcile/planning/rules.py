@@ -180,7 +180,7 @@ def plans_for(
         chosen = yield from endpoints.chosen_in_steps(
             found,
             options.node,
-            _own_addresses(places),
+            own_addresses(places),
             options.zone,
         )
         weight_of = yield from weighing.weigh_in_steps(found, service.weights, labels)
@@ -209,7 +209,7 @@ def _with_health_check(
     """The plan of the Service's first port, with the places where its health is asked."""
     more = tuple(health_checks.frontends(service, _node_addresses(service, options.portal.node)))
     rule = replace(plan.rule, frontends=(*plan.rule.frontends, *more))
-    places = tuple(_place(each, options.portal) for each in more)
+    places = tuple(located(each, options.portal) for each in more)
     return replace(
         plan,
         rule=rule,
@@ -309,7 +309,7 @@ def _places(
         if is_other and frontend.family not in options.portal.families:
             places.append(_of_unserved_family(frontend, service))
         else:
-            places.append(_place(frontend, options.portal))
+            places.append(located(frontend, options.portal))
     return tuple(frontends), tuple(places)
 
 
@@ -353,7 +353,8 @@ def _beyond(frontend: forwarding.Frontend, count: int, limit: int) -> Place:
     )
 
 
-def _place(frontend: forwarding.Frontend, through: portal.Portal) -> Place:
+def located(frontend: forwarding.Frontend, through: portal.Portal) -> Place:
+    """Where a portal binds a frontend, or why it does not."""
     at = frontend
     if frontend.kind is forwarding.FrontendKind.HEALTH_CHECK:
         at = replace(frontend, kind=forwarding.FrontendKind.NODE_PORT)
@@ -365,7 +366,7 @@ def _place(frontend: forwarding.Frontend, through: portal.Portal) -> Place:
         return Place(frontend, None, forwarding.FrontendState.UNAVAILABLE, str(error))
 
 
-def _own_addresses(places: Sequence[Place]) -> frozenset[addresses.SocketAddress]:
+def own_addresses(places: Sequence[Place]) -> frozenset[addresses.SocketAddress]:
     """The service port's own frontends: an endpoint there would be dialled for ever (D14)."""
     own = set()
     for place in places:

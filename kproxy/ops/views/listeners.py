@@ -1,0 +1,45 @@
+"""The listeners of Gateways, as `kproxy get gateways -o json` shows them."""
+
+from collections.abc import Iterator
+
+from kproxy.model import names
+from kproxy.ops.views import observed, status
+from kproxy.reconcile.planning import rules
+
+_PASSED_OVER = 256
+"""Plans that are looked at and left out in one step: some 200 us."""
+
+_SHOWN = (
+    *("protocol", "port", "portal", "strategy"),
+    *("frontends", "endpoints", "connections"),
+)
+"""What is shown of a listener as of a service port."""
+
+
+def select(
+    seen: observed.Observed, namespace: str = "", name: str = ""
+) -> Iterator[rules.PortPlan | None]:
+    """The plans of the listeners of that Gateway or namespace, in steps; "" means any."""
+    for count, plan in enumerate(seen.proxier.known(), 1):
+        known = plan.rule.name.service
+        is_meant = not known.is_of_service and namespace in ("", known.namespace)
+        if is_meant and name in ("", known.name.removeprefix(names.GATEWAY_PREFIX)):
+            yield plan
+        elif count % _PASSED_OVER == 0:
+            yield None
+
+
+def views(seen: observed.Observed, plans: status.Plans) -> status.Views:
+    """A view for each listener of each Gateway."""
+    for plan in plans:
+        if plan is None:
+            yield None
+            continue
+        view = yield from status.service_view(seen, plan)
+        name = plan.rule.name
+        yield {
+            "namespace": name.service.namespace,
+            "name": name.service.name.removeprefix(names.GATEWAY_PREFIX),
+            "listener": name.port,
+            **{field: view[field] for field in _SHOWN},
+        }

@@ -1,0 +1,172 @@
+"""What the data plane of this process holds of one service port."""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import structlog
+
+from kproxy import metrics
+from kproxy.balancer import balancer, catalogue, loads, near, penalty, refusing
+from kproxy.datapath import proxy_protocol
+from kproxy.datapath.tcp import connection, halfclose
+from kproxy.datapath.tcp.accept import listener, shared_listener
+from kproxy.datapath.udp import endings, front
+from kproxy.datapath.udp import target as udp_target
+from kproxy.model import addresses, forwarding, names
+from kproxy.plane import snapshots
+
+Opened: TypeAlias = listener.Listener | shared_listener.Place | front.Front
+"""An open frontend."""
+
+Picker: TypeAlias = balancer.ServicePortBalancer | near.NearPicker | refusing.RefusingPicker
+
+Target: TypeAlias = connection.Target | udp_target.Target
+
+_Side: TypeAlias = tuple[forwarding.Scope, addresses.Family]
+
+_SHOWN = 5
+"""Endpoints that one line in the log names."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ServicePortState:
+    """What the data plane holds of one service port: a balancer for each scope and family."""
+
+    __slots__ = (
+        "_make",
+        "_near",
+        "_refused",
+        "balancers",
+        "counters",
+        "listeners",
+        "loads",
+        "name",
+        "policy",
+        "targets",
+        "terms",
+        "text",
+    )
+
+    def __init__(
+        self,
+        name: names.ServicePortName,
+        policy: forwarding.Policy,
+        box: penalty.PenaltyBox,
+        rng: random.Random,
+        max_affinity_clients: int,
+        near: near.Near,
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        is_udp = name.protocol is names.Protocol.UDP
+        self.counters = metrics.ServicePortCounters(
+            endings.REASONS if is_udp else halfclose.REASONS
+        )
+        self.balancers: dict[_Side, balancer.ServicePortBalancer] = {}
+        self.listeners: dict[forwarding.PortalAddress, Opened] = {}
+        self.targets: dict[forwarding.PortalAddress, tuple[forwarding.Frontend, Target]] = {}
+        """Where the clients of a Gateway's open frontends go: some of them are turned away."""
+        self._refused: dict[_Side, forwarding.Pool] = {}
+        self._near = near
+        self.loads = loads.Loads()
+        self.text = str(name)
+        """The name, as logs and facts show it."""
+        self.terms = connection.Terms(self.text)
+        self._follow_policy(policy)
+
+        def make(scope: forwarding.Scope) -> balancer.ServicePortBalancer:
+            def on_barred(barred: Sequence[addresses.SocketAddress]) -> None:
+                if scope is forwarding.Scope.CLUSTER:  # the local ones are a part of these
+                    _report_barred(name, box, barred)
+
+            return balancer.ServicePortBalancer(
+                self.policy,
+                box,
+                rng,
+                max_affinity_clients,
+                on_barred=on_barred,
+                counted=self.loads,
+            )
+
+        self._make = make
+
+    def balancer(
+        self, scope: forwarding.Scope, family: addresses.Family
+    ) -> balancer.ServicePortBalancer:
+        """The balancer of one scope and family, which may be without backends."""
+        found = self.balancers.get((scope, family))
+        if found is None:
+            found = self.balancers[scope, family] = self._make(scope)
+        return found
+
+    def picker(self, frontend: forwarding.Frontend) -> Picker:
+        """What chooses backends for the clients of a frontend."""
+        balanced = self.balancer(frontend.scope, frontend.family)
+        refusing_pool = self._refused.get((frontend.scope, frontend.family))
+        if refusing_pool is not None:
+            return refusing.RefusingPicker(balanced, refusing_pool.refused, refusing_pool.total)
+        if frontend.scope is forwarding.Scope.LOCAL and frontend.is_external:
+            everywhere = self.balancer(forwarding.Scope.CLUSTER, frontend.family)
+            return near.NearPicker(self._near, frontend.address, everywhere, balanced)
+        return balanced
+
+    def update_steps(self, message: forwarding.SetBackends) -> Iterator[None]:
+        """Balance as the message says, in steps."""
+        self.policy = policy = message.policy
+        self._follow_policy(policy)
+        pools = {(pool.scope, pool.family): pool for pool in message.pools}
+        for side in self.balancers.keys() - pools.keys() if self.balancers else ():
+            yield from self.balancers[side].update_steps((), (), policy)
+        for side, pool in pools.items():
+            yield from self.balancer(*side).update_steps(pool.backends, pool.weights, policy)
+        refused = {side: pool for side, pool in pools.items() if pool.refused}
+        if refused or self._refused:
+            self._refused = refused
+            for frontend, target in self.targets.values():
+                target.picker = self.picker(frontend)
+
+    def _follow_policy(self, policy: forwarding.Policy) -> None:
+        """What holds for connections from now on."""
+        version = policy.proxy_protocol
+        self.terms.build_header = proxy_protocol.BUILDERS[version] if version else None
+        is_counted = catalogue.STRATEGIES[policy.strategy].counts
+        self.terms.loads = self.loads if is_counted else None
+
+    def snapshot(self) -> snapshots.ServicePort:
+        """What happened here so far."""
+        counters = self.counters
+        tables = [each.affinity_table for each in self.balancers.values()]
+        present = [table for table in tables if table is not None]
+        return snapshots.ServicePort(
+            active=counters.active,
+            accepted=counters.accepted,
+            ended={reason: count for reason, count in counters.ended.items() if count},
+            bytes_from_clients=counters.bytes_from_clients,
+            bytes_from_backends=counters.bytes_from_backends,
+            dial_failures=dict(counters.dial_failures),
+            listen_drops=(
+                counters.listen_drops + sum(each.drops for each in self.listeners.values())
+            ),
+            reached=sum(each.total for each in counters.endpoints.values()),
+            affinity_entries=sum(map(len, present)) if present else None,
+            affinity_evictions=sum(table.evicted for table in present) if present else None,
+        )
+
+    def is_used(self, backend: addresses.SocketAddress) -> bool:
+        """Whether new connections go to `backend` without reservation."""
+        return any(each.is_free(backend) for each in self.balancers.values())
+
+
+def _report_barred(
+    name: names.ServicePortName, box: penalty.PenaltyBox, barred: Sequence[addresses.SocketAddress]
+) -> None:
+    """Say which endpoints of a service port are left out, and whose addresses they are."""
+    _log.warning(
+        "endpoint is one of kproxy's own addresses and gets no connections: "
+        "they would come back to the proxy",
+        service=str(name),
+        endpoints=[f"{each} of {box.owner(each)}" for each in barred[:_SHOWN]],
+        **({"more": len(barred) - _SHOWN} if len(barred) > _SHOWN else {}),
+    )

@@ -1,0 +1,1 @@
+"""Tests of the Gateway API as kproxy serves it."""
