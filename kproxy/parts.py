@@ -29,8 +29,9 @@ def make_source(
         kinds = (*kinds, *ingress_kinds.KINDS)
     if cfg.portal is portal.PortalName.LOCAL and not cfg.service_cluster_ip_range:
         kinds = (*kinds, service_cidr_kind.KIND)
-    if cfg.dns is not None or cfg.gateway:
-        kinds = kind_registry.for_names(kinds)  # a headless Service may be a route's backend too
+    if cfg.dns is not None or cfg.gateway or cfg.wait:
+        # Headless Services may be a route's backend, or waited for.
+        kinds = kind_registry.for_names(kinds)
     if cfg.gateway:
         from kproxy.model.kinds.gateway import registry as gateway_kinds  # noqa: PLC0415
 

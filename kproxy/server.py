@@ -84,6 +84,7 @@ class Server:
             feed=self.feed,
             dropped_log_lines=dropped_log_lines,
             ingress=state.IngressState() if cfg.ingress else None,
+            cluster_domain=cfg.cluster_domain,
         )
         """The parts, to read: what metrics, health and status are made of."""
         self._surface = surface.Surface(

@@ -68,7 +68,7 @@ class Waiting:
             return f"{name} does not exist"
         if known.external_name:
             return ""
-        if not reached.ready_endpoints(held.sources(name)):
+        if not reached.ready_hosts(held.sources(name)):
             return f"{name} has no ready endpoint"
         states = {
             frontend.state

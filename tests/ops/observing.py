@@ -82,6 +82,7 @@ class Proxy:
             lag=durations.Histogram(durations.LAG_BUCKETS),
             feed=self.feed,
             dropped_log_lines=lambda: 7,
+            cluster_domain="cluster.local",
         )
 
     def serve(

@@ -35,7 +35,7 @@ IDENTITIES: Mapping[str, tuple[str, ...]] = {
         *_PORT,
         *("client_address", "client_port", "frontend_address", "frontend_port"),
     ),
-    "hosts": ("namespace", "service", "address"),
+    "hosts": ("namespace", "service", "address", "hostname"),
 }
 """The fields that identify a view of a resource; the object of a `DELETED` has only these."""
 

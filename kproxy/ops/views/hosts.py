@@ -1,17 +1,16 @@
 """The names of Services and their addresses, as a hosts file has them: `kproxy get hosts`.
 
 Each view is one line of hosts(5). A Service has a line for each of its ClusterIPs, at the address
-where kproxy serves it; a headless Service has one for each ready endpoint. A Service of type
-ExternalName has none: a hosts file knows no aliases.
+where kproxy serves it; a headless Service has one for each ready endpoint, by its hostname if it
+has one. A Service of type ExternalName has none: a hosts file knows no aliases.
 """
 
 import operator
 from collections.abc import Iterator, Sequence
 
-from kproxy.model import labels, names, steps
+from kproxy.model import labels, steps
 from kproxy.model.kinds import service_kind, services
 from kproxy.ops.views import observed, reached, status
-from kproxy.reconcile.planning import rules
 
 
 def views(
@@ -24,11 +23,6 @@ def views(
 
     `selector` narrows them to Services with such labels.
     """
-    plans: dict[names.NamespacedName, list[rules.PortPlan]] = {}
-    for plan in status.select(seen, namespace, name, selector):
-        if plan is not None:
-            plans.setdefault(plan.rule.name.service, []).append(plan)
-        yield None
     known = (
         each
         for each in tuple(seen.source.store.all(service_kind.KIND).values())
@@ -37,18 +31,16 @@ def views(
         and (not selector or labels.match(selector, dict(each.labels)))
     )
     for each in (yield from steps.sorted_in_steps(known, operator.attrgetter("name"))):
-        yield from _of_service(seen, each, plans.get(each.name, ()))
+        yield from _of_service(seen, each)
 
 
-def _of_service(
-    seen: observed.Observed, known: services.Service, plans: Sequence[rules.PortPlan]
-) -> Iterator[status.View | None]:
+def _of_service(seen: observed.Observed, known: services.Service) -> Iterator[status.View | None]:
     yield None
     if known.is_headless:
-        for endpoint in reached.ready_endpoints(seen.source.store.sources(known.name)):
-            yield _line(seen, known, endpoint.backend.address, ())
+        for host in reached.ready_hosts(seen.source.store.sources(known.name)):
+            yield _line(seen, known, host.address, (), host.hostname)
         return
-    found = reached.service(seen, known, plans)
+    found = reached.service(seen, known)
     for address in found.addresses:
         yield _line(seen, known, address, found.ports)
 
@@ -58,11 +50,15 @@ def _line(
     known: services.Service,
     address: str,
     ports: Sequence[reached.ReachedPort],
+    hostname: str = "",
 ) -> status.View:
     name = f"{known.name.name}.{known.name.namespace}"
+    if hostname:
+        name = f"{hostname}.{name}"
     return {
         "namespace": known.name.namespace,
         "service": known.name.name,
+        "hostname": hostname,
         "address": address,
         "hostnames": [f"{name}.svc.{seen.cluster_domain}", f"{name}.svc", name],
         "headless": known.is_headless,

@@ -29,5 +29,5 @@ class Observed:
     lag: durations.Histogram
     feed: events.Feed
     dropped_log_lines: Callable[[], int]
+    cluster_domain: str
     ingress: ingress_state.IngressState | None = None
-    cluster_domain: str = "cluster.local"

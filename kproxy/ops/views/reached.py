@@ -4,13 +4,12 @@ On the loopback portal these are addresses in 127/8, and sometimes other ports. 
 and the environment of a command lead clients there.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import endpoints, services
 from kproxy.ops.views import observed
-from kproxy.reconcile.planning import rules
 
 _COLLISION = forwarding.FrontendState.COLLISION
 
@@ -38,15 +37,10 @@ class Reached:
         return tuple(dict.fromkeys(place.address for port in self.ports for place in port.at))
 
 
-def service(
-    seen: observed.Observed, known: services.Service, plans: Sequence[rules.PortPlan]
-) -> Reached:
-    """Where a Service is reached; `plans` are those of its ports.
-
-    An address that belongs to another Service is none of its own.
-    """
+def service(seen: observed.Observed, known: services.Service) -> Reached:
+    """Where a Service is reached. An address that belongs to another Service is none of its own."""
     found = {}
-    for plan in plans:
+    for plan in seen.proxier.of_service(known.name):
         places = [
             status.bound.socket_address
             for status in seen.proxier.frontends(plan.rule.name)
@@ -63,24 +57,23 @@ def service(
 
 
 def every(seen: observed.Observed, namespace: str) -> Iterator[Reached | None]:
-    """The Services of a namespace ("" for all) that are served, in any order; None is a step."""
-    by_service: dict[names.NamespacedName, list[rules.PortPlan]] = {}
-    for plan in seen.proxier.known():
-        name = plan.rule.name.service
-        if namespace in ("", name.namespace):
-            by_service.setdefault(name, []).append(plan)
-        yield None
-    for name, plans in by_service.items():
-        known = seen.source.store.service(name)
-        yield service(seen, known, plans) if known is not None else None
+    """The Services of a namespace that are served, in any order; None is a step."""
+    held = seen.source.store
+    for name in held.service_names():
+        known = held.service(name) if name.namespace == namespace else None
+        yield service(seen, known) if known is not None else None
 
 
-def ready_endpoints(sources: Iterable[endpoints.EndpointsObject]) -> tuple[endpoints.Endpoint, ...]:
-    """The ready endpoints of all ports of a Service, one for each address, sorted."""
-    found: dict[str, endpoints.Endpoint] = {}
-    for source in sources:
-        for port in source.ports:
-            for endpoint in port.endpoints:
-                if endpoint.ready:
-                    found.setdefault(endpoint.backend.address, endpoint)
-    return tuple(sorted(found.values()))
+def ready_hosts(sources: Iterable[endpoints.EndpointsObject]) -> tuple[endpoints.Host, ...]:
+    """The ready endpoints of a Service, without ports, sorted by address.
+
+    Those of headless Services are known only where names are asked for (`parts.make_source`).
+    """
+    found = {
+        host
+        for source in sources
+        for group in endpoints.hosts_of(source)
+        for host in group.hosts
+        if host.ready
+    }
+    return tuple(sorted(found))

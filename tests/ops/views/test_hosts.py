@@ -3,17 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+from kproxy import settings
 from kproxy.ops.views import hosts
 from tests.e2e.rig import manifests
 from tests.ops import surfaces
 
 
 async def lines(
-    folder: Path, *documents: object, namespace: str = "", name: str = ""
+    folder: Path, *documents: object, namespace: str = "", name: str = "", **options: Any
 ) -> list[dict[str, Any]]:
-    """What is shown of these objects."""
+    """What is shown of these objects. `options` are of the Config."""
     path = manifests.write(folder / "objects.yaml", *documents)
-    async with surfaces.serving(path, ready_file=folder / "ready.json") as served:
+    async with surfaces.serving(path, ready_file=folder / "ready.json", **options) as served:
         views = hosts.views(served.observed, namespace, name)
         return [dict(view) for view in views if view is not None]
 
@@ -36,6 +37,7 @@ async def test_a_service_has_a_line_with_all_its_names(tmp_path: Path) -> None:
         {
             "namespace": "default",
             "service": "web",
+            "hostname": "",
             "address": manifests.bound(address),
             "hostnames": ["web.default.svc.cluster.local", "web.default.svc", "web.default"],
             "headless": False,
@@ -77,4 +79,21 @@ async def test_what_has_no_address_of_ours_has_no_line(tmp_path: Path) -> None:
 
     assert [(view["service"], view["address"]) for view in found] == [
         ("first", manifests.bound(address))
+    ]
+
+
+async def test_a_headless_service_has_a_line_for_each_ready_endpoint(tmp_path: Path) -> None:
+    """Its endpoints are read where names are asked for."""
+    service = manifests.service("db", "None", 5432)
+    endpoints = manifests.endpoints("db", [("10.1.0.2", 5432), ("10.1.0.1", 5432)])
+    subset, _ = endpoints["subsets"]
+    subset["addresses"][0]["hostname"] = "db-0"
+    subset["notReadyAddresses"] = [{"ip": "10.1.0.3"}]
+    dns = settings.Listen("127.0.0.1", 0)
+
+    found = await lines(tmp_path, service, endpoints, cluster_domain="example.org", dns=dns)
+
+    assert [(view["address"], view["hostnames"][0]) for view in found] == [
+        ("10.1.0.1", "db.default.svc.example.org"),
+        ("10.1.0.2", "db-0.db.default.svc.example.org"),
     ]
