@@ -5,10 +5,8 @@ they print is between them), or as something else, which holds no commands. Befo
 not run stands a comment, `<!-- not run: why -->`.
 """
 
-import contextlib
 import os
 import re
-import signal
 import subprocess
 import sys
 import tomllib
@@ -18,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.e2e.rig import programs
+from tests.e2e.rig import daemon, programs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "benchmarks/results/README.md"]
@@ -191,8 +189,7 @@ def test_a_block_runs_as_pasted(block: Block, tmp_path: Path) -> None:
     try:
         code = process.wait(SECONDS)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        daemon.kill_group(process)
         process.wait()
 
     assert code == 0, log.read_text()
