@@ -74,11 +74,20 @@ def pytest_collection() -> Iterator[None]:
     return result
 
 
+_SIGNALS = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+
+
 @pytest.fixture(autouse=True)
-def _unconfigured_log() -> Iterator[None]:
-    """Undo what a test that runs a command in this process has made of the log."""
+def _process_as_before() -> Iterator[None]:
+    """Undo what a test that runs a command in this process has made of the log.
+
+    Where a test lets a signal end this process, it is a later one that ends, and in silence: with
+    SIGPIPE, the first that writes to a socket whose peer is gone.
+    """
+    before = list(map(signal.getsignal, _SIGNALS))
     yield
     structlog.reset_defaults()
+    assert list(map(signal.getsignal, _SIGNALS)) == before, "a signal's handler stays behind"
 
 
 @pytest.fixture(autouse=True)

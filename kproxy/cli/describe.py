@@ -1,6 +1,5 @@
 """`kproxy describe`: everything a running proxy knows of a Service, as kubectl describes things."""
 
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -49,7 +48,6 @@ def describe(
     wanted = asked_resources.wanted(arguments)
     if others := {each.kind.plural for each in wanted} - {"services"}:
         raise errors.ConfigError(f"only services can be described, not {', '.join(sorted(others))}")
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end silently at `| head`
     asked = Question(control_path(control), "" if all_namespaces else namespace or "default")
     found, missing = asked.all(wanted)
     events: dict[tuple[str, str], list[View]] = {}

@@ -4,7 +4,6 @@ import dataclasses
 import ipaddress
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,7 +145,6 @@ def explain(  # options
     is 0 only if a connection would be served. With --as: what kube-proxy would program in another
     mode, as the tool of that mode reads it; it is printed, and never applied.
     """
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # into `head` it ends as other tools do
     _check(service, mode_name, output_format, part, every=every, trace=trace)
     if (applied and (every or not mode_name)) or (html and not applied):
         raise errors.ConfigError(

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,7 +98,6 @@ def get(
     )
     if asked.selector and any(each.kind.plural == "events" for each in wanted):
         raise errors.ConfigError("events have no labels: name a Service in place of -l")
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end silently at `| head`
     if watch:
         if len(wanted) > 1:
             raise errors.ConfigError("--watch follows one resource, of one Service or of all")

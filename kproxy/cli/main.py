@@ -11,6 +11,7 @@ import contextlib
 import gc
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,9 @@ _COMPLETING = "_KPROXY_COMPLETE"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
+_NOT_READ = 128 + signal.SIGPIPE
+"""The same for a reader that had enough, such as `head`."""
+
 
 SERVING = frozenset({"run", "simulate", "demo"})
 """The commands that go on until a signal ends them. They enable the garbage collector when all that
@@ -57,6 +61,10 @@ def main() -> None:
         code = run(arguments)
     except process.EndedError:
         code = 0
+    if code == _NOT_READ:
+        # End as other tools do. Not before: a peer that closes a socket would end kproxy as well.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGPIPE)
     sys.exit(code)
 
 
@@ -74,6 +82,10 @@ def run(arguments: list[str]) -> int:
             return _fail(_usage_sentence(error), errors.ConfigError.exit_code)
         except typer.Abort:
             return INTERRUPTED
+        except SystemExit as ended:  # which is what typer makes of a BrokenPipeError
+            if isinstance(ended.__context__, BrokenPipeError):
+                raise ended.__context__ from None
+            raise
         else:
             return code
     except KeyboardInterrupt:
@@ -81,7 +93,7 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         # The reader closed our standard output. The rest of the buffer goes to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return errors.KproxyError.exit_code
+        return _NOT_READ
     except Exception as error:
         first = errors.first_expected(error)
         if isinstance(first, errors.KproxyError):

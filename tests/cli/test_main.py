@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -360,7 +361,7 @@ def test_the_nearest_command_is_suggested(folder: Path, mistake: str, meant: str
 
 
 @pytest.mark.parametrize("arguments", [["config", "reference"], ["run", "--help"]])
-def test_a_reader_that_has_enough_is_no_failure_of_ours(folder: Path, arguments: list[str]) -> None:
+def test_a_reader_that_has_enough_ends_it_in_silence(folder: Path, arguments: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "kproxy", *arguments]
@@ -369,7 +370,24 @@ def test_a_reader_that_has_enough_is_no_failure_of_ours(folder: Path, arguments:
     )
     os.close(writer)
 
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["get", "svc", "--control", "nope"], id="get"),
+        pytest.param(["describe", "svc/web", "--control", "nope"], id="describe"),
+        pytest.param(["explain", "web", "--manifests", "web.yaml"], id="explain"),
+    ],
+)
+def test_a_command_leaves_alone_what_signals_do(inside: Inside, arguments: list[str]) -> None:
+    """A peer that closed a socket would otherwise end the process, in silence."""
+    before = [signal.getsignal(each) for each in signal.valid_signals()]
+
+    inside(arguments)
+
+    assert [signal.getsignal(each) for each in signal.valid_signals()] == before
 
 
 def test_a_full_disk_under_the_output_is_a_sentence(folder: Path) -> None:
