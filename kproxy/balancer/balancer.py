@@ -202,10 +202,14 @@ class ServicePortBalancer:
             self.configure(policy)
             return
         yield
-        added = [backend for backend in wanted if backend not in members]
-        yield
-        gone = [m for m in self._rotation if m.backend not in wanted]
-        yield
+        added: list[addresses.SocketAddress] = []
+        for run in steps.runs(wanted, _STEP):
+            added += [backend for backend in run if backend not in members]
+            yield
+        gone: list[member.Member] = []
+        for present in _parts(tuple(self._rotation)):
+            gone += [m for m in present if m.backend not in wanted]
+            yield
         new: list[member.Member] = []
         for part in _parts(added):
             for backend in part:
@@ -220,10 +224,23 @@ class ServicePortBalancer:
         if barred:
             self._on_barred(barred)
         yield
-        whole = [members[backend] for backend in wanted if weight_of.get(backend, 1)]
+        strategy = catalogue.STRATEGIES[policy.strategy]
+        whole: list[member.Member] = []
+        reweighed: list[tuple[member.Member, int]] = []
+        for run in steps.runs(wanted, _STEP):
+            for backend in run:
+                each, weight = members[backend], weight_of.get(backend, 1)
+                if weight:
+                    whole.append(each)
+                if weight != each.weight:
+                    reweighed.append((each, weight))
+                if strategy.counts and each.load is None:
+                    each.load = self._loads.of(backend)
+            yield
         last = self._prepared if policy.strategy is self._policy.strategy else None
-        prepared = yield from catalogue.STRATEGIES[policy.strategy].prepare(whole, weight_of, last)
-        self._swap(frozenset(gone), new, weight_of, policy)
+        prepared = yield from strategy.prepare(whole, weight_of, last)
+        self._swap(frozenset(gone), new, reweighed, policy)
+        self._weights = weight_of
         self._prepared = prepared
         yield
         self._renew()
@@ -235,17 +252,18 @@ class ServicePortBalancer:
         self,
         gone: Collection[member.Member],
         new: list[member.Member],
-        weight_of: dict[addresses.SocketAddress, int],
+        reweighed: Sequence[tuple[member.Member, int]],
         policy: forwarding.Policy,
     ) -> None:
         """From one moment to the next, the set, its weights and the policy are others."""
         rotation = self._take_rotation()
         staying = [m for m in rotation if m not in gone] if gone else rotation
         self._rotation = staying + new
-        if weight_of != self._weights:
-            for backend in (*weight_of, *self._weights):
-                self._weigh(self._members[backend], weight_of.get(backend, 1))
-            self._weights = weight_of
+        for each, weight in reweighed:
+            before, each.weight = each.weight, weight
+            if not before or not weight:
+                is_barred = self._box.owner(each.backend) is not None
+                each.boxed = not weight or is_barred or each.backend in self._box
         self.configure(policy)
 
     def configure(self, policy: forwarding.Policy) -> None:
@@ -306,12 +324,6 @@ class ServicePortBalancer:
     def affinity_table(self) -> affinity.AffinityTable | None:
         """The affinity table, to read and to sweep; None without affinity."""
         return self._affinity
-
-    def _weigh(self, each: member.Member, weight: int) -> None:
-        before, each.weight = each.weight, weight
-        if bool(before) is not bool(weight):
-            is_barred = self._box.owner(each.backend) is not None
-            each.boxed = not weight or is_barred or each.backend in self._box
 
     def _take_rotation(self) -> list[member.Member]:
         """Every member in rotation order, beginning with the one whose turn it is.

@@ -137,11 +137,15 @@ class SourceHash(strategies.Selection):
     choose = None
 
     def __init__(self, members: strategies.Members, circles: Circles) -> None:
-        usable = frozenset(members)
-        counts = Counter(map(_weight, members))
-        thinned = {
-            weight: _thinned(circles[weight], count, usable) for weight, count in counts.items()
-        }
+        if len(members) == sum(len(each.members) for each in circles.values()):
+            thinned = circles
+            usable = frozenset().union(*(each.members for each in circles.values()))
+        else:
+            usable = frozenset(members)
+            counts = Counter(map(_weight, members))
+            thinned = {
+                weight: _thinned(circles[weight], count, usable) for weight, count in counts.items()
+            }
         # Bound to no method: an object that holds its own methods is freed late.
         self._find = functools.partial(_nearest, thinned, usable)
         self._chosen = cast(

@@ -703,6 +703,31 @@ class TestLargeUpdates:
             assert sorted(made.backends) == sorted(wanted)
             assert len({made.pick("192.0.2.1", 0.0) for _ in wanted}) == len(wanted)
 
+    @pytest.mark.parametrize("strategy", services.Strategy)
+    def test_no_step_looks_at_all_backends(self, strategy: services.Strategy) -> None:
+        """But the first, which compares the set with the last one."""
+        hashed = 0
+
+        class Counting(addresses.SocketAddress):
+            def __hash__(self) -> int:
+                nonlocal hashed
+                hashed += 1
+                return super().__hash__()
+
+        many = [Counting(f"10.1.{n // 250}.{n % 250}", 80) for n in range(10_000)]
+        made = balancer.ServicePortBalancer(
+            forwarding.Policy(strategy), penalty.PenaltyBox(), random.Random(1)
+        )
+        for wanted in (many, many[:5000], many[1:5001]):
+            for weights in ((), [1 + n % 3 for n in range(len(wanted))]):
+                counts = []
+                for _ in made.update_steps(wanted, weights):
+                    counts.append(hashed)
+                    hashed = 0
+                assert max(counts[1:]) <= 3000, "a few for each of 500"
+                made.pick("192.0.2.1", 0.0)
+                hashed = 0
+
     def test_between_two_steps_clients_get_the_old_set_or_the_new_one(self) -> None:
         old = [addresses.SocketAddress(f"10.1.{n // 250}.{n % 250}", 80) for n in range(2000)]
         new = [addresses.SocketAddress(f"10.2.{n // 250}.{n % 250}", 80) for n in range(2000)]
