@@ -24,7 +24,7 @@ from collections.abc import Callable, Generator
 from typing import TypeAlias, cast
 
 from kproxy.balancer import member, strategies
-from kproxy.model import addresses
+from kproxy.model import addresses, steps
 
 _POINTS = 8
 """Points of a member. With as many probes as below, shares deviate by 6 % (one sigma)."""
@@ -65,8 +65,10 @@ def circles_in_steps(
 ) -> Generator[None, None, Circles]:
     """Where the points of `members` are: a circle for each weight that some of them are to have."""
     by_weight: dict[int, list[member.Member]] = {}
-    for each in members:
-        by_weight.setdefault(weights.get(each.backend, 1), []).append(each)
+    for run in steps.runs(members):
+        for each in run:
+            by_weight.setdefault(weights.get(each.backend, 1), []).append(each)
+        yield
     made: Circles = {}
     before = cast("Circles", last or {})
     for weight, group in by_weight.items():

@@ -305,8 +305,7 @@ class Keeper:
             if roll.is_over and not roll.connections:
                 self._rolls.pop(roll, None)
             elif roll.next_look <= self.now:
-                self._find_old(roll)
-                yield
+                yield from self._find_old(roll)
         for conn in list(self._ending):
             ending = self._ending.get(conn)
             if ending is not None:
@@ -317,27 +316,31 @@ class Keeper:
                     conn.abort(halfclose.BUG)
                 yield
 
-    def _find_old(self, roll: Roll) -> None:
-        """Begin to end what is too old."""
+    def _find_old(self, roll: Roll) -> Iterator[None]:
+        """Begin to end what is too old, in steps."""
         age = roll.lifetime.max_age
         if age is None:
             return
         now = self.now
         roll.next_look = math.inf
-        for conn, (reached, _) in roll.connections.items():
-            due = roll.due(conn)
-            if due > now:
-                roll.next_look = min(roll.next_look, due)
-                earliest = reached + age * (1 - JITTER)
-                if earliest > now:  # and all that follow are due later than that
-                    roll.next_look = min(roll.next_look, earliest)
-                    break
-            elif conn not in self._ending:
-                grace = roll.lifetime.age_grace
-                self._begin(conn, grace, halfclose.AGED, halfclose.AGED_RESET)
-        else:
-            # New ones come at the end: they are not due before this.
-            roll.next_look = min(roll.next_look, now + age * (1 - JITTER))
+        # New ones come at the end: they are not due before this.
+        next_look = now + age * (1 - JITTER)
+        for run in steps.runs(list(roll.connections.items())):
+            for conn, (reached, _) in run:
+                if conn not in roll.connections:
+                    continue  # it has ended meanwhile
+                due = roll.due(conn)
+                if due > now:
+                    next_look = min(next_look, due)
+                    earliest = reached + age * (1 - JITTER)
+                    if earliest > now:  # and all that follow are due later than that
+                        roll.next_look = min(roll.next_look, next_look, earliest)
+                        return
+                elif conn not in self._ending:
+                    grace = roll.lifetime.age_grace
+                    self._begin(conn, grace, halfclose.AGED, halfclose.AGED_RESET)
+            yield
+        roll.next_look = min(roll.next_look, next_look)  # 0 if what holds has changed meanwhile
 
     def _look(self, conn: connection.Connection, ending: _Ending) -> None:
         """End a connection whose time has come, if now is the moment."""

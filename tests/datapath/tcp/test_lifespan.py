@@ -8,7 +8,7 @@ import pytest
 from kproxy import events
 from kproxy.datapath import data_path
 from kproxy.datapath.tcp import halfclose, lifespan
-from kproxy.model import lifetimes
+from kproxy.model import lifetimes, steps
 from kproxy.model.lifetimes import Lifetime, OnEndpointRemoved
 from tests.datapath import clients, harness
 from tests.relay import actor
@@ -93,6 +93,25 @@ async def test_an_age_that_is_set_later_holds_for_connections_that_are_open(
         await ends_in_order(client, backend)
     await harness.until(path.is_quiet, "the connections end")
     assert service.ended == {halfclose.AGED: 3}
+
+
+async def test_many_that_are_too_old_at_once_are_found_in_slices(
+    bench: harness.Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a slice is one connection long, and what holds changes while they are found."""
+    monkeypatch.setattr(lifespan, "_BUDGET", 0.0)
+    runs = steps.runs
+    monkeypatch.setattr(steps, "runs", lambda items, _=1: runs(items, 1))
+    path, place = bench.start(), bench.backend()
+    service = path.serve(place)
+    pairs = [await bench.pair(service, place) for _ in range(5)]
+    follow(path, service, YOUNG, place)
+    await harness.until(lambda: "aging-out" in states(path), "the first is too old")
+    follow(path, service, Lifetime(max_age=0.3, age_grace=LONG), place)
+    for client, backend in pairs:
+        await ends_in_order(client, backend)
+    await harness.until(path.is_quiet, "the connections end")
+    assert service.ended == {halfclose.AGED: 5}
 
 
 async def test_an_age_that_is_lifted_lets_connections_go_on(bench: harness.Harness) -> None:
