@@ -161,4 +161,12 @@ def _make_ingress(
         upstream = upstreams.Frontends(store, seen.proxier.options.portal.locate)
     else:
         upstream = upstreams.Endpoints(store)
-    return ingress.Ingress(cfg, seen.source, upstream, state)
+    if cfg.cluster is None:
+        return ingress.Ingress(cfg, seen.source, upstream, state)
+    from kproxy.ingress.cluster import own_addresses, publisher  # noqa: PLC0415
+    from kproxy.sources.api import client  # noqa: PLC0415
+
+    access = cfg.cluster
+    own = own_addresses.OwnAddresses(cfg)
+    written = publisher.Publisher(lambda: client.Client(access), store, state, own)
+    return ingress.Ingress(cfg, seen.source, upstream, state, written)

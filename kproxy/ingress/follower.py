@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 import structlog
 
 from kproxy import errors, turns
-from kproxy.ingress import isolation, kinds, nginx, nginx_config, problems, routing, state, table
+from kproxy.ingress import isolation, kinds, nginx_config, problems, routing, state, table
+from kproxy.ingress.cluster import reading
+from kproxy.ingress.daemon import nginx
 from kproxy.model import addresses, names
 from kproxy.model.kinds import service_kind
 from kproxy.model.kinds.ingress import ingress_class_kind, ingress_kind, ingresses, secret_kind
@@ -61,7 +63,7 @@ class _Made:
 class Follower:
     """Follows `read` from `run` on. `upstream` says where requests for a service port go.
 
-    `shown` says what is in force.
+    `shown` says what is in force; `on_look` is called when it may have changed.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Follower:
         choice: Choice,
         report: problems.Report,
         shown: state.IngressState,
+        on_look: Callable[[], None] = lambda: None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._read = read
@@ -78,8 +81,10 @@ class Follower:
         self._choice = choice
         self._report = report
         self._shown = shown
+        self._on_look = on_look
         self._wall = wall
         self._turns = turns.Turns()
+        self._reading = reading.Reading(read.counters)
         self._changed = asyncio.Event()
         self._made: _Made | None = None
         self._good: _Ingresses = {}
@@ -105,7 +110,9 @@ class Follower:
         """
         while not self._read.has_synced:
             await self._wait_for_change(None)
+        await self._reading.settle()
         while True:
+            self._reading.say_what_is_missing()
             is_in_force = await self._bring_in_force(driven, settings)
             if is_in_force:
                 self.is_in_force.set()
@@ -163,6 +170,7 @@ class Follower:
         self._shown.served = frozenset(made.routes.served)
         self._good = {each.name: each for each in made.world.ingresses}
         self._report.take([*made.routes.problems, *map(_refused, self._barred.values())])
+        self._on_look()
         return True
 
     async def _make(self, settings: nginx_config.Settings, asking: _Ingresses) -> _Made:

@@ -3,24 +3,22 @@
 import asyncio
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import structlog
 
 from kproxy import privileges, settings
-from kproxy.ingress import (
-    certificates,
-    follower,
-    listening,
-    nginx,
-    nginx_config,
-    private_directory,
-    problems,
-    program,
-    state,
-)
+from kproxy.ingress import certificates, follower, nginx_config, problems, state
+from kproxy.ingress.daemon import listening, nginx, private_directory, program
 from kproxy.ingress.settings import IngressSettings, Upstream
 from kproxy.model import addresses
 from kproxy.sources import source
+
+if TYPE_CHECKING:
+    from kproxy.ingress.cluster import publisher
+
+WITHDRAWAL_SECONDS = 5.0
+"""How long it may take at the end to take our addresses out of Ingresses' status."""
 
 _TEMPORARY = "temp"
 
@@ -29,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 class Ingress:
     """A `component.Component`. `upstream` says where requests for a service port go; `shown` is
-    kept true of what is in force.
+    kept true of what is in force, and `written` publishes it where there is an API server.
 
     Raises ConfigError if nginx is not there, or the settings cannot work.
     """
@@ -42,6 +40,7 @@ class Ingress:
         read: source.Source,
         upstream: nginx_config.Upstream,
         shown: state.IngressState,
+        written: "publisher.Publisher | None" = None,
     ) -> None:
         chosen.check_ingress()
         self._settings = chosen
@@ -51,12 +50,14 @@ class Ingress:
         self._places: dict[str, settings.Listen | None] = {}
         self._directory: private_directory.PrivateDirectory | None = None
         self._nginx: nginx.Nginx | None = None
-        self._report = problems.Report(shown)
+        self._publisher = written
+        on_look = written.look if written else lambda: None
+        report = problems.Report(shown, written.note if written else lambda _: None)
         choice = follower.Choice(
             chosen.ingress_class,
             through_endpoints=chosen.ingress_upstream is Upstream.ENDPOINTS,
         )
-        self._follower = follower.Follower(read, upstream, choice, self._report, shown)
+        self._follower = follower.Follower(read, upstream, choice, report, shown, on_look)
 
     def bind(self) -> None:
         """Take the addresses, and make a directory for nginx. Raises KproxyError."""
@@ -88,6 +89,8 @@ class Ingress:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._nginx.run(), name="nginx")
             group.create_task(self._follower.run(self._nginx, chosen), name="Ingresses")
+            if self._publisher is not None:
+                group.create_task(self._publisher.run(), name="what is written about Ingresses")
 
     async def ready(self) -> None:
         """Return once the first table is in force."""
@@ -96,8 +99,11 @@ class Ingress:
     async def drain(self, grace: float) -> None:
         """Answer the requests that are there, for `grace` seconds at most, and accept no more."""
         self._follower.close()
-        if self._nginx is not None:
-            await self._nginx.drain(grace)
+        async with asyncio.TaskGroup() as group:
+            if self._publisher is not None:
+                group.create_task(self._publisher.withdraw(min(grace, WITHDRAWAL_SECONDS)))
+            if self._nginx is not None:
+                group.create_task(self._nginx.drain(grace))
 
     def close(self) -> None:
         """Release everything."""

@@ -1,4 +1,4 @@
-"""A client of one API server that only reads: GETs whose bodies arrive as bytes.
+"""A client of one API server: GETs whose bodies arrive as bytes, and now and then a small write.
 
 The kubeconfig, credentials and certificates are read again, and the request is made once more, on
 401 and when TLS has failed. Redirects are not followed, bodies are not decompressed, and the reader
@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -63,8 +64,20 @@ def check(access: kubeconfig.ClusterAccess, environment: Mapping[str, str]) -> N
     sessions.check(access, proxies.proxy_for(access, environment))
 
 
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A request that changes something: its method, and its body, JSON in the given media type."""
+
+    method: str
+    body: bytes
+    media_type: str = "application/json"
+
+
+_READ = Write("GET", b"")
+
+
 class Client:
-    """GETs from one server. Use as an async context manager; it then owns the connections."""
+    """Requests to one server. Use as an async context manager; it then owns the connections."""
 
     def __init__(
         self,
@@ -114,6 +127,16 @@ class Client:
                 raise RequestError(progress.Outcome.MALFORMED, text)
             yield Response(answer)
 
+    async def write(self, path: str, written: Write) -> None:
+        """Write something, and wait until the server has taken it. Raises RequestError.
+
+        It may be written twice: a request is repeated with new credentials if they are refused.
+        """
+        async with AsyncExitStack() as stack:
+            answer = await self._request(path, {}, stack, written)
+            if not 200 <= answer.status < 300:
+                raise await _refusal(progress.Mode.LIST, answer)
+
     async def is_alive(self, seconds: float) -> bool:
         """Whether the server answers at all within `seconds`, with any status.
 
@@ -131,7 +154,7 @@ class Client:
         return True
 
     async def _request(
-        self, path: str, query: Mapping[str, str], stack: AsyncExitStack
+        self, path: str, query: Mapping[str, str], stack: AsyncExitStack, written: Write = _READ
     ) -> aiohttp.ClientResponse:
         """The answer. If the server refuses us, reread all files and try once more.
 
@@ -154,7 +177,7 @@ class Client:
                 raise RequestError(progress.Outcome.CREDENTIALS, str(error)) from None
             try:
                 async with asyncio.timeout(ESTABLISHMENT_SECONDS):
-                    answer = await self._ask(way, session, path, query, credential)
+                    answer = await self._ask(way, session, path, query, credential, written)
             except TimeoutError:
                 self._ways.suspect()
                 text = f"no answer within {ESTABLISHMENT_SECONDS:g} s"
@@ -180,6 +203,7 @@ class Client:
         path: str,
         query: Mapping[str, str],
         credential: credentials.Credential,
+        written: Write,
     ) -> aiohttp.ClientResponse:
         headers = multidict.CIMultiDict(_HEADERS)
         headers.extend(way.access.user.impersonation)
@@ -188,8 +212,12 @@ class Client:
             if credential.authorization and url.user is None:
                 # A user in the URL comes first, as in Go.
                 headers["Authorization"] = credential.authorization
-            return await session.http.get(
+            if written.body:
+                headers["Content-Type"] = written.media_type
+            return await session.http.request(
+                written.method,
                 url,
+                data=written.body or None,
                 headers=headers,
                 allow_redirects=False,
             )

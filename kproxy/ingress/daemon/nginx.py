@@ -21,14 +21,8 @@ from pathlib import Path
 import structlog
 
 from kproxy import errors, metrics
-from kproxy.ingress import (
-    lifeline,
-    listening,
-    nginx_config,
-    nginx_log,
-    private_directory,
-    program,
-)
+from kproxy.ingress import nginx_config
+from kproxy.ingress.daemon import lifeline, listening, nginx_log, private_directory, program
 
 CONFIGURATION = "nginx.conf"
 CANDIDATE = "candidate.conf"

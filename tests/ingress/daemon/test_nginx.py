@@ -14,14 +14,8 @@ from pathlib import Path
 import pytest
 
 from kproxy import errors, metrics, settings
-from kproxy.ingress import (
-    lifeline,
-    listening,
-    nginx,
-    nginx_config,
-    private_directory,
-    program,
-)
+from kproxy.ingress import nginx_config
+from kproxy.ingress.daemon import lifeline, listening, nginx, private_directory, program
 from tests.e2e.rig import programs
 
 DEADLINE = 20.0
@@ -217,7 +211,7 @@ async def test_drain_ends_what_does_not_finish(tmp_path: Path) -> None:
 
 CHILD = """
     import asyncio, pathlib, sys
-    from tests.ingress import test_nginx
+    from tests.ingress.daemon import test_nginx
 
     async def main():
         made = test_nginx.Running(pathlib.Path(sys.argv[1]))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from kproxy.ingress import program
+from kproxy.ingress.daemon import program
 
 LINES_A_SECOND = 20
 """A client can provoke lines: more of them are counted, and not written."""

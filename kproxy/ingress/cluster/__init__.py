@@ -1,0 +1,1 @@
+"""What Ingress reads of an API server, and writes back to it."""

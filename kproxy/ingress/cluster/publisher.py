@@ -1,0 +1,232 @@
+"""Publisher: writes back to an API server where Ingresses are reached, and what is wrong with them.
+
+Several proxies may serve the same Ingresses, each at its own address, and none of them leads: each
+adds its address to the list in an Ingress's status where it is missing, and takes it out again at
+its end. So they agree, whatever the order of their writes. Only what differs is written.
+
+Without the rights, Ingresses are served all the same: one line says which right is missing.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import structlog
+
+from kproxy.ingress import state, table
+from kproxy.model import addresses, admission, names
+from kproxy.model.kinds.ingress import ingress_kind, ingresses
+from kproxy.sources import store
+from kproxy.sources.api import client
+from kproxy.sources.api.decisions import progress
+
+MOST_WAITING = 100
+"""Events that wait to be written; of more the oldest are dropped, and stay in the log."""
+
+EVENTS_AT_ONCE = 25
+EVENT_SECONDS = 1.0
+"""Seconds until one more Event may be written, once as many as `EVENTS_AT_ONCE` were."""
+
+MOST_FAILURES = 3
+"""So many writes that fail end a pass: what is wrong is probably not one Ingress."""
+
+FIRST_WAIT = 1.0
+LONGEST_WAIT = 60.0
+"""Seconds until a write that failed is tried again."""
+
+PAUSE_SECONDS = 0.1
+"""Seconds from a change until it is written, with all that have come meanwhile."""
+
+_COMPONENT = "kproxy-ingress"
+_MOST_NAME = 200
+_MOST_MESSAGE = 1024
+_MERGE = "application/merge-patch+json"
+_GRANT = (
+    "; an administrator can grant it by: kubectl create clusterrole kproxy-ingress-writer "
+    "--verb=patch,create --resource=ingresses.networking.k8s.io/status,events"
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class Publisher:
+    """Writes by the clients that `api` makes, from `run` on.
+
+    `own` gives the addresses at which nginx is reached now. What is in force is read from `shown`,
+    and what is published already from `known`.
+    """
+
+    def __init__(
+        self,
+        api: Callable[[], client.Client],
+        known: store.Store,
+        shown: state.IngressState,
+        own: Callable[[], Sequence[str]],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._api = api
+        self._known = known
+        self._shown = shown
+        self._own = own
+        self._wall = wall
+        self._due = asyncio.Event()
+        self._has_events = asyncio.Event()
+        self._events: deque[table.Problem] = deque(maxlen=MOST_WAITING)
+        self._written: dict[names.NamespacedName, ingresses.Ingress] = {}
+        self._said: set[str] = set()
+        self._is_ending = False
+        known.watch(ingress_kind.KIND, self.look)
+
+    def look(self) -> None:
+        """What is in force may have changed, or what is published."""
+        self._due.set()
+
+    def note(self, problem: table.Problem) -> None:
+        """Write an Event about a problem of an Ingress, in time."""
+        self._events.append(problem)
+        self._has_events.set()
+
+    async def run(self) -> None:
+        """Write what is due, until cancelled."""
+        async with self._api() as api, asyncio.TaskGroup() as group:
+            group.create_task(self._publish(api), name="status of Ingresses")
+            group.create_task(self._write_events(api), name="Events of Ingresses")
+
+    async def withdraw(self, seconds: float) -> None:
+        """Take our addresses out of every status, as far as `seconds` allow. Publish no more."""
+        self._is_ending = True
+        own = set(self._own())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._api() as api:
+                for each in self._served():
+                    others = tuple(entry for entry in each.published if entry not in own)
+                    if others != each.published and not await self._patch(api, each, others):
+                        return
+
+    def _served(self) -> list[ingresses.Ingress]:
+        """The Ingresses that are in force, as the API server last had them."""
+        found = (self._known.get(ingress_kind.KIND, name) for name in sorted(self._shown.served))
+        return [each for each in found if each is not None]
+
+    async def _publish(self, api: client.Client) -> None:
+        wait = FIRST_WAIT
+        while True:
+            await self._due.wait()
+            await asyncio.sleep(PAUSE_SECONDS)
+            self._due.clear()
+            if await self._publish_all(api):
+                wait = FIRST_WAIT
+            else:
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
+                self._due.set()
+
+    async def _publish_all(self, api: client.Client) -> bool:
+        """Add our addresses where they are missing; returns whether that was possible."""
+        own = tuple(self._own())
+        served = self._served()
+        present = {each.name for each in served}
+        self._written = {name: at for name, at in self._written.items() if name in present}
+        failures = 0
+        for each in served:
+            missing = tuple(entry for entry in own if entry not in each.published)
+            # The API server has not shown the effect of the last write yet.
+            is_written = self._written.get(each.name) is each
+            if not missing or is_written or self._is_ending:
+                continue
+            if await self._patch(api, each, each.published + missing):
+                self._written[each.name] = each
+            else:
+                failures += 1
+            if failures >= MOST_FAILURES:
+                break
+        return not failures
+
+    async def _patch(
+        self, api: client.Client, ingress: ingresses.Ingress, published: Sequence[str]
+    ) -> bool:
+        entries = [{_sort(entry): entry} for entry in published]
+        body = {"status": {"loadBalancer": {"ingress": entries or None}}}
+        written = client.Write("PATCH", msgspec.json.encode(body), _MERGE)
+        collection = ingress_kind.KIND.collection
+        for version in collection.versions:
+            path = f"{collection.path(version, ingress.name.namespace)}/{ingress.name.name}/status"
+            outcome = await self._write(api, path, written, "patch", f"{collection.plural}/status")
+            if outcome is not progress.Outcome.NOT_FOUND:
+                return outcome is None
+        return True  # it is gone
+
+    async def _write_events(self, api: client.Client) -> None:
+        room, at = float(EVENTS_AT_ONCE), self._wall()
+        while True:
+            await self._has_events.wait()
+            now = self._wall()
+            room, at = min(room + (now - at) / EVENT_SECONDS, EVENTS_AT_ONCE), now
+            if room < 1:
+                await asyncio.sleep(EVENT_SECONDS)
+                continue
+            problem = self._events.popleft()
+            if not self._events:
+                self._has_events.clear()
+            ingress = self._known.get(ingress_kind.KIND, problem.ingress)
+            if ingress is None:
+                continue
+            room -= 1
+            path = f"/api/v1/namespaces/{problem.ingress.namespace}/events"
+            written = client.Write("POST", msgspec.json.encode(self._event(ingress, problem)))
+            if await self._write(api, path, written, "create", "events") is not None:
+                await asyncio.sleep(FIRST_WAIT)  # the problem is in the log
+
+    def _event(self, ingress: ingresses.Ingress, problem: table.Problem) -> dict[str, Any]:
+        name, now = ingress.name, datetime.fromtimestamp(self._wall(), UTC)
+        moment = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        is_note = problem.severity is admission.Severity.NOTE
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{name.name[:_MOST_NAME]}.{secrets.token_hex(8)}",
+                "namespace": name.namespace,
+            },
+            "involvedObject": {
+                "apiVersion": ingress_kind.KIND.api_versions[0],
+                "kind": ingress.kind,
+                "namespace": name.namespace,
+                "name": name.name,
+                "uid": ingress.uid,
+            },
+            "type": "Normal" if is_note else "Warning",
+            "reason": problem.reason,
+            "message": problem.text[:_MOST_MESSAGE],
+            "source": {"component": _COMPONENT},
+            "firstTimestamp": moment,
+            "lastTimestamp": moment,
+            "count": 1,
+        }
+
+    async def _write(
+        self, api: client.Client, path: str, written: client.Write, verb: str, resource: str
+    ) -> progress.Outcome | None:
+        """Write; returns None once that is done, else why it failed, which is said once."""
+        try:
+            await api.write(path, written)
+        except client.RequestError as error:
+            is_missing = error.outcome is progress.Outcome.FORBIDDEN
+            said = f"cannot {verb} {resource}: {error.text}{_GRANT if is_missing else ''}"
+            if resource not in self._said and error.outcome is not progress.Outcome.NOT_FOUND:
+                self._said.add(resource)
+                _log.warning(said)
+            return error.outcome
+        self._said.discard(resource)
+        return None
+
+
+def _sort(entry: str) -> str:
+    """Which field of an entry in a status has it: that of addresses, or that of host names."""
+    return "ip" if addresses.parse(entry) is not None else "hostname"

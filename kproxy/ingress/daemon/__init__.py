@@ -1,0 +1,1 @@
+"""The running nginx: its processes, its sockets, its files and its log."""
