@@ -26,7 +26,7 @@ _REMEMBERED = 4096
 """Verdicts, a few hundred bytes each: no certificate is examined twice."""
 
 
-class BadCertificateError(errors.KproxyError):
+class BadCertificateError(ValueError):
     """A Secret has no certificate that nginx can serve; the sentence follows "Secret X "."""
 
 

@@ -1,7 +1,8 @@
 """nginx's configuration: from a routing table to the text of nginx.conf and its files."""
 
 import hashlib
-from collections.abc import Generator, Mapping, Sequence
+import itertools
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kproxy.ingress import table
@@ -15,7 +16,7 @@ from kproxy.ingress.nginx_text.syntax import (
     Statement,
     Variable,
 )
-from kproxy.model import addresses, steps
+from kproxy.model import addresses, names, steps
 
 VERSION_PATH = "/kproxy-ingress-version"
 """Where nginx answers which configuration it runs: 200 and `Rendered.version`."""
@@ -83,54 +84,52 @@ def render_in_steps(
 ) -> Generator[None, None, Rendered]:
     """The configuration for a table; yields at least every 2 ms.
 
-    `upstream` is asked once for each of `made.targets`, before the first pause.
+    `upstream` is asked once for each of `made.targets`, and not for all of them at the same moment.
     """
-    known = {target: tuple(upstream(target)) for target in sorted(made.targets)}
-    yield
+    known: dict[names.ServicePortName, Sequence[addresses.SocketAddress]] = {}
+    for run in steps.runs(made.targets, 64):
+        yield
+        known |= {target: tuple(upstream(target)) for target in run}
     used = upstreams.Upstreams(known, settings.requests_per_connection)
     chosen = canaries.Canaries()
     port = settings.redirect_port or (settings.https[0].port if settings.https else 0)
     listening = servers.Listening(settings.http, settings.https, port)
     making = servers.Servers(listening, used, chosen)
     files = dict(_files(settings.default_certificate)) if settings.https else {}
-    of_hosts: list[Statement] = []
+    of_hosts: list[str] = []
     for host in made.hosts:
         yield
         certificate = host.certificate
         if certificate is not None and settings.https:
             files |= _files(certificate)
         path = f"{settings.directory}/{_stem(certificate)}" if certificate else ""
-        of_hosts.append((yield from making.server(host, path)))
-    statements = [
-        *_process(settings),
-        Block(
-            Directive("http"),
-            [
-                *_sizes(made, chosen),
-                *_defaults(settings),
-                *chosen.blocks,
-                *used.blocks(),
-                *of_hosts,
-            ],
-        ),
+        server = yield from making.server(host, path)
+        # As text at once: to free the servers of all hosts together would take 10 ms.
+        of_hosts += yield from _text([server])
+    inside = itertools.chain(_sizes(made, chosen), _defaults(settings), chosen.blocks)
+    written = [
+        *syntax.lines(_process(settings)),
+        "http {\n",
+        *(yield from _text(inside)),
+        *(yield from _text(used.blocks())),
+        *of_hosts,
     ]
-    return (yield from _with_version(statements, settings, files))
-
-
-def _with_version(
-    statements: Sequence[Statement], settings: Settings, files: Mapping[str, bytes]
-) -> Generator[None, None, Rendered]:
-    """The text, and a server that answers its version, at the end of the last block."""
-    written: list[str] = []
     digest = hashlib.sha256()
-    for run in steps.runs(syntax.lines(statements)):
+    for pieces in steps.runs(written, 64):
         yield
-        written += run
-        digest.update("".join(run).encode())
+        digest.update("".join(pieces).encode())
     version = digest.hexdigest()[:16]
-    end = written.pop()
-    written += syntax.lines([_control(settings, version)], depth=1)
-    return Rendered("".join([*written, end]), files, version)
+    written += [*syntax.lines([_control(settings, version)], depth=1), "}\n"]
+    return Rendered("".join(written), files, version)
+
+
+def _text(statements: Iterable[Statement]) -> Generator[None, None, list[str]]:
+    """What stands in the block `http`, in pieces."""
+    pieces = []
+    for run in steps.runs(syntax.lines(statements, depth=1)):
+        yield
+        pieces.append("".join(run))
+    return pieces
 
 
 def _stem(certificate: table.Certificate) -> str:

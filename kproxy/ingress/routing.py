@@ -128,10 +128,14 @@ class _Making:
                 targets.update(_targets(route))
         yield
         said = [*(each.said for each in self._ours), *self._passed_over]
+        problems = yield from steps.sorted_in_steps(
+            (problem for each in said for problem in each.problems()), _subject
+        )
+        served = yield from steps.sorted_in_steps((each.ingress.name for each in self._ours), tuple)
         return table.Table(
             hosts=made,
-            served=tuple(sorted(each.ingress.name for each in self._ours)),
-            problems=tuple(sorted(problem for each in said for problem in each.problems())),
+            served=tuple(served),
+            problems=tuple(problems),
             targets=frozenset(targets),
         )
 
@@ -214,6 +218,10 @@ class _Ours:
 def _age(ingress: ingresses.Ingress) -> tuple[str, names.NamespacedName]:
     """What sorts the oldest first. RFC 3339 in UTC sorts as text; in files there is none."""
     return ingress.created, ingress.name
+
+
+def _subject(problem: table.Problem) -> tuple[names.NamespacedName, str, str]:
+    return problem.ingress, problem.reason, problem.text
 
 
 def _spot(host: str, path: ingresses.Path) -> str:

@@ -8,7 +8,7 @@ them reads a file whose name a user gives, runs a program, or loads a module.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -180,7 +180,7 @@ class Block:
     """`name words { … }`."""
 
     head: Directive
-    body: Sequence["Statement"]
+    body: Iterable["Statement"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ class Entry:
 Statement: TypeAlias = Directive | Block | Entry
 
 
-def lines(statements: Sequence[Statement], depth: int = 0) -> Iterator[str]:
+def lines(statements: Iterable[Statement], depth: int = 0) -> Iterator[str]:
     """The lines of these statements, each with its line break."""
     for each in statements:
         yield from _lines_of(each, depth)

@@ -1,6 +1,6 @@
 """Upstreams: where nginx connects to, one block for each service port and protocol."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from kproxy.ingress import table
 from kproxy.ingress.nginx_text.syntax import Block, Directive, Statement
@@ -47,9 +47,9 @@ class Upstreams:
         self._used[name] = found
         return name
 
-    def blocks(self) -> Sequence[Statement]:
+    def blocks(self) -> Iterator[Statement]:
         """The upstreams that are used, in the order of their names."""
-        return [self._block(name, self._used[name]) for name in sorted(self._used)]
+        return (self._block(name, self._used[name]) for name in sorted(self._used))
 
     def _block(self, name: str, found: Sequence[addresses.SocketAddress]) -> Block:
         # kproxy knows which endpoints are well: nginx must not believe that all are ill.
