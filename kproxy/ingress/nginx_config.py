@@ -95,14 +95,17 @@ def render_in_steps(
     port = settings.redirect_port or (settings.https[0].port if settings.https else 0)
     listening = servers.Listening(settings.http, settings.https, port)
     making = servers.Servers(listening, used, chosen)
-    files = dict(_files(settings.default_certificate)) if settings.https else {}
+    files: dict[str, bytes] = {}
     of_hosts: list[str] = []
     for host in made.hosts:
         yield
-        certificate = host.certificate
+        # nginx serves those without a certificate with the first one's, which is on each port the
+        # default. So they cost it no context of OpenSSL, which takes milliseconds to make.
+        certificate = host.certificate or (None if host.name else settings.default_certificate)
+        path = ""
         if certificate is not None and settings.https:
             files |= _files(certificate)
-        path = f"{settings.directory}/{_stem(certificate)}" if certificate else ""
+            path = f"{settings.directory}/{_stem(certificate)}"
         server = yield from making.server(host, path)
         # As text at once: to free the servers of all hosts together would take 10 ms.
         of_hosts += yield from _text([server])
@@ -232,9 +235,7 @@ def _defaults(settings: Settings) -> list[Statement]:
 def _tls(settings: Settings) -> list[Statement]:
     if not settings.https:
         return []
-    path = f"{settings.directory}/{_stem(settings.default_certificate)}"
     return [
-        *servers.certificate_directives(path),
         Directive("ssl_protocols", "TLSv1.2", "TLSv1.3"),
         Directive("ssl_ciphers", _CIPHERS),
         Directive("ssl_prefer_server_ciphers", "off"),

@@ -58,10 +58,13 @@ class Servers:
         self._count = 0
 
     def server(self, host: table.VirtualHost, certificate: str) -> Generator[None, None, Block]:
-        """The server of a virtual host. `certificate` is the path of its files, without suffix."""
+        """The server of a virtual host.
+
+        `certificate` is the path of its certificate's files, without suffix; "" for none.
+        """
         body: list[Statement] = [*self._listens(is_default=not host.name), _server_name(host.name)]
-        if self._listening.https and host.certificate is not None:
-            body += certificate_directives(certificate)
+        if certificate:
+            body += _certificate(certificate)
         body += yield from self._locations(host)
         return Block(Directive("server"), body)
 
@@ -177,8 +180,7 @@ _HTTPS_PORT = 443
 _DEFAULT = table.DEFAULT_POLICY
 
 
-def certificate_directives(path: str) -> list[Statement]:
-    """What names the files of a certificate, which are `path` with two suffixes."""
+def _certificate(path: str) -> list[Statement]:
     return [
         Directive("ssl_certificate", f"{path}.crt"),
         Directive("ssl_certificate_key", f"{path}.key"),

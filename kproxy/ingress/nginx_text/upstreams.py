@@ -41,9 +41,10 @@ class Upstreams:
         found = self._known.get(target) if target is not None else None
         if target is None or not found:
             return ""
-        # The three are DNS labels, which have no dot; "only" is a port that has no name.
+        # Labels of DNS, which have no dot; "only" is a port that has no name. What differs most is
+        # first: nginx compares each name with all others.
         service = target.service
-        name = f"{_SCHEMES[protocol]}.{service.namespace}.{service.name}.{target.port or 'only'}"
+        name = f"{service.name}.{service.namespace}.{target.port or 'only'}.{_SCHEMES[protocol]}"
         self._used[name] = found
         return name
 
