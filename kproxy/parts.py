@@ -133,6 +133,7 @@ def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[compon
         made.append(waiting.Waiting(seen, cfg.wait, command_settings.namespace_of(cfg.namespaces)))
     if cfg.dns is not None:
         from kproxy.dns import located, name_server  # noqa: PLC0415  # with --dns only
+        from kproxy.dns.forwarding import upstreams  # noqa: PLC0415
 
         made.append(
             name_server.NameServer(
@@ -140,7 +141,9 @@ def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[compon
                 seen.source,
                 located.through(seen.proxier.options.portal),
                 domain=cfg.cluster_domain,
+                others=upstreams.chosen(cfg.dns_upstream),
                 namespaces=cfg.namespaces,
+                counters=seen.dns,
             )
         )
     if seen.ingress is not None:

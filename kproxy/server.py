@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from kproxy import component, config, events, lifecycle, parts, process, turns
+from kproxy import component, config, events, lifecycle, metrics, parts, process, turns
 from kproxy.command import settings as command_settings
 from kproxy.ingress import state
 from kproxy.ops import health, node_health, surface
@@ -85,6 +85,7 @@ class Server:
             dropped_log_lines=dropped_log_lines,
             ingress=state.IngressState() if cfg.ingress else None,
             cluster_domain=cfg.cluster_domain,
+            dns=metrics.DnsCounters() if cfg.dns is not None else None,
         )
         """The parts, to read: what metrics, health and status are made of."""
         self._surface = surface.Surface(

@@ -63,7 +63,7 @@ class Cache:
 
     def put(self, key: Key, entry: Entry) -> None:
         """Keep an answer."""
-        is_absent = entry.body.rcode is wire.Rcode.NXDOMAIN
+        is_absent = entry.body.rcode == wire.Rcode.NXDOMAIN
         table = self._absences if is_absent else self._answers
         if len(table) >= self._most[is_absent]:
             self._forget(next(iter(table)))
@@ -74,7 +74,7 @@ class Cache:
     def put_whole(self, entry: Entry, message: bytes, response: bytes) -> None:
         """Keep the response to a message, both without their ids, with its entry."""
         if len(entry.spellings) >= MOST_SPELLINGS:
-            return
+            self.whole.pop(entry.spellings.pop(0), None)
         entry.spellings.append(message)
         self.whole[message] = response, entry.tally
 

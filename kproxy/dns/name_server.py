@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import structlog
 
 from kproxy import errors, metrics, settings, turns
-from kproxy.dns import cache, index, responder, udp, wire, zone
+from kproxy.dns import cache, index, responder, tcp, udp, wire, zone
+from kproxy.dns.forwarding import forwarder, upstreams
 from kproxy.model import names
+from kproxy.model.addresses import SocketAddress
 from kproxy.sources import source
 
 _PORTS_TRIED = 16
@@ -32,10 +34,14 @@ class NameServer:
         located: zone.Located,
         *,
         domain: str,
+        others: upstreams.Upstreams | None = None,
         namespaces: frozenset[str] = frozenset(),
         counters: metrics.DnsCounters | None = None,
     ) -> None:
-        """`located` says where clients reach a Service. Only `namespaces` are there; empty: all."""
+        """`located` says where clients reach a Service. Only `namespaces` are there; empty: all.
+
+        Names of elsewhere are refused unless `others` names servers to ask.
+        """
         self._place = place
         self._source = read
         self._domain = domain
@@ -48,7 +54,12 @@ class NameServer:
             read.store, self._index, located, domain, int(time.time()) & 0xFFFFFFFF, admits
         )
         self._kept = cache.Cache()
-        self._answers = responder.Responder(self._find, self._kept, self.counters, recurses=False)
+        self._answers = responder.Responder(
+            self._find, self._kept, self.counters, recurses=others is not None
+        )
+        self._upstreams = others or (lambda: ())
+        self._forwarder = forwarder.Forwarder(self._others, self.counters)
+        self._tcp = tcp.TcpServer(self._answers, self._forward)
         self._dirty: dict[names.NamespacedName, None] = {}
         self._is_dirty = asyncio.Event()
         self._is_built = asyncio.Event()
@@ -80,8 +91,14 @@ class NameServer:
     async def run(self) -> None:
         """Answer, and follow the Store, until cancelled."""
         _log.info("DNS", listening=self._address, zone=self._domain)
-        if self._udp is not None:
-            self._udp.start()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._forwarder.run(), name="DNS forwarder")
+            group.create_task(self._follow_changes(), name="DNS names")
+            if self._udp is not None:
+                self._udp.start()
+                await self._tcp.start(self._sockets[1])
+
+    async def _follow_changes(self) -> None:
         while True:
             await self._is_dirty.wait()
             self._is_dirty.clear()
@@ -101,6 +118,7 @@ class NameServer:
         """Close the sockets."""
         if self._udp is not None:
             self._udp.close()
+        self._tcp.close()
         for each in self._sockets:
             each.close()
 
@@ -130,8 +148,21 @@ class NameServer:
             return zone.Answer(wire.Rcode.SERVFAIL)
         return found
 
+    def _others(self) -> list[SocketAddress]:
+        """The servers to forward to, without this one."""
+        own = {self._sockets[0].getsockname()[:2]} if self._sockets else set()
+        return [each for each in self._upstreams() if each not in own]
+
     def _forward(self, wanted: responder.Forward, send: udp.Send) -> None:
-        send(self._answers.failure(wanted.query, wire.Rcode.SERVFAIL))
+        """Have others asked, and send the answer."""
+        query = wanted.query
+        if wanted.known is not None and (target := wanted.known.target) is not None:
+            query = query._replace(name=target, key=target, has_edns=False, wants_dnssec=False)
+
+        def finish(reply: bytes | None) -> None:
+            send(self._answers.finish(wanted, reply))
+
+        self._forwarder.ask(query, finish)
 
 
 def _any(_: str) -> bool:

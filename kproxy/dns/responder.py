@@ -5,8 +5,7 @@ from typing import NamedTuple, TypeAlias
 
 from kproxy import metrics
 from kproxy.dns import cache, wire, zone
-
-TCP_LIMIT = 65535
+from kproxy.dns.forwarding import foreign
 
 _T = wire.Type
 _KEPT = (wire.Rcode.NOERROR, wire.Rcode.NXDOMAIN)
@@ -16,7 +15,7 @@ class Forward(NamedTuple):
     """A question for other servers: as it was asked, or, behind `known`, for `target`."""
 
     query: wire.Query
-    limit: int | None
+    limit: int
     known: zone.Answer | None = None
 
 
@@ -60,7 +59,7 @@ class Responder:
         except wire.Malformed as error:
             self._counters.tally("other", error.rcode.name)[0] += 1
             return wire.error(packet, error.rcode)
-        limit = query.limit if is_datagram else TCP_LIMIT
+        limit = query.limit if is_datagram else wire.LARGEST
         refusal = self._refusal(query)
         if refusal is not None:
             return self._short(query, refusal)
@@ -94,20 +93,42 @@ class Responder:
     def _may_ask(self, query: wire.Query) -> bool:
         return self._recurses and query.wants_recursion
 
-    def failure(self, query: wire.Query, rcode: wire.Rcode) -> bytes:
-        """The answer where others could not be asked."""
-        return self._short(query, rcode)
+    def finish(self, asked: Forward, reply: bytes | None) -> bytes:
+        """The answer, once others have replied, or have not.
+
+        Behind a Service's CNAME, their records follow it.
+        """
+        query, known = asked.query, asked.known
+        if reply is None:
+            return self._short(query, wire.Rcode.SERVFAIL)
+        if known is None:
+            made = wire.passed_on(reply, query, limit=asked.limit)
+            self._count(query.type, wire.rcode_of(made))
+            return made
+        try:
+            theirs = foreign.read(reply)
+        except ValueError:
+            return self._short(query, wire.Rcode.SERVFAIL)
+        self._count(query.type, theirs.rcode)
+        sections = (*known.answers, *theirs.answers), theirs.authority, ()
+        body = wire.body(query.name, theirs.rcode, sections, is_authoritative=False)
+        return wire.response(query, body, limit=asked.limit, recurses=True)
 
     def _short(self, query: wire.Query, rcode: wire.Rcode) -> bytes:
         """An answer without records."""
-        self._tally(query.type, rcode)[0] += 1
+        self._count(query.type, rcode)
         made = wire.body(query.name, rcode, ((), (), ()), is_authoritative=False)
-        return wire.response(query, made, limit=None, recurses=self._recurses)
+        return wire.response(query, made, recurses=self._recurses)
 
-    def _tally(self, type_: int, rcode: wire.Rcode) -> cache.Tally:
-        """The counter of answers of this sort. Types that are not served count as one."""
+    def _count(self, type_: int, rcode: int) -> None:
+        self._tally(type_, rcode)[0] += 1
+
+    def _tally(self, type_: int, rcode: int) -> cache.Tally:
+        """The counter of answers of this sort. Types and codes without a name count as one."""
         name = _T(type_).name if type_ in _COUNTED else "other"
-        return self._counters.tally(name, rcode.name)
+        result = wire.Rcode(rcode).name if rcode in _CODES else "other"
+        return self._counters.tally(name, result)
 
 
 _COUNTED = frozenset(_T) - {_T.OPT, _T.IXFR}
+_CODES = frozenset(wire.Rcode)

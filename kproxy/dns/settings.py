@@ -1,7 +1,9 @@
 """The settings of the name server, which `Config` inherits."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kproxy import settings
 
@@ -28,6 +30,45 @@ class Domain:
         return str(value)
 
 
+NONE = settings.Listen("", 0)
+"""Stands for no server in a list of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A DNS server to forward to; `none`: to none."""
+
+    metavar: str = "IP[:PORT]|none"
+    name: str = "address"
+    bounds: str = "an IP address, with or without a port, or none"
+
+    def parse(self, text: str) -> settings.Listen:
+        """The server, or `NONE`."""
+        place = settings.ListenAddress(settings.Listen("192.0.2.53", 53)).parse(text.strip())
+        if place is not None and not place.port:
+            raise ValueError("port 0 is no server's")
+        return place or NONE
+
+    def collect(self, given: Sequence[settings.Listen]) -> tuple[settings.Listen, ...] | None:
+        """The servers. Raises ValueError where `none` is one among others."""
+        if NONE not in given:
+            return tuple(given)
+        if len(given) > 1:
+            raise ValueError("is none or servers, not both: leave one out")
+        return None
+
+    def show(self, value: object) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Upstreams(settings.Each[settings.Listen]):
+    """Several of them."""
+
+    def show(self, value: Any) -> str:
+        return "none" if value is None else ",".join(map(str, value))
+
+
 @dataclass(frozen=True, kw_only=True)
 class DnsSettings:
     """What `kproxy run` was asked to do about names."""
@@ -40,3 +81,10 @@ class DnsSettings:
     cluster_domain: str = settings.setting(
         "cluster.local", Domain(), "The zone of the cluster's names, as the kubelets have it."
     )
+    dns_upstream: tuple[settings.Listen, ...] | None = settings.setting(
+        (),
+        _Upstreams(Upstream(), Upstream().collect),
+        "Where names outside of the zone are asked for; repeatable. none: they are refused.",
+        shown_default="the servers of /etc/resolv.conf",
+    )
+    """Empty for those of /etc/resolv.conf, None for none."""

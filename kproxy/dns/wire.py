@@ -7,6 +7,7 @@ narrow: one question, at most one OPT record (RFC 1035, RFC 6891).
 A name is bytes: its labels in wire form, each behind its length, and the root's zero.
 """
 
+import bisect
 import ipaddress
 import struct
 from collections.abc import Iterable, Sequence
@@ -52,10 +53,13 @@ IN = 1
 HEADER = 12
 SMALLEST_LIMIT = 512
 """Bytes of a datagram that every client takes."""
+LARGEST = 65535
+"""Bytes of the largest message."""
 UDP_LIMIT = 1232
 """Bytes of the largest datagram that is sent: it fits into every path's packets (DNS flag day)."""
 
-_QR, _OPCODE, _AA, _TC, _RD, _RA, _CD = 0x8000, 0x7800, 0x0400, 0x0200, 0x0100, 0x0080, 0x0010
+_QR, _OPCODE, _AA, _TC = 0x8000, 0x7800, 0x0400, 0x0200
+_RD, _RA, _AD, _CD = 0x0100, 0x0080, 0x0020, 0x0010
 _LONGEST_NAME = 255
 _LONGEST_LABEL = 63
 _POINTER = 0xC000
@@ -119,7 +123,7 @@ class Body(NamedTuple):
     `counts` how many records of each section there are: answer, authority, additional.
     """
 
-    rcode: Rcode
+    rcode: int
     is_authoritative: bool
     counts: tuple[int, int, int]
     tail: bytes
@@ -218,7 +222,7 @@ def error(packet: bytes, rcode: Rcode) -> bytes:
 
 def body(
     question: Name,
-    rcode: Rcode,
+    rcode: int,
     sections: Sequence[Sequence[Record]],
     *,
     is_authoritative: bool = True,
@@ -259,7 +263,7 @@ def _remember(known: dict[Name, int], name: Name, at: int, end: int = -1) -> Non
         start += name[start] + 1
 
 
-def response(query: Query, made: Body, *, limit: int | None, recurses: bool) -> bytes:
+def response(query: Query, made: Body, *, limit: int = LARGEST, recurses: bool) -> bytes:
     """A message of at most `limit` bytes for `query`. Records that do not fit are left out.
 
     If such a record is an answer or of the authority, the message says that it was truncated.
@@ -274,21 +278,77 @@ def response(query: Query, made: Body, *, limit: int | None, recurses: bool) -> 
         do = _DO if query.wants_dnssec else 0
         more = _opt.pack(0, Type.OPT, UDP_LIMIT, made.rcode >> 4, 0, do, 0)
     counts, tail = made.counts, made.tail
-    if limit is not None:
-        room = limit - HEADER - len(query.name) - 4 - len(more)
-        if len(tail) > room:
-            fitting = sum(end <= room for end in made.ends)
-            tail = tail[: made.ends[fitting - 1] if fitting else 0]
-            answers, authorities, _ = counts
-            if fitting < answers + authorities:
-                flags |= _TC
-            counts = (
-                min(answers, fitting),
-                min(max(fitting - answers, 0), authorities),
-                max(fitting - answers - authorities, 0),
-            )
+    room = limit - HEADER - len(query.name) - 4 - len(more)
+    if len(tail) > room:
+        fitting = bisect.bisect_right(made.ends, room)
+        tail = tail[: made.ends[fitting - 1] if fitting else 0]
+        answers, authorities, _ = counts
+        if fitting < answers + authorities:
+            flags |= _TC
+        counts = (
+            min(answers, fitting),
+            min(max(fitting - answers, 0), authorities),
+            max(fitting - answers - authorities, 0),
+        )
     head = _header.pack(query.id, flags, 1, counts[0], counts[1], counts[2] + bool(more))
     return b"".join((head, query.question, tail, more))
+
+
+ASKED_FLAGS = _RD | _AD | _CD
+"""Of a question, what other servers are asked with as well."""
+
+
+def question_of(query: Query) -> bytes:
+    """A message that asks another server the same. Nothing else of the client's is passed on."""
+    more = b""
+    if query.has_edns:
+        do = _DO if query.wants_dnssec else 0
+        more = _opt.pack(0, Type.OPT, UDP_LIMIT, 0, 0, do, 0)
+    flags = query.flags & ASKED_FLAGS
+    head = _header.pack(query.id, flags, 1, 0, 0, bool(more))
+    return head + query.question + more
+
+
+def is_reply(reply: bytes, query: Query) -> bool:
+    """Whether `reply` answers `query`: its number, and its question, but for its letters.
+
+    A server that could not read the question may leave it out, and say that it failed.
+    """
+    if len(reply) < HEADER or not reply[2] & 0x80:
+        return False
+    ident, flags, questions, *_ = _header.unpack_from(reply)
+    if ident != query.id or flags & _OPCODE:
+        return False
+    end = HEADER + len(query.name)
+    if not questions:
+        return bool(flags & 15)
+    return (
+        questions == 1
+        and reply[HEADER:end].lower() == query.key
+        and reply[end : end + 4] == query.question[-4:]
+    )
+
+
+def is_cut(reply: bytes) -> bool:
+    """Whether an answer was cut short."""
+    return bool(reply[2] & _TC >> 8)
+
+
+def rcode_of(reply: bytes) -> int:
+    """The response code in an answer's header."""
+    return reply[3] & 15
+
+
+def passed_on(reply: bytes, query: Query, *, limit: int) -> bytes:
+    """Another server's reply as the answer to `query`: with its id and letters, and its size."""
+    end = HEADER + len(query.name)
+    if len(reply) > limit or len(reply) < end:
+        rcode = Rcode.NOERROR if len(reply) > limit else Rcode.SERVFAIL
+        made = response(
+            query, body(query.name, rcode, ((), (), ()), is_authoritative=False), recurses=True
+        )
+        return made if rcode else made[:2] + bytes((made[2] | _TC >> 8,)) + made[3:]
+    return query.id.to_bytes(2, "big") + reply[2:HEADER] + query.name + reply[end:]
 
 
 def name_of(labels: Iterable[str]) -> Name:

@@ -1,9 +1,7 @@
 """The component: sockets, and following a source."""
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import dns.asyncquery
@@ -14,7 +12,7 @@ from kproxy import errors, settings
 from kproxy.dns import located, name_server
 from kproxy.portal import loopback
 from kproxy.sources.files import manifests
-from tests.dns import lab
+from tests.dns import lab, servers
 
 SERVICE = """
 apiVersion: v1
@@ -22,33 +20,6 @@ kind: Service
 metadata: {{name: {name}}}
 spec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}
 """
-
-
-@contextlib.asynccontextmanager
-async def serving(
-    folder: Path, host: str = "127.0.0.1"
-) -> AsyncIterator[tuple[name_server.NameServer, int]]:
-    """A name server that follows the manifests of a folder, and its port."""
-    followed = manifests.ManifestSource((folder,), on_problem=print, kinds=lab.KINDS)
-    server = name_server.NameServer(
-        settings.Listen(host, 0),
-        followed,
-        located.through(loopback.LoopbackPortal(1)),
-        domain=lab.DOMAIN,
-    )
-    server.bind()
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(server.run()), group.create_task(followed.run())]
-            async with asyncio.timeout(20):
-                await server.ready()
-            place = server.addresses()["dns"]
-            assert place is not None
-            yield server, int(place.rpartition(":")[2])
-            for each in tasks:
-                each.cancel()
-    finally:
-        server.close()
 
 
 async def asked(port: int, name: str, where: str = "127.0.0.1") -> list[str]:
@@ -61,7 +32,7 @@ async def asked(port: int, name: str, where: str = "127.0.0.1") -> list[str]:
 async def test_a_change_of_a_file_is_in_the_answers(tmp_path: Path) -> None:
     file = tmp_path / "web.yaml"
     file.write_text(SERVICE.format(name="web", ip="10.96.0.21"))
-    async with serving(tmp_path) as (_, port):
+    async with servers.serving(tmp_path) as (_, port):
         assert await asked(port, "web.default.svc.cluster.local") == ["127.96.0.21"]
         assert await asked(port, "late.default.svc.cluster.local") == []
 
@@ -77,7 +48,7 @@ async def test_bound_to_all_addresses_it_answers_from_the_one_that_was_asked(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "web.yaml").write_text(SERVICE.format(name="web", ip="10.96.0.21"))
-    async with serving(tmp_path, "0.0.0.0") as (_, port):
+    async with servers.serving(tmp_path, "0.0.0.0") as (_, port):
         for where in ("127.0.0.1", "127.0.0.77"):
             for _ in range(2):
                 assert await asked(port, "web.default.svc", where) == ["127.96.0.21"]
@@ -86,7 +57,7 @@ async def test_bound_to_all_addresses_it_answers_from_the_one_that_was_asked(
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
 async def test_bound_to_all_addresses_of_both_families(tmp_path: Path) -> None:
     (tmp_path / "web.yaml").write_text(SERVICE.format(name="web", ip="10.96.0.21"))
-    async with serving(tmp_path, "::") as (_, port):
+    async with servers.serving(tmp_path, "::") as (_, port):
         for where in ("127.0.0.77", "::1"):
             for _ in range(2):
                 assert await asked(port, "web.default.svc", where) == ["127.96.0.21"]

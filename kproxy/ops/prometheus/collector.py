@@ -19,6 +19,7 @@ from prometheus_client import registry
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 import kproxy
+from kproxy import metrics
 from kproxy.ingress import state
 from kproxy.model import forwarding, names
 from kproxy.ops.prometheus import durations
@@ -68,6 +69,8 @@ class ProxyCollector(registry.Collector):
         if self._seen.ingress is not None:
             yield from _about_ingresses(self._seen.ingress)
         yield from self._about_the_process()
+        if self._seen.dns is not None:
+            yield from _about_names(self._seen.dns)
 
     def _by_port(
         self, kind: str, name: str, text: str, served: _Names, read: _Read
@@ -289,6 +292,29 @@ def _about_ingresses(shown: state.IngressState) -> Iterator[Metric]:
     in_force = [({"version": shown.version}, 1.0)] if shown.version else []
     text = "The configuration in force, identified by its content; always 1."
     yield _metric("gauge", "kproxy_ingress_configuration_info", text, in_force)
+
+
+def _about_names(counted: metrics.DnsCounters) -> Iterator[Metric]:
+    """What a name server was asked. A copy of its rows: answers come in while this waits."""
+    rows = [
+        ({"type": type_, "rcode": rcode}, tally[0])
+        for (type_, rcode), tally in sorted(counted.requests.items())
+    ]
+    yield _metric(
+        "counter", "kproxy_dns_requests", "DNS questions that were answered, by result.", rows
+    )
+    yield _single(
+        "counter", "kproxy_dns_dropped", "DNS packets that cannot be answered.", counted.dropped
+    )
+    yield _single(
+        "counter", "kproxy_dns_forwarded", "Questions other servers were asked.", counted.forwarded
+    )
+    yield _single(
+        "counter",
+        "kproxy_dns_forward_failures",
+        "Questions of clients that no other server answered, or that too many others were before.",
+        counted.forward_failures,
+    )
 
 
 def _labels(name: names.ServicePortName) -> _Labels:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kproxy import events
+from kproxy import events, metrics
 from kproxy.ingress import state as ingress_state
 from kproxy.ops import health
 from kproxy.ops.prometheus import durations
@@ -31,3 +31,4 @@ class Observed:
     dropped_log_lines: Callable[[], int]
     cluster_domain: str
     ingress: ingress_state.IngressState | None = None
+    dns: metrics.DnsCounters | None = None

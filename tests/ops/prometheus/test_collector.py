@@ -6,6 +6,7 @@ Cases: S19 of docs/faults.md.
 import dataclasses
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -62,6 +63,26 @@ async def test_connections_bytes_and_failures_have_a_row_for_each_service_port()
     assert told[f'kproxy_listen_drops_total{{{where},service="web"}}'] == 5
     assert f'kproxy_listen_drops_total{{{where},service="db"}}' not in told
     assert told["kproxy_service_ports"] == 2
+
+
+async def test_questions_of_dns_are_counted_by_type_and_result() -> None:
+    counted = metrics.DnsCounters()
+    counted.tally("A", "NOERROR")[0] += 2
+    counted.tally("AAAA", "NXDOMAIN")[0] += 1
+    counted.dropped = 3
+    counted.forwarded = 4
+    counted.forward_failures = 1
+    with observing.open_proxy() as proxy:
+        without = await samples(proxy)
+        proxy.seen = replace(proxy.seen, dns=counted)
+        told = await samples(proxy)
+
+    assert not [name for name in without if "dns" in name]
+    assert told['kproxy_dns_requests_total{rcode="NOERROR",type="A"}'] == 2
+    assert told['kproxy_dns_requests_total{rcode="NXDOMAIN",type="AAAA"}'] == 1
+    assert told["kproxy_dns_dropped_total"] == 3
+    assert told["kproxy_dns_forwarded_total"] == 4
+    assert told["kproxy_dns_forward_failures_total"] == 1
 
 
 async def test_affinity_and_penalties_are_shown() -> None:

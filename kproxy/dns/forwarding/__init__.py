@@ -1,0 +1,1 @@
+"""Names of elsewhere: which servers are asked, how, and what they say."""

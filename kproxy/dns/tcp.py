@@ -1,0 +1,202 @@
+"""Questions and answers over TCP (RFC 7766): pipelined, bounded, and cut off when silent."""
+
+import asyncio
+import socket
+import struct
+from typing import cast
+
+import structlog
+
+from kproxy import turns
+from kproxy.dns import responder, udp
+
+MOST_CONNECTIONS = 128
+"""One more ends the one that has been silent for longest."""
+PATIENCE = 10.0
+"""Seconds in which a client must ask something, and read what it was answered."""
+MOST_PENDING = 32
+"""Questions of one connection that others are asked at once; more wait to be read."""
+_UNREAD = 64 * 1024
+"""Bytes of answers that wait for a client before no more of its questions are read."""
+
+_length = struct.Struct("!H")
+_log = structlog.get_logger(__name__)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class TcpServer:
+    """Answers on a listening socket, from `start` to `close`."""
+
+    def __init__(self, answers: responder.Responder, forward: udp.Forwarding) -> None:
+        self.answers = answers
+        self.forward = forward
+        self.connections: dict[Connection, float] = {}
+        """Open ones, with the moment of the last question; the longest silent first."""
+        self.bugs = 0
+        self._server: asyncio.Server | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def start(self, listening: socket.socket) -> None:
+        """Answer on the running event loop. The listening socket is this server's from now on."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self), sock=listening)
+        self._sweep = loop.call_later(1.0, self._end_silent)
+
+    def close(self) -> None:
+        """Stop, and end all connections. A second call does nothing."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        if self._server is not None:
+            self._server.close()
+        for each in tuple(self.connections):
+            each.abort()
+
+    def admit(self, new: "Connection") -> None:
+        """Take a connection, perhaps in place of another one."""
+        if len(self.connections) >= MOST_CONNECTIONS:
+            next(iter(self.connections)).abort()
+        self.connections[new] = _now()
+
+    def touch(self, active: "Connection") -> None:
+        """A connection has asked something."""
+        if self.connections.pop(active, None) is not None:
+            self.connections[active] = _now()
+
+    def note_bug(self) -> None:
+        """Count the exception being handled, and log it, ever more rarely."""
+        self.bugs += 1
+        if self.bugs & (self.bugs - 1) == 0:
+            _log.exception("internal error: a DNS connection was ended", bugs_so_far=self.bugs)
+
+    def _end_silent(self) -> None:
+        oldest = _now() - PATIENCE
+        for each, asked in tuple(self.connections.items()):
+            if asked > oldest:
+                break
+            each.abort()
+        self._sweep = asyncio.get_running_loop().call_later(1.0, self._end_silent)
+
+
+class Connection(asyncio.Protocol):
+    """One client: takes whole messages off what has come, for 2 ms at a time."""
+
+    def __init__(self, server: TcpServer) -> None:
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._pending = 0
+        self._is_full = False
+        self._is_at_end = False
+        self._again: asyncio.Handle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(_UNREAD)
+        self._server.admit(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the protocol's
+        """Forget everything. Answers of others that are still to come are lost."""
+        self._server.connections.pop(self, None)
+        self._transport = None
+        self._buffer.clear()
+        if self._again is not None:
+            self._again.cancel()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._server.connections.pop(self, None)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """More of the client's messages."""
+        self._buffer += data
+        self._go_on()
+
+    def eof_received(self) -> bool:
+        """The client asks nothing more; it still gets its answers."""
+        self._is_at_end = True
+        self._end_if_done()
+        return True
+
+    def pause_writing(self) -> None:
+        """The client does not read: nor are its questions read."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._is_full = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Answer whole messages, as long as there is time and room."""
+        self._again = None
+        time_left = turns.Slice()
+        while self._transport is not None and not self._is_stopped:
+            message = self._next()
+            if message is None:
+                break
+            self._server.touch(self)
+            if not self._handle(message):
+                self.abort()
+                return
+            if time_left.is_over:
+                self._again = asyncio.get_running_loop().call_soon(self._go_on)
+                break
+        if self._transport is not None:
+            if self._is_stopped or self._again is not None:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+        self._end_if_done()
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._is_full or self._pending >= MOST_PENDING
+
+    def _next(self) -> bytes | None:
+        """The next whole message."""
+        if len(self._buffer) < _length.size:
+            return None
+        end = _length.size + _length.unpack_from(self._buffer)[0]
+        if len(self._buffer) < end:
+            return None
+        message = bytes(self._buffer[_length.size : end])
+        del self._buffer[:end]
+        return message
+
+    def _handle(self, message: bytes) -> bool:
+        """Answer a message, or have others asked. False for what cannot be answered."""
+        try:
+            outcome = self._server.answers.message(message)
+        except Exception:
+            self._server.note_bug()
+            return False
+        if isinstance(outcome, bytes):
+            self._write(outcome)
+        elif outcome is not None:
+            self._pending += 1
+            self._server.forward(outcome, self._on_forwarded)
+        return outcome is not None
+
+    def _on_forwarded(self, made: bytes) -> None:
+        self._pending -= 1
+        if self._transport is None:
+            return
+        self._write(made)
+        if self._again is None:
+            self._again = asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _write(self, made: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(_length.pack(len(made)) + made)
+
+    def _end_if_done(self) -> None:
+        """Close once a client that asks nothing more has its answers."""
+        is_busy = self._pending or self._is_full or self._again is not None
+        if self._is_at_end and not is_busy and self._transport is not None:
+            self._transport.close()

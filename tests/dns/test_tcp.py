@@ -1,0 +1,144 @@
+"""Questions over TCP: one after the other, many at once, and clients that misbehave."""
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import dns.asyncquery
+import dns.message
+import pytest
+
+from kproxy.dns import tcp
+from tests.dns import servers
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: 10.96.0.21, ports: [{port: 80}]}
+"""
+NAME = "web.default.svc.cluster.local"
+PATIENCE = 20.0
+
+
+@pytest.fixture
+async def port(tmp_path: Path) -> AsyncIterator[int]:
+    """The port of a name server that knows `SERVICE`."""
+    (tmp_path / "web.yaml").write_text(SERVICE)
+    async with servers.serving(tmp_path) as (_, port):
+        yield port
+
+
+def framed(query: dns.message.Message) -> bytes:
+    """A message as TCP carries it."""
+    packet = query.to_wire()
+    return struct.pack("!H", len(packet)) + packet
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to the name server."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def read(reader: asyncio.StreamReader) -> dns.message.Message:
+    """The next answer."""
+    (size,) = struct.unpack("!H", await reader.readexactly(2))
+    return dns.message.from_wire(await reader.readexactly(size))
+
+
+async def test_dnspython_asks_over_tcp(port: int) -> None:
+    response = await dns.asyncquery.tcp(
+        dns.message.make_query(NAME, "A"), "127.0.0.1", port=port, timeout=PATIENCE
+    )
+
+    assert [data.to_text() for data in response.answer[0]] == ["127.96.0.21"]
+
+
+async def test_many_questions_at_once_are_all_answered(port: int) -> None:
+    queries = [dns.message.make_query(NAME, "A", id=number) for number in range(1000)]
+    async with connected(port) as (reader, writer):
+        writer.write(b"".join(map(framed, queries)))
+        writer.write_eof()
+
+        answers = [await read(reader) for _ in queries]
+
+        assert all(map(dns.message.Message.is_response, queries, answers))
+        assert await reader.read() == b""
+
+
+async def test_a_message_may_come_in_pieces(port: int) -> None:
+    query = dns.message.make_query(NAME, "A")
+    async with connected(port) as (reader, writer):
+        for byte in framed(query):
+            writer.write(bytes((byte,)))
+            await writer.drain()
+            await asyncio.sleep(0)
+
+        assert query.is_response(await read(reader))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        struct.pack("!H", 0),
+        struct.pack("!H", 3) + b"abc",
+        struct.pack("!H", 12) + bytes((0, 1, 0x80, *bytes(9))),
+    ],
+)
+async def test_what_cannot_be_answered_ends_the_connection(port: int, message: bytes) -> None:
+    async with connected(port) as (reader, writer):
+        writer.write(message)
+
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+
+
+async def test_a_client_that_does_not_read_is_not_read_from(port: int) -> None:
+    message = framed(dns.message.make_query(NAME, "A"))
+    async with connected(port) as (_, writer):
+        with contextlib.suppress(ConnectionResetError):
+            while writer.transport.get_write_buffer_size() < 1_000_000:
+                writer.write(message * 1000)
+                await asyncio.sleep(0)
+
+        # Others are answered in the meantime.
+        response = await dns.asyncquery.tcp(
+            dns.message.make_query(NAME, "A"), "127.0.0.1", port=port, timeout=PATIENCE
+        )
+        assert response.answer
+
+
+async def test_one_connection_too_many_ends_the_most_silent_one(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tcp, "MOST_CONNECTIONS", 2)
+    query = dns.message.make_query(NAME, "A")
+    async with connected(port) as first, connected(port) as second:
+        for reader, writer in (first, second, first):
+            writer.write(framed(query))
+            await read(reader)
+        async with connected(port) as (reader, writer):
+            writer.write(framed(query))
+
+            assert query.is_response(await read(reader))
+            with contextlib.suppress(ConnectionResetError):
+                assert await second[0].read() == b""
+            first[1].write(framed(query))
+            assert query.is_response(await read(first[0]))
+
+
+async def test_a_silent_connection_ends(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "PATIENCE", 0.0)
+    async with connected(port) as (reader, writer):
+        writer.write(b"\0")
+
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
