@@ -19,6 +19,7 @@ import yaml
 from kproxy import __version__
 from kproxy.cli.parse import completion
 from tests import kubectl
+from tests.cli import inside
 from tests.e2e.rig import daemon, manifests, sockets
 
 ROOT = Path(__file__).parents[2]
@@ -48,20 +49,8 @@ class Lab:
 
 
 def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`kproxy get ARGUMENTS` in an environment of these variables."""
-    return kproxy("get", *arguments, **environment)
-
-
-def kproxy(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`kproxy ARGUMENTS` in an environment of these variables."""
-    return subprocess.run(
-        [sys.executable, "-m", "kproxy", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-        env=os.environ | environment,
-    )
+    """`kproxy get ARGUMENTS` in an environment that has these variables too."""
+    return inside.run("get", *arguments, **environment)
 
 
 def odd() -> list[dict[str, Any]]:
@@ -330,7 +319,7 @@ def test_endpoints_show_which_one_is_avoided(lab: Lab) -> None:
 
 
 def test_a_service_is_described_with_its_endpoints(lab: Lab) -> None:
-    done = kproxy("describe", "svc/web", "--control", lab.control)
+    done = inside.run("describe", "svc/web", "--control", lab.control)
 
     assert (done.returncode, done.stderr) == (0, "")
     about, _, events = done.stdout.partition("\nEvents:\n")
@@ -345,14 +334,14 @@ def test_a_service_is_described_with_its_endpoints(lab: Lab) -> None:
     address = ":".join(map(str, lab.pod))
     (row,) = [line.split() for line in lines if address in line]
     assert (row[1], row[3], row[-1]) == ("true", "2", "<none>")
-    missing = kproxy("describe", "service", "nope", "--control", lab.control)
+    missing = inside.run("describe", "service", "nope", "--control", lab.control)
     assert (missing.returncode, missing.stdout) == (1, "")
     assert '"nope" not found' in missing.stderr
-    assert kproxy("describe", "ep/web", "--control", lab.control).returncode == 2
+    assert inside.run("describe", "ep/web", "--control", lab.control).returncode == 2
 
 
 def test_a_description_has_every_address_and_range_of_a_service(lab: Lab) -> None:
-    done = kproxy("describe", "svc", "odd", "-n", "odd", "--control", lab.control)
+    done = inside.run("describe", "svc", "odd", "-n", "odd", "--control", lab.control)
 
     asked = odd_service(lab)
     for line in (
@@ -363,7 +352,7 @@ def test_a_description_has_every_address_and_range_of_a_service(lab: Lab) -> Non
         "Source Ranges:    192.0.2.0/24,198.51.100.0/24",
     ):
         assert line in done.stdout.splitlines()
-    one = kproxy("describe", "svc", "web", "--control", lab.control).stdout
+    one = inside.run("describe", "svc", "web", "--control", lab.control).stdout
     assert "IP Families:      IPv4\n" in one
     assert "Health Check" not in one
     assert "Source Ranges" not in one
@@ -377,7 +366,7 @@ def odd_service(lab: Lab) -> dict[str, Any]:
 
 
 def test_why_an_endpoint_is_not_used(lab: Lab) -> None:
-    done = kproxy("describe", "svc", "web", "odd", "-A", "--control", lab.control)
+    done = inside.run("describe", "svc", "web", "odd", "-A", "--control", lab.control)
 
     assert "Name:             odd" in done.stdout
     assert "\x1b" not in done.stdout
@@ -387,12 +376,12 @@ def test_why_an_endpoint_is_not_used(lab: Lab) -> None:
 
 
 def test_how_the_proxy_is_on_one_screen(lab: Lab) -> None:
-    done = kproxy("status", "--control", lab.control)
+    done = inside.run("status", "--control", lab.control)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert f"ready, version {__version__}, process {lab.daemon.pid}" in done.stdout
     assert "3 with 3 ports" in done.stdout
-    as_json = json.loads(kproxy("status", "-o", "json", "--control", lab.control).stdout)
+    as_json = json.loads(inside.run("status", "-o", "json", "--control", lab.control).stdout)
     assert as_json["frontends"]["bound"] >= 1
 
 
