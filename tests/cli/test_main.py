@@ -255,11 +255,11 @@ def unprivileged() -> list[str]:
     return [programs.need("setpriv"), "--bounding-set", "-dac_override,-dac_read_search"]
 
 
-def test_a_special_file_is_never_replaced_by_a_ready_file(folder: Path) -> None:
+def test_a_special_file_is_never_replaced_by_a_ready_file(inside: Inside, folder: Path) -> None:
     special = folder / "special"
     os.mkfifo(special)
 
-    done = call(["run", "--manifests", "web.yaml", "--ready-file", "special"], folder)
+    done = inside(["run", "--manifests", "web.yaml", "--ready-file", "special"])
 
     assert done.returncode == 2
     assert_one_sentence(done, ["--ready-file special", "regular file"])
@@ -297,8 +297,8 @@ def test_each_command_has_help(inside: Inside, command: str) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-def test_help_of_run_names_every_flag_in_full_and_its_default(folder: Path) -> None:
-    shown = " ".join(call(["run", "--help"], folder).stdout.split())
+def test_help_of_run_names_every_flag_in_full_and_its_default(inside: Inside) -> None:
+    shown = " ".join(inside(["run", "--help"]).stdout.split())
 
     for flag in (
         "--manifests PATH",
@@ -344,17 +344,17 @@ def test_version_prints_the_version(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])
-def test_version_is_a_flag_too(folder: Path, flag: str) -> None:
-    assert call([flag], folder).stdout == f"kproxy {kproxy.__version__}\n"
-    assert "--version" in call(["--help"], folder).stdout
+def test_version_is_a_flag_too(inside: Inside, flag: str) -> None:
+    assert inside([flag]).stdout == f"kproxy {kproxy.__version__}\n"
+    assert "--version" in inside(["--help"]).stdout
 
 
 @pytest.mark.parametrize(
     ("mistake", "meant"),
     [("rn", "run"), ("gte", "get"), ("simulte", "simulate"), ("verison", "version")],
 )
-def test_the_nearest_command_is_suggested(folder: Path, mistake: str, meant: str) -> None:
-    done = call([mistake], folder)
+def test_the_nearest_command_is_suggested(inside: Inside, mistake: str, meant: str) -> None:
+    done = inside([mistake])
 
     assert done.returncode == 2
     assert_one_sentence(done, [f"did you mean '{meant}'"])
@@ -400,8 +400,8 @@ def test_a_full_disk_under_the_output_is_a_sentence(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "kproxy: the disk is full: make room on it\n")
 
 
-def test_version_as_json_is_one_object(folder: Path) -> None:
-    done = call(["version", "-o", "json"], folder)
+def test_version_as_json_is_one_object(inside: Inside) -> None:
+    done = inside(["version", "-o", "json"])
 
     told = json.loads(done.stdout)
     assert told.keys() == {"version", "python", "platform"}
@@ -500,8 +500,8 @@ def test_a_command_loads_nothing_that_is_another_ones(
     assert loaded & (HEAVY - {"pydantic"} | more) == set()
 
 
-def test_manifests_and_a_cluster_exclude_each_other(folder: Path) -> None:
-    done = call(["run", "--manifests", "web.yaml", "--kubeconfig", "config"], folder)
+def test_manifests_and_a_cluster_exclude_each_other(inside: Inside) -> None:
+    done = inside(["run", "--manifests", "web.yaml", "--kubeconfig", "config"])
 
     assert done.returncode == 2
     assert_one_sentence(done, ["--manifests", "--kubeconfig", "exclude"])
@@ -549,25 +549,44 @@ def test_a_bug_is_one_sentence_and_has_a_traceback_only_for_developers(
         ("kproxy", []),
     ],
 )
-def test_a_shell_completes(line: str, offered: list[str], tmp_path: Path) -> None:
+def test_a_shell_completes(
+    inside: Inside,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    offered: list[str],
+    tmp_path: Path,
+) -> None:
+    for name, value in completing(line, tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+    done = inside([])
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == offered or line == "kproxy"
+
+
+def completing(line: str, runtime: Path) -> dict[str, str]:
+    """The environment in which bash asks for completions of a line."""
     words = line.split()
-    environment = {
+    return {
         "_KPROXY_COMPLETE": "complete_bash",
         "COMP_WORDS": "\n".join(words),
         "COMP_CWORD": str(len(words) - 1),
-        "XDG_RUNTIME_DIR": str(tmp_path),
+        "XDG_RUNTIME_DIR": str(runtime),
     }
+
+
+def test_a_shell_starts_it_to_complete(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "kproxy"],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env=os.environ | environment,
+        env=os.environ | completing("kproxy get serv", tmp_path),
     )
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split() == offered or line == "kproxy"
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["services"], "")
 
 
 def test_completion_is_shown_for_the_shell_one_uses(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ import yaml
 
 from kproxy import errors
 from kproxy.cli.parse import kubeconfig_file
+from kproxy.demo import stage
 from kproxy.simulator import admin_kubeconfig
+from tests.cli import inside
 from tests.cli.simulating import Simulation, started
 from tests.e2e.rig import daemon, programs
 
@@ -232,11 +234,13 @@ def _differs(path: Path, text: str) -> bool:
 
 def failure(folder: Path, *flags: str) -> tuple[int, str]:
     """The exit code and the only line on stderr of a run that fails."""
-    with started(folder, *flags) as simulation:
-        code = simulation.process.wait(daemon.DEADLINE)
-        (line,) = simulation.err().splitlines()
-        assert not simulation.kubeconfig.exists()
-        return code, line
+    kubeconfig = folder / "kubeconfig"
+    with stage.claimed_ranges() as ranges:
+        ours = ("--service-cidr", ranges.services, "--pod-cidr", ranges.pods)
+        done = inside.run("simulate", *ours, "--kubeconfig-out", str(kubeconfig), *flags)
+    (line,) = done.stderr.splitlines()
+    assert not kubeconfig.exists()
+    return done.returncode, line
 
 
 def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
@@ -306,10 +310,10 @@ def test_what_an_earlier_run_left_is_replaced_and_what_came_later_is_kept(tmp_pa
 
 def test_a_folder_that_is_not_there_is_found_before_the_cluster_starts(tmp_path: Path) -> None:
     missing = tmp_path / "missing" / "kubeconfig"
-    with started(tmp_path, "--kubeconfig-out", str(missing)) as simulation:
-        assert simulation.process.wait(daemon.DEADLINE) == errors.ConfigError.exit_code
-        assert f"no such file or directory: {missing.parent}; make" in simulation.err()
-        assert "is up" not in simulation.out() + simulation.err()
+    done = inside.run("simulate", "--kubeconfig-out", str(missing))
+    assert done.returncode == errors.ConfigError.exit_code
+    assert f"no such file or directory: {missing.parent}; make" in done.stderr
+    assert "is up" not in done.stdout + done.stderr
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
