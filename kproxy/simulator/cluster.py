@@ -38,6 +38,7 @@ from kproxy.simulator.kinds import (
     shifting,
 )
 from kproxy.simulator.kinds.configuration import strategies as configuration_strategies
+from kproxy.simulator.kinds.custom import strategies as custom_strategies
 from kproxy.simulator.kinds.networking import strategies as networking_strategies
 from kproxy.simulator.machines import kubelet
 from kproxy.simulator.store import api_versions, resources, statuses, storage
@@ -123,6 +124,7 @@ class Cluster:
                 resources.ENDPOINT_SLICES: endpoint_strategies.for_endpoint_slices(),
                 **networking_strategies.strategies(stored),
                 **configuration_strategies.strategies(),
+                **custom_strategies.strategies(),
             },
             below=self.shift_below,
             choose=rng.choice,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kproxy.simulator.kinds.configuration import strategies as configuration_strategies
+from kproxy.simulator.kinds.custom import strategies as custom_strategies
 from kproxy.simulator.kinds.networking import strategies as networking_strategies
 from kproxy.simulator.store import registry, resources, storage
 from kproxy.simulator.store.storage import Object
@@ -28,9 +29,13 @@ def new_registry(history: int = 1000) -> registry.Registry:
 
 
 def ruled_registry() -> registry.Registry:
-    """A registry with the namespace default and the rules for networking and configuration."""
+    """A registry with the namespace default, and rules for networking, configuration and more."""
     stored = new_storage()
-    rules = {**networking_strategies.strategies(stored), **configuration_strategies.strategies()}
+    rules = {
+        **networking_strategies.strategies(stored),
+        **configuration_strategies.strategies(),
+        **custom_strategies.strategies(),
+    }
     made = registry.Registry(stored, rules, choose=lambda letters: letters[0])
     made.create(resources.NAMESPACES, {"metadata": {"name": "default"}})
     return made

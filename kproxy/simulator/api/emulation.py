@@ -55,6 +55,7 @@ _V1_20_SERVED = (
     api_versions.INGRESSES_V1BETA1,
     api_versions.INGRESS_CLASSES_V1BETA1,
     api_versions.INGRESSES_EXTENSIONS,
+    *api_versions.GATEWAYS,
 )
 
 V1_20 = Emulation(
@@ -70,7 +71,7 @@ V1_20 = Emulation(
 V1_33 = Emulation(
     minor=33,
     git_version="v1.33.0+kproxy",
-    served=(*resources.ALL, api_versions.ENDPOINT_SLICES_V1BETA1),
+    served=(*resources.ALL, api_versions.ENDPOINT_SLICES_V1BETA1, *api_versions.GATEWAYS),
     streaming_lists=StreamingLists.SERVED,
     follows_revision=True,
     bookmarks_when_quiet=True,

@@ -226,7 +226,11 @@ class Rest:
         return self._object(request, info, updated)
 
     async def _patch(self, request: web.BaseRequest, info: RequestInfo) -> web.StreamResponse:
-        patch_type, body = media.patch_body(request.content_type, await request.read())
+        patch_type, body = media.patch_body(
+            request.content_type,
+            await request.read(),
+            can_be_strategic=not info.resource.is_custom,
+        )
         dry_run = _is_dry_run(request)
         if info.subresource == "scale":
             found = self._registry.get(_stored(info), info.name, info.namespace or "")

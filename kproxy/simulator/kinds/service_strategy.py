@@ -15,11 +15,11 @@ import msgspec
 from kproxy.model.kinds import service_kind
 from kproxy.model.kinds import services as model_services
 from kproxy.simulator.kinds import addressing, ip_families, service_validation
-from kproxy.simulator.store import resources, statuses, storage
+from kproxy.simulator.store import registry, resources, statuses, storage
 from kproxy.simulator.store.storage import Object
 
 
-class ServiceStrategy:
+class ServiceStrategy(registry.PlainStrategy):
     """The rules for Services, with the allocators, which follow what is stored.
 
     `stored` is the storage; the strategy subscribes to it for as long as it lives.
@@ -57,10 +57,6 @@ class ServiceStrategy:
         if service["spec"]["type"] != "LoadBalancer":
             service["status"] = {"loadBalancer": {}}
         return service
-
-    def begin_delete(self, old: Object, grace_seconds: int | None) -> Object | None:  # noqa: ARG002  # of the protocol
-        """A Service has no graceful deletion: it goes at once."""
-        return None
 
     def _check(self, service: Object, causes: list[statuses.Cause]) -> None:
         if causes:

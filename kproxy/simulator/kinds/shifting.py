@@ -19,7 +19,17 @@ from kproxy.simulator.store.storage import Object
 ANNOTATION_SHIFTED_PORTS = "kproxy.io/shifted-ports"
 """On the moved object: "80=10080,443=10443"."""
 
-_SHIFTED = (resources.SERVICES, resources.DEPLOYMENTS, resources.PODS, resources.INGRESSES)
+_SHIFTED = frozenset(
+    {
+        resources.SERVICES,
+        resources.DEPLOYMENTS,
+        resources.PODS,
+        resources.INGRESSES,
+        resources.GATEWAYS,
+        resources.TCP_ROUTES,
+        resources.UDP_ROUTES,
+    }
+)
 _PORT_FIELDS = frozenset({"port", "targetPort", "containerPort", "number", "servicePort"})
 """The last two are of Ingresses, in v1 and in v1beta1."""
 
@@ -57,7 +67,8 @@ def _shift_text(port: str, below: int, moves: Moves) -> str:
 
 
 class ShiftingRegistry(registry.Registry):
-    """A registry in which no Service, Deployment, Pod or Ingress has a port under `below`."""
+    """A registry in which no object has a port under `below` that a process binds, or one of a
+    Service."""
 
     def __init__(
         self,

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from kproxy.simulator.store import resources
 from kproxy.simulator.store.resources import Resource
 from kproxy.simulator.store.storage import Object
-from kproxy.simulator.store.views import endpoint_slices, ingresses
+from kproxy.simulator.store.views import endpoint_slices, gateways, ingresses
 from kproxy.simulator.store.views.view import View
 
 ENDPOINT_SLICES_V1BETA1 = endpoint_slices.V1BETA1.served
 INGRESSES_V1BETA1 = ingresses.NETWORKING_V1BETA1.served
 INGRESSES_EXTENSIONS = ingresses.EXTENSIONS_V1BETA1.served
+GATEWAYS = tuple(view.served for view in gateways.VIEWS)
+"""The older versions of the Gateway API's resources."""
 INGRESS_CLASSES_V1BETA1 = ingresses.CLASSES_V1BETA1.served
 
 _VIEWS: Mapping[Resource, View] = {
@@ -20,6 +22,7 @@ _VIEWS: Mapping[Resource, View] = {
         ingresses.NETWORKING_V1BETA1,
         ingresses.EXTENSIONS_V1BETA1,
         ingresses.CLASSES_V1BETA1,
+        *gateways.VIEWS,
     )
 }
 ALL = (*resources.ALL, *_VIEWS)

@@ -51,6 +51,10 @@ class Strategy(Protocol):
         """The same for a change. `new` has the status of `old`. Raises Invalid."""
         ...
 
+    def prepare_status(self, old: Object, new: Object) -> Object:
+        """The object with a new status. Raises Invalid."""
+        ...
+
     def begin_delete(self, old: Object, grace_seconds: int | None) -> Object | None:
         """None: remove it at once. Otherwise the object to store, with a `deletionTimestamp`; a
         controller later ends it with `Registry.remove`."""
@@ -65,6 +69,10 @@ class PlainStrategy:
         return new
 
     def prepare_update(self, old: Object, new: Object) -> Object:  # noqa: ARG002
+        """Stored as it comes."""
+        return new
+
+    def prepare_status(self, old: Object, new: Object) -> Object:  # noqa: ARG002
         """Stored as it comes."""
         return new
 
@@ -170,6 +178,7 @@ class Registry:
         """Replace only an object's status; the rest of `new` is ignored."""
         old = self._old(resource, new)
         changed = {**old, "status": new.get("status", {})}
+        changed = self._strategy(resource).prepare_status(old, changed)
         if dry_run:
             return changed
         return self.storage.update(resource, changed)

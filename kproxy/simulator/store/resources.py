@@ -8,7 +8,8 @@ class Resource:
     """One resource type, as in a discovery document.
 
     `has_generation` says whether `metadata.generation` counts the changes that its controller
-    must act on; Services, Pods and Nodes have none.
+    must act on; Services, Pods and Nodes have none. `is_custom` says that a real cluster has it by
+    a CustomResourceDefinition.
     """
 
     group: str
@@ -22,6 +23,7 @@ class Resource:
     has_status: bool = False
     has_scale: bool = False
     has_generation: bool = False
+    is_custom: bool = False
 
     @property
     def api_version(self) -> str:
@@ -105,6 +107,30 @@ SERVICE_CIDRS = Resource(
     has_status=True,
 )
 
+
+def _of_gateway_api(
+    kind: str, plural: str, short_names: tuple[str, ...] = (), *, namespaced: bool = True
+) -> Resource:
+    return Resource(
+        "gateway.networking.k8s.io",
+        "v1",
+        kind,
+        plural,
+        kind.lower(),
+        short_names,
+        ("gateway-api",),
+        namespaced=namespaced,
+        has_status=True,
+        has_generation=True,
+        is_custom=True,
+    )
+
+
+GATEWAY_CLASSES = _of_gateway_api("GatewayClass", "gatewayclasses", ("gc",), namespaced=False)
+GATEWAYS = _of_gateway_api("Gateway", "gateways", ("gtw",))
+TCP_ROUTES = _of_gateway_api("TCPRoute", "tcproutes")
+UDP_ROUTES = _of_gateway_api("UDPRoute", "udproutes")
+
 ALL = (
     NAMESPACES,
     NODES,
@@ -120,4 +146,8 @@ ALL = (
     INGRESSES,
     INGRESS_CLASSES,
     SERVICE_CIDRS,
+    GATEWAY_CLASSES,
+    GATEWAYS,
+    TCP_ROUTES,
+    UDP_ROUTES,
 )

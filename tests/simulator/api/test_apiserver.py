@@ -301,6 +301,7 @@ async def test_discovery_classic_and_aggregated(api: Api) -> None:
         "apps": ["v1"],
         "discovery.k8s.io": ["v1", "v1beta1"],
         "networking.k8s.io": ["v1"],
+        "gateway.networking.k8s.io": ["v1", "v1beta1", "v1alpha2"],
     }
     recorded = {each["name"]: each for each in _recorded("api-v1-resources.json")["resources"]}
     _, core = await api.get("/api/v1")
@@ -312,7 +313,7 @@ async def test_discovery_classic_and_aggregated(api: Api) -> None:
     _, aggregated = await api.ask("GET", "/apis", headers={"Accept": wanted})
     assert aggregated["apiVersion"] == "apidiscovery.k8s.io/v2"
     names = [each["metadata"]["name"] for each in aggregated["items"]]
-    assert names == ["apps", "discovery.k8s.io", "networking.k8s.io"]
+    assert names == list(versions)
     apps = aggregated["items"][0]["versions"][0]["resources"][0]
     assert {each["subresource"] for each in apps["subresources"]} == {"scale", "status"}
 

@@ -64,8 +64,13 @@ def body(content_type: str, raw: bytes) -> Any:
     raise statuses.unsupported_media_type(["application/json", "application/yaml"])
 
 
-def patch_body(content_type: str, raw: bytes) -> tuple[patch.Type, Any]:
-    """A patch's type and body. Raises UnsupportedMediaType, BadRequest."""
+def patch_body(
+    content_type: str, raw: bytes, *, can_be_strategic: bool = True
+) -> tuple[patch.Type, Any]:
+    """A patch's type and body. Raises UnsupportedMediaType, BadRequest.
+
+    Custom resources have no strategic merge patches, since no schema says how lists are merged.
+    """
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type in _APPLY:
         raise statuses.StatusError(
@@ -74,8 +79,9 @@ def patch_body(content_type: str, raw: bytes) -> tuple[patch.Type, Any]:
             "server-side apply is not supported by the simulated API server: apply without "
             "--server-side",
         )
-    if media_type not in _PATCHES:
-        raise statuses.unsupported_media_type(list(_PATCHES))
+    known = [each for each, kind in _PATCHES.items() if can_be_strategic or kind != "strategic"]
+    if media_type not in known:
+        raise statuses.unsupported_media_type(known)
     return _PATCHES[media_type], _json(raw)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kproxy.simulator.api.formats import openapi_protobuf, openapi_views
+from kproxy.simulator.kinds.custom import strategies as custom_strategies
+from kproxy.simulator.kinds.custom import structural
 from kproxy.simulator.store import api_versions, strategic_merge
 from kproxy.simulator.store.resources import Resource
 
@@ -70,7 +72,8 @@ class Documents:
 
     @functools.cached_property
     def _definitions(self) -> dict[str, Any]:
-        return definitions(self._served)
+        # What reads version 2 looks for fields, and leaves bounds to the server.
+        return definitions(self._served, with_bounds=False)
 
     @functools.cached_property
     def _v2(self) -> dict[str, Any]:
@@ -116,19 +119,35 @@ class Documents:
         }
 
 
-def definitions(served: Iterable[Resource]) -> dict[str, Any]:
+def definitions(served: Iterable[Resource], *, with_bounds: bool = True) -> dict[str, Any]:
     """The schemas of the resources and of all they are made of; a `$ref` is a bare name."""
     found: dict[str, Any] = dict(_TIMES)
     for resource in served:
         stored, name = api_versions.stored_as(resource), _definition_name(resource)
+        kind = {"group": resource.group, "kind": resource.kind, "version": resource.version}
+        if resource.is_custom:
+            found[name] = _custom(found, stored, with_bounds=with_bounds)
+            found[name]["x-kubernetes-group-version-kind"] = [kind]
+            continue
         model = "CoreV1Event" if resource.kind == "Event" else f"V1{resource.kind}"
         stored_name = _definition_name(stored)
         _add(found, model, stored_name)
         if stored != resource:
             openapi_views.alter(resource, found, stored_name, name)
-        kind = {"group": resource.group, "kind": resource.kind, "version": resource.version}
         found[name] = {**found[name], "x-kubernetes-group-version-kind": [kind]}
     return found
+
+
+def _custom(found: dict[str, Any], stored: Resource, *, with_bounds: bool) -> dict[str, Any]:
+    """The schema of a custom resource, with the fields that every object has."""
+    _add(found, "V1ObjectMeta", _qualified("ObjectMeta"))
+    schema = structural.openapi(custom_strategies.SCHEMAS[stored], with_bounds=with_bounds)
+    common = {
+        "apiVersion": {"type": "string"},
+        "kind": {"type": "string"},
+        "metadata": {"$ref": _qualified("ObjectMeta")},
+    }
+    return {**schema, "properties": {**common, **schema["properties"]}}
 
 
 def _add(found: dict[str, Any], model_name: str, name: str) -> None:
@@ -190,6 +209,9 @@ def _qualified(type_name: str) -> str:
 
 
 def _definition_name(resource: Resource) -> str:
+    if resource.is_custom:
+        domain = ".".join(reversed(resource.group.split(".")))
+        return f"{domain}.{resource.version}.{resource.kind}"
     package = _PACKAGES.get(resource.group, _CORE)
     return f"{package.rpartition('.')[0]}.{resource.version}.{resource.kind}"
 
@@ -248,7 +270,8 @@ def _operation(resource: Resource, prefix: str, action: str, *, is_v3: bool) -> 
         "x-kubernetes-group-version-kind": kind,
     }
     if action == "patch" and not is_v3:
-        operation["consumes"] = _PATCH_TYPES
+        # kubectl reads here which kind of patch to send.
+        operation["consumes"] = _PATCH_TYPES[:2] if resource.is_custom else _PATCH_TYPES
         # kubectl looks here for whether the server knows dry runs.
         operation["parameters"] = [{"in": "query", "name": "dryRun", "type": "string"}]
     return operation

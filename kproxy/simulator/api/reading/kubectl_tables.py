@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from kproxy.model import ages
-from kproxy.simulator.api.reading import configuration_tables, networking_tables
+from kproxy.simulator.api.reading import configuration_tables, custom_tables, networking_tables
 from kproxy.simulator.api.reading.columns import (
     AGE,
     NAME,
@@ -284,6 +284,7 @@ _PLAIN: Layout = ((NAME, AGE), _plain)
 _KINDS: Mapping[str, Layout] = {
     **networking_tables.LAYOUTS,
     **configuration_tables.LAYOUTS,
+    **custom_tables.LAYOUTS,
     "Namespace": ((NAME, Column("Status"), AGE), _namespace),
     "Service": (
         (

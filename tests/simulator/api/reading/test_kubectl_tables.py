@@ -164,6 +164,23 @@ ADDRESSES = [{"ip": f"10.0.0.{n}"} for n in range(1, 6)]
             {"type": "Opaque", "data": {"a": "", "b": ""}},
             ["x", "Opaque", 2, "0s"],
         ),
+        (
+            resources.GATEWAY_CLASSES,
+            {"spec": {"controllerName": "a.io/b", "description": "d"}},
+            ["x", "a.io/b", None, "0s", "d"],
+        ),
+        (
+            resources.GATEWAYS,
+            {
+                "spec": {"gatewayClassName": "c"},
+                "status": {
+                    "addresses": [{"value": "10.0.0.1"}, {"value": "10.0.0.2"}],
+                    "conditions": [{"type": "Programmed", "status": "True"}],
+                },
+            },
+            ["x", "c", "10.0.0.1", "True", "0s"],
+        ),
+        (resources.TCP_ROUTES, {}, ["x", "0s"]),
         (resources.CONFIG_MAPS, {"data": {"a": ""}, "binaryData": {"b": ""}}, ["x", 2, "0s"]),
         (resources.SERVICE_ACCOUNTS, {"secrets": [{"name": "a"}]}, ["x", 1, "0s"]),
     ],

@@ -1,0 +1,1 @@
+"""Resources that a real cluster has by CustomResourceDefinitions: those of the Gateway API."""
