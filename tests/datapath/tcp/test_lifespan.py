@@ -100,6 +100,7 @@ async def test_many_that_are_too_old_at_once_are_found_in_slices(
 ) -> None:
     """Here a slice is one connection long, and what holds changes while they are found."""
     monkeypatch.setattr(lifespan, "_BUDGET", 0.0)
+    monkeypatch.setattr(lifespan, "_NEXT_SLICE", 0.0)
     runs = steps.runs
     monkeypatch.setattr(steps, "runs", lambda items, _=1: runs(items, 1))
     path, place = bench.start(), bench.backend()
