@@ -30,6 +30,7 @@ class Flow:
     """The datagrams of one client. Its front makes it, ends it, and closes its socket."""
 
     __slots__ = (
+        "__weakref__",
         "_pace",
         "_receive",
         "backend",

@@ -214,6 +214,10 @@ class Front:
         """The first datagram of a client, which is in the buffer: choose a backend and send it."""
         now = self.pace.at
         counters = self.target.counters
+        own = self._table.own
+        if client[1] in own.ports and own.led_back(client, self.target.text, self._shared.episodes):
+            self.lose()
+            return
         backend = self.target.picker.pick(client[0], now)
         if backend is None:
             counters.ended[endings.NO_ENDPOINTS] += 1
@@ -235,6 +239,10 @@ class Front:
             counters.ended[endings.NO_RESOURCES] += 1
             self.lose()
             return
+        if own.countdown:
+            own.countdown -= 1
+        else:
+            own.note(begun)
         begun.version = limits.version
         begun.from_client = size
         counters.active += 1

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kproxy.datapath.udp import endings, flow
+from kproxy.datapath.udp import endings, flow, loops
 
 if TYPE_CHECKING:
     from kproxy.datapath.udp import front
@@ -51,6 +51,8 @@ class Table:
         self.version = 0
         """Changes with the backends: a flow that was begun or reviewed under another version is
         reviewed at its next datagram."""
+        self.own = loops.OwnFlows()
+        """Some of the flows, to find out which clients are this process itself."""
         self._fronts: dict[front.Front, None] = {}
         self._on_first = on_first
 

@@ -1,0 +1,121 @@
+"""Datagrams that the data path sends to itself are found and dropped, and no others."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import structlog
+
+from kproxy.model import addresses
+from tests.datapath import harness
+from tests.datapath.udp import rig
+
+
+async def settled(udp: rig.Rig) -> int:
+    """How many datagrams were taken, once no more come."""
+    counters = udp.data_path.counters
+    before = -1
+
+    def is_still() -> bool:
+        nonlocal before
+        before, now = counters.datagrams, before
+        return before == now
+
+    await harness.until(is_still, "no datagram goes round")
+    return before
+
+
+@pytest.mark.parametrize("services", [1, 2, 3])
+async def test_services_that_point_at_each_other_are_found_out(udp: rig.Rig, services: int) -> None:
+    """H15, D14. One datagram went round for ever, and each round made a flow."""
+    ring = [udp.serve() for _ in range(services)]
+    for number, each in enumerate(ring):
+        udp.change(each, ring[(number + 1) % services].address)
+    client = udp.client()
+
+    with structlog.testing.capture_logs() as log:
+        for _ in range(20):
+            await client.send(b"x", ring[0].address)
+        assert await settled(udp) < 20 * 40, "a datagram goes round a few times, and not for ever"
+
+    cut = [line for line in log if line["event"].startswith("endpoint leads back")]
+    assert 1 <= len(cut) <= services, "a line for each Service whose datagram came back"
+    targets = {each.target.text for each in ring}
+    assert {cut[0]["service"], cut[0]["leads_to"]} <= targets
+    assert udp.data_path.counters.datagrams_lost > 0
+
+
+async def test_a_client_with_the_source_port_of_a_flow_is_served(udp: rig.Rig) -> None:
+    server = udp.server()
+    service = udp.serve(server)
+    for _ in range(20):
+        await udp.client().ask(b"x", service.address)
+    for port in sorted(server.clients):
+        answer = await udp.client("127.0.0.2", port).ask(b"y", service.address)
+        assert answer.endswith(b" y")
+
+
+async def test_flows_that_are_over_are_forgotten(udp: rig.Rig) -> None:
+    """Another program may have their ports now, and be a client."""
+    server = udp.server()
+    service = udp.serve(server)
+    for _ in range(20):
+        await udp.client().ask(b"x", service.address)
+    udp.clock.ahead += 3600
+    await udp.until_flows(0)
+    met = 0
+    for port in sorted(server.clients):
+        with contextlib.suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", port))
+            probe.close()
+            answer = await udp.client("127.0.0.1", port).ask(b"y", service.address)
+            assert answer.endswith(b" y")
+            met += 1
+    assert met > 8, "one flow in nine is noted"
+
+
+_REDIRECTED = """
+import asyncio, subprocess
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+from tests.datapath.udp import test_loops
+asyncio.run(test_loops.meet_a_loop_through_nat())
+"""
+
+
+async def meet_a_loop_through_nat() -> None:
+    """A packet filter leads the datagrams of a Service to its own frontend."""
+    udp = rig.Rig()
+    try:
+        service = udp.serve(addresses.SocketAddress("127.0.0.99", 4444))
+        rules = (
+            "table ip loop {\n chain output {\n type nat hook output priority -100;\n"
+            f"udp dport 4444 dnat to {service.address}\n }}\n }}\n"
+        )
+        subprocess.run(  # noqa: ASYNC221  # nothing else runs yet
+            ["nft", "-f", "-"], input=rules, text=True, check=True
+        )
+        for _ in range(5):
+            await udp.client().send(b"x", service.address)
+        assert await settled(udp) < 5 * 40
+    finally:
+        udp.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a network namespace")
+@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
+@pytest.mark.netns
+def test_a_loop_through_nat_is_found_out_too() -> None:
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", _REDIRECTED],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.returncode == 0, done.stderr
