@@ -6,12 +6,13 @@ import dataclasses
 import http.client
 import json
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -123,13 +124,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def unused() -> addresses.SocketAddress:
+    """An address to listen on."""
+    return addresses.SocketAddress("127.0.0.1", free_port())
+
+
 class Nginx:
     """nginx with a table, from `with` to its end."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self._directory = directory
-        self.http = addresses.SocketAddress("127.0.0.1", free_port())
-        self.https = addresses.SocketAddress("127.0.0.1", free_port())
+        self.http = unused()
+        self.https = unused()
         self.backends = Backends()
         given: dict[str, Any] = {
             "directory": str(directory),
@@ -172,10 +178,14 @@ class Nginx:
         if self._process is None:
             command = [NGINX, "-c", str(config), "-p", str(self._directory)]
             self._process = subprocess.Popen(command, stderr=subprocess.PIPE)
-        else:
-            checked(config)
-            self._process.send_signal(1)  # SIGHUP
-        self._await(rendered.version)
+            self._await(lambda: self._version() == rendered.version)
+            return
+        checked(config)
+        earlier = self._workers()
+        self._process.send_signal(signal.SIGHUP)
+        # For 100 ms nginx has workers of both configurations.
+        self._await(lambda: not earlier & self._workers())
+        self._await(lambda: self._version() == rendered.version)
 
     def get(self, host: str, path: str, **more: Any) -> Answer:
         """Ask by HTTP."""
@@ -203,15 +213,20 @@ class Nginx:
         ):
             return secured.getpeercert(binary_form=True) or b""
 
-    def _await(self, version: str) -> None:
+    def _await(self, is_done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + DEADLINE
-        while self._version() != version:
+        while not is_done():
             assert self._process is not None
             if self._process.poll() is not None:
                 assert self._process.stderr is not None
                 raise AssertionError(self._process.stderr.read().decode())
             assert time.monotonic() < deadline, "nginx does not take its configuration"
-            threading.Event().wait(0.02)
+            threading.Event().wait(0.01)
+
+    def _workers(self) -> set[str]:
+        assert self._process is not None
+        number = self._process.pid
+        return set(Path(f"/proc/{number}/task/{number}/children").read_text().split())
 
     def _version(self) -> str:
         connection = http.client.HTTPConnection("control", timeout=DEADLINE)

@@ -146,6 +146,11 @@ def made(*documents: dict[str, Any], **more: Any) -> table.Table:
     return routing.build(world(*documents, *added, **more))
 
 
+def is_valid(document: dict[str, Any]) -> bool:
+    """Whether an API server would have it."""
+    return admission.admit(document, kinds=KINDS)[0].accepted is not None
+
+
 def services_of(document: Mapping[str, Any]) -> list[str]:
     """The Services that an Ingress names."""
     spec = document["spec"]

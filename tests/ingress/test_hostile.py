@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from kproxy.ingress import nginx_config
 from kproxy.ingress.nginx_text import syntax
-from kproxy.model import addresses, admission
+from kproxy.model import addresses
 from tests.ingress import nginx_reader, nginx_rig, objects
 
 GOOD = objects.ingress("good", "Prefix /", host="good.example")
@@ -161,11 +161,7 @@ HOSTILE = list(_hostile())
 
 def rendered(*documents: dict[str, Any]) -> nginx_config.Rendered:
     """The configuration of the good Ingress, and of those of `documents` that are valid."""
-    valid = [
-        each
-        for each in documents
-        if admission.admit(each, kinds=objects.KINDS)[0].accepted is not None
-    ]
+    valid = filter(objects.is_valid, documents)
     return nginx_config.render(objects.made(GOOD, *valid), SETTINGS, objects.somewhere)
 
 
@@ -231,7 +227,7 @@ def test_a_hostile_ingress_adds_no_directive_of_its_own(document: dict[str, Any]
 def test_nginx_takes_them_all_at_once_and_serves_the_good_one(tmp_path: Path) -> None:
     valid = {}
     for number, (_, each) in enumerate(HOSTILE):
-        if admission.admit(each, kinds=objects.KINDS)[0].accepted is None:
+        if not objects.is_valid(each):
             continue
         spec = each["spec"]
         rules = [
