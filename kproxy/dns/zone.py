@@ -32,6 +32,8 @@ Located: TypeAlias = Callable[
 """Where clients reach a port of a Service at one of its cluster IPs; None for nowhere."""
 
 _T = wire.Type
+_ADDRESSES = (_T.A, _T.AAAA)
+_SVC: Labels = ("svc",)
 
 
 class Answer(NamedTuple):
@@ -88,7 +90,13 @@ class Zone:
         self._located = located
         self._admits = admits
         self._zone: Labels = tuple(domain.split("."))
-        self._serial = serial
+        self._services = wire.name_of(("svc", *self._zone))
+        server, mailbox = (
+            wire.name_of((*each, *self._zone)) for each in (("ns", "dns"), ("hostmaster",))
+        )
+        self._server = server
+        self._authority = wire.soa_data(server, mailbox, serial, TTL)
+        self._soas = {each: self._soa(each) for each in (self._zone, _SVC)}
         self.own: tuple[str, ...] = ()
 
     def answer(self, question: wire.Name, type_: int) -> Answer | None:
@@ -118,10 +126,10 @@ class Zone:
         if apex is None:
             return self._pointer(question, labels, type_)
         try:
-            node = self._node(question, labels[: len(labels) - len(apex)], apex)
+            node = self._node(question, labels[: len(labels) - len(apex)], apex, type_)
         except ValueError:  # a record would have a name that is longer than names can be
             node = _Node(is_there=True)
-        soa = self._soa(apex)
+        soa = self._soas[apex]
         if not node.is_there:
             return Answer(wire.Rcode.NXDOMAIN, (), soa, (), node.tags)
         if type_ == _T.ANY:
@@ -139,17 +147,18 @@ class Zone:
         size = len(self._zone)
         if labels[-size:] == self._zone:
             return self._zone
-        return ("svc",) if labels[-1:] == ("svc",) else None
+        return _SVC if labels[-1:] == _SVC else None
 
     def _soa(self, apex: Labels) -> wire.Record:
-        mailbox = wire.name_of(("hostmaster", *self._zone))
-        data = wire.soa_data(wire.name_of(("ns", "dns", *self._zone)), mailbox, self._serial, TTL)
-        return wire.Record(wire.name_of(apex), _T.SOA, TTL, data)
+        return wire.Record(wire.name_of(apex), _T.SOA, TTL, self._authority)
 
-    def _node(self, question: wire.Name, below: Labels, apex: Labels) -> _Node:
-        """What there is at `question`, which is the labels `below` in front of `apex`."""
-        if apex == ("svc",):
-            return self._under_svc(question, below)
+    def _node(self, question: wire.Name, below: Labels, apex: Labels, type_: int) -> _Node:
+        """What there is at `question`, which is the labels `below` in front of `apex`.
+
+        Records of other types than `type_` may be left out.
+        """
+        if apex == _SVC:
+            return self._under_svc(question, below, type_)
         match below:
             case ():
                 return self._at_apex(question)
@@ -161,7 +170,7 @@ class Zone:
             case ("ns", "dns"):
                 return _Node(is_there=True, records=_address_records(question, self.own))
             case (*front, "svc"):
-                return self._under_svc(question, tuple(front))
+                return self._under_svc(question, tuple(front), type_)
             case (namespace, "pod"):
                 return _Node(is_there=self._admits(namespace))
             case (label, namespace, "pod") if self._admits(namespace):
@@ -171,14 +180,10 @@ class Zone:
         return _NOTHING
 
     def _at_apex(self, question: wire.Name) -> _Node:
-        server = wire.name_of(("ns", "dns", *self._zone))
-        records = (
-            self._soa(self._zone),
-            wire.Record(question, _T.NS, TTL, server),
-        )
-        return _Node(True, records, _address_records(server, self.own))  # noqa: FBT003
+        records = (self._soas[self._zone], wire.Record(question, _T.NS, TTL, self._server))
+        return _Node(True, records, _address_records(self._server, self.own))  # noqa: FBT003
 
-    def _under_svc(self, question: wire.Name, below: Labels) -> _Node:
+    def _under_svc(self, question: wire.Name, below: Labels, type_: int) -> _Node:
         if not below:
             return _Node(is_there=True)
         namespace = below[-1]
@@ -192,35 +197,40 @@ class Zone:
         elif service.type is services.ServiceType.EXTERNAL_NAME:
             node = _NOTHING if below[:-2] else _external(question, service)
         elif service.is_headless:
-            node = self._headless(question, below[:-2], service)
+            node = self._headless(question, below[:-2], service, type_)
         else:
-            node = self._with_cluster_ip(question, below[:-2], service)
+            node = self._with_cluster_ip(question, below[:-2], service, type_)
         return node._replace(tags=frozenset([name]))
 
     def _name(self, *labels: str) -> wire.Name:
-        return wire.name_of((*labels, "svc", *self._zone))
+        return wire.below(self._services, *labels)
 
     def _with_cluster_ip(
-        self, question: wire.Name, below: Labels, service: services.Service
+        self, question: wire.Name, below: Labels, service: services.Service, type_: int
     ) -> _Node:
+        if not below and type_ != _T.SRV:
+            found = served_addresses(service, self._located) if type_ in _ADDRESSES else ()
+            return _Node(is_there=True, records=_address_records(question, found))
         ports = [each for each in service.ports if _is_meant(below, each)]
         if below and not ports:
             return _NOTHING
-        if len(below) == 1:
+        if len(below) == 1 or type_ != _T.SRV:
             return _Node(is_there=True)
         served = served_addresses(service, self._located)
         target = self._name(service.name.name, service.name.namespace)
         numbers = dict.fromkeys(_served_port(service, each, self._located) for each in ports)
         records = [wire.Record(question, _T.SRV, TTL, wire.srv_data(n, target)) for n in numbers]
-        if not below:
-            records += _address_records(question, served)
         return _Node(True, tuple(records), _address_records(target, served))  # noqa: FBT003
 
-    def _headless(self, question: wire.Name, below: Labels, service: services.Service) -> _Node:
+    def _headless(
+        self, question: wire.Name, below: Labels, service: services.Service, type_: int
+    ) -> _Node:
         known = self._index.headless(service.name)
         # The specification: without a ready endpoint the name does not exist.
         if known is None or not known.ready:
             return _NOTHING
+        if not below and type_ != _T.SRV:
+            return _Node(True, _address_records(question, (each.address for each in known.ready)))  # noqa: FBT003
         if len(below) == 1 and not below[0].startswith("_"):
             found = known.by_label.get(below[0], ())
             return _Node(bool(found), _address_records(question, found))
@@ -229,7 +239,7 @@ class Zone:
         ]
         if below and not meant:
             return _NOTHING
-        if len(below) == 1:
+        if len(below) == 1 or type_ != _T.SRV:
             return _Node(is_there=True)
         targets = {
             each.label: self._name(each.label, service.name.name, service.name.namespace)
@@ -237,8 +247,6 @@ class Zone:
         }
         pairs = dict.fromkeys((port.number, targets[each.label]) for each, port in meant)
         records = [wire.Record(question, _T.SRV, TTL, wire.srv_data(*each)) for each in pairs]
-        if not below:
-            records += _address_records(question, [each.address for each in known.ready])
         additional = [
             record
             for label, target in targets.items()

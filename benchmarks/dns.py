@@ -1,0 +1,260 @@
+"""How many questions of DNS kproxy answers beside dnsmasq: `python -m benchmarks.dns`.
+
+kproxy has 10,000 Services, dnsmasq the same names and addresses in a hosts file; both are one
+process. dnsperf asks each of the names in a random order, of the one and of the other in turns, so
+that both meet the same machine. Printed are the answers per second, the CPU time for each, and the
+median over the rounds of kproxy's rate divided by dnsmasq's; the goals are 20,000 and 0.5. kproxy
+is also measured with nothing kept yet, each name asked once.
+
+Then what the name server costs TCP beside it: redis-benchmark asks a Redis through a Service, in
+turns through a kproxy without --dns, through one with it, and through one that is asked 1,000
+questions a second meanwhile. The goal is that the second has 0.97 of the first's requests.
+
+Debian's packages: dnsperf, dnsmasq-base, redis-server and redis-tools.
+"""
+
+import argparse
+import contextlib
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kproxy import errors
+from kproxy.bench.lab import network, processes
+from kproxy.bench.subjects import kproxy_run
+
+SERVICES = 10_000
+NAMESPACES = 20
+REDIS_IP = "10.96.250.1"
+REDIS_HOST = "127.96.250.1"
+REQUESTS = 60_000
+"""Of one measurement."""
+BESIDE = 1000
+"""Questions per second that are asked beside TCP."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Answers per second, and CPU seconds of the server for each."""
+
+    rate: float
+    cost: float
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    options = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory() as name, processes.interruptible():
+            folder = Path(name)
+            write_names(folder)
+            compare(folder, options.rounds, options.seconds)
+            beside_tcp(folder, options.rounds)
+    except errors.KproxyError as error:
+        print(f"benchmarks.dns: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def names() -> Iterator[tuple[str, str, str, str]]:
+    """Of each Service: its name, its namespace, its ClusterIP, and where kproxy serves it."""
+    for number in range(SERVICES):
+        high, low = divmod(number, 250)
+        rest = f"{96 + high // 250}.{high % 250}.{low + 1}"
+        yield f"svc-{number}", f"ns-{number % NAMESPACES}", f"10.{rest}", f"127.{rest}"
+
+
+def write_names(folder: Path) -> None:
+    """The Services for kproxy, the hosts for dnsmasq, the questions for dnsperf."""
+    head = {"apiVersion": "v1", "kind": "Service"}
+    listed: list[dict[str, Any]] = []
+    hosts, queries = [], []
+    for name, namespace, ip, served in names():
+        metadata = {"name": name, "namespace": namespace}
+        spec = {"clusterIP": ip, "ports": [{"name": "http", "port": 8080}]}
+        listed.append({**head, "metadata": metadata, "spec": spec})
+        full = f"{name}.{namespace}.svc.cluster.local"
+        hosts.append(f"{served} {full}\n")
+        queries.append(f"{full} A\n")
+    (folder / "services.json").write_text(
+        json.dumps({"apiVersion": "v1", "kind": "List", "items": listed})
+    )
+    random.Random(1).shuffle(queries)
+    (folder / "hosts").write_text("".join(hosts))
+    (folder / "queries").write_text("".join(queries))
+
+
+def compare(folder: Path, rounds: int, seconds: float) -> None:
+    """Ask kproxy and dnsmasq in turns, and print what came of it."""
+    with kproxy(folder, "services") as ours, dnsmasq(folder) as theirs:
+        first = measured(folder, *ours, "-n", "1")
+        print(f"each of {SERVICES:,} names once, nothing kept")
+        show("kproxy", [first])
+        figures: dict[str, list[Figure]] = {"kproxy": [], "dnsmasq": []}
+        subjects = {"kproxy": ours, "dnsmasq": theirs}
+        measured(folder, *theirs, "-n", "1")
+        for number in range(rounds):
+            for name in sorted(subjects, reverse=bool(number % 2)):
+                found = measured(folder, *subjects[name], "-l", str(seconds))
+                figures[name].append(found)
+    print(f"{SERVICES:,} names in turn, {rounds} rounds")
+    for name, each in figures.items():
+        show(name, each)
+    pairs = list(zip(figures["kproxy"], figures["dnsmasq"], strict=True))
+    rates = [a.rate / b.rate for a, b in pairs]
+    costs = [b.cost / a.cost for a, b in pairs]
+    print(
+        f"  ratio   {statistics.median(rates):10.2f} ({min(rates):.2f} to {max(rates):.2f})"
+        f", by CPU time {statistics.median(costs):.2f}"
+    )
+
+
+def show(name: str, found: list[Figure]) -> None:
+    """Print the medians."""
+    rate = statistics.median(each.rate for each in found)
+    cost = statistics.median(each.cost for each in found)
+    print(f"  {name:8}{rate:10,.0f} answers/s {cost * 1e6:8.2f} us of CPU each")
+
+
+def measured(
+    folder: Path, address: network.Address, process: processes.Process, *how: str
+) -> Figure:
+    """Ask for a while. Raises KproxyError."""
+    before = process.usage().total
+    answered, rate = ask(folder, address, *how)
+    return Figure(rate, (process.usage().total - before) / max(answered, 1))
+
+
+def ask(folder: Path, address: network.Address, *how: str) -> tuple[int, float]:
+    """How many questions were answered, and how many in a second. Raises KproxyError."""
+    done = subprocess.run(
+        [*asking(folder, address), *how], capture_output=True, text=True, timeout=300, check=False
+    )
+    answered = re.search(r"Queries completed: +(\d+)", done.stdout)
+    rate = re.search(r"Queries per second: +([\d.]+)", done.stdout)
+    good = re.search(r"NOERROR (\d+)", done.stdout)
+    if not answered or not rate or not good or good[1] != answered[1]:
+        raise errors.KproxyError(f"dnsperf got no answers at {address}: {done.stdout[-500:]}")
+    return int(answered[1]), float(rate[1])
+
+
+def asking(folder: Path, address: network.Address) -> list[str]:
+    """The command that asks: four clients, 200 questions under way."""
+    program = processes.find_program("dnsperf", "dnsperf")
+    place = ("-s", address.host, "-p", str(address.port), "-d", str(folder / "queries"))
+    return [program, *place, "-c", "4", "-q", "200", "-T", "1"]
+
+
+@contextlib.contextmanager
+def kproxy(
+    folder: Path, objects: str, *, has_dns: bool = True
+) -> Iterator[tuple[network.Address, processes.Process]]:
+    """kproxy as a user starts it; yields where its name server is."""
+    home = Path(tempfile.mkdtemp(dir=folder))
+    ready = home / "ready"
+    argv = [*kproxy_run.RUN, "--manifests", str(folder / f"{objects}.json")]
+    argv += ["--ready-file", str(ready), "--allow-loopback-endpoints", "--log-level", "error"]
+    argv += ["--healthz-bind-address", "none", "--metrics-bind-address", "none"]
+    argv += ["--dns", "127.0.0.1:0", "--dns-upstream", "none"] if has_dns else []
+    with processes.start("kproxy", argv, home, environment={"XDG_RUNTIME_DIR": str(home)}) as it:
+        processes.wait_until(it, ready.exists, "did not say that it is ready")
+        place = json.loads(ready.read_text()).get("dns") or "127.0.0.1:0"
+        host, _, port = place.rpartition(":")
+        yield network.Address(host, int(port)), it
+
+
+@contextlib.contextmanager
+def dnsmasq(folder: Path) -> Iterator[tuple[network.Address, processes.Process]]:
+    """dnsmasq with the same names."""
+    address = network.Address("127.0.0.1", network.free_port())
+    argv = [processes.find_program("dnsmasq", "dnsmasq-base"), "-k", "-p", str(address.port)]
+    argv += ["--listen-address", address.host, "--bind-interfaces", "--no-resolv", "--no-hosts"]
+    argv += ["--conf-file=/dev/null", "--pid-file=", f"--addn-hosts={folder / 'hosts'}"]
+    argv += ["-c", "10000", "--user=", "--group="]
+    with processes.start("dnsmasq", argv, folder) as process:
+        processes.wait_listening(process, address)
+        yield address, process
+
+
+@contextlib.contextmanager
+def redis(folder: Path) -> Iterator[network.Address]:
+    """A Redis server that keeps nothing."""
+    address = network.Address("127.0.0.1", network.free_port())
+    argv = [processes.find_program("redis-server", "redis-server"), "--port", str(address.port)]
+    argv += ["--bind", address.host, "--save", "", "--daemonize", "no"]
+    with processes.start("redis-server", argv, folder) as process:
+        processes.wait_listening(process, address)
+        yield address
+
+
+def write_redis(folder: Path, backend: network.Address, name: str, port: int) -> None:
+    """The Services of before, and one more with Redis behind it at `port`."""
+    listed = json.loads((folder / "services.json").read_text())
+    head = {"apiVersion": "v1", "metadata": {"name": "redis", "namespace": "default"}}
+    spec = {"clusterIP": REDIS_IP, "ports": [{"port": port}]}
+    subset = {"addresses": [{"ip": backend.host}], "ports": [{"port": backend.port}]}
+    listed["items"] += [
+        {**head, "kind": "Service", "spec": spec},
+        {**head, "kind": "Endpoints", "subsets": [subset]},
+    ]
+    (folder / f"{name}.json").write_text(json.dumps(listed))
+
+
+@contextlib.contextmanager
+def asked(folder: Path, address: network.Address) -> Iterator[None]:
+    """Ask `BESIDE` questions a second meanwhile."""
+    argv = [*asking(folder, address), "-Q", str(BESIDE), "-l", "600"]
+    with processes.start("dnsperf", argv, folder):
+        yield
+
+
+def requests(front: network.Address) -> float:
+    """Redis requests per second, of 20 clients. Raises KproxyError."""
+    program = processes.find_program("redis-benchmark", "redis-tools")
+    argv = [program, "-h", front.host, "-p", str(front.port), "-c", "20", "-n", str(REQUESTS)]
+    done = subprocess.run(
+        [*argv, "-t", "get", "--csv"], capture_output=True, text=True, timeout=120, check=False
+    )
+    found = re.search(r'"GET","([0-9.]+)"', done.stdout)
+    if not found:
+        raise errors.KproxyError(f"redis-benchmark got no answers at {front}: {done.stderr[-300:]}")
+    return float(found[1])
+
+
+def beside_tcp(folder: Path, rounds: int) -> None:
+    """Send Redis requests through kproxies without and with a name server, in turns."""
+    figures: dict[str, list[float]] = {"without --dns": [], "with --dns": [], "asked": []}
+    fronts = [network.Address(REDIS_HOST, network.free_port(REDIS_HOST)) for _ in range(2)]
+    with contextlib.ExitStack() as stack:
+        backend = stack.enter_context(redis(folder))
+        for front, name in zip(fronts, ("plain", "named"), strict=True):
+            write_redis(folder, backend, name, front.port)
+        stack.enter_context(kproxy(folder, "plain", has_dns=False))
+        place, _ = stack.enter_context(kproxy(folder, "named"))
+        for number in range(rounds):
+            for name in sorted(figures, reverse=bool(number % 2)):
+                with asked(folder, place) if name == "asked" else contextlib.nullcontext():
+                    figures[name].append(requests(fronts[name != "without --dns"]))
+    print("Redis requests through a Service")
+    for name, found in figures.items():
+        ratios = [a / b for a, b in zip(found, figures["without --dns"], strict=True)]
+        label = f"{name} {BESIDE:,} times/s" if name == "asked" else name
+        rate = statistics.median(found)
+        print(f"  {label:20}{rate:10,.0f} requests/s, ratio {statistics.median(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
