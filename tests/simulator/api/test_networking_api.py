@@ -1,7 +1,13 @@
 """Ingresses, their classes and Secrets over HTTP, and by the official Python client."""
 
+import base64
 import contextlib
+import logging
 from collections.abc import AsyncIterator
+from typing import NoReturn
+
+import pytest
+import structlog
 
 from kproxy.simulator.api import apiserver, emulation
 from tests.simulator.api_client import Api
@@ -58,6 +64,36 @@ async def test_secrets_are_selected_by_their_type() -> None:
             _, found = await api.get(SECRETS, fieldSelector=field)
             assert [each["metadata"]["name"] for each in found["items"]] == ["b"]
         assert found["items"][0]["data"] == {"k": "dg=="}
+
+
+async def test_a_secret_is_in_no_log(
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever becomes of the request, even if the server has a bug."""
+    confidential = base64.b64encode(b"hunter2").decode()
+
+    def fail(*_: object) -> NoReturn:
+        raise ValueError("a bug")
+
+    with caplog.at_level(logging.DEBUG), structlog.testing.capture_logs() as logged:
+        async with serving(emulation.V1_33) as api:
+            for body in (
+                {"metadata": {"name": "a"}, "data": {"k": confidential}},
+                {"metadata": {"name": "b"}, "data": {"k": f"{confidential}?"}},
+                {"metadata": {"name": "c"}, "type": [confidential]},
+                {"metadata": {"name": "d"}, "type": "kubernetes.io/tls", "data": {}},
+            ):
+                await api.ask("POST", SECRETS, json=body)
+            await api.ask("POST", SECRETS, data=f'{{"{confidential}')
+            monkeypatch.setattr(api.registry, "create", fail)
+            body = {"metadata": {"name": "e"}, "data": {"k": confidential}}
+            code, _ = await api.ask("POST", SECRETS, json=body)
+            assert code == 500
+    assert [each["event"] for each in logged] == ["request failed"]
+    printed = capfd.readouterr()
+    assert confidential not in f"{caplog.text}{logged}{printed.out}{printed.err}"
 
 
 async def test_an_old_server_has_one_ingress_in_three_versions() -> None:
