@@ -1,4 +1,4 @@
-"""What the demonstration needs: its own addresses, and the proxy as a process."""
+"""What the demonstrations need: their own addresses, and proxies as processes."""
 
 import asyncio
 import contextlib
@@ -9,21 +9,32 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from importlib import resources as package_files
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from kproxy import errors
 from kproxy.model import forwarding
-from kproxy.simulator import ranges
+from kproxy.simulator import cluster, ranges
+from kproxy.simulator.store import registry
+from kproxy.simulator.store.storage import Object
+from kproxy.sources.documents import reading
 
 PORTS = (8080, 8000, 8888, 18080, 28080, 38080)
 """Ports for pods and Services, each on an address of its own: the first free one is used."""
 
 CONTROL = "kproxy.sock"
 """The proxy's control socket, in the folder of its files."""
+KUBECONFIG = "kubeconfig"
+"""The cluster's kubeconfig, in the folder of the demonstration's files."""
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 _START_SECONDS = 20.0
+_WAIT_SECONDS = 15.0
 _PROBED = "127.224.0.1"
 """An address that no demonstration uses."""
 _LONGEST_SOCKET_PATH = 108
@@ -63,46 +74,148 @@ def folder(stack: contextlib.ExitStack | contextlib.AsyncExitStack) -> Path:
     return Path(stack.enter_context(made))
 
 
-@contextlib.asynccontextmanager
-async def proxy(kubeconfig: Path, folder: Path) -> AsyncIterator[None]:
+class Proxy:
     """`kproxy run` beside a cluster, in a process of its own, as a user would start it.
 
-    Ready when this is entered, stopped at the end, and also if this process is killed. Its files
-    are put into `folder`. Raises KproxyError when it does not start, or cannot serve all.
+    The process ends if this one is killed. Its files are in `folder`: `CONTROL`, and a log that
+    begins anew at each start. `stop` or `kill` it at last.
     """
-    ready_file, log = folder / "ready.json", folder / "proxy.log"
-    command = [
-        *(sys.executable, "-m", "kproxy.demo.child", str(os.getpid())),
-        *("run", "--kubeconfig", str(kubeconfig), "--allow-loopback-endpoints"),
-        *("--ready-file", str(ready_file), "--control", str(folder / CONTROL)),
-        *("--healthz-bind-address", "", "--metrics-bind-address", ""),
-        *("--log-level", "error", "--grace-period", "1"),
-    ]
-    with log.open("wb") as stderr:
+
+    def __init__(self, kubeconfig: Path, folder: Path, flags: Sequence[str] = ()) -> None:
+        self.folder = folder
+        self._ready_file, self._log = folder / "ready.json", folder / "proxy.log"
+        self._command = [
+            *(sys.executable, "-m", "kproxy.demo.child", str(os.getpid())),
+            *("run", "--kubeconfig", str(kubeconfig), "--allow-loopback-endpoints"),
+            *("--ready-file", str(self._ready_file), "--control", str(folder / CONTROL)),
+            *("--healthz-bind-address", "", "--metrics-bind-address", ""),
+            *("--log-level", "error", "--grace-period", "1", *flags),
+        ]
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it; return when it is ready.
+
+        Raises KproxyError when it does not start, or cannot serve all.
+        """
+        self._ready_file.unlink(missing_ok=True)  # it was killed, perhaps
+        with self._log.open("wb") as stderr:
+            try:
+                process = await asyncio.create_subprocess_exec(*self._command, stderr=stderr)
+            except OSError as error:
+                raise errors.KproxyError(
+                    f"the proxy cannot be started with {sys.executable}: {errors.reason(error)}; "
+                    "an installation in a checkout is mended by: make demo"
+                ) from error
+        self._process = process
         try:
-            process = await asyncio.create_subprocess_exec(*command, stderr=stderr)
-        except OSError as error:
+            async with asyncio.timeout(_START_SECONDS):
+                while (ready := _read(self._ready_file)) is None:
+                    if process.returncode is not None:
+                        said = self._log.read_text().splitlines() or ["it printed nothing"]
+                        raise errors.KproxyError(f"the proxy did not start: {said[-1]}")
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
             raise errors.KproxyError(
-                f"the proxy cannot be started with {sys.executable}: {errors.reason(error)}; "
-                "an installation in a checkout is mended by: make demo"
-            ) from error
-    try:
-        async with asyncio.timeout(_START_SECONDS):
-            while (ready := _read(ready_file)) is None:
-                if process.returncode is not None:
-                    said = log.read_text().splitlines() or ["it printed nothing"]
-                    raise errors.KproxyError(f"the proxy did not start: {said[-1]}")
-                await asyncio.sleep(0.02)
+                f"the proxy was not ready after {_START_SECONDS:g} s; is this machine very busy?"
+            ) from None
         _check_all_bound(ready)
+
+    async def stop(self) -> None:
+        """Ask it to end, and return when it has. A proxy that does not run is none to stop."""
+        await self._end(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        """Kill it: it can do nothing more."""
+        await self._end(signal.SIGKILL)
+
+    async def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            if self._process.returncode is None:
+                self._process.send_signal(number)
+            await self._process.wait()
+
+
+@contextlib.asynccontextmanager
+async def proxy(kubeconfig: Path, folder: Path) -> AsyncIterator[None]:
+    """A proxy that is ready when this is entered, and stopped at the end. Raises KproxyError."""
+    started = Proxy(kubeconfig, folder)
+    try:
+        await started.start()
         yield
-    except TimeoutError:
+    finally:
+        await started.stop()
+
+
+@contextlib.asynccontextmanager
+async def ended_by_signals() -> AsyncIterator[None]:
+    """SIGTERM and SIGHUP unwind as Ctrl-C does, so that everything is cleaned up."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    received: list[signal.Signals] = []
+
+    def end(number: signal.Signals) -> None:
+        received.append(number)
+        task.cancel()
+
+    for number in _ENDING:
+        loop.add_signal_handler(number, end, number)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not received:
+            raise
         raise errors.KproxyError(
-            f"the proxy was not ready after {_START_SECONDS:g} s; is this machine very busy?"
+            f"the demonstration was ended by {received[0].name}, before its end"
         ) from None
     finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        await process.wait()
+        for number in _ENDING:
+            loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def patience(what: str) -> AsyncIterator[None]:
+    """Raise KproxyError when the body, which waits for `what`, takes too long."""
+    try:
+        async with asyncio.timeout(_WAIT_SECONDS):
+            yield
+    except TimeoutError:
+        raise errors.KproxyError(
+            f"the demonstration waited {_WAIT_SECONDS:g} s for {what}, which did not come; "
+            "is this machine very busy?"
+        ) from None
+
+
+async def until(objects: registry.Registry, condition: Callable[[], object], what: str) -> None:
+    """Return when `condition` holds; it is checked again after each change in the cluster.
+
+    Raises KproxyError when it takes too long.
+    """
+    changed = asyncio.Event()
+    unsubscribe = objects.storage.subscribe(lambda _: changed.set())
+    try:
+        async with patience(what):
+            while not condition():
+                changed.clear()
+                await changed.wait()
+    finally:
+        unsubscribe()
+
+
+def write_kubeconfig(simulated: cluster.Cluster, folder: Path) -> Path:
+    """Write the kubeconfig of a cluster into the folder, for this user only; where it is."""
+    path = folder / KUBECONFIG
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(simulated.kubeconfig))
+    return path
+
+
+def manifests(package: str, name: str, port: int) -> list[Object]:
+    """The objects of a file of a package, with `port` in place of 8080."""
+    text = package_files.files(package).joinpath(name).read_bytes()
+    text = text.replace(b"8080", str(port).encode())
+    return [document.value for document in reading.read_yaml(text)]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

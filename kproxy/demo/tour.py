@@ -6,28 +6,19 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from importlib import resources as package_files
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-import yaml
-
-from kproxy import errors
 from kproxy.demo import screen, stage
 from kproxy.simulator import cluster
 from kproxy.simulator.kinds import pods
 from kproxy.simulator.store import resources
 from kproxy.simulator.store.storage import Object
-from kproxy.sources.documents import reading
 
 _REQUEST_SECONDS = 5.0
-_WAIT_SECONDS = 15.0
 _NAMESPACE = "default"
-KUBECONFIG = "kubeconfig"
-"""The cluster's kubeconfig, in the folder of the demonstration's files."""
 _STEPS = 6
-_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 async def show(shown: screen.Screen, *, stays: bool) -> None:
@@ -36,7 +27,7 @@ async def show(shown: screen.Screen, *, stays: bool) -> None:
     With `stays` the cluster and the proxy go on after the steps until Ctrl-C. Raises KproxyError
     when no port is free, and after a SIGTERM or SIGHUP.
     """
-    async with _ended_by_signals(), AsyncExitStack() as stack:
+    async with stage.ended_by_signals(), AsyncExitStack() as stack:
         port = stage.free_port()
         claimed = stack.enter_context(stage.claimed_ranges())
         options = cluster.Options(
@@ -45,44 +36,15 @@ async def show(shown: screen.Screen, *, stays: bool) -> None:
             load_balancer_cidr=claimed.load_balancers,
         )
         simulated = await stack.enter_async_context(cluster.Cluster(options))
-        simulated.apply(_manifests(port))
+        simulated.apply(stage.manifests("kproxy.demo", "sample.yaml", port))
         tour = _Tour(shown, simulated)
         await tour.wait_for_pods(3)
         folder = stage.folder(stack)
-        kubeconfig = folder / KUBECONFIG
-        kubeconfig.touch(mode=0o600)
-        kubeconfig.write_text(yaml.safe_dump(simulated.kubeconfig))
+        kubeconfig = stage.write_kubeconfig(simulated, folder)
         await stack.enter_async_context(stage.proxy(kubeconfig, folder))
         await tour.show()
         if stays:
             await _stay(shown, tour.address("web"), folder)
-
-
-@asynccontextmanager
-async def _ended_by_signals() -> AsyncIterator[None]:
-    """SIGTERM and SIGHUP unwind as Ctrl-C does, so that everything is cleaned up."""
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    received: list[signal.Signals] = []
-
-    def end(number: signal.Signals) -> None:
-        received.append(number)
-        task.cancel()
-
-    for number in _ENDING:
-        loop.add_signal_handler(number, end, number)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not received:
-            raise
-        raise errors.KproxyError(
-            f"the demonstration was ended by {received[0].name}, before its end"
-        ) from None
-    finally:
-        for number in _ENDING:
-            loop.remove_signal_handler(number)
 
 
 async def _stay(shown: screen.Screen, web: tuple[str, int], folder: Path) -> None:
@@ -105,7 +67,7 @@ def _hints(web: tuple[str, int], folder: Path) -> list[str]:
     hints = [f"curl {ask}" if shutil.which("curl") else f"wget -qO- {ask}"]
     if shutil.which("kubectl"):
         hints += [
-            f"export KUBECONFIG={shlex.quote(str(folder / KUBECONFIG))}",
+            f"export KUBECONFIG={shlex.quote(str(folder / stage.KUBECONFIG))}",
             "kubectl get svc,pods",
             "kubectl scale deployment web --replicas 8",
         ]
@@ -120,12 +82,6 @@ def _own_command() -> str:
         return f"{shlex.quote(sys.executable)} -m kproxy"
     found = shutil.which("kproxy")
     return "kproxy" if found and Path(found).samefile(called) else shlex.quote(str(called))
-
-
-def _manifests(port: int) -> list[Object]:
-    text = package_files.files("kproxy.demo").joinpath("sample.yaml").read_bytes()
-    text = text.replace(b"8080", str(port).encode())
-    return [document.value for document in reading.read_yaml(text)]
 
 
 class _Tour:
@@ -237,7 +193,7 @@ class _Tour:
     async def _until_answering(self, count: int) -> None:
         """Return when the proxy sends a round of requests to `count` different pods, all ready."""
 
-        async with _patience(f"{count} pods to answer"):
+        async with stage.patience(f"{count} pods to answer"):
             while True:
                 answers = {await _ask(self.address("web")) for _ in range(count)}
                 if answers == set(map(_name, self._ready())):
@@ -245,16 +201,7 @@ class _Tour:
                 await asyncio.sleep(0.02)
 
     async def _until(self, condition: Callable[[], object], what: str) -> None:
-        """Return when `condition` holds; it is checked again after each change in the cluster."""
-        changed = asyncio.Event()
-        unsubscribe = self._registry.storage.subscribe(lambda _: changed.set())
-        try:
-            async with _patience(what):
-                while not condition():
-                    changed.clear()
-                    await changed.wait()
-        finally:
-            unsubscribe()
+        await stage.until(self._registry, condition, what)
 
     def _ready(self) -> list[Object]:
         """Pods that take new connections."""
@@ -271,19 +218,6 @@ def _name(pod: Object) -> str:
 
 def _address(pod: Object) -> str:
     return str(pod["status"]["podIP"])
-
-
-@asynccontextmanager
-async def _patience(what: str) -> AsyncIterator[None]:
-    """Raise KproxyError when the body takes too long."""
-    try:
-        async with asyncio.timeout(_WAIT_SECONDS):
-            yield
-    except TimeoutError:
-        raise errors.KproxyError(
-            f"the demonstration waited {_WAIT_SECONDS:g} s for {what}, which did not come; "
-            "is this machine very busy?"
-        ) from None
 
 
 async def _ask(address: tuple[str, int]) -> str:

@@ -40,7 +40,7 @@ from kproxy.simulator.kinds import (
 from kproxy.simulator.kinds.configuration import strategies as configuration_strategies
 from kproxy.simulator.kinds.custom import strategies as custom_strategies
 from kproxy.simulator.kinds.networking import strategies as networking_strategies
-from kproxy.simulator.machines import kubelet
+from kproxy.simulator.machines import kubelet, pod_answers
 from kproxy.simulator.store import api_versions, resources, statuses, storage
 from kproxy.simulator.store.storage import Object
 
@@ -90,8 +90,9 @@ class Options:
 class Cluster:
     """A cluster that runs while its async context is entered.
 
-    `now` gives the API's time, `rng` every random choice. Raises ConfigError for
-    ranges that cannot work; entering it raises KproxyError when the port is taken.
+    `now` gives the API's time, `rng` every random choice. Pods answer by `program`, if there is
+    one, else by their annotations. Raises ConfigError for ranges that cannot work; entering it
+    raises KproxyError when the port is taken.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Cluster:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
+        program: pod_answers.Program | None = None,
     ) -> None:
         self.options = options or Options()
         self._now = now
@@ -144,7 +146,9 @@ class Cluster:
         by_node = {
             f"node-{number}": cidrs for number, cidrs in enumerate(zip(*shares, strict=True), 1)
         }
-        self._kubelet = kubelet.Kubelet(self.registry, recorder, by_node, lambda: self.authority)
+        self._kubelet = kubelet.Kubelet(
+            self.registry, recorder, by_node, lambda: self.authority, program
+        )
         self._controllers = self._connect(recorder, networks, rng)
         self._first_service_ip = str(networks.services[1])
         self._running = contextlib.AsyncExitStack()

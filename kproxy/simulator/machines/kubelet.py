@@ -12,7 +12,7 @@ from kproxy.model import names
 from kproxy.simulator import certificates
 from kproxy.simulator.controllers import nodes, target_ports
 from kproxy.simulator.kinds import addressing, conditions, event_recorder, pods
-from kproxy.simulator.machines import pod_certificates, pod_server
+from kproxy.simulator.machines import pod_answers, pod_certificates, pod_server
 from kproxy.simulator.store import registry, resources, statuses, storage
 from kproxy.simulator.store.storage import Object
 
@@ -36,8 +36,10 @@ class Kubelet:
         recorder: event_recorder.Recorder,
         pod_cidrs: Mapping[str, Sequence[nodes.Network]],
         authority: Callable[[], certificates.Certificate],
+        program: pod_answers.Program | None = None,
     ) -> None:
         self._registry = objects
+        self._program = program
         self._recorder = recorder
         self._certificates = pod_certificates.PodCertificates(objects, authority)
         self._addresses = {
@@ -75,7 +77,7 @@ class Kubelet:
         node, uid = pod["spec"].get("nodeName"), pod["metadata"]["uid"]
         if self._tasks is None or node not in self._addresses:
             return
-        run = _Run(pod, self._registry, self._recorder, self._certificates)
+        run = _Run(pod, self._registry, self._recorder, self._certificates, self._program)
         task = self._tasks.create_task(self._contain(run, self._addresses[node]))
         self._runs[uid] = _Running(run, task)
 
@@ -118,8 +120,10 @@ class _Run:
         objects: registry.Registry,
         recorder: event_recorder.Recorder,
         issuer: pod_certificates.PodCertificates,
+        program: pod_answers.Program | None,
     ) -> None:
         self.pod = pod
+        self._program = program
         self._registry = objects
         self._recorder = recorder
         self._certificates = issuer
@@ -209,6 +213,7 @@ class _Run:
             self._datagram_ports,
             https_ports=pods.https_ports(self.pod),
             tls=tls,
+            program=self._program,
         )
         self._server = server
         try:

@@ -1,12 +1,18 @@
 """The HTTP answers of a pod: what its annotation orders, else what it says of itself."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
 
 from aiohttp import web
 
 from kproxy.simulator.kinds.behaviour import answers
 from kproxy.simulator.store.storage import Object
+
+Program: TypeAlias = Callable[[Object, web.BaseRequest], Awaitable[web.Response | None]]
+"""What the containers of a cluster run: gets a pod and a request to it, whose body has been read.
+
+None leaves the answer to the pod's annotations.
+"""
 
 _WITHOUT_BODY = (204, 304)
 

@@ -32,7 +32,8 @@ _SLOWEST_START = 1.0
 class PodServer:
     """Listens on `ports` of the pod's addresses, and answers for as long as it is open.
 
-    With a `tls` context it speaks HTTPS on `https_ports`. `pod` gives the pod as it is now: its
+    With a `tls` context it speaks HTTPS on `https_ports`. A `program` answers in place of the
+    annotations. `pod` gives the pod as it is now: its
     annotations count at once. The owner calls `open` once, then `adjust` whenever the annotations
     or the ports have changed, and one of `close` and `abort` at last.
     """
@@ -46,6 +47,7 @@ class PodServer:
         *,
         https_ports: Sequence[int] = (),
         tls: ssl.SSLContext | None = None,
+        program: pod_answers.Program | None = None,
     ) -> None:
         self._pod = pod
         self._addresses = tuple(addresses)
@@ -53,6 +55,7 @@ class PodServer:
         self._datagram_ports = tuple(datagram_ports)
         self._https_ports = frozenset(https_ports)
         self._tls = tls
+        self._program = program
         self._answering: list[asyncio.DatagramTransport] = []
         self._http = http_server.Server(self._answer)
         self._servers: dict[tuple[str, int], asyncio.Server] = {}
@@ -162,6 +165,10 @@ class PodServer:
             answer = answers.answer_to(self._pod(), request.path)
             if delay := self._delay() + answer.delay:
                 await asyncio.sleep(delay)
+            if self._program is not None:
+                made = await self._program(self._pod(), request)
+                if made is not None:
+                    return made
             return pod_answers.response(answer, self._pod(), self._addresses, request, length)
         finally:
             self._under_way -= 1

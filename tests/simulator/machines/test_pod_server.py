@@ -10,25 +10,28 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from kproxy.simulator import certificates
 from kproxy.simulator.kinds import pods
 from kproxy.simulator.kinds.behaviour import answers
-from kproxy.simulator.machines import pod_server
+from kproxy.simulator.machines import pod_answers, pod_server
 from tests.e2e.rig import manifests
 
 ADDRESS = "127.0.0.1"
 
 
 @contextlib.asynccontextmanager
-async def serving(**annotations: str) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
+async def serving(
+    program: pod_answers.Program | None = None, /, **annotations: str
+) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
     """A pod on a free port, a session, and the pod's URL."""
     pod = {
         "metadata": {"name": "web-1", "namespace": "default", "annotations": annotations},
         "spec": {"nodeName": "node-1"},
     }
     port = manifests.free_port(ADDRESS)
-    server = pod_server.PodServer(lambda: pod, [ADDRESS], [port])
+    server = pod_server.PodServer(lambda: pod, [ADDRESS], [port], program=program)
     await server.open()
     try:
         async with aiohttp.ClientSession(auto_decompress=False) as session:
@@ -55,6 +58,19 @@ async def test_a_path_has_the_answer_that_was_ordered() -> None:
             assert (answer.status, await answer.text()) == (204, "")
         async with session.get(f"{url}/moved", allow_redirects=False) as answer:
             assert (answer.status, answer.headers["Location"]) == (301, "/users")
+
+
+async def test_a_program_answers_and_leaves_to_the_pod_what_is_not_its_own() -> None:
+    async def run(pod: dict[str, Any], request: web.BaseRequest) -> web.Response | None:
+        if request.path == "/mine":
+            return web.Response(status=202, text=pod["metadata"]["name"])
+        return None
+
+    async with serving(run) as (session, url):
+        async with session.get(f"{url}/mine") as answer:
+            assert (answer.status, await answer.text()) == (202, "web-1")
+        async with session.get(f"{url}/other") as answer:
+            assert "request: GET /other" in await answer.text()
 
 
 async def test_what_arrived_comes_back_as_json_on_demand() -> None:

@@ -1,0 +1,93 @@
+"""What the pods of the shop run: UserMgr answers about users, OrderMgr asks it by name.
+
+An answer begins with a line `pod: NAME`. OrderMgr finds UserMgr as any program in a pod does: it
+asks the name servers of its node for `usermgr`, with the search list of its namespace, and connects
+to the address of the Service that they give. A GET to UserMgr that got no answer is repeated once,
+with the other name server first.
+"""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+
+import dns.asyncresolver
+import dns.exception
+import dns.name
+import dns.rdatatype
+from aiohttp import web
+
+from kproxy import settings
+from kproxy.demo.shop import http_client, tally
+from kproxy.simulator.store.storage import Object
+
+LABEL = "app"
+USERS, ORDERS = "usermgr", "ordermgr"
+"""The Services, and the values of their pods' label `app`."""
+
+NAMESPACE = "default"
+_ATTEMPTS = 2
+_SECONDS = 2.0
+_ASKED_SECONDS = 0.5
+"""How long a name server may take before the next one is asked."""
+_SEARCH = (f"{NAMESPACE}.svc.cluster.local", "svc.cluster.local", "cluster.local")
+
+
+class Application:
+    """The program of all pods. `port` is that of both Services."""
+
+    def __init__(
+        self, port: int, name_servers: Mapping[str, Sequence[settings.Listen]], counted: tally.Tally
+    ) -> None:
+        """`name_servers` are those of each node's pods, in the order in which they are asked."""
+        self._port = port
+        self._servers = name_servers
+        self._tally = counted
+
+    async def __call__(self, pod: Object, request: web.BaseRequest) -> web.Response | None:
+        """Answer as the pod's service does."""
+        metadata = pod["metadata"]
+        service = (metadata.get("labels") or {}).get(LABEL)
+        text = f"pod: {metadata['name']}\n"
+        if service == USERS:
+            return web.Response(text=f"{text}user: {request.path.rpartition('/')[2]}\n")
+        if service == ORDERS:
+            found, failed = await self._user(pod["spec"]["nodeName"])
+            if found is None:
+                return web.Response(status=503, text=f"{text}usermgr: {failed}\n")
+            return web.Response(text=f"{text}order: {request.path.rpartition('/')[2]}\n{found}")
+        return None
+
+    async def _user(self, node: str) -> tuple[str | None, str]:
+        """What UserMgr says, or None and why there is no answer."""
+        servers = list(self._servers[node])
+        failed = ""
+        for _ in range(_ATTEMPTS):
+            if failed:
+                self._tally.retried("OrderMgr, to UserMgr", failed)
+            try:
+                address = await _resolve(USERS, servers)
+                answer = await http_client.get(address, self._port, "/user/7", USERS, _SECONDS)
+            except http_client.NoAnswerError as error:
+                failed = str(error)
+            else:
+                if answer.status == 200:
+                    return answer.body.replace("pod: ", "user-pod: "), ""
+                failed = f"status {answer.status}"
+            servers.reverse()
+        return None, failed
+
+
+async def _resolve(name: str, servers: Sequence[settings.Listen]) -> str:
+    """The address of a name, from the first of `servers` that answers. Raises NoAnswerError."""
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers = [server.host for server in servers]
+    resolver.nameserver_ports = {server.host: server.port for server in servers}
+    resolver.search = [dns.name.from_text(domain) for domain in _SEARCH]
+    resolver.ndots = 5
+    resolver.timeout = _ASKED_SECONDS
+    with contextlib.suppress(OSError):
+        try:
+            found = await resolver.resolve(name, dns.rdatatype.A, search=True, lifetime=_SECONDS)
+            return str(found[0])
+        except dns.exception.DNSException as error:
+            raise http_client.NoAnswerError(f"no address: {type(error).__name__}") from error
+    raise http_client.NoAnswerError("no name server")

@@ -1,0 +1,41 @@
+"""What the shop says at its end."""
+
+from collections import Counter
+
+from kproxy.demo.shop import board, tally
+
+
+def tell(shown: board.Board, counted: tally.Tally) -> None:
+    """The counters by service and node, the repeated attempts, and the failures."""
+    shown.say()
+    shown.rows(("SERVICE", "ANSWERS", "BY PODS"), services(counted))
+    shown.say()
+    shown.rows(
+        ("NODE", "ANSWERS"), [(name, str(count)) for name, count in sorted(counted.by_node.items())]
+    )
+    if counted.retries:
+        shown.say()
+        found = sorted(counted.retries.items())
+        shown.rows(("ATTEMPTS REPEATED BY", "COUNT"), [(why, str(count)) for why, count in found])
+    shown.say()
+    if not counted.failed:
+        shown.say(
+            f"0 of {counted.requests} requests failed; the slowest took {counted.slowest:.2f} s."
+        )
+        return
+    shown.say(f"{counted.failed} of {counted.requests} requests failed:")
+    for failure in counted.failures:
+        shown.say(str(failure))
+    if counted.failed > len(counted.failures):
+        shown.say(f"and {counted.failed - len(counted.failures)} more")
+
+
+def services(counted: tally.Tally) -> list[tuple[str, str, str]]:
+    """For each service, how many answers it gave, by how many pods."""
+    answers: Counter[str] = Counter()
+    members: Counter[str] = Counter()
+    for pod, count in counted.by_pod.items():
+        service = pod.partition("-")[0]
+        answers[service] += count
+        members[service] += 1
+    return [(name, str(answers[name]), str(members[name])) for name in sorted(answers)]
