@@ -13,7 +13,7 @@ from pathlib import Path
 from kproxy import settings
 from kproxy.demo import stage
 from kproxy.demo.shop import application, balancer, board, load, tally, trouble
-from kproxy.ingress import program
+from kproxy.ingress.daemon import program
 from kproxy.simulator import certificates, cluster
 from kproxy.simulator.kinds import pods
 from kproxy.simulator.store import resources
