@@ -165,7 +165,7 @@ class _Making:
             text = f"{_spot(host, path)} stands twice in it; the first counts"
             ours.said.warn("Conflict", text)
         elif older:
-            text = f"{_spot(host, path)} is served as Ingress {older} says, which is older"
+            text = f"{_spot(host, path)} is that of Ingress {older}, which is older"
             ours.said.warn("Conflict", text)
 
     def _add_canary(
