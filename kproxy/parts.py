@@ -148,7 +148,25 @@ def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[compon
         )
     if seen.ingress is not None:
         made.append(_make_ingress(cfg, seen, seen.ingress))
+    if cfg.gateway:
+        made.append(_make_gateways(cfg, seen))
     return tuple(made)
+
+
+def _make_gateways(cfg: config.Config, seen: observed.Observed) -> component.Component:
+    """What says how Gateways and routes are: in the log, and to a cluster's API server."""
+    from kproxy.gateway import component as gateways  # noqa: PLC0415
+    from kproxy.gateway import planner  # noqa: PLC0415
+
+    parts = seen.source, planner.Gateways(seen.source.store, cfg.gateway_class)
+    if cfg.cluster is None:
+        return gateways.Gateways(*parts, seen.proxier.frontends, seen.reporter)
+    from kproxy.gateway import publisher  # noqa: PLC0415
+    from kproxy.sources.api import client  # noqa: PLC0415
+
+    access = cfg.cluster
+    published = publisher.Publisher(lambda: client.Client(access))
+    return gateways.Gateways(*parts, seen.proxier.frontends, seen.reporter, published)
 
 
 def _make_ingress(

@@ -57,6 +57,21 @@ class Listening:
         return names.Protocol.UDP if is_udp else names.Protocol.TCP
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a route's reference to a Gateway.
+
+    `rivals` are the routes that get the connections of listeners to which it is attached.
+    """
+
+    reason: Reason
+    rivals: tuple[names.NamespacedName, ...] = ()
+
+
+Reference = tuple[str, names.NamespacedName, routes.Parent]
+"""A route's reference: the route's kind and name, and what it refers to."""
+
+
 @dataclass(slots=True)
 class Attached:
     """The routes of one Gateway: what became of each of their references to it.
@@ -67,10 +82,9 @@ class Attached:
 
     winners: dict[str, routes.Route] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    verdicts: dict[tuple[str, names.NamespacedName, routes.Parent], Reason] = field(
-        default_factory=dict
-    )
-    """By the route's kind and name, and its reference."""
+    verdicts: dict[Reference, Verdict] = field(default_factory=dict)
+    places: dict[Reference, tuple[str, ...]] = field(default_factory=dict)
+    """The listeners to which a reference is attached."""
 
 
 def listenings(gateway: gateway_kind.Gateway) -> tuple[Listening, ...]:
@@ -116,7 +130,20 @@ def attach_in_steps(
         for route in run:
             _attach(route, gateway, listening, labels_of, attached, has_verdicts=has_verdicts)
         yield
+    if has_verdicts:
+        yield from _name_rivals(attached)
     return attached
+
+
+def _name_rivals(attached: Attached) -> Generator[None, None, None]:
+    """Say in the verdicts which routes have precedence: that is known once all are attached."""
+    for run in steps.runs(attached.places.items()):
+        for reference, places in run:
+            winners = dict.fromkeys(attached.winners[each].name for each in places)
+            winners.pop(reference[1], None)
+            if winners:
+                attached.verdicts[reference] = Verdict(Reason.ACCEPTED, tuple(winners))
+        yield
 
 
 _RUN = 32
@@ -145,7 +172,9 @@ def _attach(
                 reason = Reason.NO_MATCHING_PARENT
             elif not taken:
                 reason = Reason.NOT_ALLOWED_BY_LISTENERS
-            attached.verdicts[route.kind, route.name, parent] = reason
+            reference = route.kind, route.name, parent
+            attached.verdicts[reference] = Verdict(reason)
+            attached.places[reference] = tuple(each.listener.name for each in taken)
     for name in at:
         attached.counts[name] += 1
         rival = attached.winners.get(name)

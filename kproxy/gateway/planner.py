@@ -109,6 +109,12 @@ class Gateways:
             found.controller == references.CONTROLLER and not found.has_parameters
         )
 
+    def served(self) -> Iterator[gateway_kind.Gateway]:
+        """The Gateways of the class that is served, as they are now."""
+        for each in tuple(self._store.all(gateway_kind.KIND).values()):
+            if self.is_ours(each):
+                yield each
+
     def gateway_class(self) -> gateway_class_kind.GatewayClass | None:
         """The GatewayClass that is served, if there is one."""
         return self._store.get(gateway_class_kind.KIND, self._class)

@@ -55,10 +55,16 @@ class Reporter:
         self._known: dict[names.ServicePortName, _Statuses] = {}
         self._short: Counter[names.NamespacedName] = Counter()
         self._lines = _Throttle(clock)
+        self._hear: Callable[[names.NamespacedName], None] = lambda _: None
         self.states: Counter[str] = Counter()
         """How many frontends are in each state, as of the last report."""
         self.shortages = 0
         """How often a Service has run over a budget, so far."""
+
+    def subscribe(self, hear: Callable[[names.NamespacedName], None]) -> None:
+        """Call `hear` with each Service, or what is served like one, whose frontends are in
+        another state. For one listener, which must return promptly."""
+        self._hear = hear
 
     def report(self, changed: Iterable[names.ServicePortName]) -> Iterator[None]:
         """Log what is new of these service ports, those of a Service one after the other."""
@@ -97,6 +103,7 @@ class Reporter:
             if count % _STRIDE == 0:
                 yield
         self._report_shortage(service, over, detail)
+        self._hear(service)
         if len(lines) > SPELLED_OUT:
             counts = {str(state).replace("-", "_"): number for state, number in reached.items()}
             _log.info("frontends", service=str(service), closed=closed, **counts)

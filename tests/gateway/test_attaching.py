@@ -29,8 +29,8 @@ def attached(gateway: documents.Document, *found: documents.Document) -> attachi
 def verdicts(found: attaching.Attached) -> dict[str, list[str]]:
     """By the name of the route: the verdict on each of its references."""
     made: dict[str, list[str]] = {}
-    for (_, name, _), reason in found.verdicts.items():
-        made.setdefault(name.name, []).append(reason.value)
+    for (_, name, _), verdict in found.verdicts.items():
+        made.setdefault(name.name, []).append(verdict.reason.value)
     return made
 
 
@@ -135,6 +135,8 @@ def test_of_several_routes_the_oldest_has_a_listener_then_the_first_by_name(
         assert winners(made) == {"one": older["name"], "two": older["name"]}
         assert made.counts == {"one": 2, "two": 2, "dns": 0}
         assert set(map(tuple, verdicts(made).values())) == {("Accepted",)}
+        rivals = [verdict.rivals for verdict in made.verdicts.values() if verdict.rivals]
+        assert rivals == [(made.winners["one"].name,)]
 
 
 def test_kinds_that_a_listener_names_are_those_that_attach() -> None:

@@ -109,7 +109,12 @@ SERVICE_CIDRS = Resource(
 
 
 def _of_gateway_api(
-    kind: str, plural: str, short_names: tuple[str, ...] = (), *, namespaced: bool = True
+    kind: str,
+    plural: str,
+    short_names: tuple[str, ...] = (),
+    *,
+    namespaced: bool = True,
+    has_status: bool = True,
 ) -> Resource:
     return Resource(
         "gateway.networking.k8s.io",
@@ -120,7 +125,7 @@ def _of_gateway_api(
         short_names,
         ("gateway-api",),
         namespaced=namespaced,
-        has_status=True,
+        has_status=has_status,
         has_generation=True,
         is_custom=True,
     )
@@ -130,6 +135,9 @@ GATEWAY_CLASSES = _of_gateway_api("GatewayClass", "gatewayclasses", ("gc",), nam
 GATEWAYS = _of_gateway_api("Gateway", "gateways", ("gtw",))
 TCP_ROUTES = _of_gateway_api("TCPRoute", "tcproutes")
 UDP_ROUTES = _of_gateway_api("UDPRoute", "udproutes")
+REFERENCE_GRANTS = _of_gateway_api(
+    "ReferenceGrant", "referencegrants", ("refgrant",), has_status=False
+)
 
 ALL = (
     NAMESPACES,
@@ -150,4 +158,5 @@ ALL = (
     GATEWAYS,
     TCP_ROUTES,
     UDP_ROUTES,
+    REFERENCE_GRANTS,
 )

@@ -75,13 +75,30 @@ class Api:
         resource = self._resource(kind)
         return _plain(resource.patch(body, name, self.namespace, content_type=content_type))
 
+    def patch_status(self, kind: str, name: str, status: Object) -> Object:
+        """Apply a JSON merge patch to an object's status."""
+        content_type = "application/merge-patch+json"
+        resource = self._resource(kind).subresources["status"]
+        body = {"status": status}
+        return _plain(resource.patch(body, name, self.namespace, content_type=content_type))
+
     def delete(self, kind: str, name: str) -> None:
         """Delete an object."""
         self._resource(kind).delete(name, self.namespace)
 
     def _resource(self, kind: str) -> Any:
-        group = {"Deployment": "apps/v1", "EndpointSlice": "discovery.k8s.io/v1"}
-        return self._client.resources.get(api_version=group.get(kind, "v1"), kind=kind)
+        return self._client.resources.get(api_version=_GROUPS.get(kind, "v1"), kind=kind)
+
+
+_GROUPS = {
+    "Deployment": "apps/v1",
+    "EndpointSlice": "discovery.k8s.io/v1",
+    **dict.fromkeys(
+        ("GatewayClass", "Gateway", "TCPRoute", "UDPRoute", "ReferenceGrant"),
+        "gateway.networking.k8s.io/v1",
+    ),
+}
+"""The versions of kinds that are not in the core group."""
 
 
 def _plain(answer: Any) -> Object:

@@ -45,6 +45,8 @@ def _route(item: Object, now: datetime) -> Sequence[Any]:
 
 
 _ROUTE: Layout = ((NAME, _AGE), _route)
+"""Of what has no column of its own."""
+
 LAYOUTS: Mapping[str, Layout] = {
     "GatewayClass": (
         (
@@ -62,4 +64,5 @@ LAYOUTS: Mapping[str, Layout] = {
     ),
     "TCPRoute": _ROUTE,
     "UDPRoute": _ROUTE,
+    "ReferenceGrant": _ROUTE,
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from kproxy.simulator.kinds.custom import gateways, routes
+from kproxy.simulator.kinds.custom import gateways, grants, routes
 from kproxy.simulator.kinds.custom.strategy import CustomStrategy
 from kproxy.simulator.kinds.custom.structural import Schema
 from kproxy.simulator.store import registry, resources
@@ -13,6 +13,7 @@ SCHEMAS: Mapping[Resource, Schema] = {
     resources.GATEWAYS: gateways.SCHEMA,
     resources.TCP_ROUTES: routes.SCHEMA,
     resources.UDP_ROUTES: routes.SCHEMA,
+    resources.REFERENCE_GRANTS: grants.SCHEMA,
 }
 
 

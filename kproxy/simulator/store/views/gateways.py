@@ -8,4 +8,5 @@ VIEWS = (
     same_fields(resources.GATEWAYS, "v1beta1"),
     same_fields(resources.TCP_ROUTES, "v1alpha2"),
     same_fields(resources.UDP_ROUTES, "v1alpha2"),
+    same_fields(resources.REFERENCE_GRANTS, "v1beta1"),
 )

@@ -1,0 +1,160 @@
+"""Watcher: what the API and the log are told of Gateways and routes, kept true.
+
+Level-triggered: shortly after a change the statuses of everything are made of the objects of the
+moment, in slices, and compared with those before. It rests for longer than it works.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import structlog
+
+from kproxy import turns
+from kproxy.gateway import attaching, planner, statuses
+from kproxy.model import names, steps
+from kproxy.model.kinds.gateway import references, routes
+from kproxy.sources import source, store
+
+_log = structlog.get_logger(__name__)
+
+PAUSE_SECONDS = 0.2
+"""Seconds from a change until it is looked at, with all those that have come meanwhile."""
+
+REST = 5.0
+"""It rests for so many times as long as it has worked."""
+
+_STRIDE = 16
+"""Routes of which the status is made between two pauses: each may have 16 backends."""
+
+Key: TypeAlias = tuple[str, names.NamespacedName]
+"""The kind and the name of an object."""
+
+Statuses: TypeAlias = Mapping[Key, statuses.Status]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is new: statuses, and what this proxy has no say in any more."""
+
+    statuses: Statuses
+    gone: frozenset[Key] = frozenset()
+
+    def __bool__(self) -> bool:
+        """Whether anything is new."""
+        return bool(self.statuses or self.gone)
+
+
+def changes_in_steps(before: Statuses, now: Statuses) -> Generator[None, None, Change]:
+    """What is new since `before`."""
+    changed: dict[Key, statuses.Status] = {}
+    for run in steps.runs(now.items(), _STRIDE):
+        changed.update((key, each) for key, each in run if before.get(key) != each)
+        yield
+    return Change(changed, frozenset(before.keys() - now.keys()))
+
+
+def statuses_in_steps(
+    gateways: planner.Gateways, frontends_of: statuses.FrontendsOf
+) -> Generator[None, None, dict[Key, statuses.Status]]:
+    """The statuses of everything that this proxy has a say in."""
+    made: dict[Key, statuses.Status] = {}
+    known = gateways.gateway_class()
+    if known is not None and known.controller == references.CONTROLLER:
+        made[known.kind, known.name] = statuses.of_class(known)
+    verdicts: dict[Key, dict[routes.Parent, attaching.Verdict]] = {}
+    found: dict[Key, routes.Route] = {}
+    for gateway in gateways.served():
+        wanting = gateways.routes_of(references.of_gateway(gateway.name))
+        attached = yield from attaching.attach_in_steps(
+            gateway, wanting, gateways.labels_of, has_verdicts=True
+        )
+        made[gateway.kind, gateway.name] = statuses.of_gateway(gateway, attached, frontends_of)
+        for run in steps.runs(wanting):
+            found.update(((each.kind, each.name), each) for each in run)
+            yield
+        for runs in steps.runs(attached.verdicts.items()):
+            for (kind, name, parent), verdict in runs:
+                verdicts.setdefault((kind, name), {})[parent] = verdict
+            yield
+    for count, (key, of_route) in enumerate(verdicts.items(), 1):
+        route = found[key]
+        made[key] = statuses.of_route(route, of_route, gateways.backends_of(route))
+        if count % _STRIDE == 0:
+            yield
+    return made
+
+
+class Watcher:
+    """Follows `read` from `run` on, and calls `hear` with what is new.
+
+    `frontends_of` says where the proxier has opened a listener.
+    """
+
+    def __init__(
+        self,
+        read: source.Source,
+        gateways: planner.Gateways,
+        frontends_of: statuses.FrontendsOf,
+        hear: Callable[[Change], None],
+    ) -> None:
+        self._read = read
+        self._gateways = gateways
+        self._frontends_of = frontends_of
+        self._hear = hear
+        self._changed = asyncio.Event()
+        self._turns = turns.Turns()
+        self._known: Statuses = {}
+        self._services: dict[names.NamespacedName, object] = {}
+        gateways.follow(self.look)
+        self._subscription = read.store.subscribe(self._on_change)
+
+    def look(self) -> None:
+        """Look at everything soon."""
+        self._changed.set()
+
+    def close(self) -> None:
+        """Follow no more."""
+        self._subscription.cancel()
+
+    async def run(self) -> None:
+        """Keep the statuses true, until cancelled."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(PAUSE_SECONDS)
+            self._changed.clear()
+            if not self._read.has_synced:
+                continue
+            began = time.monotonic()
+            try:
+                await self._look()
+            except Exception:
+                _log.exception("internal error: the statuses of Gateways stay as they were")
+            await asyncio.sleep(REST * (time.monotonic() - began))
+
+    async def _look(self) -> None:
+        found = await self._turns.result(statuses_in_steps(self._gateways, self._frontends_of))
+        change = await self._turns.result(changes_in_steps(self._known, found))
+        self._known = found
+        if change:
+            self._hear(change)
+
+    def _on_change(self, dirty: store.Dirty) -> None:
+        """Look if one of these is a Gateway, or a Service that is another one for routes now.
+
+        What becomes of endpoints does not matter.
+        """
+        for name in dirty:
+            if not name.is_of_service:
+                self._changed.set()
+            elif self._gateways.routes_of(name):
+                service = self._read.store.service(name)
+                if self._services.get(name) is not service:
+                    self._changed.set()
+                self._services[name] = service
+            else:
+                self._services.pop(name, None)
+        if self._read.has_synced and not self._known:
+            self._changed.set()
