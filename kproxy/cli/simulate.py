@@ -145,8 +145,8 @@ async def _serve_until(
 
 def _apply(running: cluster.Cluster, manifest: applied_files.Manifest) -> None:
     """Create an object, or warn that the cluster has no objects of its kind. Raises KproxyError."""
-    if applied_files.resource_of(manifest.content) is None:
-        reason = applied_files.why_unknown(manifest.content)
+    if applied_files.resource_of(manifest.content, running.served) is None:
+        reason = applied_files.why_unknown(manifest.content, running.served)
         _log.warning(f"{manifest.origin}: {manifest.title} is skipped: {reason}")
         return
     try:

@@ -7,7 +7,7 @@ ServiceAccount beside a Deployment. Those are skipped, with a line for each.
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 
 from kproxy import errors
-from kproxy.simulator.store import api_versions, resources
 from kproxy.simulator.store.resources import Resource
 from kproxy.sources.documents import reading
 
@@ -51,23 +50,23 @@ def read(paths: Sequence[Path]) -> list[Manifest]:
     ]
 
 
-def resource_of(content: Mapping[str, Any]) -> Resource | None:
-    """The resource of an object; None if the simulated cluster does not have it."""
-    for resource in api_versions.ALL:
+def resource_of(content: Mapping[str, Any], served: Iterable[Resource]) -> Resource | None:
+    """The resource of an object, among those `served`; None if it is of none of them."""
+    for resource in served:
         wanted = (resource.kind, resource.api_version)
         if (content.get("kind"), content.get("apiVersion")) == wanted:
             return resource
     return None
 
 
-def why_unknown(content: Mapping[str, Any]) -> str:
+def why_unknown(content: Mapping[str, Any], served: Iterable[Resource]) -> str:
     """Why `resource_of` found nothing, as a clause."""
     kind, version = content.get("kind"), content.get("apiVersion")
     if not isinstance(kind, str) or not kind:
         return "it has no kind"
-    served = [each.api_version for each in resources.ALL if each.kind == kind]
-    if served:
-        return f"the simulated cluster has {kind} of {served[0]}, not of {version}"
+    versions = [each.api_version for each in served if each.kind == kind]
+    if versions:
+        return f"the simulated cluster has {kind} of {' and '.join(versions)}, not of {version}"
     return f"the simulated cluster has no {kind} of {version}"
 
 

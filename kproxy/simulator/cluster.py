@@ -42,6 +42,7 @@ from kproxy.simulator.kinds.custom import strategies as custom_strategies
 from kproxy.simulator.kinds.networking import strategies as networking_strategies
 from kproxy.simulator.machines import kubelet, pod_answers
 from kproxy.simulator.store import api_versions, resources, statuses, storage
+from kproxy.simulator.store.resources import Resource
 from kproxy.simulator.store.storage import Object
 
 DEFAULT_SERVICE_CIDR = ranges.FIRST.services
@@ -169,6 +170,11 @@ class Cluster:
         return self.server.kubeconfig()
 
     @property
+    def served(self) -> Sequence[Resource]:
+        """The resources that there are, in each of their versions."""
+        return self.server.emulated.served
+
+    @property
     def faults(self) -> server_faults.Faults:
         """The faults of the API server."""
         return self.server.faults
@@ -213,11 +219,11 @@ class Cluster:
         ]
 
     def _apply(self, document: Mapping[str, Any]) -> Object:
-        served = applied_files.resource_of(document)
+        served = applied_files.resource_of(document, self.served)
         if served is None:
-            raise errors.KproxyError(f"{applied_files.why_unknown(document)}; remove it")
+            reason = applied_files.why_unknown(document, self.served)
+            raise errors.KproxyError(f"{reason}; remove it")
         resource = api_versions.stored_as(served)
-        document = api_versions.to_stored(served, dict(document))
         metadata = document.get("metadata") or {}
         if not isinstance(metadata, dict):
             raise errors.KproxyError("metadata is not an object; correct the manifest")
@@ -234,8 +240,8 @@ class Cluster:
         namespace = metadata.get("namespace", "") if resource.namespaced else ""
         try:
             if self.registry.find(resource, name, namespace) is None:
-                return self.registry.create(resource, new)
-            return self.registry.patch(resource, namespace, name, "strategic", new)
+                return self.registry.create(resource, api_versions.to_stored(served, new))
+            return self.registry.patch(served, namespace, name, "strategic", new)
         except statuses.StatusError as error:
             raise errors.KproxyError(f"{error}; correct the manifest") from error
 

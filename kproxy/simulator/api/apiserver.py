@@ -15,7 +15,14 @@ from aiohttp import web
 
 from kproxy import errors
 from kproxy.simulator import admin_kubeconfig, certificates, http_server
-from kproxy.simulator.api import api_discovery, emulation, request_info, rest, server_faults
+from kproxy.simulator.api import (
+    api_discovery,
+    emulation,
+    request_info,
+    rest,
+    server_faults,
+    warnings,
+)
 from kproxy.simulator.api.formats import encoding, media, openapi, openapi_protobuf
 from kproxy.simulator.api.reading import watch_cache, watch_stream
 from kproxy.simulator.store import statuses
@@ -281,7 +288,9 @@ class ApiServer:
         fault = self.faults.take(server_faults.ANSWERS, info.resource.plural, info.verb)
         if fault is not None:
             return await self._faulty(fault, info, user)
-        return await self._rest.answer(request, info)
+        response = await self._rest.answer(request, info)
+        warnings.add(response, self.emulated.deprecations.get(info.resource, ()))
+        return response
 
     async def _faulty(
         self, fault: server_faults.Fault, info: request_info.RequestInfo, user: str

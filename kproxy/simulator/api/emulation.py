@@ -4,8 +4,8 @@ The sources are recordings of a kube-apiserver 1.20.2 (tests/fixtures/recordings
 code of 1.20 and 1.33.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from kproxy.simulator.store import api_versions, resources
@@ -33,7 +33,7 @@ class Emulation:
     version is newer than that which the watch began at. With `forgets_on_restart` the watch cache
     is empty after each start; without it, a start stands for another replica that takes over.
     `loads_rbac` is for how many seconds after its start a server answers 403 because its cache of
-    roles is empty: at least, at most.
+    roles is empty: at least, at most. `deprecations` are what it warns of, by resource.
     """
 
     minor: int
@@ -44,6 +44,7 @@ class Emulation:
     bookmarks_when_quiet: bool
     forgets_on_restart: bool
     loads_rbac: tuple[float, float] | None
+    deprecations: Mapping[Resource, Sequence[str]] = field(default_factory=dict)
 
 
 _V1_20_SERVED = (
@@ -58,6 +59,20 @@ _V1_20_SERVED = (
     *api_versions.GATEWAYS,
 )
 
+_DEPRECATIONS = {
+    resource: [
+        (
+            f"{resource.api_version} {resource.kind} is deprecated in v1.{since}+, unavailable in "
+            f"v1.22+; use networking.k8s.io/v1 {resource.kind}"
+        )
+    ]
+    for resource, since in (
+        (api_versions.INGRESSES_V1BETA1, 19),
+        (api_versions.INGRESS_CLASSES_V1BETA1, 19),
+        (api_versions.INGRESSES_EXTENSIONS, 14),
+    )
+}
+
 V1_20 = Emulation(
     minor=20,
     git_version="v1.20.2+kproxy",
@@ -67,6 +82,7 @@ V1_20 = Emulation(
     bookmarks_when_quiet=False,
     forgets_on_restart=True,
     loads_rbac=(0.1, 0.2),
+    deprecations=_DEPRECATIONS,
 )
 V1_33 = Emulation(
     minor=33,

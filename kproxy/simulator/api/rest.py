@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from kproxy.simulator.api import odd_lists, server_faults
+from kproxy.simulator.api import odd_lists, server_faults, warnings
 from kproxy.simulator.api.emulation import StreamingLists
 from kproxy.simulator.api.formats import encoding, media
 from kproxy.simulator.api.reading import kubectl_tables, lists, watch_cache, watch_stream, watches
@@ -211,7 +211,9 @@ class Rest:
         if info.resource.has_status and info.resource != resources.NODES:
             new.pop("status", None)
         created = self._registry.create(_stored(info), new, dry_run=_is_dry_run(request))
-        return self._object(request, info, created, code=201)
+        response = self._object(request, info, created, code=201)
+        warnings.add(response, warnings.of_new(_stored(info), created))
+        return response
 
     async def _update(self, request: web.BaseRequest, info: RequestInfo) -> web.StreamResponse:
         dry_run = _is_dry_run(request)

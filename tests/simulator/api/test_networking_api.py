@@ -132,6 +132,37 @@ async def test_an_old_server_has_one_ingress_in_three_versions() -> None:
         assert (listed["kind"], listed["apiVersion"]) == ("IngressList", "extensions/v1beta1")
 
 
+async def test_an_old_version_comes_with_a_warning() -> None:
+    use = "; use networking.k8s.io/v1 Ingress"
+    async with serving(emulation.V1_20) as api:
+        for path, said in (
+            (
+                OLD,
+                "networking.k8s.io/v1beta1 Ingress is deprecated in v1.19+, unavailable in v1.22+",
+            ),
+            (OLDEST, "extensions/v1beta1 Ingress is deprecated in v1.14+, unavailable in v1.22+"),
+        ):
+            async with api.session.get(api.server.url + path) as answer:
+                assert answer.headers.getall("Warning") == [f'299 - "{said}{use}"']
+        async with api.session.get(api.server.url + INGRESSES) as answer:
+            assert "Warning" not in answer.headers
+
+
+async def test_the_old_annotation_comes_with_a_warning() -> None:
+    given = ingress()
+    given["metadata"]["annotations"] = {"kubernetes.io/ingress.class": "nginx"}
+    async with (
+        serving(emulation.V1_33) as api,
+        api.session.post(api.server.url + INGRESSES, json=given) as answer,
+    ):
+        assert answer.headers.getall("Warning") == [
+            (
+                '299 - "annotation \\"kubernetes.io/ingress.class\\" is deprecated, please use '
+                "'spec.ingressClassName' instead\""
+            )
+        ]
+
+
 async def test_a_new_server_has_v1_alone() -> None:
     async with serving(emulation.V1_33) as api:
         assert (await api.get(OLD))[0] == 404
