@@ -27,10 +27,12 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("any-machine")
 
-# A shell without job control starts `make test &` with SIGINT ignored, which every program that a
-# test starts and interrupts would inherit.
+# A shell without job control starts `make test &` with these two ignored, which every program that
+# a test starts and interrupts would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # Without bytecode, each of some hundred processes would compile all of kproxy anew, which takes as
 # long as everything else that it does. What git ignores may lie here whatever this variable says.

@@ -52,6 +52,7 @@ lasts is there."""
 
 
 def main() -> None:
+    """Run the command line that this process was given, and end with its exit code."""
     process.open_standard_streams()
     gc.disable()  # what imports make lasts: a fifth of their time would go to look for garbage
     arguments = sys.argv[1:] or ["--help"]

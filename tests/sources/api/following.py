@@ -35,9 +35,7 @@ class Following:
 
     async def until(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
         """Wait for `condition`. Raises TimeoutError."""
-        async with asyncio.timeout(seconds):
-            while not condition():  # noqa: ASYNC110  # conditions of all kinds
-                await asyncio.sleep(0.05)
+        await virtual_time.until(condition, seconds)
 
     async def synced(self) -> None:
         """Wait until everything has been listed."""

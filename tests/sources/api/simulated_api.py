@@ -184,9 +184,7 @@ class Proxy:
 
 async def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Return as soon as `condition` holds; TimeoutError after `seconds` of the clock."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # conditions of all kinds
-            await asyncio.sleep(0.05)
+    await virtual_time.until(condition, seconds)
 
 
 @contextlib.asynccontextmanager
