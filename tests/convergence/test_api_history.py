@@ -266,7 +266,7 @@ def check(history: Sequence[Step], *, streaming: bool) -> None:
     simulated_api.run(scenario, streaming_lists=streaming)
 
 
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=15)
 @hypothesis.given(histories(cut), st.booleans())
 def test_any_history_of_faults_and_restarts_ends_like_a_fresh_start(
     history: Sequence[Step], streaming: bool
@@ -274,9 +274,27 @@ def test_any_history_of_faults_and_restarts_ends_like_a_fresh_start(
     check(history, streaming=streaming)
 
 
-@hypothesis.settings(max_examples=30, deadline=None)
+@pytest.mark.extra
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(histories(cut), st.booleans())
+def test_more_histories_of_faults_and_restarts_end_like_fresh_starts(
+    history: Sequence[Step], streaming: bool
+) -> None:
+    check(history, streaming=streaming)
+
+
+@hypothesis.settings(max_examples=8)
 @hypothesis.given(histories(disordered), st.booleans())
 def test_any_history_in_disorder_ends_like_a_fresh_start(
+    history: Sequence[Step], streaming: bool
+) -> None:
+    check(history, streaming=streaming)
+
+
+@pytest.mark.extra
+@hypothesis.settings(max_examples=30)
+@hypothesis.given(histories(disordered), st.booleans())
+def test_more_histories_in_disorder_end_like_fresh_starts(
     history: Sequence[Step], streaming: bool
 ) -> None:
     check(history, streaming=streaming)

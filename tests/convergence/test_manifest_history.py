@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from unittest import mock
 
 import hypothesis
+import pytest
 import structlog.testing
 import yaml
 from hypothesis import strategies as st
@@ -364,11 +365,25 @@ def fresh_start(
     return fresh.state()
 
 
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=50)
 @hypothesis.given(histories(edits), st.randoms(use_true_random=False))
 def test_any_history_of_objects_ends_like_a_fresh_start(
     history: Sequence[Step], shuffler: random.Random
 ) -> None:
+    check(history, shuffler)
+
+
+@pytest.mark.extra
+@hypothesis.settings(max_examples=200)
+@hypothesis.given(histories(edits), st.randoms(use_true_random=False))
+def test_more_histories_of_objects_end_like_fresh_starts(
+    history: Sequence[Step], shuffler: random.Random
+) -> None:
+    check(history, shuffler)
+
+
+def check(history: Sequence[Step], shuffler: random.Random) -> None:
+    """Play a history; then its end must be that of a fresh start."""
     world = World(store.Store())
     final: dict[admission.Key, admission.Accepted] = {}
     for step in history:
@@ -377,14 +392,28 @@ def test_any_history_of_objects_ends_like_a_fresh_start(
     assert world.state() == fresh_start(final, shuffler)
 
 
-@hypothesis.settings(max_examples=100, deadline=None)
-@hypothesis.given(
-    histories(st.one_of(edits, edits, occupations)),
-    st.randoms(use_true_random=False),
-)
+occupied = histories(st.one_of(edits, edits, occupations))
+
+
+@hypothesis.settings(max_examples=25)
+@hypothesis.given(occupied, st.randoms(use_true_random=False))
 def test_addresses_that_could_not_be_had_for_a_while_leave_no_trace(
     history: Sequence[Step], shuffler: random.Random
 ) -> None:
+    check_occupied(history, shuffler)
+
+
+@pytest.mark.extra
+@hypothesis.settings(max_examples=100)
+@hypothesis.given(occupied, st.randoms(use_true_random=False))
+def test_addresses_that_could_not_be_had_leave_no_trace_in_more_histories(
+    history: Sequence[Step], shuffler: random.Random
+) -> None:
+    check_occupied(history, shuffler)
+
+
+def check_occupied(history: Sequence[Step], shuffler: random.Random) -> None:
+    """The same where addresses are taken in between, and all are free in the end."""
     world = World(store.Store())
     final: dict[admission.Key, admission.Accepted] = {}
     for step in history:
