@@ -63,10 +63,14 @@ def fingerprint(certificate: bytes, private_key: bytes) -> str:
     return hashlib.sha256(b"%d:%b%b" % (len(certificate), certificate, private_key)).hexdigest()
 
 
-class _Verdicts:
-    """What was found out, by fingerprints; the oldest is forgotten. No certificate is kept."""
+class Verdicts:
+    """What was found out about certificates, by their fingerprints; none of them is kept.
 
-    def __init__(self) -> None:
+    Of more than `most` the one is forgotten that was asked for the longest time ago.
+    """
+
+    def __init__(self, most: int = _REMEMBERED) -> None:
+        self._most = most
         self._known: dict[str, Facts | str] = {}
 
     def of(self, made: table.Certificate) -> Facts | str:
@@ -74,13 +78,13 @@ class _Verdicts:
         known = self._known.pop(made.fingerprint, None)
         if known is None:
             known = _fault(made) or _facts(made)
-            if len(self._known) >= _REMEMBERED:
+            if len(self._known) >= self._most:
                 del self._known[next(iter(self._known))]
         self._known[made.fingerprint] = known
         return known
 
 
-_verdicts = _Verdicts()
+_verdicts = Verdicts()
 
 
 def _facts(made: table.Certificate) -> Facts:
@@ -144,6 +148,7 @@ def _write(file: int, content: bytes) -> None:
 
 _WORDS = {
     "KEY_VALUES_MISMATCH": "has a private key that is not its certificate's",
+    "NO_CERTIFICATE_ASSIGNED": "has a private key that is not its certificate's",
     "KEY_TYPE_MISMATCH": "has a private key that is not its certificate's",
     "EE_KEY_TOO_SMALL": "has a key that is too short for OpenSSL; RSA needs 2048 bits",
     "CA_KEY_TOO_SMALL": "has a key in its chain that is too short for OpenSSL",

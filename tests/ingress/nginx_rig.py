@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -146,6 +147,8 @@ class Nginx:
             "workers": 1,
             "worker_connections": 256,
             "shutdown_timeout": 5,
+            # As root, nginx would have its workers be nobody, who cannot get into this directory.
+            "user": "root" if os.geteuid() == 0 else "",
         }
         self.settings = nginx_config.Settings(**(given | settings))
         self._process: subprocess.Popen[bytes] | None = None
@@ -257,13 +260,20 @@ def answer(
         for name, value in (sent | dict(headers or {})).items():
             connection.putheader(name, value)
         connection.endheaders(body)
+    except OSError:
+        connection.close()
+        raise
+    return read(connection)
+
+
+def read(connection: http.client.HTTPConnection) -> Answer:
+    """The answer that a connection has been asked for; closes it."""
+    try:
         got = connection.getresponse()
         content = got.read()
     finally:
         connection.close()
-    asked = {}
-    if content.startswith(b"{"):
-        asked = json.loads(content)
+    asked = json.loads(content) if content.startswith(b"{") else {}
     return Answer(got.status, dict(got.getheaders()), content, asked)
 
 

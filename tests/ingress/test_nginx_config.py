@@ -1,0 +1,436 @@
+"""nginx's configuration, by what a real nginx makes of requests."""
+
+import http.client
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from kproxy.ingress import nginx_config, table
+from kproxy.model import addresses, names
+from tests.ingress import nginx_rig, objects, secrets
+from tests.ingress.objects import ingress
+
+pytestmark = nginx_rig.needs_nginx
+
+NGINX = "nginx.ingress.kubernetes.io/"
+
+
+def annotated(host: str, *paths: str, **annotations: str) -> dict[str, Any]:
+    """An Ingress of that name and host."""
+    given = {NGINX + key.replace("_", "-"): value for key, value in annotations.items()}
+    return ingress(host, *(paths or ("Prefix /",)), host=f"{host}.example", annotations=given)
+
+
+def tls(host: str) -> dict[str, Any]:
+    return {"tls": [{"hosts": [host], "secretName": "cert"}]}
+
+
+DOCUMENTS = [
+    annotated("plain", "Prefix /", "Exact /e/", "ImplementationSpecific /i/"),
+    annotated("small", "Prefix /", "ImplementationSpecific /large/", proxy_body_size="10"),
+    annotated("unlimited", proxy_body_size="0"),
+    annotated("guarded", auth_url="http://auth.example/"),
+    annotated("rewritten", "Prefix /app", rewrite_target="/"),
+    annotated(
+        "captured",
+        "ImplementationSpecific /app(/|$)(.*)",
+        "ImplementationSpecific /q/([a-z]+)/(.*)",
+        rewrite_target="/$2",
+    ),
+    annotated("with-query", "Prefix /a", rewrite_target="/b?c=d"),
+    annotated("forced", force_ssl_redirect="true"),
+    ingress("own", "Prefix /", host="own.example", **tls("own.example")),
+    ingress("wild", "Prefix /", host="*.wild.example", **tls("*.wild.example")),
+    ingress(
+        "open",
+        "Prefix /",
+        host="open.example",
+        annotations={f"{NGINX}ssl-redirect": "false"},
+        **tls("open.example"),
+    ),
+    ingress("gone", "Prefix /", host="gone.example"),
+    annotated("main"),
+    ingress(
+        "canary",
+        "Prefix /",
+        host="main.example",
+        annotations={
+            f"{NGINX}canary": "true",
+            f"{NGINX}canary-by-header": "X-Canary",
+            f"{NGINX}canary-by-cookie": "canary",
+            f"{NGINX}canary-weight": "30",
+        },
+    ),
+    annotated("valued"),
+    ingress(
+        "canary-valued",
+        "Prefix /",
+        host="valued.example",
+        annotations={
+            f"{NGINX}canary": "true",
+            f"{NGINX}canary-by-header": "X-Canary",
+            f"{NGINX}canary-by-header-value": 'a.b "$host" \\',
+        },
+    ),
+    annotated("matched"),
+    ingress(
+        "canary-matched",
+        "Prefix /",
+        host="matched.example",
+        annotations={
+            f"{NGINX}canary": "true",
+            f"{NGINX}canary-by-header": "X-Canary",
+            f"{NGINX}canary-by-header-pattern": "^v[12]$",
+        },
+    ),
+    secrets.secret("cert", ["own.example", "*.wild.example"]),
+]
+
+
+@pytest.fixture(scope="module")
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[nginx_rig.Nginx]:
+    made = objects.made(*DOCUMENTS)
+    with nginx_rig.Nginx(tmp_path_factory.mktemp("n"), redirect_port=443) as started:
+
+        def upstream(target: names.ServicePortName) -> tuple[addresses.SocketAddress, ...]:
+            return () if target.service.name == "gone" else started.backends(target)
+
+        started.serve(made, upstream)
+        yield started
+
+
+class TestAnswers:
+    @pytest.mark.parametrize("host", ["other.example", "10.0.0.1", "", "x.plain.example"])
+    def test_404_for_a_host_that_no_rule_has(self, nginx: nginx_rig.Nginx, host: str) -> None:
+        answer = nginx.get(host, "/")
+        assert answer.status == (404 if host else 400)
+        assert not answer.backend
+
+    def test_404_says_what_is_not_there(self, nginx: nginx_rig.Nginx) -> None:
+        answer = nginx.get("other.example", "/")
+        assert answer.body == b"404: no Ingress has a rule for this host and path"
+        assert answer.headers["Content-Type"] == "text/plain"
+        assert answer.headers["Server"] == "nginx"
+
+    @pytest.mark.parametrize("host", ["gone.example", "guarded.example"])
+    def test_503_where_there_is_nothing_to_ask(self, nginx: nginx_rig.Nginx, host: str) -> None:
+        answer = nginx.get(host, "/")
+        assert answer.status == 503
+        assert not answer.backend
+
+    @pytest.mark.parametrize(
+        ("path", "is_found"), [("/e/", True), ("/e", True), ("/i/x", True), ("/i", True)]
+    )
+    def test_no_path_is_redirected_to_one_with_a_slash(
+        self, nginx: nginx_rig.Nginx, path: str, *, is_found: bool
+    ) -> None:
+        assert nginx.get("plain.example", path).status == (200 if is_found else 404)
+
+    def test_the_version_is_asked_for_by_the_control_socket_only(
+        self, nginx: nginx_rig.Nginx
+    ) -> None:
+        answer = nginx.get("plain.example", nginx_config.VERSION_PATH)
+        assert answer.asked["path"] == nginx_config.VERSION_PATH
+
+
+class TestRequests:
+    def test_backends_learn_where_a_request_comes_from(self, nginx: nginx_rig.Nginx) -> None:
+        forged = {
+            "X-Forwarded-For": "1.2.3.4",
+            "X-Forwarded-Proto": "https",
+            "X-Real-IP": "1.2.3.4",
+            "Proxy": "http://evil.example",
+        }
+        answer = nginx.get("plain.example:8080", "/x?y=z", headers=forged)
+        headers = answer.asked["headers"]
+        assert answer.asked["path"] == "/x?y=z"
+        assert headers["host"] == "plain.example:8080"
+        assert headers["x-forwarded-host"] == "plain.example:8080"
+        assert headers["x-forwarded-for"] == headers["x-real-ip"] == "127.0.0.1"
+        assert headers["x-forwarded-proto"] == headers["x-scheme"] == "http"
+        assert headers["x-forwarded-port"] == str(nginx.http.port)
+        assert len(headers["x-request-id"]) == 32
+        assert "proxy" not in headers
+        assert "connection" not in headers
+
+    def test_by_tls_they_learn_that(self, nginx: nginx_rig.Nginx) -> None:
+        headers = nginx.get_by_tls("plain.example", "/").asked["headers"]
+        assert headers["x-forwarded-proto"] == "https"
+        assert headers["x-forwarded-port"] == str(nginx.https.port)
+
+    def test_a_clients_request_id_is_kept(self, nginx: nginx_rig.Nginx) -> None:
+        answer = nginx.get("plain.example", "/", headers={"X-Request-ID": "mine"})
+        assert answer.asked["headers"]["x-request-id"] == "mine"
+
+    def test_a_path_is_passed_on_as_it_is(self, nginx: nginx_rig.Nginx) -> None:
+        path = "/a%20b/%2F/c;d/$e?f=%20&g=/"
+        assert nginx.get("plain.example", path).asked["path"] == path
+
+    def test_connections_to_backends_are_kept_for_some_requests(
+        self, nginx: nginx_rig.Nginx
+    ) -> None:
+        before = nginx.backends.connections
+        for _ in range(16):
+            assert nginx.get("unlimited.example", "/").status == 200
+        assert nginx.backends.connections - before == 2
+
+    def test_an_upgrade_is_passed_on(self, nginx: nginx_rig.Nginx) -> None:
+        upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
+        connection = http.client.HTTPConnection(*nginx.http, timeout=nginx_rig.DEADLINE)
+        connection.request("GET", "/", headers={"Host": "plain.example", **upgrade})
+        headers = nginx_rig.read(connection).asked["headers"]
+        assert (headers["upgrade"], headers["connection"]) == ("websocket", "upgrade")
+
+    def test_bodies_have_a_limit(self, nginx: nginx_rig.Nginx) -> None:
+        def post(host: str, path: str, length: int) -> int:
+            return nginx.get(host, path, method="POST", body=b"x" * length).status
+
+        assert post("small.example", "/", 10) == 200
+        assert post("small.example", "/", 11) == 413
+        assert post("small.example", "/large/", 10) == 200
+        assert post("small.example", "/large/", 11) == 413
+        assert post("plain.example", "/", 1 << 20) == 200
+        assert post("plain.example", "/e/", 1 << 20) == 200
+        assert post("plain.example", "/", (1 << 20) + 1) == 413
+        assert post("unlimited.example", "/", (1 << 20) + 1) == 200
+
+
+class TestRewrites:
+    @pytest.mark.parametrize(
+        ("host", "asked", "path"),
+        [
+            ("rewritten", "/app", "/"),
+            ("rewritten", "/app/x", "/"),
+            ("rewritten", "/app/x?y=z", "/?y=z"),
+            ("captured", "/app", "/"),
+            ("captured", "/app/", "/"),
+            ("captured", "/app/x/y", "/x/y"),
+            ("captured", "/APP/x%20y?z=1", "/x%20y?z=1"),
+            ("captured", "/q/abc/d", "/d"),
+            ("with-query", "/a/x?y=z", "/b?c=d&y=z"),
+        ],
+    )
+    def test_backends_see_another_path(
+        self, nginx: nginx_rig.Nginx, host: str, asked: str, path: str
+    ) -> None:
+        assert nginx.get(f"{host}.example", asked).asked["path"] == path
+
+    @pytest.mark.parametrize("asked", ["/apple", "/", "/q/1/d"])
+    def test_other_paths_are_not_found(self, nginx: nginx_rig.Nginx, asked: str) -> None:
+        assert nginx.get("captured.example", asked).status == 404
+
+
+class TestTls:
+    def names_for(self, nginx: nginx_rig.Nginx, host: str) -> list[str]:
+        leaf = x509.load_der_x509_certificate(nginx.certificate(host))
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        return found.value.get_values_for_type(x509.DNSName)
+
+    @pytest.mark.parametrize(
+        ("host", "has_own"),
+        [
+            ("own.example", True),
+            ("a.wild.example", True),
+            ("a.b.wild.example", False),
+            ("plain.example", False),
+            ("unknown.example", False),
+        ],
+    )
+    def test_the_name_that_a_client_asks_for_chooses(
+        self, nginx: nginx_rig.Nginx, host: str, *, has_own: bool
+    ) -> None:
+        expected = ["own.example", "*.wild.example"] if has_own else ["kproxy.invalid"]
+        assert self.names_for(nginx, host) == expected
+
+    @pytest.mark.parametrize("host", ["own.example", "x.wild.example", "plain.example"])
+    def test_every_host_is_served(self, nginx: nginx_rig.Nginx, host: str) -> None:
+        answer = nginx.get_by_tls(host, "/")
+        assert answer.status == 200
+        assert answer.asked["headers"]["host"] == host
+
+    @pytest.mark.parametrize(
+        ("host", "redirects"),
+        [("own", True), ("x.wild", True), ("forced", True), ("open", False), ("plain", False)],
+    )
+    def test_http_is_redirected(
+        self, nginx: nginx_rig.Nginx, host: str, *, redirects: bool
+    ) -> None:
+        answer = nginx.get(f"{host}.example", "/a%20b?c=d", method="POST", body=b"x")
+        assert answer.status == (308 if redirects else 200)
+        there = f"https://{host}.example/a%20b?c=d" if redirects else None
+        assert answer.headers.get("Location") == there
+
+    def test_http_2_is_offered(self, nginx: nginx_rig.Nginx) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        with (
+            socket.create_connection(nginx.https, timeout=nginx_rig.DEADLINE) as raw,
+            context.wrap_socket(raw, server_hostname="own.example") as secured,
+        ):
+            assert secured.selected_alpn_protocol() == "h2"
+            assert secured.version() == "TLSv1.3"
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_old_versions_of_tls_are_refused(
+        self, nginx: nginx_rig.Nginx, version: ssl.TLSVersion
+    ) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = version
+        with (
+            socket.create_connection(nginx.https, timeout=nginx_rig.DEADLINE) as raw,
+            pytest.raises((ssl.SSLError, OSError)),
+        ):
+            context.wrap_socket(raw, server_hostname="own.example")
+
+
+class TestCanaries:
+    def backend(
+        self, nginx: nginx_rig.Nginx, host: str, headers: Mapping[str, str] | None = None
+    ) -> str:
+        return nginx.get(f"{host}.example", "/", headers=headers).backend
+
+    def test_a_share_of_requests_goes_to_it(self, nginx: nginx_rig.Nginx) -> None:
+        asked = Counter(self.backend(nginx, "main") for _ in range(400))
+        assert asked.keys() == {"default/main", "default/canary"}
+        assert 60 <= asked["default/canary"] <= 180  # 120 expected, six times the deviation
+
+    @pytest.mark.parametrize(
+        ("headers", "target"),
+        [
+            ({"X-Canary": "always"}, "canary"),
+            ({"X-Canary": "never"}, "main"),
+            ({"Cookie": "canary=always"}, "canary"),
+            ({"Cookie": "canary=never"}, "main"),
+            ({"X-Canary": "never", "Cookie": "canary=always"}, "main"),
+            ({"X-Canary": "always", "Cookie": "canary=never"}, "canary"),
+            ({"X-Canary": "perhaps", "Cookie": "canary=always"}, "canary"),
+        ],
+    )
+    def test_a_header_decides_before_a_cookie_and_both_before_the_share(
+        self, nginx: nginx_rig.Nginx, headers: dict[str, str], target: str
+    ) -> None:
+        asked = {self.backend(nginx, "main", headers) for _ in range(20)}
+        assert asked == {f"default/{target}"}
+
+    @pytest.mark.parametrize(
+        ("value", "target"),
+        [
+            ('a.b "$host" \\', "canary-valued"),
+            ('A.b "$host" \\', "valued"),
+            ('aXb "$host" \\', "valued"),
+            ("always", "valued"),
+            ("", "valued"),
+        ],
+    )
+    def test_a_header_has_a_value(self, nginx: nginx_rig.Nginx, value: str, target: str) -> None:
+        assert self.backend(nginx, "valued", {"X-Canary": value}) == f"default/{target}"
+
+    @pytest.mark.parametrize(
+        ("value", "target"),
+        [("v1", "canary-matched"), ("v2", "canary-matched"), ("v3", "matched"), ("V1", "matched")],
+    )
+    def test_a_header_matches(self, nginx: nginx_rig.Nginx, value: str, target: str) -> None:
+        assert self.backend(nginx, "matched", {"X-Canary": value}) == f"default/{target}"
+
+
+def settings(**more: Any) -> nginx_config.Settings:
+    given: dict[str, Any] = {
+        "directory": "/run/kproxy-test",
+        "control": "unix:/run/kproxy-test/control",
+        "default_certificate": nginx_rig.DEFAULT_CERTIFICATE,
+        "http": (addresses.SocketAddress("127.0.0.1", 80),),
+        "https": (addresses.SocketAddress("::1", 443),),
+    }
+    return nginx_config.Settings(**(given | more))
+
+
+class TestRendering:
+    MADE = objects.made(*DOCUMENTS)
+
+    def test_the_same_table_gives_the_same_text(self) -> None:
+        first = nginx_config.render(self.MADE, settings(), objects.somewhere)
+        again = nginx_config.render(objects.made(*DOCUMENTS), settings(), objects.somewhere)
+        assert first == again
+
+    def test_another_gives_another_version(self) -> None:
+        versions = {
+            nginx_config.render(made, settings(**more), upstream).version
+            for made, more, upstream in (
+                (self.MADE, {}, objects.somewhere),
+                (self.MADE, {}, objects.nowhere),
+                (table.EMPTY, {}, objects.nowhere),
+                (table.EMPTY, {"workers": 3}, objects.nowhere),
+                (table.EMPTY, {"https": ()}, objects.nowhere),
+                (objects.made(*DOCUMENTS[:-1]), {}, objects.somewhere),
+            )
+        }
+        assert len(versions) == 6
+
+    def test_files_are_named_by_their_content(self) -> None:
+        found = nginx_config.render(self.MADE, settings(), objects.somewhere)
+        assert len(found.files) == 4
+        for name, content in found.files.items():
+            assert f"/run/kproxy-test/{name};" in found.text
+            assert (b"PRIVATE KEY" in content) is name.endswith(".key")
+        assert "PRIVATE" not in found.text
+        assert "PRIVATE" not in repr(found)
+
+    def test_without_https_there_is_no_tls_and_no_redirect(self) -> None:
+        found = nginx_config.render(self.MADE, settings(https=()), objects.somewhere)
+        assert not found.files
+        assert "ssl" not in found.text
+        assert "308" not in found.text
+
+    def test_a_path_with_a_dollar_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"no path with a \$"):
+            settings(directory="/tmp/$x")
+
+    def test_upstreams_of_several_protocols_share_no_connections(self) -> None:
+        made = objects.made(
+            annotated("a", "Prefix / -> web"),
+            annotated("b", "Prefix / -> web", backend_protocol="GRPC"),
+            annotated("c", "Prefix / -> web", backend_protocol="HTTPS"),
+        )
+        text = nginx_config.render(made, settings(), objects.somewhere).text
+        for passing in (
+            'proxy_pass "http://web.default.only.http"',
+            'grpc_pass "grpc://web.default.only.grpc"',
+            'proxy_pass "https://web.default.only.https"',
+        ):
+            assert passing in text
+
+    def test_there_are_no_retries_but_of_a_connection_that_was_closed(self) -> None:
+        text = nginx_config.render(self.MADE, settings(), objects.somewhere).text
+        assert "proxy_next_upstream error;" in text
+        assert "127.0.0.1:9 max_fails=0;" in text
+        text = nginx_config.render(self.MADE, settings(tries_next=True), objects.somewhere).text
+        assert "proxy_next_upstream error timeout;" in text
+
+    def test_a_configuration_is_made_in_many_steps(self) -> None:
+        made = objects.made(*(annotated(f"h{number}") for number in range(100)))
+        taken = nginx_config.render_in_steps(made, settings(), objects.somewhere)
+        assert sum(1 for _ in taken) > 200
+
+    @pytest.mark.parametrize("length", [20, 60, 120, 200, 253])
+    def test_names_of_any_length_fit(self, tmp_path: Any, length: int) -> None:
+        host = ".".join("a" * 40 for _ in range(7))[: length - 2] + ".b"
+        made = objects.made(ingress("web", "Prefix /", "Exact /" + "x" * 1000, host=host))
+        given = settings(
+            directory=str(tmp_path),
+            control=f"unix:{tmp_path}/control",
+            http=(nginx_rig.unused(),),
+            https=(nginx_rig.unused(),),
+        )
+        text = nginx_config.render(made, given, objects.somewhere)
+        nginx_rig.checked(nginx_rig.written(text, tmp_path))
