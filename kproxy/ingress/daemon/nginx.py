@@ -22,7 +22,14 @@ import structlog
 
 from kproxy import errors, metrics
 from kproxy.ingress import nginx_config
-from kproxy.ingress.daemon import lifeline, listening, nginx_log, private_directory, program
+from kproxy.ingress.daemon import (
+    lifeline,
+    listening,
+    nginx_log,
+    private_directory,
+    processes,
+    program,
+)
 
 CONFIGURATION = "nginx.conf"
 CANDIDATE = "candidate.conf"
@@ -111,11 +118,14 @@ class Nginx:
         except OSError as error:
             return f"it cannot be written: {errors.reason(error)}"
         self._wanted.set()
+        workers: list[int] = []
         if self._master is not None:
             self._counters.reloads += 1
+            workers = processes.children(self._master.pid)
             self._master.signal(signal.SIGHUP)
         if not await self._answers(configuration.version):
             return f"nginx does not answer with it within {ANSWER_SECONDS:g} s"
+        await processes.have_stopped_accepting(workers)
         for name in self._written - configuration.files.keys():
             self._directory.remove(name)
         self._written &= configuration.files.keys()

@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.rig import daemon, sockets
 
 _PACKAGES = {
+    "chromium": "chromium",
     "curl": "curl",
     "dig": "dnsutils",
     "haproxy": "haproxy",
@@ -19,6 +20,7 @@ _PACKAGES = {
     "kubectl": "kubernetes-client",
     "nginx": "nginx",
     "nsd": "nsd",
+    "openssl": "openssl",
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
     "setpriv": "util-linux",
