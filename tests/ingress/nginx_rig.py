@@ -125,6 +125,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_for(place: addresses.SocketAddress) -> None:
+    """Return once something listens there."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            socket.create_connection(place, timeout=DEADLINE).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, f"nothing listens on {place}"
+            threading.Event().wait(0.02)
+        else:
+            return
+
+
 def unused() -> addresses.SocketAddress:
     """An address to listen on."""
     return addresses.SocketAddress("127.0.0.1", free_port())
