@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-from kproxy import errors, process
+from kproxy import errors, process, settings
 from kproxy.cli import event_loop
 from kproxy.cli.parse import kubeconfig_file
 from kproxy.ops import log
@@ -78,6 +78,14 @@ def simulate(
         ),
     ] = None,
     nodes: Annotated[int, typer.Option(min=1, max=100, help="Number of nodes.")] = 3,
+    dns: Annotated[
+        str,
+        typer.Option(
+            metavar="IP:PORT",
+            help="Where the cluster's DNS, the endpoint of the Service kube-dns, answers; port 0: "
+            "any free one. none: the cluster has no DNS.",
+        ),
+    ] = "127.0.0.1:0",
     log_format: Annotated[log.LogFormat, typer.Option(help="Log lines as text or JSON.")] = (
         log.LogFormat.TEXT
     ),
@@ -104,6 +112,7 @@ def simulate(
                 nodes=nodes,
                 port=port,
                 emulate=emulate,
+                dns=_listen(dns),
             )
             event_loop.run(_serve(options, given, wanted, kubeconfig_out))
     finally:
@@ -176,6 +185,14 @@ def _fault(text: str) -> tuple[server_faults.Kind, Mapping[str, Any]]:
         raise errors.ConfigError(f"--fault {text}: {error}") from error
 
 
+def _listen(text: str) -> settings.Listen | None:
+    """What --dns says. Raises ConfigError."""
+    try:
+        return settings.ListenAddress(settings.Listen("127.0.0.1", 53)).parse(text)
+    except ValueError as error:
+        raise errors.ConfigError(f"--dns {text}: {error}") from None
+
+
 def _number(text: str) -> int | float | str:
     if re.fullmatch(r"[0-9]{1,12}", text, re.ASCII):
         return int(text)
@@ -191,6 +208,11 @@ def _report(running: cluster.Cluster, path: Path) -> str:
         f"A simulated cluster is up at {running.url}: {options.nodes} nodes.",
         f"Services have addresses in {options.service_cidr}, pods in {options.pod_cidr}.",
     ]
+    if running.dns is not None:
+        lines.append(
+            f"DNS for the zone cluster.local is at {running.dns.address}, and behind the Service "
+            f"kube-dns at {running.dns.known.server}."
+        )
     picked = options.node_ports
     if picked is not None and picked != ranges.FIRST.picked:
         lines.append(

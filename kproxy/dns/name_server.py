@@ -44,7 +44,6 @@ class NameServer:
         """
         self._place = place
         self._source = read
-        self._domain = domain
         self.counters = counters or metrics.DnsCounters()
         admits = namespaces.__contains__ if namespaces else _any
         self._index = index.Index(
@@ -68,6 +67,7 @@ class NameServer:
         self._address: str | None = None
         self._has_looked = False
         read.store.subscribe(self._on_change)
+        self._on_change(frozenset())
 
     def bind(self) -> None:
         """Take the address, for UDP and for TCP. Raises KproxyError."""
@@ -90,7 +90,6 @@ class NameServer:
 
     async def run(self) -> None:
         """Answer, and follow the Store, until cancelled."""
-        _log.info("DNS", listening=self._address, zone=self._domain)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._forwarder.run(), name="DNS forwarder")
             group.create_task(self._follow_changes(), name="DNS names")

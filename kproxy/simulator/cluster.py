@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self, TypeAlias
 
-from kproxy import errors
+from kproxy import errors, settings
 from kproxy.model import names
 from kproxy.model.kinds import endpoint_slice_kind
 from kproxy.portal import loopback
-from kproxy.simulator import applied_files, certificates, ranges
+from kproxy.simulator import applied_files, certificates, cluster_dns, ranges
 from kproxy.simulator.api import apiserver, emulation, rest, server_faults
 from kproxy.simulator.controllers import (
     controller,
@@ -71,6 +71,7 @@ class Options:
 
     Ports below `shift_below` cannot be bound and are moved; None: what this process may bind.
     `node_ports` are for Services that ask for none; None: kube-apiserver's choice.
+    `dns` is where the cluster's DNS answers; None: there is none. Port 0 means any free one.
     `token` is what clients authenticate with; None: a random one. Without `tls` the API server
     speaks plain HTTP. `emulate` is the kube-apiserver that it resembles.
     """
@@ -86,6 +87,7 @@ class Options:
     shift_below: int | None = None
     node_ports: range | None = None
     emulate: emulation.Version = emulation.Version.V1_33
+    dns: settings.Listen | None = None
 
 
 class Cluster:
@@ -147,8 +149,21 @@ class Cluster:
         by_node = {
             f"node-{number}": cidrs for number, cidrs in enumerate(zip(*shares, strict=True), 1)
         }
+        self.dns = (
+            cluster_dns.ClusterDns(
+                self.registry, self.options.dns, str(networks.services[cluster_dns.POSITION])
+            )
+            if self.options.dns is not None
+            else None
+        )
+        """The cluster's DNS, if it has one."""
         self._kubelet = kubelet.Kubelet(
-            self.registry, recorder, by_node, lambda: self.authority, program
+            self.registry,
+            recorder,
+            by_node,
+            lambda: self.authority,
+            program,
+            self.dns.known if self.dns is not None else None,
         )
         self._controllers = self._connect(recorder, networks, rng)
         self._first_service_ip = str(networks.services[1])
@@ -183,6 +198,8 @@ class Cluster:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self.server)
             self._publish_api_server()
+            if self.dns is not None:
+                await stack.enter_async_context(self.dns.running())
             await stack.enter_async_context(self._run())
             self._running = stack.pop_all()
         return self

@@ -64,7 +64,7 @@ def subsets(service: Object, found: Iterable[Object]) -> list[Object]:
             "nodeName": pod["spec"]["nodeName"],
             "targetRef": _target(pod),
         }
-        if hostname := pod["spec"].get("hostname"):
+        if hostname := _hostname(service, pod):
             address["hostname"] = hostname
         grouped.setdefault(ports, {}).setdefault(field, []).append(address)
     return [_subset(ports, addresses) for ports, addresses in sorted(grouped.items())]
@@ -108,24 +108,30 @@ def groups(
     made: dict[Ports, list[Object]] = {}
     for pod in found:
         if ip := _address(pod, family):
-            endpoint = _endpoint(pod, ip, unready_too=_publishes_not_ready(service))
+            endpoint = _endpoint(service, pod, ip)
             made.setdefault(resolve_ports(service, pod), []).append(endpoint)
     return made
 
 
-def _endpoint(pod: Object, ip: str, *, unready_too: bool) -> Object:
+def _hostname(service: Object, pod: Object) -> str:
+    """The hostname of a pod as an endpoint: it has one within the subdomain that it asks for."""
+    is_within = pod["spec"].get("subdomain") == service["metadata"]["name"]
+    return pod["spec"].get("hostname", "") if is_within else ""
+
+
+def _endpoint(service: Object, pod: Object, ip: str) -> Object:
     serving, terminating = pods.is_ready(pod), pods.is_terminating(pod)
     made: Object = {
         "addresses": [ip],
         "conditions": {
-            "ready": unready_too or (serving and not terminating),
+            "ready": _publishes_not_ready(service) or (serving and not terminating),
             "serving": serving,
             "terminating": terminating,
         },
         "nodeName": pod["spec"]["nodeName"],
         "targetRef": _target(pod),
     }
-    if hostname := pod["spec"].get("hostname"):
+    if hostname := _hostname(service, pod):
         made["hostname"] = hostname
     return made
 

@@ -12,6 +12,7 @@ from kproxy.model import names
 from kproxy.simulator import certificates
 from kproxy.simulator.controllers import nodes, target_ports
 from kproxy.simulator.kinds import addressing, conditions, event_recorder, pods
+from kproxy.simulator.kinds.behaviour import resolv_conf
 from kproxy.simulator.machines import pod_answers, pod_certificates, pod_server
 from kproxy.simulator.store import registry, resources, statuses, storage
 from kproxy.simulator.store.storage import Object
@@ -27,7 +28,7 @@ class Kubelet:
     """Starts a task for each bound pod, and ends it when the pod goes.
 
     Follows `objects` from the time it is made; pods run while `run` does. `authority` gives what
-    signs the certificates of those that speak HTTPS.
+    signs the certificates of those that speak HTTPS. `dns` is the cluster's, None if it has none.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class Kubelet:
         pod_cidrs: Mapping[str, Sequence[nodes.Network]],
         authority: Callable[[], certificates.Certificate],
         program: pod_answers.Program | None = None,
+        dns: resolv_conf.ClusterDns | None = None,
     ) -> None:
         self._registry = objects
         self._program = program
         self._recorder = recorder
+        self._dns = dns
         self._certificates = pod_certificates.PodCertificates(objects, authority)
         self._addresses = {
             name: [addressing.PodIPs(cidr) for cidr in cidrs] for name, cidrs in pod_cidrs.items()
@@ -77,7 +80,9 @@ class Kubelet:
         node, uid = pod["spec"].get("nodeName"), pod["metadata"]["uid"]
         if self._tasks is None or node not in self._addresses:
             return
-        run = _Run(pod, self._registry, self._recorder, self._certificates, self._program)
+        run = _Run(
+            pod, self._registry, self._recorder, self._certificates, self._program, self._dns
+        )
         task = self._tasks.create_task(self._contain(run, self._addresses[node]))
         self._runs[uid] = _Running(run, task)
 
@@ -121,7 +126,9 @@ class _Run:
         recorder: event_recorder.Recorder,
         issuer: pod_certificates.PodCertificates,
         program: pod_answers.Program | None,
+        dns: resolv_conf.ClusterDns | None,
     ) -> None:
+        self._dns = dns
         self.pod = pod
         self._program = program
         self._registry = objects
@@ -214,6 +221,7 @@ class _Run:
             https_ports=pods.https_ports(self.pod),
             tls=tls,
             program=self._program,
+            files=self._file,
         )
         self._server = server
         try:
@@ -248,6 +256,12 @@ class _Run:
             self._report({"running": {"startedAt": started}}, is_ready=is_ready)
             moments = [each for each in (ready_at, crash_at) if each is not None and each > now]
             await self._changed_before(min(moments, default=None))
+
+    def _file(self, path: str) -> str | None:
+        """A file of the pod's that it shows to those who ask for its path."""
+        if self._dns is None or path != resolv_conf.PATH:
+            return None
+        return resolv_conf.of_pod(self.pod, self._dns)
 
     def _ports(self) -> list[int]:
         """The ports to listen on: those declared, else those that its Services target."""

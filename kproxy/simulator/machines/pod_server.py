@@ -33,9 +33,10 @@ class PodServer:
     """Listens on `ports` of the pod's addresses, and answers for as long as it is open.
 
     With a `tls` context it speaks HTTPS on `https_ports`. A `program` answers in place of the
-    annotations. `pod` gives the pod as it is now: its
-    annotations count at once. The owner calls `open` once, then `adjust` whenever the annotations
-    or the ports have changed, and one of `close` and `abort` at last.
+    annotations. `files` gives what is in the files that it shows at their paths, where no
+    annotation orders another answer. `pod` gives the pod as it is now: its annotations count at
+    once. The owner calls `open` once, then `adjust` whenever the annotations or the ports have
+    changed, and one of `close` and `abort` at last.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class PodServer:
         https_ports: Sequence[int] = (),
         tls: ssl.SSLContext | None = None,
         program: pod_answers.Program | None = None,
+        files: Callable[[str], str | None] = lambda _: None,
     ) -> None:
+        self._files = files
         self._pod = pod
         self._addresses = tuple(addresses)
         self._ports = list(ports)
@@ -163,6 +166,8 @@ class PodServer:
         try:
             length = await pod_answers.body_length(request)
             answer = answers.answer_to(self._pod(), request.path)
+            if answer.body is None and (text := self._files(request.path)) is not None:
+                answer = answers.Answer(body=text)
             if delay := self._delay() + answer.delay:
                 await asyncio.sleep(delay)
             if self._program is not None:

@@ -193,3 +193,15 @@ def test_a_slice_that_would_go_becomes_one_that_would_come() -> None:
     new = {"ports": [{"port": 2}], "endpoints": [{"addresses": ["10.0.0.1"]}]}
     reused = subsets.reusing(subsets.SlicePlan(create=[new], update=[], delete=old))
     assert reused == subsets.SlicePlan(create=[], update=[{**old[0], **new}], delete=[old[1]])
+
+
+def test_a_pod_has_its_hostname_within_the_subdomain_that_it_asks_for() -> None:
+    named, stranger, plain = pod("a"), pod("b"), pod("c")
+    named["spec"] |= {"hostname": "web-0", "subdomain": "web"}
+    stranger["spec"] |= {"hostname": "db-0", "subdomain": "db"}
+
+    (group,) = subsets.groups(service(), [named, stranger, plain]).values()
+    (subset,) = subsets.subsets(service(), [named, stranger, plain])
+
+    assert [each.get("hostname") for each in group] == ["web-0", None, None]
+    assert [each.get("hostname") for each in subset["addresses"]] == ["web-0", None, None]
