@@ -57,7 +57,10 @@ class Rest:
             "delete": self._delete,
             "deletecollection": self._delete_collection,
         }
-        return await answers[info.verb](request, info)
+        try:
+            return await answers[info.verb](request, info)
+        except statuses.StatusError as error:
+            raise api_versions.as_served(info.resource, error) from error.__cause__
 
     async def _get(self, request: web.BaseRequest, info: RequestInfo) -> web.StreamResponse:
         lists.check_version(self._cache, _stored(info), parameters.version(request.query))

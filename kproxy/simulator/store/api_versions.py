@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from kproxy.simulator.store import resources
 from kproxy.simulator.store.resources import Resource
+from kproxy.simulator.store.statuses import StatusError
 from kproxy.simulator.store.storage import Object
 from kproxy.simulator.store.views import endpoint_slices, gateways, ingresses
 from kproxy.simulator.store.views.view import View
@@ -51,6 +52,12 @@ def to_served(served: Resource, item: Object) -> Object:
     if view is None:
         return item
     return {**view.to_served(item), "apiVersion": served.api_version}
+
+
+def as_served(served: Resource, error: StatusError) -> StatusError:
+    """An error about a stored object, with the names that fields have in `served`."""
+    view = _VIEWS.get(served)
+    return error.renamed(view.renamed) if view is not None and view.renamed else error
 
 
 def to_stored(served: Resource, item: Object) -> Object:

@@ -21,8 +21,9 @@ class RuledStrategy(registry.PlainStrategy):
 
     `shape` is a msgspec Struct of the fields that are read, so that what follows meets only values
     of the right types. `set_defaults` changes the copy that it is given. `violations` are those of
-    an object by itself, `create_violations` those that only a new one can have, and
-    `update_violations`, of the old object and the new one, what may not change.
+    an object by itself, `create_violations` those that only a new one can have,
+    `update_violations`, of the old object and the new one, what may not change, and
+    `status_violations` those of the status.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class RuledStrategy(registry.PlainStrategy):
         violations: Callable[[Object], Iterable[Cause]] = _none,
         create_violations: Callable[[Object], Iterable[Cause]] = _none,
         update_violations: Callable[[Object, Object], Iterable[Cause]] = _none,
+        status_violations: Callable[[Object], Iterable[Cause]] = _none,
     ) -> None:
         self._resource = resource
         self._shape = shape
@@ -41,6 +43,7 @@ class RuledStrategy(registry.PlainStrategy):
         self._violations = violations
         self._create_violations = create_violations
         self._update_violations = update_violations
+        self._status_violations = status_violations
 
     def prepare_create(self, new: Object) -> Object:
         """The object with its defaults. Raises BadRequest and Invalid."""
@@ -53,6 +56,11 @@ class RuledStrategy(registry.PlainStrategy):
         """The same in place of `old`. Raises BadRequest and Invalid."""
         made = self._readable(new)
         return self._checked(made, [*self._update_violations(old, made), *self._violations(made)])
+
+    def prepare_status(self, old: Object, new: Object) -> Object:  # noqa: ARG002  # of the protocol
+        """The object with its new status. Raises BadRequest and Invalid."""
+        made = self._readable(new)
+        return self._checked(made, list(self._status_violations(made)))
 
     def _readable(self, new: Object) -> Object:
         try:

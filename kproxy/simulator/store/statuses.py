@@ -6,7 +6,7 @@ The wording follows apimachinery's `pkg/api/errors/errors.go` and
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from kproxy.simulator.store.resources import Resource
 
@@ -88,6 +88,24 @@ class StatusError(Exception):
         self.metadata = metadata or {}
         if retry_after is not None:
             self.details = {**(self.details or {}), "retryAfterSeconds": retry_after}
+
+    def renamed(self, names: Iterable[tuple[str, str]]) -> Self:
+        """The same error with other names of fields, in its message and in its causes."""
+
+        def with_names(text: str) -> str:
+            for old, new in names:
+                text = text.replace(old, new)
+            return text
+
+        details = self.details
+        if details is not None and "causes" in details:
+            causes = [
+                {name: with_names(text) for name, text in cause.items()}
+                for cause in details["causes"]
+            ]
+            details = {**details, "causes": causes}
+        message = with_names(self.message)
+        return type(self)(self.code, self.reason, message, details, metadata=self.metadata)
 
     def body(self) -> dict[str, Any]:
         """The `v1` Status."""

@@ -61,6 +61,10 @@ async def test_discovery_of_slices_is_as_recorded() -> None:
         (known,) = recorded("discovery-v1beta1-resources.json")["resources"]
         for field in ("name", "kind", "namespaced", "verbs"):
             assert slices[field] == known[field]
+        known = {each["name"]: each for each in recorded("apis.json")["groups"]}
+        for name in ("networking.k8s.io", "extensions"):
+            _, group = await api.get(f"/apis/{name}")
+            assert group == {"kind": "APIGroup", "apiVersion": "v1", **known[name]}
         _, version = await api.get("/version")
         assert (version["minor"], version["gitVersion"][:8]) == ("20", "v1.20.2+")
         assert (await api.get("/openapi/v3"))[0] == 404

@@ -18,6 +18,7 @@ OLD = "/apis/networking.k8s.io/v1beta1/namespaces/default/ingresses"
 OLDEST = "/apis/extensions/v1beta1/namespaces/default/ingresses"
 SECRETS = "/api/v1/namespaces/default/secrets"
 TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
+MERGE = {"Content-Type": "application/merge-patch+json"}
 ADDRESS = {"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}}
 
 
@@ -42,7 +43,7 @@ async def test_an_ingress_and_its_status_are_written_apart() -> None:
                 "PATCH",
                 f"{INGRESSES}/web/status",
                 json={"status": ADDRESS, "spec": {"rules": []}},
-                headers={"Content-Type": "application/merge-patch+json"},
+                headers=MERGE,
             )
             assert (code, made["status"], made["spec"]) == (200, ADDRESS, given["spec"])
             changed = await events.next()
@@ -53,6 +54,40 @@ async def test_an_ingress_and_its_status_are_written_apart() -> None:
         (row,) = table["rows"]
         assert row["cells"][:-1] == ["web", "<none>", "web.example", "127.0.0.1", "80, 443"]
         assert (await api.ask("DELETE", f"{INGRESSES}/web"))[1]["status"] == "Success"
+
+
+async def test_the_operations_that_conformance_asks_for() -> None:
+    """Of "Ingress API" in Kubernetes' test/e2e/network/ingress.go."""
+    async with serving(emulation.V1_33) as api:
+        for name in ("a", "b", "c"):
+            given = ingress(name)
+            given["metadata"]["labels"] = {"special": name}
+            assert (await api.ask("POST", INGRESSES, json=given))[0] == 201
+        everywhere = "/apis/networking.k8s.io/v1/ingresses"
+        for path in (INGRESSES, everywhere):
+            _, listed = await api.get(path, labelSelector="special in (a,b)")
+            assert [each["metadata"]["name"] for each in listed["items"]] == ["a", "b"]
+        query = {"resourceVersion": listed["metadata"]["resourceVersion"]}
+        async with api.watch(everywhere, labelSelector="special=a", **query) as events:
+            change = {"metadata": {"annotations": {"patched": "true"}}}
+            code, patched = await api.ask("PATCH", f"{INGRESSES}/a", json=change, headers=MERGE)
+            assert (code, patched["metadata"]["annotations"]["patched"]) == (200, "true")
+            assert (await events.next())["object"]["metadata"]["generation"] == 1
+        code, status = await api.get(f"{INGRESSES}/a/status")
+        status["status"] = ADDRESS
+        code, status = await api.ask("PUT", f"{INGRESSES}/a/status", json=status)
+        assert (code, status["status"]) == (200, ADDRESS)
+        wrong = {"status": {"loadBalancer": {"ingress": [{"ip": "010.0.0.1"}]}}}
+        code, refused = await api.ask("PATCH", f"{INGRESSES}/a/status", json=wrong, headers=MERGE)
+        assert (code, refused["details"]["causes"][0]["field"]) == (
+            422,
+            "status.loadBalancer.ingress[0].ip",
+        )
+        assert (await api.ask("DELETE", f"{INGRESSES}/a"))[0] == 200
+        assert (await api.get(f"{INGRESSES}/a"))[0] == 404
+        assert (await api.ask("DELETE", INGRESSES, params={"labelSelector": "special=b"}))[0] == 200
+        _, left = await api.get(INGRESSES)
+        assert [each["metadata"]["name"] for each in left["items"]] == ["c"]
 
 
 async def test_secrets_are_selected_by_their_type() -> None:
@@ -130,6 +165,24 @@ async def test_an_old_server_has_one_ingress_in_three_versions() -> None:
             assert seen["object"]["spec"] == patched["spec"]
         _, listed = await api.get(OLDEST)
         assert (listed["kind"], listed["apiVersion"]) == ("IngressList", "extensions/v1beta1")
+
+
+async def test_an_old_version_is_refused_in_its_own_words() -> None:
+    wrong = {"serviceName": "A", "servicePort": 0}
+    path = {"path": "/", "backend": {"serviceName": "web", "servicePort": "a--b"}}
+    given = ingress(rules=[{"http": {"paths": [path]}}], backend=wrong)
+    async with serving(emulation.V1_20) as api:
+        code, refused = await api.ask("POST", OLD, json=given)
+        assert code == 422
+        assert {each["field"] for each in refused["details"]["causes"]} == {
+            "spec.backend",
+            "spec.backend.serviceName",
+            "spec.rules[0].http.paths[0].backend.servicePort",
+        }
+        code, refused = await api.ask("POST", OLD, json=ingress(rules=[]))
+        assert "either `backend` or `rules` must be specified" in refused["message"]
+        _, refused = await api.ask("POST", INGRESSES, json=ingress(rules=[]))
+        assert "either `defaultBackend` or `rules` must be specified" in refused["message"]
 
 
 async def test_an_old_version_comes_with_a_warning() -> None:

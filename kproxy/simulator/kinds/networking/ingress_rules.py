@@ -64,10 +64,24 @@ class _Spec(msgspec.Struct, rename="camel"):
     tls: list[_Tls] | None = None
 
 
+class _Address(msgspec.Struct):
+    ip: str | None = None
+    hostname: str | None = None
+
+
+class _LoadBalancer(msgspec.Struct):
+    ingress: list[_Address] | None = None
+
+
+class _Status(msgspec.Struct, rename="camel"):
+    load_balancer: _LoadBalancer | None = None
+
+
 class Shape(msgspec.Struct):
     """An Ingress, as far as there are rules for it."""
 
     spec: _Spec | None = None
+    status: _Status | None = None
 
 
 def violations(ingress: Object) -> Iterator[Cause]:
@@ -98,6 +112,23 @@ def create_violations(ingress: Object) -> Iterator[Cause]:
             annotated,
             "must match `ingressClassName` when both are specified",
         )
+
+
+def status_violations(ingress: Object) -> Iterator[Cause]:
+    """What is wrong with the addresses in its status."""
+    entries = (ingress["status"].get("loadBalancer") or {}).get("ingress") or []
+    for index, entry in enumerate(entries):
+        where = f"status.loadBalancer.ingress[{index}]"
+        ip, host = entry.get("ip") or "", entry.get("hostname") or ""
+        if ip and addresses.parse(ip) is None:
+            rule = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+            yield statuses.invalid_value(f"{where}.ip", ip, rule)
+        if host:
+            yield from _broken(f"{where}.hostname", host, formats.dns_1123_subdomain)
+            if addresses.parse(host) is not None:
+                yield statuses.invalid_value(
+                    f"{where}.hostname", host, formats.DNS_NAME_NOT_ADDRESS
+                )
 
 
 def _rule(rule: Object, where: str) -> Iterator[Cause]:

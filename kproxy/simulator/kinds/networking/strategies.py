@@ -24,6 +24,7 @@ class IngressStrategy(RuledStrategy):
             ingress_rules.Shape,
             violations=ingress_rules.violations,
             create_violations=ingress_rules.create_violations,
+            status_violations=ingress_rules.status_violations,
         )
         self._stored = stored
 

@@ -95,13 +95,20 @@ def _each(values: Any, convert: Callable[[Object], Object]) -> Any:
     return [_if_map(value, convert) for value in values]
 
 
-NETWORKING_V1BETA1 = View(
-    replace(resources.INGRESSES, version="v1beta1"), resources.INGRESSES, _to_served, _to_stored
+_RENAMED = (
+    ("spec.defaultBackend", "spec.backend"),
+    ("`defaultBackend`", "`backend`"),
+    (".service.name", ".serviceName"),
+    (".service.port.name", ".servicePort"),
+    (".service.port.number", ".servicePort"),
 )
-EXTENSIONS_V1BETA1 = View(
-    replace(resources.INGRESSES, group="extensions", version="v1beta1"),
-    resources.INGRESSES,
-    _to_served,
-    _to_stored,
-)
+
+
+def _view(group: str) -> View:
+    served = replace(resources.INGRESSES, group=group, version="v1beta1")
+    return View(served, resources.INGRESSES, _to_served, _to_stored, _RENAMED)
+
+
+NETWORKING_V1BETA1 = _view("networking.k8s.io")
+EXTENSIONS_V1BETA1 = _view("extensions")
 CLASSES_V1BETA1 = same_fields(resources.INGRESS_CLASSES, "v1beta1")
