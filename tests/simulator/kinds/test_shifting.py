@@ -7,6 +7,7 @@ from kproxy.simulator.kinds import pods, shifting
 from kproxy.simulator.store import resources
 from kproxy.simulator.store.storage import Object
 from tests.simulator import simulated
+from tests.simulator.objects import ingress
 from tests.simulator.simulated import Simulated, deployment, get, service
 
 PORTS = [{"containerPort": 80}]
@@ -108,3 +109,39 @@ def test_nothing_moves_for_who_may_bind_every_port() -> None:
         await asyncio.sleep(0)
 
     simulated.run(main, shift_below=1)
+
+
+def test_what_names_a_port_of_a_service_moves_with_it() -> None:
+    route = {"rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}
+    listener = {"name": "web", "port": 80, "protocol": "TCP"}
+    group = {"apiVersion": "gateway.networking.k8s.io/v1"}
+    metadata = {"metadata": {"name": "web", "namespace": "default"}}
+    given = [
+        {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", **ingress()},
+        {**group, "kind": "TCPRoute", **metadata, "spec": route},
+        {
+            **group,
+            "kind": "Gateway",
+            **metadata,
+            "spec": {"gatewayClassName": "kproxy", "listeners": [listener]},
+        },
+    ]
+
+    async def main(running: Simulated) -> None:
+        for _ in range(2):
+            made, routed, gateway = (each["spec"] for each in running.apply(given))
+            (path,) = made["rules"][0]["http"]["paths"]
+            assert path["backend"]["service"]["port"] == {"number": 10080}
+            assert routed["rules"][0]["backendRefs"][0]["port"] == 10080
+            assert gateway["listeners"][0]["port"] == 10080
+
+    simulated.run(main, shift_below=1024)
+
+
+def test_the_ports_of_https_move() -> None:
+    async def main(running: Simulated) -> None:
+        running.apply([deployment(annotations={pods.ANNOTATION_HTTPS_PORTS: "443"})])
+        template = running.deployment()["spec"]["template"]
+        assert pods.https_ports(template) == [10443]
+
+    simulated.run(main, shift_below=1024)
