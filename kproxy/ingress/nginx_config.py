@@ -52,8 +52,6 @@ class Settings:
     """Seconds until workers of an earlier configuration end what their clients still have open."""
     requests_per_connection: int = 8
     """To a backend. kproxy balances connections: more of them spread requests more evenly."""
-    tries_next: bool = False
-    """Whether nginx tries another address of a backend when one fails. kproxy does so itself."""
 
     def __post_init__(self) -> None:
         for path in (self.directory, self.control):
@@ -200,8 +198,9 @@ def _defaults(settings: Settings) -> list[Statement]:
         ("send", policy.send_timeout),
         ("read", policy.read_timeout),
     )
-    # "error" alone means: send it again if a connection that was kept open had been closed.
-    tries = ("error", "timeout") if settings.tries_next else ("error",)
+    # Of one address, as kproxy's frontends are, this means: send the request again if a connection
+    # that was kept open had been closed.
+    tries = ("error", "timeout")
     return [
         *(
             Directive(f"{name}_temp_path", f"{settings.directory}/{name}_temp")

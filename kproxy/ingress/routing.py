@@ -31,8 +31,8 @@ class World:
     """What the rules look at. None of it may change while a table is made.
 
     `now` is the time in seconds since 1970, for certificates that have expired. With
-    `through_endpoints` requests go to the endpoints of Services rather than to kproxy's
-    frontends, so that headless Services can be backends too.
+    `through_endpoints` requests go to the endpoints of all Services, and not only of those
+    for which kproxy has no frontend.
     """
 
     ingresses: _Ingresses = ()

@@ -56,6 +56,7 @@ class Backends:
         self._thread.start()
         self._open: dict[names.ServicePortName, addresses.SocketAddress] = {}
         self._servers: list[asyncio.Server] = []
+        self._clients: set[asyncio.StreamWriter] = set()
         self.connections = 0
 
     def __call__(self, target: names.ServicePortName) -> tuple[addresses.SocketAddress, ...]:
@@ -65,7 +66,17 @@ class Backends:
             self._open[target] = opening.result(DEADLINE)
         return (self._open[target],)
 
+    def hang_up(self) -> None:
+        """Close all connections, as a server does with those that have been idle for long."""
+
+        async def close_all() -> None:
+            for each in self._clients:
+                each.close()
+
+        asyncio.run_coroutine_threadsafe(close_all(), self._loop).result(DEADLINE)
+
     def close(self) -> None:
+        """End all servers."""
         asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(DEADLINE)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(DEADLINE)
@@ -74,9 +85,11 @@ class Backends:
     async def _serve(self, target: names.ServicePortName) -> addresses.SocketAddress:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.connections += 1
+            self._clients.add(writer)
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 while await self._answer_one(target, reader, writer):
                     pass
+            self._clients.discard(writer)
             writer.close()
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)

@@ -103,6 +103,11 @@ def service(name: str, *ports: str, namespace: str = "default", **spec: Any) -> 
     }
 
 
+def labelled(document: dict[str, Any], key: str, value: str) -> dict[str, Any]:
+    """The same with a label."""
+    return document | {"metadata": document["metadata"] | {"labels": {key: value}}}
+
+
 def parsed(text: str) -> list[dict[str, Any]]:
     """The documents of a manifest."""
     return [each for each in yaml.safe_load_all(text) if each]

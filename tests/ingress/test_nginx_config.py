@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,6 +199,23 @@ class TestRequests:
         assert post("plain.example", "/e/", 1 << 20) == 200
         assert post("plain.example", "/", (1 << 20) + 1) == 413
         assert post("unlimited.example", "/", (1 << 20) + 1) == 200
+
+
+class TestRetries:
+    def test_a_request_goes_to_another_address_when_one_refuses(
+        self, nginx: nginx_rig.Nginx, tmp_path: Path
+    ) -> None:
+        """With endpoints as upstreams; kproxy's frontends try other endpoints themselves."""
+        (alive,) = nginx.backends(names.ServicePortName(names.NamespacedName("default", "plain")))
+        with nginx_rig.Nginx(tmp_path) as other:
+            made = objects.made(annotated("plain"))
+            other.serve(made, lambda _: (nginx_rig.unused(), alive))
+            assert {other.get("plain.example", "/").status for _ in range(6)} == {200}
+
+    def test_a_connection_that_was_closed_is_replaced(self, nginx: nginx_rig.Nginx) -> None:
+        for _ in range(5):
+            assert nginx.get("plain.example", "/").status == 200
+            nginx.backends.hang_up()
 
 
 class TestRewrites:
@@ -410,12 +428,10 @@ class TestRendering:
         ):
             assert passing in text
 
-    def test_there_are_no_retries_but_of_a_connection_that_was_closed(self) -> None:
+    def test_an_address_is_never_thought_to_be_down(self) -> None:
+        """Or else one bad moment would be ten seconds of 502."""
         text = nginx_config.render(self.MADE, settings(), objects.somewhere).text
-        assert "proxy_next_upstream error;" in text
         assert "127.0.0.1:9 max_fails=0;" in text
-        text = nginx_config.render(self.MADE, settings(tries_next=True), objects.somewhere).text
-        assert "proxy_next_upstream error timeout;" in text
 
     def test_a_configuration_is_made_in_many_steps(self) -> None:
         made = objects.made(*(annotated(f"h{number}") for number in range(100)))
@@ -423,7 +439,7 @@ class TestRendering:
         assert sum(1 for _ in taken) > 200
 
     @pytest.mark.parametrize("length", [20, 60, 120, 200, 253])
-    def test_names_of_any_length_fit(self, tmp_path: Any, length: int) -> None:
+    def test_names_of_any_length_fit(self, tmp_path: Path, length: int) -> None:
         host = ".".join("a" * 40 for _ in range(7))[: length - 2] + ".b"
         made = objects.made(ingress("web", "Prefix /", "Exact /" + "x" * 1000, host=host))
         given = settings(

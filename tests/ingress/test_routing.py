@@ -249,7 +249,6 @@ class TestBackends:
             ("web:81", [service("web")], "PortNotFound"),
             ("web:https", [service("web", "http:80")], "PortNotFound"),
             ("web:53", [service("web", "53/UDP")], "PortNotFound"),
-            ("web:80", [service("web", clusterIP="None")], "ServiceNotReachable"),
             (
                 "web:80",
                 [service("web", clusterIP="", type="ExternalName", externalName="a.example")],
@@ -265,10 +264,21 @@ class TestBackends:
         assert said(found) == ({"web": [reason]} if reason else {})
         assert (chosen(found, "h") == "503") is bool(reason)
 
-    def test_a_headless_service_has_endpoints(self) -> None:
-        headless = service("web", clusterIP="None")
-        found = made(ingress("web", "Prefix /", host="h"), headless, through_endpoints=True)
-        assert chosen(found, "h") == "default/web"
+    @pytest.mark.parametrize("through_endpoints", [True, False])
+    @pytest.mark.parametrize(
+        "found",
+        [
+            service("web", clusterIP="None"),
+            objects.labelled(service("web"), "service.kubernetes.io/service-proxy-name", "x"),
+        ],
+    )
+    def test_of_a_service_without_a_frontend_it_is_said_that_nginx_reloads(
+        self, found: dict[str, Any], *, through_endpoints: bool
+    ) -> None:
+        document = ingress("web", "Prefix /", host="h")
+        table = made(document, found, through_endpoints=through_endpoints)
+        assert chosen(table, "h") == "default/web"
+        assert said(table) == ({} if through_endpoints else {"web": ["ReloadsForEndpoints"]})
 
     def test_a_resource_is_said(self) -> None:
         resource = {"kind": "StorageBucket", "name": "static"}

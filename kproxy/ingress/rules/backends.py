@@ -37,11 +37,16 @@ class Backends:
         if service is None:
             said.warn("ServiceNotFound", f"there is no Service {name}; {_CONSEQUENCE}")
             return None
-        if reason := self._unreachable(service):
-            said.warn("ServiceNotReachable", f"Service {name} {reason}; {_CONSEQUENCE}")
+        if service.type is services.ServiceType.EXTERNAL_NAME:
+            said.warn(
+                "ServiceNotReachable",
+                f"Service {name} is of type ExternalName, which kproxy does not pass requests to; "
+                f"{_CONSEQUENCE}",
+            )
             return None
         for port in service.ports:
             if port.protocol is names.Protocol.TCP and backend.port in (port.port, port.name):
+                self._note_reloads(service, said)
                 return names.ServicePortName(name, port.name)
         said.warn(
             "PortNotFound",
@@ -49,16 +54,15 @@ class Backends:
         )
         return None
 
-    def _unreachable(self, service: services.Service) -> str:
-        if service.type is services.ServiceType.EXTERNAL_NAME:
-            return "is of type ExternalName, which kproxy does not pass requests to"
-        if self._through_endpoints:
-            return ""
-        if service.is_headless:
-            return "is headless, so kproxy has no frontend for it (see --ingress-upstream)"
-        if service.proxied_elsewhere:
-            return "is another proxy's, by its label service.kubernetes.io/service-proxy-name"
-        return ""
+    def _note_reloads(self, service: services.Service, said: remarks.Remarks) -> None:
+        """Say where the endpoints of a Service are nginx's business, against what is usual."""
+        if not service.is_proxied and not self._through_endpoints:
+            why = "is headless" if service.is_headless else "is not served by this proxy"
+            said.note(
+                "ReloadsForEndpoints",
+                f"Service {service.name} {why}, so nginx sends requests to its endpoints itself, "
+                "and reloads whenever they change",
+            )
 
 
 def _known_ports(service: services.Service) -> str:
