@@ -42,6 +42,13 @@ def demo(
         str | None,
         typer.Option(metavar="DURATION", help="shop: how long it runs.", show_default="60s"),
     ] = None,
+    registry: Annotated[  # noqa: FBT002  # a flag
+        bool,
+        typer.Option(
+            "--registry/--no-registry",
+            help="shop: then show the same deaths behind a gateway with a registry, for 20 s.",
+        ),
+    ] = True,
 ) -> int:
     """Start a simulated cluster and the proxy, and show what they do.
 
@@ -54,7 +61,7 @@ def demo(
     if name == Show.SHOP:
         if pace is not None:
             raise errors.ConfigError("--pace is for the tour: the shop has --seconds")
-        return _shop(out, seconds)
+        return _shop(out, seconds, compares=registry)
     if seconds is not None:
         raise errors.ConfigError("--seconds is for the shop: the tour has --pace")
     return _tour(out, pace)
@@ -76,7 +83,7 @@ def _tour(out: console.Console, pace: str | None) -> int:
     return 0
 
 
-def _shop(out: console.Console, given: str | None) -> int:
+def _shop(out: console.Console, given: str | None, *, compares: bool) -> int:
     seconds = 60.0 if given is None else settings.parse_duration(given, "--seconds", 3, _LONGEST)
     from kproxy.demo.shop import board, report, shop, tally  # noqa: PLC0415  # see above
 
@@ -88,6 +95,8 @@ def _shop(out: console.Console, given: str | None) -> int:
     )
     shown.say(f"For {seconds:g} s a pod ends each second, and one of the proxies is killed ...")
     shown.say()
-    event_loop.run(shop.show(shown, counted, seconds))
+    compared = event_loop.run(shop.show(shown, counted, seconds, compares=compares))
     report.tell(shown, counted)
+    if compared:
+        report.compare(shown, compared)
     return int(counted.failed > 0)

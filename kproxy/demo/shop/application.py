@@ -6,17 +6,12 @@ to the address of the Service that they give. A GET to UserMgr that got no answe
 with the other name server first.
 """
 
-import contextlib
 from collections.abc import Mapping, Sequence
 
-import dns.asyncresolver
-import dns.exception
-import dns.name
-import dns.rdatatype
 from aiohttp import web
 
 from kproxy import settings
-from kproxy.demo.shop import http_client, tally
+from kproxy.demo.shop import http_client, names, tally
 from kproxy.simulator.store.storage import Object
 
 LABEL = "app"
@@ -26,9 +21,6 @@ USERS, ORDERS = "usermgr", "ordermgr"
 NAMESPACE = "default"
 _ATTEMPTS = 2
 _SECONDS = 2.0
-_ASKED_SECONDS = 0.5
-"""How long a name server may take before the next one is asked."""
-_SEARCH = (f"{NAMESPACE}.svc.cluster.local", "svc.cluster.local", "cluster.local")
 
 
 class Application:
@@ -64,7 +56,7 @@ class Application:
             if failed:
                 self._tally.retried("OrderMgr, to UserMgr", failed)
             try:
-                address = await _resolve(USERS, servers)
+                address = await names.resolve(USERS, servers)
                 answer = await http_client.get(address, self._port, "/user/7", USERS, _SECONDS)
             except http_client.NoAnswerError as error:
                 failed = str(error)
@@ -74,20 +66,3 @@ class Application:
                 failed = f"status {answer.status}"
             servers.reverse()
         return None, failed
-
-
-async def _resolve(name: str, servers: Sequence[settings.Listen]) -> str:
-    """The address of a name, from the first of `servers` that answers. Raises NoAnswerError."""
-    resolver = dns.asyncresolver.Resolver(configure=False)
-    resolver.nameservers = [server.host for server in servers]
-    resolver.nameserver_ports = {server.host: server.port for server in servers}
-    resolver.search = [dns.name.from_text(domain) for domain in _SEARCH]
-    resolver.ndots = 5
-    resolver.timeout = _ASKED_SECONDS
-    with contextlib.suppress(OSError):
-        try:
-            found = await resolver.resolve(name, dns.rdatatype.A, search=True, lifetime=_SECONDS)
-            return str(found[0])
-        except dns.exception.DNSException as error:
-            raise http_client.NoAnswerError(f"no address: {type(error).__name__}") from error
-    raise http_client.NoAnswerError("no name server")

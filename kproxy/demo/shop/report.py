@@ -1,8 +1,9 @@
 """What the shop says at its end."""
 
 from collections import Counter
+from collections.abc import Sequence
 
-from kproxy.demo.shop import board, tally
+from kproxy.demo.shop import board, comparison, registry, tally
 
 
 def tell(shown: board.Board, counted: tally.Tally) -> None:
@@ -28,6 +29,37 @@ def tell(shown: board.Board, counted: tally.Tally) -> None:
         shown.say(str(failure))
     if counted.failed > len(counted.failures):
         shown.say(f"and {counted.failed - len(counted.failures)} more")
+
+
+def compare(shown: board.Board, rows: Sequence[comparison.Row]) -> None:
+    """What both architectures did while a pod ended, in each way."""
+    shown.say()
+    shown.rows(
+        ("A POD IS", "WAY OF A REQUEST", "REQUESTS", "FAILED", "FAILING FOR", "SLOWEST"),
+        [
+            (row.death.value, name, *_cells(outcome))
+            for row in rows
+            for name, outcome in (
+                ("Ingress, Service, kproxy", row.through_service),
+                ("gateway, registry", row.through_registry),
+            )
+        ],
+    )
+    shown.say()
+    shown.say(
+        f"The registry believes a pod for {registry.EXPIRY_SECONDS:g} s after its last heartbeat, "
+        "and the gateway sends it its share until then. kproxy notices that a pod does not take a "
+        "connection, and asks the next one within 0.25 s."
+    )
+
+
+def _cells(outcome: comparison.Outcome) -> tuple[str, str, str, str]:
+    return (
+        str(outcome.requests),
+        str(outcome.failed),
+        f"{outcome.failing_for:.1f} s" if outcome.failed else "",
+        f"{outcome.slowest:.2f} s",
+    )
 
 
 def services(counted: tally.Tally) -> list[tuple[str, str, str]]:

@@ -12,7 +12,17 @@ from pathlib import Path
 
 from kproxy import settings
 from kproxy.demo import stage
-from kproxy.demo.shop import application, balancer, board, load, tally, trouble
+from kproxy.demo.shop import (
+    application,
+    balancer,
+    board,
+    comparison,
+    http_client,
+    load,
+    registry,
+    tally,
+    trouble,
+)
 from kproxy.ingress.daemon import program
 from kproxy.simulator import certificates, cluster
 from kproxy.simulator.kinds import pods
@@ -62,8 +72,12 @@ def sites(second_octet: int, port: int) -> tuple[Site, Site]:
     )
 
 
-async def show(shown: board.Board, counted: tally.Tally, seconds: float) -> None:
+async def show(
+    shown: board.Board, counted: tally.Tally, seconds: float, *, compares: bool
+) -> list[comparison.Row]:
     """Run the application under load and trouble for so long; everything ends with it.
+
+    If it `compares`, the other architecture follows, and what both did is returned.
 
     Raises ConfigError without nginx, KproxyError when something cannot start.
     """
@@ -71,14 +85,21 @@ async def show(shown: board.Board, counted: tally.Tally, seconds: float) -> None
     async with stage.ended_by_signals(), AsyncExitStack() as stack:
         run = await _Run.prepared(stack, shown, counted)
         await run.show(seconds)
+        return await run.compare() if compares else []
 
 
 class _Run:
     """One run: what there is, and what happens to it."""
 
     def __init__(
-        self, shown: board.Board, counted: tally.Tally, simulated: cluster.Cluster, nodes: "_Nodes"
+        self,
+        shown: board.Board,
+        counted: tally.Tally,
+        simulated: cluster.Cluster,
+        nodes: "_Nodes",
+        port: int,
     ) -> None:
+        self._port = port
         self._board = shown
         self._tally = counted
         self._registry = simulated.registry
@@ -111,7 +132,7 @@ class _Run:
         folder = stage.folder(stack)
         kubeconfig = stage.write_kubeconfig(simulated, folder)
         nodes = _Nodes(both, kubeconfig, folder)
-        run = cls(shown, counted, simulated, nodes)
+        run = cls(shown, counted, simulated, nodes, port)
         await stage.until(
             simulated.registry, lambda: len(run.ready()) == _PODS, f"{_PODS} pods to be ready"
         )
@@ -134,6 +155,28 @@ class _Run:
                 await events
                 for each in beside:
                     each.cancel()
+
+    async def compare(self) -> list[comparison.Row]:
+        """The same deaths, with a gateway and a registry beside the node."""
+        self._board.say()
+        self._board.say(
+            "The other architecture: pods send heartbeats to a registry, and a gateway sends each "
+            "request to one of them. Half of the requests go that way; none is repeated."
+        )
+        first = self._nodes.balancer.nodes[0]
+
+        async def through_service() -> http_client.Answer:
+            return await http_client.get(
+                first.address,
+                first.port,
+                comparison.PATH,
+                load.HOST,
+                registry.ANSWER_SECONDS,
+                self._tls,
+            )
+
+        made = comparison.Comparison(self._registry, through_service, self._port, self._trouble)
+        return await made.run()
 
     async def _events(self, seconds: float) -> None:
         """What happens once: a rollout, the end of a proxy, its return."""

@@ -67,7 +67,7 @@ class Trouble:
                 others = (service, *({application.USERS, application.ORDERS} - {service}))
                 for each in others:
                     if found := victims(self._pods(each), frozenset(self._lost)):
-                        self._end(found[0], way, group)
+                        group.create_task(self.end(found[0], way))
                         break
 
     @staticmethod
@@ -75,7 +75,8 @@ class Trouble:
         services = itertools.cycle((application.ORDERS, application.USERS))
         return zip(services, itertools.cycle(Way), strict=False)
 
-    def _end(self, name: str, way: Way, group: asyncio.TaskGroup) -> None:
+    async def end(self, name: str, way: Way) -> None:
+        """End a pod; return when the cluster knows that it has ended, or is ending."""
         self.ended[way] += 1
         if way is Way.DELETED:
             self._tell(f"pod {name} is deleted: it finishes its requests")
@@ -85,17 +86,15 @@ class Trouble:
             self._remove(name)
         else:
             self._tell(f"pod {name} is lost without a word: it still counts as ready")
-            group.create_task(self._lose(name))
+            self._lost.add(name)
+            self._silence(name)
+            try:
+                await asyncio.sleep(LOST_SECONDS)
+            finally:
+                self._remove(name)
+                self._lost.discard(name)
 
-    async def _lose(self, name: str) -> None:
-        """Let the pod fall silent; the cluster notices later, and replaces it."""
-        self._lost.add(name)
-        self.silence(name)
-        await asyncio.sleep(LOST_SECONDS)
-        self._remove(name)
-        self._lost.discard(name)
-
-    def silence(self, name: str) -> None:
+    def _silence(self, name: str) -> None:
         """No packet to the pod is answered any more."""
         annotations = {pods.ANNOTATION_BLACK_HOLE: "true"}
         self._registry.patch(
