@@ -33,27 +33,27 @@ class CustomStrategy(registry.PlainStrategy):
 
     def prepare_create(self, new: Object) -> Object:
         """The object with its defaults and without unknown fields. Raises Invalid."""
-        return self._checked(self._read(new), ())
+        return self._read(new, lambda _: ())
 
     def prepare_update(self, old: Object, new: Object) -> Object:
         """The same in place of `old`. Raises Invalid."""
-        made = self._read(new)
-        return self._checked(made, self._update_violations(old, made))
+        return self._read(new, lambda made: self._update_violations(old, made))
 
     def prepare_status(self, old: Object, new: Object) -> Object:  # noqa: ARG002  # of the protocol
         """The object with a status, which has a schema like the rest. Raises Invalid."""
-        return self._checked(self._read(new), ())
+        return self._read(new, lambda _: ())
 
-    def _read(self, new: Object) -> Object:
+    def _read(self, new: Object, more: Callable[[Object], Iterable[Cause]]) -> Object:
+        """The object that is stored; `more` may find what else is wrong with it."""
         fields = {name: each for name, each in new.items() if name in self._schema["properties"]}
+        # First of all: what is out of bounds is not worth copying.
+        self._check(new, structural.shape_violations(self._schema, fields))
         made = copy.deepcopy(structural.pruned(self._schema, fields))
         structural.set_defaults(self._schema, made)
+        self._check(new, [*more(made), *structural.rule_violations(self._schema, made)])
         head = {name: new[name] for name in ("kind", "apiVersion", "metadata") if name in new}
         return {**head, **made}
 
-    def _checked(self, made: Object, causes: Iterable[Cause]) -> Object:
-        fields = {name: each for name, each in made.items() if name in self._schema["properties"]}
-        found = [*causes, *structural.violations(self._schema, fields)]
-        if found:
-            raise statuses.invalid(self._resource, made["metadata"]["name"], found)
-        return made
+    def _check(self, new: Object, causes: list[Cause]) -> None:
+        if causes:
+            raise statuses.invalid(self._resource, new["metadata"]["name"], causes)

@@ -83,13 +83,14 @@ def set_defaults(schema: Schema, value: Any) -> None:
             set_defaults(schema["items"], each)
 
 
-def violations(schema: Schema, value: Any, where: str = "") -> list[Cause]:
-    """What is wrong with a value. The rules are only asked about one that its schema admits."""
-    causes = list(_structure(schema, value, where))
-    duplicates = list(_duplicates(schema, value, where))
-    if not causes:
-        causes = list(_rules(schema, value, where))
-    return [*duplicates, *causes]
+def shape_violations(schema: Schema, value: Any) -> list[Cause]:
+    """Where a value has not the types and the bounds of its schema."""
+    return list(_structure(schema, value, ""))
+
+
+def rule_violations(schema: Schema, value: Any) -> list[Cause]:
+    """The rules that a value breaks which has its defaults and no `shape_violations`."""
+    return [*_duplicates(schema, value, ""), *_rules(schema, value, "")]
 
 
 def _structure(schema: Schema, value: Any, where: str) -> Iterator[Cause]:
@@ -140,6 +141,7 @@ def _array(schema: Schema, value: list[Any], where: str) -> Iterator[Cause]:
 def _text(schema: Schema, value: str, where: str) -> Iterator[Cause]:
     if len(value) > schema.get("maxLength", len(value)):
         yield statuses.too_long_value(where, schema["maxLength"])
+        return  # a pattern may take the square of the length
     if len(value) < schema.get("minLength", 0):
         least = schema["minLength"]
         detail = f"{where} in body should be at least {least} chars long"
@@ -164,14 +166,15 @@ def _number(schema: Schema, value: int, where: str) -> Iterator[Cause]:
 def _duplicates(schema: Schema, value: Any, where: str) -> Iterator[Cause]:
     """Elements with the same keys, of lists that are maps."""
     if isinstance(value, list):
-        seen = []
+        seen = set()
         for index, each in enumerate(value):
             place = f"{where}[{index}]"
             if LIST_KEYS in schema and isinstance(each, dict):
                 key = {name: each.get(name) for name in schema[LIST_KEYS]}
-                if key in seen:
+                text = statuses.quoted(key)
+                if text in seen:
                     yield statuses.duplicate_value(place, key)
-                seen.append(key)
+                seen.add(text)
             yield from _duplicates(schema.get("items", {}), each, place)
     elif isinstance(value, dict):
         for name, inner in schema.get("properties", {}).items():

@@ -170,6 +170,16 @@ def test_a_gateway_is_refused_as_by_its_definition(
     assert refusal(objects, resources.GATEWAYS, new) == complaint
 
 
+def test_a_refusal_costs_no_more_than_the_size_of_the_object(objects: registry.Registry) -> None:
+    """Either of these would take minutes if it cost the square of its size."""
+    many = [{**LISTENER, "name": f"l{number}"} for number in range(100_000)]
+    said = refusal(objects, resources.GATEWAYS, gateway(listeners=many))
+    assert said == "spec.listeners: Too many: 100000: must have at most 64 items"
+    long = {**LISTENER, "protocol": "a" * 1_000_000}
+    said = refusal(objects, resources.GATEWAYS, gateway(long))
+    assert said == "spec.listeners[0].protocol: Too long: may not be more than 255 bytes"
+
+
 @pytest.mark.parametrize("resource", [resources.TCP_ROUTES, resources.UDP_ROUTES], ids=str)
 def test_a_route_has_defaults(objects: registry.Registry, resource: Resource) -> None:
     stored = objects.create(resource, route(parentRefs=[{"name": "gw"}]))
