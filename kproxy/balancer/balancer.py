@@ -7,8 +7,8 @@ goes to an endpoint that this client has not tried yet (decision 5).
 """
 
 import random
-from collections.abc import Callable, Collection, Iterator, KeysView, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Sequence
+from typing import TypeAlias, TypeVar
 
 from kproxy.balancer import affinity, catalogue, loads, member, penalty, strategies
 from kproxy.model import addresses, forwarding, steps
@@ -18,6 +18,10 @@ _STEP = 500
 """Backends dealt with in one step of an update: some 0.5 ms."""
 
 _Item = TypeVar("_Item")
+_Policy: TypeAlias = forwarding.Policy
+_Weights: TypeAlias = dict[addresses.SocketAddress, int]
+_Reweighed: TypeAlias = list[tuple[member.Member, int]]
+"""Members with the weight that they are to have."""
 
 
 class ServicePortBalancer:
@@ -201,59 +205,112 @@ class ServicePortBalancer:
         if is_same_set and policy.strategy is self._policy.strategy:
             self.configure(policy)
             return
-        yield
-        added: list[addresses.SocketAddress] = []
-        for run in steps.runs(wanted, _STEP):
-            added += [backend for backend in run if backend not in members]
+        if len(wanted) + len(members) <= _STEP:
+            self._replace(wanted, weight_of, policy)
+        else:
             yield
+            yield from self._replace_in_steps(wanted, weight_of, policy)
+
+    def _replace(
+        self, wanted: Collection[addresses.SocketAddress], weight_of: _Weights, policy: _Policy
+    ) -> None:
+        """Replace a set that is small enough for one step."""
+        gone = [m for m in self._rotation if m.backend not in wanted]
+        new = self._enter(wanted, weight_of)
+        if len(new) > 1:
+            for _ in self._shuffle(new):
+                pass
+        self._bar_new(new)
+        strategy = catalogue.STRATEGIES[policy.strategy]
+        whole, reweighed = self._sort_out(wanted, weight_of, strategy)
+        prepared = steps.at_once(strategy.prepare(whole, weight_of, self._last(policy)))
+        self._swap(gone, new, reweighed, policy)
+        self._weights, self._prepared = weight_of, prepared
+        if self._selection is not None:  # it may refer to the old set
+            self._renew()
+        self._retire(gone)
+
+    def _replace_in_steps(
+        self, wanted: Collection[addresses.SocketAddress], weight_of: _Weights, policy: _Policy
+    ) -> Iterator[None]:
+        """Replace the set of backends, in steps that look at `_STEP` of them."""
         gone: list[member.Member] = []
         for present in _parts(tuple(self._rotation)):
             gone += [m for m in present if m.backend not in wanted]
             yield
         new: list[member.Member] = []
-        for part in _parts(added):
-            for backend in part:
-                weight = weight_of.get(backend, 1)
-                is_boxed = self._box.watch(backend, self) or not weight
-                new.append(member.Member(backend, boxed=is_boxed, weight=weight))
-                members[backend] = new[-1]
+        for run in steps.runs(wanted, _STEP):
+            new += self._enter(run, weight_of)
             yield
         if len(new) > 1:
             yield from self._shuffle(new)
-        barred = [m.backend for m in new if m.boxed and self._bar(m)]
-        if barred:
-            self._on_barred(barred)
+        self._bar_new(new)
         yield
         strategy = catalogue.STRATEGIES[policy.strategy]
         whole: list[member.Member] = []
-        reweighed: list[tuple[member.Member, int]] = []
+        reweighed: _Reweighed = []
         for run in steps.runs(wanted, _STEP):
-            for backend in run:
-                each, weight = members[backend], weight_of.get(backend, 1)
-                if weight:
-                    whole.append(each)
-                if weight != each.weight:
-                    reweighed.append((each, weight))
-                if strategy.counts and each.load is None:
-                    each.load = self._loads.of(backend)
+            part, changed = self._sort_out(run, weight_of, strategy)
+            whole += part
+            reweighed += changed
             yield
-        last = self._prepared if policy.strategy is self._policy.strategy else None
-        prepared = yield from strategy.prepare(whole, weight_of, last)
+        prepared = yield from strategy.prepare(whole, weight_of, self._last(policy))
         self._swap(frozenset(gone), new, reweighed, policy)
-        self._weights = weight_of
-        self._prepared = prepared
+        self._weights, self._prepared = weight_of, prepared
         yield
         self._renew()
         for part_gone in _parts(gone):
             yield
             self._retire(part_gone)
 
+    def _enter(
+        self, wanted: Iterable[addresses.SocketAddress], weight_of: _Weights
+    ) -> list[member.Member]:
+        """Make members of the backends that are none yet."""
+        new: list[member.Member] = []
+        for backend in wanted:
+            if backend not in self._members:
+                weight = weight_of.get(backend, 1)
+                is_boxed = self._box.watch(backend, self) or not weight
+                made = member.Member(backend, boxed=is_boxed, weight=weight)
+                self._members[backend] = made
+                new.append(made)
+        return new
+
+    def _bar_new(self, new: Sequence[member.Member]) -> None:
+        barred = [m.backend for m in new if m.boxed and self._bar(m)]
+        if barred:
+            self._on_barred(barred)
+
+    def _sort_out(
+        self,
+        wanted: Iterable[addresses.SocketAddress],
+        weight_of: _Weights,
+        strategy: strategies.Strategy,
+    ) -> tuple[list[member.Member], _Reweighed]:
+        """The members that are to be picked, and those that get another weight."""
+        whole: list[member.Member] = []
+        reweighed: _Reweighed = []
+        for backend in wanted:
+            each, weight = self._members[backend], weight_of.get(backend, 1)
+            if weight:
+                whole.append(each)
+            if weight != each.weight:
+                reweighed.append((each, weight))
+            if strategy.counts and each.load is None:
+                each.load = self._loads.of(backend)
+        return whole, reweighed
+
+    def _last(self, policy: _Policy) -> object:
+        """What the strategy of `policy` has prepared before; None if it is another one."""
+        return self._prepared if policy.strategy is self._policy.strategy else None
+
     def _swap(
         self,
         gone: Collection[member.Member],
         new: list[member.Member],
-        reweighed: Sequence[tuple[member.Member, int]],
-        policy: forwarding.Policy,
+        reweighed: _Reweighed,
+        policy: _Policy,
     ) -> None:
         """From one moment to the next, the set, its weights and the policy are others."""
         rotation = self._take_rotation()

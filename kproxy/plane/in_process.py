@@ -221,9 +221,12 @@ class InProcessPlane:
     def send_steps(self, message: forwarding.SetBackends) -> Iterator[None]:
         """Balance over these backends, in steps."""
         state = self._ports.get(message.name)
-        if state is not None and state.policy != message.policy:
-            self._record_service_change(state, "changed")
-        if state is None:
+        before: Collection[addresses.SocketAddress] = ()
+        if state is not None:
+            if state.policy != message.policy:
+                self._record_service_change(state, "changed")
+            before = yield from _united([each.members for each in state.balancers.values()])
+        else:
             state = port_state.ServicePortState(
                 message.name,
                 message.policy,
@@ -234,7 +237,6 @@ class InProcessPlane:
             )
             self._ports[message.name] = state
             self._record_service_change(state, "added")
-        before = yield from _united([each.members for each in state.balancers.values()])
         yield from state.update_steps(message)
         wanted = yield from _united([pool.backends for pool in message.pools])
         if message.name.protocol is names.Protocol.UDP:
@@ -332,6 +334,8 @@ def _united(
     several: Sequence[Collection[addresses.SocketAddress]],
 ) -> Generator[None, None, set[addresses.SocketAddress]]:
     """All of these, in steps."""
+    if len(several) == 1 and len(several[0]) <= _FEW:
+        return set(several[0])
     made: set[addresses.SocketAddress] = set()
     if sum(map(len, several)) <= _FEW:
         return made.union(*several)
@@ -345,6 +349,8 @@ def _first_without(
     backends: Collection[addresses.SocketAddress], excluded: Collection[addresses.SocketAddress]
 ) -> Generator[None, None, tuple[tuple[addresses.SocketAddress, ...], int]]:
     """Those that are not excluded: the first to be named in a fact, and how many. In steps."""
+    if not backends:
+        return (), 0
     if len(backends) <= _FEW:
         few = sorted([each for each in backends if each not in excluded])
         return tuple(few[: events.NAMED]), len(few)
