@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from kproxy.ingress import kinds, routing, table
 from kproxy.model import addresses, admission, names
 from kproxy.model.kinds import registry, services
@@ -106,11 +104,6 @@ def service(name: str, *ports: str, namespace: str = "default", **spec: Any) -> 
 def labelled(document: dict[str, Any], key: str, value: str) -> dict[str, Any]:
     """The same with a label."""
     return document | {"metadata": document["metadata"] | {"labels": {key: value}}}
-
-
-def parsed(text: str) -> list[dict[str, Any]]:
-    """The documents of a manifest."""
-    return [each for each in yaml.safe_load_all(text) if each]
 
 
 def world(*documents: dict[str, Any], **more: Any) -> routing.World:
