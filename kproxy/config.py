@@ -404,6 +404,7 @@ class Config(
                 "no Services to serve: give a file or directory with --manifests, "
                 "or a cluster with --kubeconfig"
             )
+        self.check_dns(has_cluster=self.cluster is not None, namespaces=self.namespaces)
         if "" in self.namespaces:
             raise errors.ConfigError(
                 "--namespace is empty: name a namespace, or leave it out to serve all of them"

@@ -1,6 +1,6 @@
 """The parts of a proxy that depend on its configuration, made from it; `server` joins them."""
 
-from kproxy import component, config, events
+from kproxy import component, config, events, settings
 from kproxy.command import settings as command_settings
 from kproxy.datapath import data_path
 from kproxy.ingress import state as ingress_state
@@ -132,25 +132,37 @@ def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[compon
 
         made.append(waiting.Waiting(seen, cfg.wait, command_settings.namespace_of(cfg.namespaces)))
     if cfg.dns is not None:
-        from kproxy.dns import located, name_server  # noqa: PLC0415  # with --dns only
-        from kproxy.dns.forwarding import upstreams  # noqa: PLC0415
-
-        made.append(
-            name_server.NameServer(
-                cfg.dns,
-                seen.source,
-                located.through(seen.proxier.options.portal),
-                domain=cfg.cluster_domain,
-                others=upstreams.chosen(cfg.dns_upstream),
-                namespaces=cfg.namespaces,
-                counters=seen.dns,
-            )
-        )
+        made += _make_names(cfg, cfg.dns, seen)
     if seen.ingress is not None:
         made.append(_make_ingress(cfg, seen, seen.ingress))
     if cfg.gateway:
         made.append(_make_gateways(cfg, seen))
     return tuple(made)
+
+
+def _make_names(
+    cfg: config.Config, place: settings.Listen, seen: observed.Observed
+) -> list[component.Component]:
+    """The name server, and what makes it an endpoint of kube-dns."""
+    from kproxy.dns import located, name_server  # noqa: PLC0415
+    from kproxy.dns.forwarding import upstreams  # noqa: PLC0415
+
+    server = name_server.NameServer(
+        place,
+        seen.source,
+        located.through(seen.proxier.options.portal),
+        domain=cfg.cluster_domain,
+        others=upstreams.chosen(cfg.dns_upstream),
+        namespaces=cfg.namespaces,
+        counters=seen.dns,
+    )
+    if cfg.cluster is None or not cfg.dns_as_kube_dns:
+        return [server]
+    from kproxy.dns import kube_dns  # noqa: PLC0415
+    from kproxy.sources.api import client  # noqa: PLC0415
+
+    access, store = cfg.cluster, seen.source.store
+    return [server, kube_dns.KubeDns(server, store, lambda: client.Client(access), cfg.node)]
 
 
 def _make_gateways(cfg: config.Config, seen: observed.Observed) -> component.Component:

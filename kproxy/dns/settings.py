@@ -1,11 +1,11 @@
 """The settings of the name server, which `Config` inherits."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kproxy import settings
+from kproxy import errors, settings
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -30,6 +30,7 @@ class Domain:
         return str(value)
 
 
+KUBE_DNS_NAMESPACE = "kube-system"
 NONE = settings.Listen("", 0)
 """Stands for no server in a list of them."""
 
@@ -88,3 +89,34 @@ class DnsSettings:
         shown_default="the servers of /etc/resolv.conf",
     )
     """Empty for those of /etc/resolv.conf, None for none."""
+    dns_as_kube_dns: bool = settings.setting(
+        False,  # noqa: FBT003  # a default
+        settings.Switch(),
+        "Be an endpoint of the cluster's Service kube-system/kube-dns while running; needs a "
+        "cluster, the right to write EndpointSlices there, and --dns at an address that pods "
+        "reach.",
+    )
+
+    def check_dns(self, *, has_cluster: bool, namespaces: Collection[str]) -> None:
+        """Raise ConfigError for values that cannot work together."""
+        if not self.dns_as_kube_dns:
+            return
+        if self.dns is None:
+            raise errors.ConfigError(
+                "--dns-as-kube-dns needs --dns: give it the address of this host that pods reach"
+            )
+        if self.dns.host in {"0.0.0.0", "::"}:  # noqa: S104  # a comparison
+            raise errors.ConfigError(
+                f"--dns {self.dns}: an endpoint of kube-dns needs one address; give --dns the "
+                "address of this host that pods reach"
+            )
+        if not has_cluster:
+            raise errors.ConfigError(
+                "--dns-as-kube-dns needs a cluster, and manifests are none: leave it out, or "
+                "follow a cluster with --kubeconfig"
+            )
+        if namespaces and KUBE_DNS_NAMESPACE not in namespaces:
+            raise errors.ConfigError(
+                f"--dns-as-kube-dns needs the Service in {KUBE_DNS_NAMESPACE}: add --namespace "
+                f"{KUBE_DNS_NAMESPACE}, or serve all namespaces"
+            )
