@@ -161,7 +161,7 @@ class _Walk:
         endings = {
             _STATES.REFUSED: (Reason.ADDRESS_REFUSED, Verdict.NOT_PROXIED),
             _STATES.NOT_SERVED: (Reason.ADDRESS_UNAVAILABLE, Verdict.NOT_PROXIED),
-            _STATES.UNAVAILABLE: (Reason.ADDRESS_UNAVAILABLE, Verdict.REFUSED),
+            **dict.fromkeys(wording.NOT_BOUND, (Reason.ADDRESS_UNAVAILABLE, Verdict.REFUSED)),
             _STATES.COLLISION: (Reason.COLLISION, Verdict.NOT_PROXIED),
             _STATES.OVER_BUDGET: (Reason.OVER_BUDGET, Verdict.REFUSED),
         }
@@ -211,7 +211,7 @@ class _Walk:
                     "give the Service one (spec.ipFamilyPolicy: RequireDualStack)",
                 )
         alike = [each for each in usable if each.frontend.kind is usable[0].frontend.kind]
-        return next((each for each in alike if each.state is not _STATES.UNAVAILABLE), alike[0])
+        return next((each for each in alike if each.state not in wording.NOT_BOUND), alike[0])
 
     def _is_moved(self, service: services.Service, place: FrontendSeen) -> None:
         """Does the client use the port that the virtual address has been moved to?"""

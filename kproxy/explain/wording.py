@@ -53,6 +53,10 @@ def of_weight_0(count: int) -> str:
     return f"{count} {are} ready, and each has weight 0 by annotation {weight_annotations.WEIGHTS}"
 
 
+NOT_BOUND = (forwarding.FrontendState.UNAVAILABLE, forwarding.FrontendState.OPENING)
+"""States of an address that is this Service's and has no socket now."""
+
+
 def advice_on(place: FrontendSeen) -> str:
     """What to change about an address that is not served; "" if `detail` already says it."""
     if place.state is forwarding.FrontendState.COLLISION:

@@ -53,6 +53,8 @@ class FrontendState(StrEnum):
     """Connections are dropped: there are endpoints, and the traffic policy excludes them all."""
     COLLISION = "collision"
     """Its address belongs to another service port."""
+    OPENING = "opening"
+    """It is about to be bound, in the sync that is under way."""
     UNAVAILABLE = "unavailable"
     """It cannot be bound. Where another attempt may succeed, it is made."""
     OVER_BUDGET = "over-budget"

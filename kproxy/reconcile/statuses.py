@@ -49,8 +49,9 @@ def of_place(
     if book.is_open(address):
         note = _note(plan, place) if fate is _STATES.BOUND else _who_is_dropped(plan, place)
         return FrontendStatus(frontend, address, fate, note)
-    detail = book.failure(address) or "about to be opened"
-    return FrontendStatus(frontend, address, _STATES.UNAVAILABLE, detail)
+    failure = book.failure(address)
+    state = _STATES.UNAVAILABLE if failure else _STATES.OPENING
+    return FrontendStatus(frontend, address, state, failure or "about to be opened")
 
 
 _SHORTAGES = {

@@ -69,7 +69,7 @@ def world() -> World:
 def test_a_frontend_is_bound_once_the_plane_says_so(world: World) -> None:
     world.put()
     assert world.proxier.sync() == [], "nothing is known of it yet"
-    assert world.state() == (STATE.UNAVAILABLE, "about to be opened")
+    assert world.state() == (STATE.OPENING, "about to be opened")
     assert (world.proxier.opening, world.proxier.listening) == (1, 0)
     assert world.wanted_syncs == 0
 
@@ -134,7 +134,7 @@ def test_the_answer_to_an_earlier_request_says_nothing_of_a_later_one(world: Wor
     world.proxier.sync()
     assert len(world.plane.waiting) == 2
     world.plane.answer(1)
-    assert world.state() == (STATE.UNAVAILABLE, "about to be opened")
+    assert world.state() == (STATE.OPENING, "about to be opened")
     world.plane.answer(1)
     assert world.state() == (STATE.UNAVAILABLE, "Address already in use")
 
