@@ -93,6 +93,7 @@ class Api:
 _GROUPS = {
     "Deployment": "apps/v1",
     "EndpointSlice": "discovery.k8s.io/v1",
+    "Ingress": "networking.k8s.io/v1",
     **dict.fromkeys(
         ("GatewayClass", "Gateway", "TCPRoute", "UDPRoute", "ReferenceGrant"),
         "gateway.networking.k8s.io/v1",
