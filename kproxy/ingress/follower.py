@@ -84,7 +84,7 @@ class Follower:
         self._on_look = on_look
         self._wall = wall
         self._turns = turns.Turns()
-        self._reading = reading.Reading(read.counters)
+        self._reading = reading.Reading(read.all_counters)
         self._changed = asyncio.Event()
         self._made: _Made | None = None
         self._good: _Ingresses = {}

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from kproxy import metrics, settings
+from kproxy import settings
 from kproxy.dns import name_server
 from kproxy.dns.forwarding import upstreams
 from kproxy.model import addresses, names
@@ -131,10 +131,6 @@ class RegistrySource(intake.IntakeSource):
             for each in objects.list(resource):
                 self._intake.take(kind, each, kind.name)
         self._intake.complete()
-
-    def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
-        """Empty: nothing is listed or watched by API."""
-        return ()
 
     def describe(self) -> str:
         """What it reads."""

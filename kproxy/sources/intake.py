@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from kproxy import metrics
 from kproxy.model import admission, names, objects, steps
 from kproxy.model.kinds import registry
 from kproxy.model.kinds.kind import Kind
@@ -153,3 +154,11 @@ class IntakeSource:
     def problems(self) -> tuple[source.Problem, ...]:
         """What is wrong at the moment, with objects and with the way to them."""
         return self._intake.problems()
+
+    def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
+        """Empty: nothing is listed or watched by API."""
+        return ()
+
+    def all_counters(self) -> tuple[metrics.ReflectorCounters, ...]:
+        """As `counters`, where there are no optional collections."""
+        return self.counters()

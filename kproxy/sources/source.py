@@ -96,6 +96,10 @@ class Source(Protocol):
         """The counters of each list-and-watch; manifests have none."""
         ...
 
+    def all_counters(self) -> tuple[metrics.ReflectorCounters, ...]:
+        """The same, and of what Services are served without: the objects of optional parts."""
+        ...
+
     def describe(self) -> str:
         """Where objects come from and whether they are current, in a few words for humans."""
         ...

@@ -31,6 +31,10 @@ class StillSource:
         """What the test gave."""
         return self._reflectors
 
+    def all_counters(self) -> tuple[metrics.ReflectorCounters, ...]:
+        """What the test gave."""
+        return self._reflectors
+
     def problems(self) -> tuple[source.Problem, ...]:
         """What the test gave."""
         return self.found

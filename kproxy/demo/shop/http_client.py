@@ -30,8 +30,13 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self.is_usable = True
-        """Whether another request may be sent."""
+        self._is_between_requests = True
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another request may be sent: the last one was answered, and it is open."""
+        is_closed = self._writer.transport.is_closing() or self._reader.at_eof()
+        return self._is_between_requests and not is_closed
 
     @classmethod
     async def open(
@@ -45,7 +50,7 @@ class Connection:
 
     async def get(self, path: str, host: str) -> Answer:
         """The answer to one request. Raises NoAnswerError and OSError; then it is not usable."""
-        self.is_usable = False
+        self._is_between_requests = False
         self._writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         try:
             await self._writer.drain()
@@ -66,12 +71,11 @@ class Connection:
             raise NoAnswerError(what) from error
         except (KeyError, ValueError, IndexError, asyncio.LimitOverrunError) as error:
             raise NoAnswerError("an answer that is not HTTP") from error
-        self.is_usable = headers.get("connection", "").lower() != "close"
+        self._is_between_requests = headers.get("connection", "").lower() != "close"
         return Answer(status, body.decode(errors="replace"))
 
     def close(self) -> None:
         """Close it, without waiting for the other side."""
-        self.is_usable = False
         self._writer.transport.abort()
 
 

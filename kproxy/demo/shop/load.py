@@ -109,6 +109,9 @@ class Clients:
     ) -> http_client.Answer:
         """Send it through a node, on the connection that is there. Raises NoAnswerError."""
         used = kept.pop(node, None)
+        if used is not None and not used.connection.is_usable:  # closed while it was idle
+            used.connection.close()
+            used = None
         try:
             async with asyncio.timeout(_ATTEMPT_SECONDS):
                 if used is None:

@@ -102,6 +102,10 @@ class InformerSource(intake.IntakeSource):
         """What happened so far, of each list-and-watch whose loss matters."""
         return tuple(each.counters for each in self._missed())
 
+    def all_counters(self) -> tuple[metrics.ReflectorCounters, ...]:
+        """What happened so far, of every list-and-watch."""
+        return tuple(each.counters for each in self._reflectors)
+
     def _missed(self) -> Iterator[reflector.Reflector]:
         """The list-and-watches whose loss affects users."""
         for each in self._reflectors:

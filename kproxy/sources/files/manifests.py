@@ -21,7 +21,7 @@ from pathlib import Path
 
 import structlog
 
-from kproxy import errors, metrics, turns
+from kproxy import errors, turns
 from kproxy.model import admission
 from kproxy.model.kinds import registry
 from kproxy.sources import intake, source
@@ -106,10 +106,6 @@ class ManifestSource(intake.IntakeSource):
         self._watch_problems: tuple[source.Problem, ...] = ()
         self._stirred = asyncio.Event()
         self._changed: set[Path] = set()
-
-    def counters(self) -> tuple[metrics.ReflectorCounters, ...]:
-        """Empty: nothing is listed or watched by API."""
-        return ()
 
     def describe(self) -> str:
         """For instance "manifests from web.yaml, conf.d: 3 files, 12 objects, 1 problem"."""
