@@ -23,6 +23,8 @@ async def body_length(request: web.BaseRequest) -> int:
     A body that stays unread would end the connection, which the client means to use again.
     """
     length = 0
+    if not request.body_exists:
+        return length
     async for chunk in request.content.iter_any():
         length += len(chunk)
     return length
@@ -36,16 +38,22 @@ def response(
     length: int,
 ) -> web.Response:
     """The response to a request with a body of `length` bytes."""
-    made = web.Response(status=answer.status)
-    if answer.status not in _WITHOUT_BODY:
-        if answer.body is not None:
-            made.text = answer.body
-        elif "application/json" in request.headers.get("Accept", ""):
-            made = web.json_response(_facts(pod, addresses, request, length), status=answer.status)
-        else:
-            made.text = _text(_facts(pod, addresses, request, length))
-    made.headers.update(answer.headers)
-    return made
+    headers = answer.headers
+    if answer.status in _WITHOUT_BODY:
+        return web.Response(status=answer.status, headers=headers)
+    text = answer.body
+    if text is None:
+        facts = _facts(pod, addresses, request, length)
+        if "application/json" in request.headers.get("Accept", ""):
+            return web.json_response(
+                {**facts, "headers": _headers(request)}, status=answer.status, headers=headers
+            )
+        lines = [f"{name}: {value}" for name, value in facts.items()]
+        lines += [f"header {name}: {value}" for name, value in request.headers.items()]
+        text = "\n".join(lines) + "\n"
+    # A type among the headers is not to be given as well.
+    body = {"body": text.encode()} if "content-type" in map(str.lower, headers) else {"text": text}
+    return web.Response(status=answer.status, headers=headers, **body)
 
 
 def _facts(
@@ -65,16 +73,12 @@ def _facts(
         facts["scheme"] = "https"
     if length:
         facts["body-bytes"] = length
-    headers: dict[str, list[str]] = {}
+    return facts
+
+
+def _headers(request: web.BaseRequest) -> dict[str, list[str]]:
+    """The values of each header."""
+    found: dict[str, list[str]] = {}
     for name, value in request.headers.items():
-        headers.setdefault(name, []).append(value)
-    return {**facts, "headers": headers}
-
-
-def _text(facts: dict[str, Any]) -> str:
-    """A line for each fact, and for each value of a header."""
-    lines = [f"{name}: {value}" for name, value in facts.items() if name != "headers"]
-    lines += [
-        f"header {name}: {each}" for name, found in facts["headers"].items() for each in found
-    ]
-    return "\n".join(lines) + "\n"
+        found.setdefault(name, []).append(value)
+    return found
