@@ -450,8 +450,9 @@ class DataPath:
 
     def _on_unreachable(self, conn: connection.Connection, attempts: dial.Attempts) -> None:
         """Say why the first client of an episode was turned away, and count the others."""
+        is_of_service = conn.target.name.service.is_of_service
         self._shared.episodes.note(
-            episodes.UNREACHABLE,
+            episodes.UNREACHABLE if attempts or is_of_service else episodes.TURNED_AWAY,
             conn.target.text,
             lambda: {
                 "client": conn.address,

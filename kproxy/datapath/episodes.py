@@ -36,6 +36,11 @@ EXHAUSTED = Kind(
 UNREACHABLE = Kind(
     "no endpoint reachable, client reset", "no client was reset lately", "clients_reset"
 )
+TURNED_AWAY = Kind(
+    "client reset: it fell to the share of a backend that cannot be used, see kproxy get gateways",
+    "no client fell to such a share lately",
+    "clients_reset",
+)
 REFUSED = Kind(
     "endpoint refuses datagrams, and no other one could have them",
     "no datagram was refused lately",

@@ -8,7 +8,9 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog.testing
 
+from kproxy.datapath import episodes
 from kproxy.model import addresses, forwarding, names
 from kproxy.plane import in_process
 
@@ -78,7 +80,9 @@ async def stage() -> AsyncIterator[Stage]:
 async def test_the_share_changes_while_the_frontend_is_open(stage: Stage) -> None:
     stage.balance(3, 1)
     stage.open()
-    assert await stage.met(40) == {"hello": 30, RESET: 10}
+    with structlog.testing.capture_logs() as logs:
+        assert await stage.met(40) == {"hello": 30, RESET: 10}
+    assert [each["event"] for each in logs] == [episodes.TURNED_AWAY.began]
     stage.balance(1, 0)
     assert await stage.met(10) == {"hello": 10}
     stage.balance(1, 4)

@@ -15,6 +15,7 @@ SIMULATED = (
     "httpd-service.yaml",
     "ingress-with-tls.yaml",
     "two-microservices.yaml",
+    "weighted-gateway.yaml",
 )
 
 
