@@ -58,8 +58,12 @@ class Reading:
         return [each for each in self._counters() if each.resource.partition(".")[0] in plurals]
 
 
+_FINAL = (progress.Outcome.FORBIDDEN.reason, progress.Outcome.NOT_FOUND.reason)
+"""Answers that are no list, and will not soon be followed by one."""
+
+
 def _is_settled(counted: metrics.ReflectorCounters) -> bool:
-    return counted.contact.heard_at is not None or bool(counted.failures)
+    return bool(counted.relists) or any(counted.failures[each] for each in _FINAL)
 
 
 def _is_refused(counted: metrics.ReflectorCounters) -> bool:
