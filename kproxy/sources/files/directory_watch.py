@@ -32,6 +32,7 @@ _IN_Q_OVERFLOW = 0x4000
 _IN_IGNORED = 0x8000
 _IN_ONLYDIR = 0x1000000
 _IN_EXCL_UNLINK = 0x4000000
+_IN_MASK_ADD = 0x20000000
 _OF_ENTRIES = (
     _IN_MODIFY
     | _IN_ATTRIB
@@ -43,6 +44,7 @@ _OF_ENTRIES = (
 )
 _OF_DIRECTORY = _IN_DELETE_SELF | _IN_MOVE_SELF
 _ASKED_FOR = _OF_ENTRIES | _OF_DIRECTORY | _IN_ONLYDIR | _IN_EXCL_UNLINK
+_ASKED_OF_ABOVE = _OF_DIRECTORY | _IN_ONLYDIR | _IN_MASK_ADD
 _LOOK_AGAIN = _OF_DIRECTORY | _IN_UNMOUNT | _IN_Q_OVERFLOW | _IN_IGNORED
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -76,6 +78,13 @@ class DirectoryWatch:
         """
         number = _libc.inotify_add_watch(self._fd, os.fsencode(directory), _ASKED_FOR)
         self._directories[_checked(number)] = directory
+
+    def add_above(self, directory: Path) -> None:
+        """Watch whether `directory` itself is moved or removed, without its entries.
+
+        Safe from any thread. May block. Raises OSError as `add`.
+        """
+        _checked(_libc.inotify_add_watch(self._fd, os.fsencode(directory), _ASKED_OF_ABOVE))
 
     def close(self) -> None:
         if self._timer is not None:

@@ -3,6 +3,7 @@
 Blocking file I/O and parsing, made to be called in a thread; no state between calls.
 """
 
+import contextlib
 import errno
 import functools
 import os
@@ -10,7 +11,7 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from kproxy import errors
 from kproxy.model import admission
@@ -76,16 +77,23 @@ class Reading:
     is_cut: bool = False
 
 
+_Directory: TypeAlias = tuple[Path, int, int]
+"""A directory with its device and inode."""
+
+
 @dataclass(frozen=True, slots=True)
 class WatchPlan:
     """What to watch, and which of the changes seen there matter.
 
     `directories` are to be watched, without what is below them. They carry device and inode
     because a directory that was removed and made again must be watched anew. `entries` are
-    paths that matter by themselves, `contents` directories in which everything does.
+    paths that matter by themselves, `contents` directories in which everything does. `above` are
+    the directories above all these: one that is moved away takes them along without an event of
+    theirs.
     """
 
-    directories: frozenset[tuple[Path, int, int]] = frozenset()
+    directories: frozenset[_Directory] = frozenset()
+    above: frozenset[_Directory] = frozenset()
     entries: frozenset[Path] = frozenset()
     contents: frozenset[Path] = frozenset()
 
@@ -96,6 +104,7 @@ class WatchPlan:
     def __or__(self, other: "WatchPlan") -> "WatchPlan":
         return WatchPlan(
             self.directories | other.directories,
+            self.above | other.above,
             self.entries | other.entries,
             self.contents | other.contents,
         )
@@ -311,15 +320,22 @@ def _watch_plan(root: Path, links: Iterable[Path]) -> WatchPlan:
         pass
     for link in links:
         entries.update(_trail(link, look))
-    directories = set()
-    parents = {entry.parent for entry in entries}
-    for path in contents | {_existing(parent) for parent in parents}:
-        try:
+    parents = contents | {_existing(entry.parent) for entry in entries}
+    above = {each for path in parents for each in path.parents} - parents
+    return WatchPlan(
+        frozenset(_identified(parents)),
+        frozenset(_identified(above)),
+        frozenset(entries),
+        frozenset(contents),
+    )
+
+
+def _identified(paths: Iterable[Path]) -> Iterator[_Directory]:
+    """Those that are there, with device and inode."""
+    for path in paths:
+        with contextlib.suppress(OSError):
             status = path.stat()
-        except OSError:
-            continue
-        directories.add((path, status.st_dev, status.st_ino))
-    return WatchPlan(frozenset(directories), frozenset(entries), frozenset(contents))
+            yield path, status.st_dev, status.st_ino
 
 
 def _existing(directory: Path) -> Path:

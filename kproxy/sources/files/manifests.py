@@ -16,7 +16,7 @@ import errno
 import functools
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -58,6 +58,7 @@ LISTING_PATIENCE_SECONDS = 5.0
 ends, known files are read only when they change: on a mount that hangs, each would keep a
 thread."""
 
+_ABOVE = "directories above"
 _INPUT_PIECE = 1024 * 1024
 _OPEN_ENDED = float("inf")
 _HINTS = {
@@ -177,6 +178,7 @@ class ManifestSource(intake.IntakeSource):
         calls: dict[object, background.Call[list[source.Problem]]] = {
             directory: functools.partial(_add, watch, directory) for directory in directories
         }
+        calls[_ABOVE] = functools.partial(_add_above, watch, [path for path, _, _ in plan.above])
         results = await crew.run(calls, PATIENCE_SECONDS, is_gentle=True)
         problems = [problem for found in results.values() for problem in found]
         problems += (
@@ -356,6 +358,17 @@ def _add(
         pass  # the directory is gone: the next look makes another plan
     except OSError as error:
         return [_unwatched(manifest_files.readable(directory), error)]
+    return []
+
+
+def _add_above(
+    watch: directory_watch.DirectoryWatch, directories: Sequence[Path], pause: document.Pause
+) -> list[source.Problem]:
+    """Without these watches a change is only seen later: what cannot be watched is passed over."""
+    for each in directories:
+        pause()
+        with contextlib.suppress(OSError):
+            watch.add_above(each)
     return []
 
 

@@ -360,6 +360,31 @@ async def test_a_directory_that_gains_and_loses_files_is_followed(tmp_path: Path
         await watched.gives()
 
 
+@pytest.mark.parametrize("above", [0, 1, 2], ids=["parent", "grandparent", "higher"])
+@pytest.mark.parametrize("is_file", [True, False], ids=["file", "directory"])
+async def test_a_directory_above_that_is_exchanged_is_followed_at_once(
+    tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch, *, is_file: bool
+) -> None:
+    monkeypatch.setattr(manifests, "RESCAN_SECONDS", 3600.0)
+    monkeypatch.setattr(manifests, "MAX_RESCAN_SECONDS", 3600.0)
+    folder = tmp_path / "a" / "b" / "c"
+    exchanged = (folder, *folder.parents)[above]
+    below = folder.relative_to(exchanged)
+
+    def prepare(top: Path, name: str) -> None:
+        (top / below).mkdir(parents=True)
+        (top / below / "web.yaml").write_text(service(name))
+
+    prepare(exchanged, "one")
+    async with running(folder / "web.yaml" if is_file else folder) as watched:
+        for name in ("two", "three"):
+            new, old = tmp_path / f"new-{name}", tmp_path / f"old-{name}"
+            prepare(new, name)
+            exchanged.rename(old)
+            new.rename(exchanged)
+            await watched.gives(name)
+
+
 async def test_a_config_map_volume_that_swaps_its_data_link_is_followed(tmp_path: Path) -> None:
     def publish(version: str, name: str) -> None:
         (tmp_path / version).mkdir()
