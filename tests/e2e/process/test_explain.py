@@ -2,33 +2,26 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli import inside
 from tests.e2e import conftest
 from tests.e2e.rig import beside_cluster, daemon, manifests, sockets
 
 NODE = ("--hostname-override", "node-a")
 
 
-def explain(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def explain(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `kproxy explain`."""
-    return subprocess.run(
-        [sys.executable, "-m", "kproxy", "explain", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=daemon.DEADLINE,
-        env={**daemon.ENVIRONMENT, **environment},
-    )
+    return inside.run("explain", *arguments)
 
 
-def answer(*arguments: str, **environment: str) -> dict[str, Any]:
+def answer(*arguments: str) -> dict[str, Any]:
     """What it says, as JSON; its exit code is 0 only if a connection would be served."""
-    done = explain(*arguments, "-o", "json", **environment)
+    done = explain(*arguments, "-o", "json")
     found: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == (0 if found["verdict"] == "served" else 1), done.stderr
     return found
