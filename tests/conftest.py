@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from tests import isolation
+from tests.scheduling import pytest_xdist_make_scheduler  # noqa: F401  # a hook
 
 # No test trusts the machine's certificate authorities, nor does any program it starts. Besides,
 # reading them takes tens of milliseconds, once for each of some hundred processes and servers.
