@@ -19,6 +19,16 @@ KINDS = registry.for_names(registry.KINDS)
 DOMAIN = "cluster.local"
 
 
+class _Forgetful(cache.Cache):
+    """Keeps nothing."""
+
+    def put(self, key: cache.Key, entry: cache.Entry) -> None:
+        pass
+
+    def put_whole(self, entry: cache.Entry, message: bytes, response: bytes) -> None:
+        pass
+
+
 class Lab:
     """A Store, and a name server that follows it. Without `keeps`, no answer is kept."""
 
@@ -38,7 +48,7 @@ class Lab:
         )
         self.zone = zone.Zone(self.store, self.index, reached, domain, serial=7)
         self.zone.own = ("127.0.0.1",)
-        self.kept = cache.Cache() if keeps else cache.Cache(0, 0)
+        self.kept = cache.Cache() if keeps else _Forgetful()
         self.counters = metrics.DnsCounters()
         self.answers = responder.Responder(
             self.zone.answer, self.kept, self.counters, recurses=recurses
@@ -54,13 +64,14 @@ class Lab:
         for document in documents:
             for admitted in admission.admit(document, kinds=KINDS):
                 assert admitted.accepted is not None, admitted
-                self._follow(self.store.apply(admitted.accepted))
+                self.follow(self.store.apply(admitted.accepted))
 
     def delete(self, kind: str, name: str, namespace: str = "default") -> None:
         """Delete an object."""
-        self._follow(self.store.delete(kind, names.NamespacedName(namespace, name)))
+        self.follow(self.store.delete(kind, names.NamespacedName(namespace, name)))
 
-    def _follow(self, dirty: Iterable[names.NamespacedName]) -> None:
+    def follow(self, dirty: Iterable[names.NamespacedName]) -> None:
+        """Look at these Services again."""
         for each in dirty:
             for _ in self.kept.drop(steps.at_once(self.index.update(each))):
                 pass

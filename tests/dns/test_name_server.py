@@ -1,6 +1,7 @@
 """The component: sockets, and following a source."""
 
 import asyncio
+import random
 import socket
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from kproxy import errors, settings
 from kproxy.dns import located, name_server
 from kproxy.portal import loopback
 from kproxy.sources.files import manifests
-from tests.dns import lab, servers
+from tests.dns import lab, mutations, servers
 
 SERVICE = """
 apiVersion: v1
@@ -78,3 +79,16 @@ async def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
             server.bind()
 
         server.close()
+
+
+async def test_broken_packets_harm_no_other_client(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    whole = dns.message.make_query("web.default.svc.cluster.local", "A", use_edns=0).to_wire()
+    (tmp_path / "web.yaml").write_text(SERVICE.format(name="web", ip="10.96.0.21"))
+    async with servers.serving(tmp_path) as (_, port):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.connect(("127.0.0.1", port))
+            for _ in range(40):
+                for _ in range(50):
+                    stranger.send(mutations.mutated(rng, whole))
+                assert await asked(port, "web.default.svc.cluster.local") == ["127.96.0.21"]
