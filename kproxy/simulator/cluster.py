@@ -127,7 +127,9 @@ class Cluster:
                 resources.DEPLOYMENTS: deployments.DeploymentStrategy(),
                 resources.ENDPOINTS: endpoint_strategies.for_endpoints(),
                 resources.ENDPOINT_SLICES: endpoint_strategies.for_endpoint_slices(),
-                **networking_strategies.strategies(stored),
+                **networking_strategies.strategies(
+                    stored, one_default=self.options.emulate.emulation.one_default_class
+                ),
                 **configuration_strategies.strategies(),
                 **custom_strategies.strategies(),
             },

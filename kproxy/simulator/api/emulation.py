@@ -33,7 +33,9 @@ class Emulation:
     version is newer than that which the watch began at. With `forgets_on_restart` the watch cache
     is empty after each start; without it, a start stands for another replica that takes over.
     `loads_rbac` is for how many seconds after its start a server answers 403 because its cache of
-    roles is empty: at least, at most. `deprecations` are what it warns of, by resource.
+    roles is empty: at least, at most. With `one_default_class` several default IngressClasses are
+    an error; without it the newest counts (from 1.27 on). `deprecations` are what it warns of, by
+    resource.
     """
 
     minor: int
@@ -44,6 +46,7 @@ class Emulation:
     bookmarks_when_quiet: bool
     forgets_on_restart: bool
     loads_rbac: tuple[float, float] | None
+    one_default_class: bool
     deprecations: Mapping[Resource, Sequence[str]] = field(default_factory=dict)
 
 
@@ -82,6 +85,7 @@ V1_20 = Emulation(
     bookmarks_when_quiet=False,
     forgets_on_restart=True,
     loads_rbac=(0.1, 0.2),
+    one_default_class=True,
     deprecations=_DEPRECATIONS,
 )
 V1_33 = Emulation(
@@ -93,6 +97,7 @@ V1_33 = Emulation(
     bookmarks_when_quiet=True,
     forgets_on_restart=False,
     loads_rbac=None,
+    one_default_class=False,
 )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from kproxy.simulator.kinds.networking import ingress_class_rules, ingress_rules
-from kproxy.simulator.store import registry, resources, storage
+from kproxy.simulator.store import registry, resources, statuses, storage
 from kproxy.simulator.store.resources import Resource
 from kproxy.simulator.store.ruled_strategy import RuledStrategy
 from kproxy.simulator.store.storage import Object
@@ -15,10 +15,11 @@ ANNOTATION_DEFAULT_CLASS = "ingressclass.kubernetes.io/is-default-class"
 class IngressStrategy(RuledStrategy):
     """The rules for Ingresses, and what the admission plugin DefaultIngressClass adds to a new one.
 
-    `stored` is where the IngressClasses are.
+    `stored` is where the IngressClasses are. Of several default classes the newest counts, unless
+    `one_default` makes them an error, as before 1.27.
     """
 
-    def __init__(self, stored: storage.Storage) -> None:
+    def __init__(self, stored: storage.Storage, *, one_default: bool) -> None:
         super().__init__(
             resources.INGRESSES,
             ingress_rules.Shape,
@@ -27,34 +28,43 @@ class IngressStrategy(RuledStrategy):
             status_violations=ingress_rules.status_violations,
         )
         self._stored = stored
+        self._one_default = one_default
 
     def prepare_create(self, new: Object) -> Object:
-        """The Ingress, of the default class if it names none. Raises BadRequest and Invalid."""
+        """The Ingress, of the default class if it names none.
+
+        Raises BadRequest, Invalid, and Forbidden for several default classes.
+        """
         made = super().prepare_create(new)
         annotations = made["metadata"].get("annotations") or {}
         if "ingressClassName" not in made["spec"] and (
             ingress_rules.ANNOTATION_CLASS not in annotations
         ):
-            made["spec"] |= self._default_class()
+            made["spec"] |= self._default_class(made["metadata"]["name"])
         made["status"] = made["status"] or {"loadBalancer": {}}
         return made
 
-    def _default_class(self) -> Object:
-        """The newest of the default classes, as from 1.27 on: before, two were an error."""
+    def _default_class(self, ingress: str) -> Object:
         defaults = [
             (each["metadata"]["creationTimestamp"], each["metadata"]["name"])
             for each in self._stored.list(resources.INGRESS_CLASSES)
             if (each["metadata"].get("annotations") or {}).get(ANNOTATION_DEFAULT_CLASS) == "true"
         ]
+        if self._one_default and len(defaults) > 1:
+            rule = f"{len(defaults)} default IngressClasses were found, only 1 allowed"
+            detail = f"Internal error occurred: {rule}"
+            raise statuses.forbidden(resources.INGRESSES, ingress, detail)
         newest = max((moment for moment, _ in defaults), default="")
         names = sorted(name for moment, name in defaults if moment == newest)
         return {"ingressClassName": names[0]} if names else {}
 
 
-def strategies(stored: storage.Storage) -> Mapping[Resource, registry.Strategy]:
-    """A strategy for each resource of the group that has rules."""
+def strategies(
+    stored: storage.Storage, *, one_default: bool = False
+) -> Mapping[Resource, registry.Strategy]:
+    """A strategy for each resource of the group that has rules; see `IngressStrategy`."""
     return {
-        resources.INGRESSES: IngressStrategy(stored),
+        resources.INGRESSES: IngressStrategy(stored, one_default=one_default),
         resources.INGRESS_CLASSES: RuledStrategy(
             resources.INGRESS_CLASSES,
             ingress_class_rules.Shape,

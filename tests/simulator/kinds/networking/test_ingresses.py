@@ -8,7 +8,7 @@ import pytest
 from kproxy.simulator.kinds.networking import strategies
 from kproxy.simulator.store import registry, resources, statuses, storage
 from kproxy.simulator.store.storage import Object
-from tests.simulator.objects import NOW, backend, ingress, ruled_registry
+from tests.simulator.objects import NOW, backend, ingress, new_storage, ruled_registry
 
 SUBDOMAIN = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or "
@@ -225,6 +225,23 @@ def test_an_ingress_without_a_class_gets_the_newest_default_class() -> None:
     objects.create(resources.INGRESS_CLASSES, ingress_class("a", is_default=True))
     assert created("new") == "a"
     assert created("annotated", **{"kubernetes.io/ingress.class": "x"}) is None
+
+
+def test_an_old_server_refuses_to_choose_among_default_classes() -> None:
+    stored = new_storage()
+    objects = registry.Registry(stored, strategies.strategies(stored, one_default=True))
+    objects.create(resources.NAMESPACES, {"metadata": {"name": "default"}})
+    for name in ("a", "b"):
+        objects.create(resources.INGRESS_CLASSES, ingress_class(name, is_default=True))
+    with pytest.raises(statuses.StatusError) as refused:
+        objects.create(resources.INGRESSES, ingress())
+    assert (refused.value.code, str(refused.value)) == (
+        403,
+        (
+            'ingresses.networking.k8s.io "web" is forbidden: Internal error occurred: 2 default '
+            "IngressClasses were found, only 1 allowed"
+        ),
+    )
 
 
 @pytest.mark.parametrize(
