@@ -58,12 +58,12 @@ class Reading:
         return [each for each in self._counters() if each.resource.partition(".")[0] in plurals]
 
 
-_FINAL = (progress.Outcome.FORBIDDEN.reason, progress.Outcome.NOT_FOUND.reason)
-"""Answers that are no list, and will not soon be followed by one."""
-
-
 def _is_settled(counted: metrics.ReflectorCounters) -> bool:
-    return bool(counted.relists) or any(counted.failures[each] for each in _FINAL)
+    """Whether there is a list, or will be none soon: a server that has just started may answer 403
+    once, until it has loaded its roles."""
+    failures = counted.failures
+    is_refused = failures[progress.Outcome.FORBIDDEN.reason] > 1
+    return bool(counted.relists) or is_refused or bool(failures[progress.Outcome.NOT_FOUND.reason])
 
 
 def _is_refused(counted: metrics.ReflectorCounters) -> bool:
