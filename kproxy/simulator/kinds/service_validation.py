@@ -64,7 +64,6 @@ def is_externally_accessible(service: Object) -> bool:
 def violations(service: Object) -> list[Cause]:
     """What is wrong with a Service by itself."""
     return [
-        *_name(service["metadata"].get("name", "")),
         *_choices(service["spec"]),
         *_type(service),
         *_ports(service),
@@ -82,11 +81,6 @@ def update_violations(old: Object, new: Object) -> Iterator[Cause]:
         field = "healthCheckNodePort"
         if old["spec"].get(field) != new["spec"].get(field):
             yield statuses.forbidden_value(f"spec.{field}", "field is immutable")
-
-
-def _name(name: str) -> Iterator[Cause]:
-    for rule in formats.dns_1035_label(name):
-        yield statuses.invalid_value("metadata.name", name, rule)
 
 
 def _choices(spec: Object) -> Iterator[Cause]:
