@@ -30,7 +30,7 @@ ONE = f"{1 << privileges.Capability.NET_BIND_SERVICE:016x}"
 def run(*arguments: str) -> str:
     """What PROGRAM prints."""
     command = [sys.executable, "-c", PROGRAM, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def test_one_capability_is_left_here_and_in_children() -> None:

@@ -33,7 +33,7 @@ def test_a_closed_standard_stream_changes_nothing_else(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
 
@@ -61,7 +61,7 @@ def test_closed_streams_become_dev_null_and_files_get_other_numbers(tmp_path: Pa
     out = tmp_path / "out"
     out.touch()
 
-    subprocess.run([sys.executable, "-c", STREAMS, str(out)], timeout=20, check=True)
+    subprocess.run([sys.executable, "-c", STREAMS, str(out)], timeout=60, check=True)
 
     assert out.read_text() == "3 ['/dev/null', '/dev/null', '/dev/null']"
 

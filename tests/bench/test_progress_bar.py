@@ -152,7 +152,7 @@ def on_terminal(environment: dict[str, str]) -> tuple[str, int]:
             if not sent and b" left" in written and b"stays" in written:
                 process.send_signal(signal.SIGINT)
                 sent = True
-        return written.decode(), process.wait(timeout=10)
+        return written.decode(), process.wait(timeout=60)
     finally:
         process.kill()
         process.wait()

@@ -451,7 +451,7 @@ def test_a_reader_that_leaves_ends_it_in_silence(lab: Lab) -> None:
     os.close(reader)
     command = [sys.executable, "-m", "kproxy", "get", "svc", "--control", lab.control]
     with os.fdopen(writer, "wb") as gone:
-        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, timeout=20, check=False)
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, timeout=60, check=False)
 
     assert done.returncode == -signal.SIGPIPE
     assert done.stderr == b""

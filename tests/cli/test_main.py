@@ -48,7 +48,7 @@ def call(
     """`kproxy ARGUMENTS`, which must end by itself."""
     command = [*(wrapper or []), sys.executable, "-m", "kproxy", *arguments]
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=20, check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -366,7 +366,7 @@ def test_a_reader_that_has_enough_ends_it_in_silence(folder: Path, arguments: li
     os.close(reader)
     command = [sys.executable, "-m", "kproxy", *arguments]
     done = subprocess.run(
-        command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=20, check=False
+        command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False
     )
     os.close(writer)
 
@@ -394,7 +394,7 @@ def test_a_full_disk_under_the_output_is_a_sentence(folder: Path) -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "kproxy", "version"]
         done = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=20, check=False
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
         )
 
     assert (done.returncode, done.stderr) == (1, "kproxy: the disk is full: make room on it\n")
@@ -429,7 +429,7 @@ def test_ctrl_c_while_the_program_loads_is_no_traceback(folder: Path) -> None:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
 
@@ -492,7 +492,7 @@ def test_a_command_loads_nothing_that_is_another_ones(
         [sys.executable, "-c", LOADED, "", "", *arguments],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=True,
     )
 
@@ -527,7 +527,7 @@ def test_a_bug_is_one_sentence_and_has_a_traceback_only_for_developers(
     def provoke(*flags: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *flags, "-c", BUG]
         return subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=20, check=False
+            command, cwd=folder, capture_output=True, text=True, timeout=60, check=False
         )
 
     done = provoke()

@@ -37,7 +37,7 @@ PROMPT: Final = 15.0
 ANY: Final = -1
 """For `DataPath.bugs`: it does not matter how a failure was contained."""
 
-_PATIENCE: Final = 15.0
+_PATIENCE: Final = 30.0
 _SERVICE_PORTS: Final = range(20000, 32000)
 """Below the ephemeral ports, as real services are: dials to such ports need no self-test."""
 

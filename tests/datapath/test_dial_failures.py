@@ -161,7 +161,7 @@ def test_when_ports_run_out_the_rest_is_reset_and_no_endpoint_is_boxed() -> None
         ["unshare", "--net", sys.executable, "-c", _FEW_PORTS],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr

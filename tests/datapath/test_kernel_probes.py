@@ -101,7 +101,7 @@ def python(script: str, *prefix: str) -> str:
     """Run a script in a process of its own; returns what it printed."""
     command = [*prefix, sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=20, cwd=Path(__file__).parents[2]
+        command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2]
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -127,7 +127,7 @@ async def test_a_client_that_never_says_goodbye_is_not_waited_for() -> None:
 
     def connect() -> socket.socket:
         """A connection whose TLS is forgotten about as soon as it is established."""
-        plain = socket.create_connection((server.address, server.port), timeout=10)
+        plain = socket.create_connection((server.address, server.port), timeout=30)
         verifier = strict(certificate.pem)
         with verifier.wrap_socket(plain, server_hostname="localhost") as secured:
             return socket.socket(fileno=secured.detach())

@@ -19,7 +19,7 @@ from tests.sources.api import fake_api, following
 if TYPE_CHECKING:
     from kproxy.sources import source, store
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 ROUTES = "/apis/example.org/v1/routes"
 WEB = names.NamespacedName("default", "web")
 DB = names.NamespacedName("default", "db")

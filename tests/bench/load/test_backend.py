@@ -44,7 +44,7 @@ def test_requests_may_come_in_pieces_and_several_at_once(tmp_path: Path) -> None
     with _running(tmp_path) as (running, spec):
         address = spec.listen[0].address
         answer = http1.answer(address.port)
-        with socket.create_connection(address, timeout=5) as client:
+        with socket.create_connection(address, timeout=30) as client:
             client.sendall(http1.GET[:20])
             time.sleep(0.02)  # so that it arrives alone
             client.sendall(http1.GET[20:] + http1.GET + http1.GET[:5])
@@ -57,7 +57,7 @@ def test_requests_may_come_in_pieces_and_several_at_once(tmp_path: Path) -> None
 def test_a_slow_endpoint_answers_late_and_others_do_not_wait(tmp_path: Path) -> None:
     with _running(tmp_path, delay=0.3) as (_, spec):
         slow, quick = (each.address for each in spec.listen)
-        with socket.create_connection(slow, timeout=5) as client:
+        with socket.create_connection(slow, timeout=30) as client:
             client.sendall(http1.GET)
             began = time.monotonic()
             assert http1.ask(quick) == quick.port

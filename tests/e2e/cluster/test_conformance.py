@@ -90,7 +90,7 @@ def test_the_api_server_behind_its_service(beside: Simulation) -> None:
 
     def is_ready() -> bool:
         with contextlib.suppress(ConnectionRefusedError):
-            made = http.client.HTTPSConnection(host, port, timeout=5, context=trusting)
+            made = http.client.HTTPSConnection(host, port, timeout=60, context=trusting)
             with contextlib.closing(made):
                 made.request("GET", "/readyz")
                 return made.getresponse().read() == b"ok"
@@ -423,8 +423,8 @@ def test_an_endpoint_on_the_node(api: Api) -> None:
 
 
 def test_the_proxys_own_urls(beside: Simulation) -> None:
-    with urllib.request.urlopen(f"http://{beside.healthz}/healthz", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{beside.healthz}/healthz", timeout=60) as answer:
         assert answer.status == 200
         assert "lastUpdated" in json.load(answer)
-    with urllib.request.urlopen(f"http://{beside.metrics}/proxyMode", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{beside.metrics}/proxyMode", timeout=60) as answer:
         assert answer.read() == b"userspace"

@@ -25,7 +25,7 @@ OPTIONS = cluster.Options(
     pod_cidr=f"127.243.0.0/16,{PODS}",
     nodes=2,
 )
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 MANIFEST = """
 apiVersion: apps/v1
 kind: Deployment

@@ -87,7 +87,7 @@ def test_watching(applied: Kubectl) -> None:
         assert next(lines).split() == ["web", "red"]
         applied("label", "service", "web", "colour=blue", "--overwrite")
         assert next(lines).split() == ["web", "blue"]
-    plain = applied("get", "service", "web", "-w", "--request-timeout=1s").splitlines()
+    plain = applied("get", "service", "web", "-w", "--request-timeout=3s").splitlines()
     assert [line.split()[0] for line in plain] == ["NAME", "web"]
 
 

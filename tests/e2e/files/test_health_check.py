@@ -12,7 +12,7 @@ FIRST, SECOND = isolation.port() + 801, isolation.port() + 802
 
 def ask(port: int) -> tuple[int, str]:
     """Status and body; 0 where nothing listens."""
-    asking = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    asking = http.client.HTTPConnection("127.0.0.1", port, timeout=daemon.DEADLINE)
     try:
         asking.request("GET", "/healthz")
         answer = asking.getresponse()

@@ -1,15 +1,15 @@
 """Both ways of the local portal, each at a glance; the other modules have the details."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from kproxy.model.addresses import Family
 from kproxy.model.names import Protocol
+from tests.cli import inside
 from tests.e2e.local import catalogue, conftest
 from tests.e2e.local.conftest import Way
-from tests.e2e.rig import daemon, manifests, namespaces, pods
+from tests.e2e.rig import manifests, namespaces, pods
 from tests.e2e.rig.pods import REFUSED
 from tests.e2e.rig.published import of
 
@@ -80,10 +80,6 @@ def _is_dropped(network: namespaces.Network, protocol: Protocol, family: Family)
 def _get(node: namespaces.Namespace, folder: Path, *arguments: str) -> str:
     """What `kproxy get` says of the proxy whose folder that is."""
     with node.inside():
-        return subprocess.run(
-            [*daemon.PROGRAM, "get", *arguments],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**daemon.ENVIRONMENT, "XDG_RUNTIME_DIR": str(folder)},
-        ).stdout
+        done = inside.run("get", *arguments, XDG_RUNTIME_DIR=str(folder))
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -108,7 +108,7 @@ def test_more_services_than_files_are_served_in_part_and_the_rest_is_named(
             assert sockets.read_all(sock) == b"pod"
         assert len(control_client.fetch(Path(proxy.ready["control"]), "services")) == 2 * services
         assert proxy.samples("kproxy_over_budget") == [counted["over-budget"]]
-        with urllib.request.urlopen(f"http://{proxy.ready['healthz']}/healthz", timeout=10) as page:
+        with urllib.request.urlopen(f"http://{proxy.ready['healthz']}/healthz", timeout=60) as page:
             assert page.status == 200
     assert 1 <= len(proxy.wait_logged("over budget")) <= 12
 

@@ -35,7 +35,7 @@ class Simulation:
             {"Authorization": f"Bearer {user['token']}", "Content-Type": "application/json"},
         )
         context = ssl.create_default_context(cadata=authority)
-        with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=daemon.DEADLINE, context=context) as answer:
             assert answer.status == 201
 
 

@@ -18,7 +18,7 @@ REFUSED: Final = "refused"
 SILENCE: Final = "silence"
 
 _WHO: Final = b"who are you?"
-_PATIENCE: Final = 10.0
+_PATIENCE: Final = 30.0
 """Seconds that an answer may take on a busy machine."""
 _IMPATIENCE: Final = 0.6
 """Seconds after which a client that is dropped gives up: before the kernel sends again."""

@@ -84,7 +84,7 @@ def redis(folder: Path, address: daemon.Address) -> Iterator[None]:
 def redis_cli(address: daemon.Address, *words: str) -> str:
     """What redis-cli prints, without the last line break."""
     command = [need("redis-cli"), "-h", address[0], "-p", str(address[1]), *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return (done.stdout + done.stderr).strip()
 
 
@@ -116,9 +116,9 @@ def nginx(folder: Path, *addresses: daemon.Address) -> Iterator[None]:
 
 def curl(url: str, *flags: str) -> str:
     """What curl prints: the body."""
-    command = [need("curl"), "--silent", "--show-error", "--noproxy", "*", "--max-time", "10"]
+    command = [need("curl"), "--silent", "--show-error", "--noproxy", "*", "--max-time", "30"]
     command += [*flags, url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return (done.stdout + done.stderr).strip()
 
 

@@ -8,14 +8,13 @@ Behaviour: row 46 of docs/behaviour.md.
 import contextlib
 import select
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli import inside
 from tests.e2e import conftest
 from tests.e2e.rig import daemon, manifests, programs, sockets
 
@@ -190,8 +189,9 @@ def test_an_annotation_that_comes_later_holds_for_connections_that_are_open(
 
 def kproxy(proxy: daemon.Daemon, *arguments: str) -> str:
     """What a command prints of this proxy."""
-    command = [sys.executable, "-m", "kproxy", *arguments, "--control", proxy.ready["control"]]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    done = inside.run(*arguments, "--control", proxy.ready["control"])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_what_a_service_asks_for_is_described_and_what_becomes_of_connections_is_shown(

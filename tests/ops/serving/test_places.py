@@ -172,7 +172,7 @@ def test_any_address_takes_both_families() -> None:
     port = bound.socket.getsockname()[1]
 
     for host in ("127.0.0.1", "::1"):
-        socket.create_connection((host, port), timeout=5).close()
+        socket.create_connection((host, port), timeout=30).close()
     bound.close()
 
 

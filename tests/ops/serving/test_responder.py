@@ -335,7 +335,7 @@ async def test_a_stream_is_chunked_and_compressed_where_the_client_understands_i
 ) -> None:
     def fetched(headers: dict[str, str]) -> tuple[str | None, bytes]:
         host, port = address.split(":")
-        with contextlib.closing(http_client.HTTPConnection(host, int(port), timeout=10)) as asked:
+        with contextlib.closing(http_client.HTTPConnection(host, int(port), timeout=30)) as asked:
             asked.request("GET", "/stream", headers=headers)
             response = asked.getresponse()
             return response.getheader("Content-Encoding"), response.read()

@@ -229,7 +229,7 @@ def _kubectl(program: str, config: Path, environment: dict[str, str], args: list
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     return done.stderr.strip()[-300:]

@@ -19,7 +19,7 @@ from kproxy.sources import source
 from kproxy.sources.files import manifest_state, manifests
 
 FIXTURES = Path(__file__).parent.parent.parent / "fixtures" / "manifests"
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 """How long a test waits for an event before it fails; nothing is asserted about speed."""
 
 
