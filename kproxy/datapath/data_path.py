@@ -117,6 +117,8 @@ class DataPath:
         if self._limits.proxy_protocol_from:
             is_listed = addresses.holder(self._limits.proxy_protocol_from)
             self._intake = intake.Intake(self._shared, self._dialer, is_listed)
+        self._first: listener.Starter = self._intake or self._dialer
+        """What listeners give their clients to."""
         self._keeper = lifespan.Keeper(self._shared)
         self._sweep = sweep.Sweep(
             self._shared,
@@ -124,8 +126,7 @@ class DataPath:
             idle_timeout=self._limits.idle_timeout,
             keepalive_idle=self._limits.keepalive_idle,
         )
-        self._loop = asyncio.get_running_loop()
-        self._poller.attach(self._loop)
+        self._poller.attach(asyncio.get_running_loop())
         self._sweep.start()
 
     def publish_to(self, feed: events.Feed) -> None:
@@ -199,24 +200,11 @@ class DataPath:
         sock = self._kernel.listen(
             address, limits.backlog, limits.keepalive_idle, is_deaf=admitted is not None
         )
-        try:
-            opened = listener.Listener(
-                sock,
-                target,
-                self._shared,
-                self._intake or self._dialer,
-                self._gate,
-                self._loop.call_later,
-            )
-        except OSError:
-            sock.close()
-            raise
+        with _closed_on_error(sock):
+            opened = listener.Listener(sock, target, self._shared, self._first, self._gate)
         if admitted is not None:
-            try:
+            with _closed_on_error(opened):
                 opened.admit(admitted)
-            except OSError:
-                opened.close()
-                raise
         self._listeners.add(opened)
         self._share_files()
         return opened
@@ -228,18 +216,10 @@ class DataPath:
         """
         limits = self._limits
         sock = self._kernel.adopt(descriptor, limits.backlog, limits.keepalive_idle)
-        try:
+        with _closed_on_error(sock):
             opened = shared_listener.SharedListener(
-                name,
-                sock,
-                self._shared,
-                self._intake or self._dialer,
-                self._gate,
-                self._loop.call_later,
+                sock, name, self._shared, self._first, self._gate
             )
-        except OSError:
-            sock.close()
-            raise
         self._listeners.add(opened)
         self._shared_listeners[name] = opened
         self._share_files()
@@ -469,3 +449,13 @@ def _ephemeral_ports() -> range:
     except (OSError, ValueError):
         return range(1024, 65536)
     return range(low, high + 1)
+
+
+@contextlib.contextmanager
+def _closed_on_error(opened: syscalls.StreamSocket | listener.Listener) -> Iterator[None]:
+    """Close what an OSError in the block leaves without an owner."""
+    try:
+        yield
+    except OSError:
+        opened.close()
+        raise

@@ -6,7 +6,6 @@ boundary: no sockets, no callables. Structs, because thousands are made in one s
 dataclass takes five times as long to make.
 """
 
-from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
@@ -191,11 +190,6 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
         if self.backends(Scope.CLUSTER, frontend.family):
             return FrontendState.DROPPED
         return FrontendState.NO_ENDPOINTS
-
-    def all_backends(self) -> Iterator[addresses.SocketAddress]:
-        """Every backend of every pool; those of several pools come several times."""
-        for pool in self.pools:
-            yield from pool.backends
 
 
 class SetBackends(msgspec.Struct, frozen=True, gc=False):

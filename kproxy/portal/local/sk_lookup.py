@@ -19,7 +19,6 @@ number of the set before the address; frontends with equal sets share one, and a
 one set to another in one write.
 """
 
-import ctypes
 import errno
 import ipaddress
 import itertools
@@ -32,6 +31,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
+from kproxy import socket_filters
 from kproxy.model import addresses, forwarding, names
 from kproxy.portal.local import bpf
 
@@ -57,10 +57,6 @@ _SOCKET = struct.Struct("=Q")
 
 _MAPPED = bytes(10) + b"\xff\xff"
 """What comes before an IPv4 address in the notation of IPv6."""
-
-_SO_ATTACH_FILTER = 26
-_DROP_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0)
-"""Of classic BPF: return 0 bytes of the packet."""
 
 # struct bpf_sk_lookup of include/uapi/linux/bpf.h
 _FAMILY, _PROTOCOL = 8, 12
@@ -227,9 +223,7 @@ class SkLookup:
         if family is addresses.Family.IPV6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if drops:
-            held = ctypes.create_string_buffer(_DROP_ALL, len(_DROP_ALL))
-            described = struct.pack("@HP", 1, ctypes.addressof(held))
-            made.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+            socket_filters.attach(made, socket_filters.DROP_ALL)
         made.bind((_OWN_ADDRESS[family], 0))
         made.listen(1 if drops else _BACKLOG)
         return made

@@ -15,11 +15,11 @@ socket's queue, which has room for one and is never read, or a listener without 
 import _socket
 import errno
 
+from kproxy import socket_filters
 from kproxy.datapath import admission, syscalls
 from kproxy.model import addresses, forwarding
 
 _SO_ATTACH_REUSEPORT_CBPF = 51
-_SO_DETACH_REUSEPORT_BPF = 68
 _LISTENER, _HOLE = 0, 1
 """Places in the group of sockets that share an address: by age."""
 
@@ -79,7 +79,7 @@ class Door:
             program = admission.program_for(self._family, admitted, passed=_LISTENER, dropped=_HOLE)
             if self._hole is None:
                 self._hole = self._joined()
-            admission.attach(self._sock, _SO_ATTACH_REUSEPORT_CBPF, program)
+            socket_filters.attach(self._sock, program, _SO_ATTACH_REUSEPORT_CBPF)
         if admitted != ():
             admission.set_deaf(self._sock, self._family, is_deaf=False)
 

@@ -9,7 +9,7 @@ import abc
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from kproxy import events
@@ -122,7 +122,6 @@ class Acceptor(abc.ABC):
 
     __slots__ = (
         "_accept",
-        "_call_later",
         "_dialer",
         "_gate",
         "_is_exhausted",
@@ -141,7 +140,6 @@ class Acceptor(abc.ABC):
         shared: sharing.Shared,
         dialer: Starter,
         gate: Gate,
-        call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
     ) -> None:
         """Raises OSError when it cannot be watched; `sock` is the caller's then."""
         self.sock = sock
@@ -156,7 +154,6 @@ class Acceptor(abc.ABC):
         self._gate = gate
         self._own_dials = shared.own_dials
         self._accept = shared.kernel.accept
-        self._call_later = call_later
         self.resume_accepting()
 
     @property
@@ -298,7 +295,8 @@ class Acceptor(abc.ABC):
         return True
 
     def _retry_later(self) -> None:
-        self._retry = self._call_later(_RETRY_SECONDS, self.resume_accepting)
+        loop = asyncio.get_running_loop()
+        self._retry = loop.call_later(_RETRY_SECONDS, self.resume_accepting)
 
 
 class Listener(Acceptor):
@@ -313,11 +311,10 @@ class Listener(Acceptor):
         shared: sharing.Shared,
         dialer: Starter,
         gate: Gate,
-        call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
     ) -> None:
         self._target = target
         self._door: door.Door | None = None
-        super().__init__(sock, shared, dialer, gate, call_later)
+        super().__init__(sock, shared, dialer, gate)
 
     @property
     def text(self) -> str:

@@ -6,8 +6,6 @@ That costs each client one system call, which frontends with a listener of their
 """
 
 import _socket
-import asyncio
-from collections.abc import Callable
 
 from kproxy.datapath import syscalls
 from kproxy.datapath.tcp import connection, sharing
@@ -22,17 +20,16 @@ class SharedListener(listener.Acceptor):
 
     def __init__(
         self,
-        name: str,
         sock: syscalls.StreamSocket,
+        name: str,
         shared: sharing.Shared,
         dialer: listener.Starter,
         gate: listener.Gate,
-        call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
     ) -> None:
         self._text = f"all that share the listener {name}"
         self._targets: dict[tuple[str, int], connection.Target] = {}
         self._leaving: dict[tuple[str, int], connection.Target] = {}
-        super().__init__(sock, shared, dialer, gate, call_later)
+        super().__init__(sock, shared, dialer, gate)
 
     @property
     def text(self) -> str:
