@@ -17,7 +17,7 @@ from kproxy.model.kinds import endpoint_slice_kind, service_kind, services
 from kproxy.model.kinds import registry as kind_registry
 from kproxy.model.kinds.kind import Kind
 from kproxy.simulator.controllers import endpoints_controllers
-from kproxy.simulator.kinds.behaviour import resolv_conf
+from kproxy.simulator.kinds.behaviour import pod_files
 from kproxy.simulator.store import registry, resources, storage
 from kproxy.sources import intake
 
@@ -50,7 +50,7 @@ class ClusterDns:
             place, self._source, _as_it_is, domain=DOMAIN, others=upstreams.chosen(())
         )
 
-        self.known = resolv_conf.ClusterDns(service_ip, DOMAIN)
+        self.known = pod_files.ClusterDns(service_ip, DOMAIN)
         """What kubelets know of it."""
 
     @property

@@ -11,7 +11,7 @@ import pytest
 
 from kproxy import errors, settings
 from kproxy.simulator import cluster
-from kproxy.simulator.kinds.behaviour import resolv_conf
+from kproxy.simulator.kinds.behaviour import pod_files
 from kproxy.simulator.store import resources
 from tests import isolation
 
@@ -38,7 +38,7 @@ OF_CLUSTER = """\
 nameserver 10.96.0.10
 search shop.svc.cluster.local svc.cluster.local cluster.local
 """
-KNOWN = resolv_conf.ClusterDns("10.96.0.10", "cluster.local")
+KNOWN = pod_files.ClusterDns("10.96.0.10", "cluster.local")
 
 
 def options(dns_port: int = 0) -> cluster.Options:
@@ -163,4 +163,12 @@ def test_the_file_of_a_pod_follows_its_policy(
     host = tmp_path / "resolv.conf"
     host.write_text("# of the node\nnameserver 192.0.2.1\nsearch corp.example\noptions rotate\n")
 
-    assert resolv_conf.of_pod(pod(**spec), KNOWN, host) == expected
+    assert pod_files.resolv_conf(pod(**spec), KNOWN, host) == expected
+
+
+def test_a_pod_knows_itself_by_its_names() -> None:
+    named = pod_files.hosts(pod(hostname="db-0", subdomain="db"), KNOWN, ["10.244.0.3"])
+    plain = pod_files.hosts(pod(), KNOWN, ["10.244.0.3", "fd00::3"])
+
+    assert named.splitlines()[-1] == "10.244.0.3\tdb-0.db.shop.svc.cluster.local\tdb-0"
+    assert plain.splitlines()[-2:] == ["10.244.0.3\tp", "fd00::3\tp"]

@@ -12,7 +12,7 @@ from kproxy.model import names
 from kproxy.simulator import certificates
 from kproxy.simulator.controllers import nodes, target_ports
 from kproxy.simulator.kinds import addressing, conditions, event_recorder, pods
-from kproxy.simulator.kinds.behaviour import resolv_conf
+from kproxy.simulator.kinds.behaviour import pod_files
 from kproxy.simulator.machines import pod_answers, pod_certificates, pod_server
 from kproxy.simulator.store import registry, resources, statuses, storage
 from kproxy.simulator.store.storage import Object
@@ -38,7 +38,7 @@ class Kubelet:
         pod_cidrs: Mapping[str, Sequence[nodes.Network]],
         authority: Callable[[], certificates.Certificate],
         program: pod_answers.Program | None = None,
-        dns: resolv_conf.ClusterDns | None = None,
+        dns: pod_files.ClusterDns | None = None,
     ) -> None:
         self._registry = objects
         self._program = program
@@ -126,7 +126,7 @@ class _Run:
         recorder: event_recorder.Recorder,
         issuer: pod_certificates.PodCertificates,
         program: pod_answers.Program | None,
-        dns: resolv_conf.ClusterDns | None,
+        dns: pod_files.ClusterDns | None,
     ) -> None:
         self._dns = dns
         self.pod = pod
@@ -259,9 +259,9 @@ class _Run:
 
     def _file(self, path: str) -> str | None:
         """A file of the pod's that it shows to those who ask for its path."""
-        if self._dns is None or path != resolv_conf.PATH:
+        if self._dns is None:
             return None
-        return resolv_conf.of_pod(self.pod, self._dns)
+        return pod_files.shown(self.pod, path, self._dns, self._addresses)
 
     def _ports(self) -> list[int]:
         """The ports to listen on: those declared, else those that its Services target."""

@@ -24,6 +24,8 @@ _PACKAGES = {
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
     "setpriv": "util-linux",
+    "unbound": "unbound",
+    "unshare": "util-linux",
 }
 
 

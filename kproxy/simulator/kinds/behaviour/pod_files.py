@@ -1,12 +1,20 @@
-"""The `/etc/resolv.conf` that a kubelet gives a pod, by `dnsPolicy` and `dnsConfig`."""
+"""The files that a kubelet gives a pod: `/etc/resolv.conf`, by `dnsPolicy` and `dnsConfig`, and
+`/etc/hosts`, with its own names."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kproxy.simulator.store.storage import Object
 
-PATH = "/etc/resolv.conf"
+RESOLV_CONF = "/etc/resolv.conf"
+HOSTS = "/etc/hosts"
 _NDOTS = "ndots:5"
+_HOSTS = (
+    "# Kubernetes-managed hosts file.",
+    "127.0.0.1\tlocalhost",
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+)
 
 
 class ClusterDns(NamedTuple):
@@ -16,7 +24,26 @@ class ClusterDns(NamedTuple):
     domain: str
 
 
-def of_pod(pod: Object, known: ClusterDns, host: Path = Path(PATH)) -> str:
+def shown(pod: Object, path: str, known: ClusterDns, addresses: Sequence[str]) -> str | None:
+    """The file of a pod with these addresses at `path`; None if it has none there."""
+    if path == RESOLV_CONF:
+        return resolv_conf(pod, known)
+    return hosts(pod, known, addresses) if path == HOSTS else None
+
+
+def hosts(pod: Object, known: ClusterDns, addresses: Sequence[str]) -> str:
+    """The hosts file of a pod: it knows itself by its hostname, and by its full name if it has
+    one."""
+    spec, metadata = pod["spec"], pod["metadata"]
+    name = spec.get("hostname") or metadata["name"]
+    names = name
+    if subdomain := spec.get("subdomain"):
+        names = f"{name}.{subdomain}.{metadata['namespace']}.svc.{known.domain}\t{name}"
+    lines = (*_HOSTS, *(f"{address}\t{names}" for address in addresses))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def resolv_conf(pod: Object, known: ClusterDns, host: Path = Path(RESOLV_CONF)) -> str:
     """The file of a pod. `host` is that of its node, which the policy `Default` gives it."""
     spec = pod["spec"]
     policy = spec.get("dnsPolicy", "ClusterFirst")
