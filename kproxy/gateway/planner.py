@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from typing import NamedTuple
 
 from kproxy.gateway import attaching, resolving, shares
-from kproxy.model import addresses, forwarding, names
+from kproxy.model import addresses, forwarding, names, steps
 from kproxy.model.kinds import endpoints, services
 from kproxy.model.kinds.gateway import (
     gateway_class_kind,
@@ -24,6 +24,10 @@ from kproxy.model.kinds.gateway import (
 from kproxy.portal import budget, portal
 from kproxy.reconcile.planning import rules, work
 from kproxy.sources import store
+
+_ROUTES = (tcp_route_kind.KIND, udp_route_kind.KIND)
+_RUN = 64
+"""Routes looked at between two pauses: each may refer to 32 Gateways."""
 
 _STATES = forwarding.FrontendState
 _KINDS = forwarding.FrontendKind
@@ -59,8 +63,6 @@ class Gateways:
     def __init__(self, read: store.Store, class_name: str) -> None:
         self._store = read
         self._class = gateway_class_kind.key(class_name)
-        self._grants: dict[str, tuple[reference_grant_kind.ReferenceGrant, ...]] | None = None
-        read.watch(reference_grant_kind.KIND, self._forget_grants)
 
     def follow(self, on_change: Callable[[], None]) -> None:
         """See `work.Planner`."""
@@ -69,27 +71,40 @@ class Gateways:
 
     def everything(self) -> Iterator[names.NamespacedName]:
         """See `work.Planner`."""
-        return map(references.of_gateway, self._store.all(gateway_kind.KIND))
+        return map(references.of_gateway, tuple(self._store.all(gateway_kind.KIND)))
 
     def concerned(
-        self, changed: frozenset[names.NamespacedName]
-    ) -> frozenset[names.NamespacedName]:
+        self, changed: Iterable[names.NamespacedName]
+    ) -> Generator[None, None, set[names.NamespacedName]]:
         """See `work.Planner`."""
-        return frozenset(
-            references.of_gateway(parent.name)
-            for service in changed
-            if service.is_of_service
-            for route in self.routes_of(service)
-            for parent in route.parents
-            if parent.kind == references.GATEWAY
-        )
+        found: set[names.NamespacedName] = set()
+        for service in changed:
+            if not service.is_of_service or not self.has_routes(service):
+                continue
+            for run in steps.runs(self.routes_of(service), _RUN):
+                found.update(
+                    references.of_gateway(parent.name)
+                    for route in run
+                    for parent in route.parents
+                    if parent.kind == references.GATEWAY
+                )
+                yield
+        return found
 
-    def routes_of(self, name: names.NamespacedName) -> tuple[routes.Route, ...]:
-        """The routes that refer to a Gateway, by its name among Services, or to a Service."""
-        return (
-            *self._store.of_service(tcp_route_kind.KIND, name),
-            *self._store.of_service(udp_route_kind.KIND, name),
-        )
+    def has_routes(self, name: names.NamespacedName) -> bool:
+        """Whether any route refers to a Gateway, by its name among Services, or to a Service."""
+        return any(self._store.concerns(kind, name) for kind in _ROUTES)
+
+    def routes_of(self, name: names.NamespacedName) -> Iterator[routes.Route]:
+        """The routes that refer to a Gateway, by its name among Services, or to a Service.
+
+        Others may run while they are looked at: one that is gone meanwhile is left out.
+        """
+        for kind in _ROUTES:
+            for each in self._store.names_of_service(kind, name):
+                found = self._store.get(kind, each)
+                if found is not None:
+                    yield found
 
     def gateway(self, name: names.NamespacedName) -> gateway_kind.Gateway | None:
         """The Gateway of this name among Services, if it is of the class that is served."""
@@ -124,18 +139,28 @@ class Gateways:
         known = self._store.get(namespace_kind.KIND, namespace_kind.key(namespace))
         return namespace_kind.labels_of(namespace, known)
 
-    def grants_in(self, namespace: str) -> tuple[reference_grant_kind.ReferenceGrant, ...]:
-        """The ReferenceGrants of a namespace."""
-        if self._grants is None:
-            found: dict[str, list[reference_grant_kind.ReferenceGrant]] = {}
-            for each in self._store.all(reference_grant_kind.KIND).values():
-                found.setdefault(each.name.namespace, []).append(each)
-            self._grants = {name: tuple(grants) for name, grants in found.items()}
-        return self._grants.get(namespace, ())
-
-    def backends_of(self, route: routes.Route) -> tuple[Backend, ...]:
+    def backends_in_steps(self, route: routes.Route) -> Generator[None, None, tuple[Backend, ...]]:
         """The backends of a route, as they are now."""
-        return tuple(self._backend(route, each) for each in route.backends)
+        made = []
+        for asked in route.backends:
+            is_service = asked.kind == references.SERVICE
+            service = self._store.service(asked.name) if is_service else None
+            is_permitted = yield from resolving.permission(
+                route, asked, self._grants_in(asked.name.namespace)
+            )
+            resolved = resolving.resolve(route, asked, service, is_permitted=is_permitted)
+            sources = self._store.sources(asked.name) if resolved.port is not None else ()
+            made.append(Backend(asked, resolved, service, sources))
+        return tuple(made)
+
+    def _grants_in(self, namespace: str) -> Iterator[reference_grant_kind.ReferenceGrant]:
+        kind = reference_grant_kind.KIND
+        for name in self._store.names_of_service(
+            kind, reference_grant_kind.of_namespace(namespace)
+        ):
+            found = self._store.get(kind, name)
+            if found is not None:
+                yield found
 
     def read(
         self, name: names.NamespacedName, options: rules.Options
@@ -151,7 +176,9 @@ class Gateways:
         for listening in attaching.listenings(gateway):
             is_accepted = listening.reason is attaching.Reason.ACCEPTED
             route = attached.winners.get(listening.listener.name) if is_accepted else None
-            backends = self.backends_of(route) if route is not None else ()
+            backends: tuple[Backend, ...] = ()
+            if route is not None:
+                backends = yield from self.backends_in_steps(route)
             served.append(Served(listening, route, backends))
             yield
         parts = [
@@ -168,16 +195,6 @@ class Gateways:
         ]
         objects = (gateway, *parts)
         return work.Work(gateway.created, objects, plans_for(gateway, served, options))
-
-    def _backend(self, route: routes.Route, asked: routes.Backend) -> Backend:
-        service = resolving.service_of(asked, self._store.service)
-        grants = resolving.grants_for(route, asked, self.grants_in)
-        resolved = resolving.resolve(route, asked, service, grants)
-        sources = self._store.sources(asked.name) if resolved.port is not None else ()
-        return Backend(asked, resolved, service, sources)
-
-    def _forget_grants(self) -> None:
-        self._grants = None
 
 
 def _nothing() -> Generator[None, None, rules.Plans]:

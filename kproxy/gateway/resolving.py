@@ -5,11 +5,11 @@ ReferenceGrant. What is not honoured of a Service: its traffic policies, session
 annotations and cluster IP. The words of `Reason` are those of the API.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kproxy.model import names
+from kproxy.model import steps
 from kproxy.model.kinds import services
 from kproxy.model.kinds.gateway import reference_grant_kind, references, routes
 
@@ -36,15 +36,15 @@ def resolve(
     route: routes.Route,
     backend: routes.Backend,
     service: services.Service | None,
-    grants: Iterable[reference_grant_kind.ReferenceGrant],
+    *,
+    is_permitted: bool,
 ) -> Resolved:
-    """Resolve a backend of a route. `service` is the one that it names, `grants` are those of
-    the namespace that it names."""
+    """Resolve a backend of a route. `service` is the one that it names, if there is one."""
     name = backend.name
     if backend.kind != references.SERVICE:
         why = f"{backend.kind} {name} is no Service: only Services can be backends"
         return Resolved(Reason.INVALID_KIND, why=why)
-    if not is_permitted(route, backend, grants):
+    if not is_permitted:
         return Resolved(
             Reason.REF_NOT_PERMITTED,
             why=f"no ReferenceGrant in namespace {name.namespace} permits a {route.kind} of "
@@ -62,34 +62,22 @@ def resolve(
     return Resolved(Reason.BACKEND_NOT_FOUND, why=why)
 
 
-def is_permitted(
+def permission(
     route: routes.Route,
     backend: routes.Backend,
     grants: Iterable[reference_grant_kind.ReferenceGrant],
-) -> bool:
-    """Whether a route may refer to a backend: in its own namespace always."""
+) -> Generator[None, None, bool]:
+    """Whether a route may refer to a backend: in its own namespace always. In steps.
+
+    `grants` are those of the backend's namespace.
+    """
     if backend.name.namespace == route.name.namespace:
         return True
     kind = references.GroupKind(references.GROUP, route.kind)
     origin = reference_grant_kind.From(kind, route.name.namespace)
     target = reference_grant_kind.To(backend.kind, backend.name.name)
-    return any(each.permits(origin, target) for each in grants)
-
-
-GrantsIn = Callable[[str], tuple[reference_grant_kind.ReferenceGrant, ...]]
-"""The ReferenceGrants of a namespace."""
-
-
-def grants_for(
-    route: routes.Route, backend: routes.Backend, grants_in: GrantsIn
-) -> tuple[reference_grant_kind.ReferenceGrant, ...]:
-    """The grants that may matter to a reference."""
-    namespace = backend.name.namespace
-    return () if namespace == route.name.namespace else grants_in(namespace)
-
-
-def service_of(
-    backend: routes.Backend, find: Callable[[names.NamespacedName], services.Service | None]
-) -> services.Service | None:
-    """The Service that a backend names, if it names one and there is one."""
-    return find(backend.name) if backend.kind == references.SERVICE else None
+    for run in steps.runs(grants):
+        if any(each.permits(origin, target) for each in run):
+            return True
+        yield
+    return False

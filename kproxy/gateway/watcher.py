@@ -67,7 +67,10 @@ def statuses_in_steps(
     verdicts: dict[Key, dict[routes.Parent, attaching.Verdict]] = {}
     found: dict[Key, routes.Route] = {}
     for gateway in gateways.served():
-        wanting = gateways.routes_of(references.of_gateway(gateway.name))
+        wanting: list[routes.Route] = []
+        for run in steps.runs(gateways.routes_of(references.of_gateway(gateway.name))):
+            wanting += run
+            yield
         attached = yield from attaching.attach_in_steps(
             gateway, wanting, gateways.labels_of, has_verdicts=True
         )
@@ -81,7 +84,8 @@ def statuses_in_steps(
             yield
     for count, (key, of_route) in enumerate(verdicts.items(), 1):
         route = found[key]
-        made[key] = statuses.of_route(route, of_route, gateways.backends_of(route))
+        backends = yield from gateways.backends_in_steps(route)
+        made[key] = statuses.of_route(route, of_route, backends)
         if count % _STRIDE == 0:
             yield
     return made
@@ -149,7 +153,7 @@ class Watcher:
         for name in dirty:
             if not name.is_of_service:
                 self._changed.set()
-            elif self._gateways.routes_of(name):
+            elif self._gateways.has_routes(name):
                 service = self._read.store.service(name)
                 if self._services.get(name) is not service:
                     self._changed.set()

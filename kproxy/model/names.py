@@ -26,8 +26,8 @@ class NamespacedName(NamedTuple):
 
     @property
     def is_of_service(self) -> bool:
-        """Whether it is a Service's, and not a Gateway's among Services."""
-        return not self.name.startswith(GATEWAY_PREFIX)
+        """Whether it can be a Service's, as that of a Gateway among Services cannot."""
+        return "/" not in self.name
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

@@ -143,17 +143,18 @@ class Proxier:
 
     def mark_all(self) -> None:
         """Recompute every Service at the next sync, and retry failed frontends."""
-        self.mark(self._everything())
-        self._is_retry_due = True
-
-    def mark_beside(self) -> None:
-        """Mark as dirty what is not a Service."""
+        self.mark(self._reader.service_names())
+        self.mark(self._ports_of)
         if self._beside is not None:
             self.mark(self._beside.everything())
+        self._is_retry_due = True
 
-    def _everything(self) -> set[names.NamespacedName]:
-        beside = self._beside.everything() if self._beside is not None else ()
-        return {*self._reader.service_names(), *self._ports_of, *beside}
+    def mark_beside(self) -> Generator[None, None, None]:
+        """Mark as dirty what is not a Service, in steps."""
+        if self._beside is not None:
+            for run in steps.runs(self._beside.everything()):
+                self.mark(run)
+                yield
 
     @property
     def portal(self) -> str:
@@ -207,10 +208,15 @@ class Proxier:
 
         Services that become dirty meanwhile are in the next batch, before the remaining ones.
         """
-        everything = list(self._everything())
+        everything = {*self._reader.service_names(), *self._ports_of}
+        if self._beside is not None:
+            for run in steps.runs(self._beside.everything()):
+                everything.update(run)
+                yield
         self._is_retry_due = True
-        for first in range(0, max(len(everything), 1), batch):
-            self.mark(everything[first : first + batch])
+        listed = list(everything)
+        for first in range(0, max(len(listed), 1), batch):
+            self.mark(listed[first : first + batch])
             yield from self._carry_out()
         return (yield from self._take_touched())
 

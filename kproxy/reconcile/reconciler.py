@@ -64,6 +64,7 @@ class Reconciler:
         )
         self._beside = beside
         self._is_beside_due = False
+        self._changed: set[names.NamespacedName] = set()
         self.reporter = report.Reporter(self.proxier.frontends)
         self.runner = runner.Runner(self._sync, self._full_sync, lambda: self.proxier.has_failures)
         self.is_served = asyncio.Event()
@@ -94,7 +95,7 @@ class Reconciler:
         if self._has_looked:
             self.proxier.mark(changed)
             if self._beside is not None:
-                self.proxier.mark(self._beside.concerned(changed))
+                self._changed.update(changed)
         else:
             self.proxier.mark_all()
             self._has_looked = True
@@ -132,6 +133,15 @@ class Reconciler:
     def _sync(self) -> Iterator[None]:
         yield from self._carry_out(self.proxier.sync_steps())
 
+    def _mark_beside(self, beside: work.Planner) -> Iterator[None]:
+        """Mark what is not a Service and depends on something that has changed."""
+        changed, self._changed = self._changed, set()
+        is_due, self._is_beside_due = self._is_beside_due, False
+        if is_due:
+            yield from self.proxier.mark_beside()
+        else:
+            self.proxier.mark((yield from beside.concerned(changed)))
+
     def _carry_out(self, steps: proxier.Steps) -> Iterator[None]:
         if self._are_ranges_due:
             self._are_ranges_due = False
@@ -139,9 +149,8 @@ class Reconciler:
             yield from self._portal.take_ranges(
                 [network for each in known for network in each.networks]
             )
-        if self._is_beside_due:
-            self._is_beside_due = False
-            self.proxier.mark_beside()
+        if self._beside is not None:
+            yield from self._mark_beside(self._beside)
         with garbage.collector_waits():
             with self._syncs.sync():
                 changed = yield from steps

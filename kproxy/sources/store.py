@@ -116,6 +116,17 @@ class Store:
         """The objects of a kind that concern a Service."""
         return cast("tuple[_Made, ...]", self._tables[kind.name].concerning(service))
 
+    def names_of_service(
+        self, kind: Kind[Any], service: names.NamespacedName
+    ) -> tuple[names.NamespacedName, ...]:
+        """The names of the objects that `of_service` gives, which are copied fast: for objects
+        that may be so many that they are looked at in steps."""
+        return self._tables[kind.name].names_concerning(service)
+
+    def concerns(self, kind: Kind[Any], service: names.NamespacedName) -> bool:
+        """Whether any object of a kind concerns a Service."""
+        return self._tables[kind.name].concerns(service)
+
     def service(self, name: names.NamespacedName) -> services.Service | None:
         """The Service of this name, whether it is proxied or not."""
         return cast("services.Service | None", self._services.get(name))
@@ -271,3 +282,16 @@ class _Table:
         if namesake is not None and service in self.kind.owner(namesake):
             return (namesake, *found)
         return found
+
+    def names_concerning(self, service: names.NamespacedName) -> tuple[names.NamespacedName, ...]:
+        """The names of the objects that concern a Service."""
+        found = tuple(self._others.get(service, ()))
+        return (service, *found) if self._namesake_concerns(service) else found
+
+    def concerns(self, service: names.NamespacedName) -> bool:
+        """Whether any object concerns a Service."""
+        return service in self._others or self._namesake_concerns(service)
+
+    def _namesake_concerns(self, service: names.NamespacedName) -> bool:
+        namesake = self.objects.get(service)
+        return namesake is not None and service in self.kind.owner(namesake)

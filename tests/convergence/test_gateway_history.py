@@ -146,7 +146,7 @@ class World:
             room=budget.Budget(LISTENERS),
             beside=self.planner,
         )
-        self.planner.follow(self.proxier.mark_beside)
+        self.planner.follow(lambda: steps.at_once(self.proxier.mark_beside()))
 
     def apply(self, raw: Document) -> None:
         """As the reconciler does."""
@@ -160,7 +160,7 @@ class World:
 
     def _mark(self, dirty: store.Dirty) -> None:
         self.proxier.mark(dirty)
-        self.proxier.mark(self.planner.concerned(dirty))
+        self.proxier.mark(steps.at_once(self.planner.concerned(dirty)))
 
     def state(self) -> Any:
         """What is in force, and what is said of it."""

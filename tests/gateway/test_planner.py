@@ -222,9 +222,13 @@ def test_what_depends_on_a_service_is_found() -> None:
         documents.route(documents.backend("dns"), kind="UDPRoute", name="dns"),
     )
     edge = documents.named("gateway/edge")
-    assert made.planner.concerned(frozenset({documents.named("web")})) == {edge}
-    assert made.planner.concerned(frozenset({documents.named("dns")})) == {edge}
-    assert made.planner.concerned(frozenset({documents.named("other"), edge})) == frozenset()
+
+    def concerned(*given: str) -> set[names.NamespacedName]:
+        return steps.at_once(made.planner.concerned(map(documents.named, given)))
+
+    assert concerned("web") == {edge}
+    assert concerned("dns") == {edge}
+    assert concerned("other", "gateway/edge") == set()
     assert set(made.planner.everything()) == {edge}
 
 

@@ -26,9 +26,9 @@ class Planner(Protocol):
         """The names of everything there is."""
 
     def concerned(
-        self, changed: frozenset[names.NamespacedName]
-    ) -> frozenset[names.NamespacedName]:
-        """What depends on these Services, by its names."""
+        self, changed: Iterable[names.NamespacedName], /
+    ) -> Generator[None, None, set[names.NamespacedName]]:
+        """What depends on these Services, by its names, in steps."""
 
     def follow(self, on_change: Callable[[], None], /) -> None:
         """Call `on_change` whenever everything may have to be planned anew."""

@@ -38,8 +38,8 @@ class ReferenceGrant:
     kind: ClassVar[str] = "ReferenceGrant"
 
     name: names.NamespacedName
-    origins: tuple[From, ...]
-    targets: tuple[To, ...]
+    origins: frozenset[From]
+    targets: frozenset[To]
 
     def permits(self, origin: From, target: To) -> bool:
         """Whether it lets `origin` refer to the object `target` of the grant's namespace."""
@@ -85,7 +85,8 @@ def judge(
     yield
     spec = shape.spec or ReferenceGrantSpec()
     name = field_rules.identity(shape.metadata, field_rules.DNS_SUBDOMAIN, found)
-    origins, targets = [], []
+    origins: set[From] = set()
+    targets: set[To] = set()
     for field, count in (("from", len(spec.origins or ())), ("to", len(spec.to or ()))):
         if not 1 <= count <= _MOST:
             found.violate(f"spec.{field}", count, f"must be 1 to {_MOST} entries")
@@ -95,14 +96,14 @@ def judge(
         if origin.namespace is None:
             found.violate(f"{where}.namespace", None, "must be given")
         namespace = references.namespace(origin.namespace, "", f"{where}.namespace", found)
-        origins.append(From(kind, namespace))
+        origins.add(From(kind, namespace))
     for index, target in enumerate((spec.to or ())[:_MOST]):
         where = f"spec.to[{index}]"
         kind = _kind(target.group, target.kind, where, found)
         if target.name is not None:
             references.object_name(target.name, f"{where}.name", found)
-        targets.append(To(kind, target.name or ""))
-    made = ReferenceGrant(name, tuple(origins), tuple(targets))
+        targets.add(To(kind, target.name or ""))
+    made = ReferenceGrant(name, frozenset(origins), frozenset(targets))
     return None if found.violations else made
 
 
@@ -115,8 +116,13 @@ def _kind(
     return references.group_kind(group, kind, _NO_KIND, where, found)
 
 
-def _concerns_no_service(_: ReferenceGrant) -> tuple[names.NamespacedName, ...]:
-    return ()
+def of_namespace(namespace: str) -> names.NamespacedName:
+    """Under what name, which no Service can have, a Store finds the grants of a namespace."""
+    return names.NamespacedName(namespace, "grants/")
+
+
+def _owner(grant: ReferenceGrant) -> tuple[names.NamespacedName, ...]:
+    return (of_namespace(grant.name.namespace),)
 
 
 KIND = Kind(
@@ -124,5 +130,5 @@ KIND = Kind(
     collection=Collection("referencegrants", references.GROUP, ("v1", "v1beta1"), needed=False),
     shape=ReferenceGrantShape,
     judge=judge,
-    owner=_concerns_no_service,
+    owner=_owner,
 )
