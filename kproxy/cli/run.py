@@ -110,6 +110,8 @@ def _serve(
     score = early["oom_score_adj"]
     notes = [] if score is None else [process.adjust_oom_score(score)]
     if early["cleanup"]:
+        if beside is not None:
+            raise errors.ConfigError("--cleanup ends at once: give no command with it")
         _clean_up()
         return 0
     needed = _needed(early["portal"], may_use_bpf=early["bpf"], is_ingress=early["ingress"])

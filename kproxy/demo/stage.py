@@ -33,8 +33,8 @@ KUBECONFIG = "kubeconfig"
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
-_START_SECONDS = 20.0
-_WAIT_SECONDS = 15.0
+_START_SECONDS = 60.0
+_WAIT_SECONDS = 30.0
 _PROBED = "127.224.0.1"
 """An address that no demonstration uses."""
 _LONGEST_SOCKET_PATH = 108

@@ -95,6 +95,15 @@ WRONG_USAGE = [
     pytest.param(["run", "--manifest", "x"], ["--manifests"], id="a flag almost right"),
     pytest.param(["frob"], ["no such command", "frob", "--help"], id="unknown command"),
     pytest.param(["run", "web.yaml"], ["unexpected", "web.yaml"], id="an argument too many"),
+    pytest.param(["run", "-f", "web.yaml", "--"], ["nothing follows --"], id="no command"),
+    pytest.param(
+        ["run", "--cleanup", "--", "true"], ["--cleanup", "no command"], id="a clean-up's command"
+    ),
+    pytest.param(
+        ["run", "-f", "web.yaml", "--wait", "a/b/c", "--", "true"],
+        ["--wait a/b/c", "prod/web"],
+        id="a Service that is none",
+    ),
     pytest.param(
         ["run", "-f", "web.yaml", "--strategy", "fastest"],
         ["--strategy", "fastest", "round-robin", "random"],
