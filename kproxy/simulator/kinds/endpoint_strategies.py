@@ -5,7 +5,7 @@ From `ValidateEndpoints` (`pkg/apis/core/validation`) and `ValidateEndpointSlice
 is left out: the addresses of simulated pods are loopback ones, so those are allowed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -13,8 +13,8 @@ from kproxy.model import addresses
 from kproxy.model.judging import endpoint_rules
 from kproxy.model.kinds import endpoint_slice_kind, endpoints_kind
 from kproxy.simulator.kinds import service_validation
-from kproxy.simulator.store import registry, resources, statuses
-from kproxy.simulator.store.resources import Resource
+from kproxy.simulator.store import formats, resources, statuses
+from kproxy.simulator.store.ruled_strategy import RuledStrategy
 from kproxy.simulator.store.statuses import Cause
 from kproxy.simulator.store.storage import Object
 
@@ -25,34 +25,14 @@ _SPECIAL = {
 _LINK_LOCAL_MULTICAST = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"
 
 
-class EndpointStrategy(registry.PlainStrategy):
-    """The rules for a resource, of which `violations` finds those that an object breaks."""
-
-    def __init__(self, resource: Resource, violations: Callable[[Object], Iterator[Cause]]) -> None:
-        self._resource = resource
-        self._violations = violations
-
-    def prepare_create(self, new: Object) -> Object:
-        """The object, unchanged. Raises BadRequest and Invalid."""
-        try:
-            causes = list(self._violations(new))
-        except msgspec.ValidationError as error:
-            raise statuses.unreadable(self._resource, error) from error
-        if causes:
-            raise statuses.invalid(self._resource, new["metadata"]["name"], causes)
-        return new
-
-    def prepare_update(self, old: Object, new: Object) -> Object:  # noqa: ARG002  # of the protocol
-        """The object, unchanged. Raises BadRequest and Invalid."""
-        return self.prepare_create(new)
+def for_endpoints() -> RuledStrategy:
+    """The rules for Endpoints."""
+    return RuledStrategy(resources.ENDPOINTS, violations=_endpoints_violations)
 
 
-def for_endpoints() -> EndpointStrategy:
-    return EndpointStrategy(resources.ENDPOINTS, _endpoints_violations)
-
-
-def for_endpoint_slices() -> EndpointStrategy:
-    return EndpointStrategy(resources.ENDPOINT_SLICES, _slice_violations)
+def for_endpoint_slices() -> RuledStrategy:
+    """The rules for EndpointSlices."""
+    return RuledStrategy(resources.ENDPOINT_SLICES, violations=_slice_violations)
 
 
 def _endpoints_violations(new: Object) -> Iterator[Cause]:
@@ -96,8 +76,7 @@ def _ports(given: Sequence[endpoint_rules.EndpointPort], where: str) -> Iterator
     for index, port in enumerate(given):
         path = f"{where}.ports[{index}]".lstrip(".")
         if port.port is not None and not 1 <= port.port <= 65535:
-            rule = "must be between 1 and 65535, inclusive"
-            yield statuses.invalid_value(f"{path}.port", port.port, rule)
+            yield statuses.invalid_value(f"{path}.port", port.port, formats.PORT_RULE)
         if port.protocol not in {None, "SCTP", "TCP", "UDP"}:
             supported = ("SCTP", "TCP", "UDP")
             yield statuses.not_supported_value(f"{path}.protocol", port.protocol, supported)

@@ -20,18 +20,19 @@ class RuledStrategy(registry.PlainStrategy):
     """The rules for `resource`.
 
     `shape` is a msgspec Struct of the fields that are read, so that what follows meets only values
-    of the right types. `set_defaults` changes the copy that it is given. `violations` are those of
-    an object by itself, `create_violations` those that only a new one can have,
-    `update_violations`, of the old object and the new one, what may not change, and
-    `status_violations` those of the status.
+    of the right types; without one, `violations` does that itself, and raises
+    `msgspec.ValidationError`. `set_defaults` changes the copy that it is given; without it the
+    object is stored as it comes. `violations` are those of an object by itself,
+    `create_violations` those that only a new one can have, `update_violations`, of the old object
+    and the new one, what may not change, and `status_violations` those of the status.
     """
 
     def __init__(
         self,
         resource: Resource,
-        shape: Any,
+        shape: Any = None,
         *,
-        set_defaults: Callable[[Object], None] = lambda _: None,
+        set_defaults: Callable[[Object], None] | None = None,
         violations: Callable[[Object], Iterable[Cause]] = _none,
         create_violations: Callable[[Object], Iterable[Cause]] = _none,
         update_violations: Callable[[Object, Object], Iterable[Cause]] = _none,
@@ -47,31 +48,33 @@ class RuledStrategy(registry.PlainStrategy):
 
     def prepare_create(self, new: Object) -> Object:
         """The object with its defaults. Raises BadRequest and Invalid."""
-        made = self._readable(new)
         if self._resource.has_status:
-            made["status"] = made.get("status") or {}
-        return self._checked(made, [*self._violations(made), *self._create_violations(made)])
+            new = {**new, "status": new.get("status") or {}}
+        return self._checked(
+            new, lambda made: [*self._violations(made), *self._create_violations(made)]
+        )
 
     def prepare_update(self, old: Object, new: Object) -> Object:
         """The same in place of `old`. Raises BadRequest and Invalid."""
-        made = self._readable(new)
-        return self._checked(made, [*self._update_violations(old, made), *self._violations(made)])
+        return self._checked(
+            new, lambda made: [*self._update_violations(old, made), *self._violations(made)]
+        )
 
     def prepare_status(self, old: Object, new: Object) -> Object:  # noqa: ARG002  # of the protocol
         """The object with its new status. Raises BadRequest and Invalid."""
-        made = self._readable(new)
-        return self._checked(made, list(self._status_violations(made)))
+        return self._checked(new, lambda made: list(self._status_violations(made)))
 
-    def _readable(self, new: Object) -> Object:
+    def _checked(self, new: Object, causes_of: Callable[[Object], list[Cause]]) -> Object:
         try:
-            msgspec.convert(new, self._shape)
+            if self._shape is not None:
+                msgspec.convert(new, self._shape)
+            made = new
+            if self._set_defaults is not None:
+                made = copy.deepcopy(new)
+                self._set_defaults(made)
+            causes = causes_of(made)
         except msgspec.ValidationError as error:
             raise statuses.unreadable(self._resource, error) from error
-        made = copy.deepcopy(new)
-        self._set_defaults(made)
-        return made
-
-    def _checked(self, made: Object, causes: list[Cause]) -> Object:
         if causes:
             raise statuses.invalid(self._resource, made["metadata"]["name"], causes)
         return made

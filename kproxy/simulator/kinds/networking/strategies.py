@@ -37,12 +37,10 @@ class IngressStrategy(RuledStrategy):
         """
         made = super().prepare_create(new)
         annotations = made["metadata"].get("annotations") or {}
-        if "ingressClassName" not in made["spec"] and (
-            ingress_rules.ANNOTATION_CLASS not in annotations
-        ):
-            made["spec"] |= self._default_class(made["metadata"]["name"])
-        made["status"] = made["status"] or {"loadBalancer": {}}
-        return made
+        spec, status = made["spec"], made["status"] or {"loadBalancer": {}}
+        if "ingressClassName" not in spec and ingress_rules.ANNOTATION_CLASS not in annotations:
+            spec = {**spec, **self._default_class(made["metadata"]["name"])}
+        return {**made, "spec": spec, "status": status}
 
     def _default_class(self, ingress: str) -> Object:
         defaults = [

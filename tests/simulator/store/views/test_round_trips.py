@@ -30,7 +30,7 @@ SPECS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(SPECS)
 def test_an_ingress(spec: Object) -> None:
     stored = {"apiVersion": "networking.k8s.io/v1", "metadata": {"name": "a"}, "spec": spec}
@@ -49,7 +49,7 @@ ENDPOINTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.lists(ENDPOINTS, max_size=3))
 def test_an_endpoint_slice(endpoints: list[Object]) -> None:
     version = resources.ENDPOINT_SLICES.api_version
