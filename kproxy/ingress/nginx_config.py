@@ -50,8 +50,6 @@ class Settings:
     user: str = ""
     shutdown_timeout: int = 240
     """Seconds until workers of an earlier configuration end what their clients still have open."""
-    requests_per_connection: int = 8
-    """To a backend. kproxy balances connections: more of them spread requests more evenly."""
 
     def __post_init__(self) -> None:
         for path in (self.directory, self.control):
@@ -88,7 +86,7 @@ def render_in_steps(
     for run in steps.runs(made.targets, 64):
         yield
         known |= {target: tuple(upstream(target)) for target in run}
-    used = upstreams.Upstreams(known, settings.requests_per_connection)
+    used = upstreams.Upstreams(known)
     chosen = canaries.Canaries()
     port = settings.redirect_port or (settings.https[0].port if settings.https else 0)
     listening = servers.Listening(settings.http, settings.https, port)
@@ -157,6 +155,9 @@ def _process(settings: Settings) -> list[Statement]:
         Block(Directive("events"), [Directive("worker_connections", settings.worker_connections)]),
     ]
 
+
+_FEW = syntax.Regex("^[0-9]$")
+"""Connections of clients, as the digits of their number: one digit."""
 
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 """What nginx makes directories for, whether it uses them or not."""
@@ -251,7 +252,14 @@ def _variables() -> list[Statement]:
     return [
         Block(Directive("geo", Defined(dollar)), [Entry(default, "$", is_evaluated=False)]),
         _map("http_host", "kproxy_host", [Entry(default, Variable("http_host")), _empty("host")]),
-        _map("http_upgrade", "kproxy_connection", [Entry(default, "upgrade"), Entry("", "")]),
+        # kproxy balances connections. While there are few, each request gets one of its own, so
+        # that requests one after the other reach all pods; of many, connections are kept.
+        _map("connections_active", "kproxy_keeping", [Entry(default, ""), Entry(_FEW, "close")]),
+        _map(
+            "http_upgrade",
+            "kproxy_connection",
+            [Entry(default, "upgrade"), _empty("kproxy_keeping")],
+        ),
         _map(
             "http_x_request_id",
             "kproxy_request_id",

@@ -117,10 +117,15 @@ class Backends:
             "headers": headers,
             "length": len(body),
         }
+        is_last = headers.get("connection") == "close"
         content = json.dumps(asked).encode()
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content))
+        closing = b"Connection: close\r\n" if is_last else b""
+        size = len(content)
+        writer.write(
+            b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (closing, size, content)
+        )
         await writer.drain()
-        return True
+        return not is_last
 
     async def _shut(self) -> None:
         for each in self._servers:

@@ -1,5 +1,6 @@
 """nginx's configuration, by what a real nginx makes of requests."""
 
+import contextlib
 import http.client
 import socket
 import ssl
@@ -157,7 +158,6 @@ class TestRequests:
         assert headers["x-forwarded-port"] == str(nginx.http.port)
         assert len(headers["x-request-id"]) == 32
         assert "proxy" not in headers
-        assert "connection" not in headers
 
     def test_by_tls_they_learn_that(self, nginx: nginx_rig.Nginx) -> None:
         headers = nginx.get_by_tls("plain.example", "/").asked["headers"]
@@ -172,13 +172,27 @@ class TestRequests:
         path = "/a%20b/%2F/c;d/$e?f=%20&g=/"
         assert nginx.get("plain.example", path).asked["path"] == path
 
-    def test_connections_to_backends_are_kept_for_some_requests(
+    def test_while_there_are_few_clients_each_request_has_a_connection(
         self, nginx: nginx_rig.Nginx
     ) -> None:
         before = nginx.backends.connections
         for _ in range(16):
-            assert nginx.get("unlimited.example", "/").status == 200
-        assert nginx.backends.connections - before == 2
+            answer = nginx.get("unlimited.example", "/")
+            assert answer.asked["headers"]["connection"] == "close"
+        assert nginx.backends.connections - before == 16
+
+    def test_with_many_clients_connections_are_kept_for_some_requests(
+        self, nginx: nginx_rig.Nginx
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            for _ in range(10):
+                stack.enter_context(socket.create_connection(nginx.http, nginx_rig.DEADLINE))
+            while nginx.get("plain.example", "/").asked["headers"].get("connection"):
+                pass  # until nginx has accepted them all
+            before = nginx.backends.connections
+            for _ in range(200):
+                assert nginx.get("unlimited.example", "/").status == 200
+            assert nginx.backends.connections - before == 2
 
     def test_an_upgrade_is_passed_on(self, nginx: nginx_rig.Nginx) -> None:
         upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
@@ -213,9 +227,12 @@ class TestRetries:
             assert {other.get("plain.example", "/").status for _ in range(6)} == {200}
 
     def test_a_connection_that_was_closed_is_replaced(self, nginx: nginx_rig.Nginx) -> None:
-        for _ in range(5):
-            assert nginx.get("plain.example", "/").status == 200
-            nginx.backends.hang_up()
+        with contextlib.ExitStack() as stack:
+            for _ in range(10):
+                stack.enter_context(socket.create_connection(nginx.http, nginx_rig.DEADLINE))
+            for _ in range(10):
+                assert nginx.get("plain.example", "/").status == 200
+                nginx.backends.hang_up()
 
 
 class TestRewrites:

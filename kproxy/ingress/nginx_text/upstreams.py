@@ -1,6 +1,7 @@
 """Upstreams: where nginx connects to, one block for each service port and protocol."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from kproxy.ingress import table
 from kproxy.ingress.nginx_text.syntax import Block, Directive, Statement
@@ -11,6 +12,18 @@ Upstream = Callable[[names.ServicePortName], Sequence[addresses.SocketAddress]]
 
 _IDLE_CONNECTIONS = 32
 """Kept open to each upstream by each worker."""
+
+_REQUESTS = {
+    table.Protocol.HTTP: 100,
+    table.Protocol.HTTPS: 100,
+    table.Protocol.GRPC: 8,
+    table.Protocol.GRPCS: 8,
+}
+"""On one connection, which has one endpoint for its whole life: kproxy balances connections. From a
+hundred on, new ones cost nothing that can be measured. In gRPC nginx cannot ask for one request
+only, as it does in HTTP while there are few clients."""
+
+_Used: TypeAlias = tuple[Sequence[addresses.SocketAddress], int]
 
 _SCHEMES = {
     table.Protocol.HTTP: "http",
@@ -28,13 +41,10 @@ class Upstreams:
     """
 
     def __init__(
-        self,
-        known: Mapping[names.ServicePortName, Sequence[addresses.SocketAddress]],
-        requests_per_connection: int,
+        self, known: Mapping[names.ServicePortName, Sequence[addresses.SocketAddress]]
     ) -> None:
         self._known = known
-        self._requests = requests_per_connection
-        self._used: dict[str, Sequence[addresses.SocketAddress]] = {}
+        self._used: dict[str, _Used] = {}
 
     def name(self, target: names.ServicePortName | None, protocol: table.Protocol) -> str:
         """The name of an upstream that is used from now on; "" if it has no address."""
@@ -45,24 +55,25 @@ class Upstreams:
         # first: nginx compares each name with all others.
         service = target.service
         name = f"{service.name}.{service.namespace}.{target.port or 'only'}.{_SCHEMES[protocol]}"
-        self._used[name] = found
+        self._used[name] = (found, _REQUESTS[protocol])
         return name
 
     def blocks(self) -> Iterator[Statement]:
         """The upstreams that are used, in the order of their names."""
-        return (self._block(name, self._used[name]) for name in sorted(self._used))
+        return (_block(name, *self._used[name]) for name in sorted(self._used))
 
-    def _block(self, name: str, found: Sequence[addresses.SocketAddress]) -> Block:
-        # kproxy knows which endpoints are well: nginx must not believe that all are ill.
-        servers = [Directive("server", str(each), "max_fails=0") for each in found]
-        return Block(
-            Directive("upstream", name),
-            [
-                *servers,
-                Directive("keepalive", _IDLE_CONNECTIONS),
-                Directive("keepalive_requests", self._requests),
-            ],
-        )
+
+def _block(name: str, found: Sequence[addresses.SocketAddress], requests: int) -> Block:
+    # kproxy knows which endpoints are well: nginx must not believe that all are ill.
+    servers = [Directive("server", str(each), "max_fails=0") for each in found]
+    return Block(
+        Directive("upstream", name),
+        [
+            *servers,
+            Directive("keepalive", _IDLE_CONNECTIONS),
+            Directive("keepalive_requests", requests),
+        ],
+    )
 
 
 def scheme(protocol: table.Protocol) -> str:
