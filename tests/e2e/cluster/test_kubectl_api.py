@@ -91,19 +91,16 @@ def test_watching(applied: Kubectl) -> None:
     assert [line.split()[0] for line in plain] == ["NAME", "web"]
 
 
-@pytest.mark.parametrize(
-    ("what", "told"),
-    [
+def test_describe(applied: Kubectl) -> None:
+    for what, told in (
         (("service", "web"), "127.93."),
         (("pods",), "Started container web"),
         (("deployment", "web"), "2 desired | 2 updated | 2 total | 2 available"),
         (("node", "node-1"), "KubeletReady"),
         (("endpoints", "web"), "127.243."),
         (("endpointslices", "-l", "kubernetes.io/service-name=web"), "127.243."),
-    ],
-)
-def test_describe(applied: Kubectl, what: tuple[str, ...], told: str) -> None:
-    assert told in applied("describe", *what)
+    ):
+        assert told in applied("describe", *what)
 
 
 def test_changing(applied: Kubectl) -> None:
