@@ -35,6 +35,9 @@ FIRST_WAIT = 1.0
 LONGEST_WAIT = 60.0
 """Seconds until a write that failed is tried again."""
 
+MOST_FAILURES = 3
+"""So many writes that fail end a pass: what is wrong is probably not one object."""
+
 ANSWER_SECONDS = 30.0
 MAX_BYTES = 4 * 1024 * 1024
 
@@ -87,6 +90,7 @@ class Publisher:
         self._has_due = asyncio.Event()
         self._addresses: dict[watcher.Key, tuple[str, ...]] = {}
         self._said: set[progress.Outcome] = set()
+        self._writing = asyncio.Lock()
         self._is_ending = False
 
     def take(self, change: watcher.Change) -> None:
@@ -119,22 +123,28 @@ class Publisher:
         """Take our addresses out of every Gateway, and publish no more. Takes `seconds` at most."""
         self._is_ending = True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds), self._api() as api:
+            async with asyncio.timeout(seconds), self._writing, self._api() as api:
                 for key, addresses in self._addresses.items():
                     if not await self._write(api, key, _Withdrawal(addresses)):
                         return
 
     async def _write_all(self, api: Api) -> bool:
-        """Write until nothing is due; False once something fails, which stays due."""
-        while self._due and not self._is_ending:
-            key, status = next(iter(self._due.items()))
-            if not await self._write(api, key, status):
-                return False
-            if self._due.get(key) is status:
-                del self._due[key]
-            if isinstance(status, statuses.GatewayStatus):
+        """Write what is due; False if something fails, which stays due and comes last then."""
+        failures = 0
+        for key, status in list(self._due.items()):
+            async with self._writing:
+                if self._is_ending or failures == MOST_FAILURES:
+                    break
+                is_written = await self._write(api, key, status)
+            if self._due.get(key) is not status:
+                continue  # another one is due already
+            del self._due[key]
+            if not is_written:
+                failures += 1
+                self._due[key] = status
+            elif isinstance(status, statuses.GatewayStatus):
                 self._addresses[key] = status.addresses
-        return True
+        return not failures
 
     async def _write(
         self, api: Api, key: watcher.Key, status: "statuses.Status | _Withdrawal"
@@ -149,6 +159,9 @@ class Publisher:
                 if error.outcome is progress.Outcome.NOT_FOUND:
                     continue  # in this version
                 self._say(error, collection.plural)
+                return False
+            except Exception:
+                _log.exception("internal error: a status is not written", path=path)
                 return False
             self._said.clear()
             return True

@@ -156,6 +156,49 @@ def test_what_fails_is_tried_again_with_the_latest_status() -> None:
     publish(api, scenario)
 
 
+def test_an_object_that_cannot_be_written_keeps_no_other_from_it() -> None:
+    class Picky(FakeApi):
+        """Refuses what is said of one object."""
+
+        async def write(self, path: str, written: client.Write) -> None:
+            if "bad" in path:
+                raise client.RequestError(OUTCOMES.SERVER_ERROR, "the server answers 422")
+            await super().write(path, written)
+
+    api = Picky(bad={}, edge={}, third={})
+
+    async def scenario(made: publisher.Publisher) -> None:
+        names = ("bad", "edge", "third")
+        keys = [("Gateway", documents.named(name)) for name in names]
+        made.take(watcher.Change({key: of_gateway() for key in keys}))
+        await asyncio.sleep(0.5)
+        assert api.writes == [f"{GATEWAYS}/{name}/status" for name in ("edge", "third")]
+
+    publish(api, scenario)
+
+
+def test_what_is_being_written_at_the_end_is_withdrawn_too() -> None:
+    class Slow(FakeApi):
+        """Takes a second for a write."""
+
+        async def write(self, path: str, written: client.Write) -> None:
+            await asyncio.sleep(1)
+            await super().write(path, written)
+
+    api = Slow(edge={}, second={})
+
+    async def scenario(made: publisher.Publisher) -> None:
+        for name in ("edge", "second"):
+            key = ("Gateway", documents.named(name))
+            made.take(watcher.Change({key: of_gateway("192.0.2.1")}))
+        await asyncio.sleep(1.5)
+        await made.withdraw(10.0)
+        await asyncio.sleep(100)
+        assert [each.get("addresses", []) for each in api.objects.values()] == [[], []]
+
+    publish(api, scenario)
+
+
 def test_without_the_right_it_is_said_once_and_tried_ever_less_often() -> None:
     api = FakeApi(edge={})
     api.refusals = [OUTCOMES.FORBIDDEN] * 1000
