@@ -29,14 +29,18 @@ Whole: TypeAlias = tuple[bytes, Tally]
 
 
 class Entry:
-    """A kept answer: its body, the counter of its sort, and the messages that are kept of it."""
+    """A kept answer: its body, the counter of its sort, and the messages that are kept of it.
 
-    __slots__ = ("body", "spellings", "tags", "tally")
+    Of one that `has_turns` no message is kept: the next one has another address first.
+    """
+
+    __slots__ = ("body", "has_turns", "spellings", "tags", "tally")
 
     def __init__(
         self, body: wire.Body, tally: Tally, tags: frozenset[names.NamespacedName]
     ) -> None:
         self.body = body
+        self.has_turns = wire.has_turns(body)
         self.tally = tally
         self.tags = tags
         self.spellings: list[bytes] = []

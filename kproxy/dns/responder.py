@@ -1,5 +1,6 @@
 """From a packet to its answer, or to the decision that others must be asked."""
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -26,7 +27,8 @@ Outcome: TypeAlias = bytes | Forward | None
 class Responder:
     """Answers what is this server's to answer. `recurses`: others can be asked.
 
-    `answer` finds out what a name has; `kept` are its answers from before.
+    `answer` finds out what a name has; `kept` are its answers from before. Of several addresses
+    another one comes first each time, by the numbers that `turn` gives: 1, 2, 3 if not given.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Responder:
         counters: metrics.DnsCounters,
         *,
         recurses: bool,
+        turn: Callable[[], int] | None = None,
     ) -> None:
         self._answer = answer
         self._kept = kept
         self._counters = counters
         self._recurses = recurses
+        self._turn = turn or itertools.count().__next__
 
     def datagram(self, packet: bytes) -> Outcome:
         """What to do about a datagram. The hot path has looked into `Cache.whole` before."""
@@ -78,8 +82,9 @@ class Responder:
         else:
             is_kept = True
         entry.tally[0] += 1
-        made = wire.response(query, entry.body, limit=limit, recurses=self._recurses)
-        if is_datagram and is_kept:
+        body = wire.turned(entry.body, self._turn()) if entry.has_turns else entry.body
+        made = wire.response(query, body, limit=limit, recurses=self._recurses)
+        if is_datagram and is_kept and not entry.has_turns:
             self._kept.put_whole(entry, packet[2:], made[2:])
         return made
 

@@ -66,6 +66,10 @@ _POINTER = 0xC000
 _FARTHEST = 0x3FFF
 _DO = 0x8000
 
+_ADDRESS_SIZES = (16, 28)
+"""Of records whose names are pointers, which take two bytes."""
+_ADDRESS_TYPES = (b"\0\1", b"\0\x1c")
+
 _header = struct.Struct("!6H")
 _pair = struct.Struct("!HH")
 _fixed = struct.Struct("!HHIH")  # of a record: type, class, TTL, length of its data
@@ -261,6 +265,26 @@ def _remember(known: dict[Name, int], name: Name, at: int, end: int = -1) -> Non
     while name[start] and start != end and at + start <= _FARTHEST:
         known.setdefault(name[start:], at + start)
         start += name[start] + 1
+
+
+def has_turns(made: Body) -> bool:
+    """Whether a response has several addresses of the name that was asked for.
+
+    They can take turns at being the first, which is the one that most clients take.
+    """
+    answers = made.counts[0]
+    if answers < 2:
+        return False
+    size = made.ends[0]
+    are_alike = size in _ADDRESS_SIZES and made.ends[answers - 1] == size * answers
+    return are_alike and made.tail[2:4] in _ADDRESS_TYPES
+
+
+def turned(made: Body, by: int) -> Body:
+    """A response that `has_turns`, with another address first."""
+    size, answers = made.ends[0], made.counts[0]
+    at, end = by % answers * size, answers * size
+    return made._replace(tail=made.tail[at:end] + made.tail[:at] + made.tail[end:])
 
 
 def response(query: Query, made: Body, *, limit: int = LARGEST, recurses: bool) -> bytes:

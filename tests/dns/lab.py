@@ -1,6 +1,6 @@
 """A name server without sockets: objects in, DNS messages through dnspython."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import dns.flags
@@ -40,6 +40,7 @@ class Lab:
         keeps: bool = True,
         recurses: bool = False,
         domain: str = DOMAIN,
+        turn: Callable[[], int] = lambda: 0,
     ) -> None:
         self.store = store.Store(KINDS)
         reached = located.through(through or loopback.LoopbackPortal(1))
@@ -51,7 +52,7 @@ class Lab:
         self.kept = cache.Cache() if keeps else _Forgetful()
         self.counters = metrics.DnsCounters()
         self.answers = responder.Responder(
-            self.zone.answer, self.kept, self.counters, recurses=recurses
+            self.zone.answer, self.kept, self.counters, recurses=recurses, turn=turn
         )
         self.apply(documents)
 

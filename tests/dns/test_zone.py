@@ -1,6 +1,7 @@
 """Every record of kubernetes/dns's specification 1.1.0, as dnspython reads the answers."""
 
 import ipaddress
+import itertools
 from typing import Any
 
 import dns.flags
@@ -255,6 +256,33 @@ def test_a_port_that_the_portal_has_moved_is_said_by_srv() -> None:
     assert moved.records("_http._tcp.web.default.svc.cluster.local", "SRV") == [
         "0 100 10080 web.default.svc.cluster.local."
     ]
+
+
+@pytest.mark.parametrize("type_", ["A", "AAAA"])
+def test_the_addresses_of_a_headless_service_take_turns_at_being_the_first(type_: str) -> None:
+    numbers = itertools.count()
+    names = lab.Lab(OBJECTS, turn=lambda: next(numbers))
+    labels = {"kubernetes.io/service-name": "db", "service.kubernetes.io/headless": ""}
+    found = ["fd00::3", "fd00::4"] if type_ == "AAAA" else ["10.244.0.3", "10.244.0.4"]
+    names.put(
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": name, "labels": labels},
+            "addressType": family,
+            "endpoints": [{"addresses": [each]} for each in listed],
+        }
+        for name, family, listed in (
+            ("db-1", "IPv4", ["10.244.0.3", "10.244.0.4"]),
+            ("db-6", "IPv6", ["fd00::3", "fd00::4"]),
+        )
+    )
+
+    firsts = [
+        names.ask("db.default.svc.cluster.local", type_).answer[0][0].to_text() for _ in range(4)
+    ]
+
+    assert firsts == found * 2
 
 
 def test_cnames_in_a_circle_end(names: lab.Lab) -> None:
