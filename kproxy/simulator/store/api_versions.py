@@ -43,7 +43,7 @@ def stored_as(served: Resource) -> Resource:
 
 def versions_of(stored: Resource) -> Sequence[Resource]:
     """The resources whose objects are stored as those of `stored`, which comes first."""
-    return _VERSIONS[stored]
+    return _VERSIONS.get(stored, (stored,))
 
 
 def to_served(served: Resource, item: Object) -> Object:

@@ -86,6 +86,18 @@ def change(*path: str | int, to: Any) -> Callable[[Object], None]:
             id="annotation",
         ),
         pytest.param(
+            change("template", "metadata", "annotations", to={"kproxy.io/answers": "{a: {}}"}),
+            "spec.template.metadata.annotations[kproxy.io/answers]: Invalid value: "
+            "\"{a: {}}\": must name paths that begin with '/', unlike 'a'",
+            id="answers",
+        ),
+        pytest.param(
+            change("template", "metadata", "annotations", to={"kproxy.io/https-ports": "tls"}),
+            "spec.template.metadata.annotations[kproxy.io/https-ports]: Invalid value: "
+            '"tls": must be port numbers, such as 8080,9090',
+            id="https ports",
+        ),
+        pytest.param(
             change(
                 "strategy",
                 to={"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}},
