@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import nsd
 from kproxy import errors
 from kproxy.bench.lab import network, processes
 from kproxy.bench.subjects import kproxy_run, peers
@@ -33,33 +34,7 @@ from kproxy.bench.subjects import kproxy_run, peers
 CLUSTER_IP = "10.96.0.53"
 HOST = "127.96.0.53"
 WARM_UP = 1.0
-ZONE = "example.org"
-NSD = """\
-server:
-  ip-address: {address.host}@{address.port}
-  server-count: 1
-  username: ""
-  chroot: ""
-  zonesdir: "{folder}"
-  pidfile: "{folder}/nsd.pid"
-  xfrdfile: "{folder}/xfrd"
-  zonelistfile: "{folder}/zonelist"
-  cookie-secret-file: "{folder}/cookies"
-  rrl-ratelimit: 0
-remote-control:
-  control-enable: no
-zone:
-  name: {zone}
-  zonefile: zone
-"""
-RECORDS = """\
-$ORIGIN example.org.
-$TTL 60
-@ IN SOA ns hostmaster 1 3600 600 86400 60
-  IN NS ns
-ns IN A 192.0.2.1
-www IN A 192.0.2.2
-"""
+RECORDS = "www IN A 192.0.2.2"
 NGINX = """\
 {module}pid {folder}/nginx.pid;
 daemon off;
@@ -171,10 +146,9 @@ def ask(way: Way, folder: Path, address: network.Address, seconds: float) -> tup
 def name_server(folder: Path) -> Iterator[network.Address]:
     """nsd with one zone; yields its address."""
     address = network.Address("127.0.0.1", network.free_port())
-    (folder / "nsd.conf").write_text(NSD.format(address=address, folder=folder, zone=ZONE))
-    (folder / "zone").write_text(RECORDS)
-    (folder / "queries").write_text(f"www.{ZONE} A\n")
-    argv = [processes.find_program("nsd", "nsd"), "-d", "-c", str(folder / "nsd.conf")]
+    (folder / "queries").write_text(f"www.{nsd.ZONE} A\n")
+    program = processes.find_program("nsd", "nsd")
+    argv = [program, *nsd.arguments(folder, address.host, address.port, RECORDS)]
     with processes.start("nsd", argv, folder) as process:
         processes.wait_listening(process, address)  # it serves TCP as well
         yield address

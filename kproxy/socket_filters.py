@@ -22,8 +22,7 @@ DROP_ALL = INSTRUCTION.pack(RETURN, 0, 0, 0)
 class Socket(Protocol):
     """A socket that listens, or receives datagrams."""
 
-    def setsockopt(self, level: int, option: int, value: int | bytes, /) -> None:
-        """As `socket.setsockopt`."""
+    def setsockopt(self, level: int, option: int, value: int | bytes, /) -> None: ...
 
 
 def attach(sock: Socket, program: bytes, option: int = SO_ATTACH_FILTER) -> None:

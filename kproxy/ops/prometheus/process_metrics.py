@@ -29,7 +29,7 @@ class ProcessCollector(registry.Collector):
         self._booted = time.time() - uptime
 
     def collect(self) -> Iterator[Metric]:
-        """All of them."""
+        """Read /proc and the kernel's clocks. Where a file cannot be read, nothing is given."""
         try:
             fields = _STAT.read_bytes().rpartition(b")")[2].split()
             descriptors = _count_descriptors()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.nsd import arguments as nsd_arguments
 from tests.e2e.rig import daemon, sockets
 
 _PACKAGES = {
@@ -124,35 +125,12 @@ def curl(url: str, *flags: str) -> str:
     return (done.stdout + done.stderr).strip()
 
 
-_NSD = """\
-server:
-  ip-address: {host}@{port}
-  server-count: 1
-  username: ""
-  chroot: ""
-  zonesdir: "{folder}"
-  pidfile: "{folder}/nsd.pid"
-  xfrdfile: "{folder}/xfrd"
-  zonelistfile: "{folder}/zonelist"
-  cookie-secret-file: "{folder}/cookies"
-  ipv4-edns-size: 4096
-remote-control:
-  control-enable: no
-zone:
-  name: example.org
-  zonefile: zone
-"""
-
-
 @contextlib.contextmanager
 def nsd(folder: Path, address: daemon.Address, records: str) -> Iterator[None]:
     """A DNS server, over UDP and TCP, for example.org with these records."""
     folder.mkdir()
     host, port = address
-    (folder / "nsd.conf").write_text(_NSD.format(host=host, port=port, folder=folder))
-    head = "$ORIGIN example.org.\n@ 60 IN SOA ns hostmaster 1 3600 600 86400 60\n  60 IN NS ns\n"
-    (folder / "zone").write_text(f"{head}ns 60 IN A 192.0.2.1\n{records}\n")
-    with started([need("nsd"), "-d", "-c", str(folder / "nsd.conf")], folder, address):
+    with started([need("nsd"), *nsd_arguments(folder, host, port, records)], folder, address):
         yield
 
 
