@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 WITHDRAWAL_SECONDS = 5.0
 """How long it may take at the end to take our addresses out of Ingresses' status."""
 
-_TEMPORARY = "temp"
-
 _log = structlog.get_logger(__name__)
 
 
@@ -71,7 +69,6 @@ class Ingress:
         }
         self._shown.addresses = self.addresses()
         self._directory = private_directory.PrivateDirectory(parent, is_shared=os.geteuid() == 0)
-        self._directory.make_folder(_TEMPORARY)
         self._sockets.bind_control(self._directory.path / listening.CONTROL)
         self._nginx = nginx.Nginx(
             self._program, self._directory, self._sockets, self._shown.counters

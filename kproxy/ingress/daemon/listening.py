@@ -20,7 +20,11 @@ CONTROL = "control.sock"
 
 
 class Listening:
-    """The sockets of plain HTTP and HTTPS, and one on which only this proxy asks its nginx."""
+    """The sockets of plain HTTP and HTTPS, and one on which only this proxy asks its nginx.
+
+    They do not block: nginx takes over sockets that it inherits as they are, and a worker that is
+    slower than another one to accept a connection would wait for the next one, and serve no other.
+    """
 
     def __init__(self) -> None:
         self.http: socket.socket | None = None
@@ -37,6 +41,7 @@ class Listening:
         self.control = socket.socket(socket.AF_UNIX)
         self.control.bind(str(path))
         self.control.listen(16)
+        self.control.settimeout(0)
 
     def descriptors(self) -> tuple[int, ...]:
         """Those that nginx inherits."""
@@ -65,7 +70,7 @@ def place(bound: socket.socket | None) -> Listen | None:
 
 def _listen(wanted: Listen, flag: str) -> socket.socket:
     try:
-        return socket.create_server(
+        made = socket.create_server(
             wanted,
             family=socket.AF_INET6 if ":" in wanted.host else socket.AF_INET,
             backlog=_BACKLOG,
@@ -75,6 +80,8 @@ def _listen(wanted: Listen, flag: str) -> socket.socket:
         raise errors.KproxyError(
             f"cannot listen on {wanted} for Ingresses: {_reason(error)}; {_remedy(error, flag)}"
         ) from error
+    made.settimeout(0)
+    return made
 
 
 def _reason(error: OSError) -> str:

@@ -75,14 +75,6 @@ class PrivateDirectory:
                 "make room there, or name another place with TMPDIR"
             ) from error
 
-    def make_folder(self, name: str) -> None:
-        """Make a folder that other users may pass through, as they may through the directory.
-
-        Raises OSError.
-        """
-        place = self._place(name)
-        place.mkdir(mode=0o711)
-
     def write(self, name: str, content: bytes) -> None:
         """Write a file, which no other user can read, in one step. Raises OSError.
 

@@ -113,6 +113,11 @@ def alive(group: int) -> list[int]:
     return found
 
 
+async def test_no_worker_can_block_on_a_socket_that_it_inherits(tmp_path: Path) -> None:
+    async with running(tmp_path) as made:
+        assert [os.get_blocking(each) for each in made.sockets.descriptors()] == [False, False]
+
+
 async def test_a_change_is_in_force_when_put_returns(tmp_path: Path) -> None:
     async with running(tmp_path) as made:
         assert await made.nginx.put(made.configuration("first")) == ""
