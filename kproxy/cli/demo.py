@@ -46,7 +46,7 @@ def demo(
         bool,
         typer.Option(
             "--registry/--no-registry",
-            help="shop: then show the same deaths behind a gateway with a registry, for 20 s.",
+            help="shop: then show the same deaths behind a gateway with a registry, for 15 s.",
         ),
     ] = True,
 ) -> int:

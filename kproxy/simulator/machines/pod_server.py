@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
+from kproxy import socket_filters
 from kproxy.simulator import http_server
 from kproxy.simulator.kinds import pods
 from kproxy.simulator.kinds.behaviour import answers
@@ -25,7 +26,6 @@ from kproxy.simulator.store.storage import Object
 _BACKLOG = 128
 _IPV6_FREEBIND = 78
 """linux/in6.h; the socket module does not have it."""
-_FILLERS = 8
 _SLOWEST_START = 1.0
 
 
@@ -245,16 +245,14 @@ def _bound(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
 
 
 def black_holes(addresses: Sequence[str], ports: Sequence[int]) -> contextlib.ExitStack:
-    """Ports whose SYNs the kernel drops: listeners with a full accept queue (Linux).
+    """Ports whose packets the kernel drops: listeners with a filter that passes none.
 
-    Closing the stack ends it. Raises OSError.
+    The filter is there before the port listens, so no client slips in. Closing the stack ends it.
+    Raises OSError.
     """
     with contextlib.ExitStack() as held:
         for address, port in itertools.product(addresses, ports):
-            listener = held.enter_context(_listener(address, port))
-            listener.listen(0)
-            for _ in range(_FILLERS):
-                filler = held.enter_context(socket.socket(listener.family))
-                filler.setblocking(False)  # noqa: FBT003  # its only form
-                filler.connect_ex((address, port))
+            listener = held.enter_context(_bound(address, port, socket.SOCK_STREAM))
+            socket_filters.attach(listener, socket_filters.DROP_ALL)
+            listener.listen()
         return held.pop_all()

@@ -9,7 +9,7 @@ import pytest
 from kproxy.cli import main
 from tests.e2e.rig import daemon, programs
 
-SECONDS = 120.0
+SECONDS = 240.0
 """For the whole run; a bound, not an expectation."""
 
 
