@@ -24,7 +24,7 @@ from typing import Protocol
 
 from kproxy import events
 from kproxy.datapath import poller, syscalls
-from kproxy.datapath.tcp import connection, halfclose, relay, sharing
+from kproxy.datapath.tcp import connection, dial_failures, halfclose, relay, sharing
 from kproxy.model import addresses
 
 LADDER = (0.25, 0.5, 1.0, 2.0)
@@ -33,25 +33,7 @@ LADDER = (0.25, 0.5, 1.0, 2.0)
 _SOL_SOCKET = _socket.SOL_SOCKET
 _SO_OOBINLINE = _socket.SO_OOBINLINE
 _IN_PROGRESS = frozenset({0, errno.EINPROGRESS})
-_RESET_AFTERWARDS = frozenset({errno.ECONNRESET, errno.EPIPE})
-"""The handshake had completed, and then the backend reset the connection. No other backend is
-tried: this one accepted the client, and its reset is relayed."""
-_OUR_OWN_FAULT = frozenset(
-    {
-        errno.EACCES,
-        errno.EADDRNOTAVAIL,
-        errno.EAGAIN,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOBUFS,
-        errno.ENOMEM,
-        errno.ENOSPC,
-        errno.EPERM,
-    }
-)
-"""Failures that say nothing about the endpoint: ports, descriptors or memory ran out here."""
-
-_OUR_OWN_FAULT_NAMES = frozenset(errno.errorcode[code] for code in _OUR_OWN_FAULT)
+_RESET_AFTERWARDS = dial_failures.RESET_AFTERWARDS
 
 Attempts = tuple[tuple[addresses.SocketAddress, str], ...]
 """Failed attempts in order: the backend, and why (an errno name, or "timeout")."""
@@ -114,7 +96,7 @@ class Dial:
             assert self.conn is not None
             self.conn.abort(halfclose.BACKEND_RESET)
         elif code:
-            self.dialer.on_failed(self, _reason(code))
+            self.dialer.on_failed(self, dial_failures.reason(code))
         elif mask & poller.WRITABLE:
             self.dialer.on_connected(self, mask)
 
@@ -225,7 +207,9 @@ class Dialer:
         """A waiting dial has its handshake: hand its socket to the relay."""
         conn = dial.conn
         assert conn is not None
-        if dial.backend.port in self._ephemeral_ports and met_itself(dial.sock, dial.backend):
+        if dial.backend.port in self._ephemeral_ports and dial_failures.met_itself(
+            dial.sock, dial.backend
+        ):
             self.on_failed(dial, "ECONNREFUSED")
             return
         self.forget(dial)
@@ -267,7 +251,7 @@ class Dialer:
         try:
             sock = self._shared.kernel.stream_socket(backend)
         except OSError as error:
-            reason = _reason(error.errno or 0)
+            reason = dial_failures.reason(error.errno or 0)
             conn.target.counters.dial_failures[reason] += 1
             self._turn_away(conn, halfclose.NO_RESOURCES, (*attempts, (backend, reason)))
             return None
@@ -279,7 +263,7 @@ class Dialer:
         if code in _IN_PROGRESS:
             return sock
         sock.close()
-        self._next(conn, (*attempts, (backend, _reason(code))))
+        self._next(conn, (*attempts, (backend, dial_failures.reason(code))))
         return None
 
     def _follow_up(
@@ -305,7 +289,7 @@ class Dialer:
             elif code in _RESET_AFTERWARDS:
                 conn.abort(halfclose.BACKEND_RESET)
             else:
-                self._next(conn, ((backend, _reason(code)),))
+                self._next(conn, ((backend, dial_failures.reason(code)),))
 
     def _attempt(
         self, conn: connection.Connection, backend: addresses.SocketAddress, attempts: Attempts
@@ -399,7 +383,7 @@ class Dialer:
             self._publish_failed(self._shared.feed, conn, attempts)
         conn.target.counters.dial_failures[reason] += 1
         is_news = False
-        if not is_our_own_fault(reason):
+        if not dial_failures.is_our_own_fault(reason):
             conn.target.counters.endpoint(backend).dial_failures += 1
             is_news = self._box.fail(backend, now)
         tried = [attempt[0] for attempt in attempts]
@@ -499,24 +483,3 @@ class Dialer:
                 heads.append(queue[0].deadline)
         if heads:
             self._schedule(min(heads))
-
-
-def met_itself(
-    sock: syscalls.StreamSocket | syscalls.DatagramSocket, backend: addresses.SocketAddress
-) -> bool:
-    """Whether the kernel connected a socket to itself.
-
-    A dial to an ephemeral port without a listener can be given that very port as its own,
-    and TCP's simultaneous open then succeeds: an echo of the client's own bytes.
-    """
-    return sock.getsockname()[:2] == backend
-
-
-def is_our_own_fault(error: int | str) -> bool:
-    """Whether a failure, an errno or its name, says nothing about the endpoint."""
-    return error in _OUR_OWN_FAULT or error in _OUR_OWN_FAULT_NAMES
-
-
-def _reason(code: int) -> str:
-    """An errno as the label of a counter."""
-    return errno.errorcode.get(code, str(code))

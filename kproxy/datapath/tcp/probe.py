@@ -11,7 +11,7 @@ import asyncio
 import errno
 
 from kproxy.datapath import poller, syscalls
-from kproxy.datapath.tcp import dial, sharing
+from kproxy.datapath.tcp import dial, dial_failures, sharing
 from kproxy.model import addresses
 
 _RETRY_SECONDS = 1.0
@@ -40,7 +40,7 @@ class Probe:
         """The handshake is over, one way or the other."""
         failed = self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
         if failed or mask & poller.WRITABLE:
-            succeeded = not failed and not dial.met_itself(self.sock, self.backend)
+            succeeded = not failed and not dial_failures.met_itself(self.sock, self.backend)
             self._prober.settle(self, succeeded=succeeded)
 
     def on_bug(self) -> None:
@@ -124,7 +124,7 @@ class Prober:
             code = error.errno or 0
         if sock is not None:
             sock.close()
-        if dial.is_our_own_fault(code):
+        if dial_failures.is_our_own_fault(code):
             self._not_before = now + _RETRY_SECONDS
         else:
             self._box.probe_started(backend)

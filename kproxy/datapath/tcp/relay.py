@@ -8,19 +8,15 @@ What keeps it both fast and faithful:
 - *Try first, wait second.* Bytes are read into one shared buffer and sent at once. Only what the
   peer's socket would not take is kept (`unsent`), and then nothing more is read from the source:
   a connection holds at most one buffer, and the kernel's windows do the rest.
-- *A short read means drained*, which saves the read that would say EAGAIN; and after an event
-  that announced the FIN (EPOLLRDHUP) it means the end, because the kernel sets that flag only
-  when everything before the FIN is in the receive queue. Two things put a short read in doubt,
-  urgent data (a read stops at the urgent mark with data behind it) and an error: then read
-  until the kernel says there is no more.
+- *A short read means drained*, which saves the read that would give EAGAIN. After EPOLLRDHUP it
+  means the end: the kernel sets that flag when all before the FIN is in the receive queue. Urgent
+  data (a read stops at its mark) and an error put this in doubt: then reads go on until EAGAIN.
 - *Splice for bulk.* A read that fills the buffer switches its direction to splice(2) through a
   borrowed pipe. The pipe is filled only when it is empty: EAGAIN from splice then can only mean
   an empty socket, never a full pipe (sozu 1323 lost that edge in production).
-- *End of stream is what recv(2) says*, never what splice or an event says: at an urgent mark
-  splice returns 0 with data still queued.
+- *Only recv(2) shows the end of a stream*: at an urgent mark splice returns 0 with data queued.
 - *FIN rides on the last bytes.* When the end is known before the bytes are sent, they go out
-  with MSG_MORE and shutdown(2) pushes them with the FIN in one segment: one packet less, and
-  the peer wakes once.
+  with MSG_MORE, and shutdown(2) sends them and the FIN in one segment: the peer wakes once.
 """
 
 import _socket
@@ -38,8 +34,7 @@ _CANNOT_SPLICE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOMEM, errno.ENOB
 _BULK = 16384
 """A direction whose splices move less than this goes back to copying."""
 
-# One buffer for the whole process: the data path is single-threaded, and bytes never stay in it
-# beyond the call that read them.
+# One buffer for the whole process: the data path is single-threaded, and no byte stays in it.
 _buffer = bytearray(READ_SIZE)
 _view = memoryview(_buffer)
 _SMALL = 2048
@@ -279,10 +274,7 @@ class Leg(direction.Direction):
             self.pump()
 
     def _read_announced(self, mask: int) -> None:
-        """Read what an event with a telltale brought: in most cases the last bytes, or none.
-
-        After the FIN's event a short read is the end, and the FIN rides on the last bytes.
-        """
+        """Read what an event with a telltale brought: in most cases the last bytes, or none."""
         self.quick = False
         self.telltale = telltale = self.telltale | mask & _TELLTALE
         peer = self.peer

@@ -11,7 +11,7 @@ import errno
 
 from kproxy import events, metrics
 from kproxy.datapath import admission, episodes, poller, syscalls
-from kproxy.datapath.tcp import dial, sharing
+from kproxy.datapath.tcp import dial_failures, sharing
 from kproxy.datapath.udp import endings, flow, pace, table, target
 from kproxy.model import addresses, forwarding
 
@@ -271,7 +271,7 @@ class Front:
         try:
             sock = self._shared.kernel.datagram_socket(backend)
             sock.connect(backend)
-            if backend.port in self._ephemeral_ports and dial.met_itself(sock, backend):
+            if backend.port in self._ephemeral_ports and dial_failures.met_itself(sock, backend):
                 raise ConnectionRefusedError(errno.ECONNREFUSED, "the socket met itself")
             wanting.connect(sock)
             self._shared.poller.register(wanting.fd, wanting, poller.READABLE)
