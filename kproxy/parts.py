@@ -2,7 +2,8 @@
 
 from kproxy import component, config, events, settings
 from kproxy.command import settings as command_settings
-from kproxy.datapath import data_path
+from kproxy.datapath import data_path, syscalls
+from kproxy.dns import settings as dns_settings
 from kproxy.ingress import state as ingress_state
 from kproxy.model import names
 from kproxy.model.kinds import node_kind, service_cidr_kind
@@ -76,6 +77,7 @@ def limits(cfg: config.Config) -> data_path.Limits:
         max_listeners=cfg.max_listeners,
         max_flows=cfg.max_udp_flows,
         udp_timeout=cfg.udp_timeout,
+        set_aside=_bounds_of_names().descriptors if cfg.dns is not None else 0,
     )
 
 
@@ -140,6 +142,10 @@ def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[compon
     return tuple(made)
 
 
+def _bounds_of_names() -> dns_settings.Bounds:
+    return dns_settings.Bounds.of(syscalls.open_files_limit())
+
+
 def _make_names(
     cfg: config.Config, place: settings.Listen, seen: observed.Observed
 ) -> list[component.Component]:
@@ -155,6 +161,7 @@ def _make_names(
         others=upstreams.chosen(cfg.dns_upstream),
         namespaces=cfg.namespaces,
         counters=seen.dns,
+        bounds=_bounds_of_names(),
     )
     if cfg.cluster is None or not cfg.dns_as_kube_dns:
         return [server]

@@ -49,6 +49,8 @@ class Limits:
     udp_timeout: float | None = None
     """A flow on which no datagram moves for this long ends; None: after 30 s, and 10 s before its
     first answer."""
+    set_aside: int = 0
+    """Descriptors that optional parts of this process may need, and that stay theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class DataPath:
         self._kernel = kernel or syscalls.Kernel()
         # splice(2) has no MSG_NOSIGNAL: with SIGPIPE at its default a reset peer would kill us.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        open_files = syscalls.open_files_limit()
+        open_files = syscalls.open_files_limit() - self._limits.set_aside
         descriptors.check(
             open_files,
             connections=self._limits.max_connections,

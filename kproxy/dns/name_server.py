@@ -11,6 +11,7 @@ import structlog
 
 from kproxy import errors, metrics, settings, turns
 from kproxy.dns import cache, index, responder, tcp, udp, wire, zone
+from kproxy.dns import settings as dns_settings
 from kproxy.dns.forwarding import forwarder, upstreams
 from kproxy.model import names
 from kproxy.model.addresses import SocketAddress
@@ -37,6 +38,7 @@ class NameServer:
         others: upstreams.Upstreams | None = None,
         namespaces: frozenset[str] = frozenset(),
         counters: metrics.DnsCounters | None = None,
+        bounds: dns_settings.Bounds = dns_settings.MOST,
     ) -> None:
         """`located` says where clients reach a Service. Only `namespaces` are there; empty: all.
 
@@ -57,8 +59,8 @@ class NameServer:
             self._find, self._kept, self.counters, recurses=others is not None
         )
         self._upstreams = others or (lambda: ())
-        self._forwarder = forwarder.Forwarder(self._others, self.counters)
-        self._tcp = tcp.TcpServer(self._answers, self._forward)
+        self._forwarder = forwarder.Forwarder(self._others, self.counters, bounds.asked)
+        self._tcp = tcp.TcpServer(self._answers, self._forward, bounds.connections)
         self._dirty: dict[names.NamespacedName, None] = {}
         self._is_dirty = asyncio.Event()
         self._is_built = asyncio.Event()

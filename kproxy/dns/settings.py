@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kproxy import errors, settings
 
@@ -30,6 +30,28 @@ class Domain:
         return str(value)
 
 
+class Bounds(NamedTuple):
+    """How many questions of clients others are asked at once, and how many TCP connections there
+    are at once: each is a descriptor."""
+
+    asked: int = 256
+    connections: int = 128
+
+    @classmethod
+    def of(cls, open_files: int) -> "Bounds":
+        """What a process that may open so many files has for names: a small part."""
+        part = max(open_files // 64, 4)
+        most = cls()
+        return cls(min(part, most.asked), min(part, most.connections))
+
+    @property
+    def descriptors(self) -> int:
+        """All that a name server has open at most: two sockets, and for each forwarded question
+        that TCP repeats, one in place of the other."""
+        return self.asked + self.connections + 2
+
+
+MOST = Bounds()
 KUBE_DNS_NAMESPACE = "kube-system"
 NONE = settings.Listen("", 0)
 """Stands for no server in a list of them."""

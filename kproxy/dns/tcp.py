@@ -10,8 +10,6 @@ import structlog
 from kproxy import turns
 from kproxy.dns import responder, udp
 
-MOST_CONNECTIONS = 128
-"""One more ends the one that has been silent for longest."""
 PATIENCE = 10.0
 """Seconds in which a client must ask something, and read what it was answered."""
 MOST_PENDING = 32
@@ -28,10 +26,14 @@ def _now() -> float:
 
 
 class TcpServer:
-    """Answers on a listening socket, from `start` to `close`."""
+    """Answers on a listening socket, from `start` to `close`.
 
-    def __init__(self, answers: responder.Responder, forward: udp.Forwarding) -> None:
+    Of more than `most` connections the one that has been silent for longest is ended.
+    """
+
+    def __init__(self, answers: responder.Responder, forward: udp.Forwarding, most: int) -> None:
         self.answers = answers
+        self._most = most
         self.forward = forward
         self.connections: dict[Connection, float] = {}
         """Open ones, with the moment of the last question; the longest silent first."""
@@ -56,7 +58,7 @@ class TcpServer:
 
     def admit(self, new: "Connection") -> None:
         """Take a connection, perhaps in place of another one."""
-        if len(self.connections) >= MOST_CONNECTIONS:
+        if len(self.connections) >= self._most:
             next(iter(self.connections)).abort()
         self.connections[new] = _now()
 

@@ -13,6 +13,7 @@ import dns.rrset
 
 from kproxy import settings
 from kproxy.dns import located, name_server
+from kproxy.dns import settings as dns_settings
 from kproxy.model import addresses
 from kproxy.portal import loopback
 from kproxy.sources.files import manifests
@@ -24,6 +25,7 @@ async def serving(
     folder: Path,
     host: str = "127.0.0.1",
     upstreams: Sequence[addresses.SocketAddress] | None = None,
+    bounds: dns_settings.Bounds = dns_settings.MOST,
 ) -> AsyncIterator[tuple[name_server.NameServer, int]]:
     """A name server that follows the manifests of a folder, and its port."""
     followed = manifests.ManifestSource((folder,), on_problem=print, kinds=lab.KINDS)
@@ -33,6 +35,7 @@ async def serving(
         located.through(loopback.LoopbackPortal(1)),
         domain=lab.DOMAIN,
         others=None if upstreams is None else lambda: upstreams,
+        bounds=bounds,
     )
     server.bind()
     try:

@@ -56,3 +56,9 @@ def test_upstreams_are_servers_or_none() -> None:
         row.parse(["none", "192.0.2.1"], row.flag)
     with pytest.raises(errors.ConfigError, match="not an address"):
         row.parse(["dns.example"], row.flag)
+
+
+def test_names_take_a_small_part_of_the_open_files() -> None:
+    assert dns_settings.Bounds.of(20_000) == dns_settings.Bounds(asked=256, connections=128)
+    assert dns_settings.Bounds.of(1024) == dns_settings.Bounds(asked=16, connections=16)
+    assert dns_settings.Bounds.of(1) == dns_settings.Bounds(asked=4, connections=4)

@@ -10,7 +10,7 @@ import dns.asyncquery
 import dns.message
 import pytest
 
-from kproxy.dns import tcp
+from kproxy.dns import settings, tcp
 from tests.dns import servers
 
 SERVICE = """
@@ -116,12 +116,14 @@ async def test_a_client_that_does_not_read_is_not_read_from(port: int) -> None:
         assert response.answer
 
 
-async def test_one_connection_too_many_ends_the_most_silent_one(
-    port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tcp, "MOST_CONNECTIONS", 2)
+async def test_one_connection_too_many_ends_the_most_silent_one(tmp_path: Path) -> None:
+    (tmp_path / "web.yaml").write_text(SERVICE)
     query = dns.message.make_query(NAME, "A")
-    async with connected(port) as first, connected(port) as second:
+    async with (
+        servers.serving(tmp_path, bounds=settings.Bounds(connections=2)) as (_, port),
+        connected(port) as first,
+        connected(port) as second,
+    ):
         for reader, writer in (first, second, first):
             writer.write(framed(query))
             await read(reader)

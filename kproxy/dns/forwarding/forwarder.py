@@ -21,8 +21,6 @@ from kproxy.dns import wire
 from kproxy.dns.forwarding import upstreams
 from kproxy.model import addresses
 
-MOST_ASKED = 256
-"""Questions that are under way at once: each has a socket."""
 MOST_SHARING = 64
 """Clients that wait for the same answer."""
 TRIES = 3
@@ -53,10 +51,13 @@ class _Key(NamedTuple):
 
 
 class Forwarder:
-    """Asks other servers while `run` runs."""
+    """Asks other servers while `run` runs: `most` questions at once, each with a socket."""
 
-    def __init__(self, servers: upstreams.Upstreams, counters: metrics.DnsCounters) -> None:
+    def __init__(
+        self, servers: upstreams.Upstreams, counters: metrics.DnsCounters, most: int
+    ) -> None:
         self._servers = servers
+        self._most = most
         self._counters = counters
         self._waiting: dict[_Key, list[Done]] = {}
         self._sent: set[tuple[int, wire.Name, int]] = set()
@@ -78,7 +79,7 @@ class Forwarder:
             done(None)
         elif waiting is not None and len(waiting) < MOST_SHARING:
             waiting.append(done)
-        elif waiting is not None or len(self._waiting) >= MOST_ASKED or self._group is None:
+        elif waiting is not None or len(self._waiting) >= self._most or self._group is None:
             self._counters.forward_failures += 1
             done(None)
         else:

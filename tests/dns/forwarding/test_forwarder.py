@@ -13,6 +13,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
+from kproxy.dns import settings
 from kproxy.dns.forwarding import forwarder
 from kproxy.model import addresses
 from tests.dns import servers
@@ -237,13 +238,11 @@ async def test_questions_that_come_back_are_not_asked_again(
         assert server.counters.forwarded == 1
 
 
-async def test_no_more_questions_are_under_way_than_there_may_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(forwarder, "MOST_ASKED", 2)
+async def test_no_more_questions_are_under_way_than_there_may_be(tmp_path: Path) -> None:
+    bounds = settings.Bounds(asked=2)
     async with (
         servers.Other(lambda _: None).running() as silent,
-        servers.serving(tmp_path, upstreams=[silent.address]) as (_, port),
+        servers.serving(tmp_path, upstreams=[silent.address], bounds=bounds) as (_, port),
     ):
         waiting = [
             asyncio.ensure_future(asked(port, f"n{number}.example.com")) for number in range(2)
