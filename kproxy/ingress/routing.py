@@ -21,6 +21,9 @@ DEFAULT_CLASS = "kproxy"
 
 _PATHS_BETWEEN_PAUSES = 16
 
+MOST_PATTERNS = 100
+"""Of one Ingress: nginx tries them one after the other, for each request."""
+
 _Ingresses: TypeAlias = Iterable[ingresses.Ingress]
 _Secrets: TypeAlias = Mapping[names.NamespacedName, secret_kind.TlsSecret]
 _Services: TypeAlias = Mapping[names.NamespacedName, services.Service]
@@ -124,8 +127,10 @@ class _Making:
         targets: set[names.ServicePortName] = set()
         for host in made:
             yield
-            for route in host.routes():
-                targets.update(_targets(route))
+            for run in steps.runs(host.routes()):
+                yield
+                for route in run:
+                    targets.update(_targets(route))
         yield
         said = [*(each.said for each in self._ours), *self._passed_over]
         problems = yield from steps.sorted_in_steps(
@@ -159,6 +164,12 @@ class _Making:
         matched = self._matched(ours, path)
         if matched is None:
             return
+        if matched.pattern:
+            ours.patterns += 1
+            if ours.patterns > MOST_PATTERNS:
+                text = f"of its regular expressions, no more than {MOST_PATTERNS} are served"
+                ours.said.warn("TooManyPatterns", text)
+                return
         target = self._backends.target(path.backend, ours.ingress.name.namespace, ours.said)
         older = self._hosts.add(host, matched, _route(ours, path, matched.pattern, target))
         if older == ours.ingress.name:
@@ -201,14 +212,15 @@ class _Making:
             return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ours:
-    """An Ingress of our class, with what its annotations say."""
+    """An Ingress of our class, with what its annotations say; `patterns` counts expressions."""
 
     ingress: ingresses.Ingress
     policy: table.Policy
     canary: annotations.CanaryRule | None
     said: remarks.Remarks
+    patterns: int = 0
 
     def paths(self) -> Iterable[tuple[str, ingresses.Path]]:
         """Its paths, each with its host."""

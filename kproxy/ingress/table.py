@@ -42,8 +42,9 @@ class Policy:
     """How requests of an Ingress are passed on: its annotations. Times are in seconds.
 
     `body_size` is nginx's notation, "0" for no limit. `rewrite` replaces the whole path; in it
-    `$1` to `$9` are the groups of the pattern that matched. `is_refused`: the Ingress asks for a
-    protection that is not there, so all its requests are answered 503.
+    `$1` to `$9` are the groups of the pattern that matched. Clients in the networks `denied` are
+    answered 403, and so are those outside of `allowed`, unless that is empty. `is_refused`: the
+    Ingress asks for a protection that is not there, so all its requests are answered 503.
     """
 
     protocol: Protocol = Protocol.HTTP
@@ -55,6 +56,8 @@ class Policy:
     has_patterns: bool = False
     ssl_redirect: bool = True
     force_ssl_redirect: bool = False
+    allowed: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
     is_refused: bool = False
 
 

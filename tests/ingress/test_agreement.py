@@ -22,6 +22,7 @@ ASKED = [
     "c.example",
     "d.c.a.example",
     "x",
+    "c.example.",
 ]
 PARTS = ["a", "b", "ab", "A", "a.b", "a b", "ä", "%61", "+", "a;b", "{", '"', "$host", "\\n"]
 

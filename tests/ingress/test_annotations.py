@@ -109,24 +109,42 @@ def test_annotations_of_others_are_not_mentioned() -> None:
     assert not route({"cert-manager.io/cluster-issuer": "x"})[0].problems
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "auth-type",
-        "auth-secret",
-        "auth-url",
-        "auth-tls-secret",
-        "whitelist-source-range",
-        "allowlist-source-range",
-        "denylist-source-range",
-    ],
-)
+@pytest.mark.parametrize("key", ["auth-type", "auth-secret", "auth-url", "auth-tls-secret"])
 def test_a_protection_that_is_not_there_refuses_all_requests(key: str) -> None:
     """Users of such an Ingress believe that it is guarded."""
     found, only = route({NGINX + key: "10.0.0.0/8"})
     assert only.policy.is_refused
     assert [each.reason for each in found.problems] == ["ProtectionNotSupported"]
     assert f"asks for {key}" in str(found.problems[0])
+
+
+@pytest.mark.parametrize(
+    ("annotations", "allowed", "denied"),
+    [
+        ({"whitelist-source-range": "10.0.0.0/8"}, ("10.0.0.0/8",), ()),
+        ({"allowlist-source-range": " 10.1.2.3/8, fd00::1 ,"}, ("10.0.0.0/8", "fd00::1/128"), ()),
+        (
+            {"allowlist-source-range": "10.0.0.0/8", "whitelist-source-range": "10.0.0.0/8,::/0"},
+            ("10.0.0.0/8", "::/0"),
+            (),
+        ),
+        ({"denylist-source-range": "192.0.2.1"}, (), ("192.0.2.1/32",)),
+    ],
+)
+def test_networks_are_let_in_or_kept_out(
+    annotations: dict[str, str], allowed: tuple[str, ...], denied: tuple[str, ...]
+) -> None:
+    found, only = route({NGINX + key: value for key, value in annotations.items()})
+    assert (only.policy.allowed, only.policy.denied) == (allowed, denied)
+    assert not found.problems
+
+
+@pytest.mark.parametrize("key", ["allowlist-source-range", "denylist-source-range"])
+@pytest.mark.parametrize("value", ["", ",", "all", "10.0.0.0/33", "10.0.0.0/8; allow all", "10/8"])
+def test_networks_that_cannot_be_read_refuse_all_requests(key: str, value: str) -> None:
+    found, only = route({NGINX + key: value})
+    assert only.policy.is_refused
+    assert [each.reason for each in found.problems] == ["InvalidAnnotation"]
 
 
 def test_a_path_is_an_expression_where_the_annotations_want_one() -> None:

@@ -86,6 +86,8 @@ def _hostile() -> Iterator[tuple[str, dict[str, Any]]]:
         "proxy-send-timeout",
         "ssl-redirect",
         "use-regex",
+        "allowlist-source-range",
+        "denylist-source-range",
     ):
         for number, text in enumerate(BREAK_OUT):
             yield f"{key} {number}", annotated(key, f"/{text}" if key == "rewrite-target" else text)
@@ -205,7 +207,7 @@ INSIDE_HTTP = {
 }
 INSIDE_SERVER = _names("listen server_name ssl_certificate ssl_certificate_key location")
 INSIDE_LOCATION = _names(
-    "return if rewrite proxy_pass grpc_pass client_max_body_size error_page stub_status",
+    "return if rewrite allow deny proxy_pass grpc_pass client_max_body_size error_page stub_status",
     *(
         f"{module}_{time}_timeout"
         for module in ("proxy", "grpc")

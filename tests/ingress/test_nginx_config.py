@@ -45,6 +45,10 @@ DOCUMENTS = [
         rewrite_target="/$2",
     ),
     annotated("with-query", "Prefix /a", rewrite_target="/b?c=d"),
+    annotated("inside", "Prefix /", "Exact /e/", allowlist_source_range="127.0.0.0/8"),
+    annotated("outside", "Prefix /", "Exact /e/", allowlist_source_range="10.0.0.0/8"),
+    annotated("denied", denylist_source_range="10.0.0.0/8,127.0.0.1"),
+    annotated("undenied", denylist_source_range="10.0.0.0/8"),
     annotated("forced", force_ssl_redirect="true"),
     ingress("own", "Prefix /", host="own.example", **tls("own.example")),
     ingress("wild", "Prefix /", host="*.wild.example", **tls("*.wild.example")),
@@ -124,6 +128,15 @@ class TestAnswers:
         answer = nginx.get(host, "/")
         assert answer.status == 503
         assert not answer.backend
+
+    @pytest.mark.parametrize("path", ["/", "/e/"])
+    @pytest.mark.parametrize(
+        ("host", "status"), [("inside", 200), ("outside", 403), ("denied", 403), ("undenied", 200)]
+    )
+    def test_403_for_clients_that_are_kept_out(
+        self, nginx: nginx_rig.Nginx, host: str, path: str, status: int
+    ) -> None:
+        assert nginx.get(f"{host}.example", path).status == status
 
     @pytest.mark.parametrize(
         ("path", "is_found"), [("/e/", True), ("/e", True), ("/i/x", True), ("/i", True)]

@@ -143,7 +143,6 @@ TEXTS = st.lists(PIECES, max_size=8).map(lambda pieces: "/" + "".join(pieces)) |
 
 
 @hypothesis.given(TEXTS, st.text("ab/1.-", max_size=6))
-@hypothesis.settings(max_examples=500)
 def test_python_takes_all_that_is_supported(text: str, asked: str) -> None:
     """And what it matches begins with the literal beginning."""
     try:

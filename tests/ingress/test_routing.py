@@ -140,6 +140,14 @@ class TestPatterns:
         assert 'path "/a(b" is not served: it has a ( without a )' in str(found.problems[0])
         assert chosen(found, "h", "/ok") == "default/re"
 
+    def test_expressions_of_an_ingress_are_bounded(self) -> None:
+        paths = [f"Prefix /{number}/(.*)" for number in range(routing.MOST_PATTERNS + 9)]
+        found = made(ingress("re", *paths, "Prefix /ok", host="h", annotations=REGEX))
+        assert said(found) == {"re": ["TooManyPatterns"]}
+        assert chosen(found, "h", "/99/x") == "default/re"
+        assert chosen(found, "h", "/100/x") == "404"
+        assert chosen(found, "h", "/ok") == "default/re"
+
 
 class TestConflicts:
     def test_the_older_ingress_keeps_a_path(self) -> None:

@@ -80,7 +80,7 @@ class Servers:
 
     def _locations(self, host: table.VirtualHost) -> _Made:
         exact = {path for path, _ in host.exact}
-        inner = matching.by_prefix(host)
+        inner = yield from matching.by_prefix_in_steps(host)
         made: list[Statement] = []
         for path, route in host.exact:
             yield from self._pause()
@@ -140,6 +140,7 @@ class Servers:
             return [Directive("return", 503, NOT_AVAILABLE)]
         return [
             *self._redirect(route),
+            *_access(policy),
             *_body_size(route),
             *_timeouts(policy),
             *_rewrite(route),
@@ -205,6 +206,15 @@ def _module(policy: table.Policy) -> str:
 
 def _url(policy: table.Policy, destination: str | Variable) -> Template:
     return Template((f"{upstreams.scheme(policy.protocol)}://", destination))
+
+
+def _access(policy: table.Policy) -> list[Statement]:
+    """nginx takes the first that a client's address is in."""
+    return [
+        *(Directive("deny", each) for each in policy.denied),
+        *(Directive("allow", each) for each in policy.allowed),
+        *([Directive("deny", "all")] if policy.allowed else []),
+    ]
 
 
 def _body_size(route: table.Route) -> list[Statement]:

@@ -29,10 +29,12 @@ _SECOND = frozenset({1})
 
 # In which of a directive's words nginx looks for variables, by their places.
 _EVALUATED = {
+    "allow": _NEVER,
     "client_body_temp_path": _NEVER,
     "client_max_body_size": _NEVER,
     "daemon": _NEVER,
     "default_type": _NEVER,
+    "deny": _NEVER,
     "error_log": _NEVER,
     "error_page": frozenset({2}),
     "events": _NEVER,

@@ -7,6 +7,7 @@ Annotations that put configuration into nginx are never honoured. Neither are th
 service, and an Ingress that asks for such protection is not served without it.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +21,11 @@ from kproxy.model.kinds.ingress import ingresses
 
 _Value = TypeVar("_Value")
 
-_PROTECTION = (
-    "auth-",
-    "allowlist-source-range",
-    "denylist-source-range",
-    "whitelist-source-range",
-)
-"""Beginnings of names: who may come. Served without them, a service would be open to all."""
+_PROTECTION = "auth-"
+"""The beginning of names that say who may come. Served without, a service would be open to all."""
+
+_ALLOWED = ("allowlist-source-range", "whitelist-source-range")
+_DENIED = ("denylist-source-range",)
 
 _NEEDLESS = frozenset({"service-upstream"})
 """What kproxy does anyway."""
@@ -42,6 +41,8 @@ _HONOURED = frozenset(
         "canary-weight",
         "canary-weight-total",
         "force-ssl-redirect",
+        *_ALLOWED,
+        *_DENIED,
         "proxy-body-size",
         "proxy-connect-timeout",
         "proxy-read-timeout",
@@ -52,8 +53,11 @@ _HONOURED = frozenset(
     }
 )
 
+_UNGUARDED = "its requests are answered 503, for without it they would be let through unchecked"
+
 _MOST_NAMED = 8
 """Annotations that one sentence names."""
+_MOST_NETWORKS = 1000
 _LONGEST_NAME = 64
 _LONGEST_TIMEOUT = 86400
 _LONGEST_REWRITE = 512
@@ -90,6 +94,8 @@ class Annotations:
         if not self._values:
             return table.DEFAULT_POLICY
         is_refused = self._remark_others()
+        allowed, are_allowed_bad = self._networks(_ALLOWED)
+        denied, are_denied_bad = self._networks(_DENIED)
         default = table.DEFAULT_POLICY
         return table.Policy(
             protocol=self._read("backend-protocol", _protocol, default.protocol),
@@ -103,7 +109,9 @@ class Annotations:
             force_ssl_redirect=self._switch(
                 "force-ssl-redirect", default=default.force_ssl_redirect
             ),
-            is_refused=is_refused,
+            allowed=allowed,
+            denied=denied,
+            is_refused=is_refused or are_allowed_bad or are_denied_bad,
         )
 
     def canary(self) -> CanaryRule | None:
@@ -122,6 +130,22 @@ class Annotations:
             else "",
             cookie=self._read("canary-by-cookie", _cookie, ""),
         )
+
+    def _networks(self, keys: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+        """The networks that these annotations name, and whether one of them cannot be read."""
+        made: list[str] = []
+        for name in keys:
+            found = self._values.get(name)
+            if found is None:
+                continue
+            key, text = found
+            try:
+                made += _cidrs(text)
+            except ValueError as error:
+                said = f"annotation {key} is {objects.shown(text)} but {error}; {_UNGUARDED}"
+                self._said.warn("InvalidAnnotation", said)
+                return (), True
+        return tuple(dict.fromkeys(made)), False
 
     def _seconds(self, name: str, default: int) -> int:
         return self._read(name, settings.WholeSeconds(1, _LONGEST_TIMEOUT).parse, default)
@@ -148,10 +172,7 @@ class Annotations:
         others = sorted(self._values.keys() - _HONOURED - _NEEDLESS)
         protecting = [name for name in others if name.startswith(_PROTECTION)]
         if protecting:
-            text = (
-                f"asks for {_listed(protecting)}, which kproxy does not have; its requests are "
-                "answered 503, for without it they would be let through unchecked"
-            )
+            text = f"asks for {_listed(protecting)}, which kproxy does not have; {_UNGUARDED}"
             self._said.warn("ProtectionNotSupported", text)
         if rest := [name for name in others if name not in protecting]:
             self._said.warn("AnnotationIgnored", f"not honoured by kproxy: {_listed(rest)}")
@@ -190,6 +211,16 @@ def _size(text: str) -> str:
     if not _SIZE.fullmatch(text):
         raise ValueError("must be a number of bytes such as 8m, 512k or 0 for no limit")
     return text.lower()
+
+
+def _cidrs(text: str) -> list[str]:
+    entries = [each.strip() for each in text.split(",") if each.strip()]
+    if not 1 <= len(entries) <= _MOST_NETWORKS:
+        raise ValueError(f"must be 1 to {_MOST_NETWORKS} networks, with commas between them")
+    try:
+        return [str(ipaddress.ip_network(each, strict=False)) for each in entries]
+    except ValueError:
+        raise ValueError("must be networks such as 10.0.0.0/8, with commas between them") from None
 
 
 def _rewrite(text: str) -> str:

@@ -115,9 +115,9 @@ class Hosts:
             prefixes.setdefault("/", _redirected(default, is_tls=is_tls))
         return table.VirtualHost(
             name,
-            tuple(sorted(exact.items(), key=_text)),
-            tuple(sorted(prefixes.items(), key=_longest)),
-            tuple(sorted(expressions.items(), key=_longest)),
+            tuple((yield from steps.sorted_in_steps(exact.items(), _text))),
+            tuple((yield from steps.sorted_in_steps(prefixes.items(), _longest))),
+            tuple((yield from steps.sorted_in_steps(expressions.items(), _longest))),
             given.certificate(name),
         )
 

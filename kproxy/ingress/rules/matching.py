@@ -2,27 +2,36 @@
 
 import re
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from kproxy.ingress import table
 from kproxy.ingress.rules import patterns
+from kproxy.model import steps
+
+_PATTERNS_BETWEEN_PAUSES = 16
 
 NO_PREFIX = ""
 """The prefix of patterns that are tried where no other prefix matches."""
 
 
-def by_prefix(host: table.VirtualHost) -> Mapping[str, Sequence[tuple[str, table.Route]]]:
+def by_prefix_in_steps(
+    host: table.VirtualHost,
+) -> Generator[None, None, Mapping[str, Sequence[tuple[str, table.Route]]]]:
     """The patterns that are tried once a prefix is the longest that matches, by prefix.
 
     A pattern belongs to the longest prefix that its literal beginning begins with.
     """
+    prefixes = dict(host.prefixes)
     found: dict[str, list[tuple[str, table.Route]]] = {}
-    for text, route in host.patterns:
+    for count, (text, way) in enumerate(host.patterns, 1):
+        if count % _PATTERNS_BETWEEN_PAUSES == 0:
+            yield
         literal = patterns.parse(text).literal
-        owner = next((each for each, _ in host.prefixes if literal.startswith(each)), None)
-        if owner is None and host.prefixes and host.prefixes[-1][0] == "/":
+        beginnings = (literal[:length] for length in range(len(literal), 0, -1))
+        owner = next((each for each in beginnings if each in prefixes), None)
+        if owner is None and "/" in prefixes:
             owner = "/"
-        found.setdefault(owner or NO_PREFIX, []).append((text, route))
+        found.setdefault(owner or NO_PREFIX, []).append((text, way))
     return found
 
 
@@ -40,7 +49,7 @@ def route(made: table.Table, host: str, path: str) -> table.Route | None:
     prefix, of_prefix = next(
         ((each, way) for each, way in found.prefixes if asked.startswith(each)), (NO_PREFIX, None)
     )
-    for text, way in by_prefix(found).get(prefix, ()):
+    for text, way in steps.at_once(by_prefix_in_steps(found)).get(prefix, ()):
         if re.match(f"(?:{text})", asked, re.ASCII | re.IGNORECASE):
             return way
     return of_prefix
