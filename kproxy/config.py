@@ -6,10 +6,9 @@ the flag of `kproxy run`, the environment variable, help, checks and the referen
 
 import dataclasses
 import ipaddress
-import itertools
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -24,7 +23,7 @@ from kproxy.ops import log
 from kproxy.ops.serving import places
 from kproxy.ops.views import ready_file
 from kproxy.portal import portal_settings
-from kproxy.portal.portal import NodePorts, PortalName, check_service_network
+from kproxy.portal.portal import PortalName
 
 if TYPE_CHECKING:
     from kproxy.sources.access.kubeconfig import ClusterAccess
@@ -78,73 +77,6 @@ class _ControlSocket:
 
     def show(self, value: Any) -> str:
         return "none" if value is None else str(value.path)
-
-
-@dataclass(frozen=True, slots=True)
-class _Cidr:
-    """Networks of IP addresses, or single addresses, separated by commas.
-
-    Where not `is_strict`, as in kube-proxy's flags, 192.0.2.7/24 is 192.0.2.0/24.
-    """
-
-    is_strict: bool = True
-    check: Callable[[_Network], None] = lambda _: None
-    metavar: str = "CIDR,..."
-    name: str = "CIDR"
-    bounds: str = "such as 203.0.113.0/24 or 203.0.113.7"
-
-    def parse(self, text: str) -> tuple[_Network, ...]:
-        if not text.strip():
-            return ()
-        try:
-            networks = tuple(
-                ipaddress.ip_network(each.strip(), strict=self.is_strict)
-                for each in text.split(",")
-            )
-        except ValueError as error:
-            raise ValueError(f"must be a CIDR, {self.bounds} ({error})") from None
-        for each in networks:
-            self.check(each)
-        return networks
-
-    def show(self, value: Any) -> str:
-        return str(value)
-
-
-@dataclass(frozen=True, slots=True)
-class _NodePorts:
-    """Which addresses of the node have node ports, as kube-proxy's flag says it."""
-
-    metavar: str = "CIDR,...|primary"
-    name: str = "CIDR"
-    bounds: str = "such as 192.0.2.0/24, or primary"
-
-    def parse(self, text: str) -> NodePorts:
-        if text.strip() == "primary":
-            return NodePorts(is_primary=True)
-        try:
-            return NodePorts(_Cidr(is_strict=False).parse(text))
-        except ValueError as error:
-            raise ValueError(f"{error}; or primary") from None
-
-    def collect(self, given: Sequence[NodePorts]) -> NodePorts:
-        """All that was given. Raises ValueError where `primary` and networks are mixed."""
-        networks = tuple(itertools.chain.from_iterable(each.networks for each in given))
-        is_primary = any(each.is_primary for each in given)
-        if networks and is_primary:
-            raise ValueError("is primary or a list of CIDRs, not both: leave one out")
-        return NodePorts(networks, is_primary)
-
-    def show(self, value: Any) -> str:
-        return str(value)
-
-
-@dataclass(frozen=True, slots=True)
-class _NodePortsList(settings.Each[NodePorts]):
-    """Several values of `--nodeport-addresses` as one."""
-
-    def show(self, value: Any) -> str:
-        return "primary" if value.is_primary else ",".join(map(str, value.networks))
 
 
 _HEALTHZ = _BindAddress("--healthz-bind-address", DEFAULT_HEALTHZ)
@@ -325,51 +257,9 @@ class Config(
         settings.Whole(1024, 1024**4, "bytes"),
         "Bytes of one list taken from an API server.",
     )
-    bpf: bool = settings.setting(
-        True,  # noqa: FBT003  # a default
-        settings.Switch(),
-        "Let the local portal load a BPF program that gives all TCP ports to one listening socket; "
-        "without it each port has one.",
-    )
-    service_cluster_ip_range: tuple[_Network, ...] = settings.setting(
-        (),
-        settings.Each(
-            _Cidr(is_strict=False, check=check_service_network),
-            lambda lists: tuple(itertools.chain.from_iterable(lists)),
-        ),
-        "Networks of this cluster's ClusterIPs, for which the local portal makes one route each "
-        "instead of one for each address; repeatable. As the API server's flag. Without it, those "
-        "of the API's ServiceCIDR objects.",
-    )
-    cleanup: bool = settings.setting(
-        False,  # noqa: FBT003  # a default
-        settings.Switch(),
-        "Remove what an earlier life of the local portal left on this host, and exit.",
-    )
-    external_ip_cidrs: tuple[_Network, ...] = settings.setting(
-        (),
-        settings.Each(_Cidr(), lambda lists: tuple(itertools.chain.from_iterable(lists))),
-        "Serve the externalIPs of Services that are in CIDR; repeatable.",
-        shown_default="none is served",
-    )
-    nodeport_addresses: NodePorts = settings.setting(
-        NodePorts(),
-        _NodePortsList(_NodePorts(), _NodePorts().collect),
-        "Serve node ports on the addresses of this node that are in CIDR, or on its primary ones; "
-        "repeatable. Not for the loopback portal, which has them on 127.0.0.1.",
-        shown_default="all of them",
-    )
-    cluster_cidr: tuple[_Network, ...] = settings.setting(
-        (),
-        settings.Each(
-            _Cidr(is_strict=False), lambda lists: tuple(itertools.chain.from_iterable(lists))
-        ),
-        "Networks of this cluster's pods: to an external Local policy they are on this node. "
-        "Not for the loopback portal.",
-    )
     proxy_protocol_from: tuple[_Network, ...] = settings.setting(
         (),
-        settings.Each(_Cidr(), lambda lists: tuple(itertools.chain.from_iterable(lists))),
+        portal_settings.NETWORKS,
         "Require, and believe, a PROXY header of TCP connections from CIDR; repeatable.",
         shown_default="of none",
     )

@@ -12,16 +12,14 @@ empty string counts as unset, as KUBECONFIG does.
 import dataclasses
 import inspect
 import ipaddress
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from kproxy import errors
+from kproxy import errors, go_durations
 
 _Value = TypeVar("_Value")
 _Value_co = TypeVar("_Value_co", covariant=True)
@@ -177,11 +175,6 @@ class Whole:
         return str(value)
 
 
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_PART = re.compile(r"([0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(h|ms|us|µs|ns|m|s)")
-_PLAIN = re.compile(r"[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20}")
-
-
 @dataclass(frozen=True, slots=True)
 class Duration:
     """A duration in seconds, between two bounds, inclusive.
@@ -201,7 +194,7 @@ class Duration:
 
     def parse(self, text: str) -> float:
         """The duration in seconds. Raises ValueError for bad notation and outside the bounds."""
-        seconds = _seconds(text.strip())
+        seconds = go_durations.seconds(text.strip())
         if seconds is None:
             raise ValueError(
                 f"must be a duration such as 30s, 5m, 1h30m or 250ms, {self.bounds}; "
@@ -214,7 +207,7 @@ class Duration:
         return seconds
 
     def show(self, value: Any) -> str:
-        return show_duration(value)
+        return go_durations.shown(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +237,7 @@ class WholeSeconds:
         return int(seconds)
 
     def show(self, value: Any) -> str:
-        return show_duration(value)
+        return go_durations.shown(value)
 
 
 _HOST_AND_PORT = re.compile(r"\[([^]]*)\](?::([0-9]{1,10}))?|([^:]*)(?::([0-9]{1,10}))?")
@@ -471,37 +464,11 @@ def _value(row: Setting, given: Given, environment: Mapping[str, str]) -> Value:
     return Value(row, row.default if absent is None else absent(), "default")
 
 
-def _seconds(text: str) -> float | None:
-    """The seconds of a duration; None for text that is none."""
-    if _PLAIN.fullmatch(text):
-        return float(text)
-    seconds, at = 0.0, 0
-    while found := _PART.match(text, at):
-        seconds += float(Decimal(found[1]) * Decimal(str(_UNITS[found[2]])))
-        at = found.end()
-    return seconds if text and at == len(text) else None
-
-
 def parse_duration(text: str, flag: str, minimum: float, maximum: float) -> float:
     """The seconds that `flag` of another command than `kproxy run` has. Raises ConfigError."""
     entry = Entry(kind=Duration(minimum, maximum), help="", flag=flag)
     seconds: float = Setting("", None, entry).parse(text, flag)
     return seconds
-
-
-def show_duration(seconds: float) -> str:
-    """A duration in Go's notation, without the units that are zero: `1h30m`, `250ms`, `0s`."""
-    if not math.isfinite(seconds):
-        return "no limit"
-    if 0 < seconds < 1:
-        return f"{seconds * 1000:g}ms"
-    whole, fraction = divmod(seconds, 1)
-    hours, rest = divmod(int(whole), 3600)
-    minutes, left = divmod(rest, 60)
-    parts = [f"{hours}h"] if hours else []
-    parts += [f"{minutes}m"] if minutes else []
-    parts += [f"{left + fraction:g}s"] if left or fraction or not parts else []
-    return "".join(parts)
 
 
 def _cut(text: str) -> str:

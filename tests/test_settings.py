@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kproxy import config, errors, settings
+from kproxy import config, errors, go_durations, settings
 
 
 class Colour(StrEnum):
@@ -162,7 +162,7 @@ def test_where_a_value_is_from_is_known() -> None:
     [(0, "0s"), (0.1, "100ms"), (30, "30s"), (90.5, "1m30.5s"), (3600, "1h"), (5400, "1h30m")],
 )
 def test_durations_are_shown_as_they_can_be_given(seconds: float, text: str) -> None:
-    assert settings.show_duration(seconds) == text
+    assert go_durations.shown(seconds) == text
     assert settings.Duration(0, 1e6).parse(text) == pytest.approx(seconds)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kproxy import errors, settings
+from kproxy import errors, go_durations
 from kproxy.cli.get import (
     ControlOption,
     EveryNamespaceOption,
@@ -122,10 +122,10 @@ def _asked_for_connections(view: View) -> Iterator[tuple[str, str]]:
     if version := view.get("proxy_protocol"):
         yield "PROXY Protocol", version
     if age := view.get("max_connection_age_seconds"):
-        grace = settings.show_duration(view["max_connection_age_grace_seconds"])
-        yield "Connection Age", f"at most {settings.show_duration(age)}, and {grace} to end"
+        grace = go_durations.shown(view["max_connection_age_grace_seconds"])
+        yield "Connection Age", f"at most {go_durations.shown(age)}, and {grace} to end"
     if (drain := view.get("drain_seconds")) is not None:
-        yield "Endpoint Removed", f"connections drain for {settings.show_duration(drain)}"
+        yield "Endpoint Removed", f"connections drain for {go_durations.shown(drain)}"
     elif view.get("on_endpoint_removed") == "reset":
         yield "Endpoint Removed", "connections are reset"
 
