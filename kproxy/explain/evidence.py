@@ -78,14 +78,14 @@ class Pod:
 class Evidence:
     """Everything that is known about the Service that a question is about.
 
-    `told_by` says where it comes from, in words that follow "according to". `namesakes` are
+    `according_to` says where it comes from, in words that follow "according to". `namesakes` are
     Services of this name in other namespaces, `neighbours` the names in this one that are most
     alike. `pods` are those of the namespace, None where none is known. `near` are the networks
     whose clients count as on this node.
     """
 
     question: Question
-    told_by: str
+    according_to: str
     node: str = ""
     near: tuple[str, ...] = ()
     service: services.Service | None = None

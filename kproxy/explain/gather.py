@@ -26,7 +26,7 @@ def gather_in_steps(
     held: store.Store,
     served: proxier.Proxier,
     *,
-    told_by: str,
+    according_to: str,
     live: plane.Readable | None = None,
 ) -> Generator[None, None, Evidence]:
     """What is known about the Service that `question` names, with a pause now and then.
@@ -45,7 +45,7 @@ def gather_in_steps(
     pods = yield from _pods_in_steps(question.service.namespace, held)
     return Evidence(
         question=question,
-        told_by=told_by,
+        according_to=according_to,
         node=served.options.node,
         near=served.options.portal.node.near,
         service=service,
@@ -61,13 +61,13 @@ def from_objects(
     held: store.Store,
     options: rules.Options,
     namespaces: frozenset[str],
-    told_by: str,
+    according_to: str,
 ) -> Evidence:
     """The evidence as a proxy with these options would have it after it has read the objects."""
     served = proxier.Proxier(held, _Silent(), options, namespaces=namespaces, room=budget.Budget())
     served.mark_all()
     served.sync()
-    return steps.at_once(gather_in_steps(question, held, served, told_by=told_by))
+    return steps.at_once(gather_in_steps(question, held, served, according_to=according_to))
 
 
 def _port_in_steps(

@@ -65,9 +65,9 @@ class _Walk:
         asked, known = self.asked.service, self.known
         if known.service is not None:
             kind = known.service.type.value
-            self._note("service", f"Service {asked} exists: type {kind} ({known.told_by})")
+            self._note("service", f"Service {asked} exists: type {kind} ({known.according_to})")
             return known.service
-        message = f"there is no Service {asked}, according to {known.told_by}"
+        message = f"there is no Service {asked}, according to {known.according_to}"
         advice = f"create it, or name another Service: namespace {asked.namespace} has no Service"
         if known.namesakes:
             advice = (

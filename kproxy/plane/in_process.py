@@ -303,7 +303,7 @@ class InProcessPlane:
             listener.admit(admitted)
         except OSError as error:
             _log.error(
-                "cannot tell clients apart, dropping all: raise the sysctl net.core.optmem_max, "
+                "cannot filter clients, dropping all: raise the sysctl net.core.optmem_max, "
                 "and close and open the frontend",
                 address=str(address),
                 reason=error.strerror or str(error),

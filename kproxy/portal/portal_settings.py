@@ -10,7 +10,7 @@ from kproxy import settings
 from kproxy.portal import portal
 
 _SMALLEST = 24
-"""The longest prefix: a Service's address is told by the bits behind it."""
+"""The longest prefix: the bits behind it distinguish the addresses of Services."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,10 @@ def bottleneck(generator: float, backend: float, subject: float) -> str | None:
     """
     if subject > _SATURATED or max(generator, backend) <= LIMIT:
         return None
-    who, share = max(("the load generator", generator), ("the backend", backend), key=_share)
+    busiest, share = max(("the load generator", generator), ("the backend", backend), key=_share)
     return (
-        f"{who} is the bottleneck (busy {share:.0%} of the time, the subject used {subject:.0%} "
-        "of a core): it can do more than this figure"
+        f"{busiest} is the bottleneck (busy {share:.0%} of the time, the subject used "
+        f"{subject:.0%} of a core): it can do more than this figure"
     )
 
 

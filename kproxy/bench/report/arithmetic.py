@@ -233,7 +233,7 @@ def _away_from_zero(value: float) -> float:
 def mann_whitney(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The two-sided p-value of the Mann-Whitney U test: whether both come from one distribution.
 
-    Exact, ties included: of all ways to deal the pooled ranks into two hands of these sizes, the
+    Exact, ties included: of all divisions of the pooled ranks into two groups of these sizes, the
     share whose rank sum is at least as far from the expected one. It assumes nothing about the
     distribution of the noise. With few values it cannot be very sure: 4 against 4 give 0.029 at
     best, 3 against 3 only 0.1. 1.0 when a side is empty.
@@ -264,8 +264,8 @@ def _doubled_midranks(values: Sequence[float]) -> list[int]:
 def _rank_sums(ranks: Sequence[int], size: int) -> list[int]:
     """In how many ways `size` of the ranks have each sum, by the sum.
 
-    The counts are digits of one large number for every size, so that a shift and an addition deal
-    a rank to all hands at once: thirty rounds against thirty take milliseconds.
+    The counts are digits of one large number for every size, so that a shift and an addition add
+    a rank to all groups at once: thirty rounds against thirty take milliseconds.
     """
     width = len(ranks) // 8 + 1  # bytes: there are fewer than 2 ** len(ranks) ways in all
     ways = [1, *(0 for _ in range(size))]

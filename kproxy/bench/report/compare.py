@@ -1,8 +1,8 @@
 """Two reports side by side: what changed beyond noise, what did not, what is only in one.
 
-Rounds of one run share the machine's mood, and two runs do not, so absolute figures drift for no
-reason of ours. Therefore kproxy is also compared as its ratio to each peer, round by round, in
-which the mood cancels; and between different machines only so.
+A machine is faster on some days than on others, so the absolute figures of two runs differ although
+kproxy is the same. Therefore kproxy is also compared as its ratio to each peer, round by round:
+both ran on the machine of that moment. Runs of different machines are compared in no other way.
 
 A change is real here when both hold:
 
@@ -276,8 +276,8 @@ def _missing(changes: Iterable[Change], other: results.Report) -> Iterator[str]:
     for each in changes:
         if each.scenario not in scenarios:
             yield f"all of {each.scenario}"
-        elif (who := each.peer or each.subject) not in subjects:
-            yield f"all of {readings.label(who)}"
+        elif (missing := each.peer or each.subject) not in subjects:
+            yield f"all of {readings.label(missing)}"
         elif (each.scenario, each.name) not in figures:
             yield f"{each.scenario}: {each.figure}"
         else:

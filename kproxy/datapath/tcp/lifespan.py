@@ -34,7 +34,7 @@ _BUDGET: Final = 0.002
 QUIET: Final = 1.0
 """Seconds without a byte that make a moment quiet; half of the grace if that is less."""
 JITTER: Final = 0.1
-"""Ages differ by this part, downwards, lest all clients of a restart come back at once."""
+"""Ages differ by this part, downwards: otherwise all clients of a restart come back at once."""
 
 GONE: Final = 1.0
 """Seconds after which an endpoint that is gone is gone for good: one that moves from one
@@ -46,7 +46,7 @@ _ACTIONS = lifetimes.OnEndpointRemoved
 class _Ending:
     """A connection that is to end: until when in order, and the reasons that are counted."""
 
-    __slots__ = ("deadline", "in_order", "is_told", "quiet", "reset", "seen", "since")
+    __slots__ = ("deadline", "in_order", "is_fin_sent", "quiet", "reset", "seen", "since")
 
     def __init__(
         self, now: float, grace: float, in_order: halfclose.Reason, reset: halfclose.Reason
@@ -58,7 +58,7 @@ class _Ending:
         self.seen: tuple[int, int] | None = None
         self.since = now
         """When the last byte was seen to move."""
-        self.is_told = False
+        self.is_fin_sent = False
         """The endpoint has been sent FIN."""
 
 
@@ -196,7 +196,7 @@ class Keeper:
         known = self._ending.get(conn)
         if known is not None and known.deadline <= self.now + grace:
             return False
-        if known is not None and known.is_told:
+        if known is not None and known.is_fin_sent:
             if not is_reset:
                 return False
             known.deadline, known.reset = self.now + grace, halfclose.REMOVED_RESET
@@ -273,7 +273,7 @@ class Keeper:
         """Whether `conn` begins to end because its endpoint is removed."""
         is_removed = conn.backend not in roll.present
         ending = self._ending.get(conn)
-        if ending is not None and not ending.is_told:
+        if ending is not None and not ending.is_fin_sent:
             is_drained = ending.in_order == halfclose.REMOVED
             if is_changed or (is_drained and not is_removed):
                 del self._ending[conn]  # the next look finds again what is too old
@@ -349,7 +349,7 @@ class Keeper:
             del self._ending[conn]
         elif now >= ending.deadline:
             conn.abort(ending.reset)
-        elif ending.is_told:
+        elif ending.is_fin_sent:
             if self._shared.kernel.unread(conn.client.fd):
                 conn.abort(ending.reset)
         elif conn.reason is None:
@@ -357,7 +357,7 @@ class Keeper:
             if seen != ending.seen:
                 ending.seen, ending.since = seen, now
             elif now - ending.since >= ending.quiet and self._is_quiet(conn):
-                ending.is_told = True
+                ending.is_fin_sent = True
                 conn.client.end_here()
                 if conn.is_open:
                     conn.reason = ending.in_order

@@ -34,7 +34,7 @@ class Explaining:
                 asked,
                 seen.source.store,
                 seen.proxier,
-                told_by=f"the running proxy, which follows {seen.source.describe()}",
+                according_to=f"the running proxy, which follows {seen.source.describe()}",
                 live=seen.plane,
             )
         )

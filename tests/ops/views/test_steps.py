@@ -103,7 +103,7 @@ def gathered(proxy: observing.OpenProxy, name: str) -> Iterator[None]:
     """The steps in which the evidence about a Service is gathered."""
     question = evidence.Question(names.NamespacedName("default", name), client="10.9.9.9")
     return gather.gather_in_steps(
-        question, proxy.source.store, proxy.proxier, told_by="the proxy", live=proxy.plane
+        question, proxy.source.store, proxy.proxier, according_to="the proxy", live=proxy.plane
     )
 
 
