@@ -49,6 +49,7 @@ class Cidr:
     bounds: str = "such as 203.0.113.0/24 or 203.0.113.7"
 
     def parse(self, text: str) -> tuple[portal.Network, ...]:
+        """The networks; none of an empty text. Raises ValueError."""
         if not text.strip():
             return ()
         try:
@@ -75,6 +76,7 @@ class _NodePorts:
     bounds: str = "such as 192.0.2.0/24, or primary"
 
     def parse(self, text: str) -> portal.NodePorts:
+        """The networks, or `primary`. Raises ValueError."""
         if text.strip() == "primary":
             return portal.NodePorts(is_primary=True)
         try:
