@@ -568,6 +568,29 @@ def test_hosts_are_lines_of_a_hosts_file(lab: Lab) -> None:
     ]
 
 
+@pytest.mark.extra
+def test_the_c_library_finds_a_service_by_each_of_its_names(lab: Lab, tmp_path: Path) -> None:
+    """glibc reads the lines as /etc/hosts, in a mount namespace of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can put a file over /etc/hosts")
+    hosts = tmp_path / "hosts"
+    hosts.write_text(lab.get("hosts").stdout)
+    names = ["web", "web.default", "web.default.svc", "web.default.svc.cluster.local"]
+    script = 'mount --bind "$0" /etc/hosts && getent hosts "$@"'
+
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, str(hosts), *names],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+    address, _ = lab.daemon.address("web")
+    found = [line.split()[0] for line in done.stdout.splitlines()]
+    assert (found, done.stderr) == ([address] * len(names), "")
+
+
 def test_hosts_as_objects_and_as_a_table(lab: Lab) -> None:
     table = lab.get("hosts", "-o", "json")
     wide = lab.get("hosts", "-o", "wide", "-A")
