@@ -189,7 +189,7 @@ class Signals:
             handlers[signal.SIGHUP] = on_hup
 
         if relay is not None:
-            handlers.update(dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), bool))  # do nothing
+            handlers.update(dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), lambda: None))
 
         def handle(number: int) -> None:
             if relay is not None and relay(number):

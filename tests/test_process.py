@@ -1,14 +1,16 @@
 """A process whose standard streams are closed, or that is short of something."""
 
+import asyncio
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from kproxy import errors
+from kproxy import errors, process
 
 MANIFEST = """
 apiVersion: v1
@@ -138,3 +140,52 @@ def test_a_memory_limit_is_met_with_a_sentence_or_served_under(
     assert "a bug" not in done.stderr
     assert "Traceback" not in done.stderr
     assert [each.name for each in tmp_path.iterdir()] == ["web.yaml"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
+async def test_a_signal_that_is_relayed_does_nothing_else(number: signal.Signals) -> None:
+    done: list[object] = []
+    relayed = asyncio.Event()
+
+    def relay(given: int) -> bool:
+        done.append(given)
+        relayed.set()
+        return True
+
+    signals = process.Signals()
+    with signals.handling(
+        stop=lambda: done.append("stop"), kill=lambda: done.append("kill"), relay=relay
+    ):
+        os.kill(os.getpid(), number)
+        async with asyncio.timeout(10):
+            await relayed.wait()
+
+    assert done == [number]
+    assert (signals.ended_by, signals.exit_code) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "action"),
+    [(signal.SIGTERM, "stop"), (signal.SIGINT, "stop"), (signal.SIGQUIT, "kill")],
+)
+async def test_a_signal_that_is_not_relayed_ends_with_the_code_of_a_shell(
+    number: signal.Signals, action: str
+) -> None:
+    done: list[str] = []
+    ended = asyncio.Event()
+
+    def end(what: str) -> None:
+        done.append(what)
+        ended.set()
+
+    signals = process.Signals()
+    with signals.handling(
+        stop=lambda: end("stop"), kill=lambda: end("kill"), relay=lambda _: False
+    ):
+        os.kill(os.getpid(), signal.SIGUSR1)  # means nothing, and ends nothing
+        os.kill(os.getpid(), number)
+        async with asyncio.timeout(10):
+            await ended.wait()
+
+    assert done == [action]
+    assert signals.exit_code == 128 + number
