@@ -49,6 +49,21 @@ DOCUMENTS = [
     annotated("outside", "Prefix /", "Exact /e/", allowlist_source_range="10.0.0.0/8"),
     annotated("denied", denylist_source_range="10.0.0.0/8,127.0.0.1"),
     annotated("undenied", denylist_source_range="10.0.0.0/8"),
+    annotated(
+        "around",
+        "Prefix /",
+        "Prefix /small/",
+        allowlist_source_range="10.0.0.0/8",
+        proxy_body_size="10",
+        proxy_read_timeout="7",
+    ),
+    ingress(
+        "nested",
+        "Prefix /small/([a-z]+)",
+        host="around.example",
+        namespace="other",
+        annotations={f"{NGINX}use-regex": "true"},
+    ),
     annotated("forced", force_ssl_redirect="true"),
     ingress("own", "Prefix /", host="own.example", **tls("own.example")),
     ingress("wild", "Prefix /", host="*.wild.example", **tls("*.wild.example")),
@@ -226,6 +241,16 @@ class TestRequests:
         assert post("plain.example", "/e/", 1 << 20) == 200
         assert post("plain.example", "/", (1 << 20) + 1) == 413
         assert post("unlimited.example", "/", (1 << 20) + 1) == 200
+
+    def test_an_expression_takes_nothing_over_from_the_path_around_it(
+        self, nginx: nginx_rig.Nginx
+    ) -> None:
+        """They can be of two Ingresses."""
+        post = {"method": "POST", "body": b"x" * 11}
+        assert nginx.get("around.example", "/small/1").status == 403
+        assert nginx.get("around.example", "/small/1", **post).status == 413
+        answer = nginx.get("around.example", "/small/a", **post)
+        assert (answer.status, answer.backend) == (200, "other/nested")
 
 
 class TestRetries:

@@ -56,6 +56,7 @@ class Servers:
         self._canaries = chosen
         self._variables: dict[int, Variable] = {}
         self._count = 0
+        self._named = 0
 
     def server(self, host: table.VirtualHost, certificate: str) -> Generator[None, None, Block]:
         """The server of a virtual host.
@@ -100,7 +101,8 @@ class Servers:
         for text, route in found:
             yield from self._pause()
             expression = Regex(f"{patterns.LIMIT}^(?:{text})")
-            made.append(Block(Directive("location", "~*", expression), self._handler(route)))
+            handler = self._handler(route, inherits=True)
+            made.append(Block(Directive("location", "~*", expression), handler))
         return made
 
     def _location(
@@ -120,10 +122,10 @@ class Servers:
         path = words[1]
         if not (is_alone and path.endswith("/") and len(path) > 1):
             return [Block(Directive("location", *words), [*nested, *handler])]
-        self._count += 1
-        name = f"@location_{self._count}"
+        self._named += 1
+        name = f"@location_{self._named}"
         handing_on: list[Statement] = [
-            *_body_size(route),
+            *_body_size(route.policy),
             Directive("error_page", _HANDED_ON, "=", name),
             Directive("return", _HANDED_ON),
         ]
@@ -132,17 +134,21 @@ class Servers:
             Block(Directive("location", name), handler),
         ]
 
-    def _handler(self, route: table.Route) -> list[Statement]:
-        """What is done with a request."""
+    def _handler(self, route: table.Route, *, inherits: bool = False) -> list[Statement]:
+        """What is done with a request.
+
+        A location that `inherits`, since it stands in another one, says all that the other may
+        say too: that can be another Ingress's.
+        """
         policy = route.policy
         destination = "" if policy.is_refused else self._destination(route)
         if not destination:
             return [Directive("return", 503, NOT_AVAILABLE)]
         return [
             *self._redirect(route),
-            *_access(policy),
-            *_body_size(route),
-            *_timeouts(policy),
+            *_access(policy, inherits=inherits),
+            *_body_size(policy, inherits=inherits),
+            *_timeouts(policy, inherits=inherits),
             *_rewrite(route),
             Directive(f"{_module(policy)}_pass", _url(policy, destination)),
         ]
@@ -208,21 +214,23 @@ def _url(policy: table.Policy, destination: str | Variable) -> Template:
     return Template((f"{upstreams.scheme(policy.protocol)}://", destination))
 
 
-def _access(policy: table.Policy) -> list[Statement]:
+def _access(policy: table.Policy, *, inherits: bool) -> list[Statement]:
     """nginx takes the first that a client's address is in."""
-    return [
+    rules: list[Statement] = [
         *(Directive("deny", each) for each in policy.denied),
         *(Directive("allow", each) for each in policy.allowed),
         *([Directive("deny", "all")] if policy.allowed else []),
     ]
+    return [Directive("allow", "all")] if inherits and not rules else rules
 
 
-def _body_size(route: table.Route) -> list[Statement]:
-    size = route.policy.body_size
-    return [Directive("client_max_body_size", size)] if size != _DEFAULT.body_size else []
+def _body_size(policy: table.Policy, *, inherits: bool = False) -> list[Statement]:
+    if policy.body_size == _DEFAULT.body_size and not inherits:
+        return []
+    return [Directive("client_max_body_size", policy.body_size)]
 
 
-def _timeouts(policy: table.Policy) -> list[Statement]:
+def _timeouts(policy: table.Policy, *, inherits: bool) -> list[Statement]:
     """Those that differ from the defaults, which stand once for all servers."""
     module = _module(policy)
     given = (
@@ -233,7 +241,7 @@ def _timeouts(policy: table.Policy) -> list[Statement]:
     return [
         Directive(f"{module}_{name}_timeout", f"{seconds}s")
         for name, seconds, default in given
-        if seconds != default
+        if seconds != default or inherits
     ]
 
 
