@@ -4,6 +4,7 @@ from kproxy import component, config, events, settings
 from kproxy.command import settings as command_settings
 from kproxy.datapath import data_path, syscalls
 from kproxy.dns import settings as dns_settings
+from kproxy.gateway import state as gateway_state
 from kproxy.ingress import state as ingress_state
 from kproxy.model import names
 from kproxy.model.kinds import node_kind, service_cidr_kind
@@ -137,8 +138,8 @@ def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[compon
         made += _make_names(cfg, cfg.dns, seen)
     if seen.ingress is not None:
         made.append(_make_ingress(cfg, seen, seen.ingress))
-    if cfg.gateway:
-        made.append(_make_gateways(cfg, seen))
+    if seen.gateways is not None:
+        made.append(_make_gateways(cfg, seen, seen.gateways))
     return tuple(made)
 
 
@@ -172,20 +173,23 @@ def _make_names(
     return [server, kube_dns.KubeDns(server, store, lambda: client.Client(access), cfg.node)]
 
 
-def _make_gateways(cfg: config.Config, seen: observed.Observed) -> component.Component:
+def _make_gateways(
+    cfg: config.Config, seen: observed.Observed, shown: gateway_state.GatewayState
+) -> component.Component:
     """What says how Gateways and routes are: in the log, and to a cluster's API server."""
     from kproxy.gateway import component as gateways  # noqa: PLC0415
     from kproxy.gateway import planner  # noqa: PLC0415
 
-    parts = seen.source, planner.Gateways(seen.source.store, cfg.gateway_class)
+    planned = planner.Gateways(seen.source.store, cfg.gateway_class)
+    parts = seen.source, planned, seen.proxier.frontends, seen.reporter, shown
     if cfg.cluster is None:
-        return gateways.Gateways(*parts, seen.proxier.frontends, seen.reporter)
+        return gateways.Gateways(*parts)
     from kproxy.gateway import publisher  # noqa: PLC0415
     from kproxy.sources.api import client  # noqa: PLC0415
 
     access = cfg.cluster
     published = publisher.Publisher(lambda: client.Client(access))
-    return gateways.Gateways(*parts, seen.proxier.frontends, seen.reporter, published)
+    return gateways.Gateways(*parts, published)
 
 
 def _make_ingress(

@@ -21,6 +21,7 @@ import structlog
 
 from kproxy import component, config, events, lifecycle, metrics, parts, process, turns
 from kproxy.command import settings as command_settings
+from kproxy.gateway import state as gateway_state
 from kproxy.ingress import state
 from kproxy.ops import health, node_health, surface
 from kproxy.ops.prometheus import durations
@@ -84,6 +85,7 @@ class Server:
             feed=self.feed,
             dropped_log_lines=dropped_log_lines,
             ingress=state.IngressState() if cfg.ingress else None,
+            gateways=gateway_state.GatewayState() if cfg.gateway else None,
             cluster_domain=cfg.cluster_domain,
             dns=metrics.DnsCounters() if cfg.dns is not None else None,
         )

@@ -35,8 +35,8 @@ def get(
         list[str],
         typer.Argument(
             metavar="RESOURCE",
-            help="services, gateways, endpoints, affinity, connections, events or hosts, then "
-            "names of Services; or svc/web; or svc,ep; or all.",
+            help="services, gateways, routes, endpoints, affinity, connections, events or hosts, "
+            "then names of Services; or svc/web; or svc,ep; or all.",
             show_default=False,
             autocompletion=completion.arguments,
         ),

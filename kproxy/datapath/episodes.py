@@ -37,7 +37,7 @@ UNREACHABLE = Kind(
     "no endpoint reachable, client reset", "no client was reset lately", "clients_reset"
 )
 TURNED_AWAY = Kind(
-    "client reset: it fell to the share of a backend that cannot be used, see kproxy get gateways",
+    "client reset: it fell to the share of a backend that cannot be used, see kproxy get routes",
     "no client fell to such a share lately",
     "clients_reset",
 )

@@ -1,10 +1,10 @@
 """What is said of Gateways and routes: a component beside the proxier, which serves them."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING
 
-from kproxy.gateway import planner, problems, statuses, watcher
+from kproxy.gateway import planner, problems, state, statuses, watcher
 from kproxy.model import names
 from kproxy.reconcile import report
 from kproxy.sources import source
@@ -17,7 +17,7 @@ _WITHDRAW_SECONDS = 5.0
 
 
 class Gateways:
-    """A `component.Component`. Without `published` the log is all that hears of problems."""
+    """A `component.Component`. `shown` is kept true, `published` writes it to a cluster if any."""
 
     name = "gateways"
 
@@ -27,11 +27,12 @@ class Gateways:
         gateways: planner.Gateways,
         frontends_of: statuses.FrontendsOf,
         reporter: report.Reporter,
+        shown: state.GatewayState,
         published: "publisher.Publisher | None" = None,
     ) -> None:
-        self._report = problems.Report()
+        self._report = problems.Report(shown)
         self._published = published
-        self._watcher = watcher.Watcher(read, gateways, frontends_of, self._hear)
+        self._watcher = watcher.Watcher(read, gateways, frontends_of, self._hear, shown)
         reporter.subscribe(self._on_report)
 
     def bind(self) -> None:
@@ -61,10 +62,10 @@ class Gateways:
         """Follow no more."""
         self._watcher.close()
 
-    def _hear(self, change: watcher.Change) -> None:
-        self._report.take(change)
+    def _hear(self, change: watcher.Change) -> Generator[None, None, None]:
         if self._published is not None:
             self._published.take(change)
+        yield from self._report.take_in_steps(change)
 
     def _on_report(self, name: names.NamespacedName) -> None:
         if not name.is_of_service:

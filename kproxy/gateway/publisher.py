@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from kproxy.gateway import status_text, statuses, watcher
+from kproxy.gateway import state, status_text, statuses, watcher
 from kproxy.model.kinds.gateway import (
     gateway_class_kind,
     gateway_kind,
@@ -86,9 +86,9 @@ class Publisher:
     ) -> None:
         self._api = api
         self._wall = wall
-        self._due: dict[watcher.Key, statuses.Status] = {}
+        self._due: dict[state.Key, statuses.Status] = {}
         self._has_due = asyncio.Event()
-        self._addresses: dict[watcher.Key, tuple[str, ...]] = {}
+        self._addresses: dict[state.Key, tuple[str, ...]] = {}
         self._said: set[progress.Outcome] = set()
         self._writing = asyncio.Lock()
         self._is_ending = False
@@ -147,7 +147,7 @@ class Publisher:
         return not failures
 
     async def _write(
-        self, api: Api, key: watcher.Key, status: "statuses.Status | _Withdrawal"
+        self, api: Api, key: state.Key, status: "statuses.Status | _Withdrawal"
     ) -> bool:
         """Write one status if it differs; False if that failed."""
         collection = _KINDS[key[0]].collection
@@ -168,7 +168,7 @@ class Publisher:
         return True  # it is gone
 
     async def _patch(
-        self, api: Api, path: str, key: watcher.Key, status: "statuses.Status | _Withdrawal"
+        self, api: Api, path: str, key: state.Key, status: "statuses.Status | _Withdrawal"
     ) -> None:
         async with api.get(progress.Mode.LIST, path, {}) as answer:
             body = await answer.read_all(ANSWER_SECONDS, MAX_BYTES)

@@ -17,6 +17,8 @@ CONFLICTED = "Conflicted"
 MOST_ADDRESSES = 16
 """Of a Gateway's status: the CustomResourceDefinition's bound."""
 
+_PENDING = "Pending"
+
 _STATES = forwarding.FrontendState
 _SERVED = frozenset({_STATES.BOUND, _STATES.NO_ENDPOINTS, _STATES.DROPPED})
 _LONGEST_MESSAGE = 1024
@@ -33,8 +35,8 @@ class Condition:
 
     @property
     def is_problem(self) -> bool:
-        """Whether it says that something is wrong."""
-        return self.is_true is (self.type == CONFLICTED)
+        """Whether it says that something is wrong, and not only that it is not so yet."""
+        return self.is_true is (self.type == CONFLICTED) and self.reason != _PENDING
 
 
 Conditions = tuple[Condition, ...]
@@ -48,6 +50,10 @@ class ListenerStatus:
     kinds: tuple[references.GroupKind, ...]
     attached: int
     conditions: Conditions
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with it, a sentence each."""
+        return sentences(self.conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +101,16 @@ def problems(status: Status) -> Iterator[str]:
         case RouteStatus():
             where = [(f"at Gateway {parent.name}: ", each) for parent, each in status.parents]
     for place, conditions in where:
-        for each in conditions:
-            if each.is_problem:
-                said = f": {each.message}" if each.message else ""
-                yield f"{place}{'' if each.is_true else 'not '}{each.type} ({each.reason}){said}"
+        for each in sentences(conditions):
+            yield f"{place}{each}"
+
+
+def sentences(conditions: Conditions) -> Iterator[str]:
+    """What is wrong by these conditions."""
+    for each in conditions:
+        if each.is_problem:
+            said = f": {each.message}" if each.message else ""
+            yield f"{'' if each.is_true else 'not '}{each.type} ({each.reason}){said}"
 
 
 FrontendsOf = Callable[[names.ServicePortName], Sequence[statuses.FrontendStatus]]
@@ -229,7 +241,7 @@ def _listener_conditions(
     if why:
         yield _no(PROGRAMMED, "Invalid", why)
     elif failed or not found:
-        reason = "Invalid" if taken else "Pending"
+        reason = "Invalid" if taken else _PENDING
         yield _no(PROGRAMMED, reason, _details(failed) or "not opened yet")
     else:
         yield _yes(PROGRAMMED, "Programmed")
@@ -273,7 +285,7 @@ def _gateway_conditions(
         reason = "AddressNotUsable" if gateway.addresses else "AddressNotAssigned"
         failed = [each for each in frontends if each.state not in _SERVED]
         message = _details(failed) or "no listener is open yet"
-        yield _no(PROGRAMMED, reason if failed else "Pending", message)
+        yield _no(PROGRAMMED, reason if failed else _PENDING, message)
     else:
         yield _yes(PROGRAMMED, "Programmed")
 

@@ -6,14 +6,13 @@ moment, in slices, and compared with those before. It rests for longer than it w
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import structlog
 
 from kproxy import turns
-from kproxy.gateway import attaching, planner, statuses
+from kproxy.gateway import attaching, planner, state, statuses
 from kproxy.model import names, steps
 from kproxy.model.kinds.gateway import references, routes
 from kproxy.sources import source, store
@@ -29,27 +28,22 @@ REST = 5.0
 _STRIDE = 16
 """Routes of which the status is made between two pauses: each may have 16 backends."""
 
-Key: TypeAlias = tuple[str, names.NamespacedName]
-"""The kind and the name of an object."""
-
-Statuses: TypeAlias = Mapping[Key, statuses.Status]
-
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """What is new: statuses, and what this proxy has no say in any more."""
 
-    statuses: Statuses
-    gone: frozenset[Key] = frozenset()
+    statuses: state.Statuses
+    gone: frozenset[state.Key] = frozenset()
 
     def __bool__(self) -> bool:
         """Whether anything is new."""
         return bool(self.statuses or self.gone)
 
 
-def changes_in_steps(before: Statuses, now: Statuses) -> Generator[None, None, Change]:
+def changes_in_steps(before: state.Statuses, now: state.Statuses) -> Generator[None, None, Change]:
     """What is new since `before`."""
-    changed: dict[Key, statuses.Status] = {}
+    changed: dict[state.Key, statuses.Status] = {}
     for run in steps.runs(now.items(), _STRIDE):
         changed.update((key, each) for key, each in run if before.get(key) != each)
         yield
@@ -58,14 +52,14 @@ def changes_in_steps(before: Statuses, now: Statuses) -> Generator[None, None, C
 
 def statuses_in_steps(
     gateways: planner.Gateways, frontends_of: statuses.FrontendsOf
-) -> Generator[None, None, dict[Key, statuses.Status]]:
+) -> Generator[None, None, dict[state.Key, statuses.Status]]:
     """The statuses of everything that this proxy has a say in."""
-    made: dict[Key, statuses.Status] = {}
+    made: dict[state.Key, statuses.Status] = {}
     known = gateways.gateway_class()
     if known is not None and known.controller == references.CONTROLLER:
         made[known.kind, known.name] = statuses.of_class(known)
-    verdicts: dict[Key, dict[routes.Parent, attaching.Verdict]] = {}
-    found: dict[Key, routes.Route] = {}
+    verdicts: dict[state.Key, dict[routes.Parent, attaching.Verdict]] = {}
+    found: dict[state.Key, routes.Route] = {}
     for gateway in gateways.served():
         wanting: list[routes.Route] = []
         for run in steps.runs(gateways.routes_of(references.of_gateway(gateway.name))):
@@ -92,7 +86,9 @@ def statuses_in_steps(
 
 
 class Watcher:
-    """Follows `read` from `run` on, and calls `hear` with what is new.
+    """Follows `read` from `run` on, and takes the steps of `hear` with what is new.
+
+    `shown` is kept true of it.
 
     `frontends_of` says where the proxier has opened a listener.
     """
@@ -102,15 +98,16 @@ class Watcher:
         read: source.Source,
         gateways: planner.Gateways,
         frontends_of: statuses.FrontendsOf,
-        hear: Callable[[Change], None],
+        hear: Callable[[Change], Generator[None, None, None]],
+        shown: state.GatewayState,
     ) -> None:
         self._read = read
         self._gateways = gateways
         self._frontends_of = frontends_of
         self._hear = hear
+        self._shown = shown
         self._changed = asyncio.Event()
         self._turns = turns.Turns()
-        self._known: Statuses = {}
         self._services: dict[names.NamespacedName, object] = {}
         gateways.follow(self.look)
         self._subscription = read.store.subscribe(self._on_change)
@@ -140,10 +137,19 @@ class Watcher:
 
     async def _look(self) -> None:
         found = await self._turns.result(statuses_in_steps(self._gateways, self._frontends_of))
-        change = await self._turns.result(changes_in_steps(self._known, found))
-        self._known = found
+        change = await self._turns.result(changes_in_steps(self._shown.statuses, found))
         if change:
-            self._hear(change)
+            await self._turns.result(self._take(change, found))
+
+    def _take(self, change: Change, found: state.Statuses) -> Generator[None, None, None]:
+        before, self._shown.statuses = self._shown.statuses, found
+        for run in steps.runs(change.statuses):
+            self._shown.counts.update(kind for kind, name in run if (kind, name) not in before)
+            yield
+        for run in steps.runs(change.gone):
+            self._shown.counts.subtract(kind for kind, _ in run)
+            yield
+        yield from self._hear(change)
 
     def _on_change(self, dirty: store.Dirty) -> None:
         """Look if one of these is a Gateway, or a Service that is another one for routes now.
@@ -160,5 +166,5 @@ class Watcher:
                 self._services[name] = service
             else:
                 self._services.pop(name, None)
-        if self._read.has_synced and not self._known:
+        if self._read.has_synced and not self._shown.statuses:
             self._changed.set()

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from kproxy.gateway import statuses, watcher
+from kproxy.gateway.state import Key
 from kproxy.model import forwarding, names, steps
 from kproxy.reconcile import statuses as frontend_statuses
 from tests.gateway import documents, stored
@@ -21,7 +22,7 @@ def found(
     state: forwarding.FrontendState = STATES.BOUND,
     detail: str = "",
     addresses: tuple[str, ...] = ("127.0.0.1",),
-) -> dict[watcher.Key, statuses.Status]:
+) -> dict[Key, statuses.Status]:
     """The statuses of a Store in which every listener is in this state, at these addresses."""
 
     def frontends(name: names.ServicePortName) -> list[frontend_statuses.FrontendStatus]:
@@ -44,13 +45,13 @@ def shown(conditions: statuses.Conditions) -> dict[str, tuple[bool, str]]:
     return {each.type: (each.is_true, each.reason) for each in conditions}
 
 
-def gateway(made: dict[watcher.Key, statuses.Status]) -> statuses.GatewayStatus:
+def gateway(made: dict[Key, statuses.Status]) -> statuses.GatewayStatus:
     status = made[EDGE]
     assert isinstance(status, statuses.GatewayStatus)
     return status
 
 
-def parents(made: dict[watcher.Key, statuses.Status], key: watcher.Key = SPLIT) -> list[Any]:
+def parents(made: dict[Key, statuses.Status], key: Key = SPLIT) -> list[Any]:
     status = made[key]
     assert isinstance(status, statuses.RouteStatus)
     return [shown(conditions) for _, conditions in status.parents]
@@ -138,7 +139,7 @@ def test_what_is_not_open_is_not_programmed(
     assert bool(edge.addresses) is has_address
     if state is STATES.COLLISION:
         assert shown(edge.listeners[0].conditions)["Accepted"] == (False, "PortUnavailable")
-    if not overall[0]:
+    if not overall[0] and overall[1] != "Pending":
         assert any("why" in each for each in statuses.problems(edge))
 
 

@@ -1,12 +1,12 @@
 """When statuses are looked at: after changes that matter, and no more often than there is time."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from structlog.testing import capture_logs
 
-from kproxy.gateway import component, statuses, watcher
+from kproxy.gateway import component, state, statuses, watcher
 from kproxy.model import names
 from kproxy.reconcile import report
 from kproxy.reconcile import statuses as frontend_statuses
@@ -38,12 +38,18 @@ class Watched:
         self.looks = 0
         self.fails = False
         self.source = Source(self.stored.store)
+        self.shown = state.GatewayState()
         self.watcher = watcher.Watcher(
             self.source,  # type: ignore[arg-type]  # as much of a source as is needed
             self.stored.planner,
             self._frontends,
-            self.heard.append,
+            self._hear,
+            self.shown,
         )
+
+    def _hear(self, change: watcher.Change) -> Generator[None, None, None]:
+        self.heard.append(change)
+        yield
 
     def _frontends(self, _name: names.ServicePortName) -> list[frontend_statuses.FrontendStatus]:
         self.looks += 1
@@ -79,6 +85,8 @@ def test_what_is_there_at_the_start_is_heard_and_then_only_what_is_new() -> None
         await watched.change(documents.route(WEB, parents=[{"name": "other"}]))
         assert set(watched.heard[1].statuses) == {EDGE}
         assert watched.heard[1].gone == {SPLIT}
+        assert set(watched.shown.statuses) == {EDGE}
+        assert +watched.shown.counts == {"Gateway": 1}
 
     watch(watched, scenario)
 
@@ -163,12 +171,14 @@ def test_problems_are_said_once_and_once_more_when_they_are_gone() -> None:
     made = stored.Stored(documents.gateway(TCP), documents.route(WEB))
     source = Source(made.store)
     reporter = report.Reporter(lambda _: [])
-    gateways = component.Gateways(source, made.planner, lambda _: [], reporter)  # type: ignore[arg-type]  # as above
+    shown = state.GatewayState()
+    gateways = component.Gateways(source, made.planner, lambda _: [], reporter, shown)  # type: ignore[arg-type]  # as above
 
     async def run() -> None:
         running = asyncio.get_running_loop().create_task(gateways.run())
         made.store.announce(frozenset())
         await asyncio.sleep(SOON)
+        assert shown.problems == 1
         for number in range(3):
             made.store.announce(made.apply(documents.gateway(TCP, generation=number)))
             await asyncio.sleep(SOON)

@@ -28,6 +28,7 @@ class Kind:
 KINDS = (
     Kind("services", "service", "Service", ("svc",), "name"),
     Kind("gateways", "gateway", "Gateway", ("gtw",), "name"),
+    Kind("routes", "route", "Route", (), "name"),
     Kind("endpoints", "endpoints", "Endpoint", ("ep", "endpoint")),
     Kind("affinity", "affinity", "Affinity", ("aff", "affinities")),
     Kind("connections", "connection", "Connection", ("conn",)),
@@ -35,7 +36,7 @@ KINDS = (
     Kind("hosts", "host", "Host", ()),
 )
 _BY_WORD = {word: kind for kind in KINDS for word in (kind.plural, kind.singular, *kind.short)}
-_ALL = (KINDS[0], KINDS[2])
+_ALL = (KINDS[0], KINDS[3])
 """What `get all` shows."""
 
 

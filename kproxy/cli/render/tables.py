@@ -217,6 +217,19 @@ def share(view: View) -> str:
     return "" if part is None else f"{part:.1%}"
 
 
+def _gateway(view: View) -> str:
+    """What a route refers to: `edge`, `edge:tcp`, `infra/edge:9300`."""
+    elsewhere = view["gateway_namespace"] != view["namespace"]
+    gateway = f"{view['gateway_namespace']}/{view['gateway']}" if elsewhere else view["gateway"]
+    section = ":".join(str(each) for each in (view["listener"], view["port"]) if each)
+    return f"{gateway}:{section}" if section else str(gateway)
+
+
+def _backends(view: View) -> str:
+    """The Services of a route with their weights: `web*9,canary*1`."""
+    return ",".join(f"{each['name']}*{each['weight']}" for each in view["backends"])
+
+
 def _event_age(view: View) -> str:
     return ages.age(view["time"], datetime.now(UTC))
 
@@ -289,6 +302,7 @@ _COLUMNS = {
         Column("PORT", port),
         Column("BOUND", lambda view: "".join(_bounds(view)[:1])),
         Column("STATE", _states),
+        Column("ROUTES", lambda view: str(view["attached_routes"] or 0)),
         Column("ENDPOINTS", picked),
         Column("ACTIVE", counter("active")),
         Column("TOTAL", counter("total"), is_wide=True),
@@ -296,6 +310,15 @@ _COLUMNS = {
         field("PORTAL", "portal", is_wide=True),
         field("STRATEGY", "strategy", is_wide=True),
         Column("DETAIL", _details, is_wide=True),
+    ),
+    "routes": (
+        field("NAME", "name"),
+        field("PROTOCOL", "protocol"),
+        Column("GATEWAY", _gateway),
+        yes("ACCEPTED", "accepted"),
+        yes("RESOLVED", "resolved"),
+        Column("BACKENDS", _backends),
+        field("DETAIL", "detail", is_wide=True),
     ),
     "endpoints": (
         field("SERVICE", "service"),

@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 import kproxy
 from kproxy import metrics
+from kproxy.gateway import state as gateway_state
 from kproxy.ingress import state
 from kproxy.model import forwarding, names
 from kproxy.ops.prometheus import durations
@@ -68,6 +69,8 @@ class ProxyCollector(registry.Collector):
         yield from self._about_watches()
         if self._seen.ingress is not None:
             yield from _about_ingresses(self._seen.ingress)
+        if self._seen.gateways is not None:
+            yield from _about_gateways(self._seen.gateways)
         yield from self._about_the_process()
         if self._seen.dns is not None:
             yield from _about_names(self._seen.dns)
@@ -275,6 +278,17 @@ class ProxyCollector(registry.Collector):
         )
         build = {"version": kproxy.__version__, "python": platform.python_version()}
         yield _metric("gauge", "kproxy_build_info", "Always 1.", [(build, 1)])
+
+
+def _about_gateways(shown: gateway_state.GatewayState) -> Iterator[Metric]:
+    counts, problems = shown.counts, shown.problems
+    text = "Gateways of the class that is served."
+    yield _single("gauge", "kproxy_gateways", text, counts["Gateway"])
+    attached = counts["TCPRoute"] + counts["UDPRoute"]
+    text = "Routes that refer to these Gateways."
+    yield _single("gauge", "kproxy_gateway_routes", text, attached)
+    text = "What is wrong with Gateways and routes, as the log has it."
+    yield _single("gauge", "kproxy_gateway_problems", text, problems)
 
 
 def _about_ingresses(shown: state.IngressState) -> Iterator[Metric]:

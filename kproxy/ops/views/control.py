@@ -1,14 +1,14 @@
 """The control server: HTTP over a unix socket, for the other commands of `kproxy`.
 
 `GET /v1/services`, `/v1/gateways`, `/v1/endpoints`, `/v1/affinity` and `/v1/connections` answer
-with a JSON list of `status` views, `/v1/hosts` with one of `hosts` views; `?namespace=` and
-`?name=` narrow it to a namespace, or to a Service or Gateway, `?labelSelector=` to Services with
-such labels. 404 says that none of that name is served. `?watch=1` keeps the answer open and sends
-changes, see `watching`. `GET /v1/events` answers with the latest facts, and with `?watch=1` goes on
-with new ones, see `fact_stream`. `GET /v1/status` answers with one object about the whole proxy.
-`GET /v1/evidence` and `/v1/objects` are for `kproxy explain`, see `explaining`. A warning about all
-views, such as that the API server is away, comes in a `Warning` header, as Kubernetes API servers
-send them.
+with a JSON list of `status` views, `/v1/hosts` with one of `hosts` views, `/v1/routes` with one of
+`gateway_api.routes` views; `?namespace=` and `?name=` narrow it to a namespace, or to a Service,
+Gateway or route, `?labelSelector=` to Services with such labels. 404 says that none of that name is
+served. `?watch=1` keeps the answer open and sends changes, see `watching`. `GET /v1/events` answers
+with the latest facts, and with `?watch=1` goes on with new ones, see `fact_stream`.
+`GET /v1/status` answers with one object about the whole proxy. `GET /v1/evidence` and `/v1/objects`
+are for `kproxy explain`, see `explaining`. A warning about all views, such as that the API server
+is away, comes in a `Warning` header, as Kubernetes API servers send them.
 
 Only this user and root are answered. The socket's mode ensures it, and the peer's user is checked
 too, in case the mode is changed (docs/faults.md S21).
@@ -33,11 +33,11 @@ from kproxy.ops.views import (
     fact_stream,
     hosts,
     json_pieces,
-    listeners,
     observed,
     status,
     watching,
 )
+from kproxy.ops.views.gateway_api import listeners
 from kproxy.plane import plane
 from kproxy.reconcile.planning import rules
 
@@ -146,6 +146,26 @@ class _Control:
 
         if query.get("watch", "") in ("1", "true"):
             kind = watching.Kind(control_client.IDENTITIES["hosts"])
+            lines = watching.changes(views, kind, self._shared, self._warning, _nothing_to_refresh)
+            return self._watch(lines, headers)
+        return answers.Answer(200, self._body(views()), headers=headers)
+
+    async def routes(self, request: heads.Request) -> answers.Answer:
+        """Answer `/v1/routes` with a list, or a watch."""
+        query = request.query
+        asked = query.get("namespace", ""), query.get("name", "")
+        headers = self._warning_header()
+
+        def views() -> status.Views:
+            said = self._seen.gateways
+            if said is None:
+                return iter(())
+            from kproxy.ops.views.gateway_api import routes  # noqa: PLC0415  # with --gateway only
+
+            return routes.views(self._seen, said, *asked)
+
+        if query.get("watch", "") in ("1", "true"):
+            kind = watching.Kind(control_client.IDENTITIES["routes"])
             lines = watching.changes(views, kind, self._shared, self._warning, _nothing_to_refresh)
             return self._watch(lines, headers)
         return answers.Answer(200, self._body(views()), headers=headers)
@@ -261,7 +281,7 @@ class _Control:
 
 
 async def _nothing_to_refresh() -> None:
-    """The data plane knows nothing of names."""
+    """The data plane knows nothing of names and routes."""
 
 
 def make_site(seen: observed.Observed, shared: turns.Turns) -> responder.Site:
@@ -274,6 +294,7 @@ def make_site(seen: observed.Observed, shared: turns.Turns) -> responder.Site:
     more = {
         "/v1/events": control.events,
         "/v1/hosts": control.hosts,
+        "/v1/routes": control.routes,
         "/v1/status": control.proxy_status,
         "/v1/evidence": explained.evidence,
         "/v1/objects": explained.objects,

@@ -29,6 +29,10 @@ _PORT = ("namespace", "service", "port_name", "protocol")
 IDENTITIES: Mapping[str, tuple[str, ...]] = {
     "services": ("namespace", "name", "port_name", "protocol"),
     "gateways": ("namespace", "name", "listener", "protocol"),
+    "routes": (
+        *("namespace", "name", "protocol"),
+        *("gateway_namespace", "gateway", "listener", "port"),
+    ),
     "endpoints": (*_PORT, "address", "port"),
     "affinity": (*_PORT, "scope", "client"),
     "connections": (

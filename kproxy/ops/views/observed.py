@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kproxy import events, metrics
+from kproxy.gateway import state as gateway_state
 from kproxy.ingress import state as ingress_state
 from kproxy.ops import health
 from kproxy.ops.prometheus import durations
@@ -31,4 +32,5 @@ class Observed:
     dropped_log_lines: Callable[[], int]
     cluster_domain: str
     ingress: ingress_state.IngressState | None = None
+    gateways: gateway_state.GatewayState | None = None
     dns: metrics.DnsCounters | None = None

@@ -317,7 +317,7 @@ def test_gateways_are_shown_and_services_are_not_confused_with_them(
     assert shown["connections"]["total"] == 12
     assert [each["state"] for each in shown["frontends"]] == ["bound"]
     again = control_client.fetch(control, "gateways", namespace=edge.namespace, name="edge")
-    assert again == [shown]
+    assert [each["listener"] for each in again] == ["one"]
     services = control_client.fetch(control, "services", namespace=edge.namespace)
     assert {each["name"] for each in services} == {"web"}
     assert control_client.fetch(control, "endpoints", namespace=edge.namespace) == []
@@ -336,6 +336,36 @@ def serves(address: daemon.Address, pod: socket.socket) -> bool:
             sockets.accept(pod).close()
             return True
     return False
+
+
+def test_routes_are_shown_with_what_is_wrong_with_them(
+    proxy: daemon.Daemon, pods: list[sockets.Namer]
+) -> None:
+    edge = Edge(proxy)
+    edge.write(
+        documents.route(documents.backend("web", weight=9), documents.backend("gone")),
+        documents.route(documents.backend("web"), name="lost", parents=[{"name": "none"}]),
+        documents.route(documents.backend("web"), kind="UDPRoute", name="stray"),
+        service("web", pods[0].address),
+    )
+    edge.wait("a", RESET)
+    control = proxy.ready_file.parent.parent / "control"
+
+    def rows() -> dict[str, tuple[Any, ...]]:
+        found = control_client.fetch(control, "routes", namespace=edge.namespace)
+        fields = ("accepted", "resolved", "detail")
+        return {each["name"]: tuple(each[field] for field in fields) for each in found}
+
+    gone = f"there is no Service {edge.namespace}/gone"
+    daemon.wait_until(lambda: rows().get("split") == (True, False, gone), "split is judged")
+    shown = rows()
+    assert shown["lost"] == (False, False, f"there is no Gateway {edge.namespace}/none")
+    accepted, resolved, detail = shown["stray"]
+    assert (accepted, resolved) == (False, False)
+    assert "no listener of Gateway" in detail
+    assert f"Service {edge.namespace}/web has no UDP port 80" in detail
+    (listener,) = control_client.fetch(control, "gateways", namespace=edge.namespace)
+    assert (listener["attached_routes"], listener["problems"]) == (1, [])
 
 
 @pytest.mark.extra

@@ -1,10 +1,14 @@
-"""The listeners of Gateways, as `kproxy get gateways -o json` shows them."""
+"""The listeners of Gateways, as `kproxy get gateways` shows them."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from kproxy.model import names
 from kproxy.ops.views import observed, status
 from kproxy.reconcile.planning import rules
+
+if TYPE_CHECKING:
+    from kproxy.gateway import statuses  # what is off costs no import
 
 _PASSED_OVER = 256
 """Plans that are looked at and left out in one step: some 200 us."""
@@ -37,9 +41,21 @@ def views(seen: observed.Observed, plans: status.Plans) -> status.Views:
             continue
         view = yield from status.service_view(seen, plan)
         name = plan.rule.name
+        own = name.service.name.removeprefix(names.GATEWAY_PREFIX)
+        said = _listener(seen, names.NamespacedName(name.service.namespace, own), name.port)
         yield {
             "namespace": name.service.namespace,
-            "name": name.service.name.removeprefix(names.GATEWAY_PREFIX),
+            "name": own,
             "listener": name.port,
             **{field: view[field] for field in _SHOWN},
+            "attached_routes": said.attached if said else None,
+            "problems": list(said.problems()) if said else [],
         }
+
+
+def _listener(
+    seen: observed.Observed, gateway: names.NamespacedName, listener: str
+) -> "statuses.ListenerStatus | None":
+    known = seen.gateways.gateway(gateway) if seen.gateways is not None else None
+    listeners = known.listeners if known is not None else ()
+    return next((each for each in listeners if each.name == listener), None)

@@ -1,0 +1,1 @@
+"""What `kproxy get gateways` and `kproxy get routes` show."""
