@@ -6,6 +6,9 @@ that both meet the same machine. Printed are the answers per second, the CPU tim
 median over the rounds of kproxy's rate divided by dnsmasq's; the goals are 20,000 and 0.5. kproxy
 is also measured with nothing kept yet, each name asked once.
 
+While dnsperf asks on, a file with one more Service changes its ClusterIP, again and again: printed
+is how long it takes until the new address is answered. The goal is 200 ms.
+
 Then what the name server costs TCP beside it: redis-benchmark asks a Redis through a Service, in
 turns through a kproxy without --dns, through one with it, and through one that is asked 1,000
 questions a second meanwhile. The goal is that the second has 0.97 of the first's requests.
@@ -18,10 +21,12 @@ import contextlib
 import json
 import random
 import re
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +42,10 @@ REDIS_IP = "10.96.250.1"
 REDIS_HOST = "127.96.250.1"
 REQUESTS = 60_000
 """Of one measurement."""
+CHANGING = b"changing.default.svc.cluster.local"
+CHANGES = 40
+UNDER_LOAD = 5000
+"""Questions per second while the Service changes."""
 BESIDE = 1000
 """Questions per second that are asked beside TCP."""
 
@@ -62,6 +71,7 @@ def main() -> int:
             folder = Path(name)
             write_names(folder)
             compare(folder, options.rounds, options.seconds)
+            change(folder)
             beside_tcp(folder, options.rounds)
     except errors.KproxyError as error:
         print(f"benchmarks.dns: {error}", file=sys.stderr)
@@ -122,6 +132,49 @@ def compare(folder: Path, rounds: int, seconds: float) -> None:
     )
 
 
+def change(folder: Path) -> None:
+    """Change a Service's address under load, and print how soon the answer is another."""
+    manifests = folder / "changing"
+    manifests.mkdir()
+    (manifests / "services.json").write_bytes((folder / "services.json").read_bytes())
+    metadata = {"name": "changing", "namespace": "default"}
+    taken = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(1.0)
+        write_service(manifests, metadata, 0)
+        with kproxy(folder, "changing/") as (address, _):
+            client.connect(address)
+            with asked(folder, address, UNDER_LOAD):
+                for number in range(1, CHANGES + 1):
+                    began = time.monotonic()
+                    write_service(manifests, metadata, number)
+                    while answer_of(client) != number:
+                        time.sleep(0.0005)
+                    taken.append(time.monotonic() - began)
+                    time.sleep(0.2)
+    middle, worst = statistics.median(taken) * 1e3, max(taken) * 1e3
+    print(f"a change is answered after {middle:.0f} ms, {worst:.0f} ms at most ({CHANGES} changes)")
+
+
+def write_service(folder: Path, metadata: dict[str, str], number: int) -> None:
+    """The Service with another ClusterIP, put in place of the one before."""
+    spec = {"clusterIP": f"10.96.251.{number}", "ports": [{"port": 80}]}
+    document = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+    draft = folder / ".draft"
+    draft.write_text(json.dumps(document))
+    draft.replace(folder / "changing.json")
+
+
+def answer_of(client: socket.socket) -> int:
+    """The last number of the changing Service's address; -1 without an answer."""
+    name = b"".join(bytes((len(each),)) + each for each in CHANGING.split(b".")) + b"\0"
+    client.send(b"\0\7\1\0\0\1\0\0\0\0\0\0" + name + b"\0\1\0\1")
+    try:
+        return client.recv(512)[-1]
+    except TimeoutError:
+        return -1
+
+
 def show(name: str, found: list[Figure]) -> None:
     """Print the medians."""
     rate = statistics.median(each.rate for each in found)
@@ -165,7 +218,8 @@ def kproxy(
     """kproxy as a user starts it; yields where its name server is."""
     home = Path(tempfile.mkdtemp(dir=folder))
     ready = home / "ready"
-    argv = [*kproxy_run.RUN, "--manifests", str(folder / f"{objects}.json")]
+    source = folder / (objects if objects.endswith("/") else f"{objects}.json")
+    argv = [*kproxy_run.RUN, "--manifests", str(source)]
     argv += ["--ready-file", str(ready), "--allow-loopback-endpoints", "--log-level", "error"]
     argv += ["--healthz-bind-address", "none", "--metrics-bind-address", "none"]
     argv += ["--dns", "127.0.0.1:0", "--dns-upstream", "none"] if has_dns else []
@@ -214,9 +268,9 @@ def write_redis(folder: Path, backend: network.Address, name: str, port: int) ->
 
 
 @contextlib.contextmanager
-def asked(folder: Path, address: network.Address) -> Iterator[None]:
-    """Ask `BESIDE` questions a second meanwhile."""
-    argv = [*asking(folder, address), "-Q", str(BESIDE), "-l", "600"]
+def asked(folder: Path, address: network.Address, rate: int = BESIDE) -> Iterator[None]:
+    """Ask so many questions a second meanwhile."""
+    argv = [*asking(folder, address), "-Q", str(rate), "-l", "600"]
     with processes.start("dnsperf", argv, folder):
         yield
 

@@ -76,9 +76,14 @@ class NameServer:
         try:
             datagrams, streams = _bind_both(self._place)
         except OSError as error:
+            what_to_do = "give --dns an address and port that are free, or leave it out"
+            if error.errno == errno.EACCES:
+                what_to_do = (
+                    "this user may not bind so low a port: give --dns a higher one, or kproxy the "
+                    "capability CAP_NET_BIND_SERVICE"
+                )
             raise errors.KproxyError(
-                f"cannot answer DNS at {self._place}: {errors.reason(error)}; "
-                "give --dns an address and port that are free, or leave it out"
+                f"cannot answer DNS at {self._place}: {errors.reason(error)}; {what_to_do}"
             ) from error
         self._sockets = [datagrams, streams]
         self._udp = udp.UdpServer(datagrams, self._answers, self._kept, self._forward)

@@ -1,6 +1,7 @@
 """The component: sockets, and following a source."""
 
 import asyncio
+import errno
 import random
 import socket
 from pathlib import Path
@@ -92,3 +93,21 @@ async def test_broken_packets_harm_no_other_client(tmp_path: Path) -> None:
                 for _ in range(50):
                     stranger.send(mutations.mutated(rng, whole))
                 assert await asked(port, "web.default.svc.cluster.local") == ["127.96.0.21"]
+
+
+async def test_a_port_that_this_user_may_not_bind_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    server = name_server.NameServer(
+        settings.Listen("127.0.0.1", 53),
+        manifests.ManifestSource((tmp_path,), on_problem=print, kinds=lab.KINDS),
+        located.through(loopback.LoopbackPortal(1)),
+        domain=lab.DOMAIN,
+    )
+
+    with pytest.raises(errors.KproxyError, match="may not bind so low a port"):
+        server.bind()
