@@ -14,8 +14,12 @@ PATIENCE = 10.0
 """Seconds in which a client must ask something, and read what it was answered."""
 MOST_PENDING = 32
 """Questions of one connection that others are asked at once; more wait to be read."""
+_AT_ONCE = 8
+"""Questions of one connection that are answered before another connection has its turn."""
 _UNREAD = 64 * 1024
 """Bytes of answers that wait for a client before no more of its questions are read."""
+_UNANSWERED = 64 * 1024
+"""Bytes of questions that wait for their turn before no more of them are read."""
 
 _length = struct.Struct("!H")
 _log = structlog.get_logger(__name__)
@@ -38,6 +42,9 @@ class TcpServer:
         self.connections: dict[Connection, float] = {}
         """Open ones, with the moment of the last question; the longest silent first."""
         self.bugs = 0
+        self._waiting: dict[Connection, None] = {}
+        """Those with something to answer, the next one first."""
+        self._turn: asyncio.Handle | None = None
         self._server: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -51,6 +58,8 @@ class TcpServer:
         """Stop, and end all connections. A second call does nothing."""
         if self._sweep is not None:
             self._sweep.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
         if self._server is not None:
             self._server.close()
         for each in tuple(self.connections):
@@ -66,6 +75,29 @@ class TcpServer:
         """A connection has asked something."""
         if self.connections.pop(active, None) is not None:
             self.connections[active] = _now()
+
+    def queue(self, ready: "Connection") -> None:
+        """Have a connection answer some of its questions, when it is its turn."""
+        self._waiting[ready] = None
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self._take_turns)
+
+    def forget(self, ended: "Connection") -> None:
+        """A connection has ended. More than one call does nothing."""
+        self.connections.pop(ended, None)
+        self._waiting.pop(ended, None)
+
+    def _take_turns(self) -> None:
+        """Answer for one slice of time, however many clients ask: this thread also relays."""
+        self._turn = None
+        time_left = turns.Slice()
+        while self._waiting and not time_left.is_over:
+            each = next(iter(self._waiting))
+            del self._waiting[each]
+            if each.answer():
+                self._waiting[each] = None
+        if self._waiting:
+            self._turn = asyncio.get_running_loop().call_soon(self._take_turns)
 
     def note_bug(self) -> None:
         """Count the exception being handled, and log it, ever more rarely."""
@@ -83,7 +115,7 @@ class TcpServer:
 
 
 class Connection(asyncio.Protocol):
-    """One client: takes whole messages off what has come, for 2 ms at a time."""
+    """One client: takes whole messages off what has come, a few at a time."""
 
     def __init__(self, server: TcpServer) -> None:
         self._server = server
@@ -92,7 +124,6 @@ class Connection(asyncio.Protocol):
         self._pending = 0
         self._is_full = False
         self._is_at_end = False
-        self._again: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -102,27 +133,27 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the protocol's
         """Forget everything. Answers of others that are still to come are lost."""
-        self._server.connections.pop(self, None)
+        self._server.forget(self)
         self._transport = None
         self._buffer.clear()
-        if self._again is not None:
-            self._again.cancel()
 
     def abort(self) -> None:
         """End at once."""
-        self._server.connections.pop(self, None)
+        self._server.forget(self)
         if self._transport is not None:
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """More of the client's messages."""
         self._buffer += data
-        self._go_on()
+        if self._transport is not None and len(self._buffer) > _UNANSWERED:
+            self._transport.pause_reading()
+        self._server.queue(self)
 
     def eof_received(self) -> bool:
         """The client asks nothing more; it still gets its answers."""
         self._is_at_end = True
-        self._end_if_done()
+        self._server.queue(self)
         return True
 
     def pause_writing(self) -> None:
@@ -132,29 +163,33 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """There is room again."""
         self._is_full = False
-        self._go_on()
+        self._server.queue(self)
 
-    def _go_on(self) -> None:
-        """Answer whole messages, as long as there is time and room."""
-        self._again = None
-        time_left = turns.Slice()
-        while self._transport is not None and not self._is_stopped:
+    def answer(self) -> bool:
+        """Answer a few whole messages, if there is room. True if there may be more of them."""
+        is_more = self._answer_some()
+        if self._transport is None:
+            return False
+        if is_more or self._is_stopped:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+            self._end_if_done()
+        return is_more
+
+    def _answer_some(self) -> bool:
+        """Answer until nothing is left, there is no room, or it is another connection's turn."""
+        for _ in range(_AT_ONCE):
+            if self._transport is None or self._is_stopped:
+                return False
             message = self._next()
             if message is None:
-                break
+                return False
             self._server.touch(self)
             if not self._handle(message):
                 self.abort()
-                return
-            if time_left.is_over:
-                self._again = asyncio.get_running_loop().call_soon(self._go_on)
-                break
-        if self._transport is not None:
-            if self._is_stopped or self._again is not None:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
-        self._end_if_done()
+                return False
+        return True
 
     @property
     def _is_stopped(self) -> bool:
@@ -190,8 +225,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         self._write(made)
-        if self._again is None:
-            self._again = asyncio.get_running_loop().call_soon(self._go_on)
+        self._server.queue(self)
 
     def _write(self, made: bytes) -> None:
         if self._transport is not None:
@@ -199,6 +233,5 @@ class Connection(asyncio.Protocol):
 
     def _end_if_done(self) -> None:
         """Close once a client that asks nothing more has its answers."""
-        is_busy = self._pending or self._is_full or self._again is not None
-        if self._is_at_end and not is_busy and self._transport is not None:
+        if self._is_at_end and not self._pending and self._transport is not None:
             self._transport.close()

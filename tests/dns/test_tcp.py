@@ -1,16 +1,20 @@
 """Questions over TCP: one after the other, many at once, and clients that misbehave."""
 
 import asyncio
+import collections
 import contextlib
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
+from unittest import mock
 
 import dns.asyncquery
 import dns.message
 import pytest
 
-from kproxy.dns import settings, tcp
+from kproxy import turns
+from kproxy.dns import responder, settings, tcp
 from tests.dns import servers
 
 SERVICE = """
@@ -144,3 +148,49 @@ async def test_a_silent_connection_ends(port: int, monkeypatch: pytest.MonkeyPat
 
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
+
+
+class Slow:
+    """Answers with one byte; takes note of when, counted in turns of the event loop."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.answered: collections.Counter[int] = collections.Counter()
+
+    def message(self, packet: bytes) -> bytes:
+        self.answered[self.turn] += 1
+        return packet[:1]
+
+
+class ShortSlice:
+    """A slice of time that is over at the third look."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    @property
+    def is_over(self) -> bool:
+        self.looks += 1
+        return self.looks > 2
+
+
+async def test_many_clients_that_pipeline_share_one_slice_of_each_turn_of_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "Slice", ShortSlice)
+    answers = Slow()
+    server = tcp.TcpServer(cast("responder.Responder", answers), lambda *_: None, 128)
+    transports = [mock.create_autospec(asyncio.Transport, instance=True) for _ in range(40)]
+    for each in transports:
+        client = tcp.Connection(server)
+        client.connection_made(each)
+        client.data_received(framed(dns.message.make_query(NAME, "A")) * 100)
+
+    while answers.answered.total() < 4000:
+        await asyncio.sleep(0)
+        answers.turn += 1
+        assert answers.answered.keys() >= set(range(1, answers.turn)), "nothing in a turn"
+
+    assert max(answers.answered.values()) <= 40
+    assert all(each.write.call_count == 100 for each in transports)
+    assert all(each.pause_reading.called for each in transports)
