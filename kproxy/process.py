@@ -44,6 +44,11 @@ class EndedError(BaseException):
     """SIGTERM, or the loss of the terminal, before anything serves that could be stopped."""
 
 
+def discard_output() -> None:
+    """Let what is in the buffer of stdout, and all that follows, go nowhere: its reader is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def open_standard_streams() -> None:
     """Put /dev/null in the place of each standard stream that is closed.
 

@@ -66,7 +66,16 @@ def main() -> None:
         # End as other tools do. Not before: a peer that closes a socket would end kproxy as well.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.raise_signal(signal.SIGPIPE)
+    _write_or_discard_the_rest()
     sys.exit(code)
+
+
+def _write_or_discard_the_rest() -> None:
+    """Empty the buffer of stdout. Where that failed at exit, Python would end with code 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # a terminal that was closed
+        process.discard_output()
 
 
 def run(arguments: list[str]) -> int:
@@ -92,15 +101,14 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader closed our standard output. The rest of the buffer goes to /dev/null.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        process.discard_output()
         return _NOT_READ
     except Exception as error:
         first = errors.first_expected(error)
         if isinstance(first, errors.KproxyError):
             return _fail(str(first), first.exit_code)
         if sentence := errors.shortage(first):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # stdout may be on the full disk
+            process.discard_output()  # stdout may be on the full disk
             return _fail(sentence, errors.KproxyError.exit_code)
         if sys.flags.dev_mode:
             raise

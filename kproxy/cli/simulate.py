@@ -1,6 +1,7 @@
 """`kproxy simulate`: a cluster without machines, for kubectl and for `kproxy run --kubeconfig`."""
 
 import asyncio
+import errno
 import gc
 import ipaddress
 import re
@@ -148,8 +149,18 @@ async def _serve_until(
             running.server.on_access_change(lambda: _rewrite(file, running))
             for kind, settings in wanted:
                 running.faults.set(kind, **settings)
-            typer.echo(_report(running, file.path))
+            _show(_report(running, file.path))
             await stop.wait()
+
+
+def _show(text: str) -> None:
+    """Print it, unless the terminal was closed: then a SIGHUP comes, if it is not ignored."""
+    try:
+        typer.echo(text)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        process.discard_output()
 
 
 def _apply(running: cluster.Cluster, manifest: applied_files.Manifest) -> None:

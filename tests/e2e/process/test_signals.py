@@ -78,13 +78,15 @@ def test_hup_without_a_terminal_reads_everything_again(tmp_path: Path, run: conf
 
 
 @contextlib.contextmanager
-def started(folder: Path, arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    folder: Path, arguments: Sequence[str], stdout: int = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen[bytes]]:
     """`kproxy ARGUMENTS`, which leaves its temporary files in `folder`."""
     environment = {**daemon.ENVIRONMENT, "TMPDIR": str(folder), "XDG_RUNTIME_DIR": str(folder)}
     process = subprocess.Popen(
         [sys.executable, "-m", "kproxy", *arguments],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         env=environment,
         start_new_session=True,
@@ -184,6 +186,23 @@ def test_a_closed_terminal_ends_it_in_good_order(
         raise
 
     assert code == [0]
+    assert left(folder) == []
+
+
+def test_a_terminal_that_is_closed_before_anything_is_printed_ends_nothing(tmp_path: Path) -> None:
+    """It is not the controlling one: there is no SIGHUP."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    kubeconfig = folder / "kubeconfig"
+    terminal, stdout = pty.openpty()
+    os.close(terminal)
+    with started(folder, ["simulate", "--kubeconfig-out", str(kubeconfig)], stdout) as process:
+        os.close(stdout)
+        daemon.wait_until(lambda: kubeconfig.exists() or process.poll() is not None, "it is up")
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=daemon.DEADLINE)
+
+    assert (process.returncode, said) == (0, b"")
     assert left(folder) == []
 
 
