@@ -21,7 +21,7 @@ from kproxy.datapath.udp import target as udp_target
 from kproxy.model import addresses, forwarding, names
 
 _COUNTED_AT_ONCE = 1000
-"""Descriptors looked at in one step of counting bytes: some 0.2 ms."""
+"""Descriptors looked at in one step: some 0.2 ms."""
 _SHUT_AT_ONCE = 64
 """Listeners closed before the connections that finish have their turn: 10,000 take 0.2 s."""
 
@@ -328,10 +328,12 @@ class DataPath:
 
     def connection_views(
         self, is_asked_for: Callable[[names.ServicePortName], bool] = lambda _: True
-    ) -> Iterator[ConnectionView]:
+    ) -> Iterator[ConnectionView | None]:
         """The open connections and flows of the services so asked for, each as it is when its turn
-        comes."""
-        for handler in self._poller.handlers():
+        comes; None is a step without one."""
+        for count, handler in enumerate(self._poller.handlers(), 1):
+            if count % _COUNTED_AT_ONCE == 0:
+                yield None
             conn = connection.of_client(handler)
             if conn is None:
                 if type(handler) is flow.Flow and is_asked_for(handler.front.target.name):

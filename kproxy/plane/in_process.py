@@ -169,7 +169,7 @@ class InProcessPlane:
 
     def connections(
         self, is_asked_for: Callable[[names.ServicePortName], bool] = lambda _: True
-    ) -> Iterator[data_path.ConnectionView]:
+    ) -> Iterator[data_path.ConnectionView | None]:
         """See `plane.Readable`. Each is as it stands when its turn comes."""
         return self._path.connection_views(is_asked_for)
 

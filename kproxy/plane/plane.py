@@ -77,8 +77,8 @@ class Readable(Protocol):
 
     def connections(
         self, is_asked_for: Callable[[names.ServicePortName], bool], /
-    ) -> Iterable[data_path.ConnectionView]:
-        """The open connections of the service ports so asked for."""
+    ) -> Iterable[data_path.ConnectionView | None]:
+        """The open connections of the service ports so asked for; None is a step without one."""
 
 
 class DataPlane(Forwarder, Readable, Protocol):

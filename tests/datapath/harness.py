@@ -227,6 +227,10 @@ class DataPath:
         self.stalls = 0
         self._is_closed = False
 
+    def views(self) -> Iterator[data_path.ConnectionView]:
+        """Its connections."""
+        return (view for view in self.data_path.connection_views() if view is not None)
+
     def serve(self, *places: Place, affinity_seconds: int | None = None, seed: int = 0) -> Service:
         """Balance over `places`, round-robin, with the data path's penalty box."""
         policy = forwarding.Policy(affinity_seconds=affinity_seconds)

@@ -72,9 +72,7 @@ async def test_nothing_is_published_before_a_subscription_or_after_it(
     path.data_path.publish_to(feed)
     service = path.serve(place)
     client, _ = await bench.pair(service, place)
-    await harness.until(
-        lambda: [view.state for view in path.data_path.connection_views()] == ["open"], "it is open"
-    )
+    await harness.until(lambda: [view.state for view in path.views()] == ["open"], "it is open")
     subscription = feed.subscribe()
     client.reset()
     await harness.until(path.is_quiet, "the connection ends")

@@ -160,7 +160,7 @@ class Host:
                 bindings = served.affinity(name, status.AFFINITY_SHOWN)
                 await self._send_all(wire.SeenBindings(name, tuple(bindings)))
         if plane.Part.CONNECTIONS in part:
-            found = list(served.connections())
+            found = [each for each in served.connections() if each is not None]
             for start in range(0, len(found), AT_ONCE):
                 chosen = tuple(found[start : start + AT_ONCE])
                 await self._send_all(wire.SeenConnections(chosen))

@@ -74,7 +74,7 @@ class Stage:
 
     def states(self) -> list[str]:
         """Of the open connections."""
-        return [view.state for view in self.plane.connections()]
+        return [view.state for view in self.plane.connections() if view]
 
     def ended(self) -> dict[str, int]:
         """How many connections ended for which reason."""

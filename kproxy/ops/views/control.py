@@ -113,7 +113,8 @@ class _Control:
         if views is status.connection_views and not selector:
             # A Service that is gone may have left some connections behind.
             views = functools.partial(status.connection_views, gone=asked.names)
-            has_left_some = status.has_connections(self._seen, asked.names)
+            looking = status.has_connections(self._seen, asked.names)
+            has_left_some = await self._shared.result(looking)
         if asked.name and not plans and not has_left_some:
             what = "Gateway" if views is listeners.views else "Service"
             return answers.sentence(404, f"no such {what} is served", headers)

@@ -192,6 +192,9 @@ def connection_views(
         return service in chosen or (service not in present and gone(service))
 
     for view in seen.plane.connections(is_asked_for):
+        if view is None:
+            yield None
+            continue
         name = view.service
         yield {
             "namespace": name.service.namespace,
@@ -213,10 +216,13 @@ def connection_views(
 
 def has_connections(
     seen: observed.Observed, is_asked_for: Callable[[names.NamespacedName], bool]
-) -> bool:
-    """Whether a connection of such a Service is open."""
-    views = seen.plane.connections(lambda port: is_asked_for(port.service))
-    return next(iter(views), None) is not None
+) -> Generator[None, None, bool]:
+    """Whether a connection of such a Service is open, in steps."""
+    for view in seen.plane.connections(lambda port: is_asked_for(port.service)):
+        if view is not None:
+            return True
+        yield
+    return False
 
 
 class Counted:

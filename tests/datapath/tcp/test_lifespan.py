@@ -38,7 +38,7 @@ def follow(
 
 
 def states(path: harness.DataPath) -> set[str]:
-    return {view.state for view in path.data_path.connection_views()}
+    return {view.state for view in path.views()}
 
 
 async def exchange(client: actor.Actor, backend: actor.Actor) -> None:

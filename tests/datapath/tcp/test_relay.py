@@ -96,7 +96,7 @@ async def test_a_half_close_leaves_the_other_direction_open(
     async with harness.within("the half-close is passed on"):
         assert await other.receive_exactly(11) == b"that is all"
         assert await other.receive_to_end() is actor.End.FIN
-    (view,) = path.data_path.connection_views()
+    (view,) = path.views()
     assert view.state == "half-closed"
     for _ in range(3):
         await other.send(b"still here")
@@ -176,7 +176,7 @@ async def test_a_stopped_reader_costs_one_buffer_and_one_pipe_at_most(
     async with registry.alongside(sends(backend, stream.TO_CLIENT, size)):
         await backend.until_blocked()
         assert backend.sent < size
-        (view,) = path.data_path.connection_views()
+        (view,) = path.views()
         (leg,) = path.legs(dialled=False)
         passed_on = client.waiting() + path.kernel.unsent(leg.fileno())
         held = view.bytes_from_backend - passed_on

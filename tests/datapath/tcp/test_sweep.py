@@ -156,14 +156,14 @@ async def test_a_slow_reader_that_takes_bytes_keeps_a_half_closed_connection_ali
 
     async with registry.alongside(speak()):
         await backend.until_blocked()
-        (before,) = path.data_path.connection_views()
+        (before,) = path.views()
         loop = asyncio.get_running_loop()
         begun = loop.time()
         while loop.time() < begun + 1.2:  # three timeouts
             checker.feed(await client.receive_exactly(1024))
             await asyncio.sleep(0.02)
         assert path.data_path.connections == 1, f"reset, although {checker.offset} bytes were taken"
-        (after,) = path.data_path.connection_views()
+        (after,) = path.views()
         if after.bytes_from_backend != before.bytes_from_backend:
             pytest.fail("the reader was too fast for this test to mean anything")
         async with harness.within("the rest arrives", 20.0):
@@ -256,16 +256,14 @@ async def test_a_lost_edge_is_recovered_although_nothing_is_left_to_read(
     client, backend = await bench.pair(service, place, rcvbuf=4096)
     answer = stream.Stream(1, stream.TO_CLIENT)
     await backend.send(answer.read(0, 16384))
-    await harness.until(
-        lambda: next(path.data_path.connection_views()).bytes_from_backend, "it flows"
-    )
+    await harness.until(lambda: next(path.views()).bytes_from_backend, "it flows")
     (near,), (far,) = path.legs(dialled=False), path.legs(dialled=True)
     watcher = path.kernel.watcher
     assert watcher is not None
     watcher.held[near.fileno()] = select.EPOLLOUT
 
     def held_back() -> int:
-        (view,) = path.data_path.connection_views()
+        (view,) = path.views()
         return view.bytes_from_backend - client.waiting() - path.kernel.unsent(near.fileno())
 
     for _ in range(2000):

@@ -7,7 +7,7 @@ import itertools
 import random
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -185,6 +185,10 @@ class Rig:
         made = Service(to, opened, chooser)
         self._services.append(made)
         return made
+
+    def views(self) -> Iterator[data_path.ConnectionView]:
+        """Its flows."""
+        return (view for view in self.data_path.connection_views() if view is not None)
 
     def change(self, service: Service, *backends: Peer | addresses.SocketAddress) -> None:
         """Balance over others, as a data plane does it."""

@@ -66,7 +66,7 @@ async def test_flows_are_shown_beside_connections(udp: rig.Rig) -> None:
     await client.ask(b"123", answering.address)
     await client.send(b"12", silent.address)
     await harness.until(lambda: sink.taken, "it arrives")
-    views = {view.service: view for view in udp.data_path.connection_views()}
+    views = {view.service: view for view in udp.views()}
     view = views[answering.target.name]
     assert (view.client, view.client_port) == client.address
     assert (view.frontend, view.backend) == (answering.address, server.address)

@@ -89,7 +89,7 @@ async def test_u04_the_least_recently_used_flow_makes_way(small: rig.Rig) -> Non
     await clients[0].ask(b"x", service.address)
     await clients[8].ask(b"x", service.address)
     assert small.data_path.flows == small.data_path.max_flows == 8
-    shown = {view.client_port for view in small.data_path.connection_views()}
+    shown = {view.client_port for view in small.views()}
     assert shown == {client.address.port for client in clients} - {clients[1].address.port}
     assert service.ended == {endings.MADE_WAY: 1}
 

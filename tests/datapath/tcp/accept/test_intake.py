@@ -59,7 +59,7 @@ async def test_the_client_is_the_one_that_the_header_names(
     await backend.send(b"world")
     await exactly(client, b"world")
 
-    (view,) = path.data_path.connection_views()
+    (view,) = path.views()
     assert (view.client, view.client_port, view.state) == ("203.0.113.7", 4711, "open")
     assert view.frontend == service.listener.address
     assert (view.bytes_from_client, view.bytes_from_backend) == (5, 5)
@@ -112,7 +112,7 @@ async def test_without_addresses_the_proxy_in_front_is_the_client(
     await client.send(header + b"x")
     await exactly(await bench.accept(place), b"x")
 
-    (view,) = path.data_path.connection_views()
+    (view,) = path.views()
     assert (view.client, view.client_port) == client.sock.getsockname()
 
 
@@ -175,7 +175,7 @@ async def test_a_connection_that_waits_is_seen_and_ends_with_its_proxy(
     leaving, cut = await bench.connect(service), await bench.connect(service)
     await leaving.send(V2[:20])
     await harness.until(lambda: path.data_path.connections == 2, "both are accepted")
-    states = {view.state for view in path.data_path.connection_views()}
+    states = {view.state for view in path.views()}
     assert states == {"awaiting-proxy-header"}
     leaving.close()
     await harness.until(
@@ -192,7 +192,7 @@ async def test_an_address_that_is_not_listed_is_not_believed(bench: harness.Harn
     client = await bench.connect(service)
     await client.send(V1)
     await exactly(await bench.accept(place), V1)
-    (view,) = path.data_path.connection_views()
+    (view,) = path.views()
     assert view.client == "127.0.0.1"
 
 
@@ -245,7 +245,7 @@ async def test_a_header_goes_before_the_first_byte(
     await exactly(client, b"220 ready")
     await client.send(b"HELO")
     await exactly(backend, b"HELO")
-    (view,) = path.data_path.connection_views()
+    (view,) = path.views()
     assert view.bytes_from_client == 4
 
 

@@ -325,7 +325,7 @@ async def test_an_ipv6_listener_serves_ipv6_clients(bench: harness.Harness) -> N
     with socket.create_connection(opened.address) as client:
         client.send(b"x")
         await bench.accept(place)
-        (view,) = path.data_path.connection_views()
+        (view,) = path.views()
         assert view.client == "::1"
 
 
