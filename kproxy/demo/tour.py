@@ -10,15 +10,16 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from kproxy import settings
 from kproxy.demo import screen, stage
-from kproxy.simulator import cluster
+from kproxy.simulator import cluster, cluster_dns
 from kproxy.simulator.kinds import pods
 from kproxy.simulator.store import resources
 from kproxy.simulator.store.storage import Object
 
 _REQUEST_SECONDS = 5.0
 _NAMESPACE = "default"
-_STEPS = 6
+_STEPS = 7
 
 
 async def show(shown: screen.Screen, *, stays: bool) -> None:
@@ -34,6 +35,7 @@ async def show(shown: screen.Screen, *, stays: bool) -> None:
             service_cidr=claimed.services,
             pod_cidr=claimed.pods,
             load_balancer_cidr=claimed.load_balancers,
+            dns=settings.Listen("127.0.0.1", 0),
         )
         simulated = await stack.enter_async_context(cluster.Cluster(options))
         simulated.apply(stage.manifests("kproxy.demo", "sample.yaml", port))
@@ -98,10 +100,11 @@ class _Tour:
         await self._scaling()
         await self._affinity()
         await self._no_endpoints()
+        await self._dns()
 
-    def address(self, service: str) -> tuple[str, int]:
+    def address(self, service: str, namespace: str = _NAMESPACE) -> tuple[str, int]:
         """Where a Service is reached: what kubectl prints."""
-        spec = self._registry.get(resources.SERVICES, service, _NAMESPACE)["spec"]
+        spec = self._registry.get(resources.SERVICES, service, namespace)["spec"]
         return spec["clusterIP"], spec["ports"][0]["port"]
 
     async def wait_for_pods(self, count: int) -> None:
@@ -184,6 +187,18 @@ class _Tour:
             "client is refused at once, instead of being accepted and then dropped."
         )
 
+    async def _dns(self) -> None:
+        self._title(7, "Names")
+        address, port = self.address(cluster_dns.NAME, cluster_dns.NAMESPACE)
+        name = f"web.{_NAMESPACE}.svc.{cluster_dns.DOMAIN}"
+        self._screen.command(f"dig +short @{address} -p {port} {name}")
+        self._screen.say(f"  {await _address_of(name, (address, port))}")
+        await self._screen.why(
+            "Pods ask the Service kube-dns, at the tenth address of the range. The question came "
+            "through the proxy to the cluster's DNS, which is kproxy's own name server here: it "
+            "answers from the same Services and endpoints."
+        )
+
     def _title(self, number: int, title: str) -> None:
         self._screen.title(number, _STEPS, title)
 
@@ -218,6 +233,22 @@ def _name(pod: Object) -> str:
 
 def _address(pod: Object) -> str:
     return str(pod["status"]["podIP"])
+
+
+async def _address_of(name: str, server: tuple[str, int]) -> str:
+    """The address that a DNS server gives for a name, or why it gives none."""
+    # It takes a tenth of a second to load, which the first step need not wait for.
+    import dns.asyncquery  # noqa: PLC0415
+    import dns.exception  # noqa: PLC0415
+    import dns.message  # noqa: PLC0415
+
+    query = dns.message.make_query(name, "A")
+    try:
+        answer = await dns.asyncquery.udp(query, server[0], _REQUEST_SECONDS, server[1])
+    except (OSError, dns.exception.DNSException) as error:
+        return f"no answer: {error}"
+    found = [data.to_text() for records in answer.answer for data in records]
+    return found[0] if found else "no address"
 
 
 async def _ask(address: tuple[str, int]) -> str:

@@ -96,7 +96,7 @@ def lessons(out: str) -> dict[str, list[str]]:
     """The lines of each lesson, by its number."""
     found: dict[str, list[str]] = {}
     for line in out.splitlines():
-        if re.match(r"\d/6  ", line):
+        if re.match(r"\d/7  ", line):
             found[line[0]] = []
         if found and line.strip():
             found[max(found)].append(line.strip())
@@ -116,7 +116,7 @@ def test_it_ends_by_itself_shows_every_lesson_and_leaves_nothing(tmp_path: Path)
         assert (code, err) == (0, "")
         assert demo.leftovers() == []
     shown = lessons(out)
-    assert sorted(shown) == ["1", "2", "3", "4", "5", "6"]
+    assert sorted(shown) == ["1", "2", "3", "4", "5", "6", "7"]
     assert counts(shown["2"]) == [3, 3, 3]
     assert counts(shown["3"]) == [3, 3, 3]
     successor = re.search(r"(web-\S+) +(\S+) +gone\n +(web-\S+) +(\S+) +has joined", out)
@@ -126,6 +126,7 @@ def test_it_ends_by_itself_shows_every_lesson_and_leaves_nothing(tmp_path: Path)
     assert counts(shown["4"]) == [2, 2, 2, 2, 2]
     assert counts(shown["5"]) == [6]
     assert any(re.match(r"connection refused +1 +100%", line) for line in shown["6"])
+    assert re.fullmatch(r"127\.\d+\.\d+\.\d+", shown["7"][2]), "an address for a name"
     assert all(lines[-1].endswith(".") for lines in shown.values()), "a step without its reason"
     assert "\x1b" not in out, "escape codes although nobody is looking"
 
@@ -187,7 +188,7 @@ def test_a_signal_in_the_middle_leaves_nothing_and_no_traceback(
     tmp_path: Path, number: signal.Signals, expected: int, everyone: bool
 ) -> None:
     with started(tmp_path) as demo:
-        demo.wait_for("1/6  Services come up")
+        demo.wait_for("1/7  Services come up")
 
         if everyone:
             os.killpg(demo.process.pid, number)
@@ -203,7 +204,7 @@ def test_a_signal_in_the_middle_leaves_nothing_and_no_traceback(
 
 def test_the_proxy_does_not_outlive_a_demonstration_that_was_killed(tmp_path: Path) -> None:
     with started(tmp_path) as demo:
-        demo.wait_for("1/6  Services come up")
+        demo.wait_for("1/7  Services come up")
         assert len(demo.group()) == 2
         demo.process.kill()
         demo.process.wait(daemon.DEADLINE)
