@@ -35,8 +35,8 @@ def get(
         list[str],
         typer.Argument(
             metavar="RESOURCE",
-            help="services, gateways, routes, endpoints, affinity, connections, events or hosts, "
-            "then names of Services; or svc/web; or svc,ep; or all.",
+            help="services, gateways, routes, ingresses, endpoints, affinity, connections, events "
+            "or hosts, then names of Services; or svc/web; or svc,ep; or all.",
             show_default=False,
             autocompletion=completion.arguments,
         ),
@@ -77,9 +77,10 @@ def get(
     ] = False,
     control: ControlOption = None,
 ) -> None:
-    """Show the services, gateways, endpoints, affinity, connections or events of a running proxy.
+    """Show the services, endpoints, connections and so on of a running proxy.
 
-    Short names such as svc and ep are taken too. Names are those of Services, or of Gateways.
+    Short names such as svc and ep are taken too. Names are those of Services, or, for gateways and
+    ingresses, of these.
     `get hosts` prints lines for /etc/hosts, with short names for the Services of the namespace.
     """
     wanted = asked_resources.wanted(arguments)

@@ -33,7 +33,7 @@ def status(
     if output_format is Format.JSON:
         sys.stdout.write(json.dumps(view, indent=4, ensure_ascii=False) + "\n")
         return
-    for name, value in _lines(view):
+    for name, value in _lines(view) + _ingress_lines(view):
         sys.stdout.write(f"{name + ':':<14}{tables.printable(value)}\n")
 
 
@@ -65,3 +65,14 @@ def _lines(view: dict[str, Any]) -> list[tuple[str, str]]:
         ("Penalized", tables.counted(view["penalized_endpoints"], "endpoint")),
         ("Lost", f"{tables.counted(view['dropped_log_lines'], 'line')} of the log"),
     ]
+
+
+def _ingress_lines(view: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of a proxy that serves Ingresses."""
+    found = view.get("ingresses")
+    if found is None:
+        return []
+    places = [found[name] for name in ("ingress_http", "ingress_https") if found[name]]
+    counts = [f"{found['served']} served at {' and '.join(places)}"]
+    counts += [tables.counted(found[each], each[:-1]) for each in ("problems", "reloads")]
+    return [("Ingresses", ", ".join(counts))]

@@ -1,7 +1,7 @@
 """What `kproxy get` and `describe` can show, and how kubectl's users name it.
 
 `svc`, `service/web`, `svc,ep`, `endpoints svc/web`: as kubectl, but the name is always that of a
-Service, or of a Gateway for `gateways`, since everything that a proxy shows belongs to one.
+Service, or of a Gateway or an Ingress for these, since all else that a proxy shows belongs to one.
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,7 @@ KINDS = (
     Kind("services", "service", "Service", ("svc",), "name"),
     Kind("gateways", "gateway", "Gateway", ("gtw",), "name"),
     Kind("routes", "route", "Route", (), "name"),
+    Kind("ingresses", "ingress", "Ingress", ("ing",), "name"),
     Kind("endpoints", "endpoints", "Endpoint", ("ep", "endpoint")),
     Kind("affinity", "affinity", "Affinity", ("aff", "affinities")),
     Kind("connections", "connection", "Connection", ("conn",)),
@@ -36,7 +37,7 @@ KINDS = (
     Kind("hosts", "host", "Host", ()),
 )
 _BY_WORD = {word: kind for kind in KINDS for word in (kind.plural, kind.singular, *kind.short)}
-_ALL = (KINDS[0], KINDS[3])
+_ALL = (_BY_WORD["services"], _BY_WORD["endpoints"])
 """What `get all` shows."""
 
 

@@ -230,6 +230,20 @@ def _backends(view: View) -> str:
     return ",".join(f"{each['name']}*{each['weight']}" for each in view["backends"])
 
 
+_MOST_HOSTS = 3
+
+
+def _some(hosts: Sequence[str]) -> str:
+    """The first hosts, and how many more there are, as kubectl shows them."""
+    more = len(hosts) - _MOST_HOSTS
+    return ",".join(hosts[:_MOST_HOSTS]) + (f" + {more} more..." if more > 0 else "")
+
+
+def _parts(places: Sequence[str], part: int) -> str:
+    """The hosts (0) or the ports (2) of `host:port`s, each once."""
+    return ",".join(dict.fromkeys(each.rpartition(":")[part] for each in places))
+
+
 def _event_age(view: View) -> str:
     return ages.age(view["time"], datetime.now(UTC))
 
@@ -319,6 +333,17 @@ _COLUMNS = {
         yes("RESOLVED", "resolved"),
         Column("BACKENDS", _backends),
         field("DETAIL", "detail", is_wide=True),
+    ),
+    "ingresses": (
+        field("NAME", "name"),
+        field("CLASS", "class"),
+        Column("HOSTS", lambda view: _some(view["hosts"])),
+        Column("ADDRESS", lambda view: _parts(view["addresses"], 0)),
+        Column("PORTS", lambda view: _parts(view["addresses"], 2)),
+        Column("AGE", age),
+        yes("SERVED", "served", is_wide=True),
+        Column("SERVICES", lambda view: ",".join(view["services"]), is_wide=True),
+        Column("PROBLEMS", lambda view: "; ".join(view["problems"]), is_wide=True),
     ),
     "endpoints": (
         field("SERVICE", "service"),

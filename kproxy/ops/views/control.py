@@ -2,13 +2,14 @@
 
 `GET /v1/services`, `/v1/gateways`, `/v1/endpoints`, `/v1/affinity` and `/v1/connections` answer
 with a JSON list of `status` views, `/v1/hosts` with one of `hosts` views, `/v1/routes` with one of
-`gateway_api.routes` views; `?namespace=` and `?name=` narrow it to a namespace, or to a Service,
-Gateway or route, `?labelSelector=` to Services with such labels. 404 says that none of that name is
-served. `?watch=1` keeps the answer open and sends changes, see `watching`. `GET /v1/events` answers
-with the latest facts, and with `?watch=1` goes on with new ones, see `fact_stream`.
-`GET /v1/status` answers with one object about the whole proxy. `GET /v1/evidence` and `/v1/objects`
-are for `kproxy explain`, see `explaining`. A warning about all views, such as that the API server
-is away, comes in a `Warning` header, as Kubernetes API servers send them.
+`gateway_api.routes` views, `/v1/ingresses` with one of `ingress_views`; `?namespace=` and `?name=`
+narrow it to a namespace, or to a Service, Gateway, route or Ingress, `?labelSelector=` to Services
+with such labels. 404 says that none of that name is served. `?watch=1` keeps the answer open and
+sends changes, see `watching`. `GET /v1/events` answers with the latest facts, and with `?watch=1`
+goes on with new ones, see `fact_stream`. `GET /v1/status` answers with one object about the whole
+proxy. `GET /v1/evidence` and `/v1/objects` are for `kproxy explain`, see `explaining`. A warning
+about all views, such as that the API server is away, comes in a `Warning` header, as Kubernetes API
+servers send them.
 
 Only this user and root are answered. The socket's mode ensures it, and the peer's user is checked
 too, in case the mode is changed (docs/faults.md S21).
@@ -32,6 +33,7 @@ from kproxy.ops.views import (
     explaining,
     fact_stream,
     hosts,
+    ingress_views,
     json_pieces,
     observed,
     status,
@@ -137,25 +139,38 @@ class _Control:
         except labels.SelectorError as error:
             return answers.sentence(400, str(error))
         asked = _Asked(query.get("namespace", ""), query.get("name", ""), selector)
-        headers = self._warning_header()
         service = names.NamespacedName(asked.namespace, asked.name)
         if asked.name and not self._is_known(service):
-            return answers.sentence(404, "no such Service is known", headers)
+            return answers.sentence(404, "no such Service is known", self._warning_header())
+        return self._objects(request, "hosts", lambda: hosts.views(self._seen, *asked))
 
-        def views() -> status.Views:
-            return hosts.views(self._seen, *asked)
+    async def ingresses(self, request: heads.Request) -> answers.Answer:
+        """Answer `/v1/ingresses` with a list, or a watch."""
+        namespace, name = (request.query.get(each, "") for each in ("namespace", "name"))
+        if request.query.get("labelSelector"):
+            return answers.sentence(400, "Ingresses cannot be selected by labels here")
+        if self._seen.ingress is None:
+            return answers.sentence(404, ingress_views.NOT_SERVED)
+        if name and not ingress_views.has(self._seen, namespace, name):
+            return answers.sentence(404, "no such Ingress is known", self._warning_header())
+        return self._objects(
+            request, "ingresses", lambda: ingress_views.views(self._seen, namespace, name)
+        )
 
-        if query.get("watch", "") in ("1", "true"):
-            kind = watching.Kind(control_client.IDENTITIES["hosts"])
+    def _objects(
+        self, request: heads.Request, resource: str, views: Callable[[], status.Views]
+    ) -> answers.Answer:
+        """Views of objects, of which the data plane knows nothing: a list, or a watch."""
+        headers = self._warning_header()
+        if request.query.get("watch", "") in ("1", "true"):
+            kind = watching.Kind(control_client.IDENTITIES[resource])
             lines = watching.changes(views, kind, self._shared, self._warning, _nothing_to_refresh)
             return self._watch(lines, headers)
         return answers.Answer(200, self._body(views()), headers=headers)
 
     async def routes(self, request: heads.Request) -> answers.Answer:
         """Answer `/v1/routes` with a list, or a watch."""
-        query = request.query
-        asked = query.get("namespace", ""), query.get("name", "")
-        headers = self._warning_header()
+        asked = request.query.get("namespace", ""), request.query.get("name", "")
 
         def views() -> status.Views:
             said = self._seen.gateways
@@ -165,11 +180,7 @@ class _Control:
 
             return routes.views(self._seen, said, *asked)
 
-        if query.get("watch", "") in ("1", "true"):
-            kind = watching.Kind(control_client.IDENTITIES["routes"])
-            lines = watching.changes(views, kind, self._shared, self._warning, _nothing_to_refresh)
-            return self._watch(lines, headers)
-        return answers.Answer(200, self._body(views()), headers=headers)
+        return self._objects(request, "routes", views)
 
     def _is_known(self, service: names.NamespacedName) -> bool:
         """Whether there is such a Service, in any namespace if it names none."""
@@ -185,6 +196,8 @@ class _Control:
             del batch
         await self._seen.plane.refresh(plane.Part.TOTALS, self._shared)
         view = status.proxy_view(self._seen, counted, time.monotonic())
+        if self._seen.ingress is not None:
+            view = {**view, "ingresses": ingress_views.in_short(self._seen.ingress)}
         return answers.Answer(
             200, msgspec.json.encode(view) + b"\n", headers=self._warning_header()
         )
@@ -296,6 +309,7 @@ def make_site(seen: observed.Observed, shared: turns.Turns) -> responder.Site:
         "/v1/events": control.events,
         "/v1/hosts": control.hosts,
         "/v1/routes": control.routes,
+        "/v1/ingresses": control.ingresses,
         "/v1/status": control.proxy_status,
         "/v1/evidence": explained.evidence,
         "/v1/objects": explained.objects,

@@ -39,6 +39,7 @@ IDENTITIES: Mapping[str, tuple[str, ...]] = {
         *_PORT,
         *("client_address", "client_port", "frontend_address", "frontend_port"),
     ),
+    "ingresses": ("namespace", "name"),
     "hosts": ("namespace", "service", "address", "hostname"),
 }
 """The fields that identify a view of a resource; the object of a `DELETED` has only these."""

@@ -11,7 +11,7 @@ from kproxy import errors
 from kproxy.cli.parse import asked_resources
 from kproxy.cli.render import output, tables
 
-SERVICES, _, _, ENDPOINTS, AFFINITY, CONNECTIONS, EVENTS, _ = asked_resources.KINDS
+SERVICES, _, _, _, ENDPOINTS, AFFINITY, CONNECTIONS, EVENTS, _ = asked_resources.KINDS
 NAMESPACE = "kube-system"
 NAME = "checkout-frontend-v2"
 

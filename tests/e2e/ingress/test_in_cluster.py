@@ -13,7 +13,7 @@ from tests.e2e.ingress import site
 from tests.e2e.rig import daemon, simulation
 from tests.kubectl import Kubectl
 
-PROGRAMS = kubectls.first_and_last()
+PROGRAMS = kubectls.first_and_last()[-1:]
 
 pytestmark = pytest.mark.skipif(not PROGRAMS, reason="no kubectl: install kubernetes-client")
 
@@ -79,6 +79,7 @@ def test_an_ingress_is_served_and_its_status_says_where(
     assert published() == []
 
 
+@pytest.mark.extra
 def test_what_is_wrong_is_an_event(kubectl: Kubectl, tmp_path: Path, run: conftest.Run) -> None:
     kubectl("apply", "-f", "-", stdin=INGRESS.replace("SERVICE", "nobody"))
     proxy = run(tmp_path / "kubeconfig", *site.FLAGS, source="--kubeconfig")

@@ -1,6 +1,5 @@
-"""A site behind Ingresses: `kproxy run --ingress` as its users meet it."""
+"""A site whose objects, pods, nginx and proxy change, or are killed, while clients ask."""
 
-import base64
 import contextlib
 import json
 import os
@@ -12,7 +11,7 @@ import pytest
 
 from tests.e2e import conftest
 from tests.e2e.ingress import site
-from tests.e2e.rig import daemon, manifests, programs
+from tests.e2e.rig import daemon, manifests
 
 
 @pytest.fixture
@@ -21,20 +20,7 @@ def shop(tmp_path: Path) -> site.Site:
     return site.Site(tmp_path / "m", [])
 
 
-def test_a_host_leads_to_its_pods(shop: site.Site, run: conftest.Run) -> None:
-    with site.pods("one", "two") as pods:
-        shop.give(*pods)
-        shop.put("ingress", site.ingress("web"))
-        proxy = run(shop.folder, *site.FLAGS)
-
-        found = [site.ask(proxy, "/cart?id=7") for _ in range(20)]
-        assert {status for status, _ in found} == {200}
-        assert {said["pod"] for _, said in found} == {"one", "two"}
-        assert {said["path"] for _, said in found} == {"/cart?id=7"}
-        assert site.ask(proxy, host="other.example")[0] == 404
-        assert proxy.ready["ingress_http"] != proxy.ready["ingress_https"]
-
-
+@pytest.mark.extra
 def test_a_service_without_endpoints_is_unavailable_until_it_has_some(
     shop: site.Site, run: conftest.Run
 ) -> None:
@@ -49,6 +35,7 @@ def test_a_service_without_endpoints_is_unavailable_until_it_has_some(
     assert proxy.samples("kproxy_ingress_reloads_total") == [0]
 
 
+@pytest.mark.extra
 def test_endpoints_may_be_the_upstreams_themselves(shop: site.Site, run: conftest.Run) -> None:
     with site.pods("one", "two") as (one, two):
         shop.give(one)
@@ -102,6 +89,7 @@ def test_a_killed_proxy_leaves_no_nginx_and_the_next_one_starts(
         assert not site.group_of(master)
 
 
+@pytest.mark.extra
 def test_sigterm_answers_what_was_asked(shop: site.Site, run: conftest.Run) -> None:
     with site.pods("one") as pods:
         shop.give(*pods)
@@ -118,52 +106,6 @@ def test_sigterm_answers_what_was_asked(shop: site.Site, run: conftest.Run) -> N
 
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert proxy.wait() == 0
-
-
-def test_what_is_too_large_is_refused(shop: site.Site, run: conftest.Run) -> None:
-    with site.pods("one") as pods:
-        shop.give(*pods)
-        shop.put("ingress", site.ingress("web", proxy_body_size="1k"))
-        proxy = run(shop.folder, *site.FLAGS)
-        url = f"http://{proxy.ready['ingress_http']}/"
-        flags = ("-H", f"Host: {site.HOST}", "-o", os.devnull, "-w", "%{http_code}")
-
-        assert programs.curl(url, *flags, "--data-binary", "x" * 1000) == "200"
-        assert programs.curl(url, *flags, "--data-binary", "x" * 2000) == "413"
-
-
-def test_a_large_body_passes_through_a_file(shop: site.Site, run: conftest.Run) -> None:
-    """Workers of root's nginx are another user, who must be able to write there."""
-    with site.pods("one") as pods:
-        shop.give(*pods)
-        shop.put("ingress", site.ingress("web", proxy_body_size="10m"))
-        body = shop.folder.parent / "body"
-        body.write_bytes(b"x" * 3_000_000)
-        proxy = run(shop.folder, *site.FLAGS)
-        url = f"http://{proxy.ready['ingress_http']}/"
-        flags = ("-H", f"Host: {site.HOST}", "-o", os.devnull, "-w", "%{http_code}")
-
-        assert programs.curl(url, *flags, "--data-binary", f"@{body}") == "200"
-
-
-def test_a_websocket_passes(shop: site.Site, run: conftest.Run) -> None:
-    with site.pods("one") as pods:
-        shop.give(*pods)
-        shop.put("ingress", site.ingress("web"))
-        proxy = run(shop.folder, *site.FLAGS)
-        with contextlib.closing(socket.create_connection(site.place(proxy), 10)) as client:
-            key = base64.b64encode(os.urandom(16)).decode()
-            client.sendall(
-                f"GET /chat HTTP/1.1\r\nHost: {site.HOST}\r\nUpgrade: websocket\r\n"
-                f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
-                "Sec-WebSocket-Version: 13\r\n\r\n".encode()
-            )
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += client.recv(4096)
-            client.sendall(b"frames")
-            assert head.startswith(b"HTTP/1.1 101 ")
-            assert client.recv(100) == b"frames"
 
 
 @pytest.mark.parametrize("changes", [20, pytest.param(1000, marks=pytest.mark.extra)])
@@ -216,6 +158,7 @@ def test_changes_of_ingresses_and_secrets_fail_no_request(
         assert proxy.samples("kproxy_ingress_refusals_total") == [0]
 
 
+@pytest.mark.extra
 def test_without_nginx_the_user_reads_what_to_do(shop: site.Site, run: conftest.Run) -> None:
     proxy = run(shop.folder, *site.FLAGS, "--nginx", "/nowhere/nginx", await_ready=False)
 
@@ -223,6 +166,7 @@ def test_without_nginx_the_user_reads_what_to_do(shop: site.Site, run: conftest.
     assert "--nginx /nowhere/nginx: there is no program that can be run" in proxy.log()
 
 
+@pytest.mark.extra
 def test_a_taken_address_ends_the_proxy(shop: site.Site, run: conftest.Run) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
@@ -233,6 +177,7 @@ def test_a_taken_address_ends_the_proxy(shop: site.Site, run: conftest.Run) -> N
     assert f"{said}; give --ingress-http an address that is free" in proxy.log()
 
 
+@pytest.mark.extra
 def test_the_address_of_an_ingress_is_no_endpoint(shop: site.Site, run: conftest.Run) -> None:
     """A Service that led to it would send requests round in circles."""
     free = manifests.free_port("127.0.0.1")
