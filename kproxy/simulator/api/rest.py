@@ -47,6 +47,7 @@ class Rest:
         self._encodings = encoding.Encodings(registry.storage)
 
     async def answer(self, request: web.BaseRequest, info: RequestInfo) -> web.StreamResponse:
+        """The answer to a request, by its verb. Raises StatusError in the version asked for."""
         answers = {
             "get": self._get,
             "list": self._list,

@@ -53,7 +53,7 @@ class NamespaceObject:
         return ()
 
     def everywhere(self) -> list[names.NamespacedName]:
-        """The object in every namespace."""
+        """Its name in each namespace that there is, whether it has been made or not."""
         found = self._registry.list(resources.NAMESPACES)
         return [names.NamespacedName(each["metadata"]["name"], self._name) for each in found]
 

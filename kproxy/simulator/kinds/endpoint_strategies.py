@@ -26,7 +26,7 @@ _LINK_LOCAL_MULTICAST = "may not be in the link-local multicast range (224.0.0.0
 
 
 def for_endpoints() -> RuledStrategy:
-    """The rules for Endpoints."""
+    """Endpoints are checked as `ValidateEndpoints` does; nothing is defaulted."""
     return RuledStrategy(resources.ENDPOINTS, violations=_endpoints_violations)
 
 

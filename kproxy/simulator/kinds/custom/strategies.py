@@ -18,7 +18,7 @@ SCHEMAS: Mapping[Resource, Schema] = {
 
 
 def strategies() -> Mapping[Resource, registry.Strategy]:
-    """A strategy for each custom resource."""
+    """How objects of CustomResourceDefinitions are treated, by resource."""
     classes = resources.GATEWAY_CLASSES
     return {resource: CustomStrategy(resource, schema) for resource, schema in SCHEMAS.items()} | {
         classes: CustomStrategy(
