@@ -5,7 +5,7 @@ routes, from which namespaces, it takes (`allowedRoutes`). Of several routes at 
 the oldest gets its connections. The words of `Reason` are those of the API.
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -125,19 +125,61 @@ def attach_in_steps(
     `has_verdicts` says whether the verdicts are of interest, and not the winners alone.
     """
     attached = Attached(counts=dict.fromkeys((each.name for each in gateway.listeners), 0))
-    listening = listenings(gateway)
-    for run in steps.runs(found, _RUN):
+    doors = _Doors(gateway, labels_of)
+    for run in steps.runs(found, max(_RUN // len(gateway.listeners), 1)):
         for route in run:
-            _attach(route, gateway, listening, labels_of, attached, has_verdicts=has_verdicts)
+            _attach(route, gateway, doors, attached, has_verdicts=has_verdicts)
         yield
     if has_verdicts:
         yield from _name_rivals(attached)
     return attached
 
 
+_STRIDE = 16
+"""References whose rivals are looked for between two pauses: each may have 64 places."""
+
+_RUN = 512
+"""Routes, times listeners, that are looked at between two pauses."""
+
+
+class _Doors:
+    """The listeners of a Gateway that take routes of a kind from a namespace, remembered."""
+
+    def __init__(self, gateway: gateway_kind.Gateway, labels_of: LabelsOf) -> None:
+        self.all = listenings(gateway)
+        self._gateway = gateway
+        self._labels_of = labels_of
+        self._known: dict[tuple[str, str], frozenset[str]] = {}
+
+    def open_to(self, route: routes.Route) -> frozenset[str]:
+        """The names of the listeners that take such a route."""
+        key = route.kind, route.name.namespace
+        found = self._known.get(key)
+        if found is None:
+            taking = (each.listener.name for each in self.all if self._takes(each, route))
+            found = self._known[key] = frozenset(taking)
+        return found
+
+    def meant_by(self, parent: routes.Parent) -> list[str]:
+        """The names of the listeners that a reference means."""
+        return [each.listener.name for each in self.all if _is_meant(parent, each.listener)]
+
+    def _takes(self, listening: Listening, route: routes.Route) -> bool:
+        if references.GroupKind(references.GROUP, route.kind) not in listening.kinds:
+            return False
+        match listening.listener.allowed_from:
+            case gateway_kind.From.ALL:
+                return True
+            case gateway_kind.From.SAME:
+                return route.name.namespace == self._gateway.name.namespace
+            case gateway_kind.From.SELECTOR:
+                labelled = self._labels_of(route.name.namespace)
+                return labels.match(listening.listener.selector, labelled)
+
+
 def _name_rivals(attached: Attached) -> Generator[None, None, None]:
     """Say in the verdicts which routes have precedence: that is known once all are attached."""
-    for run in steps.runs(attached.places.items()):
+    for run in steps.runs(attached.places.items(), _STRIDE):
         for reference, places in run:
             winners = dict.fromkeys(attached.winners[each].name for each in places)
             winners.pop(reference[1], None)
@@ -146,26 +188,22 @@ def _name_rivals(attached: Attached) -> Generator[None, None, None]:
         yield
 
 
-_RUN = 32
-"""Routes looked at between two pauses: each may refer to each listener."""
-
-
 def _attach(
     route: routes.Route,
     gateway: gateway_kind.Gateway,
-    listening: Sequence[Listening],
-    labels_of: LabelsOf,
+    doors: _Doors,
     attached: Attached,
     *,
     has_verdicts: bool,
 ) -> None:
     at: set[str] = set()
+    allowing = doors.open_to(route)
     for parent in route.parents:
         if parent.kind != references.GATEWAY or parent.name != gateway.name:
             continue
-        meant = [each for each in listening if _is_meant(parent, each.listener)]
-        taken = [each for each in meant if _takes(each, route, gateway, labels_of)]
-        at.update(each.listener.name for each in taken)
+        meant = doors.meant_by(parent)
+        taken = [each for each in meant if each in allowing]
+        at.update(taken)
         if has_verdicts:
             reason = Reason.ACCEPTED
             if not meant:
@@ -174,7 +212,7 @@ def _attach(
                 reason = Reason.NOT_ALLOWED_BY_LISTENERS
             reference = route.kind, route.name, parent
             attached.verdicts[reference] = Verdict(reason)
-            attached.places[reference] = tuple(each.listener.name for each in taken)
+            attached.places[reference] = tuple(taken)
     for name in at:
         attached.counts[name] += 1
         rival = attached.winners.get(name)
@@ -184,20 +222,3 @@ def _attach(
 
 def _is_meant(parent: routes.Parent, listener: gateway_kind.Listener) -> bool:
     return parent.section in ("", listener.name) and parent.port in (0, listener.port)
-
-
-def _takes(
-    listening: Listening,
-    route: routes.Route,
-    gateway: gateway_kind.Gateway,
-    labels_of: LabelsOf,
-) -> bool:
-    if references.GroupKind(references.GROUP, route.kind) not in listening.kinds:
-        return False
-    match listening.listener.allowed_from:
-        case gateway_kind.From.ALL:
-            return True
-        case gateway_kind.From.SAME:
-            return route.name.namespace == gateway.name.namespace
-        case gateway_kind.From.SELECTOR:
-            return labels.match(listening.listener.selector, labels_of(route.name.namespace))

@@ -139,8 +139,10 @@ class Gateways:
         known = self._store.get(namespace_kind.KIND, namespace_kind.key(namespace))
         return namespace_kind.labels_of(namespace, known)
 
-    def backends_in_steps(self, route: routes.Route) -> Generator[None, None, tuple[Backend, ...]]:
-        """The backends of a route, as they are now."""
+    def resolved_in_steps(
+        self, route: routes.Route
+    ) -> Generator[None, None, tuple[resolving.Resolved, ...]]:
+        """What becomes of the backends of a route, as things are now."""
         made = []
         for asked in route.backends:
             is_service = asked.kind == references.SERVICE
@@ -148,10 +150,19 @@ class Gateways:
             is_permitted = yield from resolving.permission(
                 route, asked, self._grants_in(asked.name.namespace)
             )
-            resolved = resolving.resolve(route, asked, service, is_permitted=is_permitted)
-            sources = self._store.sources(asked.name) if resolved.port is not None else ()
-            made.append(Backend(asked, resolved, service, sources))
+            made.append(resolving.resolve(route, asked, service, is_permitted=is_permitted))
         return tuple(made)
+
+    def _backends_in_steps(self, route: routes.Route) -> Generator[None, None, tuple[Backend, ...]]:
+        """The backends of a route with their endpoints, as they are now."""
+        resolved = yield from self.resolved_in_steps(route)
+        return tuple(map(self._backend, route.backends, resolved))
+
+    def _backend(self, asked: routes.Backend, resolved: resolving.Resolved) -> Backend:
+        is_service = asked.kind == references.SERVICE
+        service = self._store.service(asked.name) if is_service else None
+        sources = self._store.sources(asked.name) if resolved.port is not None else ()
+        return Backend(asked, resolved, service, sources)
 
     def _grants_in(self, namespace: str) -> Iterator[reference_grant_kind.ReferenceGrant]:
         kind = reference_grant_kind.KIND
@@ -178,7 +189,7 @@ class Gateways:
             route = attached.winners.get(listening.listener.name) if is_accepted else None
             backends: tuple[Backend, ...] = ()
             if route is not None:
-                backends = yield from self.backends_in_steps(route)
+                backends = yield from self._backends_in_steps(route)
             served.append(Served(listening, route, backends))
             yield
         parts = [
@@ -305,6 +316,7 @@ def _plan(
     for backend in served.backends:
         merged = yield from endpoints.merged_in_steps(backend.endpoints() or ((),))
         found.append(merged)
+        yield
         chosen.append(
             (yield from endpoints.chosen_in_steps(merged, options.node, own, options.zone))
         )
@@ -330,12 +342,11 @@ def _plan(
         forwarding.Policy(options.default_strategy),
         tuple(pools),
     )
-    weights = {
-        backend: weight
-        for pool in pools
-        for backend, weight in zip(pool.backends, pool.weights, strict=bool(pool.weights))
-        if weight != 1
-    }
+    weights: dict[addresses.SocketAddress, int] = {}
+    for pool in pools:
+        for run in steps.runs(zip(pool.backends, pool.weights, strict=bool(pool.weights))):
+            weights.update((backend, weight) for backend, weight in run if weight != 1)
+            yield
     everything = yield from endpoints.merged_in_steps(found or ((),))
     return rules.PortPlan(
         rule,

@@ -57,5 +57,10 @@ def pool_in_steps(
     is_even = len(distinct) == 1
     if is_even and not refused:
         return forwarding.Pool(forwarding.Scope.CLUSTER, family, tuple(found))
-    weights = tuple(scaled(weight_of[each]) for each in found)
-    return forwarding.Pool(forwarding.Scope.CLUSTER, family, tuple(found), weights, scaled(refused))
+    weights: list[int] = []
+    for run in steps.runs(found):
+        weights += [scaled(weight_of[each]) for each in run]
+        yield
+    return forwarding.Pool(
+        forwarding.Scope.CLUSTER, family, tuple(found), tuple(weights), scaled(refused)
+    )

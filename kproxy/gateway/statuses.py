@@ -152,12 +152,12 @@ def of_gateway(
 def of_route(
     route: routes.Route,
     verdicts: Mapping[routes.Parent, attaching.Verdict],
-    backends: Iterable[planner.Backend],
+    resolved: Iterable[resolving.Resolved],
 ) -> RouteStatus:
     """The status of a route. `verdicts` has its references to Gateways that are served."""
-    resolved = _resolved_refs(backends)
+    refs = _resolved_refs(resolved)
     parents = [
-        (parent, (_accepted_route(parent, verdicts[parent]), resolved))
+        (parent, (_accepted_route(parent, verdicts[parent]), refs))
         for parent in route.parents
         if parent in verdicts
     ]
@@ -190,8 +190,8 @@ def _accepted_route(parent: routes.Parent, verdict: attaching.Verdict) -> Condit
     return Condition(ACCEPTED, is_accepted, reason.value, message[:_LONGEST_MESSAGE])
 
 
-def _resolved_refs(backends: Iterable[planner.Backend]) -> Condition:
-    broken = [each.resolved for each in backends if each.resolved.port is None]
+def _resolved_refs(resolved: Iterable[resolving.Resolved]) -> Condition:
+    broken = [each for each in resolved if each.port is None]
     if not broken:
         return _yes(RESOLVED_REFS, resolving.Reason.RESOLVED.value)
     message = "; ".join(each.why for each in broken)

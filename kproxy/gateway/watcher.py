@@ -47,7 +47,11 @@ def changes_in_steps(before: state.Statuses, now: state.Statuses) -> Generator[N
     for run in steps.runs(now.items(), _STRIDE):
         changed.update((key, each) for key, each in run if before.get(key) != each)
         yield
-    return Change(changed, frozenset(before.keys() - now.keys()))
+    gone: set[state.Key] = set()
+    for keys in steps.runs(before, _STRIDE):
+        gone.update(key for key in keys if key not in now)
+        yield
+    return Change(changed, frozenset(gone))
 
 
 def statuses_in_steps(
@@ -72,15 +76,19 @@ def statuses_in_steps(
         for run in steps.runs(wanting):
             found.update(((each.kind, each.name), each) for each in run)
             yield
-        for runs in steps.runs(attached.verdicts.items()):
-            for (kind, name, parent), verdict in runs:
-                verdicts.setdefault((kind, name), {})[parent] = verdict
-            yield
-    for count, (key, of_route) in enumerate(verdicts.items(), 1):
-        route = found[key]
-        backends = yield from gateways.backends_in_steps(route)
-        made[key] = statuses.of_route(route, of_route, backends)
-        if count % _STRIDE == 0:
+        # What is used up is let go at once: at the end it would be one long step.
+        while attached.verdicts:
+            (kind, name, parent), verdict = attached.verdicts.popitem()
+            attached.places.popitem()
+            verdicts.setdefault((kind, name), {})[parent] = verdict
+            if len(attached.verdicts) % _STRIDE == 0:
+                yield
+    while verdicts:
+        key, of_route = verdicts.popitem()
+        route = found.pop(key)
+        resolved = yield from gateways.resolved_in_steps(route)
+        made[key] = statuses.of_route(route, of_route, resolved)
+        if len(verdicts) % _STRIDE == 0:
             yield
     return made
 
