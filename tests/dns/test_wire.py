@@ -157,7 +157,7 @@ def test_only_a_question_with_edns_gets_an_answer_with_it() -> None:
 
 
 @pytest.mark.parametrize("type_", ["AXFR", "IXFR"])
-def test_the_zone_is_given_to_nobody(type_: str) -> None:
+def test_the_zone_is_not_transferred(type_: str) -> None:
     query = dns.message.make_query("cluster.local", type_)
 
     made = lab.Lab(OBJECTS).answers.message(query.to_wire())

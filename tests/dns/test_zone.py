@@ -12,7 +12,7 @@ import pytest
 
 from kproxy.model.kinds import service_kind
 from kproxy.portal import loopback
-from tests.dns import lab
+from tests.dns import lab, test_located
 
 OBJECTS = """
 apiVersion: v1
@@ -356,6 +356,28 @@ def test_endpoints_objects_count_where_there_are_no_slices() -> None:
     assert names.records("_pg._tcp.old.default.svc.cluster.local", "SRV") == [
         "0 100 5432 old-0.old.default.svc.cluster.local."
     ]
+
+
+def test_a_dual_stack_service_has_addresses_of_both_families() -> None:
+    names = lab.Lab(
+        """
+        apiVersion: v1
+        kind: Service
+        metadata: {name: both}
+        spec:
+          clusterIP: 10.96.0.40
+          clusterIPs: [10.96.0.40, "fd00:10:96::40"]
+          ports: [{name: http, port: 80}]
+        """,
+        through=test_located.Everywhere(1),
+    )
+    name = "both.default.svc.cluster.local"
+    reverse = ipaddress.ip_address("fd00:10:96::40").reverse_pointer
+
+    assert names.records(name, "A") == ["10.96.0.40"]
+    assert names.records(name, "AAAA") == ["fd00:10:96::40"]
+    assert names.records(reverse, "PTR") == [f"{name}."]
+    assert names.records(f"_http._tcp.{name}", "SRV") == [f"0 100 80 {name}."]
 
 
 def test_another_zone() -> None:

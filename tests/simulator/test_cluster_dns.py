@@ -1,4 +1,4 @@
-"""The DNS of a simulated cluster: kube-dns, its answers, and what pods are told of it."""
+"""The DNS of a simulated cluster: kube-dns, its answers, and the files that pods have of it."""
 
 import asyncio
 from pathlib import Path
@@ -87,7 +87,7 @@ async def test_without_it_there_is_no_such_service() -> None:
         assert running.registry.find(resources.SERVICES, "kube-dns", "kube-system") is None
 
 
-async def test_pods_have_names_and_are_told_of_the_server() -> None:
+async def test_pods_have_names_and_the_address_of_the_server() -> None:
     async with cluster.Cluster(options()) as running, asyncio.timeout(PATIENCE):
         running.apply(WEB)
         name = "web-0.web.default.svc.cluster.local"

@@ -133,10 +133,10 @@ async def test_a_server_that_fails_makes_room_for_the_next(tmp_path: Path) -> No
 async def test_a_server_that_is_not_there_is_asked_last_from_then_on(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
         closed.bind(("127.0.0.1", 0))
-        nobody = addresses.SocketAddress(*closed.getsockname())
+        absent = addresses.SocketAddress(*closed.getsockname())
     async with (
         servers.Other(servers.saying("192.0.2.7")).running() as other,
-        servers.serving(tmp_path, upstreams=[nobody, other.address]) as (_, port),
+        servers.serving(tmp_path, upstreams=[absent, other.address]) as (_, port),
     ):
         for number in range(3):
             assert addresses_in(await asked(port, f"n{number}.example.com")) == ["192.0.2.7"]
@@ -145,8 +145,8 @@ async def test_a_server_that_is_not_there_is_asked_last_from_then_on(tmp_path: P
 async def test_without_any_server_that_answers_it_is_a_failure(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
         closed.bind(("127.0.0.1", 0))
-        nobody = addresses.SocketAddress(*closed.getsockname())
-    async with servers.serving(tmp_path, upstreams=[nobody]) as (server, port):
+        absent = addresses.SocketAddress(*closed.getsockname())
+    async with servers.serving(tmp_path, upstreams=[absent]) as (server, port):
         response = await asked(port, "www.example.com")
 
         assert response.rcode() == dns.rcode.SERVFAIL
@@ -191,7 +191,7 @@ async def test_a_services_cname_is_followed_elsewhere(tmp_path: Path) -> None:
     assert [each.question[0].name.to_text() for each in other.asked] == ["www.example.com."]
 
 
-async def test_without_recursion_desired_nobody_else_is_asked(tmp_path: Path) -> None:
+async def test_without_recursion_desired_no_other_server_is_asked(tmp_path: Path) -> None:
     (tmp_path / "theirs.yaml").write_text(EXTERNAL)
     async with (
         servers.Other(servers.saying("192.0.2.7")).running() as other,
