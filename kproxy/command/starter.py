@@ -9,6 +9,7 @@ it becomes, when the proxy's process ends for any reason (PR_SET_PDEATHSIG).
 """
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -67,6 +68,11 @@ def _fail(name: bytes, error: OSError, code: int) -> int:
     reason = (error.strerror or str(error)).lower()
     if code == NOT_FOUND and b"/" not in name:
         reason = "command not found"
+    elif error.errno == errno.E2BIG:
+        reason = (
+            "its environment is too long for execve(2), with variables for all Services of its "
+            "namespace: use names (--dns, kproxy get hosts), and another --namespace"
+        )
     elif code == NOT_FOUND and Path(os.fsdecode(name)).exists():
         reason = "the program that its first line names does not exist"
     sys.stderr.write(f"kproxy: {os.fsdecode(name)}: {reason}\n")

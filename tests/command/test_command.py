@@ -87,6 +87,15 @@ async def test_a_program_that_is_none_is_found_out_late(
     ]
 
 
+async def test_an_environment_that_is_too_long_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    variables = {f"SERVICE_{number}": "x" * 100_000 for number in range(100)}
+    with prepared("true") as made:
+        async with asyncio.timeout(SECONDS):
+            assert await made.run(variables) == 126
+
+    assert "kproxy: true: its environment is too long for execve(2)" in capfd.readouterr().err
+
+
 async def test_it_has_its_environment_and_the_variables(tmp_path: Path) -> None:
     long = "x" * 100_000  # more than a pipe holds
     copy = tmp_path / "environment"
