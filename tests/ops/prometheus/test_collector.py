@@ -15,6 +15,7 @@ from prometheus_client import exposition, parser
 from prometheus_client.metrics_core import Metric
 
 from kproxy import metrics
+from kproxy.gateway import state as gateway_state
 from kproxy.ingress import state
 from kproxy.model import addresses, forwarding, names
 from kproxy.ops import health
@@ -154,6 +155,20 @@ async def test_ingresses_are_shown_where_they_are_served() -> None:
     assert told["kproxy_ingresses"] == 1
     assert told["kproxy_ingress_problems"] == 0
     assert told['kproxy_ingress_configuration_info{version="abc"}'] == 1
+
+
+async def test_gateways_are_shown_where_they_are_served() -> None:
+    with observing.proxy() as proxy:
+        assert "gateway" not in await page(proxy)
+
+        shown = gateway_state.GatewayState(problems=2)
+        shown.counts.update({"Gateway": 3, "TCPRoute": 4, "UDPRoute": 1, "GatewayClass": 1})
+        proxy.seen = dataclasses.replace(proxy.seen, gateways=shown)
+        told = await samples(proxy)
+
+    assert told["kproxy_gateways"] == 3
+    assert told["kproxy_gateway_routes"] == 5
+    assert told["kproxy_gateway_problems"] == 2
 
 
 async def test_lists_and_watches_of_one_resource_are_added_up() -> None:
