@@ -163,10 +163,11 @@ class Publisher:
         return True  # it is gone
 
     async def _write_events(self, api: client.Client) -> None:
-        room, at = float(EVENTS_AT_ONCE), self._wall()
+        clock = asyncio.get_running_loop().time
+        room, at = float(EVENTS_AT_ONCE), clock()
         while True:
             await self._has_events.wait()
-            now = self._wall()
+            now = clock()
             room, at = min(room + (now - at) / EVENT_SECONDS, EVENTS_AT_ONCE), now
             if room < 1:
                 await asyncio.sleep(EVENT_SECONDS)
