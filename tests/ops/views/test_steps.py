@@ -68,7 +68,7 @@ def counter() -> Counter:
         {"namespace": "default", "name": "web-7"},
         {"selector": labels.parse("tier=front")},
     ],
-    ids=str,
+    ids=["name", "namespace", "both", "labels"],
 )
 async def test_services_that_were_not_asked_for_are_passed_over_in_steps(
     proxy: observing.OpenProxy,
