@@ -25,7 +25,7 @@ from kproxy.modes.iptables import trace as traced
 from kproxy.modes.packet import Packet
 from kproxy.ops import log
 from kproxy.ops.views import control_client
-from kproxy.sources import once, store
+from kproxy.sources import once, source, store
 
 _FORMATS = ("text", "json")
 _LOOPBACK = {addresses.Family.IPV4: "127.0.0.1", addresses.Family.IPV6: "::1"}
@@ -381,7 +381,7 @@ class _Objects:
         from kproxy import parts  # noqa: PLC0415  # half a second, and the proxy needs none of it
         from kproxy.explain import gather  # noqa: PLC0415
 
-        chosen, held = self._read(question.service.namespace)
+        chosen, held, problems = self._read(question.service.namespace)
         through = parts.make_portal(chosen)
         options = parts.options(chosen, through)
         options = dataclasses.replace(options, zone=_zone(chosen, held))
@@ -392,6 +392,7 @@ class _Objects:
                 options,
                 chosen.namespaces,
                 "the objects alone",
+                problems,
             )
         finally:
             through.close()
@@ -404,7 +405,7 @@ class _Objects:
         if not self._is_asked_alone:
             found = control_client.fetch_objects(self._control, namespace, name)
             return found, self._place_of_proxy()
-        chosen, held = self._read(namespace)
+        chosen, held, _ = self._read(namespace)
         found = []
         for each in sorted(held.service_names()):
             service = held.service(each)
@@ -421,8 +422,11 @@ class _Objects:
             return _Place(config.node_name(name), zone or "")  # only its own node's zone is known
         return _Place(node["name"], zone or node["zone"])
 
-    def _read(self, namespace: str) -> tuple[config.Config, store.Store]:
-        """The objects of files, or of one namespace of a cluster, pods among them."""
+    def _read(
+        self, namespace: str
+    ) -> tuple[config.Config, store.Store, tuple[source.Problem, ...]]:
+        """The objects of files, or of one namespace of a cluster, pods among them; and what is
+        wrong with some."""
         from kproxy import parts  # noqa: PLC0415
 
         chosen = config.load(self._flags, os.environ)
@@ -434,10 +438,12 @@ class _Objects:
             )
             for each in kind_registry.KINDS
         )
-        read: list[store.Store] = []
+        read: list[source.Source] = []
 
         async def reading() -> None:
-            read.append(await once.read(parts.make_source(chosen, kinds)))
+            followed = parts.make_source(chosen, kinds)
+            await once.read(followed)
+            read.append(followed)
 
         # The log goes to stderr, as the answer is on stdout. What is logged later is about other
         # Services, and is lost with the closed writer.
@@ -446,4 +452,5 @@ class _Objects:
             event_loop.run(reading())
         finally:
             writer.close()
-        return chosen, read[0]
+        (followed,) = read
+        return chosen, followed.store, followed.problems()

@@ -81,7 +81,8 @@ class Evidence:
     `according_to` says where it comes from, in words that follow "according to". `namesakes` are
     Services of this name in other namespaces, `neighbours` the names in this one that are most
     alike. `pods` are those of the namespace, None where none is known. `near` are the networks
-    whose clients count as on this node.
+    whose clients count as on this node. `problems` are sentences about an object of the Service
+    that was refused.
     """
 
     question: Question
@@ -94,6 +95,7 @@ class Evidence:
     namesakes: tuple[names.NamespacedName, ...] = ()
     neighbours: tuple[str, ...] = ()
     pods: tuple[Pod, ...] | None = None
+    problems: tuple[str, ...] = ()
 
 
 _DECODER = msgspec.json.Decoder(Evidence)

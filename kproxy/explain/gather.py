@@ -11,7 +11,7 @@ from kproxy.plane import plane
 from kproxy.portal import budget
 from kproxy.reconcile import proxier
 from kproxy.reconcile.planning import rules
-from kproxy.sources import store
+from kproxy.sources import source, store
 
 _NEIGHBOURS = 5
 _NOTABLE = 1000
@@ -28,10 +28,12 @@ def gather_in_steps(
     *,
     according_to: str,
     live: plane.Readable | None = None,
+    problems: Iterable[source.Problem] = (),
 ) -> Generator[None, None, Evidence]:
     """What is known about the Service that `question` names, with a pause now and then.
 
     `live` is the data plane, which the caller has refreshed; None if only objects are known.
+    `problems` are those of the source.
     """
     service = held.service(question.service)
     known: dict[str, object] = {}
@@ -52,6 +54,9 @@ def gather_in_steps(
         sources=held.sources(question.service) if service is not None else (),
         ports=tuple(ports),
         pods=pods,
+        problems=tuple(
+            str(each) for each in problems if each.subject == f"Service {question.service}"
+        ),
         **known,  # type: ignore[arg-type]
     )
 
@@ -62,12 +67,16 @@ def from_objects(
     options: rules.Options,
     namespaces: frozenset[str],
     according_to: str,
+    problems: Iterable[source.Problem] = (),
 ) -> Evidence:
     """The evidence as a proxy with these options would have it after it has read the objects."""
     served = proxier.Proxier(held, _Silent(), options, namespaces=namespaces, room=budget.Budget())
     served.mark_all()
     served.sync()
-    return steps.at_once(gather_in_steps(question, held, served, according_to=according_to))
+    gathering = gather_in_steps(
+        question, held, served, according_to=according_to, problems=problems
+    )
+    return steps.at_once(gathering)
 
 
 def _port_in_steps(

@@ -68,16 +68,7 @@ class _Walk:
             self._note("service", f"Service {asked} exists: type {kind} ({known.according_to})")
             return known.service
         message = f"there is no Service {asked}, according to {known.according_to}"
-        advice = f"create it, or name another Service: namespace {asked.namespace} has no Service"
-        if known.namesakes:
-            advice = (
-                f"{wording.listed(known.namesakes)} exists: name that with -n, or NAMESPACE/SERVICE"
-            )
-        elif known.neighbours:
-            advice = (
-                f"namespace {asked.namespace} has {wording.listed(known.neighbours)}: "
-                "create the Service, or name one of these"
-            )
+        advice = wording.advice_on_missing(known)
         raise self._end("service", Verdict.NOT_PROXIED, Reason.NO_SUCH_SERVICE, message, advice)
 
     def _is_proxied(self, service: services.Service) -> None:

@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Sequence
 
-from kproxy.explain.evidence import FrontendSeen, PortSeen
+from kproxy.explain.evidence import Evidence, FrontendSeen, PortSeen
 from kproxy.model import addresses, forwarding
 from kproxy.model.judging import weight_annotations
 from kproxy.model.kinds import endpoints, services
@@ -62,6 +62,21 @@ def advice_on(place: FrontendSeen) -> str:
     if place.state is forwarding.FrontendState.COLLISION:
         return "give one of the two Services another address"
     return ""
+
+
+def advice_on_missing(known: Evidence) -> str:
+    """What to do about a Service that is not there."""
+    if known.problems:
+        return f"its object was refused, correct it: {known.problems[0]}"
+    namespace = known.question.service.namespace
+    if known.namesakes:
+        return f"{listed(known.namesakes)} exists: name that with -n, or NAMESPACE/SERVICE"
+    if known.neighbours:
+        return (
+            f"namespace {namespace} has {listed(known.neighbours)}: create the Service, or name "
+            "one of these"
+        )
+    return f"create it, or name another Service: namespace {namespace} has no Service"
 
 
 def nearest(wanted: dict[str, str], offered: Sequence[dict[str, str]]) -> str:

@@ -77,6 +77,15 @@ def test_a_trace_ends_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     assert all("10.244.1.69:6379 0.5" in row and "10.0.0.1" in row for row in rows[1:])
 
 
+def test_an_object_that_was_refused_is_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    broken = ("--manifests", str(EXAMPLES / "broken.yaml"))
+    assert main.run(["explain", "not-an-ip", "-o", "json", *broken]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["reason"] == "no-such-service"
+    assert found["advice"].startswith("its object was refused, correct it: ")
+    assert 'spec.clusterIP is "10.0.30.999"' in found["advice"]
+
+
 def test_without_a_proxy_it_says_how_to_ask(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

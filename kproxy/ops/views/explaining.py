@@ -36,6 +36,7 @@ class Explaining:
                 seen.proxier,
                 according_to=f"the running proxy, which follows {seen.source.describe()}",
                 live=seen.plane,
+                problems=seen.source.problems(),
             )
         )
         return answers.Answer(200, self._body(json_pieces.of_object(known)))
