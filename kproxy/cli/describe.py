@@ -1,6 +1,7 @@
 """`kproxy describe`: everything a running proxy knows of a Service, as kubectl describes things."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Annotated
@@ -23,8 +24,9 @@ from kproxy.model import addresses, forwarding
 _SHOWN_ENDPOINTS = 100
 """Endpoints of a service port that are listed; `kproxy get endpoints` has all."""
 
-_SHOWN_EVENTS = 10
-"""Events of a Service that are listed; `kproxy get events` has all that are kept."""
+_SHOWN_EVENTS = 4
+"""Events of each reason that are listed, the latest ones; `kproxy get events` has all that are
+kept."""
 
 
 def describe(
@@ -136,7 +138,18 @@ def _events(events: Sequence[View]) -> Iterator[str]:
         return
     yield "Events:"
     table = tables.Table(tables.EVENTS_OF_SERVICE)
-    yield from _indented(table.lines(events[-_SHOWN_EVENTS:]))
+    yield from _indented(table.lines(_latest(events)))
+
+
+def _latest(events: Sequence[View]) -> list[View]:
+    """The latest events of each reason: a Service with many addresses opens them all at once."""
+    counts: Counter[str] = Counter()
+    chosen = []
+    for event in reversed(events):
+        counts[event["reason"]] += 1
+        if counts[event["reason"]] <= _SHOWN_EVENTS:
+            chosen.append(event)
+    return chosen[::-1]
 
 
 def _port(view: View) -> Iterator[str]:

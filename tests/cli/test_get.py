@@ -68,6 +68,8 @@ def odd() -> list[dict[str, Any]]:
         healthCheckNodePort=manifests.free_port("127.0.0.1"),
         loadBalancerSourceRanges=["192.0.2.0/24", "198.51.100.0/24"],
     )
+    addresses = [{"ip": manifests.fresh_ip()} for _ in range(6)]
+    service["status"] = {"loadBalancer": {"ingress": addresses}}
     objects = [service, endpoints]
     for each in objects:
         each["metadata"]["namespace"] = "odd"
@@ -356,6 +358,15 @@ def test_a_description_has_every_address_and_range_of_a_service(lab: Lab) -> Non
     assert "IP Families:      IPv4\n" in one
     assert "Health Check" not in one
     assert "Source Ranges" not in one
+
+
+def test_events_of_each_reason_are_described(lab: Lab) -> None:
+    """More addresses than that were opened since the Service came."""
+    done = inside.run("describe", "svc", "odd", "-n", "odd", "--control", lab.control)
+
+    reasons = [line.split()[1] for line in done.stdout.partition("\nEvents:\n")[2].splitlines()]
+    assert reasons.count("FrontendOpened") == 4
+    assert {"ServiceChanged", "EndpointsChanged"} <= set(reasons)
 
 
 def odd_service(lab: Lab) -> dict[str, Any]:
