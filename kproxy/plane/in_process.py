@@ -294,6 +294,7 @@ class InProcessPlane:
                 opened = self._path.open(listen_on, target, message.admitted)
         if not state.name.service.is_of_service:
             state.targets[message.address] = message.frontend, target
+            state.aim(target, message.frontend)
         return opened
 
     def _admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:

@@ -11,7 +11,7 @@ from kproxy.balancer import balancer, catalogue, loads, near, penalty, refusing
 from kproxy.datapath import proxy_protocol
 from kproxy.datapath.tcp import connection, halfclose
 from kproxy.datapath.tcp.accept import listener, shared_listener
-from kproxy.datapath.udp import endings, front
+from kproxy.datapath.udp import endings, front, turned_away
 from kproxy.datapath.udp import target as udp_target
 from kproxy.model import addresses, forwarding, names
 from kproxy.plane import snapshots
@@ -112,6 +112,14 @@ class ServicePortState:
             return near.NearPicker(self._near, frontend.address, everywhere, balanced)
         return balanced
 
+    def aim(self, target: Target, frontend: forwarding.Frontend) -> None:
+        """Have the clients of `target` go where those of `frontend` are to go now."""
+        target.picker = self.picker(frontend)
+        if isinstance(target, udp_target.Target):
+            refuses = isinstance(target.picker, refusing.RefusingPicker)
+            known = target.turned_away or turned_away.TurnedAway()
+            target.turned_away = known if refuses else None
+
     def update_steps(self, message: forwarding.SetBackends) -> Iterator[None]:
         """Balance as the message says, in steps."""
         self.policy = policy = message.policy
@@ -125,7 +133,7 @@ class ServicePortState:
         if refused or self._refused:
             self._refused = refused
             for frontend, target in self.targets.values():
-                target.picker = self.picker(frontend)
+                self.aim(target, frontend)
 
     def _follow_policy(self, policy: forwarding.Policy) -> None:
         """What holds for connections from now on."""

@@ -13,6 +13,8 @@ import structlog.testing
 from kproxy.datapath import episodes
 from kproxy.model import addresses, forwarding, names
 from kproxy.plane import in_process
+from tests.datapath import harness
+from tests.datapath.udp import rig
 
 EDGE = names.ServicePortName(names.NamespacedName("default", "gateway/edge"), "tcp")
 FRONTEND = forwarding.Frontend(forwarding.FrontendKind.NODE_PORT, "127.0.0.1", 9300)
@@ -96,3 +98,43 @@ async def test_a_frontend_that_is_closed_and_opened_again_has_its_share(stage: S
     stage.open()
     stage.balance(1, 3)
     assert await stage.met(40) == {"hello": 10, RESET: 30}
+
+
+async def test_datagrams_of_a_flow_are_all_dropped_or_none(stage: Stage) -> None:
+    server = rig.Server()
+    plane = in_process.InProcessPlane(rng=random.Random(1))
+    udp = EDGE._replace(protocol=names.Protocol.UDP)
+    scope, family = forwarding.Scope.CLUSTER, addresses.Family.IPV4
+
+    def balance(refused: int) -> None:
+        pool = forwarding.Pool(scope, family, (server.address,), (1,), refused)
+        plane.send(forwarding.SetBackends(udp, forwarding.Policy(), (pool,)))
+
+    balance(3)
+    frontend = forwarding.Frontend(
+        FRONTEND.kind, FRONTEND.address, FRONTEND.port, protocol=names.Protocol.UDP
+    )
+    place = forwarding.PortalAddress(*stage.place, names.Protocol.UDP)
+    plane.send(forwarding.OpenFrontend(udp, frontend, place, stage.place))
+    clients = [rig.Peer() for _ in range(12)]
+    try:
+        for number in range(4):
+            for client in clients:
+                client.sock.sendto(b"%d" % number, stage.place)
+        answers: dict[rig.Peer, list[bytes]] = {client: [] for client in clients}
+        async with harness.within("the answers to three clients"):
+            while sum(map(len, answers.values())) < 12:
+                for client, found in answers.items():
+                    if client.waiting():
+                        found.append((await client.receive())[0])
+                await asyncio.sleep(0)
+        every = [b"%d %d" % (server.address.port, number) for number in range(4)]
+        assert sorted(answers.values()) == [[]] * 9 + [every] * 3
+        assert len(server.taken) == 12
+        balance(0)
+        for client in clients:
+            assert await client.ask(b"now", stage.place) == b"%d now" % server.address.port
+    finally:
+        for each in (*clients, server):
+            each.close()
+        plane.close()

@@ -218,8 +218,14 @@ class Front:
         if client[1] in own.ports and own.led_back(client, self.target.text, self._shared.episodes):
             self.lose()
             return
+        away = self.target.turned_away
+        if away is not None and away.holds(client, now):
+            self.lose()
+            return
         backend = self.target.picker.pick(client[0], now)
         if backend is None:
+            if away is not None:
+                away.add(client, now)
             counters.ended[endings.NO_ENDPOINTS] += 1
             self.lose()
             return

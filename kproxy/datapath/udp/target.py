@@ -1,7 +1,7 @@
 """Where the datagrams of a frontend go, and what is asked to choose it."""
 
 from collections.abc import Sequence, Sized
-from typing import Protocol
+from typing import Any, Protocol
 
 from kproxy import metrics
 from kproxy.datapath import loads as counting
@@ -52,6 +52,16 @@ class RefusalBox(Protocol):
         """Let a backend out; the penalty for its next refusal is longer."""
 
 
+class TurnedAway(Protocol):
+    """Which clients are turned away. `turned_away.TurnedAway` satisfies it."""
+
+    def holds(self, client: tuple[Any, ...], now: float, /) -> bool:
+        """Whether the next datagram of a client is dropped as well."""
+
+    def add(self, client: tuple[Any, ...], now: float, /) -> None:
+        """Drop what comes of a client from now on."""
+
+
 class Terms(Protocol):
     """What holds for all fronts of a service port."""
 
@@ -67,7 +77,7 @@ class _NoTerms:
 class Target:
     """Where a front's flows go: a picker, and the counters of its service port."""
 
-    __slots__ = ("counters", "name", "picker", "terms", "text")
+    __slots__ = ("counters", "name", "picker", "terms", "text", "turned_away")
 
     def __init__(
         self,
@@ -80,5 +90,7 @@ class Target:
         self.text = str(name)
         """The name, as logs and facts show it."""
         self.picker = picker
+        self.turned_away: TurnedAway | None = None
+        """Remembers the clients that the picker has turned away, while it does so to some."""
         self.terms = terms or _NoTerms()
         self.counters = counters or metrics.ServicePortCounters(endings.REASONS)
