@@ -39,12 +39,6 @@ DNS_LABEL = NameRule(
     63,
     "must be a DNS-1123 label: at most 63 of a-z, 0-9 and '-', no '-' at either end",
 )
-DNS_1035_LABEL = NameRule(
-    re.compile(r"[a-z](?:[-a-z0-9]*[a-z0-9])?"),
-    63,
-    "must be a DNS-1035 label: at most 63 of a-z, 0-9 and '-', a letter first, no '-' last",
-)
-"""What Kubernetes before 1.34 asks of a Service's name."""
 LABEL_VALUE = NameRule(
     re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"),
     63,
