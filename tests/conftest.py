@@ -113,6 +113,18 @@ def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("t")
 
 
+_LONGEST_NAME = 100
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a long text by its parameter, not by itself.
+
+    A certificate is another one in each process, and pytest-xdist runs nothing at all unless all of
+    them have tests of the same names.
+    """
+    return argname if isinstance(val, str | bytes) and len(val) > _LONGEST_NAME else None
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Let tests that share an expensive fixture run in the same process.
 
