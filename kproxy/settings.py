@@ -59,18 +59,22 @@ class Kind(Protocol[_Value_co]):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Any text but the empty one."""
+    """Any text but the empty one, or those that `admits` takes."""
 
     metavar: str
     example: str
     name: str = "text"
     bounds: str = ""
+    admits: Callable[[str], bool] | None = None
 
     def parse(self, text: str) -> str:
         """The text without white space around it."""
-        if not text.strip():
+        found = text.strip()
+        if not found:
             raise ValueError(f"is empty; give it a value, for instance {self.example}")
-        return text.strip()
+        if self.admits is not None and not self.admits(found):
+            raise ValueError(f"must be {self.bounds}, for instance {self.example}")
+        return found
 
     def show(self, value: object) -> str:
         return str(value)
@@ -258,6 +262,7 @@ class ListenAddress:
     """As kube-proxy reads bind addresses: IPv6 must be in brackets before a port. None: nowhere."""
 
     default: Listen
+    what: str = "an address to listen on"
     metavar: str = "IP:PORT"
     name: str = "address"
     bounds: str = 'an IP address with or without a port; "" or none for nowhere'
@@ -271,7 +276,7 @@ class ListenAddress:
         try:
             address = ipaddress.ip_address(host or "")
         except ValueError:
-            rule = f"not an address to listen on, give IP:PORT, for instance {self.default}"
+            rule = f"not {self.what}, give IP:PORT, for instance {self.default}"
             raise ValueError(rule) from None
         port = int(given) if given else self.default.port
         if port > 65535:
@@ -318,7 +323,7 @@ class Entry:
     """Everything about a setting but its name and default; `setting` makes it.
 
     `absent` computes the value when none is given; the field's default then applies only to a
-    configuration that is made in code.
+    configuration that is made in code. `needs` is the flag without which this one does nothing.
     """
 
     kind: Kind[Any]
@@ -328,6 +333,7 @@ class Entry:
     shown_default: str = ""
     is_reloadable: bool = False
     absent: Callable[[], Any] | None = None
+    needs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +409,7 @@ def setting(  # each is one column of the table
     shown_default: str = "",
     is_reloadable: bool = False,
     absent: Callable[[], _Value] | None = None,
+    needs: str = "",
 ) -> "_Default | _Value":
     """A field of a configuration that users may set; see `Entry`.
 
@@ -416,6 +423,7 @@ def setting(  # each is one column of the table
         shown_default=shown_default,
         is_reloadable=is_reloadable,
         absent=absent,
+        needs=needs,
     )
     made: _Default | _Value = dataclasses.field(default=default, metadata={Entry: entry})
     return made
@@ -449,8 +457,20 @@ class Value:
 def read(
     rows: Sequence[Setting], flags: Mapping[str, Given], environment: Mapping[str, str]
 ) -> list[Value]:
-    """The value of each setting. `flags` are by attribute. Raises ConfigError."""
-    return [_value(row, flags.get(row.attribute), environment) for row in rows]
+    """The value of each setting. `flags` are by attribute. Raises ConfigError.
+
+    A flag that does nothing without another one is refused where that is off. A variable is not:
+    an environment is for many commands.
+    """
+    found = [_value(row, flags.get(row.attribute), environment) for row in rows]
+    off = {each.setting.flag for each in found if not each.value}
+    for each in found:
+        needs, flag = each.setting.entry.needs, each.setting.flag
+        if needs in off and each.origin == flag:
+            raise errors.ConfigError(
+                f"{flag} does nothing without {needs}: give that too, or leave {flag} out"
+            )
+    return found
 
 
 def _value(row: Setting, given: Given, environment: Mapping[str, str]) -> Value:

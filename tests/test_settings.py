@@ -33,6 +33,10 @@ class Sample:
     host: str = settings.setting(
         "", settings.Text("NAME", "node-1"), "Who.", absent=lambda: "this-host"
     )
+    volume: int = settings.setting(1, settings.Whole(1, 9), "How loud.", needs="--loud")
+    zone: str = settings.setting(
+        "a", settings.Text("NAME", "a1", bounds="letters and digits", admits=str.isalnum), "Where."
+    )
     not_a_setting: int = 3
 
 
@@ -180,3 +184,32 @@ def test_no_setting_has_the_name_of_a_variable_that_kubernetes_sets() -> None:
 
     assert [name for name in names if kubernetes.fullmatch(name)] == []
     assert len(set(names)) == len(names)
+
+
+def test_a_flag_that_does_nothing_without_another_one_is_refused() -> None:
+    with pytest.raises(errors.ConfigError) as caught:
+        read({"volume": "3"})
+
+    assert str(caught.value) == (
+        "--volume does nothing without --loud: give that too, or leave --volume out"
+    )
+    assert read({"volume": "3", "loud": True})["volume"] == 3
+    assert read({"volume": "3"}, {"KPROXY_LOUD": "true"})["volume"] == 3
+
+
+def test_a_variable_that_does_nothing_without_a_flag_is_let_be() -> None:
+    assert read({}, {"KPROXY_VOLUME": "3"})["volume"] == 3
+
+
+def test_a_text_may_have_to_follow_a_rule() -> None:
+    assert read({"zone": " b2 "})["zone"] == "b2"
+    assert refused("zone", "b 2") == "--zone b 2: must be letters and digits, for instance a1"
+
+
+def test_each_setting_needs_one_that_there_is() -> None:
+    rows = settings.table(config.Config)
+
+    needed = {row.entry.needs for row in rows} - {""}
+
+    assert needed == {"--dns", "--gateway", "--ingress"}
+    assert needed <= {row.flag for row in rows}

@@ -67,7 +67,8 @@ class Upstream:
 
     def parse(self, text: str) -> settings.Listen:
         """The server, or `NONE`."""
-        place = settings.ListenAddress(settings.Listen("192.0.2.53", 53)).parse(text.strip())
+        example = settings.Listen("192.0.2.53", 53)
+        place = settings.ListenAddress(example, "the address of a server").parse(text.strip())
         if place is not None and not place.port:
             raise ValueError("port 0 is no server's")
         return place or NONE
@@ -109,6 +110,7 @@ class DnsSettings:
         _Upstreams(Upstream(), Upstream().collect),
         "Where names outside of the zone are asked for; repeatable. none: they are refused.",
         shown_default="the servers of /etc/resolv.conf",
+        needs="--dns",
     )
     """Empty for those of /etc/resolv.conf, None for none."""
     dns_as_kube_dns: bool = settings.setting(

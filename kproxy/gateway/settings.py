@@ -3,8 +3,13 @@
 from dataclasses import dataclass
 
 from kproxy import settings
+from kproxy.model.judging import field_rules
 
 DEFAULT_CLASS = "kproxy"
+_NAME = field_rules.DNS_SUBDOMAIN
+_CLASS = settings.Text(
+    "NAME", DEFAULT_CLASS, "name", _NAME.words.removeprefix("must be "), _NAME.admits
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +24,7 @@ class GatewaySettings:
     )
     gateway_class: str = settings.setting(
         DEFAULT_CLASS,
-        settings.Text("NAME", DEFAULT_CLASS),
+        _CLASS,
         "The GatewayClass whose Gateways are served. Its controllerName must be kproxy.io/gateway.",
+        needs="--gateway",
     )

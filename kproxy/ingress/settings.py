@@ -6,11 +6,14 @@ from enum import StrEnum
 from pathlib import Path
 
 from kproxy import errors, settings
+from kproxy.model.judging import field_rules
 
 _HTTP = settings.Listen("0.0.0.0", 80)  # noqa: S104  # other hosts are its clients
 _HTTPS = settings.Listen("0.0.0.0", 443)  # noqa: S104
 _OWN_HTTP = settings.Listen("127.0.0.1", 8080)
 _OWN_HTTPS = settings.Listen("127.0.0.1", 8443)
+_NAME = field_rules.DNS_SUBDOMAIN
+_CLASS = settings.Text("NAME", "kproxy", "name", _NAME.words.removeprefix("must be "), _NAME.admits)
 
 
 class Upstream(StrEnum):
@@ -41,6 +44,7 @@ class IngressSettings:
         settings.ListenAddress(_OWN_HTTP),
         'Where Ingresses are served in plain HTTP; port 0 picks one, "" for nowhere.',
         shown_default=f"{_OWN_HTTP}, for root {_HTTP}",
+        needs="--ingress",
         absent=lambda: _HTTP if _is_root() else _OWN_HTTP,
     )
     ingress_https: settings.Listen | None = settings.setting(
@@ -48,25 +52,29 @@ class IngressSettings:
         settings.ListenAddress(_OWN_HTTPS),
         'Where Ingresses are served by TLS; port 0 picks one, "" for nowhere.',
         shown_default=f"{_OWN_HTTPS}, for root {_HTTPS}",
+        needs="--ingress",
         absent=lambda: _HTTPS if _is_root() else _OWN_HTTPS,
     )
     ingress_class: str = settings.setting(
         "kproxy",
-        settings.Text("NAME", "kproxy"),
+        _CLASS,
         "Serve the Ingresses of this class, and, where its IngressClass is the default, those that "
         "name none.",
+        needs="--ingress",
     )
     ingress_upstream: Upstream = settings.setting(
         Upstream.SERVICE,
         settings.OneOf(Upstream),
         "Where nginx sends requests: to the Service, of which kproxy picks an endpoint, or to the "
         "endpoints themselves, with a reload of nginx at every change of them.",
+        needs="--ingress",
     )
     nginx: Path | None = settings.setting(
         None,
         settings.File("/usr/sbin/nginx"),
         "The program that serves Ingresses.",
         shown_default="nginx in PATH or /usr/sbin",
+        needs="--ingress",
     )
 
     def check_ingress(self) -> None:

@@ -54,7 +54,7 @@ def test_upstreams_are_servers_or_none() -> None:
     assert row.parse(["none"], row.flag) is None
     with pytest.raises(errors.ConfigError, match="is none or servers, not both"):
         row.parse(["none", "192.0.2.1"], row.flag)
-    with pytest.raises(errors.ConfigError, match="not an address"):
+    with pytest.raises(errors.ConfigError, match="not the address of a server, give IP:PORT"):
         row.parse(["dns.example"], row.flag)
 
 
