@@ -42,8 +42,19 @@ def encoded(value: Mapping[str, object]) -> Iterator[bytes]:
     yield b"}"
 
 
+def freed(value: Mapping[str, object]) -> Iterator[None]:
+    """Empty the long lists of `value` in steps: freed at once, 20,000 endpoints take 6 ms."""
+    for member in value.values():
+        while isinstance(member, list) and len(member) > RUN:
+            del member[-RUN:]
+            yield
+
+
 def listed(values: Iterable[Mapping[str, object] | None]) -> Iterator[bytes]:
-    """The JSON list of `values`, an object a line; a value that is None is an empty piece."""
+    """The JSON list of `values`, an object a line; a value that is None is an empty piece.
+
+    The values are `freed` on the way.
+    """
     opening = b"["
     for value in values:
         if value is None:
@@ -51,6 +62,8 @@ def listed(values: Iterable[Mapping[str, object] | None]) -> Iterator[bytes]:
             continue
         yield opening
         yield from encoded(value)
+        for _ in freed(value):
+            yield b""
         opening = b",\n"
     yield b"]\n" if opening != b"[" else b"[]\n"
 

@@ -95,11 +95,12 @@ def _news(
         present.add(key)
         digest = yield from _digest(view, kind)
         old = known.get(key)
-        if old == digest:
+        yield b""
+        if old != digest:
+            known[key] = digest
+            yield from _pieces("ADDED" if old is None else "MODIFIED", view)
+        for _ in json_pieces.freed(view):
             yield b""
-            continue
-        known[key] = digest
-        yield from _pieces("ADDED" if old is None else "MODIFIED", view)
 
 
 def _losses(kind: Kind, known: dict[_Key, int], present: set[_Key]) -> Iterator[bytes]:
