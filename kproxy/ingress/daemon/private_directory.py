@@ -51,10 +51,24 @@ def _remove_if_dead(path: Path) -> bool:
         if os.fstat(opened).st_uid != os.geteuid():
             return False
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path)
+        _remove(path)
     finally:
         os.close(opened)
-    return True
+    return not path.exists()
+
+
+def _remove(path: Path) -> None:
+    """Remove a directory and as much of its content as can be.
+
+    Root's nginx gives folders for temporary files to its workers' user. This process has CAP_CHOWN
+    for that, and not the right to look into folders of others: it takes them over first.
+    """
+    own = os.geteuid()
+    for folder, names, _ in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                os.chown(Path(folder, name), own, -1, follow_symlinks=False)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 class PrivateDirectory:
@@ -102,7 +116,7 @@ class PrivateDirectory:
         """Remove the directory with all that is in it. A second call does nothing."""
         if self._lock < 0:
             return
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
         os.close(self._lock)
         self._lock = -1
 
