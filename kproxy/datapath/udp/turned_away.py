@@ -37,7 +37,7 @@ class TurnedAway:
         return True
 
     def add(self, client: flow.Client, now: float) -> None:
-        """Turn `client` away from now on."""
+        """What comes of `client` is dropped from now on; the most silent of too many is let go."""
         self._seen[client] = now
         if len(self._seen) > MOST:
             self._seen.popitem(last=False)

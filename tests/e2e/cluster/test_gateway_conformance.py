@@ -370,3 +370,18 @@ def test_what_others_say_in_a_status_stays(beside: Simulation, infra: Api) -> No
         return [each["controllerName"] for each in found] == ["example.org/mesh"]
 
     daemon.wait_until(is_left, "only the other controller's entry is left")
+
+
+def test_a_proxy_that_ends_takes_its_address_out_and_brings_it_back(
+    beside: Simulation, infra: Api
+) -> None:
+    pods = backend(infra, "web", Protocol.TCP)
+    address = gateway(infra, "TCP", "one")["one"]
+    route(infra, Protocol.TCP, "web", {"name": "web"})
+    simulation.wait_up(address, pods)
+    wait_address(infra)
+    beside.stop_proxy()
+    assert infra.get("Gateway", "gw")["status"]["addresses"] == []
+    beside.start_proxy("node-1")
+    wait_address(infra)
+    simulation.wait_up(address, pods)
