@@ -121,7 +121,7 @@ def make_planner(cfg: config.Config, read: store.Store) -> work.Planner | None:
         return None
     from kproxy.gateway import planner  # noqa: PLC0415  # what is off costs no import
 
-    return planner.Gateways(read, cfg.gateway_class)
+    return planner.Gateways(read, cfg.gateway_class, cfg.namespaces)
 
 
 def make_components(cfg: config.Config, seen: observed.Observed) -> tuple[component.Component, ...]:
@@ -180,7 +180,7 @@ def _make_gateways(
     from kproxy.gateway import component as gateways  # noqa: PLC0415
     from kproxy.gateway import planner  # noqa: PLC0415
 
-    planned = planner.Gateways(seen.source.store, cfg.gateway_class)
+    planned = planner.Gateways(seen.source.store, cfg.gateway_class, cfg.namespaces)
     parts = seen.source, planned, seen.proxier.frontends, seen.reporter, shown
     if cfg.cluster is None:
         return gateways.Gateways(*parts)

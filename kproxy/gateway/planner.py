@@ -58,10 +58,16 @@ class Served(NamedTuple):
 
 
 class Gateways:
-    """Reads Gateways of one class from a Store. Satisfies `work.Planner`."""
+    """Reads Gateways of one class from a Store. Satisfies `work.Planner`.
 
-    def __init__(self, read: store.Store, class_name: str) -> None:
+    Only Gateways in `namespaces` are served, or all when that is empty.
+    """
+
+    def __init__(
+        self, read: store.Store, class_name: str, namespaces: frozenset[str] = frozenset()
+    ) -> None:
         self._store = read
+        self._namespaces = namespaces
         self._class = gateway_class_kind.key(class_name)
 
     def follow(self, on_change: Callable[[], None]) -> None:
@@ -113,10 +119,12 @@ class Gateways:
         return found if found is not None and self.is_ours(found) else None
 
     def is_ours(self, gateway: gateway_kind.Gateway) -> bool:
-        """Whether a Gateway is of the class that is served.
+        """Whether a Gateway is of the class, and in a namespace, that is served.
 
         The GatewayClass itself may be missing, as it often is among files.
         """
+        if self._namespaces and gateway.name.namespace not in self._namespaces:
+            return False
         if gateway.class_name != self._class.name:
             return False
         found = self.gateway_class()

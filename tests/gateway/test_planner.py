@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from kproxy.gateway import planner
 from kproxy.model import addresses, forwarding, names, steps
 from kproxy.portal import loopback, portal
 from kproxy.reconcile.planning import rules
@@ -213,6 +214,14 @@ def test_only_gateways_of_the_class_are_served(
     made.apply(*([gateway_class] if gateway_class else []))
     assert bool(made.plans()) is is_served
     assert made.plans("theirs") == {}
+
+
+def test_only_gateways_of_the_namespaces_asked_for_are_served() -> None:
+    made = stored.Stored(documents.gateway(TCP), documents.gateway(TCP, namespace="other"))
+    asked = planner.Gateways(made.store, "kproxy", frozenset({"other"}))
+    assert [str(each.name) for each in asked.served()] == ["other/edge"]
+    work = steps.at_once(asked.read(documents.named("gateway/edge"), builders.options()))
+    assert work.objects == ()
 
 
 def test_what_depends_on_a_service_is_found() -> None:
