@@ -550,7 +550,7 @@ def test_of_two_proxies_on_the_default_socket_both_serve_and_the_first_answers(
     ):
         assert first.ready["control"] == f"{private}/kproxy.sock"
         assert second.ready["control"] is None
-        assert second.log_lines("warning", "control unavailable", f"process {first.pid}")
+        assert second.wait_logged("warning", "control unavailable", f"process {first.pid}")
         shown = call("svc", "-o", "json", XDG_RUNTIME_DIR=str(private))
         assert [view["name"] for view in json.loads(shown.stdout)["items"]] == ["first"]
     assert list(private.iterdir()) == []

@@ -75,6 +75,7 @@ def test_a_thousand_half_requests_are_cut_and_relays_and_probes_go_on(
             sockets.stream(proxy.address("web"), pod) as relayed,
         ):
             address = parsed(proxy.ready[server])
+            proxy.wait_logged("ready", "listening=")  # the last line of a start
             lines, before = len(proxy.log_lines()), descriptors(proxy.pid)
             with crowd(address) as members:
                 for _ in range(10):

@@ -376,4 +376,4 @@ def test_without_the_switch_nothing_of_it_is_read(tmp_path: Path, run: conftest.
     route = documents.route(documents.backend("web"))
     proxy = run(manifests.write(tmp_path / "edge.yaml", gateway, route))
     assert sockets.is_refused((manifests.bound(ip), PORT))
-    assert proxy.log_lines("Gateway default/edge: not a kind a proxy reads; skipped")
+    assert proxy.wait_logged("Gateway default/edge: not a kind a proxy reads; skipped")
