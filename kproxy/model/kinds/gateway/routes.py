@@ -145,7 +145,7 @@ def _parents(given: Sequence[ParentRef], own: str, found: findings.Findings) -> 
             field_rules.port_number(each.port, f"{where}.port", found) if each.port else 0,
         )
         others = [other for other in made if _object_of(other) == _object_of(parent)]
-        if any(_chosen_by(other) != _chosen_by(parent) for other in others):
+        if not all(_are_alike(other, parent) for other in others):
             found.violate(where, "another reference to the same parent", _CHOSEN_ALIKE)
         if parent in others:
             found.violate(where, "the same as another one", "must be distinct")
@@ -160,8 +160,14 @@ def _object_of(parent: Parent) -> object:
     return parent.kind, parent.name
 
 
-def _chosen_by(parent: Parent) -> tuple[bool, bool]:
-    return bool(parent.section), bool(parent.port)
+def _are_alike(one: Parent, other: Parent) -> bool:
+    """Whether two references to one object can stand beside each other.
+
+    The rules of the standard and of the experimental channel differ: what one of them admits.
+    """
+    if bool(one.section) is not bool(other.section):
+        return False
+    return one.section != other.section or bool(one.port) is bool(other.port)
 
 
 def _backends(

@@ -106,6 +106,22 @@ def test_what_breaks_a_rule_is_named(spec: dict[str, Any], field: str, rule: str
     assert rule in broken[field]
 
 
+@pytest.mark.parametrize(
+    "parents",
+    [
+        [{"sectionName": "a"}, {"sectionName": "b"}],
+        [{"port": 1}, {"port": 2}],
+        [{"sectionName": "a", "port": 1}, {"sectionName": "a", "port": 2}],
+        [{"sectionName": "a", "port": 1}, {"sectionName": "b"}],
+    ],
+)
+def test_one_gateway_may_be_referred_to_in_ways_that_either_channel_admits(
+    parents: list[dict[str, Any]],
+) -> None:
+    given = [{"name": "edge", **each} for each in parents]
+    assert len(documents.accepted(documents.route(WEB, parents=given)).parents) == 2
+
+
 def test_one_gateway_may_be_named_by_several_listeners() -> None:
     several = [{"name": "edge", "sectionName": each} for each in ("a", "b")]
     made = documents.accepted(documents.route(WEB, kind="UDPRoute", parents=several))

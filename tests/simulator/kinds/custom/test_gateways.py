@@ -258,6 +258,25 @@ def test_what_a_route_may_say(objects: registry.Registry, spec: Object) -> None:
     objects.create(resources.UDP_ROUTES, route(**spec))
 
 
+def test_a_grant_has_no_status_and_needs_both_lists(objects: registry.Registry) -> None:
+    origin = {"group": "gateway.networking.k8s.io", "kind": "TCPRoute", "namespace": "a"}
+    new: Object = {
+        "metadata": {"name": "g", "namespace": "default"},
+        "spec": {"from": [origin], "to": [{"group": "", "kind": "Service"}]},
+        "status": {"conditions": []},
+    }
+    stored = objects.create(resources.REFERENCE_GRANTS, new)
+    assert stored["spec"] == new["spec"]
+    assert "status" not in stored
+    for field in ("from", "to"):
+        name = {"name": field, "namespace": "default"}
+        less = {"metadata": name, "spec": {**new["spec"], field: []}}
+        said = refusal(objects, resources.REFERENCE_GRANTS, less)
+        assert said == (
+            f"spec.{field}: Invalid value: 0: spec.{field} in body should have at least 1 items"
+        )
+
+
 def test_the_controller_of_a_class_stays(objects: registry.Registry) -> None:
     given = {"metadata": {"name": "kproxy"}, "spec": {"controllerName": "kproxy.io/gateway"}}
     objects.create(resources.GATEWAY_CLASSES, given)
