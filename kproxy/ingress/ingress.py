@@ -125,6 +125,7 @@ class Ingress:
             http=listened("ingress_http"),
             https=listened("ingress_https"),
             user=_workers_user(),
+            ending=str(directory.path / nginx.ENDING),
         )
 
 

@@ -48,11 +48,14 @@ class Settings:
     workers: int = 0
     worker_connections: int = 4096
     user: str = ""
+    ending: str = ""
+    """While there is a file of this absolute path, answers by HTTP/1.1 ask the client to close its
+    connection; "" for never. So no request is sent on a connection that a reload ends."""
     shutdown_timeout: int = 240
     """Seconds until workers of an earlier configuration end what their clients still have open."""
 
     def __post_init__(self) -> None:
-        for path in (self.directory, self.control):
+        for path in (self.directory, self.control, self.ending):
             if "$" in path:
                 raise ValueError(f"nginx takes no path with a $ in it: {path}")
 
@@ -89,7 +92,7 @@ def render_in_steps(
     used = upstreams.Upstreams(known)
     chosen = canaries.Canaries()
     port = settings.redirect_port or (settings.https[0].port if settings.https else 0)
-    listening = servers.Listening(settings.http, settings.https, port)
+    listening = servers.Listening(settings.http, settings.https, port, settings.ending)
     making = servers.Servers(listening, used, chosen)
     files: dict[str, bytes] = {}
     of_hosts: list[str] = []
@@ -229,6 +232,22 @@ def _defaults(settings: Settings) -> list[Statement]:
         ),
         *_tls(settings),
         *_variables(),
+        *_closing(settings),
+    ]
+
+
+def _closing(settings: Settings) -> list[Statement]:
+    """Ask clients to close, in the versions of HTTP that ask for it by a header."""
+    if not settings.ending:
+        return []
+    default = Keyword("default")
+    return [
+        _map(
+            "server_protocol",
+            "kproxy_closing",
+            [Entry(default, ""), Entry("HTTP/1.1", servers.ENDING)],
+        ),
+        Directive("add_header", "Connection", Variable("kproxy_closing")),
     ]
 
 

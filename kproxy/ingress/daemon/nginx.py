@@ -32,6 +32,13 @@ from kproxy.ingress.daemon import (
 )
 
 CONFIGURATION = "nginx.conf"
+ENDING = "ending"
+"""While this file is there, nginx asks clients to close their connections (`nginx_config`)."""
+
+ENDING_SECONDS = 0.1
+"""For so long at least before a reload: connections in use are closed by then, and by the client.
+Workers that end close those that are idle, and a request may be on its way on one of them."""
+
 CANDIDATE = "candidate.conf"
 """A configuration before nginx has accepted it."""
 
@@ -102,17 +109,29 @@ class Nginx:
         Else it returns why not: nginx's own words for what it refuses, and then the configuration
         before stays in force.
         """
-        words = await self.refusal(configuration)
-        if not words:
-            words = await self._replace(configuration)
+        asked_at = self._clock()
+        try:
+            self._ask_clients_to_close()
+            words = await self.refusal(configuration)
+            if not words:
+                words = await self._replace(configuration, asked_at)
+        finally:
+            self._directory.remove(ENDING)
         if words:
             self._counters.refusals += 1
         else:
             self._counters.configurations += 1
         return words
 
-    async def _replace(self, configuration: nginx_config.Rendered) -> str:
-        """Take the candidate, which nginx has accepted; returns why it is not in force, or ""."""
+    def _ask_clients_to_close(self) -> None:
+        with contextlib.suppress(OSError):  # without it a reload may cost a request
+            self._directory.write(ENDING, b"")
+
+    async def _replace(self, configuration: nginx_config.Rendered, asked_at: float) -> str:
+        """Take the candidate, which nginx has accepted; returns why it is not in force, or "".
+
+        Clients have been asked since `asked_at` to close their connections.
+        """
         try:
             self._directory.rename(CANDIDATE, CONFIGURATION)
         except OSError as error:
@@ -120,6 +139,7 @@ class Nginx:
         self._wanted.set()
         workers: list[int] = []
         if self._master is not None:
+            await asyncio.sleep(ENDING_SECONDS - (self._clock() - asked_at))
             self._counters.reloads += 1
             workers = processes.children(self._master.pid)
             self._master.signal(signal.SIGHUP)
@@ -154,13 +174,16 @@ class Nginx:
         Then nginx ends at once.
         """
         self._is_stopping = True
+        ends_at = self._clock() + grace
+        self._ask_clients_to_close()
+        await asyncio.sleep(min(ENDING_SECONDS, grace))
         self._sockets.close_public()
         master = self._master
         if master is None:
             return
         master.signal(signal.SIGQUIT)
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(max(0.0, ends_at - self._clock())):
                 await master.wait()
         except TimeoutError:
             _log.warning("nginx is ended with requests unanswered", grace_seconds=grace)

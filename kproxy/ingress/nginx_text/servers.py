@@ -14,7 +14,9 @@ from kproxy.ingress.nginx_text import canaries, upstreams
 from kproxy.ingress.nginx_text.syntax import (
     Block,
     Condition,
+    Defined,
     Directive,
+    Exists,
     Group,
     Regex,
     Statement,
@@ -23,6 +25,9 @@ from kproxy.ingress.nginx_text.syntax import (
 )
 from kproxy.ingress.rules import matching, patterns
 from kproxy.model import addresses
+
+ENDING = Variable("kproxy_ending")
+"""Has "close" while clients are asked to close their connections."""
 
 NOT_FOUND = "404: no Ingress has a rule for this host and path"
 NOT_AVAILABLE = "503: there is no service for this host and path"
@@ -38,11 +43,15 @@ _Made = Generator[None, None, list[Statement]]
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where servers listen. `redirect_port` is the port of HTTPS as clients see it."""
+    """Where servers listen. `redirect_port` is the port of HTTPS as clients see it.
+
+    While there is the file `ending`, clients are asked to close their connections; "" for never.
+    """
 
     http: Sequence[addresses.SocketAddress]
     https: Sequence[addresses.SocketAddress]
     redirect_port: int
+    ending: str = ""
 
 
 class Servers:
@@ -66,6 +75,7 @@ class Servers:
         body: list[Statement] = [*self._listens(is_default=not host.name), _server_name(host.name)]
         if certificate:
             body += _certificate(certificate)
+        body += self._ending()
         body += yield from self._locations(host)
         return Block(Directive("server"), body)
 
@@ -78,6 +88,12 @@ class Servers:
                 for each in self._listening.https
             ),
         ]
+
+    def _ending(self) -> list[Statement]:
+        if not self._listening.ending:
+            return []
+        said = Directive("set", Defined(ENDING), "close")
+        return [Block(Directive("if", Exists(self._listening.ending)), [said])]
 
     def _locations(self, host: table.VirtualHost) -> _Made:
         exact = {path for path, _ in host.exact}

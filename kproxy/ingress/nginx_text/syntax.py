@@ -29,6 +29,7 @@ _SECOND = frozenset({1})
 
 # In which of a directive's words nginx looks for variables, by their places.
 _EVALUATED = {
+    "add_header": _SECOND,
     "allow": _NEVER,
     "client_body_temp_path": _NEVER,
     "client_max_body_size": _NEVER,
@@ -79,6 +80,7 @@ _EVALUATED = {
     "server_names_hash_bucket_size": _NEVER,
     "server_names_hash_max_size": _NEVER,
     "server_tokens": _NEVER,
+    "set": _NEVER,
     "split_clients": _FIRST,
     "ssl_certificate": _FIRST,
     "ssl_certificate_key": _FIRST,
@@ -160,7 +162,14 @@ class Condition:
     value: str
 
 
-Word: TypeAlias = str | int | Variable | Template | Regex | Condition | Defined
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The condition of an `if`: there is such a file, whose path is ours."""
+
+    path: str
+
+
+Word: TypeAlias = str | int | Variable | Template | Regex | Condition | Exists | Defined
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -252,6 +261,8 @@ def _word(word: Word, *, is_evaluated: bool) -> str:
     """A word as nginx reads it back: the only place where a value becomes text."""
     if isinstance(word, Condition):
         return f"(${word.variable.name} = {_word(word.value, is_evaluated=False)})"
+    if isinstance(word, Exists):
+        return f"(-f {_word(word.path, is_evaluated=False)})"
     if isinstance(word, Defined):
         return f"${word.variable.name}"
     if isinstance(word, Regex):

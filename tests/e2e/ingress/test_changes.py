@@ -136,7 +136,11 @@ def test_changes_of_ingresses_and_secrets_fail_no_request(
         shop.put("secret", site.secret("cert"))
         shop.put("plain", site.ingress("plain", "plain.example"))
         proxy = run(shop.folder, *site.FLAGS, "--metrics-bind-address", "127.0.0.1:0")
-        with site.load(site.place(proxy), clients=2, host="plain.example") as asked:
+        place, host = site.place(proxy), "plain.example"
+        with (
+            site.load(place, 1, host) as asked,
+            site.load(place, 2, host, keeps=True) as kept,
+        ):
             for number in range(changes):
                 if number % 2:
                     made = site.secret("cert")
@@ -147,14 +151,15 @@ def test_changes_of_ingresses_and_secrets_fail_no_request(
                         "the new certificate is served",
                     )
                 else:
-                    host = f"shop-{number}.example"
-                    shop.put("more", site.ingress("more", host))
+                    new = f"shop-{number}.example"
+                    shop.put("more", site.ingress("more", new))
                     daemon.wait_until(
-                        lambda: site.ask(proxy, host=host)[0] == 200,  # noqa: B023
+                        lambda: site.ask(proxy, host=new)[0] == 200,  # noqa: B023
                         "the new host is served",
                     )
 
-        assert asked.failures == []
+        assert asked.failures == kept.failures == []
+        assert kept.answered > changes
         assert proxy.samples("kproxy_ingress_refusals_total") == [0]
 
 

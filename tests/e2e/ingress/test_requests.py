@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from kproxy.ingress import certificates
+from kproxy.ingress.daemon import nginx
 from tests.e2e.ingress import site
 from tests.e2e.rig import daemon, programs
 
@@ -107,6 +108,29 @@ def test_plain_http_is_sent_to_https(shop: Shop) -> None:
     )
 
     assert re.fullmatch(rf"308 https://{site.HOST}(:\d+)?/cart", answer)
+
+
+def test_clients_are_asked_to_close_before_a_reload(shop: Shop) -> None:
+    """By HTTP/1.1 only: HTTP/2 forbids the header, and has a frame for it."""
+    host, port = site.place(shop.proxy, "ingress_https")
+    plain = (f"http://{shop.proxy.ready['ingress_http']}/", "-H", f"Host: {PLAIN}")
+    secure = (f"https://{PLAIN}/", "-k", "--http2", "--connect-to", f"::{host}:{port}")
+    (master,) = site.nginx_of(shop.proxy)
+    arguments = Path(f"/proc/{master}/cmdline").read_text().split()
+    ending = Path(arguments[arguments.index("-p") + 1], nginx.ENDING)
+
+    def answers() -> tuple[bool, bool]:
+        found = (programs.curl(*each, "-i").lower() for each in (plain, secure))
+        by_http1, by_http2 = found
+        assert by_http2.startswith("http/2 200")
+        assert "connection:" not in by_http2.partition("{")[0]
+        return "connection: close" in by_http1.partition("{")[0], '"pod"' in by_http2
+
+    assert answers() == (False, True)
+    ending.touch()
+    assert answers() == (True, True)
+    ending.unlink()
+    assert answers() == (False, True)
 
 
 def test_get_shows_what_is_served(shop: Shop) -> None:
