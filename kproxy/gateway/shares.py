@@ -13,6 +13,15 @@ from kproxy.model import addresses, forwarding, steps
 _MOST = 1 << 40
 """The greatest weight that is told to a data plane. Greater ones are rounded."""
 
+_MANY = 64
+"""Different weights that a data plane may be told, which looks at each of them for a connection.
+
+Backends whose endpoints overlap can have one for each endpoint: then weights are rounded to four
+binary digits, over a range of 1 to 256, which leaves no more than 72.
+"""
+_DIGITS = 4
+_RANGE = 8
+
 
 class Share(NamedTuple):
     """A backend's weight, and the endpoints that share it."""
@@ -53,14 +62,27 @@ def pool_in_steps(
             return weight // divisor
         return max(weight // divisor * _MOST // greatest, 1) if weight else 0
 
+    tell = scaled
+    if len(distinct) > _MANY:
+        least = min(greatest, _MOST) >> _RANGE
+
+        def tell(weight: int) -> int:
+            return _rounded(max(scaled(weight), least))
+
     yield
     is_even = len(distinct) == 1
     if is_even and not refused:
         return forwarding.Pool(forwarding.Scope.CLUSTER, family, tuple(found))
     weights: list[int] = []
     for run in steps.runs(found):
-        weights += [scaled(weight_of[each]) for each in run]
+        weights += [tell(weight_of[each]) for each in run]
         yield
     return forwarding.Pool(
         forwarding.Scope.CLUSTER, family, tuple(found), tuple(weights), scaled(refused)
     )
+
+
+def _rounded(weight: int) -> int:
+    """A weight to as many binary digits as are kept."""
+    dropped = max(weight.bit_length() - _DIGITS, 0)
+    return (weight + (1 << dropped >> 1)) >> dropped << dropped

@@ -1,5 +1,6 @@
 """The share of each endpoint, of the weights of backends."""
 
+import random
 from fractions import Fraction
 
 from hypothesis import given
@@ -57,3 +58,23 @@ def test_weights_stay_of_a_size_that_a_message_can_carry() -> None:
             if each in share.endpoints
         )
         assert abs(got / pool.total - share.weight / total) < 1e-6
+
+
+def test_weights_that_differ_are_few_enough_to_be_looked_at_for_each_connection() -> None:
+    draw = random.Random(1)
+    found = [addresses.SocketAddress(f"10.1.{n // 250}.{n % 250}", 80) for n in range(500)]
+    backends = []
+    for _ in range(16):
+        some = draw.sample(found, draw.randrange(1, 500))
+        backends.append(shares.Share(draw.randrange(1, 1000), tuple(some)))
+    pool = steps.at_once(shares.pool_in_steps(IPV4, backends))
+    assert pool is not None
+    assert 20 < len(set(pool.weights)) <= 72
+    for each, weight in zip(pool.backends, pool.weights, strict=True):
+        exact = sum(
+            Fraction(share.weight, len(share.endpoints))
+            for share in backends
+            if each in share.endpoints
+        )
+        wanted = exact / sum(share.weight for share in backends)
+        assert abs(weight / pool.total - wanted) <= 0.08 * wanted
