@@ -290,24 +290,34 @@ def requests(front: network.Address) -> float:
 
 def beside_tcp(folder: Path, rounds: int) -> None:
     """Send Redis requests through kproxies without and with a name server, in turns."""
-    figures: dict[str, list[float]] = {"without --dns": [], "with --dns": [], "asked": []}
+    figures: dict[str, list[Figure]] = {"without --dns": [], "with --dns": [], "asked": []}
     fronts = [network.Address(REDIS_HOST, network.free_port(REDIS_HOST)) for _ in range(2)]
     with contextlib.ExitStack() as stack:
         backend = stack.enter_context(redis(folder))
         for front, name in zip(fronts, ("plain", "named"), strict=True):
             write_redis(folder, backend, name, front.port)
-        stack.enter_context(kproxy(folder, "plain", has_dns=False))
-        place, _ = stack.enter_context(kproxy(folder, "named"))
+        _, plain = stack.enter_context(kproxy(folder, "plain", has_dns=False))
+        place, named = stack.enter_context(kproxy(folder, "named"))
         for number in range(rounds):
             for name in sorted(figures, reverse=bool(number % 2)):
+                process = plain if name == "without --dns" else named
                 with asked(folder, place) if name == "asked" else contextlib.nullcontext():
-                    figures[name].append(requests(fronts[name != "without --dns"]))
+                    before = process.usage().total
+                    rate = requests(fronts[process is named])
+                    used = process.usage().total - before
+                figures[name].append(Figure(rate, used / REQUESTS))
     print("Redis requests through a Service")
+    base = figures["without --dns"]
     for name, found in figures.items():
-        ratios = [a / b for a, b in zip(found, figures["without --dns"], strict=True)]
+        rates = statistics.median(a.rate / b.rate for a, b in zip(found, base, strict=True))
+        costs = statistics.median(b.cost / a.cost for a, b in zip(found, base, strict=True))
         label = f"{name} {BESIDE:,} times/s" if name == "asked" else name
-        rate = statistics.median(found)
-        print(f"  {label:20}{rate:10,.0f} requests/s, ratio {statistics.median(ratios):.3f}")
+        rate = statistics.median(each.rate for each in found)
+        cost = statistics.median(each.cost for each in found)
+        print(
+            f"  {label:20}{rate:8,.0f} requests/s {cost * 1e6:6.2f} us of CPU each, "
+            f"ratio {rates:.2f}, by CPU time {costs:.3f}"
+        )
 
 
 if __name__ == "__main__":
