@@ -82,7 +82,8 @@ class Ingress:
         """Serve until cancelled. Raises KproxyError if nginx cannot serve at all."""
         if self._nginx is None or self._directory is None:
             raise RuntimeError("bind comes first")
-        chosen = self._configuration_settings(self._directory)
+        version = await program.version(self._program)
+        chosen = self._configuration_settings(self._directory, version)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._nginx.run(), name="nginx")
             group.create_task(self._follower.run(self._nginx, chosen), name="Ingresses")
@@ -112,7 +113,7 @@ class Ingress:
             self._directory.close()
 
     def _configuration_settings(
-        self, directory: private_directory.PrivateDirectory
+        self, directory: private_directory.PrivateDirectory, version: tuple[int, ...]
     ) -> nginx_config.Settings:
         def listened(name: str) -> tuple[addresses.SocketAddress, ...]:
             place = self._places[name]
@@ -124,6 +125,7 @@ class Ingress:
             default_certificate=certificates.self_made(),
             http=listened("ingress_http"),
             https=listened("ingress_https"),
+            version=version,
             user=_workers_user(),
             ending=str(directory.path / nginx.ENDING),
         )

@@ -51,6 +51,8 @@ class Settings:
     ending: str = ""
     """While there is a file of this absolute path, answers by HTTP/1.1 ask the client to close its
     connection; "" for never. So no request is sent on a connection that a reload ends."""
+    version: tuple[int, ...] = (1, 22)
+    """Of nginx: what a configuration may say depends on it."""
     shutdown_timeout: int = 240
     """Seconds until workers of an earlier configuration end what their clients still have open."""
 
@@ -92,7 +94,13 @@ def render_in_steps(
     used = upstreams.Upstreams(known)
     chosen = canaries.Canaries()
     port = settings.redirect_port or (settings.https[0].port if settings.https else 0)
-    listening = servers.Listening(settings.http, settings.https, port, settings.ending)
+    listening = servers.Listening(
+        settings.http,
+        settings.https,
+        port,
+        settings.ending,
+        has_http2_option=settings.version < _HTTP2_DIRECTIVE,
+    )
     making = servers.Servers(listening, used, chosen)
     files: dict[str, bytes] = {}
     of_hosts: list[str] = []
@@ -158,6 +166,9 @@ def _process(settings: Settings) -> list[Statement]:
         Block(Directive("events"), [Directive("worker_connections", settings.worker_connections)]),
     ]
 
+
+_HTTP2_DIRECTIVE = (1, 25, 1)
+"""The version from which on HTTP/2 is a directive of servers, and no longer one of addresses."""
 
 _FEW = syntax.Regex("^[0-9]$")
 """Connections of clients, as the digits of their number: one digit."""
@@ -254,7 +265,9 @@ def _closing(settings: Settings) -> list[Statement]:
 def _tls(settings: Settings) -> list[Statement]:
     if not settings.https:
         return []
+    http2 = [Directive("http2", "on")] if settings.version >= _HTTP2_DIRECTIVE else []
     return [
+        *http2,
         Directive("ssl_protocols", "TLSv1.2", "TLSv1.3"),
         Directive("ssl_ciphers", _CIPHERS),
         Directive("ssl_prefer_server_ciphers", "off"),

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import http.client
 import json
 import os
@@ -25,6 +26,15 @@ from kproxy.model import addresses, names
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="needs nginx (.ci/run installs it)")
+
+
+@functools.cache
+def version() -> tuple[int, ...]:
+    """The version of nginx."""
+    assert NGINX
+    said = subprocess.run([NGINX, "-v"], capture_output=True, text=True, check=True).stderr
+    return tuple(map(int, said.rpartition("/")[2].split(".")))
+
 
 DEADLINE = 20.0
 """Seconds that nginx has for anything, beside whatever else runs here."""
@@ -178,6 +188,7 @@ class Nginx:
             "workers": 1,
             "worker_connections": 256,
             "shutdown_timeout": 5,
+            "version": version(),
             # As root, nginx would have its workers be nobody, who cannot get into this directory.
             "user": "root" if os.geteuid() == 0 else "",
         }
@@ -212,14 +223,14 @@ class Nginx:
         if self._process is None:
             command = [NGINX, "-c", str(config), "-p", str(self._directory)]
             self._process = subprocess.Popen(command, stderr=subprocess.PIPE)
-            self._await(lambda: self._version() == rendered.version)
+            self.wait_until(lambda: self._version() == rendered.version, "it is in force")
             return
         checked(config)
         earlier = self._workers()
         self._process.send_signal(signal.SIGHUP)
         # For 100 ms nginx has workers of both configurations.
-        self._await(lambda: not earlier & self._workers())
-        self._await(lambda: self._version() == rendered.version)
+        self.wait_until(lambda: not earlier & self._workers(), "the earlier workers are gone")
+        self.wait_until(lambda: self._version() == rendered.version, "it is in force")
 
     def get(self, host: str, path: str, **more: Any) -> Answer:
         """Ask by HTTP."""
@@ -247,14 +258,15 @@ class Nginx:
         ):
             return secured.getpeercert(binary_form=True) or b""
 
-    def _await(self, is_done: Callable[[], bool]) -> None:
+    def wait_until(self, is_done: Callable[[], bool], what: str) -> None:
+        """Return once that is so."""
         deadline = time.monotonic() + DEADLINE
         while not is_done():
             assert self._process is not None
             if self._process.poll() is not None:
                 assert self._process.stderr is not None
                 raise AssertionError(self._process.stderr.read().decode())
-            assert time.monotonic() < deadline, "nginx does not take its configuration"
+            assert time.monotonic() < deadline, f"not in time: {what}"
             threading.Event().wait(0.01)
 
     def _workers(self) -> set[str]:

@@ -209,6 +209,7 @@ def test_nginx_takes_every_configuration(
         default_certificate=nginx_rig.DEFAULT_CERTIFICATE,
         http=(nginx_rig.unused(),),
         https=(nginx_rig.unused(),),
+        version=nginx_rig.version(),
     )
     text = nginx_config.render(objects.made(*made), settings, objects.somewhere)
     nginx_rig.checked(nginx_rig.written(text, directory))

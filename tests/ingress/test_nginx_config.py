@@ -215,8 +215,10 @@ class TestRequests:
         with contextlib.ExitStack() as stack:
             for _ in range(10):
                 stack.enter_context(socket.create_connection(nginx.http, nginx_rig.DEADLINE))
-            while nginx.get("plain.example", "/").asked["headers"].get("connection"):
-                pass  # until nginx has accepted them all
+            nginx.wait_until(
+                lambda: not nginx.get("plain.example", "/").asked["headers"].get("connection"),
+                "nginx has accepted them all",
+            )
             before = nginx.backends.connections
             for _ in range(200):
                 assert nginx.get("unlimited.example", "/").status == 200
@@ -465,6 +467,17 @@ class TestRendering:
         assert "ssl" not in found.text
         assert "308" not in found.text
 
+    @pytest.mark.parametrize(
+        ("version", "is_option"), [((), True), ((1, 22, 1), True), ((1, 25, 1), False)]
+    )
+    def test_http_2_is_asked_for_as_the_version_has_it(
+        self, version: tuple[int, ...], *, is_option: bool
+    ) -> None:
+        made = settings(version=version)
+        text = nginx_config.render(self.MADE, made, objects.somewhere).text
+        assert ("ssl http2;" in text) is is_option
+        assert ("\n  http2 on;" in text) is not is_option
+
     def test_a_path_with_a_dollar_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"no path with a \$"):
             settings(directory="/tmp/$x")
@@ -502,6 +515,7 @@ class TestRendering:
             control=f"unix:{tmp_path}/control",
             http=(nginx_rig.unused(),),
             https=(nginx_rig.unused(),),
+            version=nginx_rig.version(),
         )
         text = nginx_config.render(made, given, objects.somewhere)
         nginx_rig.checked(nginx_rig.written(text, tmp_path))

@@ -16,6 +16,7 @@ TEST_SECONDS = 30.0
 _KEPT = ("PATH", "TZ", "LANG", "OPENSSL_CONF", "LD_LIBRARY_PATH")
 _MOST_WORDS = 300
 _MOST_OUTPUT = 64 * 1024
+_VERSION = re.compile(rb"nginx/(\d{1,5}(?:\.\d{1,5}){1,3})")
 _LINE = re.compile(r"(?:nginx: |\d{4}/\d\d/\d\d \S+ )\[(?P<level>[a-z]+)\] (?:\d+#\d+: )?")
 
 
@@ -43,6 +44,28 @@ def environment(inherited: Mapping[str, str], descriptors: tuple[int, ...] = ())
     kept = {name: inherited[name] for name in _KEPT if name in inherited}
     sockets = "".join(f"{each};" for each in descriptors)
     return {**kept, "NGINX": sockets} if sockets else kept
+
+
+async def version(program: Path) -> tuple[int, ...]:
+    """Its version, such as (1, 22, 1); () if it does not say."""
+    with contextlib.suppress(OSError, TimeoutError):
+        asked = await asyncio.create_subprocess_exec(
+            *(program, "-v"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(os.environ),
+        )
+        try:
+            async with asyncio.timeout(TEST_SECONDS):
+                _, said = await asked.communicate()
+        finally:
+            if asked.returncode is None:
+                asked.kill()
+                await asked.wait()
+        if found := _VERSION.search(said):
+            return tuple(map(int, found[1].split(b".")))
+    return ()
 
 
 async def refusal(program: Path, prefix: Path, configuration: Path) -> str:

@@ -46,12 +46,14 @@ class Listening:
     """Where servers listen. `redirect_port` is the port of HTTPS as clients see it.
 
     While there is the file `ending`, clients are asked to close their connections; "" for never.
+    `has_http2_option`: HTTP/2 is asked for where an address is listened on.
     """
 
     http: Sequence[addresses.SocketAddress]
     https: Sequence[addresses.SocketAddress]
     redirect_port: int
-    ending: str = ""
+    ending: str
+    has_http2_option: bool
 
 
 class Servers:
@@ -81,12 +83,10 @@ class Servers:
 
     def _listens(self, *, is_default: bool) -> list[Statement]:
         default = ("default_server",) if is_default else ()
+        secured = ("ssl", "http2") if self._listening.has_http2_option else ("ssl",)
         return [
             *(Directive("listen", str(each), *default) for each in self._listening.http),
-            *(
-                Directive("listen", str(each), *default, "ssl", "http2")
-                for each in self._listening.https
-            ),
+            *(Directive("listen", str(each), *default, *secured) for each in self._listening.https),
         ]
 
     def _ending(self) -> list[Statement]:

@@ -50,6 +50,7 @@ _EVALUATED = {
     "grpc_send_timeout": _NEVER,
     "grpc_set_header": _SECOND,
     "http": _NEVER,
+    "http2": _NEVER,
     "if": _NEVER,
     "keepalive": _NEVER,
     "keepalive_requests": _NEVER,
