@@ -15,7 +15,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -88,6 +88,7 @@ class Nginx:
         self._wanted = asyncio.Event()
         self._master: _Master | None = None
         self._is_stopping = False
+        self._reasons_to_close = 0
 
     @property
     def pid(self) -> int | None:
@@ -110,22 +111,28 @@ class Nginx:
         before stays in force.
         """
         asked_at = self._clock()
-        try:
-            self._ask_clients_to_close()
+        with self._clients_asked_to_close():
             words = await self.refusal(configuration)
             if not words:
                 words = await self._replace(configuration, asked_at)
-        finally:
-            self._directory.remove(ENDING)
         if words:
             self._counters.refusals += 1
         else:
             self._counters.configurations += 1
         return words
 
-    def _ask_clients_to_close(self) -> None:
+    @contextlib.contextmanager
+    def _clients_asked_to_close(self) -> Iterator[None]:
+        """Meanwhile nginx asks its clients to close their connections."""
+        self._reasons_to_close += 1
         with contextlib.suppress(OSError):  # without it a reload may cost a request
             self._directory.write(ENDING, b"")
+        try:
+            yield
+        finally:
+            self._reasons_to_close -= 1
+            if not self._reasons_to_close:
+                self._directory.remove(ENDING)
 
     async def _replace(self, configuration: nginx_config.Rendered, asked_at: float) -> str:
         """Take the candidate, which nginx has accepted; returns why it is not in force, or "".
@@ -175,8 +182,8 @@ class Nginx:
         """
         self._is_stopping = True
         ends_at = self._clock() + grace
-        self._ask_clients_to_close()
-        await asyncio.sleep(min(ENDING_SECONDS, grace))
+        with self._clients_asked_to_close():
+            await asyncio.sleep(min(ENDING_SECONDS, grace))
         self._sockets.close_public()
         master = self._master
         if master is None:
@@ -218,8 +225,17 @@ class Nginx:
             raise
         finally:
             self._master = None
-        group.create_task(master.retire(), name="workers without a master")
+        group.create_task(self._retire(master), name="workers without a master")
         return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    async def _retire(self, master: "_Master") -> None:
+        """Let the workers of a master that is gone finish."""
+        try:
+            with self._clients_asked_to_close():
+                await asyncio.sleep(ENDING_SECONDS)
+            await master.retire()
+        finally:
+            await master.end()
 
     async def _ask(self) -> str:
         """What nginx answers as the version of its configuration; "" if it does not."""
@@ -301,7 +317,7 @@ class _Master:
         await self._process.wait()
 
     async def retire(self) -> None:
-        """Let the workers finish, whose master is gone, for ORPHAN_SECONDS."""
+        """Let the workers, whose master is gone, finish for ORPHAN_SECONDS; `end` comes next."""
         try:
             async with asyncio.timeout(ORPHAN_SECONDS):
                 self._signal_group(signal.SIGQUIT)
@@ -309,8 +325,6 @@ class _Master:
                     await asyncio.sleep(_ORPHAN_PAUSE)
         except TimeoutError:
             pass
-        finally:
-            self._line.cut()
 
     def _signal_group(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
