@@ -153,10 +153,20 @@ class Nginx:
         if not await self._answers(configuration.version):
             return f"nginx does not answer with it within {ANSWER_SECONDS:g} s"
         await processes.have_stopped_accepting(workers)
+        self._end_oldest()
         for name in self._written - configuration.files.keys():
             self._directory.remove(name)
         self._written &= configuration.files.keys()
         return ""
+
+    def _end_oldest(self) -> None:
+        ended = processes.end_oldest(self._master.pid) if self._master is not None else 0
+        if ended:
+            _log.warning(
+                "Ingresses change often while clients keep connections open: the oldest of these "
+                "are ended",
+                workers=ended,
+            )
 
     async def run(self) -> None:
         """Keep nginx running from the first `put` on, until cancelled. Then no process is left."""

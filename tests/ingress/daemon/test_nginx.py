@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ import pytest
 
 from kproxy import errors, metrics, settings
 from kproxy.ingress import nginx_config
-from kproxy.ingress.daemon import lifeline, listening, nginx, private_directory, program
+from kproxy.ingress.daemon import lifeline, listening, nginx, private_directory, processes, program
 from tests.e2e.rig import programs
 
 DEADLINE = 20.0
@@ -25,7 +26,7 @@ LOOPBACK = settings.Listen("127.0.0.1", 0)
 
 TEXT = """
 daemon off; worker_processes 2; pid nginx.pid; error_log stderr notice;
-worker_shutdown_timeout 10s;
+worker_shutdown_timeout 60s;
 events {{ worker_connections 64; }}
 http {{
     access_log off;
@@ -213,6 +214,31 @@ async def test_drain_ends_what_does_not_finish(tmp_path: Path) -> None:
         assert made.nginx.pid is None
         await wait_until(lambda: not alive(master))
         writer.close()
+
+
+async def test_clients_that_keep_connections_do_not_keep_a_worker_for_every_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "MOST_RETIRING", 2)
+    monkeypatch.setattr(processes, "MOST_GENERATIONS", 0)
+    async with running(tmp_path) as made, contextlib.AsyncExitStack() as kept:
+        mute = kept.enter_context(socket.create_server(("127.0.0.1", 0)))
+        backend = "{}:{}".format(*mute.getsockname())
+        assert made.place is not None
+        readers = []
+        for number in range(5):
+            more = f"location /mute {{ proxy_pass http://{backend}; }}"
+            await made.nginx.put(made.configuration(f"v{number}", more))
+            reader, writer = await asyncio.open_connection(*made.place)
+            kept.callback(writer.close)
+            writer.write(b"GET /mute HTTP/1.0\r\n\r\n")
+            readers.append(reader)
+            assert await made.says() == f"v{number}"
+
+        async with asyncio.timeout(DEADLINE):
+            assert [await reader.read() for reader in readers[:2]] == [b"", b""]
+        assert not any(reader.at_eof() for reader in readers[2:])
+        assert await made.says() == "v4"
 
 
 CHILD = """
