@@ -309,14 +309,23 @@ def _map(source: str, name: str, entries: list[Entry]) -> Block:
 
 
 def _sizes(made: table.Table, chosen: canaries.Canaries) -> list[Statement]:
-    """The sizes of nginx's hash tables: it refuses what is too small for one entry."""
+    """The sizes of nginx's hash tables, in which a bucket has room for some entries.
+
+    nginx refuses what is too small for one entry, and warns of what is full.
+    """
     longest = max(len(host.name) for host in made.hosts)
+    bucket = _power_of_two(_ENTRIES * (longest + _BESIDE_A_NAME), least=512)
     return [
-        Directive("server_names_hash_bucket_size", _power_of_two(longest + 32, least=64)),
+        Directive("server_names_hash_bucket_size", bucket),
         Directive("server_names_hash_max_size", _power_of_two(2 * len(made.hosts), least=512)),
-        Directive("variables_hash_bucket_size", 128),
+        Directive("variables_hash_bucket_size", 512),
         Directive("variables_hash_max_size", _power_of_two(2 * chosen.variables, least=1024)),
     ]
+
+
+_ENTRIES = 8
+_BESIDE_A_NAME = 32
+"""Bytes that an entry has beside its name: a pointer, and what aligns it."""
 
 
 def _power_of_two(number: int, least: int) -> int:

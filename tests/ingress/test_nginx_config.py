@@ -519,3 +519,27 @@ class TestRendering:
         )
         text = nginx_config.render(made, given, objects.somewhere)
         nginx_rig.checked(nginx_rig.written(text, tmp_path))
+
+    @pytest.mark.extra
+    @pytest.mark.parametrize("suffix", [".example", f".{'a' * 60}.{'b' * 60}.example"])
+    def test_tables_have_room_for_thousands_of_hosts(self, tmp_path: Path, suffix: str) -> None:
+        """Of a table that is full, nginx says so at each reload."""
+        hosts = [f"h{number}{suffix}" for number in range(3000)]
+        mains = [
+            ingress(f"m{number}", "Prefix /", host=host, service="web")
+            for number, host in enumerate(hosts)
+        ]
+        given = {f"{NGINX}canary": "true", f"{NGINX}canary-by-cookie": "c"}
+        others = [
+            ingress(f"c{number}", "Prefix /", host=host, service="new", annotations=given)
+            for number, host in enumerate(hosts[:500])
+        ]
+        made = settings(
+            directory=str(tmp_path),
+            control=f"unix:{tmp_path}/control",
+            http=(nginx_rig.unused(),),
+            https=(nginx_rig.unused(),),
+            version=nginx_rig.version(),
+        )
+        found = nginx_config.render(objects.made(*mains, *others), made, objects.somewhere)
+        nginx_rig.checked(nginx_rig.written(found, tmp_path))
