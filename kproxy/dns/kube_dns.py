@@ -234,7 +234,10 @@ def _if_not_found(error: client.RequestError) -> client.RequestError:
 
 
 def _ports(service: services.Service, number: int) -> list[dict[str, Any]]:
-    """The ports of the Service at which DNS is asked, by their names, and our number."""
+    """The ports of the Service at which DNS is asked, by their names, and our number.
+
+    A simulated cluster moves port 53 where it may not be bound.
+    """
     return [
         {"name": each.name, "protocol": each.protocol.value, "port": number}
         for each in service.ports

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dns.asyncquery
 import dns.edns
+import dns.exception
 import dns.flags
 import dns.message
 import dns.name
@@ -13,7 +14,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from kproxy.dns import settings
+from kproxy.dns import settings, wire
 from kproxy.dns.forwarding import forwarder
 from kproxy.model import addresses
 from tests.dns import servers
@@ -27,10 +28,12 @@ spec: {type: ExternalName, externalName: www.example.com}
 """
 
 
-async def asked(port: int, name: str, **how: object) -> dns.message.Message:
+async def asked(
+    port: int, name: str, *, seconds: float = PATIENCE, **how: object
+) -> dns.message.Message:
     """The answer to a question for an A record, over UDP."""
     query = dns.message.make_query(name, "A", **how)  # type: ignore[arg-type]  # passed on
-    return await dns.asyncquery.udp(query, "127.0.0.1", port=port, timeout=PATIENCE)
+    return await dns.asyncquery.udp(query, "127.0.0.1", port=port, timeout=seconds)
 
 
 def addresses_in(response: dns.message.Message) -> list[str]:
@@ -254,3 +257,18 @@ async def test_no_more_questions_are_under_way_than_there_may_be(tmp_path: Path)
         assert (await asked(port, "one.more.example.com")).rcode() == dns.rcode.SERVFAIL
         for each in waiting:
             each.cancel()
+
+
+async def test_a_bug_of_one_answer_harms_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        servers.Other(servers.saying("192.0.2.7")).running() as other,
+        servers.serving(tmp_path, upstreams=[other.address]) as (_, port),
+    ):
+        with monkeypatch.context() as broken:
+            broken.setattr(wire, "passed_on", None)
+            with pytest.raises(dns.exception.Timeout):
+                await asked(port, "www.example.com", seconds=0.2)
+
+        assert addresses_in(await asked(port, "www.example.com")) == ["192.0.2.7"]
