@@ -5,6 +5,7 @@ from kproxy.command import settings as command_settings
 from kproxy.datapath import data_path, syscalls
 from kproxy.dns import settings as dns_settings
 from kproxy.gateway import state as gateway_state
+from kproxy.ingress import settings as ingress_settings
 from kproxy.ingress import state as ingress_state
 from kproxy.model import names
 from kproxy.model.kinds import node_kind, service_cidr_kind
@@ -78,8 +79,14 @@ def limits(cfg: config.Config) -> data_path.Limits:
         max_listeners=cfg.max_listeners,
         max_flows=cfg.max_udp_flows,
         udp_timeout=cfg.udp_timeout,
-        set_aside=_bounds_of_names().descriptors if cfg.dns is not None else 0,
+        set_aside=_set_aside(cfg),
     )
+
+
+def _set_aside(cfg: config.Config) -> int:
+    """Descriptors that the optional parts need, so that connections do not get them."""
+    for_names = _bounds_of_names().descriptors if cfg.dns is not None else 0
+    return for_names + (ingress_settings.DESCRIPTORS if cfg.ingress else 0)
 
 
 def make_portal(cfg: config.Config) -> portal.Portal:
@@ -197,11 +204,10 @@ def _make_ingress(
 ) -> component.Component:
     """Ingress, whose upstreams are this proxy's frontends unless the user wants endpoints."""
     from kproxy.ingress import ingress, upstreams  # noqa: PLC0415
-    from kproxy.ingress.settings import Upstream  # noqa: PLC0415
 
     store = seen.source.store
     upstream: upstreams.Frontends | upstreams.Endpoints
-    if cfg.ingress_upstream is Upstream.SERVICE:
+    if cfg.ingress_upstream is ingress_settings.Upstream.SERVICE:
         upstream = upstreams.Frontends(store, seen.proxier.options.portal.locate)
     else:
         upstream = upstreams.Endpoints(store)

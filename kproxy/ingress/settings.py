@@ -15,6 +15,9 @@ _OWN_HTTPS = settings.Listen("127.0.0.1", 8443)
 _NAME = field_rules.DNS_SUBDOMAIN
 _CLASS = settings.Text("NAME", "kproxy", "name", _NAME.words.removeprefix("must be "), _NAME.admits)
 
+DESCRIPTORS = 16
+"""Open files that serving Ingresses takes: sockets, pipes, files being written, tests of nginx."""
+
 
 class Upstream(StrEnum):
     """Values of --ingress-upstream: where nginx sends the requests for a Service."""
