@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kproxy.ingress import nginx_config, table
 from kproxy.ingress.rules import matching
-from tests.ingress import nginx_rig, objects
+from tests.ingress.rig import nginx_rig, objects
 
 pytestmark = [nginx_rig.needs_nginx, pytest.mark.extra]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kproxy.model import addresses, names
-from tests.ingress import nginx_rig, objects
-from tests.ingress.objects import ingress
+from tests.ingress.rig import nginx_rig, objects
+from tests.ingress.rig.objects import ingress
 
 pytestmark = nginx_rig.needs_nginx
 

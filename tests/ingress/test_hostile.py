@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from kproxy.ingress import nginx_config
 from kproxy.ingress.nginx_text import syntax
 from kproxy.model import addresses
-from tests.ingress import nginx_reader, nginx_rig, objects
+from tests.ingress.rig import nginx_reader, nginx_rig, objects
 
 GOOD = objects.ingress("good", "Prefix /", host="good.example")
 BREAK_OUT = [

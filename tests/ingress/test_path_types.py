@@ -9,7 +9,7 @@ import pytest
 
 from kproxy.ingress import routing, table
 from kproxy.ingress.rules import matching
-from tests.ingress import nginx_rig, objects
+from tests.ingress.rig import nginx_rig, objects
 
 # The paths of an Ingress, the paths of requests, and which path each of them takes.
 EXAMPLES: list[tuple[tuple[str, ...], dict[str, str]]] = [

@@ -7,8 +7,8 @@ import pytest
 from kproxy.ingress import routing, table
 from kproxy.ingress.rules import matching
 from kproxy.model import admission, steps
-from tests.ingress import objects
-from tests.ingress.objects import ingress, ingress_class, made, said, service
+from tests.ingress.rig import objects
+from tests.ingress.rig.objects import ingress, ingress_class, made, said, service
 
 
 def chosen(found: table.Table, host: str, path: str = "/") -> str:

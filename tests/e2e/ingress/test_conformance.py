@@ -32,7 +32,7 @@ from kproxy.simulator import certificates
 from tests.e2e.cluster import deployed
 from tests.e2e.rig import daemon, simulation
 from tests.e2e.rig.simulation import HOST, PORT, Address, Api, Object, Simulation
-from tests.ingress import nginx_rig
+from tests.ingress.rig import nginx_rig
 
 pytestmark = [pytest.mark.extra, nginx_rig.needs_nginx]
 

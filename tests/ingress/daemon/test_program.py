@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kproxy.ingress.daemon import program
-from tests.ingress import nginx_rig
+from tests.ingress.rig import nginx_rig
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from kproxy.ingress.nginx_text.syntax import (
     Template,
     Variable,
 )
-from tests.ingress import nginx_reader
+from tests.ingress.rig import nginx_reader
 
 NASTY = [
     "",

@@ -7,7 +7,7 @@ import pytest
 
 from kproxy.ingress import table
 from kproxy.ingress.table import Policy, Protocol
-from tests.ingress.objects import ingress, made, said
+from tests.ingress.rig.objects import ingress, made, said
 
 NGINX = "nginx.ingress.kubernetes.io/"
 

@@ -7,8 +7,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kproxy.ingress import certificates, table
-from tests.ingress import objects, secrets
-from tests.ingress.objects import ingress, made, said
+from tests.ingress.rig import objects, secrets
+from tests.ingress.rig.objects import ingress, made, said
 
 HOST = "shop.example"
 

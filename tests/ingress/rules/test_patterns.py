@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from kproxy.ingress.rules import patterns
-from tests.ingress import nginx_rig
+from tests.ingress.rig import nginx_rig
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tests.ingress import objects
+from tests.ingress.rig import objects
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
