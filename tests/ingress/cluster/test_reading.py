@@ -23,7 +23,7 @@ async def test_ingresses_that_are_listed_late_are_waited_for() -> None:
     options = cluster.Options(token="secret", tls=False, emulate=emulation.Version.V1_20)
     async with cluster.Cluster(options) as simulated:
         simulated.apply([INGRESS])
-        simulated.faults.set(server_faults.Kind.SLOW_LIST, resource="ingresses", seconds=0.5)
+        simulated.faults.set(server_faults.Kind.SLOW_LIST, resource="ingresses", seconds=2.0)
         access = kubeconfig.ClusterAccess(simulated.url, "test", kubeconfig.User(token="secret"))
         read = informer.InformerSource(
             access, on_problem=lambda _: None, kinds=(*registry.KINDS, *kinds.KINDS)
