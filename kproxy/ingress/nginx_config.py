@@ -173,6 +173,9 @@ _HTTP2_DIRECTIVE = (1, 25, 1)
 _FEW = syntax.Regex("^[0-9]$")
 """Connections of clients, as the digits of their number: one digit."""
 
+_ABSOLUTE = syntax.Regex("^[^ ]+ [A-Za-z][A-Za-z0-9+.-]*://")
+"""A request line with a whole URL in it, as clients of forward proxies write it."""
+
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 """What nginx makes directories for, whether it uses them or not."""
 
@@ -283,7 +286,13 @@ def _variables() -> list[Statement]:
     dollar = Variable(syntax.DOLLAR)
     return [
         Block(Directive("geo", Defined(dollar)), [Entry(default, "$", is_evaluated=False)]),
-        _map("http_host", "kproxy_host", [Entry(default, Variable("http_host")), _empty("host")]),
+        _map("http_host", "kproxy_named", [Entry(default, Variable("http_host")), _empty("host")]),
+        # A host in the request line chose the rules: RFC 9112, 3.2.2, has that of Host ignored.
+        _map(
+            "request",
+            "kproxy_host",
+            [Entry(default, Variable("kproxy_named")), Entry(_ABSOLUTE, Variable("host"))],
+        ),
         # kproxy balances connections. While there are few, each request gets one of its own, so
         # that requests one after the other reach all pods; of many, connections are kept.
         _map("connections_active", "kproxy_keeping", [Entry(default, ""), Entry(_FEW, "close")]),

@@ -93,6 +93,18 @@ class TestRequests:
         assert len(headers["x-request-id"]) == 32
         assert "proxy" not in headers
 
+    def test_a_host_in_the_request_line_is_the_one_that_backends_get(
+        self, nginx: nginx_rig.Nginx
+    ) -> None:
+        answer = nginx.get("other.example:8080", "http://plain.example:8080/x?y=http://z/")
+        headers = answer.asked["headers"]
+        assert answer.asked["path"] == "/x?y=http://z/"
+        assert headers["host"] == headers["x-forwarded-host"] == "plain.example"
+
+    def test_a_url_in_a_query_is_none_in_the_request_line(self, nginx: nginx_rig.Nginx) -> None:
+        answer = nginx.get("plain.example:8080", "/x?y=http://other.example/")
+        assert answer.asked["headers"]["host"] == "plain.example:8080"
+
     def test_by_tls_they_learn_that(self, nginx: nginx_rig.Nginx) -> None:
         headers = nginx.get_by_tls("plain.example", "/").asked["headers"]
         assert headers["x-forwarded-proto"] == "https"
