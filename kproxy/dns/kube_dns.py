@@ -76,6 +76,7 @@ class KubeDns:
         self._said: progress.Outcome | None = None
         self._is_written = False
         self._is_ending = False
+        self._writing = asyncio.Lock()
         self._subscription = known.subscribe(self._on_change)
 
     def bind(self) -> None:
@@ -94,7 +95,9 @@ class KubeDns:
             while True:
                 await self._due.wait()
                 self._due.clear()
-                if self._is_ending or await self._settle(api):
+                async with self._writing:
+                    is_settled = self._is_ending or await self._settle(api)
+                if is_settled:
                     wait = FIRST_WAIT
                 else:
                     await asyncio.sleep(wait)
@@ -107,12 +110,14 @@ class KubeDns:
     async def drain(self, grace: float) -> None:
         """Remove the slice, and let those who follow it notice."""
         self._is_ending = True
-        if not self._is_written:
-            return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(grace, _WITHDRAW_SECONDS)), self._api() as api:
-                if await self._attempt(self._delete(api)):
-                    await asyncio.sleep(SETTLE_SECONDS)
+            # A write that is under way ends first: it would bring the slice back.
+            async with asyncio.timeout(min(grace, _WITHDRAW_SECONDS)), self._writing:
+                if not self._is_written:
+                    return
+                async with self._api() as api:
+                    if await self._attempt(self._delete(api)):
+                        await asyncio.sleep(SETTLE_SECONDS)
 
     def close(self) -> None:
         """Follow the Store no more."""

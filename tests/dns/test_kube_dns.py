@@ -51,6 +51,8 @@ class FakeApi:
         self.written: list[tuple[str, str]] = []
         self.refusal: client.RequestError | None = None
         self.objects: dict[str, Any] = {}
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["FakeApi"]:
@@ -58,6 +60,7 @@ class FakeApi:
 
     async def write(self, path: str, written: client.Write) -> None:
         self.written.append((written.method, path))
+        await self.may_answer.wait()
         if self.refusal is not None:
             raise self.refusal
         document = json.loads(written.body) if written.body else {}
@@ -123,6 +126,19 @@ async def test_the_slice_is_made_and_removed(api: FakeApi) -> None:
         ("POST", COLLECTION),
         ("DELETE", f"{COLLECTION}/{NAME}"),
     ]
+
+
+async def test_a_write_that_is_under_way_at_the_end_leaves_nothing(api: FakeApi) -> None:
+    api.may_answer.clear()
+    async with beside(api) as made, asyncio.TaskGroup() as group:
+        await api.until(1)
+        group.create_task(made.drain(10.0))
+        await asyncio.sleep(0)
+        api.may_answer.set()
+        await api.until(3)
+
+    assert api.objects == {}
+    assert api.written[-1][0] == "DELETE"
 
 
 async def test_a_slice_that_another_has_changed_is_written_again(api: FakeApi) -> None:
