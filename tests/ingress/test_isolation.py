@@ -46,7 +46,7 @@ async def test_one_among_many_is_found_with_few_tests() -> None:
     assert nginx.tests <= 12
 
 
-async def test_nobody_is_blamed_for_what_remains_without_them() -> None:
+async def test_none_is_blamed_for_what_remains_without_them() -> None:
     served = named(*range(10))
     nginx = Nginx(served, 9)
 

@@ -81,12 +81,12 @@ def test_an_ingress_is_served_and_its_status_says_where(
 
 @pytest.mark.extra
 def test_what_is_wrong_is_an_event(kubectl: Kubectl, tmp_path: Path, run: conftest.Run) -> None:
-    kubectl("apply", "-f", "-", stdin=INGRESS.replace("SERVICE", "nobody"))
+    kubectl("apply", "-f", "-", stdin=INGRESS.replace("SERVICE", "missing"))
     proxy = run(tmp_path / "kubeconfig", *site.FLAGS, source="--kubeconfig")
-    (line,) = proxy.wait_logged("Ingress default/web:", "nobody")
+    (line,) = proxy.wait_logged("Ingress default/web:", "missing")
     about = ("get", "events", "--field-selector", "involvedObject.kind=Ingress")
-    daemon.wait_until(lambda: "nobody" in kubectl(*about), "the Event is there")
+    daemon.wait_until(lambda: "missing" in kubectl(*about), "the Event is there")
 
     assert "warning" in line
     assert "ingress/web" in kubectl(*about)
-    assert "nobody" in kubectl("describe", "ingress", "web")
+    assert "missing" in kubectl("describe", "ingress", "web")

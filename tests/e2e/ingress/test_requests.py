@@ -41,7 +41,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             made.put(name, site.ingress(name, host, secret=name), secret)
             (folder / f"{name}.pem").write_bytes(base64.b64decode(secret["data"]["tls.crt"]))
         made.put("plain", site.ingress("plain", PLAIN, proxy_body_size="4m"))
-        made.put("lost", site.ingress("lost", "lost.example", "nobody"))
+        made.put("lost", site.ingress("lost", "lost.example", "missing"))
         with daemon.running(folder / "kproxy", made.folder, *site.FLAGS) as proxy:
             yield Shop(proxy, folder)
 
@@ -149,7 +149,7 @@ def test_get_names_problems_and_status_counts_them(shop: Shop) -> None:
     item = json.loads(_kproxy(shop, "get", "ingress", "lost", "-o", "json"))["items"][0]
     said = _kproxy(shop, "status")
 
-    assert "nobody" in item["problems"][0]
+    assert "missing" in item["problems"][0]
     assert "Ingresses:    4 served at" in said
     assert "1 problem" in said
 
