@@ -84,7 +84,7 @@ def test_what_large_objects_cost_grows_with_their_length_and_not_its_square(
             return honest.decode(data)
 
     monkeypatch.setattr(framing, "_raw", Counting())
-    large = {"metadata": {"annotations": {"a": "x" * 8_000_000}}, "list": [{"a": 1}] * 100_000}
+    large = {"metadata": {"annotations": {"a": "x" * 4_000_000}}, "list": [{"a": 1}] * 100_000}
     items: list[object] = [{"a": 1}, large, {"b": 2}, large, {"c": 3}]
     body = json.dumps({"items": items, "metadata": {"resourceVersion": "7"}}).encode()
     found, fields, is_complete = taken_apart(body, size)
