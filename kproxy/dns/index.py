@@ -37,7 +37,7 @@ class Endpoint(NamedTuple):
 class Headless(NamedTuple):
     """The ready endpoints of a headless Service, and the addresses of each label.
 
-    At most `MOST_READY` are in `ready`.
+    At most `MOST_READY` are in `ready`, and of each label.
     """
 
     ready: tuple[Endpoint, ...]
@@ -163,5 +163,7 @@ class Index:
                 yield
             if len(ready) < MOST_READY:
                 ready.append(Endpoint(label, address, found[address, label]))
-            by_label.setdefault(label, []).append(address)
+            labelled = by_label.setdefault(label, [])
+            if len(labelled) < MOST_READY:
+                labelled.append(address)
         return Headless(tuple(ready), by_label)

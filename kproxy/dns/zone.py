@@ -10,7 +10,8 @@ such a name.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from kproxy.dns import index, wire
@@ -23,6 +24,8 @@ TTL = 5
 """Seconds for which clients may keep an answer, and the absence of one. As CoreDNS."""
 MOST_HOPS = 8
 """CNAMEs that are followed from one Service to the next."""
+MOST_SRV = 4096
+"""Ports of endpoints that SRV records are made of. A message of DNS has room for fewer."""
 
 Labels: TypeAlias = tuple[str, ...]
 Tags: TypeAlias = frozenset[names.NamespacedName]
@@ -234,9 +237,7 @@ class Zone:
         if len(below) == 1 and not below[0].startswith("_"):
             found = known.by_label.get(below[0], ())
             return _Node(bool(found), _address_records(question, found))
-        meant = [
-            (each, port) for each in known.ready for port in each.ports if _is_meant(below, port)
-        ]
+        meant = list(itertools.islice(_meant(below, known.ready), MOST_SRV))
         if below and not meant:
             return _NOTHING
         if len(below) == 1 or type_ != _T.SRV:
@@ -247,12 +248,13 @@ class Zone:
         }
         pairs = dict.fromkeys((port.number, targets[each.label]) for each, port in meant)
         records = [wire.Record(question, _T.SRV, TTL, wire.srv_data(*each)) for each in pairs]
-        additional = [
+        additional = (
             record
             for label, target in targets.items()
             for record in _address_records(target, known.by_label[label])
-        ]
-        return _Node(True, tuple(records), tuple(additional))  # noqa: FBT003
+        )
+        hosts = tuple(itertools.islice(additional, index.MOST_READY))
+        return _Node(True, tuple(records), hosts)  # noqa: FBT003
 
     def _pointer(self, question: wire.Name, labels: Labels, type_: int) -> Answer | None:
         """What an address is called. Addresses in 127/8 are this host's own: no other DNS knows."""
@@ -305,6 +307,20 @@ def _is_meant(below: Labels, port: services.ServicePort | endpoints.Port) -> boo
         (f"_{port.protocol.lower()}",),
         (f"_{port.name}", f"_{port.protocol.lower()}"),
     )
+
+
+def _meant(
+    below: Labels, ready: Iterable[index.Endpoint]
+) -> Iterator[tuple[index.Endpoint, endpoints.Port]]:
+    """The ports that a name means, of each endpoint. Those of one slice share their ports."""
+    chosen: dict[int, list[endpoints.Port]] = {}
+    for each in ready:
+        ports = chosen.get(id(each.ports))
+        if ports is None:
+            ports = [port for port in each.ports if _is_meant(below, port)]
+            chosen[id(each.ports)] = ports
+        for port in ports:
+            yield each, port
 
 
 def _address_records(name: wire.Name, found: Iterable[str]) -> tuple[wire.Record, ...]:

@@ -10,6 +10,7 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
+from kproxy.dns import index, wire, zone
 from kproxy.model.kinds import service_kind
 from kproxy.portal import loopback
 from tests.dns import lab, test_located
@@ -399,3 +400,41 @@ def test_a_name_that_no_message_can_hold_is_left_out() -> None:
     )
 
     assert names.records("30.0.96.127.in-addr.arpa", "PTR") == NX
+
+
+def test_the_records_of_a_huge_headless_service_are_bounded() -> None:
+    labels = {"kubernetes.io/service-name": "db"}
+    ports = [{"name": f"p{number}", "port": number} for number in range(1, 101)]
+    hosts = [
+        {"addresses": [f"10.9.{number // 250}.{number % 250}"], "hostname": f"h{number % 2500}"}
+        for number in range(5000)
+    ]
+    made = lab.Lab()
+    made.apply("{apiVersion: v1, kind: Service, metadata: {name: db}, spec: {clusterIP: None}}")
+    made.put(
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": f"db-{part}", "namespace": "default", "labels": labels},
+            "addressType": "IPv4",
+            "ports": ports,
+            "endpoints": hosts[part : part + 1000],
+        }
+        for part in range(0, 5000, 1000)
+    )
+
+    def found(name: str) -> zone.Answer:
+        question = wire.read(dns.message.make_query(name, "SRV").to_wire()).name
+        answer = made.zone.answer(question, wire.Type.SRV)
+        assert answer is not None
+        return answer
+
+    every = found("db.default.svc.cluster.local")
+    last = found("_p100._tcp.db.default.svc.cluster.local")
+
+    assert len(every.answers) == zone.MOST_SRV
+    assert 2000 <= len(last.answers) <= zone.MOST_SRV
+    assert len(last.additional) <= index.MOST_READY
+    response = made.ask("_p100._tcp.db.default.svc.cluster.local", "SRV")
+    assert response.flags & dns.flags.TC
+    assert {data.port for rrset in response.answer for data in rrset} == {100}
