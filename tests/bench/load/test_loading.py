@@ -59,11 +59,12 @@ def test_requests_are_counted_exactly_and_share_their_connections() -> None:
 def test_what_is_under_way_when_the_time_is_up_is_waited_for_and_counted(
     kind: Literal["connect", "request"],
 ) -> None:
-    with servers.plain(stall_at=6, stall_s=0.1) as server:
+    first = 4 if kind == "request" else 0  # before the clock starts
+    # One of the four that are sent at once: on a busy machine there is no time for more.
+    with servers.plain(stall_at=first + 2, stall_s=0.1) as server:
         outcome = _carry_out(
             messages.Plan(kind=kind, target=server.address, connections=4, seconds=0.01)
         )
-        first = 4 if kind == "request" else 0
         assert outcome.done == len(outcome.times) == server.answered - first
     assert outcome.failures == {}
     assert outcome.seconds >= 0.1

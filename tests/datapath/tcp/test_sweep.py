@@ -142,7 +142,10 @@ async def test_a_slow_reader_that_takes_bytes_keeps_a_half_closed_connection_ali
     bench: harness.Harness,
 ) -> None:
     """What a pipe holds is read from one side long before the other side has taken it."""
-    path, place = bench.start(QUICK), bench.backend()
+    # Long enough for a busy machine, which may let nothing here run for a while.
+    timeout = 1.0
+    path = bench.start(data_path.Limits(half_closed_timeout=timeout))
+    place = bench.backend()
     service = path.serve(place)
     client, backend = await bench.pair(service, place, rcvbuf=4096)
     client.shut_write()
@@ -159,9 +162,9 @@ async def test_a_slow_reader_that_takes_bytes_keeps_a_half_closed_connection_ali
         (before,) = path.views()
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        while loop.time() < begun + 1.2:  # three timeouts
+        while loop.time() < begun + 3 * timeout:
             checker.feed(await client.receive_exactly(1024))
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         assert path.data_path.connections == 1, f"reset, although {checker.offset} bytes were taken"
         (after,) = path.views()
         if after.bytes_from_backend != before.bytes_from_backend:

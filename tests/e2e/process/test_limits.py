@@ -45,7 +45,8 @@ def test_x01_at_256_descriptors_400_clients_are_served_as_others_finish(
         proxy = run(
             web(tmp_path, pod.getsockname()), *NO_SURFACES, wrapper=("prlimit", "--nofile=256")
         )
-        limit = int(proxy.log().split("max_connections=")[1].split()[0])
+        (ready,) = proxy.wait_logged("max_connections=")
+        limit = int(ready.split("max_connections=")[1].split()[0])
         assert 50 < limit < 128
         clients = []
         for number in range(400):
