@@ -12,6 +12,7 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,13 @@ from tests.sources.api import simulated_api
 from tests.sources.api.simulated_api import Api, Proxy, beside, until
 
 SECONDS = 5.0
+
+
+def long(seconds: float) -> Any:
+    """The longest time of a test, which costs as much as all the shorter ones."""
+    return pytest.param(seconds, marks=pytest.mark.extra)
+
+
 SERVERS = pytest.mark.parametrize("emulate", [emulation.V1_20, emulation.V1_33], ids=["20", "33"])
 
 
@@ -100,7 +108,7 @@ def run(scenario: Callable[[Api, Proxy, Churn], Awaitable[None]], **options: obj
 
 
 @SERVERS
-@pytest.mark.parametrize("down_for", [0.0, 3.0, 40.0, 300.0])
+@pytest.mark.parametrize("down_for", [0.0, 3.0, 40.0, long(300.0)])
 def test_a_restart_that_forgets_the_watch_cache(
     emulate: emulation.Emulation, down_for: float
 ) -> None:
@@ -147,7 +155,7 @@ def test_a_compaction_beside_open_watches(emulate: emulation.Emulation) -> None:
 
 
 @SERVERS
-@pytest.mark.parametrize("seconds", [0.5, 3.0, 6.0, 9.0, 13.0, 35.0, 47.0, 200.0])
+@pytest.mark.parametrize("seconds", [0.5, 3.0, 6.0, 9.0, 13.0, 35.0, 47.0, long(200.0)])
 def test_a_server_that_pauses(emulate: emulation.Emulation, seconds: float) -> None:
     """As under SIGSTOP: connections are accepted by the kernel, and nothing answers."""
 
@@ -166,7 +174,7 @@ def test_a_server_that_pauses(emulate: emulation.Emulation, seconds: float) -> N
 
 
 @SERVERS
-@pytest.mark.parametrize("seconds", [0.0, 0.5, 2.0, 3.5, 5.0, 7.5, 9.0, 13.0, 35.0, 200.0])
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 2.0, 3.5, 5.0, 7.5, 9.0, 13.0, 35.0, long(200.0)])
 def test_a_pause_after_which_open_watches_are_deaf(
     emulate: emulation.Emulation, seconds: float
 ) -> None:
@@ -189,7 +197,7 @@ def test_a_pause_after_which_open_watches_are_deaf(
 
 
 @SERVERS
-@pytest.mark.parametrize("seconds", [0.15, 4.0, 60.0, 600.0])
+@pytest.mark.parametrize("seconds", [0.15, 4.0, 60.0, long(600.0)])
 def test_rights_that_are_loaded_late(emulate: emulation.Emulation, seconds: float) -> None:
     async def scenario(api: Api, proxy: Proxy, churn: Churn) -> None:
         await api.server.stop()
@@ -206,7 +214,7 @@ def test_rights_that_are_loaded_late(emulate: emulation.Emulation, seconds: floa
     run(scenario, emulate=emulate)
 
 
-@pytest.mark.parametrize("seconds", [2.0, 60.0, 600.0])
+@pytest.mark.parametrize("seconds", [2.0, 60.0, long(600.0)])
 def test_tokens_that_are_revoked(tmp_path: Path, seconds: float) -> None:
     """The token's file is written anew some time after the server refuses the old one."""
 
