@@ -159,7 +159,7 @@ BACKEND = "198.18.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A thread that greets whoever comes."""
+    """A thread that greets each client."""
 
     port: int
 

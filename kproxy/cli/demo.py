@@ -96,7 +96,7 @@ def _shop(out: console.Console, given: str | None, *, compares: bool) -> int:
     shown.say(f"For {seconds:g} s a pod ends each second, and one of the proxies is killed ...")
     shown.say()
     compared = event_loop.run(shop.show(shown, counted, seconds, compares=compares))
-    report.tell(shown, counted)
+    report.show(shown, counted)
     if compared:
         report.compare(shown, compared)
     return int(counted.failed > 0)

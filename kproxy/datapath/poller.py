@@ -70,7 +70,7 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
-class Nobody:
+class Unregistered:
     """The handler of every descriptor that is not registered: counts the events that come."""
 
     __slots__ = ("events",)
@@ -100,8 +100,8 @@ class Poller:
         self._epoll = kernel.epoll()
         self._poll = self._epoll.poll
         self._watch = self._epoll.register
-        self._nobody = Nobody()
-        self._handlers: list[EventHandler] = [self._nobody] * 1024
+        self._unregistered = Unregistered()
+        self._handlers: list[EventHandler] = [self._unregistered] * 1024
         self._closing: list[Closable] = []
         self._ready: dict[Resumable, None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -114,7 +114,7 @@ class Poller:
     @property
     def stale_events(self) -> int:
         """Events that came for a descriptor after its connection had ended."""
-        return self._nobody.events
+        return self._unregistered.events
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let `loop` drive this poller until `close`."""
@@ -157,7 +157,7 @@ class Poller:
 
     def _grow(self, fd: int) -> None:
         """Make room in the table for `fd`."""
-        self._handlers.extend([self._nobody] * (fd + 1024 - len(self._handlers)))
+        self._handlers.extend([self._unregistered] * (fd + 1024 - len(self._handlers)))
 
     def rearm(self, fd: int, events: int) -> None:
         """Change what `fd` is watched for; the kernel reports its present readiness anew."""
@@ -173,7 +173,7 @@ class Poller:
 
     def unregister(self, fd: int) -> None:
         """Stop watching `fd`, which stays open."""
-        self._handlers[fd] = self._nobody
+        self._handlers[fd] = self._unregistered
         self._epoll.unregister(fd)
 
     def close_later(self, fd: int, sock: Closable) -> None:
@@ -183,7 +183,7 @@ class Poller:
         (every socket is close-on-exec, and no process is forked after the epoll exists).
         """
         if fd < len(self._handlers):
-            self._handlers[fd] = self._nobody
+            self._handlers[fd] = self._unregistered
         self._closing.append(sock)
         if not self._turning:
             self._schedule()
@@ -192,7 +192,7 @@ class Poller:
         """`close_later` for both sockets of a connection, in one call."""
         handlers = self._handlers
         try:  # noqa: SIM105  # once per connection: suppress() would be a call
-            handlers[fd] = handlers[fd2] = self._nobody
+            handlers[fd] = handlers[fd2] = self._unregistered
         except IndexError:
             pass  # registering them had failed
         self._closing += (sock, sock2)

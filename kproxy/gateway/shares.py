@@ -11,10 +11,10 @@ from typing import NamedTuple
 from kproxy.model import addresses, forwarding, steps
 
 _MOST = 1 << 40
-"""The greatest weight that is told to a data plane. Greater ones are rounded."""
+"""The greatest weight that a data plane gets. Greater ones are rounded."""
 
 _MANY = 64
-"""Different weights that a data plane may be told, which looks at each of them for a connection.
+"""Different weights that a data plane may get, which looks at each of them for a connection.
 
 Backends whose endpoints overlap can have one for each endpoint: then weights are rounded to four
 binary digits, over a range of 1 to 256, which leaves no more than 72.
@@ -62,11 +62,11 @@ def pool_in_steps(
             return weight // divisor
         return max(weight // divisor * _MOST // greatest, 1) if weight else 0
 
-    tell = scaled
+    sent = scaled
     if len(distinct) > _MANY:
         least = min(greatest, _MOST) >> _RANGE
 
-        def tell(weight: int) -> int:
+        def sent(weight: int) -> int:
             return _rounded(max(scaled(weight), least))
 
     yield
@@ -75,7 +75,7 @@ def pool_in_steps(
         return forwarding.Pool(forwarding.Scope.CLUSTER, family, tuple(found))
     weights: list[int] = []
     for run in steps.runs(found):
-        weights += [tell(weight_of[each]) for each in run]
+        weights += [sent(weight_of[each]) for each in run]
         yield
     return forwarding.Pool(
         forwarding.Scope.CLUSTER, family, tuple(found), tuple(weights), scaled(refused)

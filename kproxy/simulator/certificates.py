@@ -101,7 +101,7 @@ def _builder(
     names: Sequence[str],
     now: datetime,
 ) -> x509.CertificateBuilder:
-    """What certificates of servers have in common, whoever signs them."""
+    """What certificates of servers have in common, whatever authority signs them."""
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     alternatives = x509.SubjectAlternativeName(
         [

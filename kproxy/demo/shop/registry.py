@@ -1,6 +1,6 @@
 """The other architecture of the articles: a registry of heartbeats, and a gateway that picks.
 
-Each pod tells the registry its service, address and port, and again at every beat. A pod that ends
+Each pod registers its service, address and port, and repeats this at every beat. A pod that ends
 in good order signs off; one that dies without a word is believed until its last beat is too old.
 The gateway sends a request for `/user` straight to an instance of usermgr, in turn; no Service and
 no proxy is in between. This is how Nacos or Eureka with Spring Cloud Gateway work; here the

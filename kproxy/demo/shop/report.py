@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from kproxy.demo.shop import board, comparison, registry, tally
 
 
-def tell(shown: board.Board, counted: tally.Tally) -> None:
+def show(shown: board.Board, counted: tally.Tally) -> None:
     """The counters by service and node, the repeated attempts, and the failures."""
     shown.say()
     shown.rows(("SERVICE", "ANSWERS", "BY PODS"), services(counted))

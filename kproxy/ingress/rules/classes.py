@@ -36,7 +36,7 @@ class Classes:
         )
 
     def has(self, ingress: ingresses.Ingress, said: remarks.Remarks) -> bool:
-        """Whether an Ingress is ours. Says why one is not that seems to be nobody's."""
+        """Whether an Ingress is ours. Says why not, of one that no controller seems to serve."""
         annotated = ingress.annotation(ingresses.ANNOTATION_CLASS)
         name = annotated if annotated is not None else ingress.class_name
         if name in self._ours:

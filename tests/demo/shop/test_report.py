@@ -10,7 +10,7 @@ from kproxy.demo.shop import board, report, tally
 def said(counted: tally.Tally) -> list[str]:
     """The lines at the end."""
     out = console.Console(file=io.StringIO(), width=100, highlight=False)
-    report.tell(board.Board(out, counted, 60), counted)
+    report.show(board.Board(out, counted, 60), counted)
     assert isinstance(out.file, io.StringIO)
     return [" ".join(line.split()) for line in out.file.getvalue().splitlines() if line.strip()]
 

@@ -22,6 +22,7 @@ def explain(*arguments: str) -> subprocess.CompletedProcess[str]:
 def answer(*arguments: str) -> dict[str, Any]:
     """What it says, as JSON; its exit code is 0 only if a connection would be served."""
     done = explain(*arguments, "-o", "json")
+    assert done.stdout, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == (0 if found["verdict"] == "served" else 1), done.stderr
     return found
