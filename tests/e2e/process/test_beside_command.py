@@ -124,23 +124,22 @@ def test_the_command_gets_the_proxy_s_signals_and_is_served_meanwhile(
     tmp_path: Path, web: Path
 ) -> None:
     script = (
-        "import os, signal, socket, sys, time\n"
+        "import os, signal, socket, sys\n"
         "address = os.environ['MY_WEB_SERVICE_HOST'], int(os.environ['MY_WEB_SERVICE_PORT'])\n"
-        "def ask(*_):\n"
-        "    print(socket.create_connection(address, 10).recv(9).decode(), flush=True)\n"
-        "    sys.exit(3)\n"
-        "signal.signal(signal.SIGTERM, ask)\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
         "print('up', flush=True)\n"
-        "time.sleep(60)"
+        "signal.sigwait({signal.SIGTERM})\n"
+        "print(socket.create_connection(address, 10).recv(9).decode(), flush=True)\n"
+        "sys.exit(3)"
     )
     with started(tmp_path, "-f", str(web), "--", sys.executable, "-c", script) as kproxy:
         assert kproxy.stdout is not None
         assert kproxy.stdout.readline() == "up\n"
         kproxy.send_signal(signal.SIGTERM)
 
-        out, _ = kproxy.communicate(timeout=daemon.DEADLINE)
+        out, log = kproxy.communicate(timeout=daemon.DEADLINE)
 
-    assert (kproxy.returncode, out) == (3, "pod\n")
+    assert (kproxy.returncode, out) == (3, "pod\n"), log
 
 
 @pytest.mark.extra
