@@ -12,15 +12,26 @@ from aiohttp import web
 
 from kproxy import settings
 from kproxy.demo.shop import http_client, names, tally
+from kproxy.simulator.store import registry, resources
 from kproxy.simulator.store.storage import Object
 
-LABEL = "app"
 USERS, ORDERS = "usermgr", "ordermgr"
 """The Services, and the values of their pods' label `app`."""
 
 NAMESPACE = "default"
 _ATTEMPTS = 2
 _SECONDS = 2.0
+
+
+def service_of(pod: Object) -> str:
+    """The Service to which a pod belongs; "" for a stranger."""
+    return str((pod["metadata"].get("labels") or {}).get("app", ""))
+
+
+def pods_of(objects: registry.Registry, service: str) -> list[Object]:
+    """The pods of a Service, whatever their state."""
+    every = objects.list(resources.PODS, NAMESPACE)
+    return [pod for pod in every if service_of(pod) == service]
 
 
 class Application:
@@ -36,9 +47,8 @@ class Application:
 
     async def __call__(self, pod: Object, request: web.BaseRequest) -> web.Response | None:
         """Answer as the pod's service does."""
-        metadata = pod["metadata"]
-        service = (metadata.get("labels") or {}).get(LABEL)
-        text = f"pod: {metadata['name']}\n"
+        service = service_of(pod)
+        text = f"pod: {pod['metadata']['name']}\n"
         if service == USERS:
             return web.Response(text=f"{text}user: {request.path.rpartition('/')[2]}\n")
         if service == ORDERS:

@@ -124,14 +124,8 @@ class Comparison:
 
     def _living(self) -> list[Object]:
         """The pods of UserMgr that are ready, and would answer."""
-        return [
-            pod
-            for pod in self._objects.list(resources.PODS, application.NAMESPACE)
-            if (pod["metadata"].get("labels") or {}).get(application.LABEL) == application.USERS
-            and pods.is_ready(pod)
-            and not pods.is_terminating(pod)
-            and not pods.behaviour(pod).is_black_hole
-        ]
+        found = application.pods_of(self._objects, application.USERS)
+        return list(filter(trouble.is_well, found))
 
     def _instance(self, pod: Object) -> registry.Instance:
         return registry.Instance(pod["metadata"]["name"], _address(pod), self._port)

@@ -35,15 +35,15 @@ class Way(StrEnum):
 _FEWEST_LEFT = 2
 
 
-def victims(found: Sequence[Object], lost: frozenset[str]) -> list[str]:
+def is_well(pod: Object) -> bool:
+    """Whether it stays and answers. One that is lost counts as ready for a while."""
+    is_lost = pods.behaviour(pod).is_black_hole
+    return pods.is_ready(pod) and not pods.is_terminating(pod) and not is_lost
+
+
+def victims(found: Sequence[Object]) -> list[str]:
     """The pods of a Service of which one may end: those that are well, if enough stay."""
-    well = sorted(
-        pod["metadata"]["name"]
-        for pod in found
-        if pods.is_ready(pod)
-        and not pods.is_terminating(pod)
-        and pod["metadata"]["name"] not in lost
-    )
+    well = sorted(pod["metadata"]["name"] for pod in found if is_well(pod))
     return well if len(well) > _FEWEST_LEFT else []
 
 
@@ -53,7 +53,6 @@ class Trouble:
     def __init__(self, objects: registry.Registry, tell: Callable[[str], None]) -> None:
         self._registry = objects
         self._tell = tell
-        self._lost: set[str] = set()
         self.ended = dict.fromkeys(Way, 0)
         """How many pods have ended in each way."""
 
@@ -66,7 +65,7 @@ class Trouble:
                 service, way = next(turns)
                 others = (service, *({application.USERS, application.ORDERS} - {service}))
                 for each in others:
-                    if found := victims(self._pods(each), frozenset(self._lost)):
+                    if found := victims(application.pods_of(self._registry, each)):
                         group.create_task(self.end(found[0], way))
                         break
 
@@ -86,13 +85,11 @@ class Trouble:
             self._remove(name)
         else:
             self._tell(f"pod {name} is lost without a word: it still counts as ready")
-            self._lost.add(name)
             self._silence(name)
             try:
                 await asyncio.sleep(LOST_SECONDS)
             finally:
                 self._remove(name)
-                self._lost.discard(name)
 
     def _silence(self, name: str) -> None:
         """No packet to the pod is answered any more."""
@@ -109,10 +106,6 @@ class Trouble:
         """Remove a pod at once, as `kubectl delete --force --grace-period=0` does."""
         with contextlib.suppress(statuses.StatusError):  # a rollout may have removed it
             self._registry.remove(resources.PODS, name, application.NAMESPACE)
-
-    def _pods(self, service: str) -> list[Object]:
-        every = self._registry.list(resources.PODS, application.NAMESPACE)
-        return [pod for pod in every if pod["metadata"].get("labels", {}).get("app") == service]
 
     def roll(self, service: str) -> None:
         """Roll a Deployment: `kubectl rollout restart`."""
