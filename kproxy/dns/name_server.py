@@ -74,7 +74,7 @@ class NameServer:
     def bind(self) -> None:
         """Take the address, for UDP and for TCP. Raises KproxyError."""
         try:
-            datagrams, streams = _bind_both(self._place)
+            datagrams, streams = bind_both(self._place)
         except OSError as error:
             what_to_do = "give --dns an address and port that are free, or leave it out"
             if error.errno == errno.EACCES:
@@ -175,7 +175,7 @@ def _any(_: str) -> bool:
     return True
 
 
-def _bind_both(place: settings.Listen) -> tuple[socket.socket, socket.socket]:
+def bind_both(place: settings.Listen) -> tuple[socket.socket, socket.socket]:
     """A socket for datagrams and one that listens, of the same port. Raises OSError."""
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     for left in reversed(range(1 if place.port else _PORTS_TRIED)):

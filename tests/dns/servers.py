@@ -83,11 +83,11 @@ class Other:
     async def running(self) -> AsyncIterator["Other"]:
         """Serve, on a free port."""
         loop = asyncio.get_running_loop()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-            datagrams.bind(("127.0.0.1", 0))
+        datagrams, streams = name_server.bind_both(settings.Listen("127.0.0.1", 0))
+        with datagrams:
             datagrams.setblocking(False)
             self.address = addresses.SocketAddress(*datagrams.getsockname())
-            server = await asyncio.start_server(self._serve, *self.address)
+            server = await asyncio.start_server(self._serve, sock=streams)
             loop.add_reader(datagrams, self._answer, datagrams)
             try:
                 yield self
