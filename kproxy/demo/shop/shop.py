@@ -1,7 +1,6 @@
 """Puts the shop together: cluster, two nodes, clients, trouble; and says how it went."""
 
 import asyncio
-import base64
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
@@ -26,6 +25,7 @@ from kproxy.demo.shop import (
 from kproxy.ingress.daemon import program
 from kproxy.simulator import certificates, cluster
 from kproxy.simulator.kinds import pods
+from kproxy.simulator.kinds.configuration import secret_rules
 from kproxy.simulator.store import resources
 from kproxy.simulator.store.storage import Object
 
@@ -267,14 +267,7 @@ def _flags(site: Site) -> list[str]:
 def _secret(simulated: cluster.Cluster) -> Object:
     """The certificate of the shop, signed by the cluster's authority."""
     made = certificates.issued(simulated.authority, [], [load.HOST], datetime.now(UTC))
-    data = {"tls.crt": made.pem, "tls.key": made.key}
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "shop-tls"},
-        "type": "kubernetes.io/tls",
-        "data": {name: base64.b64encode(value).decode() for name, value in data.items()},
-    }
+    return secret_rules.tls_secret("shop-tls", made.pem, made.key)
 
 
 def _name(pod: Object) -> str:

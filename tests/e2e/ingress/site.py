@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kproxy.simulator import certificates
+from kproxy.simulator.kinds.configuration import secret_rules
 from tests.e2e.rig import daemon, manifests, programs
 
 HOST = "shop.example"
@@ -120,14 +121,7 @@ def ingress(
 def secret(name: str, host: str = HOST) -> dict[str, Any]:
     """A Secret with a certificate for `host` that no other Secret has."""
     made = certificates.self_signed([], [host], datetime.now(UTC))
-    data = {"tls.crt": made.pem, "tls.key": made.key}
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name},
-        "type": "kubernetes.io/tls",
-        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
-    }
+    return secret_rules.tls_secret(name, made.pem, made.key)
 
 
 def fingerprint(found: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ import pytest
 
 from kproxy.demo import stage
 from kproxy.simulator import certificates
+from kproxy.simulator.kinds.configuration import secret_rules
 from tests.e2e.cluster import deployed
 from tests.e2e.rig import daemon, simulation
 from tests.e2e.rig.simulation import HOST, PORT, Address, Api, Object, Simulation
@@ -204,13 +205,12 @@ class TestDefaultBackend:
 def host_rules(api: Api) -> Iterator[None]:
     serve(api, "wildcard-foo-com", "foo-bar-com")
     made = certificates.self_signed([], ["foo.bar.com"], datetime.now(UTC))
-    data = {"tls.crt": made.pem, "tls.key": made.key}
-    encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
-    api.create("Secret", "conformance-tls", {"type": "kubernetes.io/tls", "data": encoded})
+    name = "conformance-tls"
+    api.create("Secret", name, secret_rules.tls_secret(name, made.pem, made.key))
     body = {
         "metadata": {"annotations": {"nginx.ingress.kubernetes.io/ssl-redirect": "false"}},
         "spec": {
-            "tls": [{"hosts": ["foo.bar.com"], "secretName": "conformance-tls"}],
+            "tls": [{"hosts": ["foo.bar.com"], "secretName": name}],
             "rules": [
                 rule("*.foo.com", path("Prefix", "/", "wildcard-foo-com")),
                 rule("foo.bar.com", path("Prefix", "/", "foo-bar-com", {"name": "http"})),

@@ -105,11 +105,6 @@ def create_services(api: Api) -> str:
     return str(api.create("Service", REGULAR, {"spec": spec})["spec"]["clusterIP"])
 
 
-def eventually(condition: Any, what: str) -> None:
-    """What depends on a write that has just been made."""
-    daemon.wait_until(condition, what)
-
-
 def test_the_cluster(lab: Lab, api: Api) -> None:
     pod = prober(lab, api)
     address = lab.made.api("default").get("Service", "kubernetes")["spec"]["clusterIP"]
@@ -139,7 +134,9 @@ def test_services(lab: Lab, api: Api) -> None:
     zone = f"{api.namespace}.svc.cluster.local"
     reverse = ipaddress.ip_address(regular).reverse_pointer
 
-    eventually(lambda: pod.addresses(f"{HEADLESS}.{zone}") == {own}, "the pod is in its Service")
+    daemon.wait_until(
+        lambda: pod.addresses(f"{HEADLESS}.{zone}") == {own}, "the pod is in its Service"
+    )
     for way in ("+notcp", "+tcp"):
         assert pod.dig(way, f"{HEADLESS}.{zone}", "A") == own
         endpoint = f"0 100 {PORT} {own.replace('.', '-')}.{HEADLESS}.{zone}."
@@ -155,7 +152,7 @@ def test_partial_names_of_services(lab: Lab, api: Api) -> None:
     create_services(api)
     pod = prober(lab, api)
     own = _ip(api, "dns-querier-1")
-    eventually(lambda: pod.addresses(HEADLESS) == {own}, "the pod is in its Service")
+    daemon.wait_until(lambda: pod.addresses(HEADLESS) == {own}, "the pod is in its Service")
 
     for name in (HEADLESS, f"{HEADLESS}.{api.namespace}", f"{HEADLESS}.{api.namespace}.svc"):
         assert pod.addresses(name) == {own}
@@ -170,7 +167,7 @@ def test_the_hostname_of_a_pod(lab: Lab, api: Api) -> None:
     own = _ip(api, "dns-querier-2")
     name = f"dns-querier-2.{HEADLESS}.{api.namespace}.svc.cluster.local"
 
-    eventually(lambda: pod.dig(name, "A") == own, "the pod has its name")
+    daemon.wait_until(lambda: pod.dig(name, "A") == own, "the pod has its name")
     assert pod.dig("+tcp", name, "A") == own
     assert pod.addresses(name) == {own}
 
@@ -180,7 +177,7 @@ def test_the_subdomain_of_a_pod(lab: Lab, api: Api) -> None:
     pod = prober(lab, api, "dns-querier-2", hostname="dns-querier-2", subdomain=HEADLESS)
     own = _ip(api, "dns-querier-2")
 
-    eventually(lambda: pod.dig(HEADLESS, "A") == own, "the pod is in its Service")
+    daemon.wait_until(lambda: pod.dig(HEADLESS, "A") == own, "the pod is in its Service")
     assert pod.dig(f"{HEADLESS}.{api.namespace}.svc.cluster.local", "A") == own
 
 
@@ -193,12 +190,12 @@ def test_external_names(lab: Lab, api: Api) -> None:
     def first() -> str:
         return pod.dig(name, "CNAME")
 
-    eventually(lambda: first() == "foo.example.com.", "the CNAME is there")
+    daemon.wait_until(lambda: first() == "foo.example.com.", "the CNAME is there")
     api.patch("Service", "dns-test-service-3", {"spec": {"externalName": "bar.example.com"}})
-    eventually(lambda: first() == "bar.example.com.", "the CNAME has changed")
+    daemon.wait_until(lambda: first() == "bar.example.com.", "the CNAME has changed")
     changed_to = {"type": "ClusterIP", "externalName": None, "ports": PORTS}
     changed = api.patch("Service", "dns-test-service-3", {"spec": changed_to})
-    eventually(
+    daemon.wait_until(
         lambda: pod.dig(name, "A") == changed["spec"]["clusterIP"], "it has an address instead"
     )
 

@@ -1,6 +1,5 @@
 """TLS Secrets with real certificates."""
 
-import base64
 import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from kproxy.simulator.kinds.configuration import secret_rules
 from tests.ingress.rig import objects
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -64,14 +64,9 @@ def secret(
     private: bytes | None = None,
 ) -> dict[str, Any]:
     """A Secret with a certificate for these hosts."""
-    content = {
-        "tls.crt": certificate(*hosts) if crt is None else crt,
-        "tls.key": pem() if private is None else private,
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "kubernetes.io/tls",
-        "metadata": {"name": name, "namespace": namespace},
-        "data": {each: base64.b64encode(value).decode() for each, value in content.items()},
-    }
+    made = secret_rules.tls_secret(
+        name,
+        certificate(*hosts) if crt is None else crt,
+        pem() if private is None else private,
+    )
+    return {**made, "metadata": {"name": name, "namespace": namespace}}

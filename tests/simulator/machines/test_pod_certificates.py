@@ -1,11 +1,11 @@
 """Where a pod that speaks HTTPS has its certificate from."""
 
 import asyncio
-import base64
 import ssl
 
 from kproxy.simulator import certificates
 from kproxy.simulator.kinds import pods
+from kproxy.simulator.kinds.configuration import secret_rules
 from kproxy.simulator.store import resources
 from kproxy.simulator.store.storage import Object
 from tests.simulator import simulated
@@ -52,12 +52,10 @@ def test_a_pod_waits_for_its_secret_and_shows_the_certificate_in_it() -> None:
             return {each["message"] for each in running.registry.list(resources.EVENTS, "default")}
 
         await running.until(lambda: 'cannot speak HTTPS: secret "shop" not found' in complaints())
-        wrong = {"tls.crt": encoded(b"x"), "tls.key": encoded(b"y")}
-        running.registry.create(resources.SECRETS, secret(wrong))
+        running.registry.create(resources.SECRETS, secret(b"x", b"y"))
         detail = 'secret "shop" has no certificate in tls.crt whose key is in tls.key'
         await running.until(lambda: f"cannot speak HTTPS: {detail}" in complaints())
-        right = {"tls.crt": encoded(made.pem), "tls.key": encoded(made.key)}
-        running.registry.update(resources.SECRETS, secret(right))
+        running.registry.update(resources.SECRETS, secret(made.pem, made.key))
         await running.until(running.ready)
         (pod,) = running.pods()
         context = ssl.create_default_context(cadata=made.pem.decode())
@@ -67,10 +65,6 @@ def test_a_pod_waits_for_its_secret_and_shows_the_certificate_in_it() -> None:
     simulated.run(main)
 
 
-def encoded(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def secret(data: dict[str, str]) -> Object:
-    metadata = {"name": "shop", "namespace": "default"}
-    return {"metadata": metadata, "type": "kubernetes.io/tls", "data": data}
+def secret(certificate: bytes, key: bytes) -> Object:
+    made = secret_rules.tls_secret("shop", certificate, key)
+    return {**made, "metadata": {"name": "shop", "namespace": "default"}}

@@ -40,6 +40,18 @@ class Shape(msgspec.Struct, rename="camel"):
     immutable: bool | None = None
 
 
+def tls_secret(name: str, certificate: bytes, key: bytes) -> Object:
+    """A Secret to create, with a certificate and its private key, both PEM."""
+    contents = {CERTIFICATE: certificate, PRIVATE_KEY: key}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name},
+        "type": TLS,
+        "data": {each: data.encode(value) for each, value in contents.items()},
+    }
+
+
 def set_defaults(secret: Object) -> None:
     """`stringData` becomes part of `data`. Raises BadRequest for data that is not base64."""
     data.decoded(resources.SECRETS, secret.get("data"))
