@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
-import gc
 import random
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import dns.message
-import uvloop
 
+from tests import garbage
 from tests.dns import mutations, servers
 
 OURS = dns.message.make_query("web.default.svc.cluster.local", "A", use_edns=0).to_wire()
@@ -35,27 +35,16 @@ async def visit(port: int, times: int) -> None:
 
 
 def test_nothing_is_left_for_the_garbage_collector(tmp_path: Path) -> None:
-    """Counted: what only the collector would free. It must not grow with the questions.
+    """Counted: what only the collector would free. It must not grow with the questions."""
 
-    On uvloop, as in production: each transport of asyncio's own loop is a cycle by itself.
-    """
-
-    async def count() -> tuple[int, int]:
+    @contextlib.asynccontextmanager
+    async def serving() -> AsyncIterator[int]:
         async with (
             servers.Other(servers.saying("192.0.2.7")).running() as other,
             servers.serving(tmp_path, upstreams=[other.address]) as (_, port),
         ):
-            await visit(port, 20)
-            gc.collect()
-            await visit(port, 10)
-            few = gc.collect()
-            await visit(port, 60)
-            return few, gc.collect()
+            yield port
 
-    gc.disable()
-    try:
-        few, many = uvloop.run(count())
-    finally:
-        gc.enable()
+    few, many = garbage.counted(serving, visit)
 
-    assert many <= few + 25, "each question leaves something"
+    assert many <= few + garbage.MARGIN, "each question leaves something"

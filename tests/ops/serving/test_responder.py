@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import email.utils
-import gc
 import gzip
 import logging
 import socket
@@ -13,9 +12,9 @@ from http import client as http_client
 
 import pytest
 import structlog
-import uvloop
 
 from kproxy.ops.serving import answers, heads, responder
+from tests import garbage
 from tests.ops import surfaces
 
 BIG = b"x" * 50_000_000
@@ -393,10 +392,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_nothing_is_left_for_the_garbage_collector(text: bytes) -> None:
-    """Counted: what only the collector would free. It must not grow with the connections.
-
-    On uvloop, as in production: each transport of asyncio's own loop is a cycle by itself.
-    """
+    """Counted: what only the collector would free. It must not grow with the connections."""
 
     async def visit(address: str, times: int) -> None:
         host, port = address.split(":")
@@ -413,22 +409,9 @@ def test_nothing_is_left_for_the_garbage_collector(text: bytes) -> None:
             await surfaces.until(lambda: _is_answered(client))
         await asyncio.sleep(0.05)
 
-    async def count() -> tuple[int, int]:
-        async with listening() as address:
-            await visit(address, 20)
-            gc.collect()
-            await visit(address, 10)
-            few = gc.collect()
-            await visit(address, 60)
-            return few, gc.collect()
+    few, many = garbage.counted(listening, visit)
 
-    gc.disable()
-    try:
-        few, many = uvloop.run(count())
-    finally:
-        gc.enable()
-
-    assert many <= few + 25, "each connection leaves something"
+    assert many <= few + garbage.MARGIN, "each connection leaves something"
 
 
 def _is_answered(client: socket.socket) -> bool:
