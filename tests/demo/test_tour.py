@@ -47,24 +47,12 @@ class Demo:
 
     def group(self) -> list[int]:
         """The processes of its group."""
-        return [
-            int(entry.parent.name)
-            for entry in Path("/proc").glob("[0-9]*/stat")
-            if _group_of(entry) == self.process.pid
-        ]
+        return daemon.group(self.process.pid)
 
     def leftovers(self) -> list[str]:
         """Files and processes that it should have taken with it."""
         files = [str(path) for path in (self._folder / "tmp").iterdir()]
         return [*files, *map(str, self.group())]
-
-
-def _group_of(entry: Path) -> int:
-    try:
-        fields = entry.read_text().rsplit(")", 1)[1].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if fields[0] == "Z" else int(fields[2])
 
 
 @contextlib.contextmanager

@@ -199,15 +199,6 @@ def nginx_of(proxy: daemon.Daemon) -> list[int]:
     return [each for each in daemon.children(proxy.pid) if _is_nginx(each)]
 
 
-def group_of(master: int) -> list[int]:
-    """The processes of an nginx that have not ended. Zombies have."""
-    found = subprocess.run(
-        ["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True
-    )
-    rows = (line.split() for line in found.stdout.splitlines())
-    return [int(pid) for pid, group, stat in rows if int(group) == master and stat[0] != "Z"]
-
-
 def _is_nginx(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return b"nginx: master" in Path(f"/proc/{pid}/cmdline").read_bytes()

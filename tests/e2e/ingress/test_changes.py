@@ -67,7 +67,7 @@ def test_a_killed_nginx_is_started_again_and_refuses_no_connection(
             daemon.wait_until(lambda: asked.answered > before + 20, "clients are answered")
 
         assert asked.failures == []
-        daemon.wait_until(lambda: not site.group_of(master), "workers of the first one have ended")
+        daemon.wait_until(lambda: not daemon.group(master), "workers of the first one have ended")
 
 
 def test_a_killed_proxy_leaves_no_nginx_and_the_next_one_starts(
@@ -81,12 +81,12 @@ def test_a_killed_proxy_leaves_no_nginx_and_the_next_one_starts(
         host, port = site.place(proxy)
         proxy.signal(signal.SIGKILL)
         proxy.wait()
-        daemon.wait_until(lambda: not site.group_of(master), "no process of nginx is left")
+        daemon.wait_until(lambda: not daemon.group(master), "no process of nginx is left")
 
         again = run(shop.folder, "--ingress", "--ingress-http", f"{host}:{port}", *site.FLAGS[3:])
         assert site.ask(again)[0] == 200
         assert again.stop() == 0
-        assert not site.group_of(master)
+        assert not daemon.group(master)
 
 
 @pytest.mark.extra

@@ -143,6 +143,17 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def group(leader: int) -> list[int]:
+    """The processes of a process group that have not ended. Zombies have."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, _, number = each.read_text().rpartition(")")[2].split()[:3]
+            if int(number) == leader and state not in "ZX":
+                found.append(int(each.parent.name))
+    return found
+
+
 def _socket_inodes(pid: int) -> Iterator[str]:
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):

@@ -17,7 +17,7 @@ import pytest
 from kproxy import errors, metrics, settings
 from kproxy.ingress import nginx_config
 from kproxy.ingress.daemon import lifeline, listening, nginx, private_directory, processes, program
-from tests.e2e.rig import programs
+from tests.e2e.rig import daemon, programs
 
 DEADLINE = 20.0
 """Seconds in which what a test waits for must happen."""
@@ -93,7 +93,7 @@ async def running(folder: Path) -> AsyncIterator[Running]:
     finally:
         made.close()
     if pid is not None:
-        await wait_until(lambda: not alive(pid))
+        await wait_until(lambda: not daemon.group(pid))
 
 
 async def wait_until(condition: Callable[[], object]) -> None:
@@ -101,17 +101,6 @@ async def wait_until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(DEADLINE):
         while not condition():  # noqa: ASYNC110  # nothing tells when
             await asyncio.sleep(0.01)
-
-
-def alive(group: int) -> list[int]:
-    """The processes of a group that have not ended. Zombies have."""
-    found = []
-    for each in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            fields = (each / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group and fields[0] not in ("Z", "X"):
-                found.append(int(each.name))
-    return found
 
 
 async def test_no_worker_can_block_on_a_socket_that_it_inherits(tmp_path: Path) -> None:
@@ -165,10 +154,10 @@ async def test_workers_without_a_master_serve_until_the_next_nginx_does(tmp_path
         await made.nginx.put(made.configuration("here"))
         master = made.nginx.pid
         assert master is not None
-        orphans = {each for each in alive(master) if each != master}
+        orphans = {each for each in daemon.group(master) if each != master}
         os.kill(master, signal.SIGKILL)
         answers = {await made.says() for _ in range(20)}
-        await wait_until(lambda: not alive(master))
+        await wait_until(lambda: not daemon.group(master))
 
         assert answers == {"here"}
         assert orphans
@@ -212,7 +201,7 @@ async def test_drain_ends_what_does_not_finish(tmp_path: Path) -> None:
         await made.nginx.drain(0.1)
 
         assert made.nginx.pid is None
-        await wait_until(lambda: not alive(master))
+        await wait_until(lambda: not daemon.group(master))
         writer.close()
 
 
@@ -264,11 +253,11 @@ async def test_no_process_outlives_a_killed_proxy(tmp_path: Path) -> None:
     )
     assert child.stderr is not None
     group = int(await child.stderr.readline())
-    await wait_until(lambda: len(alive(group)) == 3)
+    await wait_until(lambda: len(daemon.group(group)) == 3)
     child.kill()
     await child.wait()
 
-    await wait_until(lambda: not alive(group))
+    await wait_until(lambda: not daemon.group(group))
     assert private_directory.recover(tmp_path) == 1
     assert os.listdir(tmp_path) == []  # noqa: PTH208
 
