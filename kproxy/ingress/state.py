@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kproxy import metrics
-from kproxy.ingress import table
 from kproxy.model import names
+
+if TYPE_CHECKING:
+    from kproxy.ingress import table  # every proxy imports this module, with --ingress or without
 
 
 @dataclass(slots=True, eq=False)
@@ -21,4 +24,4 @@ class IngressState:
     addresses: Mapping[str, str | None] = field(default_factory=dict)
     version: str = ""
     served: frozenset[names.NamespacedName] = frozenset()
-    problems: frozenset[table.Problem] = frozenset()
+    problems: "frozenset[table.Problem]" = frozenset()

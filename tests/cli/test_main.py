@@ -469,6 +469,17 @@ HEAVY = {
 }
 
 
+OPTIONAL = (
+    *("kproxy.command.", "kproxy.dns.", "kproxy.gateway.", "kproxy.ingress."),
+    *("kproxy.model.kinds.gateway.", "kproxy.model.kinds.ingress."),
+)
+"""Parts that this command line does not switch on."""
+SEEN_BY_EVERY_PROXY = {
+    *("kproxy.command.settings", "kproxy.dns.settings", "kproxy.gateway.settings"),
+    *("kproxy.ingress.settings", "kproxy.gateway.state", "kproxy.ingress.state"),
+}
+
+
 def test_files_are_served_without_what_only_clusters_and_terminals_need(folder: Path) -> None:
     flags = [
         *("-f", "web.yaml", "--ready-file", "ready", "--control", "control.sock"),
@@ -484,6 +495,7 @@ def test_files_are_served_without_what_only_clusters_and_terminals_need(folder: 
     loaded = set((folder / "modules").read_text().split())
     assert loaded & HEAVY == set()
     assert {"kproxy.server", "prometheus_client"} <= loaded
+    assert {each for each in loaded if each.startswith(OPTIONAL)} == SEEN_BY_EVERY_PROXY
 
 
 @pytest.mark.parametrize(

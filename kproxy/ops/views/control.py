@@ -33,7 +33,6 @@ from kproxy.ops.views import (
     explaining,
     fact_stream,
     hosts,
-    ingress_views,
     json_pieces,
     observed,
     status,
@@ -45,6 +44,8 @@ from kproxy.reconcile.planning import rules
 
 MAX_WATCHES = 4
 """Watches at one time. The other connections of the server stay free for other requests."""
+
+_NO_INGRESSES = "Ingresses are not served here: start the proxy with --ingress"
 
 _Views: TypeAlias = Callable[[observed.Observed, status.Plans], status.Views]
 
@@ -150,7 +151,9 @@ class _Control:
         if request.query.get("labelSelector"):
             return answers.sentence(400, "Ingresses cannot be selected by labels here")
         if self._seen.ingress is None:
-            return answers.sentence(404, ingress_views.NOT_SERVED)
+            return answers.sentence(404, _NO_INGRESSES)
+        from kproxy.ops.views import ingress_views  # noqa: PLC0415  # with --ingress only
+
         if name and not ingress_views.has(self._seen, namespace, name):
             return answers.sentence(404, "no such Ingress is known", self._warning_header())
         return self._objects(
@@ -197,6 +200,8 @@ class _Control:
         await self._seen.plane.refresh(plane.Part.TOTALS, self._shared)
         view = status.proxy_view(self._seen, counted, time.monotonic())
         if self._seen.ingress is not None:
+            from kproxy.ops.views import ingress_views  # noqa: PLC0415  # with --ingress only
+
             view = {**view, "ingresses": ingress_views.in_short(self._seen.ingress)}
         return answers.Answer(
             200, msgspec.json.encode(view) + b"\n", headers=self._warning_header()

@@ -9,8 +9,6 @@ from kproxy.model import names, steps
 from kproxy.model.kinds.ingress import ingress_kind, ingresses
 from kproxy.ops.views import observed, status
 
-NOT_SERVED = "Ingresses are not served here: start the proxy with --ingress"
-
 
 def has(seen: observed.Observed, namespace: str, name: str) -> bool:
     """Whether there is an Ingress of this name, in any namespace if that is ""."""
