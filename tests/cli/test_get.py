@@ -397,9 +397,7 @@ def test_how_the_proxy_is_on_one_screen(lab: Lab) -> None:
 
 
 def test_kubectl_finds_it_as_a_plugin(lab: Lab, tmp_path: Path) -> None:
-    found = kubectl.programs()
-    if not found:
-        pytest.skip("needs kubectl")
+    program = kubectl.newest()
     with (ROOT / "pyproject.toml").open("rb") as file:
         entry = tomllib.load(file)["project"]["scripts"]["kubectl-kproxy"]
     module, _, function = entry.partition(":")
@@ -408,7 +406,7 @@ def test_kubectl_finds_it_as_a_plugin(lab: Lab, tmp_path: Path) -> None:
     plugin.chmod(0o755)
 
     done = subprocess.run(
-        [found[-1], "kproxy", "get", "svc", "-o", "name", "--control", lab.control],
+        [program, "kproxy", "get", "svc", "-o", "name", "--control", lab.control],
         capture_output=True,
         text=True,
         timeout=60,
