@@ -20,15 +20,12 @@ from kproxy.model.addresses import SocketAddress
 from kproxy.model.kinds import endpoint_slice_kind, endpoints, services
 from kproxy.portal import loopback
 from kproxy.sources import store
-from kproxy.sources.api import client
+from kproxy.sources.api import client, writing
 from kproxy.sources.api.decisions import progress
 
 SERVICE = names.NamespacedName(settings.KUBE_DNS_NAMESPACE, "kube-dns")
 PORT = 53
 """The port of the Service at which clients ask."""
-FIRST_WAIT = 1.0
-LONGEST_WAIT = 60.0
-"""Seconds until a write that failed is tried again."""
 SETTLE_SECONDS = 1.0
 """At the end: how long others are given to notice that the slice is gone."""
 _WITHDRAW_SECONDS = 3.0
@@ -36,9 +33,8 @@ _WITHDRAW_SECONDS = 3.0
 _LABEL_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 _PROTOCOLS = (names.Protocol.UDP, names.Protocol.TCP)
 _COLLECTION = endpoint_slice_kind.KIND.collection
-_MERGE = "application/merge-patch+json"
 _GRANT = (
-    "; an administrator can grant it by: kubectl create role kproxy-kube-dns "
+    "kubectl create role kproxy-kube-dns "
     f"--namespace={SERVICE.namespace} --verb=create,patch,delete --resource={_COLLECTION}"
 )
 
@@ -90,19 +86,8 @@ class KubeDns:
         """Keep the slice as it should be, until cancelled."""
         await self._server.ready()
         self._due.set()
-        wait = FIRST_WAIT
         async with self._api() as api:
-            while True:
-                await self._due.wait()
-                self._due.clear()
-                async with self._writing:
-                    is_settled = self._is_ending or await self._settle(api)
-                if is_settled:
-                    wait = FIRST_WAIT
-                else:
-                    await asyncio.sleep(wait)
-                    wait = min(2 * wait, LONGEST_WAIT)
-                    self._due.set()
+            await writing.keep_trying(self._due, lambda: self._settle(api))
 
     async def ready(self) -> None:
         """Return at once: names are answered whether this is allowed or not."""
@@ -129,6 +114,10 @@ class KubeDns:
 
     async def _settle(self, api: Api) -> bool:
         """Write what differs from what the API server has shown; False if that failed."""
+        async with self._writing:
+            return self._is_ending or await self._write(api)
+
+    async def _write(self, api: Api) -> bool:
         service = self._known.service(SERVICE)
         ports = _ports(service, self._place.port) if service is not None else []
         shown = self._known.get(endpoint_slice_kind.KIND, self._slice)
@@ -175,10 +164,9 @@ class KubeDns:
         for version in _COLLECTION.versions:
             collection = _COLLECTION.path(version, SERVICE.namespace)
             body = msgspec.json.encode(self._document(version, ports))
-            for path, written in (
-                (f"{collection}/{self._slice.name}", client.Write("PATCH", body, _MERGE)),
-                (collection, client.Write("POST", body)),
-            ):
+            patch = client.Write("PATCH", body, writing.MERGE_PATCH)
+            create = client.Write("POST", body)
+            for path, written in (f"{collection}/{self._slice.name}", patch), (collection, create):
                 try:
                     await api.write(path, written)
                 except client.RequestError as error:
@@ -227,8 +215,8 @@ class KubeDns:
         """Say once why it cannot be written, until it can be."""
         if error.outcome is not self._said:
             self._said = error.outcome
-            grant = _GRANT if error.outcome is progress.Outcome.FORBIDDEN else ""
-            _log.warning(f"cannot become an endpoint of kube-dns: {error.text}{grant}")
+            said = writing.reason(error, _GRANT)
+            _log.warning(f"cannot become an endpoint of kube-dns: {said}")
 
 
 def _if_not_found(error: client.RequestError) -> client.RequestError:

@@ -13,7 +13,6 @@ import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -28,12 +27,8 @@ from kproxy.model.kinds.gateway import (
     udp_route_kind,
 )
 from kproxy.model.kinds.kind import Kind
-from kproxy.sources.api import client
+from kproxy.sources.api import client, writing
 from kproxy.sources.api.decisions import progress
-
-FIRST_WAIT = 1.0
-LONGEST_WAIT = 60.0
-"""Seconds until a write that failed is tried again."""
 
 MOST_FAILURES = 3
 """So many writes that fail end a pass: what is wrong is probably not one object."""
@@ -41,7 +36,6 @@ MOST_FAILURES = 3
 ANSWER_SECONDS = 30.0
 MAX_BYTES = 4 * 1024 * 1024
 
-_MERGE = "application/merge-patch+json"
 _KINDS: dict[str, Kind[Any]] = {
     each.name: each
     for each in (
@@ -51,14 +45,10 @@ _KINDS: dict[str, Kind[Any]] = {
         udp_route_kind.KIND,
     )
 }
-_GRANT = (
-    "; an administrator can grant it by: kubectl create clusterrole kproxy-gateway-writer "
-    "--verb=get,patch --resource="
-    + ",".join(
-        f"{each.collection.plural}.{references.GROUP}{part}"
-        for part in ("", "/status")
-        for each in _KINDS.values()
-    )
+_GRANT = "kubectl create clusterrole kproxy-gateway-writer --verb=get,patch --resource=" + ",".join(
+    f"{each.collection.plural}.{references.GROUP}{part}"
+    for part in ("", "/status")
+    for each in _KINDS.values()
 )
 
 _log = structlog.get_logger(__name__)
@@ -107,17 +97,8 @@ class Publisher:
 
     async def run(self) -> None:
         """Write what is due, until cancelled."""
-        wait = FIRST_WAIT
         async with self._api() as api:
-            while True:
-                await self._has_due.wait()
-                self._has_due.clear()
-                if await self._write_all(api):
-                    wait = FIRST_WAIT
-                else:
-                    await asyncio.sleep(wait)
-                    wait = min(2 * wait, LONGEST_WAIT)
-                    self._has_due.set()
+            await writing.keep_trying(self._has_due, lambda: self._write_all(api))
 
     async def withdraw(self, seconds: float) -> None:
         """Take our addresses out of every Gateway, and publish no more. Takes `seconds` at most."""
@@ -181,24 +162,19 @@ class Publisher:
         if isinstance(status, _Withdrawal):
             wanted = status_text.without(current, status.addresses)
         else:
-            wanted = status_text.merged(current, status, self._now(), former)
+            wanted = status_text.merged(current, status, writing.timestamp(self._wall()), former)
         if wanted == current:
             return
         patch = {"metadata": {"resourceVersion": found.metadata.resource_version}, "status": wanted}
-        written = client.Write("PATCH", msgspec.json.encode(patch), _MERGE)
+        written = client.Write("PATCH", msgspec.json.encode(patch), writing.MERGE_PATCH)
         await api.write(f"{path}/status", written)
-
-    def _now(self) -> str:
-        return datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def _say(self, error: client.RequestError, plural: str) -> None:
         """Say once why nothing can be written, until something can be."""
         if error.outcome not in self._said:
             self._said.add(error.outcome)
-            is_missing = error.outcome is progress.Outcome.FORBIDDEN
-            _log.warning(
-                f"cannot write the status of {plural}: {error.text}{_GRANT if is_missing else ''}"
-            )
+            said = writing.reason(error, _GRANT)
+            _log.warning(f"cannot write the status of {plural}: {said}")
 
 
 _ANY_GENERATION = 1 << 62

@@ -11,7 +11,7 @@ import pytest
 from kproxy.dns import kube_dns
 from kproxy.model import admission
 from kproxy.sources import store
-from kproxy.sources.api import client
+from kproxy.sources.api import client, writing
 from kproxy.sources.api.decisions import progress
 from tests.dns import lab
 
@@ -100,7 +100,7 @@ async def beside(api: FakeApi) -> AsyncIterator[kube_dns.KubeDns]:
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
     """An API server with the Service."""
-    monkeypatch.setattr(kube_dns, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(writing, "FIRST_WAIT", 0.001)
     monkeypatch.setattr(kube_dns, "SETTLE_SECONDS", 0.0)
     made = FakeApi(store.Store(lab.KINDS))
     made.show(SERVICE)

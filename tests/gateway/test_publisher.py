@@ -9,7 +9,7 @@ import msgspec
 from structlog.testing import capture_logs
 
 from kproxy.gateway import publisher, statuses, watcher
-from kproxy.sources.api import client
+from kproxy.sources.api import client, writing
 from kproxy.sources.api.decisions import progress
 from tests import virtual_time
 from tests.gateway import documents
@@ -208,7 +208,7 @@ def test_without_the_right_it_is_said_once_and_tried_ever_less_often() -> None:
         await asyncio.sleep(600)
         assert 10 < len(api.reads) < 20
         api.refusals.clear()
-        await asyncio.sleep(publisher.LONGEST_WAIT + 1)
+        await asyncio.sleep(writing.LONGEST_WAIT + 1)
         assert len(api.writes) == 1
 
     with capture_logs() as logs:

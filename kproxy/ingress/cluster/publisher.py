@@ -13,7 +13,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -23,7 +22,7 @@ from kproxy.ingress import state, table
 from kproxy.model import addresses, admission, names
 from kproxy.model.kinds.ingress import ingress_kind, ingresses
 from kproxy.sources import store
-from kproxy.sources.api import client
+from kproxy.sources.api import client, writing
 from kproxy.sources.api.decisions import progress
 
 MOST_WAITING = 100
@@ -36,19 +35,14 @@ EVENT_SECONDS = 1.0
 MOST_FAILURES = 3
 """So many writes that fail end a pass: what is wrong is probably not one Ingress."""
 
-FIRST_WAIT = 1.0
-LONGEST_WAIT = 60.0
-"""Seconds until a write that failed is tried again."""
-
 PAUSE_SECONDS = 0.1
 """Seconds from a change until it is written, with all that have come meanwhile."""
 
 _COMPONENT = "kproxy-ingress"
 _MOST_NAME = 200
 _MOST_MESSAGE = 1024
-_MERGE = "application/merge-patch+json"
 _GRANT = (
-    "; an administrator can grant it by: kubectl create clusterrole kproxy-ingress-writer "
+    "kubectl create clusterrole kproxy-ingress-writer "
     "--verb=patch,create --resource=ingresses.networking.k8s.io/status,events"
 )
 
@@ -95,7 +89,10 @@ class Publisher:
     async def run(self) -> None:
         """Write what is due, until cancelled."""
         async with self._api() as api, asyncio.TaskGroup() as group:
-            group.create_task(self._publish(api), name="status of Ingresses")
+            publishing = writing.keep_trying(
+                self._due, lambda: self._publish_all(api), PAUSE_SECONDS
+            )
+            group.create_task(publishing, name="status of Ingresses")
             group.create_task(self._write_events(api), name="Events of Ingresses")
 
     async def withdraw(self, seconds: float) -> None:
@@ -113,19 +110,6 @@ class Publisher:
         """The Ingresses that are in force, as the API server last had them."""
         found = (self._known.get(ingress_kind.KIND, name) for name in sorted(self._shown.served))
         return [each for each in found if each is not None]
-
-    async def _publish(self, api: client.Client) -> None:
-        wait = FIRST_WAIT
-        while True:
-            await self._due.wait()
-            await asyncio.sleep(PAUSE_SECONDS)
-            self._due.clear()
-            if await self._publish_all(api):
-                wait = FIRST_WAIT
-            else:
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, LONGEST_WAIT)
-                self._due.set()
 
     async def _publish_all(self, api: client.Client) -> bool:
         """Add our addresses where they are missing; returns whether that was possible."""
@@ -153,7 +137,7 @@ class Publisher:
     ) -> bool:
         entries = [{_sort(entry): entry} for entry in published]
         body = {"status": {"loadBalancer": {"ingress": entries or None}}}
-        written = client.Write("PATCH", msgspec.json.encode(body), _MERGE)
+        written = client.Write("PATCH", msgspec.json.encode(body), writing.MERGE_PATCH)
         collection = ingress_kind.KIND.collection
         for version in collection.versions:
             path = f"{collection.path(version, ingress.name.namespace)}/{ingress.name.name}/status"
@@ -182,11 +166,10 @@ class Publisher:
             path = f"/api/v1/namespaces/{problem.ingress.namespace}/events"
             written = client.Write("POST", msgspec.json.encode(self._event(ingress, problem)))
             if await self._write(api, path, written, "create", "events") is not None:
-                await asyncio.sleep(FIRST_WAIT)  # the problem is in the log
+                await asyncio.sleep(writing.FIRST_WAIT)  # the problem is in the log
 
     def _event(self, ingress: ingresses.Ingress, problem: table.Problem) -> dict[str, Any]:
-        name, now = ingress.name, datetime.fromtimestamp(self._wall(), UTC)
-        moment = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        name, moment = ingress.name, writing.timestamp(self._wall())
         is_note = problem.severity is admission.Severity.NOTE
         return {
             "apiVersion": "v1",
@@ -218,11 +201,9 @@ class Publisher:
         try:
             await api.write(path, written)
         except client.RequestError as error:
-            is_missing = error.outcome is progress.Outcome.FORBIDDEN
-            said = f"cannot {verb} {resource}: {error.text}{_GRANT if is_missing else ''}"
             if resource not in self._said and error.outcome is not progress.Outcome.NOT_FOUND:
                 self._said.add(resource)
-                _log.warning(said)
+                _log.warning(f"cannot {verb} {resource}: {writing.reason(error, _GRANT)}")
             return error.outcome
         self._said.discard(resource)
         return None
