@@ -25,8 +25,7 @@ EVERYTHING = plane.Part.PORTS | plane.Part.BYTES | plane.Part.AFFINITY | plane.P
 
 
 def free_address() -> addresses.SocketAddress:
-    host = manifests.fresh_ip(127)
-    return addresses.SocketAddress(host, manifests.free_port(host))
+    return addresses.SocketAddress(*manifests.free_address())
 
 
 def opening(at: addresses.SocketAddress) -> forwarding.OpenFrontend:

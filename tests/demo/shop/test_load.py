@@ -31,8 +31,7 @@ async def node(name: str, status: int) -> AsyncIterator[balancer.Node]:
 
 def gone(name: str) -> balancer.Node:
     """A node where nothing listens."""
-    address = manifests.fresh_ip(127)
-    return balancer.Node(name, address, manifests.free_port(address))
+    return balancer.Node(name, *manifests.free_address())
 
 
 async def counted(*nodes: balancer.Node) -> tally.Tally:

@@ -61,8 +61,7 @@ async def test_the_search_list_is_tried_in_order() -> None:
 
 
 async def test_a_server_that_does_not_run_makes_room_for_the_next() -> None:
-    address = manifests.fresh_ip(127)
-    away = settings.Listen(address, manifests.free_port(address))
+    away = settings.Listen(*manifests.free_address())
     async with serving("web.default.svc.cluster.local.") as (_, place):
         assert await names.resolve("web", [away, place]) == "127.96.0.1"
         with pytest.raises(http_client.NoAnswerError, match="DNS: no such name"):

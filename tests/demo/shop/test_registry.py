@@ -44,12 +44,11 @@ def test_an_instance_that_signs_off_is_gone_at_once() -> None:
 
 
 async def test_the_gateway_goes_from_one_to_the_next_and_repeats_nothing() -> None:
-    address = manifests.fresh_ip(127)
     known = registry.Registry(Clock())
     gateway = registry.Gateway(known)
     with pytest.raises(http_client.NoAnswerError, match="no instance is registered"):
         await gateway.get("usermgr", "/")
-    known.beat("usermgr", registry.Instance("gone", address, manifests.free_port(address)))
+    known.beat("usermgr", registry.Instance("gone", *manifests.free_address()))
 
     with pytest.raises(http_client.NoAnswerError, match="connection refused"):
         await gateway.get("usermgr", "/")

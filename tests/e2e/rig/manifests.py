@@ -40,6 +40,12 @@ def free_port(address: str) -> int:
         return port
 
 
+def free_address() -> Address:
+    """An address of no one else on this machine, with a port that nothing listens on."""
+    ip = fresh_ip(127)
+    return ip, free_port(ip)
+
+
 def service(name: str, cluster_ip: str, port: int, **spec: Any) -> dict[str, Any]:
     """A v1 Service with one unnamed port; `spec` is added to its spec."""
     return {

@@ -41,16 +41,11 @@ def _service(version: str, backend: str) -> dict[str, Any]:
     return made
 
 
-def _free() -> daemon.Address:
-    ip = manifests.fresh_ip(127)
-    return ip, manifests.free_port(ip)
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Everything, once: five proxies around kproxy."""
     folder = tmp_path_factory.mktemp("proxies")
-    addresses = {backend: _free() for backend in BACKENDS}
+    addresses = {backend: manifests.free_address() for backend in BACKENDS}
     kinds = list(itertools.product(VERSIONS, BACKENDS))
     documents = [
         document
@@ -69,7 +64,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         proxy = enter(daemon.running(folder / "kproxy", path, *flags))
         fronts: dict[tuple[str, str, str], daemon.Address] = {}
         for front in FRONTS:
-            listens = {_free(): kind for kind in kinds}
+            listens = {manifests.free_address(): kind for kind in kinds}
             leads = {each: proxy.address(_name(*kind)) for each, kind in listens.items()}
             fronts |= {(front, *kind): each for each, kind in listens.items()}
             program, flag = front.split()

@@ -23,6 +23,7 @@ import pytest
 
 from kproxy.ingress import certificates, nginx_config, table
 from kproxy.model import addresses, names
+from tests.e2e.rig import manifests
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="needs nginx (.ci/run installs it)")
@@ -146,13 +147,6 @@ class Backends:
         await asyncio.gather(*others, return_exceptions=True)
 
 
-def free_port() -> int:
-    """A port that nothing listens on, in the network of this test process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_for(place: addresses.SocketAddress) -> None:
     """Return once something listens there."""
     deadline = time.monotonic() + DEADLINE
@@ -168,7 +162,7 @@ def wait_for(place: addresses.SocketAddress) -> None:
 
 def unused() -> addresses.SocketAddress:
     """An address to listen on."""
-    return addresses.SocketAddress("127.0.0.1", free_port())
+    return addresses.SocketAddress("127.0.0.1", manifests.free_port("127.0.0.1"))
 
 
 class Nginx:
