@@ -84,6 +84,13 @@ class _Asked(NamedTuple):
     name: str
     selector: Sequence[labels.Requirement]
 
+    @classmethod
+    def of(cls, request: heads.Request) -> "_Asked":
+        """What a request says. Raises SelectorError."""
+        query = request.query
+        selector = labels.parse(query.get("labelSelector", ""))
+        return cls(query.get("namespace", ""), query.get("name", ""), selector)
+
     def names(self, service: names.NamespacedName) -> bool:
         """Whether the request is about this Service, by its name."""
         return self.namespace in ("", service.namespace) and self.name in ("", service.name)
@@ -100,12 +107,10 @@ class _Control:
 
     async def views(self, resource: str, request: heads.Request) -> answers.Answer:
         """Answer `/v1/RESOURCE` with a list, or a watch."""
-        query = request.query
         try:
-            selector = labels.parse(query.get("labelSelector", ""))
+            asked = _Asked.of(request)
         except labels.SelectorError as error:
             return answers.sentence(400, str(error))
-        asked = _Asked(query.get("namespace", ""), query.get("name", ""), selector)
         views, part, kind = RESOURCES[resource]
         select = self._selections.get(resource, self._select)
         plans = await self._shared.result(status.in_order(select(asked)))
@@ -113,7 +118,7 @@ class _Control:
         refresh = functools.partial(self._seen.plane.refresh, part, self._shared)
         await refresh()
         has_left_some = False
-        if views is status.connection_views and not selector:
+        if views is status.connection_views and not asked.selector:
             # A Service that is gone may have left some connections behind.
             views = functools.partial(status.connection_views, gone=asked.names)
             looking = status.has_connections(self._seen, asked.names)
@@ -121,7 +126,7 @@ class _Control:
         if asked.name and not plans and not has_left_some:
             what = "Gateway" if views is listeners.views else "Service"
             return answers.sentence(404, f"no such {what} is served", headers)
-        if query.get("watch", "") in ("1", "true"):
+        if _is_watch(request):
             lines = watching.changes(
                 lambda: views(self._seen, select(asked)),
                 kind,
@@ -134,12 +139,10 @@ class _Control:
 
     async def hosts(self, request: heads.Request) -> answers.Answer:
         """Answer `/v1/hosts` with a list, or a watch."""
-        query = request.query
         try:
-            selector = labels.parse(query.get("labelSelector", ""))
+            asked = _Asked.of(request)
         except labels.SelectorError as error:
             return answers.sentence(400, str(error))
-        asked = _Asked(query.get("namespace", ""), query.get("name", ""), selector)
         service = names.NamespacedName(asked.namespace, asked.name)
         if asked.name and not self._is_known(service):
             return answers.sentence(404, "no such Service is known", self._warning_header())
@@ -165,7 +168,7 @@ class _Control:
     ) -> answers.Answer:
         """Views of objects, of which the data plane knows nothing: a list, or a watch."""
         headers = self._warning_header()
-        if request.query.get("watch", "") in ("1", "true"):
+        if _is_watch(request):
             kind = watching.Kind(control_client.IDENTITIES[resource])
             lines = watching.changes(views, kind, self._shared, self._warning, _nothing_to_refresh)
             return self._watch(lines, headers)
@@ -209,10 +212,9 @@ class _Control:
 
     async def events(self, request: heads.Request) -> answers.Answer:
         """Answer `/v1/events`: the latest facts, and with a watch those that follow."""
-        query = request.query
-        if query.get("labelSelector"):
+        if request.query.get("labelSelector"):
             return answers.sentence(400, "events cannot be selected by labels")
-        asked = _Asked(query.get("namespace", ""), query.get("name", ""), ())
+        asked = _Asked.of(request)
         endpoints = await self._endpoints(asked) if asked.name else set()
 
         def is_wanted(view: status.View) -> bool:
@@ -228,7 +230,7 @@ class _Control:
             return not asked.name or details.get("endpoint") in endpoints
 
         headers = self._warning_header()
-        if query.get("watch", "") in ("1", "true"):
+        if _is_watch(request):
             return self._watch(fact_stream.lines(self._seen.feed, is_wanted), headers)
         views = [
             view
@@ -297,6 +299,10 @@ class _Control:
     def _warning_header(self) -> dict[str, str]:
         warning = self._warning()
         return {"Warning": f'299 - "{warning}"'} if warning else {}
+
+
+def _is_watch(request: heads.Request) -> bool:
+    return request.query.get("watch", "") in ("1", "true")
 
 
 async def _nothing_to_refresh() -> None:
