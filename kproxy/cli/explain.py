@@ -355,7 +355,7 @@ def _rendered(chosen: mode.Mode, seen: world.World, part: str, *, comments: bool
 
 def _zone(chosen: config.Config, held: store.Store) -> str:
     """The zone of this node: as the flag says, or its Node."""
-    own_node = held.get(node_kind.KIND, node_kind.key(chosen.node))
+    own_node = held.get(node_kind.KIND, node_kind.KIND.key(chosen.node))
     return chosen.node_zone or (own_node.zone if own_node is not None else "")
 
 

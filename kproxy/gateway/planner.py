@@ -68,7 +68,7 @@ class Gateways:
     ) -> None:
         self._store = read
         self._namespaces = namespaces
-        self._class = gateway_class_kind.key(class_name)
+        self._class = gateway_class_kind.KIND.key(class_name)
 
     def follow(self, on_change: Callable[[], None]) -> None:
         """See `work.Planner`."""
@@ -144,7 +144,7 @@ class Gateways:
 
     def labels_of(self, namespace: str) -> Mapping[str, str]:
         """What listeners select namespaces by."""
-        known = self._store.get(namespace_kind.KIND, namespace_kind.key(namespace))
+        known = self._store.get(namespace_kind.KIND, namespace_kind.KIND.key(namespace))
         return namespace_kind.labels_of(namespace, known)
 
     def resolved_in_steps(

@@ -71,7 +71,7 @@ class Reconciler:
         """Set once everything that the first sync opened is open, or has failed."""
         read.store.subscribe(self._on_change)
         self._zone = options.zone
-        self._node = node_kind.key(options.node)
+        self._node = node_kind.KIND.key(options.node)
         read.store.watch(node_kind.KIND, self._follow_node)
         self._portal = options.portal
         self._are_ranges_due = False

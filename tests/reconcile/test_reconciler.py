@@ -106,7 +106,7 @@ async def test_it_is_served_once_the_first_sync_is_done() -> None:
 
 
 def node(zone: str = "", *, is_leaving: bool = False) -> node_kind.Node:
-    return node_kind.Node(node_kind.key("n1"), zone, is_leaving)
+    return node_kind.Node(node_kind.KIND.key("n1"), zone, is_leaving)
 
 
 HINTED = builders.sliced(
@@ -135,7 +135,7 @@ async def test_row_33_the_zone_of_the_node_is_followed() -> None:
             await until(backends)
         kept.apply(node("z1"))
         await until("10.1.0.1")
-        kept.delete("Node", node_kind.key("n1"))
+        kept.delete("Node", node_kind.KIND.key("n1"))
         await until("10.1.0.1 10.1.0.2")
 
 
@@ -154,7 +154,7 @@ def test_row_49_another_node_is_no_matter() -> None:
     kept = world.source.store
     with world.syncs.sync():
         pass
-    kept.apply(node_kind.Node(node_kind.key("n2"), is_leaving=True))
+    kept.apply(node_kind.Node(node_kind.KIND.key("n2"), is_leaving=True))
     assert world.syncs.is_eligible
     kept.apply(node(is_leaving=True))
     assert not world.syncs.is_eligible

@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from kproxy.model import names
-from kproxy.model.judging import findings
+from kproxy.model.judging import field_rules, findings
 
 
 class Object(Protocol):
@@ -32,6 +32,11 @@ class Object(Protocol):
 
 Made = TypeVar("Made", bound=Object)
 Made_co = TypeVar("Made_co", bound=Object, covariant=True)
+
+
+def concerns_no_service(_: Object) -> tuple[names.NamespacedName, ...]:
+    """The owner of kinds whose objects say nothing of how a Service is served."""
+    return ()
 
 
 class Policy(NamedTuple):
@@ -110,6 +115,11 @@ class Kind(Generic[Made]):
 
     def __str__(self) -> str:
         return self.name
+
+    @staticmethod
+    def key(name: str) -> names.NamespacedName:
+        """The name in a Store of an object without a namespace: as if it were in `default`."""
+        return names.NamespacedName(field_rules.DEFAULT_NAMESPACE, name)
 
     @property
     def api_versions(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import msgspec
 
 from kproxy.model import names, objects
 from kproxy.model.judging import field_rules, findings
-from kproxy.model.kinds.kind import Collection, Kind, Policy
+from kproxy.model.kinds.kind import Collection, Kind, Policy, concerns_no_service
 
 LABEL_ZONE = "topology.kubernetes.io/zone"
 TAINT_LEAVING = "ToBeDeletedByClusterAutoscaler"
@@ -74,21 +74,12 @@ def judge(
     return None if found.violations else made
 
 
-def key(name: str) -> names.NamespacedName:
-    """The name of a Node in a Store: as all objects that give no namespace, it is in `default`."""
-    return names.NamespacedName(field_rules.DEFAULT_NAMESPACE, name)
-
-
-def _concerns_no_service(_: Node) -> tuple[names.NamespacedName, ...]:
-    return ()
-
-
 KIND = Kind(
     name=Node.kind,
     collection=Collection("nodes", needed=False, is_namespaced=False),
     shape=NodeShape,
     judge=judge,
-    owner=_concerns_no_service,
+    owner=concerns_no_service,
 )
 
 

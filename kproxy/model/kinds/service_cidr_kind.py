@@ -15,7 +15,7 @@ import msgspec
 
 from kproxy.model import names, objects
 from kproxy.model.judging import field_rules, findings
-from kproxy.model.kinds.kind import Collection, Kind, Policy
+from kproxy.model.kinds.kind import Collection, Kind, Policy, concerns_no_service
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -62,10 +62,6 @@ def judge(
     return None if found.violations else ServiceCidr(name, tuple(networks))
 
 
-def _concerns_no_service(_: ServiceCidr) -> tuple[names.NamespacedName, ...]:
-    return ()
-
-
 KIND = Kind(
     name=ServiceCidr.kind,
     collection=Collection(
@@ -77,5 +73,5 @@ KIND = Kind(
     ),
     shape=ServiceCidrShape,
     judge=judge,
-    owner=_concerns_no_service,
+    owner=concerns_no_service,
 )

@@ -21,7 +21,7 @@ def accepted(metadata: dict[str, Any] | None = None, **rest: Any) -> node_kind.N
 
 
 def test_a_node_without_labels_is_in_no_zone_and_stays() -> None:
-    assert accepted() == node_kind.Node(node_kind.key("n1"))
+    assert accepted() == node_kind.Node(node_kind.KIND.key("n1"))
 
 
 def test_row_33_the_zone_is_a_label() -> None:

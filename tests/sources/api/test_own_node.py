@@ -30,7 +30,7 @@ def test_it_is_asked_for_alone_and_followed() -> None:
             kept.watch(node_kind.KIND, lambda: changes.append(None))
 
             def zone() -> str:
-                found = kept.get(node_kind.KIND, node_kind.key("n1"))
+                found = kept.get(node_kind.KIND, node_kind.KIND.key("n1"))
                 return found.zone if found else ""
 
             await followed.until(lambda: zone() == "z1")

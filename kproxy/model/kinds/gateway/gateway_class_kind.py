@@ -9,7 +9,7 @@ import msgspec
 from kproxy.model import names
 from kproxy.model.judging import field_rules, findings
 from kproxy.model.kinds.gateway import meta, references
-from kproxy.model.kinds.kind import Collection, Kind, Policy
+from kproxy.model.kinds.kind import Collection, Kind, Policy, concerns_no_service
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +61,6 @@ def judge(
     return None if found.violations else made
 
 
-def key(name: str) -> names.NamespacedName:
-    """The name of a GatewayClass in a Store: as all objects that give no namespace."""
-    return names.NamespacedName(field_rules.DEFAULT_NAMESPACE, name)
-
-
-def _concerns_no_service(_: GatewayClass) -> tuple[names.NamespacedName, ...]:
-    return ()
-
-
 KIND = Kind(
     name=GatewayClass.kind,
     collection=Collection(
@@ -81,5 +72,5 @@ KIND = Kind(
     ),
     shape=GatewayClassShape,
     judge=judge,
-    owner=_concerns_no_service,
+    owner=concerns_no_service,
 )

@@ -12,7 +12,7 @@ import msgspec
 
 from kproxy.model import names, objects
 from kproxy.model.judging import field_rules, findings
-from kproxy.model.kinds.kind import Collection, Kind, Policy
+from kproxy.model.kinds.kind import Collection, Kind, Policy, concerns_no_service
 
 LABEL_NAME = "kubernetes.io/metadata.name"
 
@@ -43,18 +43,9 @@ def judge(
     return None if found.violations else Namespace(name, tuple(sorted(given.items())))
 
 
-def key(name: str) -> names.NamespacedName:
-    """The name of a Namespace in a Store: as all objects that give no namespace."""
-    return names.NamespacedName(field_rules.DEFAULT_NAMESPACE, name)
-
-
 def labels_of(name: str, known: Namespace | None) -> dict[str, str]:
     """What selectors see of a namespace, whether its Namespace is known or not."""
     return {**(dict(known.labels) if known else {}), LABEL_NAME: name}
-
-
-def _concerns_no_service(_: Namespace) -> tuple[names.NamespacedName, ...]:
-    return ()
 
 
 KIND = Kind(
@@ -62,5 +53,5 @@ KIND = Kind(
     collection=Collection("namespaces", needed=False, is_namespaced=False),
     shape=NamespaceShape,
     judge=judge,
-    owner=_concerns_no_service,
+    owner=concerns_no_service,
 )

@@ -5,7 +5,7 @@ The two kinds differ in their protocol and in nothing else.
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar
 
 import msgspec
 
@@ -101,9 +101,6 @@ class RouteShape(msgspec.Struct, frozen=True, gc=False):
 
     metadata: meta.Metadata | None = None
     spec: RouteSpec | None = None
-
-
-Steps: TypeAlias = Generator[None, None, Any]
 
 
 def judged(

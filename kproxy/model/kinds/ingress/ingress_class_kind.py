@@ -9,7 +9,7 @@ import msgspec
 
 from kproxy.model import names, objects
 from kproxy.model.judging import field_rules, findings
-from kproxy.model.kinds.kind import Collection, Kind, Policy
+from kproxy.model.kinds.kind import Collection, Kind, Policy, concerns_no_service
 
 CONTROLLER = "kproxy.io/ingress"
 """The `spec.controller` of the classes that kproxy serves."""
@@ -60,10 +60,6 @@ def judge(
     return None if found.violations else made
 
 
-def _concerns_no_service(_: IngressClass) -> tuple[names.NamespacedName, ...]:
-    return ()
-
-
 # networking.k8s.io/v1 came with Kubernetes 1.19, and v1beta1 (since 1.18) went with 1.22.
 KIND = Kind(
     name=IngressClass.kind,
@@ -76,5 +72,5 @@ KIND = Kind(
     ),
     shape=IngressClassShape,
     judge=judge,
-    owner=_concerns_no_service,
+    owner=concerns_no_service,
 )

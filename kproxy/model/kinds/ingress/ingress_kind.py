@@ -9,10 +9,10 @@ from collections.abc import Generator, Sequence
 
 import msgspec
 
-from kproxy.model import addresses, names, objects
+from kproxy.model import addresses, objects
 from kproxy.model.judging import field_rules, findings
 from kproxy.model.kinds.ingress import ingresses
-from kproxy.model.kinds.kind import Collection, Kind, Policy
+from kproxy.model.kinds.kind import Collection, Kind, Policy, concerns_no_service
 
 _NEVER_IN_A_PATH = ("//", "/./", "/../", "%2f", "%2F")
 _NEVER_LAST_IN_A_PATH = ("/..", "/.")
@@ -309,16 +309,11 @@ def _published(status: Status | None) -> tuple[str, ...]:
     return tuple(each.ip or each.hostname or "" for each in entries)
 
 
-def _concerns_no_service(_: ingresses.Ingress) -> tuple[names.NamespacedName, ...]:
-    """A proxier serves a Service alike, with and without an Ingress before it."""
-    return ()
-
-
 # networking.k8s.io/v1 came with Kubernetes 1.19, and v1beta1 went with 1.22.
 KIND = Kind(
     name=ingresses.Ingress.kind,
     collection=Collection("ingresses", "networking.k8s.io", ("v1", "v1beta1"), needed=False),
     shape=IngressShape,
     judge=judge,
-    owner=_concerns_no_service,
+    owner=concerns_no_service,
 )

@@ -14,7 +14,7 @@ import msgspec
 
 from kproxy.model import names, objects
 from kproxy.model.judging import field_rules, findings
-from kproxy.model.kinds.kind import Collection, Kind, Policy
+from kproxy.model.kinds.kind import Collection, Kind, Policy, concerns_no_service
 
 TYPE_TLS = "kubernetes.io/tls"
 CERTIFICATE = "tls.crt"
@@ -80,14 +80,10 @@ def _content(shape: SecretShape, key: str, found: findings.Findings) -> bytes:
         return b""
 
 
-def _concerns_no_service(_: TlsSecret) -> tuple[names.NamespacedName, ...]:
-    return ()
-
-
 KIND = Kind(
     name=TlsSecret.kind,
     collection=Collection("secrets", needed=False, fields=f"type={TYPE_TLS}"),
     shape=SecretShape,
     judge=judge,
-    owner=_concerns_no_service,
+    owner=concerns_no_service,
 )

@@ -144,7 +144,7 @@ def test_a_gateway_class_is_read(version: str) -> None:
     raw = documents.gateway_class(parametersRef={"group": "a.b", "kind": "C", "name": "d"})
     made = documents.accepted({**raw, "apiVersion": f"{documents.GROUP}/{version}"})
     assert made == gateway_class_kind.GatewayClass(
-        gateway_class_kind.key("kproxy"), references.CONTROLLER, has_parameters=True
+        gateway_class_kind.KIND.key("kproxy"), references.CONTROLLER, has_parameters=True
     )
 
 
