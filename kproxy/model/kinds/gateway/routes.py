@@ -3,6 +3,7 @@
 The two kinds differ in their protocol and in nothing else.
 """
 
+import functools
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,11 +13,11 @@ import msgspec
 from kproxy.model import names, weighting
 from kproxy.model.judging import field_rules, findings
 from kproxy.model.kinds.gateway import meta, references
-from kproxy.model.kinds.kind import Policy
+from kproxy.model.kinds.kind import Collection, Kind, Policy
 
 MOST_PARENTS = 32
 MOST_BACKENDS = 16
-VERSIONS = ("v1", "v1alpha2")
+_VERSIONS = ("v1", "v1alpha2")
 """v1 came with version 1.6 of the Gateway API; its experimental channel has v1alpha2 before."""
 
 
@@ -103,8 +104,8 @@ class RouteShape(msgspec.Struct, frozen=True, gc=False):
     spec: RouteSpec | None = None
 
 
-def judged(
-    made_as: type[Route], shape: RouteShape, found: findings.Findings, _: Policy
+def _judge(
+    made_as: type[Route], shape: RouteShape, found: findings.Findings, _: Policy, /
 ) -> Generator[None, None, Route | None]:
     """What a route says, by the rules of its CustomResourceDefinition."""
     yield
@@ -190,7 +191,7 @@ def _backends(
     return tuple(made)
 
 
-def owner(route: Route) -> tuple[names.NamespacedName, ...]:
+def _owner(route: Route) -> tuple[names.NamespacedName, ...]:
     """The Gateways that it asks for, by the names that they have among Services, and the Services
     that it sends connections to."""
     gateways = (
@@ -200,3 +201,14 @@ def owner(route: Route) -> tuple[names.NamespacedName, ...]:
     )
     services = (each.name for each in route.backends if each.kind == references.SERVICE)
     return tuple(dict.fromkeys((*gateways, *services)))
+
+
+def kind(made_as: type[Route], plural: str) -> Kind[Route]:
+    """The kind whose objects are `made_as`."""
+    return Kind(
+        name=made_as.kind,
+        collection=Collection(plural, references.GROUP, _VERSIONS, needed=False),
+        shape=RouteShape,
+        judge=functools.partial(_judge, made_as),
+        owner=_owner,
+    )
