@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection
 import structlog
 
 from kproxy.ingress import state, table
-from kproxy.model import admission
 
 MOST_LINES = 50
 """Lines about problems that one change brings; more of them are counted."""
@@ -30,19 +29,10 @@ class Report:
         before, self._shown.problems = self._shown.problems, now
         appeared, gone = sorted(now - before), sorted(before - now)
         for each in appeared[:MOST_LINES]:
-            _write(each)
+            _log.log(each.severity.level, str(each))
         if len(appeared) > MOST_LINES:
             _log.warning("more is wrong with Ingresses", problems=len(appeared) - MOST_LINES)
         for each in gone[:MOST_LINES]:
             _log.info("no longer so", problem=str(each))
         for each in appeared:
             self._on_problem(each)
-
-
-def _write(problem: table.Problem) -> None:
-    if problem.severity is admission.Severity.ERROR:
-        _log.error(str(problem))
-    elif problem.severity is admission.Severity.WARNING:
-        _log.warning(str(problem))
-    else:
-        _log.info(str(problem))

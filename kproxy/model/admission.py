@@ -6,6 +6,7 @@ not read, and judges every object by itself, so that an invalid one does not aff
 """
 
 import functools
+import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -57,6 +58,18 @@ class Severity(StrEnum):
     """It is used, without some part of it."""
     NOTE = "note"
     """Nothing is wrong, and yet it may surprise."""
+
+    @property
+    def level(self) -> int:
+        """The level of a line in the log about it, as `logging` numbers levels."""
+        return _LEVELS[self]
+
+
+_LEVELS = {
+    Severity.ERROR: logging.ERROR,
+    Severity.WARNING: logging.WARNING,
+    Severity.NOTE: logging.INFO,
+}
 
 
 @dataclass(frozen=True, slots=True)

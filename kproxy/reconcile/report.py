@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import structlog
 
-from kproxy.model import addresses, admission, forwarding, names
+from kproxy.model import addresses, forwarding, names
 from kproxy.reconcile import statuses
 from kproxy.sources import source
 
@@ -35,12 +35,7 @@ _Statuses: TypeAlias = list[statuses.FrontendStatus]
 
 def log_problem(problem: source.Problem) -> None:
     """Log what is wrong with an input, at the level of its severity."""
-    if problem.severity is admission.Severity.ERROR:
-        _log.error(str(problem))
-    elif problem.severity is admission.Severity.WARNING:
-        _log.warning(str(problem))
-    else:
-        _log.info(str(problem))
+    _log.log(problem.severity.level, str(problem))
 
 
 class Reporter:

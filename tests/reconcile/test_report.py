@@ -2,8 +2,9 @@
 
 import structlog.testing
 
-from kproxy.model import forwarding, names
+from kproxy.model import admission, forwarding, names
 from kproxy.reconcile import report, statuses
+from kproxy.sources import source
 from tests.reconcile import builders
 
 STATES = forwarding.FrontendState
@@ -87,3 +88,16 @@ def test_many_services_over_budget_are_named_in_part_and_counted() -> None:
     assert [line.get("service") for line in logs[-2:]] == [None, "default/later"]
     assert logs[-2]["services"] == 1
     assert len(logs) == report.LINES_A_MINUTE + 2
+
+
+def test_a_problem_is_logged_at_the_level_of_its_severity() -> None:
+    severities = (
+        admission.Severity.ERROR,
+        admission.Severity.WARNING,
+        admission.Severity.NOTE,
+    )
+    with structlog.testing.capture_logs() as logs:
+        for each in severities:
+            report.log_problem(source.Problem(each, "web.yaml", "", "100% {odd}", "it is kept"))
+    assert [line["log_level"] for line in logs] == ["error", "warning", "info"]
+    assert [line["event"] for line in logs] == ["web.yaml: 100% {odd}; it is kept"] * 3
