@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from kproxy.simulator.kinds.configuration import data
 from kproxy.simulator.store import registry, resources, statuses
 from kproxy.simulator.store.storage import Object
 from tests.simulator.objects import ruled_registry
@@ -104,7 +105,8 @@ def test_what_is_not_base64_is_named_by_its_place(
 
 
 def test_lines_of_base64_are_read(objects: registry.Registry) -> None:
-    objects.create(resources.SECRETS, secret(data={"a": "aHVu\ndGVyMg==\n"}))
+    stored = objects.create(resources.SECRETS, secret(data={"a": "aHVu\ndGVyMg==\n"}))
+    assert data.decoded(resources.SECRETS, stored["data"]) == {"a": b"hunter2"}
 
 
 def test_the_type_stays(objects: registry.Registry) -> None:

@@ -247,15 +247,24 @@ def test_a_route_is_refused_as_by_its_definition(
 
 
 @pytest.mark.parametrize(
-    "spec",
+    "parents",
     [
-        {"parentRefs": [{"name": "a"}, {"name": "b"}, {"name": "a", "namespace": "other"}]},
-        {"parentRefs": [{"name": "a", "sectionName": "x"}, {"name": "a", "sectionName": "y"}]},
-        {"rules": [{"backendRefs": [{"name": "a", "kind": "Bucket", "group": "x.io"}]}]},
+        [{"name": "a"}, {"name": "b"}, {"name": "a", "namespace": "other"}],
+        [{"name": "a", "sectionName": "x"}, {"name": "a", "sectionName": "y"}],
     ],
 )
-def test_what_a_route_may_say(objects: registry.Registry, spec: Object) -> None:
-    objects.create(resources.UDP_ROUTES, route(**spec))
+def test_a_route_may_have_several_parents(
+    objects: registry.Registry, parents: list[Object]
+) -> None:
+    stored = objects.create(resources.UDP_ROUTES, route(parentRefs=parents))
+    added = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
+    assert stored["spec"]["parentRefs"] == [each | added for each in parents]
+
+
+def test_a_backend_that_is_no_service_needs_no_port(objects: registry.Registry) -> None:
+    bucket = {"name": "a", "kind": "Bucket", "group": "x.io"}
+    stored = objects.create(resources.UDP_ROUTES, route(bucket))
+    assert stored["spec"]["rules"] == [{"backendRefs": [{**bucket, "weight": 1}]}]
 
 
 def test_a_grant_has_no_status_and_needs_both_lists(objects: registry.Registry) -> None:

@@ -49,21 +49,36 @@ def test_backends_and_path_types_are_converted(served: Any) -> None:
     assert shown["spec"] == old["spec"]
 
 
+AT_WILL = {"pathType": "ImplementationSpecific"}
+
+
+@pytest.mark.parametrize("served", OLD, ids=str)
 @pytest.mark.parametrize(
-    "spec",
+    ("spec", "stored"),
     [
-        None,
-        "text",
-        {"rules": "text"},
-        {"rules": [None, "text", {"http": None}, {"http": {"paths": {}}}]},
-        {"rules": [{"http": {"paths": [None, {"backend": "text"}, {}]}}], "backend": 3},
-        {"backend": {"serviceName": ["a"], "servicePort": {}}},
+        (None, None),
+        ("text", "text"),
+        ({"rules": "text"}, {"rules": "text"}),
+        (
+            {"rules": [None, "text", {"http": None}, {"http": {"paths": {}}}]},
+            {"rules": [None, "text", {"http": None}, {"http": {"paths": {}}}]},
+        ),
+        (
+            {"rules": [{"http": {"paths": [None, {"backend": "text"}, {}]}}], "backend": 3},
+            {
+                "rules": [{"http": {"paths": [None, {"backend": "text", **AT_WILL}, AT_WILL]}}],
+                "defaultBackend": 3,
+            },
+        ),
+        (
+            {"backend": {"serviceName": ["a"], "servicePort": {}}},
+            {"defaultBackend": {"service": {"name": ["a"]}}},
+        ),
     ],
 )
-def test_what_is_no_ingress_is_left_for_validation(spec: Any) -> None:
-    given = {"metadata": {"name": "a"}, "spec": spec}
-    for served in OLD:
-        api_versions.to_stored(served, given)
+def test_what_is_no_ingress_is_left_for_validation(served: Any, spec: Any, stored: Any) -> None:
+    found = api_versions.to_stored(served, {"metadata": {"name": "a"}, "spec": spec})
+    assert found["spec"] == stored
 
 
 def test_a_path_type_that_is_given_stays() -> None:
