@@ -91,10 +91,6 @@ class Index:
         """The names of an address, in order."""
         return self._pointers.get(address, ())[:_MOST_POINTERS]
 
-    def known(self) -> list[names.NamespacedName]:
-        """The Services that there were when each was looked at last."""
-        return list(self._names)
-
     def update(self, name: names.NamespacedName) -> Generator[None, None, Tags]:
         """Look at a Service again, in steps. Returns the tags of what may be another now."""
         service = self._objects.service(name) if self._admits(name.namespace) else None
