@@ -4,12 +4,16 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
+import structlog
+
 from kproxy import metrics
 from kproxy.dns import cache, wire, zone
 from kproxy.dns.forwarding import foreign
 
 _T = wire.Type
 _KEPT = (wire.Rcode.NOERROR, wire.Rcode.NXDOMAIN)
+
+_log = structlog.get_logger(__name__)
 
 
 class Forward(NamedTuple):
@@ -21,7 +25,7 @@ class Forward(NamedTuple):
 
 
 Outcome: TypeAlias = bytes | Forward | None
-"""An answer; a question for others; or nothing, for what must not be answered."""
+"""An answer; a question for others; or nothing, for what must not be answered or cannot be."""
 
 
 class Responder:
@@ -45,14 +49,26 @@ class Responder:
         self._counters = counters
         self._recurses = recurses
         self._turn = turn or itertools.count().__next__
+        self.bugs = 0
+        """How many questions got no answer because of an error in this program."""
 
     def datagram(self, packet: bytes) -> Outcome:
         """What to do about a datagram. The hot path has looked into `Cache.whole` before."""
-        return self._outcome(packet, is_datagram=True)
+        return self._guarded(packet, is_datagram=True)
 
     def message(self, packet: bytes) -> Outcome:
         """What to do about a message of a TCP connection."""
-        return self._outcome(packet, is_datagram=False)
+        return self._guarded(packet, is_datagram=False)
+
+    def _guarded(self, packet: bytes, *, is_datagram: bool) -> Outcome:
+        """As `_outcome`. A bug leaves one question without an answer; it is logged seldom."""
+        try:
+            return self._outcome(packet, is_datagram=is_datagram)
+        except Exception:
+            self.bugs += 1
+            if self.bugs & (self.bugs - 1) == 0:  # the 1st, 2nd, 4th, 8th
+                _log.exception("internal error: a question got no answer", bugs_so_far=self.bugs)
+            return None
 
     def _outcome(self, packet: bytes, *, is_datagram: bool) -> Outcome:
         if not wire.is_answerable(packet):

@@ -5,8 +5,6 @@ import socket
 import struct
 from typing import cast
 
-import structlog
-
 from kproxy import turns
 from kproxy.dns import responder, udp
 
@@ -22,7 +20,6 @@ _UNANSWERED = 64 * 1024
 """Bytes of questions that wait for their turn before no more of them are read."""
 
 _length = struct.Struct("!H")
-_log = structlog.get_logger(__name__)
 
 
 def _now() -> float:
@@ -41,7 +38,6 @@ class TcpServer:
         self.forward = forward
         self.connections: dict[Connection, float] = {}
         """Open ones, with the moment of the last question; the longest silent first."""
-        self.bugs = 0
         self._waiting: dict[Connection, None] = {}
         """Those with something to answer, the next one first."""
         self._turn: asyncio.Handle | None = None
@@ -98,12 +94,6 @@ class TcpServer:
                 self._waiting[each] = None
         if self._waiting:
             self._turn = asyncio.get_running_loop().call_soon(self._take_turns)
-
-    def note_bug(self) -> None:
-        """Count the exception being handled, and log it, ever more rarely."""
-        self.bugs += 1
-        if self.bugs & (self.bugs - 1) == 0:
-            _log.exception("internal error: a DNS connection was ended", bugs_so_far=self.bugs)
 
     def _end_silent(self) -> None:
         oldest = _now() - PATIENCE
@@ -208,11 +198,7 @@ class Connection(asyncio.Protocol):
 
     def _handle(self, message: bytes) -> bool:
         """Answer a message, or have others asked. False for what cannot be answered."""
-        try:
-            outcome = self._server.answers.message(message)
-        except Exception:
-            self._server.note_bug()
-            return False
+        outcome = self._server.answers.message(message)
         if isinstance(outcome, bytes):
             self._write(outcome)
         elif outcome is not None:

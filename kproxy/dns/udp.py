@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import structlog
-
 from kproxy import turns
 from kproxy.dns import cache, responder
 
@@ -36,8 +34,6 @@ _V4_INFO = struct.Struct("I4s4s")  # struct in_pktinfo: interface, local address
 _V6_INFO = struct.Struct("16sI")  # struct in6_pktinfo: address, interface
 _ANCILLARY = socket.CMSG_SPACE(_V6_INFO.size)
 
-_log = structlog.get_logger(__name__)
-
 
 class UdpServer:
     """A socket in the event loop, from `start` to `close`. Owns the socket."""
@@ -57,7 +53,6 @@ class UdpServer:
         sock.setblocking(False)  # noqa: FBT003  # its only form
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        self.bugs = 0
 
     def start(self) -> None:
         """Answer on the running event loop."""
@@ -114,11 +109,7 @@ class UdpServer:
 
     def _think(self, packet: bytes, client: _Client, source: _Source) -> None:
         """Answer what is not kept whole."""
-        try:
-            outcome = self._answers.datagram(packet)
-        except Exception:
-            self._note_bug()
-            return
+        outcome = self._answers.datagram(packet)
         if isinstance(outcome, bytes):
             self._send(outcome, client, source)
         elif outcome is not None:
@@ -131,12 +122,6 @@ class UdpServer:
                 self._sock.sendto(made, client)
             else:
                 self._sock.sendmsg([made], source, 0, client)
-
-    def _note_bug(self) -> None:
-        """Count the exception being handled, and log it, ever more rarely."""
-        self.bugs += 1
-        if self.bugs & (self.bugs - 1) == 0:
-            _log.exception("internal error: a question got no answer", bugs_so_far=self.bugs)
 
     def _want_destinations(self) -> None:
         """Have the kernel say for each datagram to which of this host's addresses it came."""

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.dns import wire
+from kproxy.dns import responder, wire, zone
 from tests.dns import lab, mutations
 
 LABELS = st.lists(st.binary(min_size=1, max_size=63), max_size=8).filter(
@@ -130,6 +130,23 @@ def test_an_answer_and_what_has_no_header_get_no_answer(packet: bytes) -> None:
 
     assert names.answers.datagram(packet) is None
     assert names.counters.dropped == 1
+
+
+def test_a_bug_leaves_one_question_without_an_answer() -> None:
+    names = lab.Lab(OBJECTS)
+
+    def answer(name: bytes, type_: int) -> zone.Answer | None:
+        if name.startswith(b"\3bad"):
+            raise RuntimeError("a bug")
+        return names.zone.answer(name, type_)
+
+    answers = responder.Responder(answer, names.kept, names.counters, recurses=False)
+    bad = dns.message.make_query("bad.example", "A").to_wire()
+
+    assert answers.datagram(bad) is None
+    assert answers.message(bad) is None
+    assert answers.bugs == 2
+    assert isinstance(answers.datagram(dns.message.make_query(NAME, "A").to_wire()), bytes)
 
 
 def test_another_version_of_edns_is_refused_with_the_one_that_is_known() -> None:
@@ -250,6 +267,7 @@ def _try_mutations(count: int, seed: int) -> None:
             response = dns.message.from_wire(made)
             if response.question:
                 assert made[12:].startswith(packet[12 : packet.index(0, 12)])
+    assert names.answers.bugs == 0
     assert names.records(NAME) == ["127.96.0.21"]
 
 
@@ -264,6 +282,9 @@ def test_a_hundred_thousand_broken_packets_are_answered_or_dropped() -> None:
 
 @given(st.binary(max_size=200))
 def test_noise_is_answered_or_dropped(packet: bytes) -> None:
-    made = lab.Lab().answers.datagram(packet)
+    answers = lab.Lab().answers
+
+    made = answers.datagram(packet)
 
     assert made is None or isinstance(made, bytes)
+    assert answers.bugs == 0
