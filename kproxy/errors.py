@@ -60,10 +60,11 @@ def in_one_line(error: BaseException) -> str:
 def reason(error: OSError) -> str:
     """Why the system refused, in a few words for a message: "permission denied".
 
-    asyncio repeats the address in the text of an error; the words are then those of its number.
+    asyncio and `socket.create_server` repeat the address in the text of an error; the words are
+    then those of its number.
     """
     text = error.strerror or str(error)
-    if error.errno and text.startswith("error while attempting"):
+    if error.errno and "while attempting to bind" in text:
         text = os.strerror(error.errno)
     return text.lower()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import structlog
 
-from kproxy import errors, metrics, settings, turns
+from kproxy import errors, metrics, server_sockets, settings, turns
 from kproxy.dns import cache, index, responder, tcp, udp, wire, zone
 from kproxy.dns import settings as dns_settings
 from kproxy.dns.forwarding import forwarder, upstreams
@@ -187,12 +187,7 @@ def bind_both(place: settings.Listen) -> tuple[socket.socket, socket.socket]:
             datagrams.bind((place.host, place.port))
             port = datagrams.getsockname()[1]
             try:
-                streams = socket.create_server(
-                    (place.host, port),
-                    family=family,
-                    backlog=_BACKLOG,
-                    dualstack_ipv6=place.host == "::",
-                )
+                streams = server_sockets.listen((place.host, port), _BACKLOG)
             except OSError as error:
                 # The kernel picked a port for datagrams that another process has for TCP.
                 if error.errno == errno.EADDRINUSE and left:

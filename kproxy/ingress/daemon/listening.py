@@ -5,11 +5,10 @@ instead of being refused, and a port that the kernel has picked stays the same.
 """
 
 import errno
-import os
 import socket
 from pathlib import Path
 
-from kproxy import errors
+from kproxy import errors, server_sockets
 from kproxy.settings import Listen
 
 _BACKLOG = 4096
@@ -70,23 +69,14 @@ def place(bound: socket.socket | None) -> Listen | None:
 
 def _listen(wanted: Listen, flag: str) -> socket.socket:
     try:
-        made = socket.create_server(
-            wanted,
-            family=socket.AF_INET6 if ":" in wanted.host else socket.AF_INET,
-            backlog=_BACKLOG,
-            dualstack_ipv6=wanted.host == "::" and socket.has_dualstack_ipv6(),
-        )
+        made = server_sockets.listen(wanted, _BACKLOG)
     except OSError as error:
         raise errors.KproxyError(
-            f"cannot listen on {wanted} for Ingresses: {_reason(error)}; {_remedy(error, flag)}"
+            f"cannot listen on {wanted} for Ingresses: {errors.reason(error)}; "
+            f"{_remedy(error, flag)}"
         ) from error
     made.settimeout(0)
     return made
-
-
-def _reason(error: OSError) -> str:
-    """The words of its number: `create_server` adds the address to the system's text."""
-    return os.strerror(error.errno).lower() if error.errno else errors.reason(error)
 
 
 def _remedy(error: OSError, flag: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kproxy import errors
+from kproxy import errors, server_sockets, settings
 
 _BACKLOG = 64
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
@@ -64,19 +64,15 @@ class TcpPlace:
 
     def bind(self) -> Bound:
         """Listen. `::` takes IPv4 as well where the system can, as Go's listeners do."""
+        place = settings.Listen(self.host, self.port)
         try:
-            sock = socket.create_server(
-                (self.host, self.port),
-                family=socket.AF_INET6 if ":" in self.host else socket.AF_INET,
-                backlog=_BACKLOG,
-                dualstack_ipv6=self.host == "::" and socket.has_dualstack_ipv6(),
-            )
+            sock = server_sockets.listen(place, _BACKLOG)
         except OSError as error:
             raise errors.KproxyError(
-                f"cannot listen on {_join(self.host, self.port)}: {_reason(error)}; "
+                f"cannot listen on {place}: {_reason(error)}; "
                 f'give {self.flag} an address that is free, or "" for none'
             ) from error
-        return Bound(sock, _join(*sock.getsockname()[:2]))
+        return Bound(sock, str(settings.Listen(*sock.getsockname()[:2])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +185,6 @@ def default_control_path(environment: Mapping[str, str], uid: int) -> Path:
     if runtime.startswith("/"):  # the specification has relative paths ignored
         return Path(runtime, "kproxy.sock")
     return Path(f"/tmp/kproxy-{uid}/kproxy.sock")  # noqa: S108  # checked to be private
-
-
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _reason(error: OSError) -> str:
