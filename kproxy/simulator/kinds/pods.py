@@ -98,8 +98,7 @@ def annotation_violations(metadata: Object, where: str) -> Iterator[statuses.Cau
         ):
             yield statuses.invalid_value(path, value, "must be port numbers, such as 8080,9090")
         elif annotation == ANNOTATION_HTTPS_CERTIFICATE:
-            for rule in formats.dns_1123_subdomain(value):
-                yield statuses.invalid_value(path, value, rule)
+            yield from statuses.malformed_value(path, value, formats.dns_1123_subdomain)
         elif annotation == answers.ANNOTATION_ANSWERS:
             yield from _answers(value, path)
 
@@ -295,8 +294,8 @@ def spec_violations(spec: Object, where: str) -> Iterator[statuses.Cause]:
             yield statuses.required_value(f"{path}.name")
         elif name in seen:
             yield statuses.duplicate_value(f"{path}.name", name)
-        for rule in formats.dns_1123_label(name) if name else ():
-            yield statuses.invalid_value(f"{path}.name", name, rule)
+        if name:
+            yield from statuses.malformed_value(f"{path}.name", name, formats.dns_1123_label)
         seen.add(name)
         if not container.get("image"):
             yield statuses.required_value(f"{path}.image")
@@ -314,8 +313,7 @@ def _container_ports(declared: list[Any], where: str) -> Iterator[statuses.Cause
             supported = ("SCTP", "TCP", "UDP")
             yield statuses.not_supported_value(f"{path}.protocol", port["protocol"], supported)
         if name := port.get("name"):
-            for rule in formats.port_name(name):
-                yield statuses.invalid_value(f"{path}.name", name, rule)
+            yield from statuses.malformed_value(f"{path}.name", name, formats.port_name)
             if name in names:
                 yield statuses.duplicate_value(f"{path}.name", name)
             names.add(name)

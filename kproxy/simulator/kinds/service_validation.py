@@ -100,10 +100,11 @@ def _type(service: Object) -> Iterator[Cause]:
                     f"spec.{field}", "may not be set for ExternalName services"
                 )
         target = (spec.get("externalName") or "").removesuffix(".")
-        if not target:
+        if target:
+            syntax = formats.dns_1123_subdomain
+            yield from statuses.malformed_value("spec.externalName", target, syntax)
+        else:
             yield statuses.required_value("spec.externalName")
-        for rule in formats.dns_1123_subdomain(target) if target else ():
-            yield statuses.invalid_value("spec.externalName", target, rule)
     elif is_headless(service):
         if kind != "ClusterIP":
             yield statuses.invalid_value(
@@ -138,10 +139,10 @@ def _ports(service: Object) -> Iterator[Cause]:
 
 def _port(port: Object, where: str, *, name_required: bool) -> Iterator[Cause]:
     name = port.get("name") or ""
-    if name_required and not name:
+    if name:
+        yield from statuses.malformed_value(f"{where}.name", name, formats.dns_1123_label)
+    elif name_required:
         yield statuses.required_value(f"{where}.name")
-    for rule in formats.dns_1123_label(name) if name else ():
-        yield statuses.invalid_value(f"{where}.name", name, rule)
     if not 1 <= port["port"] <= 65535:
         yield statuses.invalid_value(f"{where}.port", port["port"], formats.PORT_RULE)
     if port["protocol"] not in {"TCP", "UDP", "SCTP"}:
@@ -153,8 +154,7 @@ def _port(port: Object, where: str, *, name_required: bool) -> Iterator[Cause]:
 
 def _target_port(value: int | str, where: str) -> Iterator[Cause]:
     if isinstance(value, str):
-        for rule in formats.port_name(value):
-            yield statuses.invalid_value(where, value, rule)
+        yield from statuses.malformed_value(where, value, formats.port_name)
     elif not 1 <= value <= 65535:
         yield statuses.invalid_value(where, value, formats.PORT_RULE)
 

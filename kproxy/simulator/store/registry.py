@@ -270,10 +270,7 @@ class Registry:
     def _check_names(self, resource: Resource, new: Object) -> None:
         metadata = new["metadata"]
         name = metadata["name"]
-        causes = [
-            statuses.invalid_value("metadata.name", name, rule)
-            for rule in _name_format(resource)(name)
-        ]
+        causes = list(statuses.malformed_value("metadata.name", name, _name_format(resource)))
         if causes:
             raise statuses.invalid(resource, name, causes)
 

@@ -5,7 +5,7 @@ The wording follows apimachinery's `pkg/api/errors/errors.go` and
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 from kproxy.simulator.store.resources import Resource
@@ -25,6 +25,14 @@ class Cause(NamedTuple):
 def invalid_value(field: str, value: object, detail: str) -> Cause:
     """The field's value breaks a rule: `Invalid value: "x": must be …`."""
     return Cause("FieldValueInvalid", field, f"Invalid value: {quoted(value)}: {detail}")
+
+
+def malformed_value(
+    field: str, text: str, syntax: Callable[[str], Iterable[str]]
+) -> Iterator[Cause]:
+    """What is wrong with the field's text: a cause for each sentence of `syntax`, see `formats`."""
+    for rule in syntax(text):
+        yield invalid_value(field, text, rule)
 
 
 def required_value(field: str, detail: str = "") -> Cause:

@@ -42,8 +42,7 @@ def _first_illegal(text: str) -> int:
 def key_violations(values: Iterable[str], where: str) -> Iterator[Cause]:
     """The keys that could not be the name of a file."""
     for key in values:
-        for rule in formats.config_map_key(key):
-            yield statuses.invalid_value(f"{where}[{key}]", key, rule)
+        yield from statuses.malformed_value(f"{where}[{key}]", key, formats.config_map_key)
 
 
 def size(*parts: Mapping[str, Sized]) -> int:

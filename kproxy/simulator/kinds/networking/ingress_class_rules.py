@@ -59,10 +59,8 @@ def _controller(text: str, where: str) -> Iterator[Cause]:
         rule = 'must be a domain-prefixed path (such as "acme.io/foo")'
         yield statuses.invalid_value(where, text, rule)
         return
-    for rule in formats.dns_1123_subdomain(host):
-        yield statuses.invalid_value(where, host, rule)
-    for rule in formats.http_path(path):
-        yield statuses.invalid_value(where, path, rule)
+    yield from statuses.malformed_value(where, host, formats.dns_1123_subdomain)
+    yield from statuses.malformed_value(where, path, formats.http_path)
 
 
 def _scope(parameters: Object, where: str) -> Iterator[Cause]:
@@ -77,5 +75,5 @@ def _scope(parameters: Object, where: str) -> Iterator[Cause]:
         detail = "`parameters.scope` is set to 'Namespace'"
         yield statuses.required_value(f"{where}.namespace", detail)
     else:
-        for rule in formats.dns_1123_label(namespace):
-            yield statuses.invalid_value(f"{where}.namespace", namespace, rule)
+        place = f"{where}.namespace"
+        yield from statuses.malformed_value(place, namespace, formats.dns_1123_label)

@@ -99,7 +99,9 @@ def violations(ingress: Object) -> Iterator[Cause]:
         yield from _tls(tls, f"spec.tls[{index}]")
     name = spec.get("ingressClassName")
     if name is not None:
-        yield from _broken("spec.ingressClassName", name, formats.dns_1123_subdomain)
+        yield from statuses.malformed_value(
+            "spec.ingressClassName", name, formats.dns_1123_subdomain
+        )
 
 
 def create_violations(ingress: Object) -> Iterator[Cause]:
@@ -124,7 +126,9 @@ def status_violations(ingress: Object) -> Iterator[Cause]:
             rule = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
             yield statuses.invalid_value(f"{where}.ip", ip, rule)
         if host:
-            yield from _broken(f"{where}.hostname", host, formats.dns_1123_subdomain)
+            yield from statuses.malformed_value(
+                f"{where}.hostname", host, formats.dns_1123_subdomain
+            )
             if addresses.parse(host) is not None:
                 yield statuses.invalid_value(
                     f"{where}.hostname", host, formats.DNS_NAME_NOT_ADDRESS
@@ -136,7 +140,7 @@ def _rule(rule: Object, where: str) -> Iterator[Cause]:
     if host:
         if addresses.parse(host) is not None:
             yield statuses.invalid_value(f"{where}.host", host, formats.DNS_NAME_NOT_ADDRESS)
-        yield from _broken(f"{where}.host", host, _host_format(host))
+        yield from statuses.malformed_value(f"{where}.host", host, _host_format(host))
     http = rule.get("http")
     if http is None:
         return
@@ -190,7 +194,7 @@ def _backend(backend: Object, where: str) -> Iterator[Cause]:
 def _service(service: Object, where: str) -> Iterator[Cause]:
     name = service.get("name") or ""
     if name:
-        yield from _broken(f"{where}.service.name", name, formats.dns_1035_label)
+        yield from statuses.malformed_value(f"{where}.service.name", name, formats.dns_1035_label)
     else:
         yield statuses.required_value(f"{where}.service.name")
     port = service.get("port") or {}
@@ -198,7 +202,9 @@ def _service(service: Object, where: str) -> Iterator[Cause]:
     if port_name and number:
         yield statuses.invalid_value(where, "", "cannot set both port name & port number")
     elif port_name:
-        yield from _broken(f"{where}.service.port.name", port_name, formats.port_name)
+        yield from statuses.malformed_value(
+            f"{where}.service.port.name", port_name, formats.port_name
+        )
     elif not number:
         yield statuses.required_value(where, "port name or number is required")
     elif not 1 <= number <= 65535:
@@ -208,15 +214,10 @@ def _service(service: Object, where: str) -> Iterator[Cause]:
 
 def _tls(tls: Object, where: str) -> Iterator[Cause]:
     for index, host in enumerate(tls.get("hosts") or []):
-        yield from _broken(f"{where}.hosts[{index}]", host, _host_format(host))
+        yield from statuses.malformed_value(f"{where}.hosts[{index}]", host, _host_format(host))
     if name := tls.get("secretName"):
-        yield from _broken(f"{where}.secretName", name, formats.dns_1123_subdomain)
+        yield from statuses.malformed_value(f"{where}.secretName", name, formats.dns_1123_subdomain)
 
 
 def _host_format(host: str) -> formats.Format:
     return formats.wildcard_subdomain if "*" in host else formats.dns_1123_subdomain
-
-
-def _broken(where: str, text: str, syntax: formats.Format) -> Iterator[Cause]:
-    for rule in syntax(text):
-        yield statuses.invalid_value(where, text, rule)

@@ -22,11 +22,11 @@ class Reference(msgspec.Struct, rename="camel"):
 def violations(reference: Object, where: str) -> Iterator[Cause]:
     """What is wrong with the group, the kind and the name of a reference."""
     group = reference.get("apiGroup")
-    for rule in formats.dns_1123_subdomain(group) if group is not None else ():
-        yield statuses.invalid_value(f"{where}.apiGroup", group, rule)
+    if group is not None:
+        place = f"{where}.apiGroup"
+        yield from statuses.malformed_value(place, group, formats.dns_1123_subdomain)
     for field in ("kind", "name"):
         text = reference.get(field) or ""
         if not text:
             yield statuses.required_value(f"{where}.{field}")
-        for rule in formats.path_segment(text):
-            yield statuses.invalid_value(f"{where}.{field}", text, rule)
+        yield from statuses.malformed_value(f"{where}.{field}", text, formats.path_segment)
