@@ -158,8 +158,7 @@ def pods(*names: str) -> Iterator[list[Pod]]:
 
 def place(proxy: daemon.Daemon, name: str = "ingress_http") -> daemon.Address:
     """Where a proxy's nginx listens."""
-    host, _, port = proxy.ready[name].rpartition(":")
-    return host, int(port)
+    return proxy.place(name)
 
 
 def ask(

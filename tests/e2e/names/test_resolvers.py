@@ -38,12 +38,6 @@ def objects(folder: Path, web: str) -> Path:
     return folder
 
 
-def place(proxy: daemon.Daemon) -> daemon.Address:
-    """Where it answers."""
-    host, _, port = proxy.ready["dns"].rpartition(":")
-    return host, int(port)
-
-
 def served(cluster_ip: str) -> str:
     """Where the loopback portal has it."""
     return f"127.{cluster_ip.partition('.')[2]}"
@@ -52,7 +46,7 @@ def served(cluster_ip: str) -> str:
 def test_dig_gets_every_type_by_udp_and_tcp(tmp_path: Path, run: conftest.Run) -> None:
     web = manifests.fresh_ip()
     proxy = run(objects(tmp_path / "m", web), "--dns", "127.0.0.1:0", "--dns-upstream", "none")
-    address = place(proxy)
+    address = proxy.place("dns")
     reverse = ".".join(reversed(served(web).split(".")))
 
     for way in ("+notcp", "+tcp"):
@@ -83,7 +77,7 @@ def test_names_of_elsewhere_are_asked_of_nsd(tmp_path: Path, run: conftest.Run) 
     with programs.nsd(tmp_path / "nsd", upstream, f"www 60 IN A 192.0.2.2\n{text}"):
         given = f"{upstream[0]}:{upstream[1]}"
         flags = ("--dns", "127.0.0.1:0", "--dns-upstream", given)
-        address = place(run(objects(tmp_path / "m", manifests.fresh_ip()), *flags))
+        address = run(objects(tmp_path / "m", manifests.fresh_ip()), *flags).place("dns")
 
         assert programs.dig(address, "+short", "www.example.org") == "192.0.2.2"
         assert programs.dig(address, "+short", f"theirs.{ZONE}").split() == [
@@ -155,7 +149,7 @@ def unbound(folder: Path, to: daemon.Address) -> Iterator[daemon.Address]:
 def test_unbound_forwards_to_it(tmp_path: Path, run: conftest.Run) -> None:
     web = manifests.fresh_ip()
     proxy = run(objects(tmp_path / "m", web), "--dns", "127.0.0.1:0", "--dns-upstream", "none")
-    with unbound(tmp_path / "unbound", place(proxy)) as address:
+    with unbound(tmp_path / "unbound", proxy.place("dns")) as address:
         assert programs.dig(address, "+short", f"web.{ZONE}") == served(web)
         assert programs.dig(address, "+short", "web.default.svc") == served(web)
         assert programs.dig(address, "+short", f"_pg._tcp.db.{ZONE}", "SRV")
@@ -182,8 +176,8 @@ def test_what_it_was_asked_is_counted(tmp_path: Path, run: conftest.Run) -> None
     flags = ("--dns", "127.0.0.1:0", "--dns-upstream", "none", "--metrics-bind-address", metrics)
     proxy = run(objects(tmp_path / "m", manifests.fresh_ip()), *flags)
     for _ in range(3):
-        programs.dig(place(proxy), f"web.{ZONE}")
-    programs.dig(place(proxy), f"nope.{ZONE}", "AAAA")
+        programs.dig(proxy.place("dns"), f"web.{ZONE}")
+    programs.dig(proxy.place("dns"), f"nope.{ZONE}", "AAAA")
 
     assert proxy.samples("kproxy_dns_requests_total", type="A", rcode="NOERROR") == [3]
     assert proxy.samples("kproxy_dns_requests_total", type="AAAA", rcode="NXDOMAIN") == [1]

@@ -97,6 +97,11 @@ class Daemon:
             if each["kind"] == kind
         )
 
+    def place(self, name: str) -> Address:
+        """Where it serves `name`, as the ready file says: "dns", "ingress_http"."""
+        host, _, port = self.ready[name].rpartition(":")
+        return host, int(port)
+
     def samples(self, name: str, **labels: str) -> list[float]:
         """The samples of a metric that have these labels, among others. Needs the ready file."""
         with urllib.request.urlopen(f"http://{self.ready['metrics']}/metrics", timeout=60) as page:
