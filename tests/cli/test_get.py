@@ -20,7 +20,7 @@ from kproxy import __version__
 from kproxy.cli.parse import completion
 from tests import kubectl
 from tests.cli import inside
-from tests.e2e.rig import daemon, manifests, sockets
+from tests.e2e.rig import daemon, manifests, resolving, sockets
 
 ROOT = Path(__file__).parents[2]
 
@@ -578,10 +578,9 @@ def test_hosts_are_lines_of_a_hosts_file(lab: Lab) -> None:
 
 
 @pytest.mark.extra
+@resolving.needs_root
 def test_the_c_library_finds_a_service_by_each_of_its_names(lab: Lab, tmp_path: Path) -> None:
     """glibc reads the lines as /etc/hosts, in a mount namespace of its own."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can put a file over /etc/hosts")
     hosts = tmp_path / "hosts"
     hosts.write_text(lab.get("hosts").stdout)
     names = ["web", "web.default", "web.default.svc", "web.default.svc.cluster.local"]
