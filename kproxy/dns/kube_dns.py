@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
@@ -41,13 +41,6 @@ _GRANT = (
 _log = structlog.get_logger(__name__)
 
 
-class Api(Protocol):
-    """What is needed of an API server's client. `client.Client` satisfies it."""
-
-    async def write(self, path: str, written: client.Write, /) -> None:
-        """Write something. Raises RequestError."""
-
-
 class KubeDns:
     """A `component.Component` beside `server`, whose address becomes an endpoint.
 
@@ -60,7 +53,7 @@ class KubeDns:
         self,
         server: name_server.NameServer,
         known: store.Store,
-        api: Callable[[], AbstractAsyncContextManager[Api]],
+        api: Callable[[], AbstractAsyncContextManager[writing.Api]],
         node: str,
     ) -> None:
         self._server = server
@@ -112,12 +105,12 @@ class KubeDns:
         if SERVICE in changed:
             self._due.set()
 
-    async def _settle(self, api: Api) -> bool:
+    async def _settle(self, api: writing.Api) -> bool:
         """Write what differs from what the API server has shown; False if that failed."""
         async with self._writing:
             return self._is_ending or await self._write(api)
 
-    async def _write(self, api: Api) -> bool:
+    async def _write(self, api: writing.Api) -> bool:
         service = self._known.service(SERVICE)
         ports = _ports(service, self._place.port) if service is not None else []
         shown = self._known.get(endpoint_slice_kind.KIND, self._slice)
@@ -158,7 +151,7 @@ class KubeDns:
         self._said = None
         return True
 
-    async def _put(self, api: Api, ports: list[dict[str, Any]]) -> None:
+    async def _put(self, api: writing.Api, ports: list[dict[str, Any]]) -> None:
         """Write the slice, which may be there. Raises RequestError."""
         missing: client.RequestError | None = None
         for version in _COLLECTION.versions:
@@ -176,7 +169,7 @@ class KubeDns:
         if missing is not None:
             raise missing
 
-    async def _delete(self, api: Api) -> None:
+    async def _delete(self, api: writing.Api) -> None:
         """Delete the slice, if it is there. Raises RequestError."""
         for version in _COLLECTION.versions:
             path = f"{_COLLECTION.path(version, SERVICE.namespace)}/{self._slice.name}"

@@ -54,16 +54,13 @@ _GRANT = "kubectl create clusterrole kproxy-gateway-writer --verb=get,patch --re
 _log = structlog.get_logger(__name__)
 
 
-class Api(Protocol):
-    """What is needed of an API server's client. `client.Client` satisfies it."""
+class Api(writing.Api, Protocol):
+    """A client that reads single objects too. `client.Client` satisfies it."""
 
     def get(
         self, mode: progress.Mode, path: str, query: dict[str, str], /
     ) -> AbstractAsyncContextManager[client.Response]:
         """The answer to a GET. Raises RequestError."""
-
-    async def write(self, path: str, written: client.Write, /) -> None:
-        """Write something. Raises RequestError."""
 
 
 class Publisher:

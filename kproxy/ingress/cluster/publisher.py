@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
@@ -58,7 +59,7 @@ class Publisher:
 
     def __init__(
         self,
-        api: Callable[[], client.Client],
+        api: Callable[[], AbstractAsyncContextManager[writing.Api]],
         known: store.Store,
         shown: state.IngressState,
         own: Callable[[], Sequence[str]],
@@ -111,7 +112,7 @@ class Publisher:
         found = (self._known.get(ingress_kind.KIND, name) for name in sorted(self._shown.served))
         return [each for each in found if each is not None]
 
-    async def _publish_all(self, api: client.Client) -> bool:
+    async def _publish_all(self, api: writing.Api) -> bool:
         """Add our addresses where they are missing; returns whether that was possible."""
         own = tuple(self._own())
         served = self._served()
@@ -133,7 +134,7 @@ class Publisher:
         return not failures
 
     async def _patch(
-        self, api: client.Client, ingress: ingresses.Ingress, published: Sequence[str]
+        self, api: writing.Api, ingress: ingresses.Ingress, published: Sequence[str]
     ) -> bool:
         entries = [{_sort(entry): entry} for entry in published]
         body = {"status": {"loadBalancer": {"ingress": entries or None}}}
@@ -146,7 +147,7 @@ class Publisher:
                 return outcome is None
         return True  # it is gone
 
-    async def _write_events(self, api: client.Client) -> None:
+    async def _write_events(self, api: writing.Api) -> None:
         clock = asyncio.get_running_loop().time
         room, at = float(EVENTS_AT_ONCE), clock()
         while True:
@@ -195,7 +196,7 @@ class Publisher:
         }
 
     async def _write(
-        self, api: client.Client, path: str, written: client.Write, verb: str, resource: str
+        self, api: writing.Api, path: str, written: client.Write, verb: str, resource: str
     ) -> progress.Outcome | None:
         """Write; returns None once that is done, else why it failed, which is said once."""
         try:

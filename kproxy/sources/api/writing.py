@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 from kproxy.sources.api import client
 from kproxy.sources.api.decisions import progress
@@ -13,6 +14,13 @@ LONGEST_WAIT = 60.0
 
 MERGE_PATCH = "application/merge-patch+json"
 """The media type of a JSON merge patch (RFC 7396)."""
+
+
+class Api(Protocol):
+    """What a writer needs of an API server's client. `client.Client` satisfies it."""
+
+    async def write(self, path: str, written: client.Write, /) -> None:
+        """Write something. Raises RequestError."""
 
 
 async def keep_trying(

@@ -5,7 +5,7 @@ import contextlib
 import functools
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import pytest
 
@@ -57,7 +57,7 @@ class World:
         self.api = Api(self.known)
         self.shown = state.IngressState()
         self.publisher = publisher.Publisher(
-            lambda: cast("client.Client", self.api), self.known, self.shown, lambda: (OWN,)
+            lambda: self.api, self.known, self.shown, lambda: (OWN,)
         )
 
     def serve(self, *served: ingresses.Ingress) -> None:
