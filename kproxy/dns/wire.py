@@ -297,10 +297,7 @@ def response(query: Query, made: Body, *, limit: int = LARGEST, recurses: bool) 
         flags |= _AA
     if recurses:
         flags |= _RA
-    more = b""
-    if query.has_edns:
-        do = _DO if query.wants_dnssec else 0
-        more = _opt.pack(0, Type.OPT, UDP_LIMIT, made.rcode >> 4, 0, do, 0)
+    more = _opt_for(query, made.rcode)
     counts, tail = made.counts, made.tail
     room = limit - HEADER - len(query.name) - 4 - len(more)
     if len(tail) > room:
@@ -318,16 +315,21 @@ def response(query: Query, made: Body, *, limit: int = LARGEST, recurses: bool) 
     return b"".join((head, query.question, tail, more))
 
 
+def _opt_for(query: Query, rcode: int = Rcode.NOERROR) -> bytes:
+    """The OPT record of a message about `query`: none if the client has sent none."""
+    if not query.has_edns:
+        return b""
+    do = _DO if query.wants_dnssec else 0
+    return _opt.pack(0, Type.OPT, UDP_LIMIT, rcode >> 4, 0, do, 0)
+
+
 ASKED_FLAGS = _RD | _AD | _CD
 """Of a question, what other servers are asked with as well."""
 
 
 def question_of(query: Query) -> bytes:
     """A message that asks another server the same. Nothing else of the client's is passed on."""
-    more = b""
-    if query.has_edns:
-        do = _DO if query.wants_dnssec else 0
-        more = _opt.pack(0, Type.OPT, UDP_LIMIT, 0, 0, do, 0)
+    more = _opt_for(query)
     flags = query.flags & ASKED_FLAGS
     head = _header.pack(query.id, flags, 1, 0, 0, bool(more))
     return head + query.question + more
