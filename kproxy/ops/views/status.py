@@ -62,7 +62,14 @@ def select(
         candidates = seen.proxier.of_service(names.NamespacedName(namespace, name))
     else:
         candidates = seen.proxier.known()
-    for count, plan in enumerate(candidates, 1):
+    yield from wanted(candidates, is_wanted)
+
+
+def wanted(
+    plans: Iterable[rules.PortPlan], is_wanted: Callable[[names.NamespacedName], bool]
+) -> Iterator[rules.PortPlan | None]:
+    """The plans of what is wanted by its name among Services, in steps."""
+    for count, plan in enumerate(plans, 1):
         if is_wanted(plan.rule.name.service):
             yield plan
         elif count % _PASSED_OVER == 0:

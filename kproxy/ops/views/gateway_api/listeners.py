@@ -10,9 +10,6 @@ from kproxy.reconcile.planning import rules
 if TYPE_CHECKING:
     from kproxy.gateway import statuses  # what is off costs no import
 
-_PASSED_OVER = 256
-"""Plans that are looked at and left out in one step: some 200 us."""
-
 _SHOWN = (
     *("protocol", "port", "portal", "strategy"),
     *("frontends", "endpoints", "connections"),
@@ -24,13 +21,12 @@ def select(
     seen: observed.Observed, namespace: str = "", name: str = ""
 ) -> Iterator[rules.PortPlan | None]:
     """The plans of the listeners of that Gateway or namespace, in steps; "" means any."""
-    for count, plan in enumerate(seen.proxier.known(), 1):
-        known = plan.rule.name.service
+
+    def is_wanted(known: names.NamespacedName) -> bool:
         is_meant = not known.is_of_service and namespace in ("", known.namespace)
-        if is_meant and name in ("", known.name.removeprefix(names.GATEWAY_PREFIX)):
-            yield plan
-        elif count % _PASSED_OVER == 0:
-            yield None
+        return is_meant and name in ("", known.name.removeprefix(names.GATEWAY_PREFIX))
+
+    yield from status.wanted(seen.proxier.known(), is_wanted)
 
 
 def views(seen: observed.Observed, plans: status.Plans) -> status.Views:
