@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kproxy.model import addresses, names
+from tests.e2e.rig import programs
 from tests.ingress.rig import nginx_rig, objects
 from tests.ingress.rig.objects import ingress
 
@@ -59,14 +60,10 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[nginx_rig.Nginx]
     command = [nginx_rig.NGINX, "-c", str(config), "-p", str(directory)]
     with (
         nginx_rig.Nginx(tmp_path_factory.mktemp("n")) as started,
-        subprocess.Popen(command, stderr=subprocess.PIPE) as behind,
+        programs.started(command, directory, plain),
     ):
-        try:
-            nginx_rig.wait_for(plain)
-            started.serve(made, upstream)
-            yield started
-        finally:
-            behind.terminate()
+        started.serve(made, upstream)
+        yield started
 
 
 @pytest.mark.skipif(CURL is None, reason="needs curl (.ci/run installs it)")

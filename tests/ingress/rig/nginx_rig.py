@@ -147,19 +147,6 @@ class Backends:
         await asyncio.gather(*others, return_exceptions=True)
 
 
-def wait_for(place: addresses.SocketAddress) -> None:
-    """Return once something listens there."""
-    deadline = time.monotonic() + DEADLINE
-    while True:
-        try:
-            socket.create_connection(place, timeout=DEADLINE).close()
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline, f"nothing listens on {place}"
-            threading.Event().wait(0.02)
-        else:
-            return
-
-
 def unused() -> addresses.SocketAddress:
     """An address to listen on."""
     return addresses.SocketAddress("127.0.0.1", manifests.free_port("127.0.0.1"))
