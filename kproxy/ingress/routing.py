@@ -180,19 +180,10 @@ class _Making:
             ours.said.warn("Conflict", text)
 
     def _add_canary(
-        self, ours: "_Ours", rule: annotations.CanaryRule, host: str, path: ingresses.Path
+        self, ours: "_Ours", rule: table.CanaryRule, host: str, path: ingresses.Path
     ) -> None:
         target = self._backends.target(path.backend, ours.ingress.name.namespace, ours.said)
-        canary = table.Canary(
-            ours.ingress.name,
-            target,
-            rule.weight,
-            rule.total,
-            rule.header,
-            rule.header_value,
-            rule.header_pattern,
-            rule.cookie,
-        )
+        canary = table.Canary(ours.ingress.name, target, rule)
         try:
             older = self._hosts.add_canary(host, path, canary)
         except LookupError:
@@ -218,7 +209,7 @@ class _Ours:
 
     ingress: ingresses.Ingress
     policy: table.Policy
-    canary: annotations.CanaryRule | None
+    canary: table.CanaryRule | None
     said: remarks.Remarks
     patterns: int = 0
 

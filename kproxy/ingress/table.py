@@ -66,22 +66,29 @@ DEFAULT_POLICY = Policy()
 
 
 @dataclass(frozen=True, slots=True)
-class Canary:
-    """Another backend, for a part of a route's requests.
+class CanaryRule:
+    """Which requests a canary gets.
 
     The header decides, else the cookie, else `weight` of `total` requests go to it. A header that
     is `always` or `never`, or with `header_value` that value, or with `header_pattern` a value
     that matches, decides; so does a cookie that is `always` or `never`.
     """
 
-    ingress: names.NamespacedName
-    target: names.ServicePortName | None
     weight: int = 0
     total: int = 100
     header: str = ""
     header_value: str = ""
     header_pattern: str = ""
     cookie: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Another backend, for those of a route's requests that `rule` says."""
+
+    ingress: names.NamespacedName
+    target: names.ServicePortName | None
+    rule: CanaryRule
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,19 +34,19 @@ class Canaries:
         """How many variables there are."""
         return len(self._blocks)
 
-    def choose(self, canary: table.Canary, main: str, other: str) -> Variable:
+    def choose(self, rule: table.CanaryRule, main: str, other: str) -> Variable:
         """A variable that is `other` for the requests that the canary wants, else `main`."""
         self._count += 1
-        answer = self._weighed(canary)
-        if canary.cookie:
-            answer = self._decided("cookie", canary.cookie, answer, _ALWAYS_OR_NEVER)
-        if canary.header:
-            header = canary.header.replace("-", "_")
-            answer = self._decided("http", header, answer, _header_entries(canary))
+        answer = self._weighed(rule)
+        if rule.cookie:
+            answer = self._decided("cookie", rule.cookie, answer, _ALWAYS_OR_NEVER)
+        if rule.header:
+            header = rule.header.replace("-", "_")
+            answer = self._decided("http", header, answer, _header_entries(rule))
         return self._map("upstream", answer, [Entry(_DEFAULT, main), Entry(_YES, other)])
 
-    def _weighed(self, canary: table.Canary) -> Variable:
-        share = round(10_000 * min(canary.weight / canary.total, 1))
+    def _weighed(self, rule: table.CanaryRule) -> Variable:
+        share = round(10_000 * min(rule.weight / rule.total, 1))
         variable = self._variable("weight")
         # Each request has an id of its own, and the same in every worker.
         if 0 < share < 10_000:
@@ -78,11 +78,11 @@ class Canaries:
 _ALWAYS_OR_NEVER = [Entry(Regex("^always$"), _YES), Entry(Regex("^never$"), _NO)]
 
 
-def _header_entries(canary: table.Canary) -> list[Entry]:
-    if canary.header_value:
-        return [Entry(Regex(f"^{escaped(canary.header_value)}$"), _YES)]
-    if canary.header_pattern:
-        return [Entry(Regex(f"{patterns.LIMIT}{canary.header_pattern}"), _YES)]
+def _header_entries(rule: table.CanaryRule) -> list[Entry]:
+    if rule.header_value:
+        return [Entry(Regex(f"^{escaped(rule.header_value)}$"), _YES)]
+    if rule.header_pattern:
+        return [Entry(Regex(f"{patterns.LIMIT}{rule.header_pattern}"), _YES)]
     return _ALWAYS_OR_NEVER
 
 

@@ -180,7 +180,7 @@ class Servers:
         # A route of the type Prefix has two locations.
         chosen = self._variables.get(id(route))
         if chosen is None:
-            chosen = self._canaries.choose(route.canary, main, other)
+            chosen = self._canaries.choose(route.canary.rule, main, other)
             self._variables[id(route)] = chosen
         return chosen
 

@@ -10,7 +10,6 @@ service, and an Ingress that asks for such protection is not served without it.
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from kproxy import settings
@@ -70,18 +69,6 @@ _REWRITE = re.compile(r"/(?:[!-#%-\[\]-~]|\$[1-9])*", re.ASCII)
 """Printable ASCII without a space, `\\` and `$`, but for the groups of an expression."""
 
 
-@dataclass(frozen=True, slots=True)
-class CanaryRule:
-    """Which requests a canary Ingress wants, as `table.Canary` has it."""
-
-    weight: int = 0
-    total: int = 100
-    header: str = ""
-    header_value: str = ""
-    header_pattern: str = ""
-    cookie: str = ""
-
-
 class Annotations:
     """Reads the annotations of one Ingress, and remarks what is wrong with them."""
 
@@ -114,13 +101,13 @@ class Annotations:
             is_refused=is_refused or are_allowed_bad or are_denied_bad,
         )
 
-    def canary(self) -> CanaryRule | None:
+    def canary(self) -> table.CanaryRule | None:
         """Which requests it wants, if it is a canary; all else that it says is then ignored."""
         if not self._values or not self._switch("canary", default=False):
             return None
         header = self._read("canary-by-header", _header, "")
         total = self._read("canary-weight-total", _whole(1, _LARGEST_TOTAL), 100)
-        return CanaryRule(
+        return table.CanaryRule(
             weight=self._read("canary-weight", _whole(0, total), 0),
             total=total,
             header=header,

@@ -176,7 +176,11 @@ class TestCanaries:
     def test_a_share_of_the_requests(self) -> None:
         found, canary = self.of(self.canary(weight="20"))
         assert canary is not None
-        assert (str(canary.target), canary.weight, canary.total) == ("default/new", 20, 100)
+        assert (str(canary.target), canary.rule.weight, canary.rule.total) == (
+            "default/new",
+            20,
+            100,
+        )
         assert not found.problems
         assert sorted(map(str, found.targets)) == ["default/new", "default/web"]
         assert [each.name for each in found.served] == ["new", "web"]
@@ -184,18 +188,18 @@ class TestCanaries:
     def test_a_share_of_another_total(self) -> None:
         _, canary = self.of(self.canary(weight="1", weight_total="1000"))
         assert canary is not None
-        assert (canary.weight, canary.total) == (1, 1000)
+        assert (canary.rule.weight, canary.rule.total) == (1, 1000)
 
     def test_headers_and_cookies(self) -> None:
         _, canary = self.of(self.canary(by_header="X-Canary", by_cookie="canary"))
         assert canary is not None
-        assert (canary.header, canary.cookie) == ("x-canary", "canary")
+        assert (canary.rule.header, canary.rule.cookie) == ("x-canary", "canary")
         _, canary = self.of(self.canary(by_header="X-Canary", by_header_value="a b$"))
         assert canary is not None
-        assert canary.header_value == "a b$"
+        assert canary.rule.header_value == "a b$"
         _, canary = self.of(self.canary(by_header="X-Canary", by_header_pattern="^v[12]$"))
         assert canary is not None
-        assert canary.header_pattern == "^v[12]$"
+        assert canary.rule.header_pattern == "^v[12]$"
 
     @pytest.mark.parametrize(
         "annotations",
