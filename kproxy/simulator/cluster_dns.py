@@ -80,19 +80,19 @@ class ClusterDns:
 
     def _publish(self) -> None:
         """The Service, and this server as its endpoint. Nothing selects pods, so it is by hand."""
-        host, _, port = (self.address or "").rpartition(":")
-        host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))  # noqa: S104
+        place = addresses.parse_socket_address(self.address or "")
+        assert place is not None
+        host, port = place
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # reached so
         identity = {"name": NAME, "namespace": NAMESPACE}
         ports = [
-            {"name": name, "port": 53, "protocol": protocol, "targetPort": int(port)}
+            {"name": name, "port": 53, "protocol": protocol, "targetPort": port}
             for name, protocol in _PORTS
         ]
         spec = {"clusterIP": self._service_ip, "ports": ports}
         service = {"metadata": {**identity, "labels": _LABELS}, "spec": spec}
         self._objects.create(resources.SERVICES, service)
-        reached = [
-            {"name": name, "port": int(port), "protocol": protocol} for name, protocol in _PORTS
-        ]
+        reached = [{"name": name, "port": port, "protocol": protocol} for name, protocol in _PORTS]
         skip = {endpoints_controllers.LABEL_SKIP_MIRROR: "true"}
         subset = {"addresses": [{"ip": host}], "ports": reached}
         made = {"metadata": {**identity, "labels": skip}, "subsets": [subset]}
