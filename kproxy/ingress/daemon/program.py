@@ -49,20 +49,7 @@ def environment(inherited: Mapping[str, str], descriptors: tuple[int, ...] = ())
 async def version(program: Path) -> tuple[int, ...]:
     """Its version, such as (1, 22, 1); () if it does not say."""
     with contextlib.suppress(OSError, TimeoutError):
-        asked = await asyncio.create_subprocess_exec(
-            *(program, "-v"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment(os.environ),
-        )
-        try:
-            async with asyncio.timeout(TEST_SECONDS):
-                _, said = await asked.communicate()
-        finally:
-            if asked.returncode is None:
-                asked.kill()
-                await asked.wait()
+        _, said = await _run(program, "-v")
         if found := _VERSION.search(said):
             return tuple(map(int, found[1].split(b".")))
     return ()
@@ -73,9 +60,26 @@ async def refusal(program: Path, prefix: Path, configuration: Path) -> str:
 
     Raises OSError when the program cannot be started.
     """
-    tested = await asyncio.create_subprocess_exec(
+    asked = ("-t", "-q", "-e", "stderr", "-p", prefix, "-c", configuration)
+    try:
+        code, said = await _run(program, *asked)
+    except TimeoutError:
+        return f"its test does not end within {TEST_SECONDS:g} s"
+    if code == 0:
+        return ""
+    words = _in_words(said[:_MOST_OUTPUT].decode(errors="replace"), configuration.parent)
+    return words or f"its test ends with status {code}"
+
+
+async def _run(program: Path, *arguments: str | Path) -> tuple[int | None, bytes]:
+    """The exit code of the program, and what it writes on standard error.
+
+    Raises OSError when it cannot be started, and TimeoutError after TEST_SECONDS. However this
+    ends, the process is gone then.
+    """
+    started = await asyncio.create_subprocess_exec(
         program,
-        *("-t", "-q", "-e", "stderr", "-p", prefix, "-c", configuration),
+        *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -84,18 +88,13 @@ async def refusal(program: Path, prefix: Path, configuration: Path) -> str:
     )
     try:
         async with asyncio.timeout(TEST_SECONDS):
-            _, said = await tested.communicate()
-    except TimeoutError:
-        return f"its test does not end within {TEST_SECONDS:g} s"
+            _, said = await started.communicate()
     finally:
-        if tested.returncode is None:
+        if started.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                tested.kill()
-            await tested.wait()
-    if tested.returncode == 0:
-        return ""
-    words = _in_words(said[:_MOST_OUTPUT].decode(errors="replace"), configuration.parent)
-    return words or f"its test ends with status {tested.returncode}"
+                started.kill()
+            await started.wait()
+    return started.returncode, said
 
 
 def level_and_words(line: str) -> tuple[str, str]:
