@@ -5,37 +5,21 @@ in proportion to its weight, and not given to the others.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
+from kproxy.balancer import balancer
 from kproxy.model import addresses
 
 
-class Picker(Protocol):
-    """What chooses backends for the clients that are not turned away."""
-
-    def pick(self, client: str, now: float, /) -> addresses.SocketAddress | None:
-        """The first choice for a new connection."""
-
-    def repick(
-        self, client: str, tried: Sequence[addresses.SocketAddress], now: float, /
-    ) -> addresses.SocketAddress | None:
-        """Another choice after those in `tried` failed."""
-
-    def has_alternative(self, client: str, tried: Sequence[addresses.SocketAddress], /) -> bool:
-        """Whether an untried backend is left."""
-
-    def may_keep(self, client: str, backend: addresses.SocketAddress, /) -> bool:
-        """Whether a client may stay with `backend`."""
-
-
 class RefusingPicker:
-    """Turns away `refused` of `total` clients, evenly spread. Satisfies `connection.Picker`."""
+    """Turns away `refused` of `total` clients, evenly spread; `others` picks for the rest.
 
-    __slots__ = ("_credit", "_refused", "_total", "others")
+    Satisfies `connection.Picker`.
+    """
 
-    def __init__(self, others: Picker, refused: int, total: int) -> None:
-        self.others = others
-        """Chooses for the clients that are not turned away."""
+    __slots__ = ("_credit", "_others", "_refused", "_total")
+
+    def __init__(self, others: balancer.ServicePortBalancer, refused: int, total: int) -> None:
+        self._others = others
         self._refused = refused
         self._total = total
         self._credit = total // 2
@@ -46,18 +30,18 @@ class RefusingPicker:
         if self._credit >= self._total:
             self._credit -= self._total
             return None
-        return self.others.pick(client, now)
+        return self._others.pick(client, now)
 
     def repick(
         self, client: str, tried: Sequence[addresses.SocketAddress], now: float
     ) -> addresses.SocketAddress | None:
         """A client that was let in once is not turned away."""
-        return self.others.repick(client, tried, now)
+        return self._others.repick(client, tried, now)
 
     def has_alternative(self, client: str, tried: Sequence[addresses.SocketAddress]) -> bool:
         """As without those that are turned away."""
-        return self.others.has_alternative(client, tried)
+        return self._others.has_alternative(client, tried)
 
     def may_keep(self, client: str, backend: addresses.SocketAddress) -> bool:
         """As without those that are turned away."""
-        return self.others.may_keep(client, backend)
+        return self._others.may_keep(client, backend)

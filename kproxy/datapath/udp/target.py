@@ -1,11 +1,11 @@
 """Where the datagrams of a frontend go, and what is asked to choose it."""
 
 from collections.abc import Sequence, Sized
-from typing import Any, Protocol
+from typing import Protocol
 
 from kproxy import metrics
 from kproxy.datapath import loads as counting
-from kproxy.datapath.udp import endings
+from kproxy.datapath.udp import endings, turned_away
 from kproxy.model import addresses, names
 
 
@@ -52,16 +52,6 @@ class RefusalBox(Protocol):
         """Let a backend out; the penalty for its next refusal is longer."""
 
 
-class TurnedAway(Protocol):
-    """Which clients are turned away. `turned_away.TurnedAway` satisfies it."""
-
-    def holds(self, client: tuple[Any, ...], now: float, /) -> bool:
-        """Whether the next datagram of a client is dropped as well."""
-
-    def add(self, client: tuple[Any, ...], now: float, /) -> None:
-        """Drop what comes of a client from now on."""
-
-
 class Terms(Protocol):
     """What holds for all fronts of a service port."""
 
@@ -90,7 +80,7 @@ class Target:
         self.text = str(name)
         """The name, as logs and facts show it."""
         self.picker = picker
-        self.turned_away: TurnedAway | None = None
+        self.turned_away: turned_away.TurnedAway | None = None
         """Remembers the clients that the picker has turned away, while it does so to some."""
         self.terms = terms or _NoTerms()
         self.counters = counters or metrics.ServicePortCounters(endings.REASONS)
