@@ -57,8 +57,18 @@ class Kind(Protocol[_Value_co]):
         ...
 
 
+class ShownAsText:
+    """The part of a kind whose values are shown as `str` has them."""
+
+    __slots__ = ()
+
+    def show(self, value: object) -> str:
+        """A value as a user would write it."""
+        return str(value)
+
+
 @dataclass(frozen=True, slots=True)
-class Text:
+class Text(ShownAsText):
     """Any text but the empty one, or those that `admits` takes."""
 
     metavar: str
@@ -76,12 +86,9 @@ class Text:
             raise ValueError(f"must be {self.bounds}, for instance {self.example}")
         return found
 
-    def show(self, value: object) -> str:
-        return str(value)
-
 
 @dataclass(frozen=True, slots=True)
-class File:
+class File(ShownAsText):
     """A path in the file system. Whether it can be used is checked elsewhere."""
 
     example: str
@@ -96,9 +103,6 @@ class File:
         if "\0" in text:
             raise ValueError("a path cannot contain a NUL character")
         return Path(text)
-
-    def show(self, value: object) -> str:
-        return str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
-class OneOf(Generic[_Name]):
+class OneOf(ShownAsText, Generic[_Name]):
     """One of the names of an enumeration."""
 
     names: type[_Name]
@@ -144,12 +148,9 @@ class OneOf(Generic[_Name]):
         except ValueError:
             raise ValueError(f"must be one of {self.bounds}") from None
 
-    def show(self, value: object) -> str:
-        return str(value)
-
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(ShownAsText):
     """A whole number between two bounds, inclusive. `unit` is what is counted."""
 
     minimum: int
@@ -174,9 +175,6 @@ class Whole:
         if not self.minimum <= number <= self.maximum:
             raise ValueError(f"must be between {self.minimum} and {self.maximum}")
         return number
-
-    def show(self, value: object) -> str:
-        return str(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class Awaited(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _ServiceName:
+class _ServiceName(settings.ShownAsText):
     """`web`, or `prod/web`."""
 
     metavar: str = "[NS/]SERVICE"
@@ -33,9 +33,6 @@ class _ServiceName:
         if not name or (slash and not namespace) or "/" in namespace or len(text.split()) != 1:
             raise ValueError("must be the name of a Service, such as web or prod/web")
         return Awaited(namespace, name)
-
-    def show(self, value: object) -> str:
-        return str(value)
 
 
 @dataclass(frozen=True, kw_only=True)

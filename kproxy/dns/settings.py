@@ -12,7 +12,7 @@ _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 
 @dataclass(frozen=True, slots=True)
-class Domain:
+class Domain(settings.ShownAsText):
     """A DNS domain, with or without the root's dot at its end."""
 
     metavar: str = "DOMAIN"
@@ -25,9 +25,6 @@ class Domain:
         if len(domain) > 190 or not _DOMAIN.fullmatch(domain):
             raise ValueError("must be a DNS domain of at most 190 letters, such as cluster.local")
         return domain
-
-    def show(self, value: object) -> str:
-        return str(value)
 
 
 class Bounds(NamedTuple):
@@ -58,7 +55,7 @@ NONE = settings.Listen("", 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(settings.ShownAsText):
     """A DNS server to forward to; `none`: to none."""
 
     metavar: str = "IP[:PORT]|none"
@@ -80,9 +77,6 @@ class Upstream:
         if len(given) > 1:
             raise ValueError("is none or servers, not both: leave one out")
         return None
-
-    def show(self, value: object) -> str:
-        return str(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ _SMALLEST = 24
 
 
 @dataclass(frozen=True, slots=True)
-class _LoopbackNetwork:
+class _LoopbackNetwork(settings.ShownAsText):
     """A part of 127/8."""
 
     metavar: str = "CIDR"
@@ -31,12 +31,9 @@ class _LoopbackNetwork:
             raise ValueError(f"must be {self.bounds}")
         return network
 
-    def show(self, value: object) -> str:
-        return str(value)
-
 
 @dataclass(frozen=True, slots=True)
-class Cidr:
+class Cidr(settings.ShownAsText):
     """Networks of IP addresses, or single addresses, separated by commas.
 
     Where not `is_strict`, as in kube-proxy's flags, 192.0.2.7/24 is 192.0.2.0/24.
@@ -63,12 +60,9 @@ class Cidr:
             self.check(each)
         return networks
 
-    def show(self, value: Any) -> str:
-        return str(value)
-
 
 @dataclass(frozen=True, slots=True)
-class _NodePorts:
+class _NodePorts(settings.ShownAsText):
     """Which addresses of the node have node ports, as kube-proxy's flag says it."""
 
     metavar: str = "CIDR,...|primary"
@@ -91,9 +85,6 @@ class _NodePorts:
         if networks and is_primary:
             raise ValueError("is primary or a list of CIDRs, not both: leave one out")
         return portal.NodePorts(networks, is_primary)
-
-    def show(self, value: Any) -> str:
-        return str(value)
 
 
 @dataclass(frozen=True, slots=True)
