@@ -13,7 +13,7 @@ import dataclasses
 import inspect
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -428,19 +428,17 @@ def setting(  # each is one column of the table
 
 
 def table(configuration: type) -> list[Setting]:
-    """The settings of a configuration, in the order of its fields; those it inherits come last."""
+    """The settings of a configuration, in the order of its fields.
+
+    Those that it inherits, as settings of an optional part, come last.
+    """
     own = inspect.get_annotations(configuration)
-    return sorted(_rows(configuration), key=lambda row: row.attribute not in own)
-
-
-def _rows(configuration: type) -> Iterator[Setting]:
-    own = configuration.__annotations__
-    fields = dataclasses.fields(configuration)
-    # Those that it inherits, as settings of an optional part, come after its own.
-    for field in sorted(fields, key=lambda each: each.name not in own):
-        entry = field.metadata.get(Entry)
-        if isinstance(entry, Entry):
-            yield Setting(field.name, field.default, entry)
+    rows = [
+        Setting(field.name, field.default, entry)
+        for field in dataclasses.fields(configuration)
+        if isinstance(entry := field.metadata.get(Entry), Entry)
+    ]
+    return sorted(rows, key=lambda row: row.attribute not in own)
 
 
 @dataclass(frozen=True, slots=True)
