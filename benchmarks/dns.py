@@ -16,7 +16,6 @@ questions a second meanwhile. The goal is that the second has 0.97 of the first'
 Debian's packages: dnsperf, dnsmasq-base, redis-server and redis-tools.
 """
 
-import argparse
 import contextlib
 import json
 import random
@@ -25,16 +24,14 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import comparison
 from kproxy import errors
 from kproxy.bench.lab import network, processes
-from kproxy.bench.subjects import kproxy_run
 
 SERVICES = 10_000
 NAMESPACES = 20
@@ -42,6 +39,8 @@ REDIS_IP = "10.96.250.1"
 REDIS_HOST = "127.96.250.1"
 REQUESTS = 60_000
 """Of one measurement."""
+NOWHERE = network.Address("127.0.0.1", 0)
+"""The address of a name server that is off."""
 CHANGING = b"changing.default.svc.cluster.local"
 CHANGES = 40
 UNDER_LOAD = 5000
@@ -50,33 +49,19 @@ BESIDE = 1000
 """Questions per second that are asked beside TCP."""
 
 
-@dataclass(frozen=True)
-class Figure:
-    """Answers per second, and CPU seconds of the server for each."""
-
-    rate: float
-    cost: float
-
-
 def main() -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = comparison.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     options = parser.parse_args()
-    try:
-        with tempfile.TemporaryDirectory() as name, processes.interruptible():
-            folder = Path(name)
-            write_names(folder)
-            compare(folder, options.rounds, options.seconds)
-            change(folder)
-            beside_tcp(folder, options.rounds)
-    except errors.KproxyError as error:
-        print(f"benchmarks.dns: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    def everything(folder: Path) -> None:
+        write_names(folder)
+        compare(folder, options.rounds, options.seconds)
+        change(folder)
+        beside_tcp(folder, options.rounds)
+
+    return comparison.run("dns", everything)
 
 
 def names() -> Iterator[tuple[str, str, str, str]]:
@@ -99,9 +84,7 @@ def write_names(folder: Path) -> None:
         full = f"{name}.{namespace}.svc.cluster.local"
         hosts.append(f"{served} {full}\n")
         queries.append(f"{full} A\n")
-    (folder / "services.json").write_text(
-        json.dumps({"apiVersion": "v1", "kind": "List", "items": listed})
-    )
+    comparison.write_objects(folder / "services.json", listed)
     random.Random(1).shuffle(queries)
     (folder / "hosts").write_text("".join(hosts))
     (folder / "queries").write_text("".join(queries))
@@ -112,24 +95,14 @@ def compare(folder: Path, rounds: int, seconds: float) -> None:
     with kproxy(folder, "services") as ours, dnsmasq(folder) as theirs:
         first = measured(folder, *ours, "-n", "1")
         print(f"each of {SERVICES:,} names once, nothing kept")
-        show("kproxy", [first])
-        figures: dict[str, list[Figure]] = {"kproxy": [], "dnsmasq": []}
+        comparison.show("kproxy", [first], "answers")
         subjects = {"kproxy": ours, "dnsmasq": theirs}
         measured(folder, *theirs, "-n", "1")
-        for number in range(rounds):
-            for name in sorted(subjects, reverse=bool(number % 2)):
-                found = measured(folder, *subjects[name], "-l", str(seconds))
-                figures[name].append(found)
+        figures = comparison.in_turns(
+            subjects, rounds, lambda name: measured(folder, *subjects[name], "-l", str(seconds))
+        )
     print(f"{SERVICES:,} names in turn, {rounds} rounds")
-    for name, each in figures.items():
-        show(name, each)
-    pairs = list(zip(figures["kproxy"], figures["dnsmasq"], strict=True))
-    rates = [a.rate / b.rate for a, b in pairs]
-    costs = [b.cost / a.cost for a, b in pairs]
-    print(
-        f"  ratio   {statistics.median(rates):10.2f} ({min(rates):.2f} to {max(rates):.2f})"
-        f", by CPU time {statistics.median(costs):.2f}"
-    )
+    comparison.show_all(figures, "answers", "dnsmasq")
 
 
 def change(folder: Path) -> None:
@@ -175,20 +148,13 @@ def answer_of(client: socket.socket) -> int:
         return -1
 
 
-def show(name: str, found: list[Figure]) -> None:
-    """Print the medians."""
-    rate = statistics.median(each.rate for each in found)
-    cost = statistics.median(each.cost for each in found)
-    print(f"  {name:8}{rate:10,.0f} answers/s {cost * 1e6:8.2f} us of CPU each")
-
-
 def measured(
     folder: Path, address: network.Address, process: processes.Process, *how: str
-) -> Figure:
+) -> comparison.Figure:
     """Ask for a while. Raises KproxyError."""
     before = process.usage().total
     answered, rate = ask(folder, address, *how)
-    return Figure(rate, (process.usage().total - before) / max(answered, 1))
+    return comparison.Figure(rate, (process.usage().total - before) / max(answered, 1))
 
 
 def ask(folder: Path, address: network.Address, *how: str) -> tuple[int, float]:
@@ -216,18 +182,10 @@ def kproxy(
     folder: Path, objects: str, *, has_dns: bool = True
 ) -> Iterator[tuple[network.Address, processes.Process]]:
     """kproxy as a user starts it; yields where its name server is."""
-    home = Path(tempfile.mkdtemp(dir=folder))
-    ready = home / "ready"
     source = folder / (objects if objects.endswith("/") else f"{objects}.json")
-    argv = [*kproxy_run.RUN, "--manifests", str(source)]
-    argv += ["--ready-file", str(ready), "--allow-loopback-endpoints", "--log-level", "error"]
-    argv += ["--healthz-bind-address", "none", "--metrics-bind-address", "none"]
-    argv += ["--dns", "127.0.0.1:0", "--dns-upstream", "none"] if has_dns else []
-    with processes.start("kproxy", argv, home, environment={"XDG_RUNTIME_DIR": str(home)}) as it:
-        processes.wait_until(it, ready.exists, "did not say that it is ready")
-        place = json.loads(ready.read_text()).get("dns") or "127.0.0.1:0"
-        host, _, port = place.rpartition(":")
-        yield network.Address(host, int(port)), it
+    flags = ("--dns", "127.0.0.1:0", "--dns-upstream", "none") if has_dns else ()
+    with comparison.kproxy(folder, source, *flags) as (ready, process):
+        yield network.parse(ready["dns"]) if has_dns else NOWHERE, process
 
 
 @contextlib.contextmanager
@@ -290,7 +248,6 @@ def requests(front: network.Address) -> float:
 
 def beside_tcp(folder: Path, rounds: int) -> None:
     """Send Redis requests through kproxies without and with a name server, in turns."""
-    figures: dict[str, list[Figure]] = {"without --dns": [], "with --dns": [], "asked": []}
     fronts = [network.Address(REDIS_HOST, network.free_port(REDIS_HOST)) for _ in range(2)]
     with contextlib.ExitStack() as stack:
         backend = stack.enter_context(redis(folder))
@@ -298,25 +255,23 @@ def beside_tcp(folder: Path, rounds: int) -> None:
             write_redis(folder, backend, name, front.port)
         _, plain = stack.enter_context(kproxy(folder, "plain", has_dns=False))
         place, named = stack.enter_context(kproxy(folder, "named"))
-        for number in range(rounds):
-            for name in sorted(figures, reverse=bool(number % 2)):
-                process = plain if name == "without --dns" else named
-                with asked(folder, place) if name == "asked" else contextlib.nullcontext():
-                    before = process.usage().total
-                    rate = requests(fronts[process is named])
-                    used = process.usage().total - before
-                figures[name].append(Figure(rate, used / REQUESTS))
+
+        def figure(name: str) -> comparison.Figure:
+            process = plain if name == "without --dns" else named
+            with asked(folder, place) if name == "asked" else contextlib.nullcontext():
+                before = process.usage().total
+                rate = requests(fronts[process is named])
+                return comparison.Figure(rate, (process.usage().total - before) / REQUESTS)
+
+        figures = comparison.in_turns(("without --dns", "with --dns", "asked"), rounds, figure)
     print("Redis requests through a Service")
-    base = figures["without --dns"]
     for name, found in figures.items():
-        rates = statistics.median(a.rate / b.rate for a, b in zip(found, base, strict=True))
-        costs = statistics.median(b.cost / a.cost for a, b in zip(found, base, strict=True))
+        middle = comparison.medians(found)
+        ratios = comparison.Ratios.of(found, figures["without --dns"])
         label = f"{name} {BESIDE:,} times/s" if name == "asked" else name
-        rate = statistics.median(each.rate for each in found)
-        cost = statistics.median(each.cost for each in found)
         print(
-            f"  {label:20}{rate:8,.0f} requests/s {cost * 1e6:6.2f} us of CPU each, "
-            f"ratio {rates:.2f}, by CPU time {costs:.3f}"
+            f"  {label:20}{middle.rate:8,.0f} requests/s {middle.cost * 1e6:6.2f} us of CPU each, "
+            f"ratio {ratios.rate:.2f}, by CPU time {ratios.cost:.3f}"
         )
 
 

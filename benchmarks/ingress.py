@@ -12,12 +12,9 @@ nginx in front and of kproxy together, and the median over the rounds of each ra
 of nginx alone, whose goal is 0.6. Debian's packages: nginx, wrk.
 """
 
-import argparse
 import contextlib
-import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import comparison
 from kproxy import errors
 from kproxy.bench.lab import network, processes
-from kproxy.bench.subjects import kproxy_run
 from kproxy.ingress import certificates
 
 HOST = "shop.example"
@@ -65,14 +62,6 @@ http {{
 
 
 @dataclass(frozen=True)
-class Figure:
-    """Requests per second, and CPU seconds for each of them."""
-
-    rate: float
-    cost: float
-
-
-@dataclass(frozen=True)
 class Subject:
     """Where to ask, and the CPU seconds that it has used so far."""
 
@@ -82,53 +71,47 @@ class Subject:
 
 def main() -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = comparison.parser(__doc__)
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
     parser.add_argument("--tls", action="store_true", help="ask by HTTPS")
     options = parser.parse_args()
-    try:
-        with tempfile.TemporaryDirectory() as name, processes.interruptible():
-            folder = Path(name)
-            folder.chmod(0o755)
-            with contextlib.ExitStack() as stack:
-                pods = [stack.enter_context(pod(folder, number)) for number in (1, 2)]
-                subjects = {
-                    "nginx alone": stack.enter_context(alone(folder, pods, tls=options.tls)),
-                    "kproxy": stack.enter_context(kproxy(folder, pods, tls=options.tls)),
-                    "endpoints": stack.enter_context(
-                        kproxy(folder, pods, "--ingress-upstream", "endpoints", tls=options.tls)
-                    ),
-                }
-                measure(subjects, options.rounds, options.seconds, tls=options.tls)
-    except errors.KproxyError as error:
-        print(f"benchmarks.ingress: {error}", file=sys.stderr)
-        return 1
-    return 0
+    is_tls = options.tls
+
+    def every_subject(folder: Path) -> None:
+        folder.chmod(0o755)
+        with contextlib.ExitStack() as stack:
+            pods = [stack.enter_context(pod(folder, number)) for number in (1, 2)]
+            subjects = {
+                "nginx alone": stack.enter_context(alone(folder, pods, tls=is_tls)),
+                "kproxy": stack.enter_context(kproxy(folder, pods, tls=is_tls)),
+                "endpoints": stack.enter_context(
+                    kproxy(folder, pods, "--ingress-upstream", "endpoints", tls=is_tls)
+                ),
+            }
+            measure(subjects, options.rounds, options.seconds, tls=is_tls)
+
+    return comparison.run("ingress", every_subject)
 
 
 def measure(subjects: dict[str, Subject], rounds: int, seconds: int, *, tls: bool) -> None:
     """Ask all of them in turns, and print what came of it."""
     for each in subjects.values():
         ask(each.address, 1, tls=tls)
-    figures: dict[str, list[Figure]] = {name: [] for name in subjects}
-    for number in range(rounds):
-        for name in sorted(subjects, reverse=bool(number % 2)):
-            subject = subjects[name]
-            before = subject.used()
-            requests, rate = ask(subject.address, seconds, tls=tls)
-            figures[name].append(Figure(rate, (subject.used() - before) / max(requests, 1)))
+
+    def figure(name: str) -> comparison.Figure:
+        subject = subjects[name]
+        before = subject.used()
+        requests, rate = ask(subject.address, seconds, tls=tls)
+        return comparison.Figure(rate, (subject.used() - before) / max(requests, 1))
+
+    figures = comparison.in_turns(subjects, rounds, figure)
     print("HTTPS" if tls else "HTTP")
-    base = figures["nginx alone"]
     for name, found in figures.items():
-        rate = statistics.median(each.rate for each in found)
-        cost = statistics.median(each.cost for each in found)
-        ratios = [ours.rate / theirs.rate for ours, theirs in zip(found, base, strict=True)]
+        middle = comparison.medians(found)
+        ratios = comparison.Ratios.of(found, figures["nginx alone"])
         print(
-            f"  {name:12}{rate:10,.0f} requests/s {cost * 1e6:8.1f} us of CPU each, ratio "
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            f"  {name:12}{middle.rate:10,.0f} requests/s {middle.cost * 1e6:8.1f} us of CPU each, "
+            f"ratio {ratios.rate:.2f} {ratios.spread}"
         )
 
 
@@ -207,19 +190,11 @@ def nginx(
 def kproxy(folder: Path, pods: list[network.Address], *flags: str, tls: bool) -> Iterator[Subject]:
     """kproxy as a user starts it."""
     folder = Path(tempfile.mkdtemp(dir=folder))
-    manifest, ready = folder / "shop.json", folder / "ready"
-    manifest.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects(pods)}))
-    argv = [*kproxy_run.RUN, "--manifests", str(manifest), "--ready-file", str(ready)]
-    argv += ["--allow-loopback-endpoints", "--log-level", "error"]
-    argv += ["--healthz-bind-address", "none", "--metrics-bind-address", "none"]
-    argv += ["--ingress", "--ingress-http", "127.0.0.1:0", "--ingress-https", "127.0.0.1:0", *flags]
-    with processes.start(
-        "kproxy", argv, folder, environment={"XDG_RUNTIME_DIR": str(folder)}
-    ) as process:
-        processes.wait_until(process, ready.exists, "did not say that it is ready")
-        place = json.loads(ready.read_text())["ingress_https" if tls else "ingress_http"]
-        host, _, port = place.rpartition(":")
-        address = network.Address(host, int(port))
+    manifest = folder / "shop.json"
+    comparison.write_objects(manifest, objects(pods))
+    places = "--ingress-http", "127.0.0.1:0", "--ingress-https", "127.0.0.1:0"
+    with comparison.kproxy(folder, manifest, "--ingress", *places, *flags) as (ready, process):
+        address = network.parse(ready["ingress_https" if tls else "ingress_http"])
         yield Subject(address, lambda: process.usage().total + nginx_seconds(process.popen.pid))
 
 

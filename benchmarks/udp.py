@@ -14,22 +14,20 @@ does other things too, CPU time says more. Debian's packages: dnsperf, nsd, ngin
 libnginx-mod-stream.
 """
 
-import argparse
 import contextlib
-import json
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks import nsd
+from benchmarks import comparison, nsd
 from kproxy import errors
 from kproxy.bench.lab import network, processes
-from kproxy.bench.subjects import kproxy_run, peers
+from kproxy.bench.subjects import peers
 
 CLUSTER_IP = "10.96.0.53"
 HOST = "127.96.0.53"
@@ -68,32 +66,18 @@ WAYS = (
 )
 
 
-@dataclass(frozen=True)
-class Figure:
-    """Queries per second, and CPU seconds of the proxy for each."""
-
-    rate: float
-    cost: float
-
-
 def main() -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = comparison.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     options = parser.parse_args()
-    try:
-        with tempfile.TemporaryDirectory() as name, processes.interruptible():
-            folder = Path(name)
-            with name_server(folder) as backend:
-                for way in WAYS:
-                    measure(way, folder, backend, options.rounds, options.seconds)
-    except errors.KproxyError as error:
-        print(f"benchmarks.udp: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    def each_way(folder: Path) -> None:
+        with name_server(folder) as backend:
+            for way in WAYS:
+                measure(way, folder, backend, options.rounds, options.seconds)
+
+    return comparison.run("udp", each_way)
 
 
 def measure(way: Way, folder: Path, backend: network.Address, rounds: int, seconds: float) -> None:
@@ -102,26 +86,16 @@ def measure(way: Way, folder: Path, backend: network.Address, rounds: int, secon
         subjects = {"kproxy": ours, "nginx": theirs}
         for address, _ in subjects.values():
             ask(way, folder, address, WARM_UP)
-        figures: dict[str, list[Figure]] = {name: [] for name in subjects}
-        for number in range(rounds):
-            for name in sorted(subjects, reverse=bool(number % 2)):
-                address, process = subjects[name]
-                before = process.usage().total
-                queries, rate = ask(way, folder, address, seconds)
-                used = process.usage().total - before
-                figures[name].append(Figure(rate, used / max(queries, 1)))
+
+        def figure(name: str) -> comparison.Figure:
+            address, process = subjects[name]
+            before = process.usage().total
+            queries, rate = ask(way, folder, address, seconds)
+            return comparison.Figure(rate, (process.usage().total - before) / max(queries, 1))
+
+        figures = comparison.in_turns(subjects, rounds, figure)
     print(way.name)
-    for name, found in figures.items():
-        rate = statistics.median(each.rate for each in found)
-        cost = statistics.median(each.cost for each in found)
-        print(f"  {name:8}{rate:10,.0f} queries/s {cost * 1e6:8.2f} us of CPU each")
-    pairs = list(zip(figures["kproxy"], figures["nginx"], strict=True))
-    rates = [a.rate / b.rate for a, b in pairs]
-    costs = [b.cost / a.cost for a, b in pairs]
-    print(
-        f"  ratio   {statistics.median(rates):10.2f} ({min(rates):.2f} to {max(rates):.2f})"
-        f", by CPU time {statistics.median(costs):.2f}"
-    )
+    comparison.show_all(figures, "queries", "nginx")
 
 
 def ask(way: Way, folder: Path, address: network.Address, seconds: float) -> tuple[int, float]:
@@ -170,16 +144,10 @@ def kproxy(
         }
     ]
     service = {**head, "kind": "Service", "spec": {"clusterIP": CLUSTER_IP, "ports": [port]}}
-    listed = [service, {**head, "kind": "Endpoints", "subsets": subsets}]
-    manifest, ready = folder / "dns.json", folder / "ready"
-    manifest.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": listed}))
-    argv = [*kproxy_run.RUN, "--manifests", str(manifest), "--ready-file", str(ready)]
-    argv += ["--allow-loopback-endpoints", "--log-level", "error", *way.kproxy]
-    argv += ["--healthz-bind-address", "none", "--metrics-bind-address", "none"]
-    with processes.start(
-        "kproxy", argv, folder, environment={"XDG_RUNTIME_DIR": str(folder)}
-    ) as process:
-        processes.wait_until(process, ready.exists, "did not say that it is ready")
+    listed: list[dict[str, Any]] = [service, {**head, "kind": "Endpoints", "subsets": subsets}]
+    manifest = folder / "dns.json"
+    comparison.write_objects(manifest, listed)
+    with comparison.kproxy(folder, manifest, *way.kproxy) as (_, process):
         yield address, process
 
 
