@@ -107,10 +107,7 @@ class Gateways:
         Others may run while they are looked at: one that is gone meanwhile is left out.
         """
         for kind in _ROUTES:
-            for each in self._store.names_of_service(kind, name):
-                found = self._store.get(kind, each)
-                if found is not None:
-                    yield found
+            yield from self._store.each_of_service(kind, name)
 
     def gateway(self, name: names.NamespacedName) -> gateway_kind.Gateway | None:
         """The Gateway of this name among Services, if it is of the class that is served."""
@@ -173,13 +170,8 @@ class Gateways:
         return Backend(asked, resolved, service, sources)
 
     def _grants_in(self, namespace: str) -> Iterator[reference_grant_kind.ReferenceGrant]:
-        kind = reference_grant_kind.KIND
-        for name in self._store.names_of_service(
-            kind, reference_grant_kind.of_namespace(namespace)
-        ):
-            found = self._store.get(kind, name)
-            if found is not None:
-                yield found
+        owner = reference_grant_kind.of_namespace(namespace)
+        return self._store.each_of_service(reference_grant_kind.KIND, owner)
 
     def read(
         self, name: names.NamespacedName, options: rules.Options

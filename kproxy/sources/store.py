@@ -6,7 +6,7 @@ else. Writing an object that equals the stored one dirties nothing. The source c
 with what has become dirty when the Store is fit to be read.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -116,12 +116,14 @@ class Store:
         """The objects of a kind that concern a Service."""
         return cast("tuple[_Made, ...]", self._tables[kind.name].concerning(service))
 
-    def names_of_service(
-        self, kind: Kind[Any], service: names.NamespacedName
-    ) -> tuple[names.NamespacedName, ...]:
-        """The names of the objects that `of_service` gives, which are copied fast: for objects
-        that may be so many that they are looked at in steps."""
-        return self._tables[kind.name].names_concerning(service)
+    def each_of_service(self, kind: Kind[_Made], service: names.NamespacedName) -> Iterator[_Made]:
+        """What `of_service` gives, looked up one by one: for objects that may be so many that
+        they are looked at in steps. Their names alone are copied, which is fast; one that is gone
+        meanwhile is left out."""
+        for name in self._tables[kind.name].names_concerning(service):
+            found = self.get(kind, name)
+            if found is not None:
+                yield found
 
     def concerns(self, kind: Kind[Any], service: names.NamespacedName) -> bool:
         """Whether any object of a kind concerns a Service."""

@@ -257,3 +257,16 @@ def test_objects_are_found_by_the_service_that_they_concern() -> None:
     assert {each.name.name for each in found} == {"web", "other", "db"}
     assert kept.of_service(endpoint_slice_kind.KIND, DB) == ()
     assert kept.all(endpoint_slice_kind.KIND).keys() == {each.name for each in found}
+
+
+def test_objects_may_go_while_those_of_a_service_are_looked_at() -> None:
+    kept = store.Store()
+    kept.apply(sliced("web", "10.1.0.1"))
+    kept.apply(sliced("other", "10.1.0.2"))
+    looking = kept.each_of_service(endpoint_slice_kind.KIND, WEB)
+    first = next(looking)
+    for name in ("web", "other"):
+        kept.delete(endpoint_slice_kind.NAME, WEB._replace(name=name))
+    kept.apply(sliced("late", "10.1.0.3"))
+    assert first.name.name in {"web", "other"}
+    assert list(looking) == []
