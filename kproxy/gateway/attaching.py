@@ -87,6 +87,12 @@ class Attached:
     """The listeners to which a reference is attached."""
 
 
+def port_name(gateway: gateway_kind.Gateway, listening: Listening) -> names.ServicePortName:
+    """The name by which the proxier knows a listener of a Gateway."""
+    service = references.of_gateway(gateway.name)
+    return names.ServicePortName(service, listening.listener.name, listening.protocol)
+
+
 def listenings(gateway: gateway_kind.Gateway) -> tuple[Listening, ...]:
     """The listeners of a Gateway, in order."""
     taken: dict[int, set[str]] = {}

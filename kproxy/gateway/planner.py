@@ -229,9 +229,7 @@ def plans_for(
     plans: rules.Plans = {}
     for each in served:
         listening = each.listening
-        name = names.ServicePortName(
-            references.of_gateway(gateway.name), listening.listener.name, listening.protocol
-        )
+        name = attaching.port_name(gateway, listening)
         frontends = tuple(frontends_of(gateway, listening, options.portal.node))
         why = why_unserved(gateway, listening) or (
             ""

@@ -133,10 +133,7 @@ def of_gateway(
     listeners = []
     frontends: list[statuses.FrontendStatus] = []
     for listening in attaching.listenings(gateway):
-        name = names.ServicePortName(
-            references.of_gateway(gateway.name), listening.listener.name, listening.protocol
-        )
-        found = frontends_of(name)
+        found = frontends_of(attaching.port_name(gateway, listening))
         frontends += found
         listeners.append(_listener(gateway, listening, attached, found))
     refusal = _refusal(gateway)
