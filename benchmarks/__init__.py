@@ -1,7 +1,6 @@
-"""kproxy beside the proxies people know, measured on one machine in one run.
+"""Measurements beside those of `kproxy bench`, and the records of its runs in `results/`.
 
-Start reading at `benchmarks.datapath`: it says what is measured and in which order. `peers` are
-the proxies, `scenarios` and `blackhole` the loads put on them, `load` the generators and backends
-(child processes), `processes` starts, weighs and ends children, `figures` is the arithmetic and
-`report` the tables and the JSON.
+Modules are commands, `python -m benchmarks.NAME`, whose docstrings say what is measured, but for
+two that others use: `comparison` measures kproxy beside another program in turns, and `nsd`
+configures a DNS server. Generators, backends, peers and reports are those of `kproxy.bench`.
 """
