@@ -16,6 +16,8 @@ from tests.reconcile import builders
 
 WEB = builders.port_of("web")
 CLUSTER_IP = forwarding.Frontend(forwarding.FrontendKind.CLUSTER_IP, "10.0.9.1", 80)
+FIRST, LATER = b"the first words", b"later words"
+"""Longer than the addresses and ports in a binary header, which must not be taken for them."""
 DRAIN = forwarding.Policy(lifetime=Lifetime(on_removed=OnEndpointRemoved.DRAIN, drain=600.0))
 
 
@@ -105,28 +107,28 @@ async def stage() -> AsyncIterator[Stage]:
 
 async def test_another_version_of_the_header_holds_for_the_next_connection(stage: Stage) -> None:
     starts: list[tuple[ProxyProtocol | None, Callable[[bytes], bool]]] = [
-        (None, lambda seen: seen == b"x"),
+        (None, lambda seen: seen == FIRST),
         (ProxyProtocol.V1, lambda seen: seen.startswith(b"PROXY TCP4 127.0.0.1 ")),
         (ProxyProtocol.V2, lambda seen: seen.startswith(b"\r\n\r\n\0\r\nQUIT\n")),
-        (None, lambda seen: seen == b"x"),
+        (None, lambda seen: seen == FIRST),
     ]
     stage.set(forwarding.Policy())
     stage.open()
     for version, is_so in starts:
         stage.set(forwarding.Policy(proxy_protocol=version))
         client = await stage.connect()
-        assert is_so(await client.echo(b"x"))
+        assert is_so(await client.echo(FIRST))
     for client in stage.clients:
-        assert await client.echo(b"y") == b"y"
+        assert await client.echo(LATER) == LATER
 
 
 async def test_a_removed_backend_is_drained_and_a_spared_one_is_not(stage: Stage) -> None:
     stage.set(DRAIN)
     stage.open()
     client = await stage.connect()
-    await client.echo(b"x")
+    await client.echo(FIRST)
     stage.set(DRAIN, is_used=False, is_spared=True)
-    assert await client.echo(b"y") == b"y"
+    assert await client.echo(LATER) == LATER
     assert stage.states() == ["open"]
     stage.set(DRAIN, is_used=False)
     await client.ends()
@@ -140,19 +142,19 @@ async def test_without_the_annotation_what_was_to_drain_goes_on(
     stage.set(DRAIN)
     stage.open()
     client = await stage.connect()
-    await client.echo(b"x")
+    await client.echo(FIRST)
     stage.set(DRAIN, is_used=False)
     await harness.until(lambda: stage.states() == ["draining"], "it is to end")
     stage.set(forwarding.Policy(), is_used=False)
     await harness.until(lambda: stage.states() == ["open"], "it goes on")
-    assert await client.echo(b"y") == b"y"
+    assert await client.echo(LATER) == LATER
 
 
 async def test_a_service_port_that_is_forgotten_drains(stage: Stage) -> None:
     stage.set(DRAIN)
     stage.open()
     client = await stage.connect()
-    await client.echo(b"x")
+    await client.echo(FIRST)
     stage.plane.send(forwarding.CloseFrontend(forwarding.PortalAddress(*stage.address)))
     stage.plane.send(forwarding.Forget(WEB))
     await client.ends()
@@ -164,7 +166,7 @@ async def test_a_service_port_that_is_forgotten_keeps_its_connections_otherwise(
     stage.set(forwarding.Policy(lifetime=Lifetime(max_age=3600.0)))
     stage.open()
     client = await stage.connect()
-    await client.echo(b"x")
+    await client.echo(FIRST)
     stage.plane.send(forwarding.CloseFrontend(forwarding.PortalAddress(*stage.address)))
     stage.plane.send(forwarding.Forget(WEB))
-    assert await client.echo(b"y") == b"y"
+    assert await client.echo(LATER) == LATER

@@ -89,7 +89,7 @@ def test_the_api_server_behind_its_service(beside: Simulation) -> None:
     trusting = ssl.create_default_context(cadata=beside.authority)
 
     def is_ready() -> bool:
-        with contextlib.suppress(ConnectionRefusedError):
+        with contextlib.suppress(ConnectionRefusedError, ConnectionResetError):
             made = http.client.HTTPSConnection(host, port, timeout=60, context=trusting)
             with contextlib.closing(made):
                 made.request("GET", "/readyz")
