@@ -91,7 +91,7 @@ def render_in_steps(
     for run in steps.runs(made.targets, 64):
         yield
         known |= {target: tuple(upstream(target)) for target in run}
-    used = upstreams.Upstreams(known)
+    used = upstreams.Upstreams(known, made.frontends)
     chosen = canaries.Canaries()
     port = settings.redirect_port or (settings.https[0].port if settings.https else 0)
     listening = servers.Listening(
@@ -247,6 +247,7 @@ def _defaults(settings: Settings) -> list[Statement]:
         *_tls(settings),
         *_variables(),
         *_closing(settings),
+        *servers.failures(),
     ]
 
 

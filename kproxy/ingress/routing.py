@@ -142,6 +142,7 @@ class _Making:
             served=tuple(served),
             problems=tuple(problems),
             targets=frozenset(targets),
+            frontends=frozenset(filter(self._backends.has_frontend, targets)),
         )
 
     def _mains(self) -> Iterable["_Ours"]:

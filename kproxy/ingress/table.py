@@ -152,13 +152,15 @@ class Table:
 
     `hosts` are in the order of their names; "", which is always there, is the first. `served` are
     the Ingresses of our class, canaries included. `targets` are all service ports that requests
-    may go to.
+    may go to, and `frontends` those of them that are reached at a frontend of kproxy, which
+    refuses connections while no endpoint is ready.
     """
 
     hosts: tuple[VirtualHost, ...] = (VirtualHost(""),)
     served: tuple[names.NamespacedName, ...] = ()
     problems: tuple[Problem, ...] = ()
     targets: frozenset[names.ServicePortName] = frozenset()
+    frontends: frozenset[names.ServicePortName] = frozenset()
 
 
 EMPTY = Table()

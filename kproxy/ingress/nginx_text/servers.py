@@ -16,8 +16,10 @@ from kproxy.ingress.nginx_text.syntax import (
     Condition,
     Defined,
     Directive,
+    Entry,
     Exists,
     Group,
+    Keyword,
     Regex,
     Statement,
     Template,
@@ -31,9 +33,17 @@ ENDING = Variable("kproxy_ending")
 
 NOT_FOUND = "404: no Ingress has a rule for this host and path"
 NOT_AVAILABLE = "503: there is no service for this host and path"
+NO_ENDPOINT = "503: no endpoint of the Service is ready"
+BROKEN = "502: the connection to the Service's endpoint failed"
 
 _HANDED_ON = 418
 """A status that no other part of this configuration makes."""
+
+_REFUSED = Variable("kproxy_refused")
+"""Has "1" if nginx has not got the connection to an upstream that it tried last."""
+
+_OF_FRONTENDS = "@frontend_failed"
+_OF_OTHERS = "@endpoint_failed"
 
 _GROUP = re.compile(r"\$([1-9])")
 _LOCATIONS_BETWEEN_PAUSES = 16
@@ -68,6 +78,7 @@ class Servers:
         self._variables: dict[int, Variable] = {}
         self._count = 0
         self._named = 0
+        self._failing: set[str] = set()
 
     def server(self, host: table.VirtualHost, certificate: str) -> Generator[None, None, Block]:
         """The server of a virtual host.
@@ -78,7 +89,9 @@ class Servers:
         if certificate:
             body += _certificate(certificate)
         body += self._ending()
+        self._failing.clear()
         body += yield from self._locations(host)
+        body += [each for name, each in _FAILED.items() if name in self._failing]
         return Block(Directive("server"), body)
 
     def _listens(self, *, is_default: bool) -> list[Statement]:
@@ -166,8 +179,20 @@ class Servers:
             *_body_size(policy, inherits=inherits),
             *_timeouts(policy, inherits=inherits),
             *_rewrite(route),
+            *self._failure(route, inherits=inherits),
             Directive(f"{_module(policy)}_pass", _url(policy, destination)),
         ]
+
+    def _failure(self, route: table.Route, *, inherits: bool) -> list[Statement]:
+        """What answers a request for which nginx itself would answer 502.
+
+        An answer of the backend is passed on, one with the status 502 too.
+        """
+        chosen = [route.target, *([route.canary.target] if route.canary else [])]
+        is_default = all(map(self._upstreams.is_frontend, chosen))
+        name = _OF_FRONTENDS if is_default else _OF_OTHERS
+        self._failing.add(name)
+        return [] if is_default and not inherits else [_error_page(name)]
 
     def _destination(self, route: table.Route) -> str | Variable:
         """The name of the upstream, or the variable that has it; "" if there is none."""
@@ -201,6 +226,37 @@ class Servers:
 
 _HTTPS_PORT = 443
 _DEFAULT = table.DEFAULT_POLICY
+
+
+def failures() -> list[Statement]:
+    """What holds for all servers when nginx gets no answer from an upstream.
+
+    The frontend of a Service without endpoints refuses connections. Where kproxy reaches none of
+    the endpoints there are, it closes the connection: that stays 502, as nginx has it. nginx knows
+    the difference by the time that connecting took, which for TLS includes the handshake.
+    """
+    entries = [Entry(Keyword("default"), ""), Entry(Regex("-$"), "1")]
+    head = Directive("map", Variable("upstream_connect_time"), Defined(_REFUSED))
+    return [
+        Block(head, entries),
+        # A location that hands a request on has used up the one error page that there is else.
+        Directive("recursive_error_pages", "on"),
+        _error_page(_OF_FRONTENDS),
+    ]
+
+
+def _error_page(name: str) -> Directive:
+    return Directive("error_page", 502, "=", name)
+
+
+_IF_REFUSED = Block(
+    Directive("if", Condition(_REFUSED, "1")), [Directive("return", 503, NO_ENDPOINT)]
+)
+_IF_BROKEN = Directive("return", 502, BROKEN)
+_FAILED: dict[str, Statement] = {
+    _OF_FRONTENDS: Block(Directive("location", _OF_FRONTENDS), [_IF_REFUSED, _IF_BROKEN]),
+    _OF_OTHERS: Block(Directive("location", _OF_OTHERS), [_IF_BROKEN]),
+}
 
 
 def _certificate(path: str) -> list[Statement]:

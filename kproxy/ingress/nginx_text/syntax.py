@@ -72,6 +72,7 @@ _EVALUATED = {
     "proxy_send_timeout": _NEVER,
     "proxy_set_header": _SECOND,
     "proxy_temp_path": _NEVER,
+    "recursive_error_pages": _NEVER,
     "reset_timedout_connection": _NEVER,
     "return": _SECOND,
     "rewrite": _SECOND,

@@ -1,6 +1,6 @@
 """Upstreams: where nginx connects to, one block for each service port and protocol."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from kproxy.ingress import table
@@ -36,14 +36,19 @@ _SCHEMES = {
 class Upstreams:
     """The upstreams that a configuration uses, by the addresses there are.
 
+    `frontends` are the service ports whose address refuses connections while no endpoint is ready.
+
     nginx keeps connections open, and would send one protocol on a connection that was made for
     another: so a service port has an upstream for each protocol.
     """
 
     def __init__(
-        self, known: Mapping[names.ServicePortName, Sequence[addresses.SocketAddress]]
+        self,
+        known: Mapping[names.ServicePortName, Sequence[addresses.SocketAddress]],
+        frontends: Collection[names.ServicePortName],
     ) -> None:
         self._known = known
+        self._frontends = frontends
         self._used: dict[str, _Used] = {}
 
     def name(self, target: names.ServicePortName | None, protocol: table.Protocol) -> str:
@@ -57,6 +62,10 @@ class Upstreams:
         name = f"{service.name}.{service.namespace}.{target.port or 'only'}.{_SCHEMES[protocol]}"
         self._used[name] = (found, _REQUESTS[protocol])
         return name
+
+    def is_frontend(self, target: names.ServicePortName | None) -> bool:
+        """Whether a connection that is refused there means that no endpoint is ready."""
+        return target in self._frontends
 
     def blocks(self) -> Iterator[Statement]:
         """The upstreams that are used, in the order of their names."""

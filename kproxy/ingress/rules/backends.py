@@ -54,6 +54,11 @@ class Backends:
         )
         return None
 
+    def has_frontend(self, target: names.ServicePortName) -> bool:
+        """Whether requests for a service port go to a frontend of kproxy, not to endpoints."""
+        service = self._services.get(target.service)
+        return service is not None and service.is_proxied and not self._through_endpoints
+
     def _note_reloads(self, service: services.Service, said: remarks.Remarks) -> None:
         """Say where the endpoints of a Service are nginx's business, against what is usual."""
         if not service.is_proxied and not self._through_endpoints:
