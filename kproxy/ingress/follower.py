@@ -60,6 +60,14 @@ class _Made:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Barred:
+    """An Ingress that nginx refuses, and the version of it that is served in its place, if any."""
+
+    refused: isolation.Barred
+    instead: ingresses.Ingress | None = None
+
+
 class Follower:
     """Follows `read` from `run` on. `upstream` says where requests for a service port go.
 
@@ -88,7 +96,7 @@ class Follower:
         self._changed = asyncio.Event()
         self._made: _Made | None = None
         self._good: _Ingresses = {}
-        self._barred: dict[names.NamespacedName, isolation.Barred] = {}
+        self._barred: dict[names.NamespacedName, _Barred] = {}
         self.is_in_force = asyncio.Event()
         """Set once the first table is in force."""
         for kind in kinds.KINDS:
@@ -146,7 +154,7 @@ class Follower:
 
     async def _bring_in_force(self, driven: nginx.Nginx, settings: nginx_config.Settings) -> bool:
         """Make the configuration of now, and have nginx take it unless it has it already."""
-        made = self._made = await self._make(settings, self._without_barred())
+        made = self._made = await self._make(settings, self._asking())
         words = ""
         if made.rendered.version != self._shown.version:
             words = await driven.put(made.rendered)
@@ -155,7 +163,8 @@ class Follower:
                 if not found:
                     _log.error("nginx does not take its configuration", words=words)
                     return False
-                self._barred.update({each.ingress.name: each for each in found})
+                for each in found:
+                    self._bar(each)
                 self.look()
                 if self.is_in_force.is_set():
                     return True
@@ -169,7 +178,7 @@ class Follower:
         self._shown.version = made.rendered.version
         self._shown.served = frozenset(made.routes.served)
         self._good = {each.name: each for each in made.world.ingresses}
-        self._report.take([*made.routes.problems, *map(_refused, self._barred.values())])
+        self._report.take([*made.routes.problems, *map(_problem, self._barred.values())])
         self._on_look()
         return True
 
@@ -195,15 +204,29 @@ class Follower:
         rendered = await self._turns.result(steps)
         return _Made(world, routes, where, rendered, by_service)
 
-    def _without_barred(self) -> _Ingresses:
-        """The Ingresses of now without those that nginx refuses as they are."""
+    def _asking(self) -> _Ingresses:
+        """The Ingresses of now; of those that nginx refuses as they are, the last good version."""
         known = dict(self._read.store.all(ingress_kind.KIND))
         for name, barred in list(self._barred.items()):
-            if known.get(name) == barred.ingress:
-                del known[name]
+            if known.get(name) == barred.refused.ingress:
+                if barred.instead is not None:
+                    known[name] = barred.instead
+                else:
+                    del known[name]
             else:
                 del self._barred[name]
         return known
+
+    def _bar(self, refused: isolation.Barred) -> None:
+        """Have an Ingress that nginx refuses replaced by its last good version, if there is one."""
+        name = refused.ingress.name
+        if name in self._barred:  # it is that version which nginx refuses now
+            self._barred[name] = _Barred(self._barred[name].refused)
+            return
+        good = self._good.get(name)
+        if good is not None and (good == refused.ingress or good.uid != refused.ingress.uid):
+            good = None  # there is no other version of this object
+        self._barred[name] = _Barred(refused, good)
 
     async def _isolate(
         self, made: _Made, words: str, driven: nginx.Nginx, settings: nginx_config.Settings
@@ -223,6 +246,10 @@ class Follower:
         return []
 
 
-def _refused(barred: isolation.Barred) -> table.Problem:
-    text = f"it is not served, because nginx refuses it: {barred.words}"
-    return table.Problem(barred.ingress.name, "Refused", text)
+def _problem(barred: _Barred) -> table.Problem:
+    refused = barred.refused
+    if barred.instead is not None:
+        text = "its last good version stays in force, because nginx refuses this one"
+    else:
+        text = "it is not served, because nginx refuses it"
+    return table.Problem(refused.ingress.name, "Refused", f"{text}: {refused.words}")

@@ -1,4 +1,4 @@
-"""Which Ingress it is that nginx refuses, so that the others are served.
+"""Which Ingress it is that nginx refuses, so that the others come into force.
 
 Everything that the rules let through is escaped, so nginx should refuse nothing. If it does, one
 Ingress must not keep the changes of all others from coming into force.
@@ -20,7 +20,7 @@ Refusal = Callable[[Left], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Barred:
-    """An Ingress, as it was, that is left out, and why nginx refuses it."""
+    """An Ingress, as it was, that nginx refuses, and why."""
 
     ingress: ingresses.Ingress
     words: str

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, cast
@@ -214,6 +215,72 @@ async def test_what_nginx_refuses_does_not_hold_up_the_others() -> None:
 
     assert len(world.shown.served) == 4
     assert not world.shown.problems
+
+
+@virtual
+async def test_the_last_good_version_of_what_nginx_refuses_stays_in_force() -> None:
+    world = World()
+    world.apply(service())
+    world.apply(ingress("web", "first.example"))
+    async with world.followed() as nginx:
+        nginx.refused = "bad.example"
+        world.apply(ingress("web", "bad.example"))
+        world.apply(ingress("other"))
+        await settled()
+        (problem,) = world.shown.problems
+        text = nginx.in_force[-1].text
+
+        assert "first.example" in text
+        assert "other.example" in text
+        assert {each.name for each in world.shown.served} == {"web", "other"}
+        assert problem.text == (
+            "its last good version stays in force, because nginx refuses this one: refused"
+        )
+        assert world.noted == [problem]
+
+        world.apply(ingress("third"))
+        await settled()
+        assert "first.example" in nginx.in_force[-1].text
+        assert world.noted == [problem]
+
+        world.apply(ingress("web", "second.example"))
+        await settled()
+
+    assert "second.example" in nginx.in_force[-1].text
+    assert "first.example" not in nginx.in_force[-1].text
+    assert not world.shown.problems
+
+
+@virtual
+async def test_a_last_good_version_that_nginx_refuses_too_is_left_out() -> None:
+    world = World()
+    world.apply(service())
+    world.apply(ingress("web", "first.example"))
+    async with world.followed() as nginx:
+        nginx.refused = "bad.example"
+        world.apply(ingress("web", "bad.example"))
+        await settled()
+        nginx.refused = ".example"
+        world.apply(ingress("other", "other.test"))
+        await settled()
+        (problem,) = world.shown.problems
+
+    assert {each.name for each in world.shown.served} == {"other"}
+    assert problem.text == "it is not served, because nginx refuses it: refused"
+
+
+@virtual
+async def test_an_ingress_of_a_name_that_another_had_does_not_get_its_last_version() -> None:
+    world = World()
+    world.apply(service())
+    world.apply(dataclasses.replace(ingress("web", "first.example"), uid="1"))
+    async with world.followed() as nginx:
+        nginx.refused = "bad.example"
+        world.apply(dataclasses.replace(ingress("web", "bad.example"), uid="2"))
+        await settled()
+
+    assert "first.example" not in nginx.in_force[-1].text
+    assert not world.shown.served
 
 
 @virtual
