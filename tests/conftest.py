@@ -28,12 +28,14 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("any-machine")
 
-# A shell without job control starts `make test &` with these two ignored, which every program that
-# a test starts and interrupts would inherit.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+# What this process ignores or holds back, every program that a test starts would inherit: two
+# signals from a shell without job control that starts `make test &`, SIGHUP from nohup.
+# Python itself ignores SIGPIPE and SIGXFSZ, and gives both back to what it starts.
+for _number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        _is_interrupt = _number == signal.SIGINT
+        signal.signal(_number, signal.default_int_handler if _is_interrupt else signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 # Without bytecode, each of some hundred processes would compile all of kproxy anew, which takes as
 # long as everything else that it does. What git ignores may lie here whatever this variable says.
