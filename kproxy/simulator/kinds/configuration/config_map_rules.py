@@ -18,6 +18,11 @@ class Shape(msgspec.Struct, rename="camel"):
     immutable: bool | None = None
 
 
+def set_defaults(config_map: Object) -> None:
+    """Spell `binaryData` as kube-apiserver does. Raises BadRequest for what is not base64."""
+    data.encode_anew(resources.CONFIG_MAPS, config_map, "binaryData")
+
+
 def violations(config_map: Object) -> Iterator[Cause]:
     """What is wrong with a ConfigMap by itself. Raises BadRequest for data that is not base64."""
     texts = config_map.get("data") or {}

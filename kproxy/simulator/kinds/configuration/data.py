@@ -34,6 +34,16 @@ def decoded(resource: Resource, values: Mapping[str, str] | None) -> dict[str, b
     return found
 
 
+def encode_anew(resource: Resource, changed: Object, field: str) -> None:
+    """Replace base64 values by their only spelling: kube-apiserver reads bytes and writes them.
+
+    So line breaks are gone from what is stored. Raises BadRequest as `decoded` does.
+    """
+    if values := changed.get(field):
+        found = decoded(resource, values)
+        changed[field] = {key: encode(content) for key, content in found.items()}
+
+
 def _first_illegal(text: str) -> int:
     match = re.search(r"[^A-Za-z0-9+/\r\n]", text)
     return match.start() if match else len(text)

@@ -53,8 +53,11 @@ def tls_secret(name: str, certificate: bytes, key: bytes) -> Object:
 
 
 def set_defaults(secret: Object) -> None:
-    """`stringData` becomes part of `data`. Raises BadRequest for data that is not base64."""
-    data.decoded(resources.SECRETS, secret.get("data"))
+    """`stringData` becomes part of `data`, which is spelled as kube-apiserver spells it.
+
+    Raises BadRequest for data that is not base64.
+    """
+    data.encode_anew(resources.SECRETS, secret, "data")
     texts = secret.pop("stringData", None)
     if texts:
         encoded = {key: data.encode(text.encode()) for key, text in texts.items()}

@@ -33,6 +33,7 @@ def strategies() -> Mapping[Resource, registry.Strategy]:
         resources.CONFIG_MAPS: RuledStrategy(
             resources.CONFIG_MAPS,
             config_map_rules.Shape,
+            set_defaults=config_map_rules.set_defaults,
             violations=config_map_rules.violations,
             update_violations=config_map_rules.update_violations,
         ),

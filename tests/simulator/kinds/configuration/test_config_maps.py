@@ -56,6 +56,11 @@ def test_data_of_another_type_is_a_bad_request(
     assert complaint in str(refused.value)
 
 
+def test_base64_is_stored_in_its_only_spelling(objects: registry.Registry) -> None:
+    stored = objects.create(resources.CONFIG_MAPS, config_map(binaryData={"a": "YW\nJj\n"}))
+    assert stored["binaryData"] == {"a": "YWJj"}
+
+
 def test_an_immutable_config_map_stays(objects: registry.Registry) -> None:
     objects.create(resources.CONFIG_MAPS, config_map(data={"a": "1"}, immutable=True))
     with pytest.raises(statuses.StatusError) as refused:

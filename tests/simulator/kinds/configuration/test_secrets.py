@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from kproxy.simulator.kinds.configuration import data
 from kproxy.simulator.store import registry, resources, statuses
 from kproxy.simulator.store.storage import Object
 from tests.simulator.objects import ruled_registry
@@ -104,9 +103,12 @@ def test_what_is_not_base64_is_named_by_its_place(
     )
 
 
-def test_lines_of_base64_are_read(objects: registry.Registry) -> None:
-    stored = objects.create(resources.SECRETS, secret(data={"a": "aHVu\ndGVyMg==\n"}))
-    assert data.decoded(resources.SECRETS, stored["data"]) == {"a": b"hunter2"}
+def test_base64_is_stored_in_its_only_spelling(objects: registry.Registry) -> None:
+    given = {"a": "aHVu\ndGVyMg==\n", "b": "aHVu\r\ndGVyMg==", "c": "YR=="}
+    stored = objects.create(resources.SECRETS, secret(data=given, immutable=True))
+    assert stored["data"] == {"a": CONFIDENTIAL, "b": CONFIDENTIAL, "c": "YQ=="}
+    again = objects.update(resources.SECRETS, secret(data=given, immutable=True))
+    assert again["data"] == stored["data"]
 
 
 def test_the_type_stays(objects: registry.Registry) -> None:
