@@ -52,6 +52,15 @@ async def serving(
         server.close()
 
 
+@contextlib.asynccontextmanager
+async def absent() -> AsyncIterator[addresses.SocketAddress]:
+    """An address at which the kernel refuses datagrams. No other socket can be given its port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind(("127.0.0.1", 0))
+        held.connect(("127.0.0.1", 1))  # from elsewhere it now takes nothing
+        yield addresses.SocketAddress(*held.getsockname())
+
+
 Reply = Callable[[dns.message.Message], "dns.message.Message | bytes | None"]
 """What a server says to a question; None: nothing."""
 
@@ -103,12 +112,12 @@ class Other:
             datagrams.sendto(made, client)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        (size,) = struct.unpack("!H", await reader.readexactly(2))
-        made = self._made(await reader.readexactly(size), self._by_stream)
-        if made is not None:
-            writer.write(struct.pack("!H", len(made)) + made)
-            await writer.drain()
-        writer.close()
+        with contextlib.closing(writer):
+            (size,) = struct.unpack("!H", await reader.readexactly(2))
+            made = self._made(await reader.readexactly(size), self._by_stream)
+            if made is not None:
+                writer.write(struct.pack("!H", len(made)) + made)
+                await writer.drain()
 
     def _made(self, packet: bytes, reply: Reply) -> bytes | None:
         query = dns.message.from_wire(packet)

@@ -36,6 +36,17 @@ async def asked(
     return await dns.asyncquery.udp(query, "127.0.0.1", port=port, timeout=seconds)
 
 
+def impatient(monkeypatch: pytest.MonkeyPatch, reply: servers.Reply) -> servers.Reply:
+    """`reply`, of a server that is given up soon; the next one has all the time that it needs."""
+    monkeypatch.setattr(forwarder, "TRY_SECONDS", 0.2)
+
+    def first(query: dns.message.Message) -> dns.message.Message | bytes | None:
+        monkeypatch.setattr(forwarder, "TRY_SECONDS", PATIENCE)
+        return reply(query)
+
+    return first
+
+
 def addresses_in(response: dns.message.Message) -> list[str]:
     return [data.to_text() for rrset in response.answer for data in rrset]
 
@@ -84,9 +95,8 @@ async def test_nothing_of_the_clients_options_is_passed_on(tmp_path: Path) -> No
 async def test_clients_that_ask_the_same_share_one_question(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forwarder, "TRY_SECONDS", 0.2)
     async with (
-        servers.Other(lambda _: None).running() as silent,
+        servers.Other(impatient(monkeypatch, lambda _: None)).running() as silent,
         servers.Other(servers.saying("192.0.2.7")).running() as other,
         servers.serving(tmp_path, upstreams=[silent.address, other.address]) as (_, port),
     ):
@@ -110,9 +120,8 @@ async def test_clients_that_ask_the_same_share_one_question(
 async def test_what_is_no_answer_to_the_question_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: servers.Reply
 ) -> None:
-    monkeypatch.setattr(forwarder, "TRY_SECONDS", 0.2)
     async with (
-        servers.Other(first).running() as odd,
+        servers.Other(impatient(monkeypatch, first)).running() as odd,
         servers.Other(servers.saying("192.0.2.7")).running() as other,
         servers.serving(tmp_path, upstreams=[odd.address, other.address]) as (_, port),
     ):
@@ -134,11 +143,9 @@ async def test_a_server_that_fails_makes_room_for_the_next(tmp_path: Path) -> No
 
 
 async def test_a_server_that_is_not_there_is_asked_last_from_then_on(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
-        closed.bind(("127.0.0.1", 0))
-        absent = addresses.SocketAddress(*closed.getsockname())
     async with (
         servers.Other(servers.saying("192.0.2.7")).running() as other,
+        servers.absent() as absent,
         servers.serving(tmp_path, upstreams=[absent, other.address]) as (_, port),
     ):
         for number in range(3):
@@ -146,10 +153,10 @@ async def test_a_server_that_is_not_there_is_asked_last_from_then_on(tmp_path: P
 
 
 async def test_without_any_server_that_answers_it_is_a_failure(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
-        closed.bind(("127.0.0.1", 0))
-        absent = addresses.SocketAddress(*closed.getsockname())
-    async with servers.serving(tmp_path, upstreams=[absent]) as (server, port):
+    async with (
+        servers.absent() as absent,
+        servers.serving(tmp_path, upstreams=[absent]) as (server, port),
+    ):
         response = await asked(port, "www.example.com")
 
         assert response.rcode() == dns.rcode.SERVFAIL
