@@ -19,7 +19,9 @@ CURL = shutil.which("curl")
 KEY = "nginx.ingress.kubernetes.io/backend-protocol"
 
 
-def backend(directory: Path, plain: int, secured: int) -> str:
+def backend(
+    directory: Path, plain: addresses.SocketAddress, secured: addresses.SocketAddress
+) -> str:
     """The configuration of an nginx that answers its protocol, in HTTP/2 if it is asked so."""
     (directory / "b.crt").write_bytes(nginx_rig.DEFAULT_CERTIFICATE.certificate)
     (directory / "b.key").write_bytes(nginx_rig.DEFAULT_CERTIFICATE.private_key)
@@ -30,8 +32,8 @@ def backend(directory: Path, plain: int, secured: int) -> str:
         http {{
           access_log off;
           server {{
-            listen 127.0.0.1:{plain} http2;
-            listen 127.0.0.1:{secured} ssl http2;
+            listen {plain} http2;
+            listen {secured} ssl http2;
             ssl_certificate {directory}/b.crt;
             ssl_certificate_key {directory}/b.key;
             location / {{ default_type application/grpc; return 200 "{answer}"; }}
@@ -45,7 +47,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[nginx_rig.Nginx]
     directory = tmp_path_factory.mktemp("b")
     plain, secured = nginx_rig.unused(), nginx_rig.unused()
     config = directory / "backend.conf"
-    config.write_text(backend(directory, plain.port, secured.port))
+    config.write_text(backend(directory, plain, secured))
     made = objects.made(
         *(
             ingress(name, "Prefix /", host=f"{name}.example", annotations={KEY: name.upper()})
@@ -81,7 +83,19 @@ def test_backends_are_spoken_to_as_they_ask(
     assert CURL
     name = f"{host}.example"
     where = f"{name}:{nginx.https.port}:{nginx.https.address}"
-    command = [CURL, "-sSk", "--http2", "--resolve", where, "-X", "POST", "-m", "20"]
+    command = [
+        CURL,
+        "-sSk",
+        "--noproxy",
+        "*",
+        "--http2",
+        "--resolve",
+        where,
+        "-X",
+        "POST",
+        "-m",
+        "20",
+    ]
     command += ["-H", "Content-Type: application/grpc", f"https://{name}:{nginx.https.port}/x"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     asked = json.loads(found.stdout)

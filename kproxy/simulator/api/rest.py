@@ -1,6 +1,7 @@
 """The verbs of the API on resources, as HTTP: what apiserver's `pkg/endpoints/handlers` does."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, cast
 
@@ -117,7 +118,9 @@ class Rest:
         current = self._registry.storage.resource_version
         match fault.kind:
             case server_faults.Kind.SLOW_LIST:
-                await asyncio.sleep(fault.seconds)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(fault.seconds):
+                        await self._faults.cleared()
             case server_faults.Kind.TOO_LARGE_VERSION:
                 raise statuses.too_large_resource_version(current + 1, current)
             case server_faults.Kind.GONE:

@@ -42,7 +42,7 @@ class Kind(StrEnum):
     TOO_LARGE_VERSION = "too-large-version"
     """A list is answered with 504, as by a replica that is behind."""
     SLOW_LIST = "slow-list"
-    """The answer to a list comes after `seconds`."""
+    """The answer to a list comes after `seconds`, or once the fault is cleared."""
     DRIPPED_LIST = "dripped-list"
     """The answer to a list comes a byte at a time, with `seconds` between two."""
     STALE_CACHE = "stale-cache"

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from kproxy.ingress import kinds
 from kproxy.ingress.cluster import reading
 from kproxy.model.kinds import registry
@@ -19,11 +21,14 @@ INGRESS = {
 }
 
 
-async def test_ingresses_that_are_listed_late_are_waited_for() -> None:
+async def test_ingresses_that_are_listed_late_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reading, "SETTLED_SECONDS", SECONDS)
     options = cluster.Options(token="secret", tls=False, emulate=emulation.Version.V1_20)
     async with cluster.Cluster(options) as simulated:
         simulated.apply([INGRESS])
-        simulated.faults.set(server_faults.Kind.SLOW_LIST, resource="ingresses", seconds=2.0)
+        simulated.faults.set(server_faults.Kind.SLOW_LIST, resource="ingresses", seconds=600.0)
         access = kubeconfig.ClusterAccess(simulated.url, "test", kubeconfig.User(token="secret"))
         read = informer.InformerSource(
             access, on_problem=lambda _: None, kinds=(*registry.KINDS, *kinds.KINDS)
@@ -35,7 +40,11 @@ async def test_ingresses_that_are_listed_late_are_waited_for() -> None:
                     await asyncio.sleep(0.005)
                 assert not read.store.all(kinds.KINDS[0])
 
-                await reading.Reading(read.all_counters).settle()
+                settling = asyncio.ensure_future(reading.Reading(read.all_counters).settle())
+                await asyncio.sleep(0)
+                assert not settling.done()
+                simulated.faults.clear()
+                await settling
         finally:
             running.cancel()
             await asyncio.wait([running])

@@ -97,11 +97,13 @@ class Backends:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.connections += 1
             self._clients.add(writer)
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                while await self._answer_one(target, reader, writer):
-                    pass
-            self._clients.discard(writer)
-            writer.close()
+            try:
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                    while await self._answer_one(target, reader, writer):
+                        pass
+            finally:
+                self._clients.discard(writer)
+                writer.close()
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         self._servers.append(server)
@@ -148,8 +150,8 @@ class Backends:
 
 
 def unused() -> addresses.SocketAddress:
-    """An address to listen on."""
-    return addresses.SocketAddress("127.0.0.1", manifests.free_port("127.0.0.1"))
+    """An address to listen on: its own, so that no other socket can be given its port."""
+    return addresses.SocketAddress(*manifests.free_address())
 
 
 class Nginx:
@@ -174,6 +176,7 @@ class Nginx:
             "user": "root" if os.geteuid() == 0 else "",
         }
         self.settings = nginx_config.Settings(**(given | settings))
+        self._log = directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -192,8 +195,6 @@ class Nginx:
             finally:
                 self._process.kill()
                 self._process.wait()
-                assert self._process.stderr is not None
-                self._process.stderr.close()
         self.backends.close()
 
     def serve(self, made: table.Table, upstream: nginx_config.Upstream | None = None) -> None:
@@ -203,7 +204,8 @@ class Nginx:
         assert NGINX
         if self._process is None:
             command = [NGINX, "-c", str(config), "-p", str(self._directory)]
-            self._process = subprocess.Popen(command, stderr=subprocess.PIPE)
+            with self._log.open("wb") as log:
+                self._process = subprocess.Popen(command, stderr=log)
             self.wait_until(lambda: self._version() == rendered.version, "it is in force")
             return
         checked(config)
@@ -244,9 +246,7 @@ class Nginx:
         deadline = time.monotonic() + DEADLINE
         while not is_done():
             assert self._process is not None
-            if self._process.poll() is not None:
-                assert self._process.stderr is not None
-                raise AssertionError(self._process.stderr.read().decode())
+            assert self._process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline, f"not in time: {what}"
             threading.Event().wait(0.01)
 

@@ -143,12 +143,13 @@ TEXTS = st.lists(PIECES, max_size=8).map(lambda pieces: "/" + "".join(pieces)) |
 
 
 @hypothesis.given(TEXTS, st.text("ab/1.-", max_size=6))
+@hypothesis.settings(max_examples=200)  # about half of them are supported
 def test_python_takes_all_that_is_supported(text: str, asked: str) -> None:
     """And what it matches begins with the literal beginning."""
     try:
         pattern = patterns.parse(text)
     except ValueError:
-        hypothesis.reject()
+        return
     found = re.match(text, f"/{asked}", re.ASCII)
     assert re.compile(text).groups == pattern.groups
     if found:
