@@ -33,7 +33,7 @@ class ServicePortCounters:
     `Connection.count_bytes` last found. `ended` counts connections by reason
     (`datapath.halfclose.Reason`), `dial_failures` failed dials by errno name; `listen_drops` what
     `Listener.drops` of its closed listeners came to. `endpoints` has those that were dialled since
-    they came into the set.
+    they came into the set: the first look-up makes the counters of an endpoint.
     """
 
     __slots__ = (
@@ -54,18 +54,13 @@ class ServicePortCounters:
         self.listen_drops = 0
         # A plain dict: assigning to a Counter's item costs a Python-level call.
         self.ended: dict[str, int] = dict.fromkeys(reasons, 0)
-        self.endpoints: dict[tuple[str, int], EndpointCounters] = {}
+        self.endpoints: defaultdict[tuple[str, int], EndpointCounters] = defaultdict(
+            EndpointCounters
+        )
 
     @property
     def accepted(self) -> int:
         return self.active + sum(self.ended.values())
-
-    def endpoint(self, address: tuple[str, int]) -> EndpointCounters:
-        """The counters of one endpoint, made at its first dial."""
-        found = self.endpoints.get(address)
-        if found is None:
-            found = self.endpoints[address] = EndpointCounters()
-        return found
 
     def keep_endpoints(self, wanted: Collection[tuple[str, int]]) -> None:
         """Forget the endpoints that are not in `wanted` and have no connection any more."""

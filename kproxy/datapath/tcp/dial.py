@@ -183,7 +183,7 @@ class Dialer:
                 build_header = conn.target.terms.build_header
                 if build_header is not None:
                     conn.client.put_first(build_header(conn.ends))
-                backend = conn.target.picker.pick(conn.address, now)
+                backend = conn.target.picker.pick(conn.source[0], now)
                 if backend is None:
                     self._turn_away(conn, halfclose.NO_ENDPOINTS, ())
                     continue
@@ -331,7 +331,8 @@ class Dialer:
     ) -> None:
         """Let bytes flow, beginning with those that came from the client during the dial."""
         conn.backend = backend
-        tally = conn.tally = conn.target.counters.endpoint(backend)
+        target = conn.target
+        tally = conn.tally = target.counters.endpoints[backend]
         tally.total += 1
         tally.active += 1
         if self._shared.feed is not None:
@@ -345,7 +346,7 @@ class Dialer:
             conn.make_prompt()
             client.pump()
             client.settle()
-        roll = conn.target.terms.roll
+        roll = target.terms.roll
         if roll is not None and conn.is_open:
             roll.enter(conn)
 
@@ -384,7 +385,7 @@ class Dialer:
         conn.target.counters.dial_failures[reason] += 1
         is_news = False
         if not dial_failures.is_our_own_fault(reason):
-            conn.target.counters.endpoint(backend).dial_failures += 1
+            conn.target.counters.endpoints[backend].dial_failures += 1
             is_news = self._box.fail(backend, now)
         tried = [attempt[0] for attempt in attempts]
         if len(attempts) == len(LADDER):
@@ -432,7 +433,7 @@ class Dialer:
             feed.drop()
             return
         now = self.poller.now
-        client = conn.address, conn.client_port
+        client = conn.source[:2]
         waited = now - conn.accepted_at
         feed.publish(events.Dialled(now, conn.target.text, client, backend, waited))
 
@@ -443,7 +444,7 @@ class Dialer:
             feed.drop()
             return
         backend, reason = attempts[-1]
-        client = conn.address, conn.client_port
+        client = conn.source[:2]
         feed.publish(
             events.DialFailed(
                 self.poller.now, conn.target.text, client, backend, reason, len(attempts)

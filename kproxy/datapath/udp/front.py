@@ -179,7 +179,7 @@ class Front:
         backend, reason = refused.backend, errno.errorcode[code]
         counters = self.target.counters
         counters.dial_failures[reason] += 1
-        counters.endpoint(backend).dial_failures += 1
+        counters.endpoints[backend].dial_failures += 1
         refused.tried = (*refused.tried, backend)
         if self._shared.feed is not None:
             self._publish_refused(self._shared.feed, refused, reason)
@@ -287,10 +287,10 @@ class Front:
             code = error.errno or 0
             self.target.counters.dial_failures[errno.errorcode.get(code, str(code))] += 1
             if code in _REFUSALS:
-                self.target.counters.endpoint(backend).dial_failures += 1
+                self.target.counters.endpoints[backend].dial_failures += 1
                 self._box.fail(backend, self.pace.at)
             return False
-        tally = wanting.tally = self.target.counters.endpoint(backend)
+        tally = wanting.tally = self.target.counters.endpoints[backend]
         tally.total += 1
         tally.active += 1
         return True

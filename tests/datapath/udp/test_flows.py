@@ -48,7 +48,7 @@ async def test_flows_are_counted_like_connections(udp: rig.Rig) -> None:
         pass
     assert (counters.active, counters.accepted) == (1, 1)
     assert (counters.bytes_from_clients, counters.bytes_from_backends) == (15, answered)
-    tally = counters.endpoint(server.address)
+    tally = counters.endpoints[server.address]
     assert (tally.total, tally.active, tally.dial_failures) == (1, 1, 0)
     assert udp.data_path.counters.datagrams == 6
 

@@ -17,7 +17,7 @@ async def test_u02_a_dead_endpoint_costs_no_client_a_datagram(udp: rig.Rig) -> N
         assert (await client.ask(b"%d" % n, service.address)).endswith(b" %d" % n)
     assert dead in udp.box
     assert service.target.counters.dial_failures == {"ECONNREFUSED": 1}
-    assert service.target.counters.endpoint(dead).dial_failures == 1
+    assert service.target.counters.endpoints[dead].dial_failures == 1
     assert udp.data_path.counters.datagrams_lost == 0
 
 
