@@ -43,9 +43,15 @@ _SOL_SOCKET = _socket.SOL_SOCKET
 _IPPROTO_TCP = _socket.IPPROTO_TCP
 
 
+Name = tuple[str, int]
+"""The address and port of a socket's end, as the kernel gives them: of IPv6 two more numbers."""
+
+
 class StreamSocket(Protocol):
     """The methods of a TCP socket that the data path uses. Its holder closes it."""
 
+    @property
+    def family(self) -> int: ...
     def fileno(self) -> int: ...
     def recv_into(self, buffer: bytearray | memoryview, /) -> int: ...
     def send(self, data: bytes | memoryview, flags: int = ..., /) -> int: ...
@@ -214,15 +220,14 @@ class Kernel:
             raise
         return sock
 
-    def accept(self, listener: StreamSocket) -> tuple[StreamSocket, int, str, int]:
+    def accept(self, listener: StreamSocket) -> tuple[StreamSocket, int, Name]:
         """Accept one connection: its non-blocking socket, owned by the caller, its descriptor,
-        and the client's IP address and port."""
-        fd, address = listener._accept()  # type: ignore[attr-defined]
+        and the client's address and port."""
+        fd, name = listener._accept()  # type: ignore[attr-defined]
         try:
             os.set_blocking(fd, False)
-            # The object has to know: getsockname() has room for an address of its family.
-            family = _socket.AF_INET if len(address) == 2 else _socket.AF_INET6
-            return _socket.socket(family, STREAM, 0, fd), fd, address[0], address[1]
+            # The object has to know its family: getsockname() has room for an address of that.
+            return _socket.socket(listener.family, STREAM, 0, fd), fd, name
         except OSError:
             os.close(fd)
             raise

@@ -236,7 +236,7 @@ class FaultyKernel(syscalls.Kernel):
 
     def accept(
         self, listener: syscalls.StreamSocket
-    ) -> tuple[syscalls.StreamSocket, int, str, int]:
+    ) -> tuple[syscalls.StreamSocket, int, syscalls.Name]:
         self.fail_if_asked("accept")
         for rate, codes in (
             (self.rates.lost_client, _LOST_CLIENT),
@@ -245,8 +245,8 @@ class FaultyKernel(syscalls.Kernel):
             if self.decides(rate):
                 code = self.rng.choice(codes)
                 raise OSError(code, os.strerror(code))
-        sock, fd, address, port = super().accept(listener)
-        return self._adopt(cast("_socket.socket", sock)), fd, address, port
+        sock, fd, source = super().accept(listener)
+        return self._adopt(cast("_socket.socket", sock)), fd, source
 
     def stream_socket(self, backend: addresses.SocketAddress) -> syscalls.StreamSocket:
         self.fail_if_asked("socket")

@@ -98,11 +98,9 @@ class Connection:
 
     __slots__ = (
         "accepted_at",
-        "address",
         "armed",
         "backend",
         "client",
-        "client_port",
         "destination",
         "dial",
         "is_prompt",
@@ -112,6 +110,7 @@ class Connection:
         "seen",
         "server",
         "shared",
+        "source",
         "tally",
         "target",
     )
@@ -122,14 +121,12 @@ class Connection:
         target: Target,
         sock: syscalls.StreamSocket,
         fd: int,
-        address: str,
-        client_port: int,
+        source: syscalls.Name,
     ) -> None:
         self.shared = shared
         self.target = target
-        self.address = address
-        """The client's IP address."""
-        self.client_port = client_port
+        self.source = source
+        """The client's address and port."""
         self.destination: addresses.SocketAddress | None = None
         """Where the client connected to, if that was at a proxy in front of this one."""
         self.client = relay.Leg(self, sock, fd)
@@ -151,6 +148,16 @@ class Connection:
         self.accepted_at = self.progress_at = shared.poller.now
         shared.connections += 1
         target.counters.active += 1
+
+    @property
+    def address(self) -> str:
+        """The client's IP address."""
+        return self.source[0]
+
+    @property
+    def client_port(self) -> int:
+        """The client's port."""
+        return self.source[1]
 
     @property
     def is_open(self) -> bool:
@@ -185,9 +192,7 @@ class Connection:
         destination = self.destination
         if destination is None:
             destination = addresses.SocketAddress(*self.client.sock.getsockname()[:2])
-        return proxy_protocol.Ends(
-            addresses.SocketAddress(self.address, self.client_port), destination
-        )
+        return proxy_protocol.Ends(addresses.SocketAddress(*self.source[:2]), destination)
 
     def make_prompt(self) -> None:
         """Let nothing hold back what is sent to the backend, before a second message is sent.
@@ -265,7 +270,7 @@ class Connection:
             events.ConnectionEnded(
                 now,
                 self.target.text,
-                (self.address, self.client_port),
+                self.source[:2],
                 self.backend,
                 reason,
                 halfclose.MEANING[reason],
@@ -284,10 +289,11 @@ class Connection:
         shared = self.shared
         if shared.feed is not None:
             self._publish_end(shared.feed, reason)
-        counters = self.target.counters
+        target = self.target
+        counters = target.counters
         counters.active -= 1
         counters.ended[reason] += 1
-        roll = self.target.terms.roll
+        roll = target.terms.roll
         if roll is not None:
             roll.leave(self)
         if self.load is not None:

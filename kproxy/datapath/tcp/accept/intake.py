@@ -73,7 +73,7 @@ class Awaited(connection.Waiting):
         leg.moved -= header.size
         leg.unsent = data[header.size :] or None
         if header.ends is not None:
-            (conn.address, conn.client_port), conn.destination = header.ends
+            conn.source, conn.destination = header.ends
         return True
 
 
@@ -155,7 +155,7 @@ class Intake:
             feed.drop()
             return
         via = conn.client.sock.getpeername()[:2]
-        client = conn.address, conn.client_port
+        client = conn.source[:2]
         feed.publish(events.ClientNamed(self.poller.now, conn.target.text, client, via))
 
     def _wait(self, awaited: Awaited) -> None:

@@ -167,7 +167,7 @@ class Acceptor(abc.ABC):
 
     @abc.abstractmethod
     def take(
-        self, client: syscalls.StreamSocket, fd: int, address: str, port: int
+        self, client: syscalls.StreamSocket, fd: int, source: syscalls.Name
     ) -> connection.Connection | None:
         """The connection of a client that was accepted; None if it was cut."""
 
@@ -181,7 +181,7 @@ class Acceptor(abc.ABC):
             return False
         for _ in range(ACCEPT_BUDGET):
             try:
-                client, fd, address, port = self._accept(self.sock)
+                client, fd, source = self._accept(self.sock)
             except BlockingIOError:
                 self._on_empty()
                 self.resume_accepting()
@@ -190,7 +190,7 @@ class Acceptor(abc.ABC):
                 if self._on_accept_error(error.errno or 0):
                     return False
                 continue
-            conn = self.take(client, fd, address, port)
+            conn = self.take(client, fd, source)
             if conn is None:
                 continue
             self._is_exhausted = False
@@ -256,14 +256,15 @@ class Acceptor(abc.ABC):
             feed.drop(len(accepted))
             return
         for conn in accepted:
-            client = conn.address, conn.client_port
-            feed.publish(events.ConnectionAccepted(conn.accepted_at, conn.target.text, client))
+            feed.publish(
+                events.ConnectionAccepted(conn.accepted_at, conn.target.text, conn.source[:2])
+            )
 
     def _is_loop(
-        self, client: syscalls.StreamSocket, address: str, port: int, target: connection.Target
+        self, client: syscalls.StreamSocket, source: syscalls.Name, target: connection.Target
     ) -> bool:
         """Whether this process is its own client; if so, that connection is cut."""
-        is_own = self._own_dials.cut(client, address, port, target.text)
+        is_own = self._own_dials.cut(client, source[:2], target.text)
         if is_own:
             syscalls.reset_on_close(client)
             client.close()
@@ -336,16 +337,16 @@ class Listener(Acceptor):
                 self._gate.wait(self)
                 break
             try:
-                client, fd, address, port = accept(sock)
+                client, fd, source = accept(sock)
             except BlockingIOError:
                 break
             except OSError as error:
                 if self._on_accept_error(error.errno or 0):
                     break
                 continue
-            if port in own_ports and self._is_loop(client, address, port, target):
+            if source[1] in own_ports and self._is_loop(client, source, target):
                 continue
-            accepted.append(connection.Connection(shared, target, client, fd, address, port))
+            accepted.append(connection.Connection(shared, target, client, fd, source))
         if accepted and self._is_exhausted:
             self._is_exhausted = False
         if shared.feed is not None:
@@ -353,13 +354,13 @@ class Listener(Acceptor):
         self._dialer.start(accepted)
 
     def take(
-        self, client: syscalls.StreamSocket, fd: int, address: str, port: int
+        self, client: syscalls.StreamSocket, fd: int, source: syscalls.Name
     ) -> connection.Connection | None:
         """See `Acceptor`. `on_events` does the same without a call."""
         target = self._target
-        if port in self._own_dials.ports and self._is_loop(client, address, port, target):
+        if source[1] in self._own_dials.ports and self._is_loop(client, source, target):
             return None
-        return connection.Connection(self._shared, target, client, fd, address, port)
+        return connection.Connection(self._shared, target, client, fd, source)
 
     def admit(self, admitted: forwarding.Admission) -> None:
         """Drop what `admitted` leaves out, from now on. Raises OSError as `door.Door.admit`."""

@@ -71,22 +71,22 @@ class OwnDials:
         while len(self.ports) > _KEPT:
             del self.ports[next(iter(self.ports))]
 
-    def cut(self, accepted: syscalls.StreamSocket, address: str, port: int, name: str) -> bool:
-        """Whether a client from `address` and `port`, which is in `ports`, is this process itself.
+    def cut(self, accepted: syscalls.StreamSocket, source: tuple[str, int], name: str) -> bool:
+        """Whether a client from `source`, whose port is in `ports`, is this process itself.
 
         If so, the connection that dialled is reset, and with it all that it came through; the
         caller closes `accepted`. `name` is the service port that the client came to.
         """
-        sock, service, backend = self.ports[port]
+        sock, service, backend = self.ports[source[1]]
         try:
-            is_own = sock.getsockname()[:2] == (address, port) and (
+            is_own = sock.getsockname()[:2] == source and (
                 sock.getpeername()[:2] in (accepted.getsockname()[:2], _original(accepted))
             )
         except OSError:  # that dial is over
             is_own = False
         if not is_own:
             return False
-        del self.ports[port]
+        del self.ports[source[1]]
         self._troubles.note(
             episodes.LOOP, service, lambda: {"endpoint": str(backend), "leads_to": name}
         )

@@ -65,7 +65,7 @@ class SharedListener(listener.Acceptor):
                 self._gate.wait(self)
                 break
             try:
-                client, fd, address, port = accept(sock)
+                client, fd, source = accept(sock)
             except BlockingIOError:
                 self._on_empty()
                 break
@@ -73,7 +73,7 @@ class SharedListener(listener.Acceptor):
                 if self._on_accept_error(error.errno or 0):
                     break
                 continue
-            conn = self.take(client, fd, address, port)
+            conn = self.take(client, fd, source)
             if conn is not None:
                 accepted.append(conn)
         if accepted and self._is_exhausted:
@@ -83,7 +83,7 @@ class SharedListener(listener.Acceptor):
         self._dialer.start(accepted)
 
     def take(
-        self, client: syscalls.StreamSocket, fd: int, address: str, port: int
+        self, client: syscalls.StreamSocket, fd: int, source: syscalls.Name
     ) -> connection.Connection | None:
         """See `listener.Acceptor`. A client whose frontend has gone is reset."""
         try:
@@ -92,9 +92,9 @@ class SharedListener(listener.Acceptor):
             syscalls.reset_on_close(client)
             client.close()
             return None
-        if port in self._own_dials.ports and self._is_loop(client, address, port, target):
+        if source[1] in self._own_dials.ports and self._is_loop(client, source, target):
             return None
-        return connection.Connection(self._shared, target, client, fd, address, port)
+        return connection.Connection(self._shared, target, client, fd, source)
 
     def _on_empty(self) -> None:
         """Forget the frontends that have been shut."""
