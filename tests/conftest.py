@@ -37,6 +37,11 @@ for _number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
         signal.signal(_number, signal.default_int_handler if _is_interrupt else signal.SIG_DFL)
 signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
+# Programs of tests are asked at 127/8, by way of no proxy that the environment names.
+for _name in ("http_proxy", "https_proxy", "all_proxy"):
+    os.environ.pop(_name, None)
+    os.environ.pop(_name.upper(), None)
+
 # Without bytecode, each of some hundred processes would compile all of kproxy anew, which takes as
 # long as everything else that it does. What git ignores may lie here whatever this variable says.
 sys.dont_write_bytecode = False

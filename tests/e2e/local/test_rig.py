@@ -57,9 +57,10 @@ def test_nothing_is_left_of_a_network_whose_process_was_killed() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         pid, name = process.stdout.readline().split()
-        process.kill()
-    daemon.wait_until(lambda: not Path("/proc", pid).exists(), "the program in it has ended")
-    assert name not in _namespaces()
+        with Path("/proc", pid, "ns/net").open():  # no other namespace gets its number
+            process.kill()
+            daemon.wait_until(lambda: daemon.has_ended(int(pid)), "the program in it has ended")
+            assert name not in _namespaces()
 
 
 def _namespaces() -> set[str]:

@@ -151,7 +151,7 @@ def test_the_command_dies_with_a_proxy_that_is_killed(tmp_path: Path, web: Path)
 
         kproxy.kill()
 
-        daemon.wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the command is gone")
+        daemon.wait_until(lambda: daemon.has_ended(pid), "the command is gone")
 
 
 @pytest.mark.extra

@@ -35,12 +35,7 @@ def manifest(tmp_path: Path, pod: socket.socket) -> Path:
 
 def is_gone(proxy: daemon.Daemon) -> bool:
     """Whether nothing is left of its process group, nor its ready file."""
-    groups = [
-        stat.read_text().rsplit(")", 1)[1].split()[2]
-        for stat in Path("/proc").glob("[0-9]*/stat")
-        if stat.exists()
-    ]
-    return str(proxy.pid) not in groups and not proxy.ready_file.exists()
+    return not daemon.group(proxy.pid) and not proxy.ready_file.exists()
 
 
 @_BOTH_SIGNALS

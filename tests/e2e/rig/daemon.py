@@ -143,7 +143,7 @@ def children(pid: int) -> list[int]:
     """The child processes: a data plane may be one, see `PROGRAM`."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             found += map(int, (task / "children").read_text().split())
     return found
 
@@ -152,16 +152,34 @@ def group(leader: int) -> list[int]:
     """The processes of a process group that have not ended. Zombies have."""
     found = []
     for each in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            state, _, number = each.read_text().rpartition(")")[2].split()[:3]
-            if int(number) == leader and state not in "ZX":
-                found.append(int(each.parent.name))
+        state, number = _state(each)
+        if number == leader and state not in "ZX":
+            found.append(int(each.parent.name))
     return found
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process has ended. Where nothing reaps orphans, it stays a zombie for ever."""
+    state, _ = _state(Path(f"/proc/{pid}/stat"))
+    return state in "ZX"
+
+
+def _state(stat: Path) -> tuple[str, int]:
+    """The state of a process and its group; "X", and 0, when there is none any more."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        state, _, number = stat.read_text().rpartition(")")[2].split()[:3]
+        return state, int(number)
+    return "X", 0
+
+
 def _socket_inodes(pid: int) -> Iterator[str]:
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
+    """Nothing of a process that ends meanwhile."""
+    try:
+        entries = list(Path(f"/proc/{pid}/fd").iterdir())
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return
+    for entry in entries:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             target = str(entry.readlink())
             if target.startswith("socket:["):
                 yield target[len("socket:[") : -1]
