@@ -164,13 +164,14 @@ def _make_names(
     server = name_server.NameServer(
         place,
         seen.source,
-        located.through(seen.proxier.options.portal),
+        located.through(seen.proxier.locate),
         domain=cfg.cluster_domain,
         others=upstreams.chosen(cfg.dns_upstream),
         namespaces=cfg.namespaces,
         counters=seen.dns,
         bounds=_bounds_of_names(),
     )
+    seen.reporter.subscribe(server.look)
     if cfg.cluster is None or not cfg.dns_as_kube_dns:
         return [server]
     from kproxy.dns import kube_dns  # noqa: PLC0415
@@ -208,15 +209,17 @@ def _make_ingress(
     store = seen.source.store
     upstream: upstreams.Frontends | upstreams.Endpoints
     if cfg.ingress_upstream is ingress_settings.Upstream.SERVICE:
-        upstream = upstreams.Frontends(store, seen.proxier.options.portal.locate)
+        upstream = upstreams.Frontends(store, seen.proxier.locate)
     else:
         upstream = upstreams.Endpoints(store)
-    if cfg.cluster is None:
-        return ingress.Ingress(cfg, seen.source, upstream, state)
-    from kproxy.ingress.cluster import own_addresses, publisher  # noqa: PLC0415
-    from kproxy.sources.api import client  # noqa: PLC0415
+    written = None
+    if cfg.cluster is not None:
+        from kproxy.ingress.cluster import own_addresses, publisher  # noqa: PLC0415
+        from kproxy.sources.api import client  # noqa: PLC0415
 
-    access = cfg.cluster
-    own = own_addresses.OwnAddresses(cfg)
-    written = publisher.Publisher(lambda: client.Client(access), store, state, own)
-    return ingress.Ingress(cfg, seen.source, upstream, state, written)
+        access = cfg.cluster
+        own = own_addresses.OwnAddresses(cfg)
+        written = publisher.Publisher(lambda: client.Client(access), store, state, own)
+    made = ingress.Ingress(cfg, seen.source, upstream, state, written)
+    seen.reporter.subscribe(made.look)
+    return made

@@ -1,17 +1,16 @@
 """Where clients reach Services: at the addresses that the proxy serves, not at those of the API."""
 
-from kproxy import errors
 from kproxy.dns import zone
-from kproxy.model import addresses, forwarding
+from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import services
 from kproxy.portal import portal
 
 
-def through(used: portal.Portal) -> zone.Located:
-    """What says at which address and port a portal has a cluster IP: the Proxier asks it too.
+def through(locate: portal.Locate) -> zone.Located:
+    """What says at which address and port clients reach a cluster IP of a Service.
 
-    Whether anything listens there yet does not matter. A Service that another proxy serves is
-    reached at its cluster IP itself.
+    `locate` is the Proxier's. A Service that another proxy serves is reached at its cluster IP
+    itself.
     """
 
     def located(
@@ -20,13 +19,9 @@ def through(used: portal.Portal) -> zone.Located:
         if service.proxied_elsewhere:
             return addresses.SocketAddress(ip, port.port)
         family = addresses.family(ip)
-        if family not in used.families:
-            return None
         kind = forwarding.FrontendKind.CLUSTER_IP
         frontend = forwarding.Frontend(kind, ip, port.port, protocol=port.protocol, family=family)
-        try:
-            return used.locate(frontend).socket_address
-        except (errors.PortalUnavailableError, errors.PortalRefusedError):
-            return None
+        place = locate(names.ServicePortName(service.name, port.name, port.protocol), frontend)
+        return place.socket_address if place is not None else None
 
     return located

@@ -137,6 +137,11 @@ class NameServer:
         self._dirty.update(dict.fromkeys(changed))
         self._is_dirty.set()
 
+    def look(self, service: names.NamespacedName) -> None:
+        """Look at a Service again soon: its frontends may be reached elsewhere."""
+        if service.is_of_service:
+            self._on_change(frozenset([service]))
+
     def _follow(self, dirty: Iterable[names.NamespacedName]) -> Iterator[None]:
         """Look at Services again, and forget the answers that may have become others."""
         for name in dirty:

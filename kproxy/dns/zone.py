@@ -221,7 +221,8 @@ class Zone:
             return _Node(is_there=True)
         served = served_addresses(service, self._located)
         target = self._name(service.name.name, service.name.namespace)
-        numbers = dict.fromkeys(_served_port(service, each, self._located) for each in ports)
+        at = (_served_port(service, each, self._located) for each in ports)
+        numbers = dict.fromkeys(each for each in at if each is not None)
         records = [wire.Record(question, _T.SRV, TTL, wire.srv_data(n, target)) for n in numbers]
         return _Node(True, tuple(records), _address_records(target, served))  # noqa: FBT003
 
@@ -289,11 +290,13 @@ def served_addresses(service: services.Service, located: Located) -> list[str]:
     return made
 
 
-def _served_port(service: services.Service, port: services.ServicePort, located: Located) -> int:
-    """The number that clients connect to, which a portal may have moved."""
+def _served_port(
+    service: services.Service, port: services.ServicePort, located: Located
+) -> int | None:
+    """The number that clients connect to, which a portal may have moved; None for nowhere."""
     places = (located(service, port, ip) for ip in service.cluster_ips)
     first = next((place for place in places if place is not None), None)
-    return first.port if first is not None else port.port
+    return first.port if first is not None else None
 
 
 def _is_meant(below: Labels, port: services.ServicePort | endpoints.Port) -> bool:

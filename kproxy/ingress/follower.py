@@ -101,11 +101,17 @@ class Follower:
         """Set once the first table is in force."""
         for kind in kinds.KINDS:
             read.store.watch(kind, self.look)
-        self._subscription: store.Subscription = read.store.subscribe(self._on_services)
+        self._subscription: store.Subscription = read.store.subscribe(self.look_at)
 
     def look(self) -> None:
         """Look at everything soon."""
         self._changed.set()
+
+    def look_at(self, dirty: store.Dirty) -> None:
+        """Services, endpoints or frontends of theirs have changed: look if it matters to nginx."""
+        made = self._made
+        if made is None or any(self._concerns(made, each) for each in dirty):
+            self._changed.set()
 
     def close(self) -> None:
         """Follow no more."""
@@ -139,12 +145,6 @@ class Follower:
         except TimeoutError:
             pass
         self._changed.clear()
-
-    def _on_services(self, dirty: store.Dirty) -> None:
-        """Services, or endpoints of theirs, have changed: look if that can matter to nginx."""
-        made = self._made
-        if made is None or any(self._concerns(made, each) for each in dirty):
-            self._changed.set()
 
     def _concerns(self, made: _Made, service: names.NamespacedName) -> bool:
         if made.world.services.get(service) is not self._read.store.service(service):

@@ -11,7 +11,7 @@ from kproxy import privileges, settings
 from kproxy.ingress import certificates, follower, nginx_config, problems, state
 from kproxy.ingress.daemon import listening, nginx, private_directory, program
 from kproxy.ingress.settings import IngressSettings, Upstream
-from kproxy.model import addresses
+from kproxy.model import addresses, names
 from kproxy.sources import source
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ class Ingress:
             through_endpoints=chosen.ingress_upstream is Upstream.ENDPOINTS,
         )
         self._follower = follower.Follower(read, upstream, choice, report, shown, on_look)
+
+    def look(self, service: names.NamespacedName) -> None:
+        """Look at a Service again soon: its frontends may be reached elsewhere."""
+        self._follower.look_at(frozenset([service]))
 
     def bind(self) -> None:
         """Take the addresses, and make a directory for nginx. Raises KproxyError."""

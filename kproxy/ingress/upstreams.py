@@ -1,16 +1,12 @@
 """Where nginx sends the requests for a service port: to kproxy's own frontend, or to endpoints."""
 
-from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from kproxy import errors
 from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import endpoints, services
+from kproxy.portal import portal
 
 Targets: TypeAlias = tuple[addresses.SocketAddress, ...]
-
-Locate: TypeAlias = Callable[[forwarding.Frontend], forwarding.PortalAddress]
-"""Where a frontend is bound. Raises KproxyError for one that cannot be."""
 
 
 class Reader(Protocol):
@@ -27,10 +23,10 @@ class Frontends:
     """kproxy's frontends. They stay where they are when endpoints change.
 
     A Service that kproxy does not serve, such as a headless one, has none: requests go to its
-    endpoints.
+    endpoints. `locate` is the Proxier's: nothing is sent to an address that another Service has.
     """
 
-    def __init__(self, reader: Reader, locate: Locate) -> None:
+    def __init__(self, reader: Reader, locate: portal.Locate) -> None:
         self._reader = reader
         self._locate = locate
         self._endpoints = Endpoints(reader)
@@ -55,10 +51,9 @@ class Frontends:
                 protocol=port.protocol,
                 family=addresses.family(address),
             )
-            try:
-                return (self._locate(frontend).socket_address,)
-            except errors.KproxyError:
-                continue  # the portal has no place for this family; there may be another
+            place = self._locate(name, frontend)
+            if place is not None:
+                return (place.socket_address,)
         return ()
 
 

@@ -20,6 +20,12 @@ from typing import Protocol, TypeAlias
 from kproxy.model import addresses, forwarding, names
 
 Network: TypeAlias = IPv4Network | IPv6Network
+
+Locate: TypeAlias = Callable[
+    [names.ServicePortName, forwarding.Frontend], forwarding.PortalAddress | None
+]
+"""Where clients of a service port reach one of its frontends; None for nowhere."""
+
 LOOPBACK = IPv4Network("127.0.0.0/8")
 _LEAST_PREFIX = {4: 8, 6: 64}
 """Of a network of ClusterIPs: Kubernetes' clusters have none that are larger."""

@@ -33,6 +33,7 @@ from typing import TypeAlias
 import msgspec
 import structlog
 
+from kproxy import errors
 from kproxy.model import addresses, forwarding, names, steps
 from kproxy.plane import plane as planes
 from kproxy.portal import budget, claims
@@ -280,6 +281,25 @@ class Proxier:
         plan = entry.plan
         parts = self._claims, self._budget, self._book
         return [statuses.of_place(plan, place, *parts) for place in plan.places]
+
+    def locate(
+        self, name: names.ServicePortName, frontend: forwarding.Frontend
+    ) -> forwarding.PortalAddress | None:
+        """Where clients reach `frontend` of a service port, which may not be known yet.
+
+        None where the portal has no place for it, or another service port has that place: a client
+        must not be led to another Service's endpoints. Whether anything listens does not matter.
+        """
+        if frontend.family not in self._portal.families:
+            return None
+        try:
+            address = self._portal.locate(frontend)
+        except (errors.PortalUnavailableError, errors.PortalRefusedError):
+            return None
+        winner = self._claims.winner(address)
+        if winner is not None and not collisions.is_served(name, frontend, winner):
+            return None
+        return address
 
     def _plan(
         self, dirty: Iterable[names.NamespacedName], plan: effects.Effects, left: effects.Effects

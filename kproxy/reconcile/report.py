@@ -50,7 +50,7 @@ class Reporter:
         self._known: dict[names.ServicePortName, _Statuses] = {}
         self._short: Counter[names.NamespacedName] = Counter()
         self._lines = _Throttle(clock)
-        self._hear: Callable[[names.NamespacedName], None] = lambda _: None
+        self._hearing: list[Callable[[names.NamespacedName], None]] = []
         self.states: Counter[str] = Counter()
         """How many frontends are in each state, as of the last report."""
         self.shortages = 0
@@ -58,8 +58,8 @@ class Reporter:
 
     def subscribe(self, hear: Callable[[names.NamespacedName], None]) -> None:
         """Call `hear` with each Service, or what is served like one, whose frontends are in
-        another state. For one listener, which must return promptly."""
-        self._hear = hear
+        another state. It must return promptly."""
+        self._hearing.append(hear)
 
     def report(self, changed: Iterable[names.ServicePortName]) -> Iterator[None]:
         """Log what is new of these service ports, those of a Service one after the other."""
@@ -72,13 +72,14 @@ class Reporter:
         self, service: names.NamespacedName, ports: Iterable[names.ServicePortName]
     ) -> Iterator[None]:
         lines: list[tuple[names.ServicePortName, statuses.FrontendStatus, bool]] = []
-        closed, over = 0, 0
+        closed, over, is_news = 0, 0, False
         reached: Counter[str] = Counter()
         detail = ""
         for count, name in enumerate(ports, 1):
             before, now = self._known.pop(name, []), self._read(name)
             if now:
                 self._known[name] = now
+            is_news = is_news or before != now
             for each in before if before != now else ():
                 if each not in now:
                     self.states[each.state] -= 1
@@ -98,7 +99,8 @@ class Reporter:
             if count % _STRIDE == 0:
                 yield
         self._report_shortage(service, over, detail)
-        self._hear(service)
+        for hear in self._hearing if is_news else ():
+            hear(service)
         if len(lines) > SPELLED_OUT:
             counts = {str(state).replace("-", "_"): number for state, number in reached.items()}
             _log.info("frontends", service=str(service), closed=closed, **counts)

@@ -13,7 +13,10 @@ from kproxy.dns import cache, index, located, responder, zone
 from kproxy.model import admission, names, steps
 from kproxy.model.kinds import registry
 from kproxy.portal import loopback, portal
+from kproxy.reconcile import proxier
+from kproxy.reconcile.planning import rules
 from kproxy.sources import store
+from tests.reconcile import recording
 
 KINDS = registry.for_names(registry.KINDS)
 DOMAIN = "cluster.local"
@@ -27,6 +30,13 @@ class _Forgetful(cache.Cache):
 
     def put_whole(self, entry: cache.Entry, message: bytes, response: bytes) -> None:
         pass
+
+
+def of(used: portal.Portal) -> portal.Locate:
+    """The `Proxier.locate` of a proxy with this portal, where no two Services collide."""
+    return proxier.Proxier(
+        store.Store(KINDS), recording.RecordingPlane(), rules.Options(portal=used)
+    ).locate
 
 
 class Lab:
@@ -43,7 +53,7 @@ class Lab:
         turn: Callable[[], int] = lambda: 0,
     ) -> None:
         self.store = store.Store(KINDS)
-        reached = located.through(through or loopback.LoopbackPortal(1))
+        reached = located.through(of(through or loopback.LoopbackPortal(1)))
         self.index = index.Index(
             self.store, lambda service: zone.served_addresses(service, reached)
         )

@@ -32,7 +32,7 @@ async def serving(
     server = name_server.NameServer(
         settings.Listen(host, 0),
         followed,
-        located.through(loopback.LoopbackPortal(1)),
+        located.through(lab.of(loopback.LoopbackPortal(1))),
         domain=lab.DOMAIN,
         others=None if upstreams is None else lambda: upstreams,
         bounds=bounds,

@@ -7,6 +7,7 @@ from kproxy.dns import located
 from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import services
 from kproxy.portal import loopback, portal
+from tests.dns import lab
 
 PORT = services.ServicePort("http", names.Protocol.TCP, 80)
 
@@ -42,13 +43,19 @@ def service(**more: bool) -> services.Service:
     ],
 )
 def test_where(through: portal.Portal, ip: str, expected: tuple[str, int] | None) -> None:
-    assert located.through(through)(service(), PORT, ip) == expected
+    assert located.through(lab.of(through))(service(), PORT, ip) == expected
 
 
 def test_what_another_proxy_serves_is_at_its_own_address() -> None:
     elsewhere = service(proxied_elsewhere=True)
 
-    assert located.through(loopback.LoopbackPortal(1))(elsewhere, PORT, "10.96.0.7") == (
+    assert located.through(lab.of(loopback.LoopbackPortal(1)))(elsewhere, PORT, "10.96.0.7") == (
         "10.96.0.7",
         80,
     )
+
+
+def test_a_port_that_another_service_has_is_nowhere() -> None:
+    taken = located.through(lambda *_: None)
+
+    assert taken(service(), PORT, "10.96.0.7") is None

@@ -74,7 +74,7 @@ async def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
         server = name_server.NameServer(
             place,
             manifests.ManifestSource((tmp_path,), on_problem=print, kinds=lab.KINDS),
-            located.through(loopback.LoopbackPortal(1)),
+            located.through(lab.of(loopback.LoopbackPortal(1))),
             domain=lab.DOMAIN,
         )
 
@@ -107,7 +107,7 @@ async def test_a_port_that_this_user_may_not_bind_is_said(
     server = name_server.NameServer(
         settings.Listen("127.0.0.1", 53),
         manifests.ManifestSource((tmp_path,), on_problem=print, kinds=lab.KINDS),
-        located.through(loopback.LoopbackPortal(1)),
+        located.through(lab.of(loopback.LoopbackPortal(1))),
         domain=lab.DOMAIN,
     )
 

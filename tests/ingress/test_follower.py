@@ -62,8 +62,12 @@ class World:
         self.nginx = Played()
         self.shown = state.IngressState()
         self.noted: list[table.Problem] = []
+        self.taken: set[str] = set()
+        """Addresses that other Services have."""
         reader = self.source.store
-        upstream = upstreams.Endpoints(reader) if through_endpoints else _frontends(reader)
+        upstream: upstreams.Endpoints | upstreams.Frontends = upstreams.Endpoints(reader)
+        if not through_endpoints:
+            upstream = upstreams.Frontends(reader, self._locate)
         self.follower = follower.Follower(
             self.source,
             upstream,
@@ -86,12 +90,12 @@ class World:
         """Store an object, and announce it."""
         self.source.store.announce(self.source.store.apply(accepted))  # type: ignore[arg-type]  # of all kinds
 
-
-def _frontends(reader: store.Store) -> upstreams.Frontends:
-    def locate(frontend: forwarding.Frontend) -> forwarding.PortalAddress:
+    def _locate(
+        self, _: names.ServicePortName, frontend: forwarding.Frontend
+    ) -> forwarding.PortalAddress | None:
+        if frontend.address in self.taken:
+            return None
         return forwarding.PortalAddress("127" + frontend.address[2:], frontend.port)
-
-    return upstreams.Frontends(reader, locate)
 
 
 def service(name: str = "web", port: int = 80, ip: str = "10.96.0.1") -> services.Service:
@@ -176,6 +180,20 @@ async def test_endpoints_are_a_change_where_nginx_goes_to_them() -> None:
 
     assert "10.1.0.2:8080" in nginx.in_force[-1].text
     assert len(nginx.in_force) == 2
+
+
+@virtual
+async def test_nothing_is_sent_to_an_address_that_another_service_gets() -> None:
+    world = World()
+    world.apply(service())
+    world.apply(ingress("web"))
+    async with world.followed() as nginx:
+        assert "127.96.0.1:80" in nginx.in_force[-1].text
+        world.taken.add("10.96.0.1")
+        world.follower.look_at(frozenset([WEB]))
+        await settled()
+
+    assert "127.96.0.1:80" not in nginx.in_force[-1].text
 
 
 @virtual

@@ -571,6 +571,23 @@ class TestOneAddressForTwo:
         assert [state for state, _ in book.states("b:http")] == ["collision"]
         assert [state for state, _ in book.states("b:admin")] == ["bound"]
 
+    def test_no_client_is_led_to_an_address_that_another_has(self, book: Playbook) -> None:
+        def at(name: str, address: str) -> str | None:
+            frontend = forwarding.Frontend(forwarding.FrontendKind.CLUSTER_IP, address, 80)
+            found = book.proxier.locate(builders.port_of(name), frontend)
+            return str(found) if found else None
+
+        assert at("b", "11.0.9.1") == "127.0.9.1:80"  # before anything is known
+        book.settle(self.B, sliced("b"))
+        assert at("b", "11.0.9.1") == "127.0.9.1:80"
+        assert at("a", "10.0.9.1") is None
+        book.settle(self.A, sliced("a"))
+        assert at("a", "10.0.9.1") == "127.0.9.1:80"
+        assert at("b", "11.0.9.1") is None
+        book.remove(self.A)
+        book.sync()
+        assert at("b", "11.0.9.1") == "127.0.9.1:80"
+
     def test_an_address_that_a_service_has_twice_is_no_collision(self, book: Playbook) -> None:
         twice = service(external_ips=("203.0.113.1",), load_balancer_ips=("203.0.113.1",))
         with structlog.testing.capture_logs() as logs:

@@ -50,6 +50,18 @@ def test_few_frontends_have_a_line_each() -> None:
     assert frontends.reporter.states[STATES.NO_ENDPOINTS] == 0
 
 
+def test_listeners_hear_of_services_whose_frontends_are_in_another_state() -> None:
+    frontends = Frontends()
+    heard: list[str] = []
+    frontends.reporter.subscribe(lambda service: heard.append(f"1 {service}"))
+    frontends.reporter.subscribe(lambda service: heard.append(f"2 {service}"))
+    frontends.become("web", STATES.BOUND)
+    frontends.become("web", STATES.BOUND)
+    frontends.become("web", STATES.COLLISION)
+
+    assert heard == ["1 default/web", "2 default/web"] * 2
+
+
 def test_many_frontends_of_a_service_are_counted_in_one_line() -> None:
     frontends = Frontends()
     with structlog.testing.capture_logs() as logs:

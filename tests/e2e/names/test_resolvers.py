@@ -43,6 +43,32 @@ def served(cluster_ip: str) -> str:
     return f"127.{cluster_ip.partition('.')[2]}"
 
 
+def test_no_name_leads_to_another_service(tmp_path: Path, run: conftest.Run) -> None:
+    """Two ClusterIPs can meet at one address of 127/8; one Service has it."""
+    first = manifests.fresh_ip()
+    second = f"172.{first.partition('.')[2]}"
+    one, other = (
+        manifests.service(name, ip, 80, ports=[{"name": "http", "port": 8080}])
+        for name, ip in (("one", first), ("other", second))
+    )
+    (tmp_path / "m").mkdir()
+    manifests.write(tmp_path / "m" / "other.yaml", other)
+    proxy = run(tmp_path / "m", "--dns", "127.0.0.1:0", "--dns-upstream", "none")
+
+    def ask(*words: str) -> str:
+        return programs.dig(proxy.place("dns"), "+short", *words)
+
+    assert ask(f"other.{ZONE}") == served(first)
+    manifests.write(tmp_path / "m" / "one.yaml", one)
+    daemon.wait_until(lambda: ask(f"one.{ZONE}") == served(first), "the new name is known")
+    daemon.wait_until(lambda: not ask(f"other.{ZONE}"), "its name leads nowhere")
+    assert not ask(f"_http._tcp.other.{ZONE}", "SRV")
+
+    (tmp_path / "m" / "one.yaml").unlink()
+    daemon.wait_until(lambda: ask(f"other.{ZONE}") == served(first), "the address is its own")
+    assert ask(f"_http._tcp.other.{ZONE}", "SRV") == f"0 100 8080 other.{ZONE}."
+
+
 def test_dig_gets_every_type_by_udp_and_tcp(tmp_path: Path, run: conftest.Run) -> None:
     web = manifests.fresh_ip()
     proxy = run(objects(tmp_path / "m", web), "--dns", "127.0.0.1:0", "--dns-upstream", "none")
