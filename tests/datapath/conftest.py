@@ -3,11 +3,26 @@
 After each event, the connection that it reached must be in one of the states it may be in.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from unittest import mock
 
 import pytest
 
+from kproxy.datapath import poller
+from tests import steady_time
 from tests.datapath import consistency, harness
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], steady_time.SteadyLoop]]:
+    """No timeout of the data path is over because this process could not run."""
+    return {"steady": steady_time.SteadyLoop}
+
+
+@pytest.fixture(autouse=True)
+def _clock() -> Iterator[None]:
+    """Give the data path the clock of the event loop."""
+    with mock.patch.object(poller, "time", steady_time):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import random
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 from unittest import mock
@@ -16,6 +15,7 @@ from kproxy.balancer import balancer, penalty
 from kproxy.datapath import data_path, poller, syscalls
 from kproxy.datapath.udp import front, target
 from kproxy.model import addresses, forwarding, names
+from tests import steady_time
 from tests.datapath import harness
 
 _hosts = itertools.cycle(
@@ -121,7 +121,7 @@ class Clock:
         self.ahead = 0.0
 
     def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
+        return steady_time.monotonic() + self.ahead
 
 
 class Rig:
