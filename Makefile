@@ -24,7 +24,7 @@ test-all: test ## Run the tests, and those that `make test` leaves out: everythi
 	$(PYTEST) -m "extra and not long"
 
 test-long: tools ## Run the soaks, the sizes that take minutes, and a data plane in another process
-	$(PYTEST) -o faulthandler_timeout=7200 -m long
+	$(PYTEST) -o faulthandler_timeout=7200 --hypothesis-profile new-examples -m long
 	$(PYTEST) --plane process tests/reconcile tests/convergence tests/ops tests/test_server.py tests/e2e
 
 coverage: tools ## Run the tests, and show which lines they do not reach

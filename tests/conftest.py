@@ -18,15 +18,23 @@ from tests.scheduling import pytest_xdist_make_scheduler  # noqa: F401  # a hook
 # reading them takes tens of milliseconds, once for each of some hundred processes and servers.
 os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
 
-# A test asserts no time, and how long an example takes says most about what else runs here.
-# Otherwise as the library has it: in CI always the same examples, elsewhere new ones each time.
+# A test asserts no time, and how long an example takes says most about what else runs here. Each
+# run tries the same examples, so that one that fails says something about what was changed;
+# `make test-long` tries new ones each time.
 hypothesis.settings.register_profile(
-    "any-machine",
-    parent=hypothesis.settings(),
+    "same-examples",
     deadline=None,
+    derandomize=True,
+    database=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
-hypothesis.settings.load_profile("any-machine")
+hypothesis.settings.register_profile(
+    "new-examples",
+    parent=hypothesis.settings.get_profile("same-examples"),
+    derandomize=False,
+    print_blob=True,
+)
+hypothesis.settings.load_profile("same-examples")
 
 # What this process ignores or holds back, every program that a test starts would inherit: two
 # signals from a shell without job control that starts `make test &`, SIGHUP from nohup.
