@@ -102,11 +102,7 @@ def backend(api: Api, app: str, protocol: Protocol, replicas: int = 1) -> set[st
 
 def gateway(api: Api, protocol: str, *listeners: str, kind: str = "") -> dict[str, Address]:
     """A Gateway called gw whose listeners take one kind of routes; where they are."""
-    ports: dict[str, int] = {}
-    for name in listeners:
-        ports[name] = next(
-            free for free in iter(simulation.free_node_port, 0) if free not in ports.values()
-        )
+    ports = {name: simulation.free_node_port() for name in listeners}
     allowed = {"kinds": [{"kind": kind or f"{protocol}Route"}]}
     spec = {
         "gatewayClassName": "kproxy",

@@ -94,9 +94,7 @@ def answer(
 @pytest.fixture(scope="module")
 def site() -> Site:
     """Two places that are free."""
-    first = simulation.free_node_port()
-    second = next(each for each in iter(simulation.free_node_port, 0) if each != first)
-    return Site((HOST, first), (HOST, second))
+    return Site((HOST, simulation.free_node_port()), (HOST, simulation.free_node_port()))
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """Manifests for the tests: written from a few facts, or copies of examples moved into 127/8."""
 
-import contextlib
 import ipaddress
 import itertools
-import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,10 +32,8 @@ def bound(cluster_ip: str) -> str:
 
 
 def free_port(address: str) -> int:
-    """A port that nothing listens on at `address`, above the privileged ones."""
-    with contextlib.closing(socket.create_server((address, 0))) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nothing has at `address`, over TCP and UDP. Each call gives another one."""
+    return isolation.fresh_port(address)
 
 
 def free_address() -> Address:

@@ -10,8 +10,8 @@ import base64
 import contextlib
 import dataclasses
 import http.client
+import itertools
 import json
-import random
 import socket
 import subprocess
 import threading
@@ -372,10 +372,14 @@ def has_affinity(address: Address, protocol: Protocol = Protocol.TCP) -> bool:
     return len({who(address, protocol=protocol) for _ in range(15)}) == 1
 
 
+_node_ports = itertools.cycle(range(30000, 30086))
+"""Those of the range that an API server hands out last, if nobody asked for one."""
+
+
 def free_node_port() -> int:
-    """A number from the range of node ports that nothing on this machine listens on."""
+    """A node port that no Service gets unasked, and nothing has. Each call gives another one."""
     while True:
+        number = next(_node_ports)
         with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
-            number = random.randrange(30000, 32768)
             probe.bind((HOST, number))
             return number
