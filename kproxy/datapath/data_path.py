@@ -227,7 +227,9 @@ class DataPath:
         self._share_files()
 
     def open_shared(
-        self, where: forwarding.SharedListener, target: connection.Target
+        self,
+        where: forwarding.SharedListener,
+        target: connection.Target | shared_listener.Maker,
     ) -> shared_listener.Place:
         """Relay the clients of a shared socket that connected to the address in `where`.
 

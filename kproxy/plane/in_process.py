@@ -17,10 +17,11 @@ import structlog
 from kproxy import events, turns
 from kproxy.balancer import affinity, near, penalty
 from kproxy.datapath import data_path, syscalls
-from kproxy.datapath.tcp import connection
-from kproxy.datapath.udp import target as udp_target
+from kproxy.datapath.tcp import connection, halfclose
+from kproxy.datapath.tcp.accept import shared_listener
+from kproxy.datapath.udp import endings
 from kproxy.model import addresses, forwarding, names, steps
-from kproxy.plane import plane, port_state, snapshots
+from kproxy.plane import plane, port_state, resting, snapshots
 
 PROTOCOLS = frozenset({names.Protocol.TCP, names.Protocol.UDP})
 """The transport protocols that the data path forwards."""
@@ -53,12 +54,15 @@ class InProcessPlane:
         self._udp_box = penalty.PenaltyBox(syscalls.is_local, self._record_penalty)
         self._path = data_path.DataPath(self._box, limits, udp_box=self._udp_box)
         self._path.publish_to(self._feed)
-        self._rng = rng or random.Random()
-        self._max_affinity_clients = max_affinity_clients
         self._near = near.Near()
         self._hear: Callable[[forwarding.Report], None] = lambda _: None
-        self._ports: dict[names.ServicePortName, port_state.ServicePortState] = {}
-        self._listening: dict[forwarding.PortalAddress, port_state.ServicePortState] = {}
+        common = rng or random.Random(), max_affinity_clients, self._near
+        self._around = {
+            names.Protocol.TCP: port_state.Surroundings(self._box, halfclose.REASONS, *common),
+            names.Protocol.UDP: port_state.Surroundings(self._udp_box, endings.REASONS, *common),
+        }
+        self._ports: dict[names.ServicePortName, resting.ServicePort] = {}
+        self._listening: dict[forwarding.PortalAddress, _Frontend] = {}
 
     @property
     def protocols(self) -> frozenset[names.Protocol]:
@@ -111,21 +115,23 @@ class InProcessPlane:
 
     def service_port(self, name: names.ServicePortName) -> snapshots.ServicePort | None:
         """See `plane.Readable`."""
-        state = self._ports.get(name)
-        return state.snapshot() if state is not None else None
+        port = self._ports.get(name)
+        return port.snapshot() if port is not None else None
 
     def endpoint(
         self, name: names.ServicePortName, backend: addresses.SocketAddress
     ) -> snapshots.Endpoint:
         """See `plane.Readable`."""
-        state = self._ports.get(name)
-        counted = state.counters.endpoints.get(backend) if state is not None else None
+        port = self._ports.get(name)
+        counted = None
+        if port is not None and not port.rests:
+            counted = port.state.counters.endpoints.get(backend)
         box = self._box_of(name)
         return snapshots.Endpoint(
             total=counted.total if counted else 0,
             active=counted.active if counted else 0,
             dial_failures=counted.dial_failures if counted else 0,
-            is_used=state is not None and state.is_used(backend),
+            is_used=port is not None and port.is_used(backend),
             penalized_until=box.until(backend),
             own_address_of=box.owner(backend),
         )
@@ -136,13 +142,14 @@ class InProcessPlane:
 
     def backends(self, name: names.ServicePortName) -> frozenset[addresses.SocketAddress]:
         """What a service port is balanced over, and what its connections go to still."""
-        state = self._ports[name]
+        state = self._ports[name].state
         counted = (addresses.SocketAddress(*each) for each in state.counters.endpoints)
         return frozenset(counted).union(*(each.members for each in state.balancers.values()))
 
     def affinity(self, name: names.ServicePortName, limit: int) -> Iterator[snapshots.Binding]:
         """See `plane.Readable`. Each is as it stands when its turn comes."""
-        state, now = self._ports.get(name), time.monotonic()
+        port, now = self._ports.get(name), time.monotonic()
+        state = port.state if port is not None and not port.rests else None
         sides = tuple(state.balancers.items()) if state is not None else ()
         for (scope, _), balanced in sides:
             if balanced.affinity_table is not None:
@@ -156,9 +163,9 @@ class InProcessPlane:
 
     def coming(self, name: names.ServicePortName, client: str) -> list[snapshots.Coming]:
         """See `plane.Readable`."""
-        state, now = self._ports.get(name), time.monotonic()
+        port, now = self._ports.get(name), time.monotonic()
         made = []
-        for (scope, family), balanced in state.balancers.items() if state is not None else ():
+        for (scope, family), balanced in port.state.balancers.items() if port is not None else ():
             backend, seconds_left = balanced.peek(client, now)
             made.append(
                 snapshots.Coming(
@@ -179,8 +186,9 @@ class InProcessPlane:
         return self._box
 
     def port(self, name: names.ServicePortName) -> port_state.ServicePortState | None:
-        """What is held of a service port, for tests of this data plane."""
-        return self._ports.get(name)
+        """What serves the clients of a service port, for tests of this data plane."""
+        port = self._ports.get(name)
+        return port.state if port is not None else None
 
     def subscribe(self, hear: Callable[[forwarding.Report], None]) -> None:
         """See `plane.Forwarder`. Reports come while `send` runs."""
@@ -200,54 +208,39 @@ class InProcessPlane:
             case forwarding.Admit(address, admitted) if address in self._listening:
                 self._admit(address, admitted)
             case forwarding.CloseFrontend(address) if address in self._listening:
-                state = self._listening.pop(address)
-                closed = state.listeners.pop(address)
-                state.targets.pop(address, None)
-                self._path.shut(closed)
-                self._box_of(state.name).unbar(closed.address)
-                self._feed.record(
-                    events.FrontendClosed(time.monotonic(), state.text, address.socket_address)
-                )
+                self._close(address)
             case forwarding.Forget(name):
-                state = self._ports.pop(name)
-                for each in state.balancers.values():
-                    each.close()
-                self._path.lifetimes.part(state.terms)
-                self._record_service_change(state, "removed")
+                port = self._ports.pop(name)
+                port.close()
+                if not port.rests:
+                    self._path.lifetimes.part(port.state.terms)
+                self._record_service_change(port, "removed")
             case forwarding.Bar(address, owner):
                 self._box.bar(address, owner)
                 self._udp_box.bar(address, owner)
 
     def send_steps(self, message: forwarding.SetBackends) -> Iterator[None]:
         """Balance over these backends, in steps."""
-        state = self._ports.get(message.name)
-        before: Collection[addresses.SocketAddress] = ()
-        if state is not None:
-            if state.policy != message.policy:
-                self._record_service_change(state, "changed")
-            before = yield from _united([each.members for each in state.balancers.values()])
-        else:
-            state = port_state.ServicePortState(
-                message.name,
-                message.policy,
-                self._box_of(message.name),
-                self._rng,
-                self._max_affinity_clients,
-                self._near,
-            )
-            self._ports[message.name] = state
-            self._record_service_change(state, "added")
-        yield from state.update_steps(message)
+        name, policy = message.name, message.policy
+        port = self._ports.get(name)
+        if port is None:
+            port = resting.ServicePort(name, self._around[name.protocol])
+            self._ports[name] = port
+            self._record_service_change(port, "added")
+        elif port.message.policy != policy:
+            self._record_service_change(port, "changed")
+        before = yield from _united([pool.backends for pool in port.message.pools])
         wanted = yield from _united([pool.backends for pool in message.pools])
-        if message.name.protocol is names.Protocol.UDP:
+        yield from port.update_steps(message, before, wanted)
+        if name.protocol is names.Protocol.UDP:
             self._path.note_change()
-        lifetime = message.policy.lifetime
-        present = wanted
-        if lifetime.is_limited and message.spared:
-            present = yield from _united([wanted, message.spared])
-        self._path.lifetimes.follow(state.terms, lifetime, present)
-        yield from self._record_endpoints_change(state, before, wanted)
-        state.counters.keep_endpoints(wanted)
+        if not port.rests:
+            present = wanted
+            if policy.lifetime.is_limited and message.spared:
+                present = yield from _united([wanted, message.spared])
+            self._path.lifetimes.follow(port.state.terms, policy.lifetime, present)
+            port.state.counters.keep_endpoints(wanted)
+        yield from self._record_endpoints_change(port, before, wanted)
 
     def _box_of(self, name: names.ServicePortName) -> penalty.PenaltyBox:
         """The penalty box for the endpoints of a service port."""
@@ -259,47 +252,55 @@ class InProcessPlane:
 
     def _open(self, message: forwarding.OpenFrontend) -> None:
         """Listen, and report what became of it."""
-        name, address = message.name, message.address
-        where = message.address.socket_address
-        state = self._ports[name]
+        address = message.address
+        opened = _Frontend(self._ports[message.name], message.frontend, address)
+        where, text = address.socket_address, opened.port.text
         try:
-            opened = self._listen(state, message)
+            self._listen(opened, message)
         except OSError as error:
             reason = error.strerror or str(error)
-            self._feed.record(events.FrontendFailed(time.monotonic(), state.text, where, reason))
+            self._feed.record(events.FrontendFailed(time.monotonic(), text, where, reason))
             self._hear(forwarding.OpenFailed(address, reason))
             return
-        state.listeners[address] = opened
-        self._listening[address] = state
-        self._box_of(name).bar(opened.address, state.text)
-        self._feed.record(events.FrontendOpened(time.monotonic(), state.text, where))
+        self._listening[address] = opened
+        self._box_of(message.name).bar(opened.listener.address, text)
+        self._feed.record(events.FrontendOpened(time.monotonic(), text, where))
         self._hear(forwarding.Opened(address))
 
-    def _listen(
-        self, state: port_state.ServicePortState, message: forwarding.OpenFrontend
-    ) -> port_state.Opened:
+    def _listen(self, opened: "_Frontend", message: forwarding.OpenFrontend) -> None:
         """Open what a frontend's protocol needs. Raises OSError."""
-        listen_on, picker = message.listen_on, state.picker(message.frontend)
+        listen_on, address, frontend = message.listen_on, message.address, message.frontend
+        if isinstance(listen_on, forwarding.SharedListener):
+            opened.listener = self._path.open_shared(listen_on, opened)
+            return
+        state = opened.port.state
         target: port_state.Target
-        opened: port_state.Opened
-        if message.address.protocol is names.Protocol.UDP:
-            assert isinstance(listen_on, addresses.SocketAddress)  # TCP alone shares listeners
-            target = udp_target.Target(state.name, picker, state.counters, state.terms)
-            opened = self._path.open_datagrams(listen_on, target, message.admitted)
+        listener: port_state.Listener
+        if address.protocol is names.Protocol.UDP:
+            target = state.datagram_target(frontend)
+            listener = self._path.open_datagrams(listen_on, target, message.admitted)
         else:
-            target = connection.Target(state.name, picker, state.counters, state.terms)
-            if isinstance(listen_on, forwarding.SharedListener):
-                opened = self._path.open_shared(listen_on, target)
-            else:
-                opened = self._path.open(listen_on, target, message.admitted)
-        if not state.name.service.is_of_service:
-            state.targets[message.address] = message.frontend, target
-            state.aim(target, message.frontend)
-        return opened
+            target = state.target(frontend)
+            listener = self._path.open(listen_on, target, message.admitted)
+        state.register(address, frontend, target)
+        opened.listener = state.listeners[address] = listener
+
+    def _close(self, address: forwarding.PortalAddress) -> None:
+        """Listen no more."""
+        closed = self._listening.pop(address)
+        port = closed.port
+        if not port.rests:
+            port.state.listeners.pop(address, None)
+            port.state.targets.pop(address, None)
+        self._path.shut(closed.listener)
+        self._box_of(port.name).unbar(closed.listener.address)
+        self._feed.record(
+            events.FrontendClosed(time.monotonic(), port.text, address.socket_address)
+        )
 
     def _admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:
         """Change which clients an open frontend admits: none if the kernel cannot filter."""
-        listener = self._listening[address].listeners[address]
+        listener = self._listening[address].listener
         try:
             listener.admit(admitted)
         except OSError as error:
@@ -311,12 +312,12 @@ class InProcessPlane:
             )
             listener.admit(())
 
-    def _record_service_change(self, state: port_state.ServicePortState, change: str) -> None:
-        self._feed.record(events.ServiceChanged(time.monotonic(), state.text, change))
+    def _record_service_change(self, port: resting.ServicePort, change: str) -> None:
+        self._feed.record(events.ServiceChanged(time.monotonic(), port.text, change))
 
     def _record_endpoints_change(
         self,
-        state: port_state.ServicePortState,
+        port: resting.ServicePort,
         before: Collection[addresses.SocketAddress],
         now: Collection[addresses.SocketAddress],
     ) -> Iterator[None]:
@@ -326,9 +327,34 @@ class InProcessPlane:
             left_out = added_count + removed_count - len(added) - len(removed)
             self._feed.record(
                 events.EndpointsChanged(
-                    time.monotonic(), state.text, added, removed, len(now), left_out or None
+                    time.monotonic(), port.text, added, removed, len(now), left_out or None
                 )
             )
+
+
+class _Frontend:
+    """An open frontend of a service port."""
+
+    __slots__ = ("_address", "_frontend", "listener", "port")
+
+    listener: port_state.Listener | shared_listener.Place
+
+    def __init__(
+        self,
+        port: resting.ServicePort,
+        frontend: forwarding.Frontend,
+        address: forwarding.PortalAddress,
+    ) -> None:
+        self.port = port
+        self._frontend = frontend
+        self._address = address
+
+    def __call__(self) -> connection.Target:
+        """Where its clients go, for the first one that comes by a shared listener."""
+        state = self.port.state
+        target = state.target(self._frontend)
+        state.register(self._address, self._frontend, target)
+        return target
 
 
 def _united(

@@ -1,23 +1,24 @@
-"""What the data plane of this process holds of one service port."""
+"""What serves the clients of one service port."""
 
+import functools
 import random
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 import structlog
 
 from kproxy import metrics
 from kproxy.balancer import balancer, catalogue, loads, near, penalty, refusing
 from kproxy.datapath import proxy_protocol
-from kproxy.datapath.tcp import connection, halfclose
-from kproxy.datapath.tcp.accept import listener, shared_listener
-from kproxy.datapath.udp import endings, front, turned_away
+from kproxy.datapath.tcp import connection
+from kproxy.datapath.tcp.accept import listener
+from kproxy.datapath.udp import front, turned_away
 from kproxy.datapath.udp import target as udp_target
 from kproxy.model import addresses, forwarding, names
 from kproxy.plane import snapshots
 
-Opened: TypeAlias = listener.Listener | shared_listener.Place | front.Front
-"""An open frontend."""
+Listener: TypeAlias = listener.Listener | front.Front
+"""An open frontend with a socket of its own."""
 
 Picker: TypeAlias = balancer.ServicePortBalancer | near.NearPicker | refusing.RefusingPicker
 
@@ -31,12 +32,22 @@ _SHOWN = 5
 _log = structlog.get_logger(__name__)
 
 
+class Surroundings(NamedTuple):
+    """What the service ports of one protocol share in a data plane."""
+
+    box: penalty.PenaltyBox
+    reasons: Sequence[str]
+    """Those for which connections end, or flows."""
+    rng: random.Random
+    max_affinity_clients: int
+    near: near.Near
+
+
 class ServicePortState:
-    """What the data plane holds of one service port: a balancer for each scope and family."""
+    """The counters of one service port, and a balancer for each scope and family."""
 
     __slots__ = (
-        "_make",
-        "_near",
+        "_around",
         "_refused",
         "balancers",
         "counters",
@@ -46,51 +57,43 @@ class ServicePortState:
         "policy",
         "targets",
         "terms",
-        "text",
     )
 
     def __init__(
         self,
         name: names.ServicePortName,
+        text: str,
         policy: forwarding.Policy,
-        box: penalty.PenaltyBox,
-        rng: random.Random,
-        max_affinity_clients: int,
-        near: near.Near,
+        around: Surroundings,
     ) -> None:
+        """`text` is the name, as logs and facts show it."""
+        self._around = around
         self.name = name
         self.policy = policy
-        is_udp = name.protocol is names.Protocol.UDP
-        self.counters = metrics.ServicePortCounters(
-            endings.REASONS if is_udp else halfclose.REASONS
-        )
+        self.counters = metrics.ServicePortCounters(around.reasons)
         self.balancers: dict[_Side, balancer.ServicePortBalancer] = {}
-        self.listeners: dict[forwarding.PortalAddress, Opened] = {}
+        self.listeners: dict[forwarding.PortalAddress, Listener] = {}
+        """Its open listeners that no other service port shares."""
         self.targets: dict[forwarding.PortalAddress, tuple[forwarding.Frontend, Target]] = {}
         """Where the clients of a Gateway's open frontends go: some of them are turned away."""
         self._refused: dict[_Side, forwarding.Pool] = {}
-        self._near = near
         self.loads = loads.Loads()
-        self.text = str(name)
-        """The name, as logs and facts show it."""
-        self.terms = connection.Terms(self.text)
+        self.terms = connection.Terms(text)
         self._follow_policy(policy)
 
-        def make(scope: forwarding.Scope) -> balancer.ServicePortBalancer:
-            def on_barred(barred: Sequence[addresses.SocketAddress]) -> None:
-                if scope is forwarding.Scope.CLUSTER:  # the local ones are a part of these
-                    _report_barred(name, box, barred)
-
-            return balancer.ServicePortBalancer(
-                self.policy,
-                box,
-                rng,
-                max_affinity_clients,
-                on_barred=on_barred,
-                counted=self.loads,
-            )
-
-        self._make = make
+    def _make(self, scope: forwarding.Scope) -> balancer.ServicePortBalancer:
+        around = self._around
+        report: Callable[[Sequence[addresses.SocketAddress]], None] = _report_nothing
+        if scope is forwarding.Scope.CLUSTER:  # the local ones are a part of these
+            report = functools.partial(_report_barred, self.name, around.box)
+        return balancer.ServicePortBalancer(
+            self.policy,
+            around.box,
+            around.rng,
+            around.max_affinity_clients,
+            on_barred=report,
+            counted=self.loads,
+        )
 
     def balancer(
         self, scope: forwarding.Scope, family: addresses.Family
@@ -109,8 +112,24 @@ class ServicePortState:
             return refusing.RefusingPicker(balanced, refusing_pool.refused, refusing_pool.total)
         if frontend.scope is forwarding.Scope.LOCAL and frontend.is_external:
             everywhere = self.balancer(forwarding.Scope.CLUSTER, frontend.family)
-            return near.NearPicker(self._near, frontend.address, everywhere, balanced)
+            return near.NearPicker(self._around.near, frontend.address, everywhere, balanced)
         return balanced
+
+    def target(self, frontend: forwarding.Frontend) -> connection.Target:
+        """Where the TCP clients of a frontend go."""
+        return connection.Target(self.name, self.picker(frontend), self.counters, self.terms)
+
+    def datagram_target(self, frontend: forwarding.Frontend) -> udp_target.Target:
+        """Where the datagrams of a frontend go."""
+        return udp_target.Target(self.name, self.picker(frontend), self.counters, self.terms)
+
+    def register(
+        self, address: forwarding.PortalAddress, frontend: forwarding.Frontend, target: Target
+    ) -> None:
+        """A Gateway's frontend is open: its `target` follows what is turned away."""
+        if not self.name.service.is_of_service:
+            self.targets[address] = frontend, target
+            self.aim(target, frontend)
 
     def aim(self, target: Target, frontend: forwarding.Frontend) -> None:
         """Have the clients of `target` go where those of `frontend` are to go now."""
@@ -165,6 +184,10 @@ class ServicePortState:
     def is_used(self, backend: addresses.SocketAddress) -> bool:
         """Whether new connections go to `backend` without reservation."""
         return any(each.is_free(backend) for each in self.balancers.values())
+
+
+def _report_nothing(_: Sequence[addresses.SocketAddress]) -> None:
+    """Another balancer reports it."""
 
 
 def _report_barred(

@@ -6,11 +6,16 @@ That costs each client one system call, which frontends with a listener of their
 """
 
 import _socket
+from collections.abc import Callable
+from typing import TypeAlias
 
 from kproxy.datapath import syscalls
 from kproxy.datapath.tcp import connection, sharing
 from kproxy.datapath.tcp.accept import listener
 from kproxy.model import addresses, forwarding
+
+Maker: TypeAlias = Callable[[], connection.Target]
+"""Makes the target of a frontend when its first client has come: most have none for long."""
 
 
 class SharedListener(listener.Acceptor):
@@ -27,8 +32,8 @@ class SharedListener(listener.Acceptor):
         gate: listener.Gate,
     ) -> None:
         self._text = f"all that share the listener {name}"
-        self._targets: dict[tuple[str, int], connection.Target] = {}
-        self._leaving: dict[tuple[str, int], connection.Target] = {}
+        self._targets: dict[tuple[str, int], connection.Target | Maker] = {}
+        self._leaving: dict[tuple[str, int], None] = {}
         super().__init__(sock, shared, dialer, gate)
 
     @property
@@ -36,7 +41,7 @@ class SharedListener(listener.Acceptor):
         """A name for the whole socket, which serves many service ports."""
         return self._text
 
-    def open(self, address: addresses.SocketAddress, target: connection.Target) -> "Place":
+    def open(self, address: addresses.SocketAddress, target: connection.Target | Maker) -> "Place":
         """Relay the clients of `address` to backends of `target`'s picker."""
         key = _as_the_kernel_says(address)
         self._leaving.pop(key, None)
@@ -50,7 +55,7 @@ class SharedListener(listener.Acceptor):
         """
         key = _as_the_kernel_says(address)
         if key in self._targets:
-            self._leaving[key] = self._targets[key]
+            self._leaving[key] = None
 
     def on_events(self, mask: int) -> None:  # noqa: ARG002  # a listener has one sort of event
         """Clients wait in the queue: accept some and start their dials."""
@@ -87,20 +92,22 @@ class SharedListener(listener.Acceptor):
     ) -> connection.Connection | None:
         """See `listener.Acceptor`. A client whose frontend has gone is reset."""
         try:
-            target = self._targets[client.getsockname()[:2]]
+            key = client.getsockname()[:2]
+            target = self._targets[key]
         except (KeyError, OSError):  # OSError: it has hung up
             syscalls.reset_on_close(client)
             client.close()
             return None
+        if not isinstance(target, connection.Target):
+            target = self._targets[key] = target()
         if source[1] in self._own_dials.ports and self._is_loop(client, source, target):
             return None
         return connection.Connection(self._shared, target, client, fd, source)
 
     def _on_empty(self) -> None:
         """Forget the frontends that have been shut."""
-        for key, target in self._leaving.items():
-            if self._targets.get(key) is target:
-                del self._targets[key]
+        for key in self._leaving:
+            del self._targets[key]
         self._leaving.clear()
 
     def _end(self) -> None:
@@ -133,6 +140,7 @@ class Place:
 
 def _as_the_kernel_says(address: addresses.SocketAddress) -> tuple[str, int]:
     """The text that getsockname(2) will give: of some addresses it has another one than Python."""
-    family = _socket.AF_INET6 if ":" in address.address else _socket.AF_INET
-    packed = _socket.inet_pton(family, address.address)
-    return _socket.inet_ntop(family, packed), address.port
+    if ":" not in address.address:
+        return address
+    packed = _socket.inet_pton(_socket.AF_INET6, address.address)
+    return _socket.inet_ntop(_socket.AF_INET6, packed), address.port
