@@ -214,12 +214,14 @@ def _make_ingress(
         upstream = upstreams.Endpoints(store)
     written = None
     if cfg.cluster is not None:
-        from kproxy.ingress.cluster import own_addresses, publisher  # noqa: PLC0415
+        from kproxy.ingress.cluster import own_addresses, publisher, record  # noqa: PLC0415
         from kproxy.sources.api import client  # noqa: PLC0415
 
         access = cfg.cluster
         own = own_addresses.OwnAddresses(cfg)
-        written = publisher.Publisher(lambda: client.Client(access), store, state, own)
+        written = publisher.Publisher(
+            lambda: client.Client(access), store, state, own, record.Record(access.server)
+        )
     made = ingress.Ingress(cfg, seen.source, upstream, state, written)
     seen.reporter.subscribe(made.look)
     return made

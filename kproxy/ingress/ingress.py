@@ -64,7 +64,8 @@ class Ingress:
     def bind(self) -> None:
         """Take the addresses, and make a directory for nginx. Raises KproxyError."""
         parent = private_directory.base(os.environ, os.geteuid())
-        if private_directory.recover(parent):
+        record = self._publisher.record if self._publisher is not None else None
+        if private_directory.recover(parent, record.take if record else lambda _: None):
             _log.info("removed what a proxy that was killed has left", directory=str(parent))
         self._sockets.bind(self._settings.ingress_http, self._settings.ingress_https)
         self._places = {
@@ -73,6 +74,8 @@ class Ingress:
         }
         self._shown.addresses = self.addresses()
         self._directory = private_directory.PrivateDirectory(parent, is_shared=os.geteuid() == 0)
+        if record is not None:
+            record.keep_by(self._directory.write)
         self._sockets.bind_control(self._directory.path / listening.CONTROL)
         self._nginx = nginx.Nginx(
             self._program, self._directory, self._sockets, self._shown.counters

@@ -2,7 +2,8 @@
 
 Several proxies may serve the same Ingresses, each at its own address, and none of them leads: each
 adds its address to the list in an Ingress's status where it is missing, and takes it out again at
-its end. So they agree, whatever the order of their writes. Only what differs is written.
+its end. So they agree, whatever the order of their writes. Only what differs is written. One that
+was killed leaves its address there: the next one on its host takes it out (`record`).
 
 Without the rights, Ingresses are served all the same: one line says which right is missing.
 """
@@ -20,6 +21,7 @@ import msgspec
 import structlog
 
 from kproxy.ingress import state, table
+from kproxy.ingress.cluster import record
 from kproxy.model import addresses, admission, names
 from kproxy.model.kinds.ingress import ingress_kind, ingresses
 from kproxy.sources import store
@@ -54,7 +56,7 @@ class Publisher:
     """Writes by the clients that `api` makes, from `run` on.
 
     `own` gives the addresses at which nginx is reached now. What is in force is read from `shown`,
-    and what is published already from `known`.
+    and what is published already from `known`. `kept` records what is written.
     """
 
     def __init__(
@@ -63,13 +65,18 @@ class Publisher:
         known: store.Store,
         shown: state.IngressState,
         own: Callable[[], Sequence[str]],
+        kept: record.Record,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
         self._known = known
         self._shown = shown
         self._own = own
+        self.record = kept
+        """What this proxy has written, and killed ones before it."""
         self._wall = wall
+        self._own_before: frozenset[str] = frozenset()
+        self._gone: set[str] = set()
         self._due = asyncio.Event()
         self._has_events = asyncio.Event()
         self._events: deque[table.Problem] = deque(maxlen=MOST_WAITING)
@@ -99,7 +106,7 @@ class Publisher:
     async def withdraw(self, seconds: float) -> None:
         """Take our addresses out of every status, as far as `seconds` allow. Publish no more."""
         self._is_ending = True
-        own = set(self._own())
+        own = {*self._own(), *self._own_before, *self._gone, *self.record.earlier}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), self._api() as api:
                 for each in self._served():
@@ -113,24 +120,38 @@ class Publisher:
         return [each for each in found if each is not None]
 
     async def _publish_all(self, api: writing.Api) -> bool:
-        """Add our addresses where they are missing; returns whether that was possible."""
+        """Add our addresses where they are missing; returns whether that was possible.
+
+        Those that were ours and are not any more are taken out, in one pass: another proxy that has
+        one of them may add it again.
+        """
         own = tuple(self._own())
+        self._gone |= self._own_before | self.record.earlier
+        self.record.earlier.clear()
+        self._gone -= set(own)
+        self._own_before = frozenset(own)
+        self.record.note({*own, *self._gone})
         served = self._served()
         present = {each.name for each in served}
         self._written = {name: at for name, at in self._written.items() if name in present}
-        failures = 0
+        failures, is_complete = 0, bool(self._shown.version)
         for each in served:
-            missing = tuple(entry for entry in own if entry not in each.published)
+            others = tuple(entry for entry in each.published if entry not in self._gone)
+            wanted = others + tuple(entry for entry in own if entry not in others)
             # The API server has not shown the effect of the last write yet.
             is_written = self._written.get(each.name) is each
-            if not missing or is_written or self._is_ending:
+            is_complete = is_complete and not is_written
+            if wanted == each.published or is_written or self._is_ending:
                 continue
-            if await self._patch(api, each, each.published + missing):
+            if await self._patch(api, each, wanted):
                 self._written[each.name] = each
             else:
                 failures += 1
             if failures >= MOST_FAILURES:
                 break
+        if is_complete and not failures:
+            self._gone.clear()
+            self.record.note(own)
         return not failures
 
     async def _patch(

@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kproxy import errors, files
@@ -33,24 +33,26 @@ def base(environment: Mapping[str, str], uid: int) -> Path:
     return Path(tempfile.gettempdir())
 
 
-def recover(parent: Path) -> int:
+def recover(parent: Path, look_at: Callable[[Path], None] = lambda _: None) -> int:
     """Remove what killed proxies of this user have left in `parent`; returns how many there were.
 
-    What cannot be removed stays, and disturbs nothing.
+    `look_at` is called with each such directory before. What cannot be removed stays, and disturbs
+    nothing.
     """
     removed = 0
     for each in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
-            removed += _remove_if_dead(each)
+            removed += _remove_if_dead(each, look_at)
     return removed
 
 
-def _remove_if_dead(path: Path) -> bool:
+def _remove_if_dead(path: Path, look_at: Callable[[Path], None]) -> bool:
     opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(opened).st_uid != os.geteuid():
             return False
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        look_at(path)
         _remove(path)
     finally:
         os.close(opened)

@@ -5,15 +5,16 @@ import contextlib
 import functools
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
 from kproxy.ingress import kinds, state, table
-from kproxy.ingress.cluster import publisher
+from kproxy.ingress.cluster import publisher, record
 from kproxy.model import names
 from kproxy.model.kinds import registry
-from kproxy.model.kinds.ingress import ingresses
+from kproxy.model.kinds.ingress import ingress_kind, ingresses
 from kproxy.sources import store
 from kproxy.sources.api import client
 from kproxy.sources.api.decisions import progress
@@ -56,8 +57,10 @@ class World:
         self.known = store.Store((*registry.KINDS, *kinds.KINDS))
         self.api = Api(self.known)
         self.shown = state.IngressState()
+        self.own = [OWN]
+        self.record = record.Record("https://api.example")
         self.publisher = publisher.Publisher(
-            lambda: self.api, self.known, self.shown, lambda: (OWN,)
+            lambda: self.api, self.known, self.shown, lambda: self.own, self.record
         )
 
     def serve(self, *served: ingresses.Ingress) -> None:
@@ -65,10 +68,17 @@ class World:
         for each in served:
             self.known.apply(each)
         self.shown.served = frozenset(each.name for each in served)
+        self.shown.version = "1"
         self.publisher.look()
 
+    def published(self, name: str) -> tuple[str, ...]:
+        """The addresses in the status of an Ingress."""
+        found = self.known.get(ingress_kind.KIND, names.NamespacedName("default", name))
+        assert found is not None
+        return found.published
+
     @contextlib.asynccontextmanager
-    async def published(self) -> AsyncIterator[Api]:
+    async def running(self) -> AsyncIterator[Api]:
         """Publish for the time of the block."""
         async with asyncio.TaskGroup() as group:
             task = group.create_task(self.publisher.run())
@@ -98,7 +108,7 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 async def test_an_address_is_added_where_it_is_missing_and_nowhere_else() -> None:
     world = World()
     world.serve(ingress("a"), ingress("b", OWN), ingress("c", "192.0.2.9", "lb.example"))
-    async with world.published() as api:
+    async with world.running() as api:
         await asyncio.sleep(60)
 
     root = "/apis/networking.k8s.io/v1/namespaces/default/ingresses"
@@ -117,7 +127,7 @@ async def test_an_address_is_added_where_it_is_missing_and_nowhere_else() -> Non
 async def test_another_proxy_that_writes_over_it_is_no_war() -> None:
     world = World()
     world.serve(ingress("a"))
-    async with world.published() as api:
+    async with world.running() as api:
         world.known.apply(ingress("a", "192.0.2.2"))
         await asyncio.sleep(60)
 
@@ -129,10 +139,106 @@ async def test_another_proxy_that_writes_over_it_is_no_war() -> None:
 
 
 @virtual
+async def test_an_address_that_is_no_longer_ours_is_taken_out() -> None:
+    world = World()
+    world.serve(ingress("a"), ingress("b", "192.0.2.9"))
+    async with world.running():
+        world.own[:] = ["192.0.2.8"]
+        world.publisher.look()
+        await asyncio.sleep(60)
+
+    assert world.published("a") == ("192.0.2.8",)
+    assert world.published("b") == ("192.0.2.9", "192.0.2.8")
+
+
+def left_by_a_killed_proxy(folder: Path, server: str, *addresses: str) -> Path:
+    """A directory as a proxy leaves it that is killed while its addresses are published."""
+    kept = record.Record(server)
+    kept.keep_by(lambda name, content: void((folder / name).write_bytes(content)))
+    kept.note(addresses)
+    return folder
+
+
+def void(_: object) -> None:
+    """For what returns something."""
+
+
+@virtual
+async def test_what_a_killed_proxy_has_published_is_taken_out(tmp_path: Path) -> None:
+    world = World()
+    world.record.take(left_by_a_killed_proxy(tmp_path, "https://api.example", "192.0.2.7", OWN))
+    world.serve(ingress("a", "192.0.2.7", OWN, "192.0.2.9"), ingress("b", "192.0.2.7"))
+    async with world.running() as api:
+        await asyncio.sleep(60)
+        assert world.published("a") == (OWN, "192.0.2.9")
+        assert world.published("b") == (OWN,)
+
+        world.known.apply(ingress("b", OWN, "192.0.2.7"))  # another proxy there lives
+        await asyncio.sleep(60)
+
+    assert world.published("b") == (OWN, "192.0.2.7")
+    assert len(api.written) == 2
+
+
+@virtual
+async def test_it_is_taken_out_once_there_is_a_table_and_the_server_takes_it(
+    tmp_path: Path,
+) -> None:
+    world = World()
+    world.record.take(left_by_a_killed_proxy(tmp_path, "https://api.example", "192.0.2.7"))
+    world.publisher.look()
+    async with world.running() as api:
+        api.outcome = progress.Outcome.FORBIDDEN
+        world.serve(ingress("a", "192.0.2.7"))
+        await asyncio.sleep(60)
+        api.outcome = None
+        await asyncio.sleep(600)
+
+    assert world.published("a") == (OWN,)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"server": 1}', b"[" * 100_000])
+def test_a_record_that_cannot_be_read_is_none(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / record.FILE).write_bytes(content)
+    found = record.Record("https://api.example")
+    found.take(tmp_path)
+
+    assert not found.earlier
+
+
+def test_a_record_of_another_cluster_is_passed_over(tmp_path: Path) -> None:
+    found = record.Record("https://api.example")
+    found.take(left_by_a_killed_proxy(tmp_path, "https://other.example", "192.0.2.7"))
+
+    assert not found.earlier
+
+
+@virtual
+async def test_a_record_names_what_may_be_published_now(tmp_path: Path) -> None:
+    world = World()
+    world.record.take(left_by_a_killed_proxy(tmp_path, "https://api.example", "192.0.2.7"))
+    world.record.keep_by(lambda name, content: void((tmp_path / name).write_bytes(content)))
+
+    def recorded() -> set[str]:
+        found = record.Record("https://api.example")
+        found.take(tmp_path)
+        return found.earlier
+
+    world.serve(ingress("a", "192.0.2.7"))
+    world.api.outcome = progress.Outcome.FORBIDDEN
+    async with world.running() as api:
+        assert recorded() == {"192.0.2.7", OWN}
+        api.outcome = None
+        await asyncio.sleep(600)
+        assert recorded() == {OWN}
+
+
+@virtual
 async def test_the_end_takes_our_address_out_and_leaves_the_others() -> None:
     world = World()
     world.serve(ingress("a", OWN), ingress("b", OWN, "192.0.2.2"))
-    async with world.published() as api:
+    async with world.running() as api:
         await world.publisher.withdraw(5)
         await asyncio.sleep(60)
 
@@ -147,7 +253,7 @@ async def test_a_missing_right_is_said_once_and_asked_for_again(
     world = World()
     world.api.outcome = progress.Outcome.FORBIDDEN
     world.serve(*(ingress(f"i{number}") for number in range(10)))
-    async with world.published() as api:
+    async with world.running() as api:
         await asyncio.sleep(600)
         tries = api.tries
         api.outcome = None
@@ -164,7 +270,7 @@ async def test_a_missing_right_is_said_once_and_asked_for_again(
 async def test_a_problem_becomes_an_event_and_a_flood_is_bounded() -> None:
     world = World()
     world.serve(ingress("a", OWN))
-    async with world.published() as api:
+    async with world.running() as api:
         for number in range(1000):
             name = names.NamespacedName("default", "a")
             world.publisher.note(table.Problem(name, "NoService", f"problem {number}"))

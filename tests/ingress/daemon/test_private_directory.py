@@ -50,6 +50,20 @@ def test_the_next_proxy_removes_what_a_killed_one_has_left(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_proxy_has_left_can_be_looked_at_before(tmp_path: Path) -> None:
+    left = tmp_path / f"{private_directory.PREFIX}left"
+    left.mkdir()
+    (left / "note").write_text("of a killed proxy")
+    found: list[str] = []
+
+    def look_at(path: Path) -> None:
+        found.append((path / "note").read_text())
+
+    assert private_directory.recover(tmp_path, look_at) == 1
+    assert found == ["of a killed proxy"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_directory_of_a_living_proxy_stays(tmp_path: Path) -> None:
     made = private_directory.PrivateDirectory(tmp_path)
     made.write("nginx.conf", b"events {}")
