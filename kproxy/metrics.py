@@ -14,16 +14,21 @@ SETTLED_SECONDS = 1.0
 class EndpointCounters:
     """What happened between one service port and one of its endpoints.
 
-    `total` counts the connections that reached the endpoint, `active` those of them that are open
-    now, `dial_failures` the dials that failed for a reason of the endpoint's.
+    `total` counts the connections that reached the endpoint, `ended` those of them that have ended,
+    `dial_failures` the dials that failed for a reason of the endpoint's.
     """
 
-    __slots__ = ("active", "dial_failures", "total")
+    __slots__ = ("dial_failures", "ended", "total")
 
     def __init__(self) -> None:
         self.total = 0
-        self.active = 0
+        self.ended = 0
         self.dial_failures = 0
+
+    @property
+    def active(self) -> int:
+        """The connections to the endpoint that are open now."""
+        return self.total - self.ended
 
 
 class ServicePortCounters:
@@ -37,7 +42,7 @@ class ServicePortCounters:
     """
 
     __slots__ = (
-        "active",
+        "accepted",
         "bytes_from_backends",
         "bytes_from_clients",
         "dial_failures",
@@ -47,7 +52,7 @@ class ServicePortCounters:
     )
 
     def __init__(self, reasons: Iterable[str]) -> None:
-        self.active = 0
+        self.accepted = 0
         self.bytes_from_clients = 0
         self.bytes_from_backends = 0
         self.dial_failures: defaultdict[str, int] = defaultdict(int)
@@ -59,8 +64,14 @@ class ServicePortCounters:
         )
 
     @property
-    def accepted(self) -> int:
-        return self.active + sum(self.ended.values())
+    def active(self) -> int:
+        """The connections that are open now."""
+        return self.accepted - sum(self.ended.values())
+
+    def end_at_once(self, reason: str) -> None:
+        """Count one that ends before anything is known of it."""
+        self.accepted += 1
+        self.ended[reason] += 1
 
     def keep_endpoints(self, wanted: Collection[tuple[str, int]]) -> None:
         """Forget the endpoints that are not in `wanted` and have no connection any more."""

@@ -147,7 +147,7 @@ class Connection:
         """What the sweep saw at its last visit."""
         self.accepted_at = self.progress_at = shared.poller.now
         shared.connections += 1
-        target.counters.active += 1
+        target.counters.accepted += 1
 
     @property
     def address(self) -> str:
@@ -291,7 +291,6 @@ class Connection:
             self._publish_end(shared.feed, reason)
         target = self.target
         counters = target.counters
-        counters.active -= 1
         counters.ended[reason] += 1
         roll = target.terms.roll
         if roll is not None:
@@ -310,7 +309,7 @@ class Connection:
             if server.unsent is not None or server.pipe is not None:
                 server.discard()
             if self.tally is not None:
-                self.tally.active -= 1
+                self.tally.ended += 1
             shared.poller.close_pair_later(client.fd, client.sock, server.fd, server.sock)
             server.fd = -1
             client.peer = server.peer = None

@@ -334,7 +334,6 @@ class Dialer:
         target = conn.target
         tally = conn.tally = target.counters.endpoints[backend]
         tally.total += 1
-        tally.active += 1
         if self._shared.feed is not None:
             self._publish_dialled(self._shared.feed, conn, backend)
         server.peer = client

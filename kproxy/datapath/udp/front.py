@@ -142,10 +142,9 @@ class Front:
         if self._shared.feed is not None:
             self._publish_end(self._shared.feed, ending, reason)
         counters = self.target.counters
-        counters.active -= 1
         counters.ended[reason] += 1
         ending.count_bytes()
-        ending.tally.active -= 1
+        ending.tally.ended += 1
         if ending.load is not None:
             ending.load.leave()
         fd, ending.fd = ending.fd, -1
@@ -226,7 +225,7 @@ class Front:
         if backend is None:
             if away is not None:
                 away.add(client, now)
-            counters.ended[endings.NO_ENDPOINTS] += 1
+            counters.end_at_once(endings.NO_ENDPOINTS)
             self.lose()
             return
         limits = self._table
@@ -235,14 +234,14 @@ class Front:
             or limits.count + 2 * self._shared.connections >= limits.files
         )
         if is_full and not limits.make_room(self):
-            counters.ended[endings.NO_RESOURCES] += 1
+            counters.end_at_once(endings.NO_RESOURCES)
             self.lose()
             return
         begun = flow.Flow(self, client, backend, self.unanswered, now)
         if not self._connect(begun):
             if begun.load is not None:
                 begun.load.leave()
-            counters.ended[endings.NO_RESOURCES] += 1
+            counters.end_at_once(endings.NO_RESOURCES)
             self.lose()
             return
         if own.countdown:
@@ -251,7 +250,7 @@ class Front:
             own.note(begun)
         begun.version = limits.version
         begun.from_client = size
-        counters.active += 1
+        counters.accepted += 1
         self.flows[client] = begun
         self.unanswered[begun] = None
         limits.add(begun)
@@ -292,7 +291,6 @@ class Front:
             return False
         tally = wanting.tally = self.target.counters.endpoints[backend]
         tally.total += 1
-        tally.active += 1
         return True
 
     def _review(self, reviewed: flow.Flow) -> bool:
@@ -312,11 +310,11 @@ class Front:
 
     def _move(self, moving: flow.Flow, backend: addresses.SocketAddress) -> bool:
         """Let a flow go on to another backend; False if that is impossible, and the flow ended."""
-        moving.tally.active -= 1
+        moving.tally.ended += 1
         fd, sock, tally = moving.fd, moving.sock, moving.tally
         moving.backend = backend
         if not self._connect(moving):
-            tally.active += 1
+            tally.ended -= 1
             self.lose()
             self.end(moving, endings.NO_RESOURCES)
             return False
