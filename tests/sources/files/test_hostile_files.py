@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 
 from kproxy import errors
 from kproxy.sources.files import directory_watch, manifest_files, manifest_state, manifests
-from tests.sources.files.test_manifests import PATIENCE_SECONDS, running, service, stream
+from tests.sources.files.test_manifests import (
+    PATIENCE_SECONDS,
+    running,
+    service,
+    settled,
+    stream,
+)
 
 NAMES = [
     pytest.param(b"\xff", id="not UTF-8"),
@@ -111,6 +117,8 @@ async def test_h13_a_read_that_does_not_end_is_said_and_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manifests, "START_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(manifests, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(manifests, "RETRY_SECONDS", 0.05)
     stuck = Stuck(monkeypatch, "hung.yaml")
     (tmp_path / "hung.yaml").write_text(service("hung"))
     good = tmp_path / "good.yaml"
@@ -122,10 +130,11 @@ async def test_h13_a_read_that_does_not_end_is_said_and_left_behind(
             good.write_text(service(name))
             await watched.gives(name)
         assert stuck.calls == 1  # nobody waits for it a second time
-        assert len(watched.told) == 1
+        # On a busy machine other calls may take as long.
+        assert len([each for each in watched.told if "hung.yaml" in str(each)]) == 1
         stuck.let_go.set()
         await watched.gives("d", "hung")
-        assert watched.source.problems() == ()
+        await settled(lambda: not watched.source.problems())
 
 
 async def test_h13_cancelling_does_not_wait_for_a_read(
@@ -148,6 +157,7 @@ async def test_more_hung_files_than_threads_leave_the_others_to_be_read(
 ) -> None:
     monkeypatch.setattr("kproxy.sources.files.background.MAX_LATE", 2)
     monkeypatch.setattr(manifests, "START_PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr(manifests, "PATIENCE_SECONDS", 0.02)
     monkeypatch.setattr(manifests, "POLL_SECONDS", 0.01)
     stuck = Stuck(monkeypatch, "hung.yaml")
     for name in "abc":
@@ -236,7 +246,7 @@ async def test_a_malformed_document_costs_the_others_in_its_file_nothing(tmp_pat
 async def test_an_emptied_file_counts_only_when_it_stays_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifest_state, "EMPTY_SECONDS", 0.3)
+    monkeypatch.setattr(manifest_state, "EMPTY_SECONDS", 2 * PATIENCE_SECONDS)
     file = tmp_path / "web.yaml"
     other = tmp_path / "other.yaml"
     file.write_text(stream(service("a"), service("b")))
@@ -248,6 +258,7 @@ async def test_an_emptied_file_counts_only_when_it_stays_empty(
         file.write_text(stream(service("a"), service("c")))
         await watched.gives("a", "c", "v")
         assert all("a" not in {name.name for name in dirty} for dirty in watched.changes[1:])
+        monkeypatch.setattr(manifest_state, "EMPTY_SECONDS", 0.05)
         file.write_text("")
         await watched.gives("v")
 
@@ -255,15 +266,16 @@ async def test_an_emptied_file_counts_only_when_it_stays_empty(
 async def test_a_file_that_shrinks_to_less_than_half_counts_only_when_it_stays_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifest_state, "SHRUNK_SECONDS", 0.2)
+    monkeypatch.setattr(manifest_state, "SHRUNK_SECONDS", 2 * PATIENCE_SECONDS)
     file = tmp_path / "web.yaml"
     file.write_text(stream(*(service(name) for name in "abcde")))
-    async with running(file) as watched:
+    async with running(tmp_path) as watched:
         file.write_text(stream(service("a"), service("b")))
-        file.with_name("z.yaml").touch()
-        await asyncio.sleep(0)
-        assert watched.names() == set("abcde")
-        await watched.gives("a", "b")
+        (tmp_path / "other.yaml").write_text(service("f"))
+        await watched.gives(*"abcdef")
+        monkeypatch.setattr(manifest_state, "SHRUNK_SECONDS", 0.05)
+        (tmp_path / "other.yaml").write_text(service("g"))
+        await watched.gives("a", "b", "g")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -349,9 +361,11 @@ async def test_h13_files_are_followed_while_a_look_at_their_directory_takes_long
 
     monkeypatch.setattr(manifest_files, "listing", slow)
     monkeypatch.setattr(manifests, "LISTING_PATIENCE_SECONDS", 2 * PATIENCE_SECONDS)
+    monkeypatch.setattr(manifest_state, "LATE_SECONDS", 2 * PATIENCE_SECONDS)
     file = tmp_path / "web.yaml"
     file.write_text(service("a"))
     async with running(tmp_path) as watched:
+        monkeypatch.setattr(manifests, "PATIENCE_SECONDS", 0.1)
         is_slow.set()
         for name in ("b", "c"):
             file.write_text(service(name))
@@ -364,7 +378,5 @@ async def test_h13_files_are_followed_while_a_look_at_their_directory_takes_long
         await watched.gives("d")
         is_slow.clear()
         let_go.set()
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while watched.source.problems():  # noqa: ASYNC110  # nothing says that one has gone
-                await asyncio.sleep(0.01)
+        await settled(lambda: not watched.source.problems())
         assert len(watched.told) == 1
