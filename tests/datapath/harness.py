@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -58,6 +59,24 @@ async def until(condition: Callable[[], object], what: str, seconds: float = PRO
     """Wait for state that announces no change."""
     async with within(what, seconds):
         await actor.until(condition)
+
+
+def settled(condition: Callable[[], object], what: str) -> None:
+    """Wait for what the kernel alone brings about, while the event loop does not turn."""
+    ends = time.monotonic() + PROMPT
+    while not condition():
+        assert time.monotonic() < ends, f"waited {PROMPT:g} s in vain: {what}"
+        time.sleep(0.001)
+
+
+def accept_queue(listening: syscalls.StreamSocket) -> tuple[int, int]:
+    """How many connections wait to be accepted, and how many may.
+
+    A listener's TCP_INFO has the queue's length as unacked and its limit as sacked.
+    """
+    info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    length, limit = (int.from_bytes(info[at : at + 4], sys.byteorder) for at in (24, 28))
+    return length, limit
 
 
 def congestion_control(sock: syscalls.StreamSocket) -> bytes:
@@ -187,10 +206,7 @@ class Place:
         return length > limit
 
     def _queue(self) -> tuple[int, int]:
-        """A listener's TCP_INFO has the queue's length as unacked and its limit as sacked."""
-        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-        length, limit = (int.from_bytes(info[at : at + 4], sys.byteorder) for at in (24, 28))
-        return length, limit
+        return accept_queue(self._sock)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import select
 import socket
 from collections.abc import Iterator
@@ -24,15 +25,15 @@ def listening(family: addresses.Family = IPV4) -> Iterator[socket.socket]:
         yield sock
 
 
-def meets(listener: socket.socket, source: str) -> bool:
+def meets(listener: socket.socket, source: str, expected: bool) -> bool:
     """Whether a connection from `source` is made. On loopback a SYN that passes is answered at
-    once: after connect(2) the outcome stands."""
+    once, or on a busy machine a moment later: one that is expected to pass is waited for."""
     with socket.socket(listener.family) as client:
         client.bind((source, 0))
         client.setblocking(False)
         code = client.connect_ex(listener.getsockname())
         assert code in {0, errno.EINPROGRESS}
-        _, writable, _ = select.select([], [client], [], 0)
+        _, writable, _ = select.select([], [client], [], 10 if expected else 0)
         if writable:
             assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
         return bool(writable)
@@ -61,7 +62,7 @@ def test_what_is_not_admitted_is_dropped(
     sources = "127.0.8.5", "127.0.8.6", "127.0.7.5", "127.0.9.1"
     with listening() as sock:
         admission.admit(sock, IPV4, admitted)
-        assert tuple(meets(sock, source) for source in sources) == expected
+        assert tuple(map(functools.partial(meets, sock), sources, expected)) == expected
 
 
 @pytest.mark.parametrize(
@@ -78,16 +79,15 @@ def test_what_is_not_admitted_is_dropped(
 def test_ipv6_sources(admitted: forwarding.Admission, expected: bool) -> None:
     with listening(IPV6) as sock:
         admission.admit(sock, IPV6, admitted)
-        assert meets(sock, "::1") is expected
+        assert meets(sock, "::1", expected) is expected
 
 
 def test_it_can_be_changed_while_the_socket_listens() -> None:
     with listening() as sock:
-        seen = []
         for admitted in (None, (), ("127.0.8.0/24",), (), None):
             admission.admit(sock, IPV4, admitted)
-            seen.append(meets(sock, "127.0.8.5"))
-        assert seen == [REACHED, DROPPED, REACHED, DROPPED, REACHED]
+            expected = DROPPED if admitted == () else REACHED
+            assert meets(sock, "127.0.8.5", expected) is expected
 
 
 def test_adjacent_networks_cost_one_comparison() -> None:
@@ -102,4 +102,4 @@ def test_too_many_networks_are_an_error_and_change_nothing() -> None:
         with pytest.raises(OSError, match="more source ranges") as caught:
             admission.admit(sock, IPV4, many)
         assert caught.value.errno == errno.E2BIG
-        assert meets(sock, "127.0.8.5")
+        assert meets(sock, "127.0.8.5", REACHED)

@@ -129,12 +129,12 @@ async def test_aborting_resets_every_connection_in_whatever_state(
     idle, _ = await bench.pair(service, place)
     half_closed, half_backend = await bench.pair(service, place)
     half_closed.shut_write()
-    dialling = await bench.connect(dead)
     full, full_backend = await bench.pair(service, place, rcvbuf=4096)
     async with harness.within("they reach their states"):
         assert await half_backend.receive_to_end() is actor.End.FIN
-        sending = asyncio.ensure_future(full_backend.send(b"x" * (16 << 20)))
+        sending = asyncio.ensure_future(full_backend.send(b"x" * (64 << 20)))
         await full_backend.until_blocked()
+        dialling = await bench.connect(dead)
         await actor.until(lambda: path.dials == 1)
     states = sorted(view.state for view in path.views())
     assert states == ["dialling", "half-closed", "open", "open"]

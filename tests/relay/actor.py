@@ -198,6 +198,11 @@ class Actor:
         state: int = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[0]
         return state == _TCP_CLOSE
 
+    def syns_repeated(self) -> int:
+        """How often the kernel has sent the SYN again, of a client that is not connected."""
+        again: int = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[2]
+        return again
+
     async def until_blocked(self) -> None:
         """Wait until a sender that is at work elsewhere moves no byte any more."""
         await until_settled(lambda: (self.sent, self.in_flight()))

@@ -9,7 +9,7 @@ import itertools
 import pytest
 import structlog
 
-from kproxy.datapath.tcp import halfclose
+from kproxy.datapath.tcp import dial, halfclose
 from kproxy.model import addresses
 from tests.datapath import clients, faulty, harness
 from tests.relay import actor, registry
@@ -170,9 +170,10 @@ async def test_a_late_answer_to_an_abandoned_dial_serves_no_client(bench: harnes
 
 
 async def test_dead_endpoints_of_one_service_do_not_hold_up_another(
-    bench: harness.Harness,
+    bench: harness.Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """D07. Two hundred dials wait; the other service's clients are served as ever."""
+    monkeypatch.setattr(dial, "LADDER", (60.0,) * 4)
     path, hole, alive = bench.start(), await bench.black_hole(), bench.backend()
     dead, healthy = path.serve(hole), path.serve(alive)
     stuck = [await bench.connect(dead) for _ in range(200)]
@@ -271,11 +272,11 @@ async def test_a_backend_that_resets_after_the_handshake_is_not_replaced_by_anot
 async def test_a_dial_that_meets_itself_counts_as_refused(bench: harness.Harness) -> None:
     """D13. The kernel may give a dial the very port that it dials: it would talk to itself."""
     path, nobody, alive = bench.start(), bench.place(ephemeral=True), bench.backend()
-    nobody.close()
     service = path.serve_by(harness.Scripted(nobody.address, alive.address))
 
     def meet_itself(sock: faulty.FaultySocket) -> None:
         path.kernel.prepare_dial = None
+        nobody.close()  # not earlier: the kernel could give its port to another socket
         sock.bind(nobody.address)
 
     path.kernel.prepare_dial = meet_itself

@@ -16,10 +16,10 @@ async def test_a_probe_that_connects_to_itself_frees_no_backend(
     path, nobody = bench.start(), bench.place(ephemeral=True)
     service = path.serve(nobody)
     await clients.is_turned_away(bench, service)
-    nobody.close()
     probes: list[int] = []
 
     def meet_itself(sock: faulty.FaultySocket) -> None:
+        nobody.close()  # not earlier: the kernel could give its port to another socket
         sock.bind(nobody.address)
         probes.append(sock.fileno())
 

@@ -137,13 +137,18 @@ class Rig:
             penalty.PenaltyBox(), limits, syscalls.Kernel(), udp_box=self.box
         )
         self._peers: list[Peer] = []
+        self._dead: dict[int, socket.socket] = {}
+        self._stack = contextlib.ExitStack()
         self._services: list[Service] = []
 
     def _note(self, _: addresses.SocketAddress, boxed: bool) -> None:
         self.facts.append("boxed" if boxed else "free")
 
     def server(self, host: str = "127.0.0.1", port: int = 0) -> Server:
-        """A server that answers."""
+        """A server that answers; at the port of a `dead` one, if that is asked for."""
+        held = self._dead.pop(port, None)
+        if held is not None:
+            held.close()
         return self._hold(Server(host, port))
 
     def sink(self) -> Sink:
@@ -154,13 +159,19 @@ class Rig:
         return self._hold(Peer(host, port))
 
     def dead(self) -> addresses.SocketAddress:
-        """An address that refuses: no ephemeral one, which a flow could be given."""
-        probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with probe:
-            for port in random.sample(range(20000, 32000), 100):
-                with contextlib.suppress(OSError):
-                    probe.bind(("127.0.0.1", port))
-                    return addresses.SocketAddress("127.0.0.1", port)
+        """An address that refuses, and that no other socket can have until the end.
+
+        A socket takes only what comes from where it is connected to; for all others its port is
+        closed. No ephemeral one: a flow could be given it when a server takes its place.
+        """
+        held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._stack.callback(held.close)
+        for port in random.sample(range(20000, 32000), 100):
+            with contextlib.suppress(OSError):
+                held.bind(("127.0.0.1", port))
+                held.connect(("127.0.0.1", 9))
+                self._dead[port] = held
+                return addresses.SocketAddress("127.0.0.1", port)
         raise AssertionError("no free port")
 
     def _hold(self, made: _Peer) -> _Peer:
@@ -212,6 +223,7 @@ class Rig:
             each.balancer.close()
         for peer in self._peers:
             peer.close()
+        self._stack.close()
         assert self.data_path.counters.bugs == 0
         assert self.data_path.flows == 0
         for each in self._services:

@@ -14,19 +14,16 @@ import structlog
 from kproxy.model import addresses
 from tests.datapath import harness
 from tests.datapath.udp import rig
+from tests.relay import actor
 
 
 async def settled(udp: rig.Rig) -> int:
     """How many datagrams were taken, once no more come."""
     counters = udp.data_path.counters
-    seen = [0]
-
-    def is_still() -> bool:
-        seen.append(counters.datagrams)
-        return 0 < seen[-2] == seen[-1]
-
-    await harness.until(is_still, "no datagram goes round")
-    return seen[-1]
+    await harness.until(lambda: counters.datagrams, "the first is taken")
+    async with harness.within("no datagram goes round"):
+        await actor.until_settled(lambda: counters.datagrams)
+    return counters.datagrams
 
 
 @pytest.mark.parametrize("services", [1, 2, 3])

@@ -253,8 +253,10 @@ async def test_the_header_and_the_first_bytes_are_one_segment(bench: harness.Har
     path, place = bench.start(), bench.backend()
     service = path.serve(place)
     service.target.terms.build_header = proxy_protocol.build_v2
-    with socket.create_connection(service.listener.address) as client:
-        client.sendall(b"GET /")  # both before the data path has its turn
+    with socket.create_connection(service.listener.address) as sock:
+        client = actor.Actor(sock, "the client")
+        sock.sendall(b"GET /")  # both before the data path has its turn
+        harness.settled(lambda: client.in_flight() == 0, "the kernel has the bytes")
         backend = await bench.accept(place)
         await harness.until(lambda: backend.waiting() > 0, "something has arrived")
         assert backend.waiting() == 28 + len(b"GET /")

@@ -120,7 +120,7 @@ def test_a_loop_through_nat_is_found_out_too() -> None:
         ["unshare", "--net", sys.executable, "-c", _REDIRECTED],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         cwd=Path(__file__).parents[3],
     )
     assert done.returncode == 0, done.stderr
