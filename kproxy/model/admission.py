@@ -216,12 +216,17 @@ def _meant(api_version: str, kind: str, known: _Known) -> Kind[Any] | None:
     Other groups have kinds of their own (Knative has a Service), and a version that is not known
     here may be a later one.
     """
-    group = api_version.rpartition("/")[0].lower()
+    group = _group(api_version).lower()
     meant = known.meant.get(kind.lower())
-    groups = {each.collection.group for each in known.meant.values()}
-    if meant is None or group not in groups:
+    if meant is None or group not in {_group(each) for each, _ in known.objects}:
         return None
-    return None if (group, kind) == (meant.collection.group, meant.name) else meant
+    is_right = kind == meant.name and group in map(_group, meant.api_versions)
+    return None if is_right else meant
+
+
+def _group(api_version: str) -> str:
+    """The group of an apiVersion; "" for the core group."""
+    return api_version.rpartition("/")[0]
 
 
 def admit_as(

@@ -101,6 +101,9 @@ class Kind(Generic[Made]):
     reduced to what is read; `judge` makes an accepted object of it. `owner` says which Services an
     accepted object concerns: a reader of the Store may see something else of them when it changes.
 
+    `older_versions` are further values of `apiVersion` that are read in files. An API server is
+    not asked for them: each that has them serves one of the collection's versions as well.
+
     `fallback_for` names another kind that this one stands in for: its objects count for a Service
     only while no object of the other concerns it, and an API server is asked for this kind only
     if it does not serve the other.
@@ -112,6 +115,7 @@ class Kind(Generic[Made]):
     judge: Judge[Made]
     owner: Callable[[Made], tuple[names.NamespacedName, ...]]
     fallback_for: str = ""
+    older_versions: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -123,6 +127,7 @@ class Kind(Generic[Made]):
 
     @property
     def api_versions(self) -> tuple[str, ...]:
-        """The `apiVersion` of its objects, for instance "discovery.k8s.io/v1"."""
-        group = self.collection.group
-        return tuple(f"{group}/{each}" if group else each for each in self.collection.versions)
+        """The `apiVersion` of its objects, for instance "discovery.k8s.io/v1"; the best first."""
+        group, versions = self.collection.group, self.collection.versions
+        asked_for = (f"{group}/{each}" if group else each for each in versions)
+        return (*asked_for, *self.older_versions)

@@ -2,6 +2,7 @@
 
 `networking.k8s.io/v1`, and `v1beta1` as Kubernetes 1.14 to 1.21 have it: there a backend is
 `serviceName` and `servicePort`, the default one is `spec.backend`, and `pathType` may be absent.
+`extensions/v1beta1`, which all servers up to 1.21 had beside it, has the same words.
 """
 
 import re
@@ -309,11 +310,12 @@ def _published(status: Status | None) -> tuple[str, ...]:
     return tuple(each.ip or each.hostname or "" for each in entries)
 
 
-# networking.k8s.io/v1 came with Kubernetes 1.19, and v1beta1 went with 1.22.
+# networking.k8s.io/v1 came with Kubernetes 1.19, and both v1beta1 went with 1.22.
 KIND = Kind(
     name=ingresses.Ingress.kind,
     collection=Collection("ingresses", "networking.k8s.io", ("v1", "v1beta1"), needed=False),
     shape=IngressShape,
     judge=judge,
     owner=concerns_no_service,
+    older_versions=("extensions/v1beta1",),
 )

@@ -93,7 +93,8 @@ def test_what_it_says_is_read() -> None:
     assert made.annotation("kubectl.kubernetes.io/last-applied-configuration") is None
 
 
-def test_v1beta1_has_its_own_words() -> None:
+@pytest.mark.parametrize("version", ["networking.k8s.io/v1beta1", "extensions/v1beta1"])
+def test_v1beta1_has_its_own_words(version: str) -> None:
     made = accepted(
         {
             "backend": {"serviceName": "fallback", "servicePort": "http"},
@@ -109,7 +110,7 @@ def test_v1beta1_has_its_own_words() -> None:
                 }
             ],
         },
-        "networking.k8s.io/v1beta1",
+        version,
     )
     assert made.default_backend == Backend("fallback", "http")
     assert made.rules[0].paths == (
@@ -278,3 +279,10 @@ def test_no_ingress_is_read_without_the_kinds_of_ingress() -> None:
     assert found.accepted is None
     assert found.finding is not None
     assert found.finding.severity is admission.Severity.NOTE
+
+
+def test_extensions_has_no_kind_of_another_spelling() -> None:
+    raw = {"apiVersion": "extensions/v1beta1", "kind": "ingress", "metadata": {"name": "web"}}
+    (found,) = admission.admit(raw, kinds=kinds.KINDS)
+    assert found.is_invalid
+    assert 'is apiVersion "networking.k8s.io/v1" and kind "Ingress" meant?' in str(found.finding)
