@@ -288,7 +288,8 @@ def _named(raw: objects.RawObject, kind: Kind[Any] | None, label: str) -> tuple[
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str) or not name:
         return f"{label} without a name", None
-    namespace = metadata.get("namespace") or field_rules.DEFAULT_NAMESPACE
+    is_namespaced = kind is None or kind.collection.is_namespaced
+    namespace = (is_namespaced and metadata.get("namespace")) or field_rules.DEFAULT_NAMESPACE
     if not isinstance(namespace, str):
         return f"{label} {_readable(name)}", None
     key = names.NamespacedName(namespace, name)

@@ -15,9 +15,14 @@ from kproxy.model.kinds import (
     endpoint_slice_kind,
     endpoints,
     endpoints_kind,
+    node_kind,
+    service_cidr_kind,
     service_kind,
     services,
 )
+from kproxy.model.kinds.gateway import gateway_class_kind, namespace_kind
+from kproxy.model.kinds.ingress import ingress_class_kind
+from kproxy.model.kinds.kind import Kind
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 GOOD: dict[str, Any] = {
@@ -203,6 +208,36 @@ def test_a_misspelled_kind_is_an_error_that_names_the_right_one(
     assert admitted.key is not None
     assert admitted.finding is not None
     assert meant in admitted.finding.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        (ingress_class_kind.KIND, {"controller": "kproxy.io/ingress"}),
+        (gateway_class_kind.KIND, {"controllerName": "kproxy.io/gateway"}),
+        (namespace_kind.KIND, {}),
+        (node_kind.KIND, {}),
+        (service_cidr_kind.KIND, {"cidrs": ["10.96.0.0/16"]}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("namespace", ["shop", "Not a name"])
+def test_a_namespace_of_what_has_none_means_nothing(
+    kind: Kind[Any], spec: object, namespace: str
+) -> None:
+    """As kubectl and kube-apiserver have it."""
+    raw = {
+        "apiVersion": kind.api_versions[0],
+        "kind": kind.name,
+        "metadata": {"name": "one", "namespace": namespace},
+        "spec": spec,
+    }
+    for document in (raw, raw | {"spec": 7}):
+        (admitted,) = admission.admit(document, kinds=(kind,))
+        assert admitted.key == (kind.name, kind.key("one"))
+    (admitted,) = admission.admit(raw, kinds=(kind,))
+    assert admitted.accepted is not None
+    assert admitted.accepted.name == kind.key("one")
 
 
 @pytest.mark.parametrize("kind", ["List", "ServiceList"])

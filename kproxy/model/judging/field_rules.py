@@ -50,6 +50,7 @@ DNS_SUBDOMAIN = NameRule(
     253,
     "must be a DNS-1123 subdomain: at most 253 of a-z, 0-9, '-' and '.'",
 )
+_CONTROLLER_PATH = re.compile(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+")
 
 
 def is_label_key(key: str) -> bool:
@@ -62,15 +63,37 @@ def identity(
     metadata: objects.ObjectMeta | None, rule: NameRule, found: findings.Findings
 ) -> names.NamespacedName:
     """The object's key; the namespace defaults to `default`, as in kubectl without a context."""
-    name = (metadata.name if metadata else None) or ""
+    name = _own_name(metadata, rule, found)
     namespace = (metadata.namespace if metadata else None) or DEFAULT_NAMESPACE
+    if not DNS_LABEL.admits(namespace):
+        found.violate("metadata.namespace", namespace, DNS_LABEL.words)
+    return names.NamespacedName(namespace, name)
+
+
+def name_in_cluster(
+    metadata: objects.ObjectMeta | None, rule: NameRule, found: findings.Findings
+) -> names.NamespacedName:
+    """The key of an object that has no namespace: as if it were in `default`.
+
+    One that it gives means nothing: kubectl asks for no namespace, and kube-apiserver removes it.
+    """
+    return names.NamespacedName(DEFAULT_NAMESPACE, _own_name(metadata, rule, found))
+
+
+def _own_name(metadata: objects.ObjectMeta | None, rule: NameRule, found: findings.Findings) -> str:
+    name = (metadata.name if metadata else None) or ""
     if not name:
         found.violate("metadata.name", None, "must be given")
     elif not rule.admits(name):
         found.violate("metadata.name", name, rule.words)
-    if not DNS_LABEL.admits(namespace):
-        found.violate("metadata.namespace", namespace, DNS_LABEL.words)
-    return names.NamespacedName(namespace, name)
+    return name
+
+
+def is_controller(text: str, longest: int) -> bool:
+    """Whether this can be a controller of a class: a domain, a slash and a path."""
+    domain, _, path = text.partition("/")
+    is_right = DNS_SUBDOMAIN.admits(domain) and _CONTROLLER_PATH.fullmatch(path) is not None
+    return is_right and len(text) <= longest
 
 
 def port_number(value: int | None, where: str, found: findings.Findings) -> int:

@@ -64,7 +64,7 @@ def judge(
     """What a Node says of itself."""
     yield
     metadata, spec = shape.metadata or Metadata(), shape.spec or NodeSpec()
-    name = field_rules.identity(metadata, field_rules.DNS_SUBDOMAIN, found)
+    name = field_rules.name_in_cluster(metadata, field_rules.DNS_SUBDOMAIN, found)
     is_tainted = any(taint.key == TAINT_LEAVING for taint in spec.taints or ())
     made = Node(
         name,

@@ -48,7 +48,7 @@ def judge(
 ) -> Generator[None, None, ServiceCidr | None]:
     """The networks of a ServiceCIDR, by the rules of `ValidateServiceCIDR`."""
     yield
-    name = field_rules.identity(shape.metadata, field_rules.DNS_SUBDOMAIN, found)
+    name = field_rules.name_in_cluster(shape.metadata, field_rules.DNS_SUBDOMAIN, found)
     cidrs = (shape.spec.cidrs if shape.spec else None) or ()
     networks: list[Network] = []
     for index, text in enumerate(cidrs[:2]):

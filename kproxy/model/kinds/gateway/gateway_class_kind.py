@@ -11,6 +11,8 @@ from kproxy.model.judging import field_rules, findings
 from kproxy.model.kinds.gateway import meta, references
 from kproxy.model.kinds.kind import Collection, Kind, Policy, concerns_no_service
 
+_LONGEST_CONTROLLER = 253
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayClass:
@@ -44,17 +46,14 @@ def judge(
     """A GatewayClass needs a controller: a domain, a slash and a path."""
     yield
     spec = shape.spec or GatewayClassSpec()
-    name = field_rules.identity(shape.metadata, field_rules.DNS_SUBDOMAIN, found)
-    domain, slash, path = (spec.controller_name or "").partition("/")
-    if not (slash and path and field_rules.DNS_SUBDOMAIN.admits(domain)):
-        found.violate(
-            "spec.controllerName",
-            spec.controller_name,
-            f"must be a domain, a slash and a path, for instance {references.CONTROLLER}",
-        )
+    name = field_rules.name_in_cluster(shape.metadata, field_rules.DNS_SUBDOMAIN, found)
+    controller = spec.controller_name or ""
+    if not field_rules.is_controller(controller, _LONGEST_CONTROLLER):
+        rule = f"must be a domain, a slash and a path, such as {references.CONTROLLER}"
+        found.violate("spec.controllerName", controller or None, rule)
     made = GatewayClass(
         name,
-        spec.controller_name or "",
+        controller,
         has_parameters=spec.parameters_ref is not None,
         generation=meta.generation(shape.metadata),
     )

@@ -38,7 +38,7 @@ def judge(
 ) -> Generator[None, None, Namespace | None]:
     """A Namespace needs no more than a name."""
     yield
-    name = field_rules.identity(shape.metadata, field_rules.DNS_LABEL, found)
+    name = field_rules.name_in_cluster(shape.metadata, field_rules.DNS_LABEL, found)
     given = (shape.metadata.labels if shape.metadata else None) or {}
     return None if found.violations else Namespace(name, tuple(sorted(given.items())))
 

@@ -1,6 +1,5 @@
 """The kind IngressClass: which controller serves the Ingresses that name it."""
 
-import re
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,7 +15,6 @@ CONTROLLER = "kproxy.io/ingress"
 
 ANNOTATION_DEFAULT = "ingressclass.kubernetes.io/is-default-class"
 _LONGEST_CONTROLLER = 250
-_CONTROLLER_PATH = re.compile(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +46,10 @@ def judge(
 ) -> Generator[None, None, IngressClass | None]:
     """What an IngressClass says, or None when it is invalid."""
     yield
-    name = field_rules.identity(shape.metadata, field_rules.DNS_SUBDOMAIN, found)
+    name = field_rules.name_in_cluster(shape.metadata, field_rules.DNS_SUBDOMAIN, found)
     controller = (shape.spec.controller if shape.spec else None) or ""
-    domain, slash, path = controller.partition("/")
-    is_right = field_rules.DNS_SUBDOMAIN.admits(domain) and _CONTROLLER_PATH.fullmatch(path)
-    if not slash or not is_right or len(controller) > _LONGEST_CONTROLLER:
-        rule = "must be a domain, a slash and a path, such as kproxy.io/ingress"
+    if not field_rules.is_controller(controller, _LONGEST_CONTROLLER):
+        rule = f"must be a domain, a slash and a path, such as {CONTROLLER}"
         found.violate("spec.controller", controller or None, rule)
     annotations = (shape.metadata.annotations if shape.metadata else None) or {}
     made = IngressClass(name, controller, annotations.get(ANNOTATION_DEFAULT) == "true")

@@ -148,7 +148,20 @@ def test_a_gateway_class_is_read(version: str) -> None:
     )
 
 
-@pytest.mark.parametrize("controller", [None, "", "kproxy.io", "kproxy.io/", "/gateway", "A_b/c"])
+@pytest.mark.parametrize(
+    "controller",
+    [
+        None,
+        "",
+        "kproxy.io",
+        "kproxy.io/",
+        "/gateway",
+        "A_b/c",
+        "kproxy.io/a b",
+        "kproxy.io/\u00e9",
+        "kproxy.io/" + "a" * 250,
+    ],
+)
 def test_a_gateway_class_needs_a_controller(controller: str | None) -> None:
     judged = documents.admit(documents.gateway_class(controllerName=controller))
     assert judged.accepted is None
