@@ -255,8 +255,10 @@ class Cluster:
         if not isinstance(annotations, dict):
             raise errors.KproxyError("metadata.annotations is not an object; correct the manifest")
         annotations = {**annotations, _LAST_APPLIED: f"{applied}\n"}
+        if not resource.namespaced:
+            metadata.pop("namespace", None)  # a namespace means nothing there
         new = rest.without_nulls({**document, "metadata": {**metadata, "annotations": annotations}})
-        namespace = metadata.get("namespace", "") if resource.namespaced else ""
+        namespace = metadata.get("namespace", "")
         try:
             if self.registry.find(resource, name, namespace) is None:
                 return self.registry.create(resource, api_versions.to_stored(served, new))

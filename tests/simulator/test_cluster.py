@@ -446,6 +446,21 @@ def test_applying_the_same_again_changes_nothing() -> None:
     simulated.run(main)
 
 
+def test_a_namespace_of_what_has_none_means_nothing() -> None:
+    async def main(running: Simulated) -> None:
+        made = {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "IngressClass",
+            "metadata": {"name": "kproxy", "namespace": "shop"},
+            "spec": {"controller": "kproxy.io/ingress"},
+        }
+        for _ in range(2):
+            (applied,) = running.apply([made])
+            assert "namespace" not in applied["metadata"]
+
+    simulated.run(main)
+
+
 def test_what_cannot_be_applied_is_one_sentence() -> None:
     async def main(running: Simulated) -> None:
         with pytest.raises(errors.KproxyError, match="no CronJob of batch/v1"):

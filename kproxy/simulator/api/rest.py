@@ -359,12 +359,13 @@ def checked(info: RequestInfo, body: Any) -> Object:
     if not isinstance(metadata, dict):
         raise statuses.bad_request("metadata is not an object")
     namespace = info.namespace or ""
-    if metadata.setdefault("namespace", namespace) != namespace:
+    is_namespaced = info.resource.namespaced
+    if is_namespaced and metadata.setdefault("namespace", namespace) != namespace:
         raise statuses.bad_request(
             "the namespace of the provided object does not match the namespace sent on the request"
         )
     if not namespace:
-        del metadata["namespace"]
+        metadata.pop("namespace", None)  # in what has none it means nothing
     if info.name and metadata.setdefault("name", info.name) != info.name:
         raise statuses.bad_request(
             f"the name of the object ({metadata['name']}) does not match the name on the URL "

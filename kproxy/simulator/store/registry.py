@@ -202,6 +202,8 @@ class Registry:
         served, resource = resource, api_versions.stored_as(resource)
         shown = api_versions.to_served(served, self.storage.get(resource, name, namespace))
         new = api_versions.to_stored(served, patch.apply(served.kind, shown, patch_type, body))
+        if not resource.namespaced:
+            new["metadata"].pop("namespace", None)
         if new["metadata"].get("name") != name or new["metadata"].get("namespace", "") != namespace:
             raise statuses.bad_request("the name and the namespace of an object cannot be patched")
         if subresource == "status":

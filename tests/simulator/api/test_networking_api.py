@@ -56,6 +56,25 @@ async def test_an_ingress_and_its_status_are_written_apart() -> None:
         assert (await api.ask("DELETE", f"{INGRESSES}/web"))[1]["status"] == "Success"
 
 
+async def test_a_namespace_of_what_has_none_means_nothing() -> None:
+    """As `EnsureObjectNamespaceMatchesRequestNamespace` of kube-apiserver."""
+    classes = "/apis/networking.k8s.io/v1/ingressclasses"
+    given = {
+        "metadata": {"name": "kproxy", "namespace": "shop"},
+        "spec": {"controller": "kproxy.io/ingress"},
+    }
+    async with serving(emulation.V1_33) as api:
+        for method, path, code in (
+            ("POST", classes, 201),
+            ("PUT", f"{classes}/kproxy", 200),
+            ("PATCH", f"{classes}/kproxy", 200),
+        ):
+            answer, made = await api.ask(
+                method, path, json=given, headers=MERGE if method == "PATCH" else None
+            )
+            assert (answer, "namespace" in made["metadata"]) == (code, False)
+
+
 async def test_the_operations_that_conformance_asks_for() -> None:
     """Of "Ingress API" in Kubernetes' test/e2e/network/ingress.go."""
     async with serving(emulation.V1_33) as api:
