@@ -251,6 +251,11 @@ class Listen(NamedTuple):
     host: str
     port: int
 
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether its address stands for all addresses of this host, as 0.0.0.0 and :: do."""
+        return ipaddress.ip_address(self.host).is_unspecified
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

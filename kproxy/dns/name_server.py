@@ -87,9 +87,9 @@ class NameServer:
             ) from error
         self._sockets = [datagrams, streams]
         self._udp = udp.UdpServer(datagrams, self._answers, self._kept, self._forward)
-        host, port = datagrams.getsockname()[:2]
-        self._address = str(settings.Listen(host, port))
-        self._zone.own = () if host in {"0.0.0.0", "::"} else (host,)  # noqa: S104
+        place = settings.Listen(*datagrams.getsockname()[:2])
+        self._address = str(place)
+        self._zone.own = () if place.is_everywhere else (place.host,)
 
     def addresses(self) -> Mapping[str, str | None]:
         """Where it listens, as `dns`."""

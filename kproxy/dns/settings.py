@@ -123,7 +123,7 @@ class DnsSettings:
             raise errors.ConfigError(
                 "--dns-as-kube-dns needs --dns: give it the address of this host that pods reach"
             )
-        if self.dns.host in {"0.0.0.0", "::"}:  # noqa: S104  # a comparison
+        if self.dns.is_everywhere:
             raise errors.ConfigError(
                 f"--dns {self.dns}: an endpoint of kube-dns needs one address; give --dns the "
                 "address of this host that pods reach"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from kproxy import turns
+from kproxy import settings, turns
 from kproxy.dns import cache, responder
 
 Send: TypeAlias = Callable[[bytes], None]
@@ -57,7 +57,7 @@ class UdpServer:
     def start(self) -> None:
         """Answer on the running event loop."""
         self._loop = asyncio.get_running_loop()
-        is_any = self._sock.getsockname()[0] in {"0.0.0.0", "::"}  # noqa: S104  # a comparison
+        is_any = settings.Listen(*self._sock.getsockname()[:2]).is_everywhere
         if is_any:
             self._want_destinations()
         self._loop.add_reader(self._sock, self._take_any if is_any else self._take)

@@ -3,13 +3,7 @@
 from dataclasses import dataclass
 
 from kproxy import settings
-from kproxy.model.judging import field_rules
-
-DEFAULT_CLASS = "kproxy"
-_NAME = field_rules.DNS_SUBDOMAIN
-_CLASS = settings.Text(
-    "NAME", DEFAULT_CLASS, "name", _NAME.words.removeprefix("must be "), _NAME.admits
-)
+from kproxy.model.judging import class_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +17,8 @@ class GatewaySettings:
         "--gateway-class.",
     )
     gateway_class: str = settings.setting(
-        DEFAULT_CLASS,
-        _CLASS,
+        class_names.DEFAULT,
+        class_names.SETTING,
         "The GatewayClass whose Gateways are served. Its controllerName must be kproxy.io/gateway.",
         needs="--gateway",
     )

@@ -13,11 +13,9 @@ from typing import TypeAlias
 from kproxy.ingress import table
 from kproxy.ingress.rules import annotations, backends, classes, hosts, paths, remarks, tls
 from kproxy.model import names, objects, steps
+from kproxy.model.judging import class_names
 from kproxy.model.kinds import services
 from kproxy.model.kinds.ingress import ingress_class_kind, ingresses, secret_kind
-
-DEFAULT_CLASS = "kproxy"
-"""The name of the class that is served unless `--ingress-class` gives another."""
 
 _PATHS_BETWEEN_PAUSES = 16
 
@@ -42,14 +40,9 @@ class World:
     classes: Iterable[ingress_class_kind.IngressClass] = ()
     secrets: _Secrets = field(default_factory=dict)
     services: _Services = field(default_factory=dict)
-    ingress_class: str = DEFAULT_CLASS
+    ingress_class: str = class_names.DEFAULT
     now: float
     through_endpoints: bool = False
-
-
-def build(world: World) -> table.Table:
-    """`build_in_steps`, all at once."""
-    return steps.at_once(build_in_steps(world))
 
 
 def build_in_steps(world: World) -> Generator[None, None, table.Table]:

@@ -6,14 +6,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from kproxy import errors, settings
-from kproxy.model.judging import field_rules
+from kproxy.model.judging import class_names
 
 _HTTP = settings.Listen("0.0.0.0", 80)  # noqa: S104  # other hosts are its clients
 _HTTPS = settings.Listen("0.0.0.0", 443)  # noqa: S104
 _OWN_HTTP = settings.Listen("127.0.0.1", 8080)
 _OWN_HTTPS = settings.Listen("127.0.0.1", 8443)
-_NAME = field_rules.DNS_SUBDOMAIN
-_CLASS = settings.Text("NAME", "kproxy", "name", _NAME.words.removeprefix("must be "), _NAME.admits)
 
 DESCRIPTORS = 16
 """Open files that serving Ingresses takes: sockets, pipes, files being written, tests of nginx."""
@@ -59,8 +57,8 @@ class IngressSettings:
         absent=lambda: _HTTPS if _is_root() else _OWN_HTTPS,
     )
     ingress_class: str = settings.setting(
-        "kproxy",
-        _CLASS,
+        class_names.DEFAULT,
+        class_names.SETTING,
         "Serve the Ingresses of this class, and, where its IngressClass is the default, those that "
         "name none.",
         needs="--ingress",

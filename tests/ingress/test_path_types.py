@@ -98,6 +98,6 @@ def test_nginx_chooses_as_kubernetes_says(
 
 
 def test_an_empty_world_serves_nothing() -> None:
-    made = routing.build(routing.World(now=objects.NOW))
+    made = objects.table_of(routing.World(now=objects.NOW))
     assert made == table.EMPTY
     assert matching.route(made, "shop.example", "/") is None

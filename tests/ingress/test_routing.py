@@ -179,7 +179,7 @@ class TestConflicts:
 
     def test_problems_of_one_ingress_are_counted_beyond_some(self) -> None:
         paths = [f"Exact /{number} -> none{number}" for number in range(100)]
-        found = routing.build(objects.world(ingress("a", *paths, host="h")))
+        found = objects.table_of(objects.world(ingress("a", *paths, host="h")))
         assert [each.reason for each in found.problems] == ["MoreProblems"] + [
             "ServiceNotFound"
         ] * 5
@@ -268,7 +268,7 @@ class TestBackends:
         self, target: str, services: list[dict[str, Any]], reason: str
     ) -> None:
         document = ingress("web", f"Prefix / -> {target}", host="h")
-        found = routing.build(objects.world(document, *services))
+        found = objects.table_of(objects.world(document, *services))
         assert said(found) == ({"web": [reason]} if reason else {})
         assert (chosen(found, "h") == "503") is bool(reason)
 
@@ -296,7 +296,7 @@ class TestBackends:
 
     def test_the_port_that_is_meant_is_told(self) -> None:
         document = ingress("web", "Prefix / -> web:8080", host="h")
-        found = routing.build(objects.world(document, service("web", "http:80", "dns:9090/UDP")))
+        found = objects.table_of(objects.world(document, service("web", "http:80", "dns:9090/UDP")))
         assert "has no TCP port 8080; it has 80 (http); requests" in str(found.problems[0])
 
 
@@ -354,7 +354,7 @@ def test_a_table_does_not_depend_on_the_order_of_its_objects() -> None:
     turned = routing.World(
         ingresses=tuple(reversed(tuple(world.ingresses))), services=world.services, now=world.now
     )
-    assert routing.build(world) == routing.build(turned)
+    assert objects.table_of(world) == objects.table_of(turned)
 
 
 def test_a_table_is_made_in_many_steps() -> None:

@@ -190,7 +190,7 @@ async def test_the_switches_over_http(api: Api) -> None:
 )
 def test_orders_that_make_no_sense(body: Any) -> None:
     with pytest.raises(Exception, match="a fault"):
-        server_faults.Faults().set_from(body)
+        server_faults.parsed(body)
 
 
 async def test_late_rbac_is_over_by_itself() -> None:

@@ -1,7 +1,6 @@
 """The addresses at which other hosts reach nginx, for the status of Ingresses."""
 
 import contextlib
-import ipaddress
 
 from kproxy.ingress import settings
 from kproxy.portal import node_addresses
@@ -15,16 +14,16 @@ class OwnAddresses:
 
     def __init__(self, chosen: settings.IngressSettings) -> None:
         places = (chosen.ingress_http, chosen.ingress_https)
-        self._hosts = tuple(dict.fromkeys(each.host for each in places if each is not None))
+        self._places = tuple(each for each in places if each is not None)
 
     def __call__(self) -> tuple[str, ...]:
         """The addresses of now, each once."""
         found: dict[str, None] = {}
-        for host in self._hosts:
-            if ipaddress.ip_address(host).is_unspecified:
-                found |= dict.fromkeys(_primary(is_ipv6=":" in host))
+        for place in self._places:
+            if place.is_everywhere:
+                found |= dict.fromkeys(_primary(is_ipv6=":" in place.host))
             else:
-                found[host] = None
+                found[place.host] = None
         return tuple(found)
 
 

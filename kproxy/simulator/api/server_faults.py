@@ -238,11 +238,6 @@ class Faults:
         """Call back whenever an incident is to happen."""
         self._on_incident.append(callback)
 
-    def set_from(self, body: Any) -> None:
-        """Switch on what a posted JSON object describes. Raises BadRequest."""
-        kind, settings = parsed(body)
-        self.set(kind, **settings)
-
     def _end_those_whose_time_is_over(self) -> None:
         if any(fault.until is not None for fault in self._active):
             now = self._clock()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kproxy.ingress import kinds, routing, table
-from kproxy.model import addresses, admission, names
+from kproxy.model import addresses, admission, names, steps
 from kproxy.model.kinds import registry, services
 from kproxy.model.kinds.ingress import ingress_class_kind, ingresses, secret_kind
 
@@ -123,6 +123,11 @@ def world(*documents: dict[str, Any], **more: Any) -> routing.World:
     return routing.World(**(given | more))
 
 
+def table_of(seen: routing.World) -> table.Table:
+    """The routing table of a world."""
+    return steps.at_once(routing.build_in_steps(seen))
+
+
 def made(*documents: dict[str, Any], **more: Any) -> table.Table:
     """The table of these objects; each Service that an Ingress names is added with port 80."""
     present = {
@@ -141,7 +146,7 @@ def made(*documents: dict[str, Any], **more: Any) -> table.Table:
         for namespace, name in wanted
         if (namespace, name) not in present
     ]
-    return routing.build(world(*documents, *added, **more))
+    return table_of(world(*documents, *added, **more))
 
 
 def is_valid(document: dict[str, Any]) -> bool:
