@@ -17,6 +17,9 @@ _KEPT = ("PATH", "TZ", "LANG", "OPENSSL_CONF", "LD_LIBRARY_PATH")
 _MOST_WORDS = 300
 _MOST_OUTPUT = 64 * 1024
 _VERSION = re.compile(rb"nginx/(\d{1,5}(?:\.\d{1,5}){1,3})")
+_OF_A_RELATIVE = re.compile(rb"version: \S+/\d")
+"""As nginx says it, and what was made of it: OpenResty, Tengine, freenginx, Angie."""
+
 _LINE = re.compile(r"(?:nginx: |\d{4}/\d\d/\d\d \S+ )\[(?P<level>[a-z]+)\] (?:\d+#\d+: )?")
 
 
@@ -47,12 +50,25 @@ def environment(inherited: Mapping[str, str], descriptors: tuple[int, ...] = ())
 
 
 async def version(program: Path) -> tuple[int, ...]:
-    """Its version, such as (1, 22, 1); () if it does not say."""
-    with contextlib.suppress(OSError, TimeoutError):
+    """Its version, such as (1, 22, 1); () for a relative of nginx that does not say nginx's.
+
+    Raises ConfigError for a program that is none of these.
+    """
+    try:
         _, said = await _run(program, "-v")
-        if found := _VERSION.search(said):
-            return tuple(map(int, found[1].split(b".")))
-    return ()
+    except OSError as error:
+        raise errors.ConfigError(
+            f"{program} cannot be started: {errors.reason(error)}; name an nginx with --nginx"
+        ) from error
+    except TimeoutError:
+        said = b""
+    if not _OF_A_RELATIVE.search(said):
+        raise errors.ConfigError(
+            f"{program} is no nginx: asked for its version ({program.name} -v), it does not say "
+            "one; name an nginx with --nginx"
+        )
+    found = _VERSION.search(said)
+    return tuple(map(int, found[1].split(b"."))) if found else ()
 
 
 async def refusal(program: Path, prefix: Path, configuration: Path) -> str:

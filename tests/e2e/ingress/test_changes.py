@@ -172,6 +172,14 @@ def test_without_nginx_the_user_reads_what_to_do(shop: site.Site, run: conftest.
 
 
 @pytest.mark.extra
+def test_what_is_no_nginx_is_refused(shop: site.Site, run: conftest.Run) -> None:
+    proxy = run(shop.folder, *site.FLAGS, "--nginx", "/bin/true", await_ready=False)
+
+    assert proxy.wait() == 2
+    assert "/bin/true is no nginx" in proxy.log()
+
+
+@pytest.mark.extra
 def test_a_taken_address_ends_the_proxy(shop: site.Site, run: conftest.Run) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"

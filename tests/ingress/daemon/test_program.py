@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from kproxy import errors
 from kproxy.ingress.daemon import program
 from tests.ingress.rig import nginx_rig
 
@@ -14,7 +15,7 @@ from tests.ingress.rig import nginx_rig
         ("echo nginx version: nginx/1.26.3 >&2", (1, 26, 3)),
         ("echo 'nginx version: nginx/1.18.0 (Ubuntu)' >&2", (1, 18, 0)),
         ("echo nginx version: openresty/1.27.1.2 >&2", ()),
-        ("exit 1", ()),
+        ("echo 'Tengine version: Tengine/3.1.0 (nginx/1.24.0)' >&2", (1, 24, 0)),
     ],
 )
 async def test_the_version_is_what_it_says(
@@ -26,8 +27,18 @@ async def test_the_version_is_what_it_says(
     assert await program.version(made) == version
 
 
-async def test_a_program_that_is_not_there_has_no_version(tmp_path: Path) -> None:
-    assert await program.version(tmp_path / "none") == ()
+@pytest.mark.parametrize("script", ["exit 0", "exit 1", "echo nginx/1.26.3", "echo 1.26.3 >&2"])
+async def test_what_is_no_nginx_is_refused(tmp_path: Path, script: str) -> None:
+    made = tmp_path / "other"
+    made.write_text(f"#!/bin/sh\n{script}\n")
+    made.chmod(0o755)
+    with pytest.raises(errors.ConfigError, match=r"other is no nginx: .* \(other -v\)"):
+        await program.version(made)
+
+
+async def test_a_program_that_cannot_be_started_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(errors.ConfigError, match="none cannot be started: no such file"):
+        await program.version(tmp_path / "none")
 
 
 @nginx_rig.needs_nginx
