@@ -14,6 +14,7 @@ from kproxy.ingress.nginx_text.syntax import (
     Entry,
     Keyword,
     Statement,
+    Template,
     Variable,
 )
 from kproxy.model import addresses, names, steps
@@ -285,9 +286,29 @@ def _variables() -> list[Statement]:
     """Variables of ours."""
     default = Keyword("default")
     dollar = Variable(syntax.DOLLAR)
+    host, address, own = map(Variable, ("host", "server_addr", "kproxy_address"))
     return [
         Block(Directive("geo", Defined(dollar)), [Entry(default, "$", is_evaluated=False)]),
-        _map("http_host", "kproxy_named", [Entry(default, Variable("http_host")), _empty("host")]),
+        # A client of HTTP/1.0 may name no host. nginx would say the name of the server then.
+        _map(
+            "server_addr",
+            "kproxy_address",
+            [Entry(default, address), Entry(syntax.Regex(":"), Template(("[", address, "]")))],
+        ),
+        _map("host", servers.NAMED.name, [Entry(default, host), Entry(servers.ANY_NAME, own)]),
+        _map(
+            "host",
+            "kproxy_unnamed",
+            [
+                Entry(default, host),
+                Entry(servers.ANY_NAME, Template((own, ":", Variable("server_port")))),
+            ],
+        ),
+        _map(
+            "http_host",
+            "kproxy_named",
+            [Entry(default, Variable("http_host")), _empty("kproxy_unnamed")],
+        ),
         # A host in the request line chose the rules: RFC 9112, 3.2.2, has that of Host ignored.
         _map(
             "request",

@@ -31,6 +31,12 @@ from kproxy.model import addresses
 ENDING = Variable("kproxy_ending")
 """Has "close" while clients are asked to close their connections."""
 
+ANY_NAME = "_"
+"""The name of the server for all hosts that have none of their own."""
+
+NAMED = Variable("kproxy_name")
+"""The host that a client asks for, without port; if it names none, the address that it asks."""
+
 NOT_FOUND = "404: no Ingress has a rule for this host and path"
 NOT_AVAILABLE = "503: there is no service for this host and path"
 NO_ENDPOINT = "503: no endpoint of the Service is ready"
@@ -214,7 +220,7 @@ class Servers:
             return []
         port = self._listening.redirect_port
         shown = "" if port == _HTTPS_PORT else f":{port}"
-        there = Template(("https://", Variable("host"), shown, Variable("request_uri")))
+        there = Template(("https://", NAMED, shown, Variable("request_uri")))
         is_http = Condition(Variable("scheme"), "http")
         return [Block(Directive("if", is_http), [Directive("return", 308, there)])]
 
@@ -269,7 +275,7 @@ def _certificate(path: str) -> list[Statement]:
 def _server_name(host: str) -> Directive:
     """A wildcard stands for one label, as Kubernetes has it, and not for several, as nginx."""
     if not host:
-        return Directive("server_name", "_")
+        return Directive("server_name", ANY_NAME)
     if host.startswith("*."):
         suffix = canaries.escaped(host.removeprefix("*"))
         return Directive("server_name", Regex(f"~^[^.]+{suffix}$"))
