@@ -30,11 +30,12 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from kproxy import config, process, server
+from kproxy import config, server
 from kproxy.model import names
 from kproxy.model.kinds import endpoint_slice_kind, service_kind
 from kproxy.ops.views import observed
 from kproxy.sources.access import kubeconfig, rest_config
+from kproxy.system import process
 
 ENDPOINTS_EACH = 10
 SERVICES = service_kind.KIND.collection.path("v1", "")

@@ -35,7 +35,6 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from kproxy import process
 from kproxy.model import addresses, names
 from kproxy.model.kinds import endpoint_slice_kind, endpoints, services
 from kproxy.plane import in_process
@@ -44,6 +43,7 @@ from kproxy.portal.local import local
 from kproxy.reconcile import proxier
 from kproxy.reconcile.planning import rules
 from kproxy.sources import store
+from kproxy.system import process
 
 SERVICES = ipaddress.ip_network("10.96.0.0/16")
 PORTS = {"http": 80, "https": 443}

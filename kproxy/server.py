@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from kproxy import component, config, events, lifecycle, metrics, parts, process, turns
+from kproxy import component, config, events, lifecycle, metrics, parts, turns
 from kproxy.command import settings as command_settings
 from kproxy.gateway import state as gateway_state
 from kproxy.ingress import state
@@ -29,6 +29,7 @@ from kproxy.ops.views import observed, ready_file, status
 from kproxy.plane import plane
 from kproxy.portal import budget
 from kproxy.reconcile import reconciler
+from kproxy.system import process
 
 if TYPE_CHECKING:
     from kproxy.command import command

@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kproxy import errors, process
+from kproxy import errors
+from kproxy.system import process
 
 if TYPE_CHECKING:
     import typer

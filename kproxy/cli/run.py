@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from kproxy import config, errors, privileges, process, settings
+from kproxy import config, errors, settings
 from kproxy.cli import event_loop
 from kproxy.cli.parse import kube_proxy, options
 from kproxy.ops import log
 from kproxy.portal.portal import PortalName
+from kproxy.system import privileges, process
 
 if TYPE_CHECKING:
     from kproxy.command import command

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-from kproxy import errors, process, settings
+from kproxy import errors, settings
 from kproxy.cli import event_loop
 from kproxy.cli.parse import kubeconfig_file
 from kproxy.ops import log
@@ -22,6 +22,7 @@ from kproxy.portal import loopback
 from kproxy.simulator import applied_files, cluster, ranges
 from kproxy.simulator.api import emulation, server_faults
 from kproxy.simulator.store import statuses
+from kproxy.system import process
 
 _log = structlog.get_logger(__name__)
 

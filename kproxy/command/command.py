@@ -17,8 +17,9 @@ from pathlib import Path
 
 import structlog
 
-from kproxy import errors, process
+from kproxy import errors
 from kproxy.command import starter
+from kproxy.system import process
 
 RELAYED = (
     signal.SIGTERM,

@@ -11,8 +11,8 @@ import _socket
 import ipaddress
 import struct
 
-from kproxy import socket_filters
 from kproxy.model import addresses, forwarding
+from kproxy.system import socket_filters
 
 _IP_MINTTL, _IPV6_MINHOPCOUNT = 21, 73
 _HIGHEST_TTL = 255

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import structlog
 
-from kproxy import errors, metrics, server_sockets, settings, turns
+from kproxy import errors, metrics, settings, turns
 from kproxy.dns import cache, index, responder, tcp, udp, wire, zone
 from kproxy.dns import settings as dns_settings
 from kproxy.dns.forwarding import forwarder, upstreams
 from kproxy.model import names
 from kproxy.model.addresses import SocketAddress
 from kproxy.sources import source
+from kproxy.system import server_sockets
 
 _PORTS_TRIED = 16
 _BACKLOG = 128

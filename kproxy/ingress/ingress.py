@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from kproxy import privileges, settings
 from kproxy.ingress import certificates, follower, nginx_config, problems, state
 from kproxy.ingress.daemon import listening, nginx, private_directory, program
 from kproxy.ingress.settings import IngressSettings, Upstream
 from kproxy.model import addresses, names
 from kproxy.sources import source
+from kproxy.system import privileges
 
 if TYPE_CHECKING:
+    from kproxy import settings
     from kproxy.ingress.cluster import publisher
 
 WITHDRAWAL_SECONDS = 5.0

@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 import pytest
 
 import kproxy
-from kproxy import privileges, server
+from kproxy import server
 from kproxy.cli import main
+from kproxy.system import privileges
 from tests.e2e.rig import manifests, programs
 
 COMMANDS = ["run", "get", "describe", "status", "simulate", "demo", "bench", "config", "version"]

@@ -14,7 +14,8 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from kproxy import errors, files
+from kproxy import errors
+from kproxy.system import files
 
 SCHEMA: Final = "kproxy.io/bench/v1"
 

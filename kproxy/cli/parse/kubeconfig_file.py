@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
-from kproxy import errors, files
+from kproxy import errors
 from kproxy.simulator import admin_kubeconfig
+from kproxy.system import files
 
 
 class KubeconfigFile:

@@ -8,8 +8,9 @@ import errno
 import socket
 from pathlib import Path
 
-from kproxy import errors, server_sockets
+from kproxy import errors
 from kproxy.settings import Listen
+from kproxy.system import server_sockets
 
 _BACKLOG = 4096
 """nginx leaves the queue of a socket that it inherits as it is; the kernel caps this."""

@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kproxy import errors, files
+from kproxy import errors
+from kproxy.system import files
 
 PREFIX = "kproxy-ingress-"
 

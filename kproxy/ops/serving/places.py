@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kproxy import errors, server_sockets, settings
+from kproxy import errors, settings
+from kproxy.system import server_sockets
 
 _BACKLOG = 64
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid

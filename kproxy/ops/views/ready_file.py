@@ -8,8 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from kproxy import errors, files
+from kproxy import errors
 from kproxy.ops.views import json_pieces
+from kproxy.system import files
 
 
 def check(path: Path, manifests: Collection[Path]) -> None:

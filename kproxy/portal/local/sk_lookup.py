@@ -31,9 +31,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
-from kproxy import socket_filters
 from kproxy.model import addresses, forwarding, names
 from kproxy.portal.local import bpf
+from kproxy.system import socket_filters
 
 _R = bpf.Register
 

@@ -16,12 +16,12 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from kproxy import socket_filters
 from kproxy.simulator import http_server
 from kproxy.simulator.kinds import pods
 from kproxy.simulator.kinds.behaviour import answers
 from kproxy.simulator.machines import pod_answers
 from kproxy.simulator.store.storage import Object
+from kproxy.system import socket_filters
 
 _BACKLOG = 128
 _IPV6_FREEBIND = 78

@@ -12,7 +12,7 @@ from kproxy.ingress.daemon import private_directory
 MAKE = """
 import os, sys
 from pathlib import Path
-from kproxy import privileges
+from kproxy.system import privileges
 from kproxy.ingress.daemon import private_directory
 
 privileges.limit_to(privileges.LOOPBACK_PORTAL | privileges.INGRESS)

@@ -15,9 +15,9 @@ socket's queue, which has room for one and is never read, or a listener without 
 import _socket
 import errno
 
-from kproxy import socket_filters
 from kproxy.datapath import admission, syscalls
 from kproxy.model import addresses, forwarding
+from kproxy.system import socket_filters
 
 _SO_ATTACH_REUSEPORT_CBPF = 51
 _LISTENER, _HOLE = 0, 1

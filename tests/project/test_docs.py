@@ -18,7 +18,7 @@ import pytest
 
 from tests.e2e.rig import daemon, programs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "benchmarks/results/README.md"]
 
 COMMANDS = {"cat", "curl", "export", "jq", "kproxy", "kubectl", "make", "pip", "python", "$"}

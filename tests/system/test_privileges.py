@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from kproxy import privileges
+from kproxy.system import privileges
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have something to lose")
 
 PROGRAM = """
 import os, subprocess, sys
 from pathlib import Path
-from kproxy import privileges
+from kproxy.system import privileges
 C = privileges.Capability
 if sys.argv[1] == "limit":
     privileges.limit_to([C.NET_BIND_SERVICE])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-INSTALL = Path(__file__).parent.parent / ".ci" / "install"
+INSTALL = Path(__file__).parents[2] / ".ci" / "install"
 
 PYTHON = r"""#!/bin/sh
 [ -e "$STAND_IN/broken" ] && exit 1

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kproxy import errors, process
+from kproxy import errors
+from kproxy.system import process
 
 MANIFEST = """
 apiVersion: v1
@@ -50,7 +51,7 @@ STREAMS = """
 import os, sys
 for fd in (0, 1, 2):
     os.close(fd)
-from kproxy import process
+from kproxy.system import process
 process.open_standard_streams()
 process.open_standard_streams()
 opened = os.open(sys.argv[1], os.O_WRONLY)

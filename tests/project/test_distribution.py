@@ -16,7 +16,7 @@ from tests.e2e.rig import daemon, manifests, sockets
 
 pytestmark = pytest.mark.extra
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAME = "kproxy_userspace"
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kproxy import files
+from kproxy.system import files
 
 
 def names_in(directory: Path) -> list[str]:

@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from kproxy import errors, server_sockets
+from kproxy import errors
+from kproxy.system import server_sockets
 
 
 def is_answered(host: str, port: int) -> bool:

@@ -1,0 +1,1 @@
+"""The operating system: this process and its rights, files, listening sockets and their filters."""
