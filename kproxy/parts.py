@@ -170,6 +170,7 @@ def _make_names(
         namespaces=cfg.namespaces,
         counters=seen.dns,
         bounds=_bounds_of_names(),
+        others_wait=seen.plane.has_events,
     )
     seen.reporter.subscribe(server.look)
     if cfg.cluster is None or not cfg.dns_as_kube_dns:

@@ -306,6 +306,11 @@ class DataPath:
             conn.abort(halfclose.KILLED)
         return len(open_now)
 
+    @property
+    def has_events(self) -> bool:
+        """Whether a socket waits for its turn on this thread."""
+        return self._poller.has_events
+
     def close(self) -> None:
         """Reset what is left and give every descriptor back."""
         for opened in list(self._listeners):

@@ -100,6 +100,8 @@ class Poller:
         self._epoll = kernel.epoll()
         self._poll = self._epoll.poll
         self._watch = self._epoll.register
+        self._peek = select.poll()
+        self._peek.register(self._epoll.fileno(), select.POLLIN)
         self._unregistered = Unregistered()
         self._handlers: list[EventHandler] = [self._unregistered] * 1024
         self._closing: list[Closable] = []
@@ -116,6 +118,11 @@ class Poller:
         """Events that came for a descriptor after its connection had ended."""
         return self._unregistered.events
 
+    @property
+    def has_events(self) -> bool:
+        """Whether a handler waits for its turn: another user of this thread should let it pass."""
+        return bool(self._ready or self._peek.poll(0))
+
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let `loop` drive this poller until `close`."""
         self._loop = loop
@@ -128,6 +135,7 @@ class Poller:
         if self._again is not None:
             self._again.cancel()
         self._flush_closing()
+        self._peek.unregister(self._epoll.fileno())
         self._epoll.close()
 
     def register(self, fd: int, handler: EventHandler, events: int) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import errno
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import structlog
 
@@ -40,8 +40,10 @@ class NameServer:
         namespaces: frozenset[str] = frozenset(),
         counters: metrics.DnsCounters | None = None,
         bounds: dns_settings.Bounds = dns_settings.MOST,
+        others_wait: Callable[[], bool] = lambda: False,
     ) -> None:
         """`located` says where clients reach a Service. Only `namespaces` are there; empty: all.
+        `others_wait` says whether something else has work for this thread.
 
         Names of elsewhere are refused unless `others` names servers to ask.
         """
@@ -61,7 +63,8 @@ class NameServer:
         )
         self._upstreams = others or (lambda: ())
         self._forwarder = forwarder.Forwarder(self._others, self.counters, bounds.asked)
-        self._tcp = tcp.TcpServer(self._answers, self._forward, bounds.connections)
+        self._others_wait = others_wait
+        self._tcp = tcp.TcpServer(self._answers, self._forward, bounds.connections, others_wait)
         self._dirty: dict[names.NamespacedName, None] = {}
         self._is_dirty = asyncio.Event()
         self._is_built = asyncio.Event()
@@ -87,7 +90,9 @@ class NameServer:
                 f"cannot answer DNS at {self._place}: {errors.reason(error)}; {what_to_do}"
             ) from error
         self._sockets = [datagrams, streams]
-        self._udp = udp.UdpServer(datagrams, self._answers, self._kept, self._forward)
+        self._udp = udp.UdpServer(
+            datagrams, self._answers, self._kept, self._forward, self._others_wait
+        )
         place = settings.Listen(*datagrams.getsockname()[:2])
         self._address = str(place)
         self._zone.own = () if place.is_everywhere else (place.host,)

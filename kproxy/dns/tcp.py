@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from typing import cast
 
 from kproxy import turns
@@ -30,10 +31,18 @@ class TcpServer:
     """Answers on a listening socket, from `start` to `close`.
 
     Of more than `most` connections the one that has been silent for longest is ended.
+    `others_wait` says whether something else has work for this thread.
     """
 
-    def __init__(self, answers: responder.Responder, forward: udp.Forwarding, most: int) -> None:
+    def __init__(
+        self,
+        answers: responder.Responder,
+        forward: udp.Forwarding,
+        most: int,
+        others_wait: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.answers = answers
+        self._others_wait = others_wait
         self._most = most
         self.forward = forward
         self.connections: dict[Connection, float] = {}
@@ -84,7 +93,10 @@ class TcpServer:
         self._waiting.pop(ended, None)
 
     def _take_turns(self) -> None:
-        """Answer for one slice of time, however many clients ask: this thread also relays."""
+        """Answer for one slice of time, however many clients ask: this thread also relays.
+
+        While relays wait, one client gets a few answers.
+        """
         self._turn = None
         time_left = turns.Slice()
         while self._waiting and not time_left.is_over:
@@ -92,6 +104,8 @@ class TcpServer:
             del self._waiting[each]
             if each.answer():
                 self._waiting[each] = None
+            if self._others_wait():
+                break
         if self._waiting:
             self._turn = asyncio.get_running_loop().call_soon(self._take_turns)
 

@@ -1,7 +1,8 @@
 """Questions and answers in datagrams.
 
-Many are taken at each wakeup, for 2 ms at most; the loop then turns. A transport of asyncio's would
-cost as much again as an answer does. An answer that the socket has no room for is dropped: clients
+Many are taken at each wakeup, for 2 ms at most; the loop then turns. While relays wait, a few are
+taken: a flood of questions must not hold them up. A transport of asyncio's would cost as much again
+as an answer does. An answer that the socket has no room for is dropped: clients
 ask again.
 """
 
@@ -10,7 +11,6 @@ import contextlib
 import functools
 import socket
 import struct
-import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -27,8 +27,8 @@ _Source: TypeAlias = list[tuple[int, int, bytes]] | None
 
 _LARGEST = 4096
 _RECEIVE_BUFFER = 4 * 1024 * 1024
-_AT_ONCE = 32
-"""Datagrams between two looks at the clock."""
+AT_ONCE = 8
+"""Datagrams between two looks at the clock, and at what else waits: some 0.2 ms."""
 _IP_PKTINFO = 8  # linux/in.h; the socket module has it from 3.14 on
 _V4_INFO = struct.Struct("I4s4s")  # struct in_pktinfo: interface, local address, destination
 _V6_INFO = struct.Struct("16sI")  # struct in6_pktinfo: address, interface
@@ -44,8 +44,11 @@ class UdpServer:
         answers: responder.Responder,
         kept: cache.Cache,
         forward: Forwarding,
+        others_wait: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`others_wait` says whether something else has work for this thread."""
         self._sock = sock
+        self._others_wait = others_wait
         self._answers = answers
         self._kept = kept
         self._forward = forward
@@ -73,8 +76,8 @@ class UdpServer:
         """Answer what has come to a socket that is bound to one address."""
         receive, send = self._sock.recvfrom, self._sock.sendto
         whole = self._kept.whole
-        left = _AT_ONCE
-        deadline = time.monotonic() + turns.SLICE
+        left = AT_ONCE
+        time_left = turns.Slice()
         try:
             while True:
                 packet, client = receive(_LARGEST)
@@ -86,18 +89,20 @@ class UdpServer:
                     send(packet[:2] + hit[0], client)
                 left -= 1
                 if not left:
-                    if time.monotonic() >= deadline:
+                    if time_left.is_over or self._others_wait():
                         return
-                    left = _AT_ONCE
+                    left = AT_ONCE
         except OSError:
             # Nothing is there, or an answer cannot be sent: its client asks again.
             return
 
     def _take_any(self) -> None:
         """Answer what has come to a socket that is bound to all addresses, each from its own."""
-        deadline = time.monotonic() + turns.SLICE
+        left = AT_ONCE
+        time_left = turns.Slice()
         with contextlib.suppress(OSError):
-            while time.monotonic() < deadline:
+            while left or not (time_left.is_over or self._others_wait()):
+                left = (left or AT_ONCE) - 1
                 packet, ancillary, _, client = self._sock.recvmsg(_LARGEST, _ANCILLARY)
                 source = [_as_source(each) for each in ancillary]
                 hit = self._kept.whole.get(packet[2:])

@@ -101,6 +101,10 @@ class InProcessPlane:
             async for _ in shared.batches(self._path.count_bytes()):
                 pass
 
+    def has_events(self) -> bool:
+        """See `plane.Readable`."""
+        return self._path.has_events
+
     def totals(self) -> snapshots.Totals:
         """See `plane.Readable`."""
         counters = self._path.counters

@@ -148,6 +148,23 @@ def test_a_handler_that_raises_ends_only_itself(loop: poller.Poller, wires: Wire
     assert [(entry["log_level"], entry["exc_info"]) for entry in log] == [("error", True)]
 
 
+def test_others_can_see_whether_a_handler_waits(loop: poller.Poller, wires: Wires) -> None:
+    assert not loop.has_events
+    near, far = wires.pair()
+    handler = Handler()
+    loop.register(near.fileno(), handler, poller.RELAY)
+    assert not loop.has_events
+    far.send(b"x")
+    assert loop.has_events
+    loop.turn()
+    assert handler.masks
+    assert not loop.has_events
+    loop.resume_later(handler)
+    assert loop.has_events
+    loop.turn()
+    assert not loop.has_events
+
+
 def test_bugs_that_keep_coming_do_not_flood_the_log(loop: poller.Poller) -> None:
     with structlog.testing.capture_logs() as log:
         for _ in range(100):
