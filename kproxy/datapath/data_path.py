@@ -398,14 +398,16 @@ class DataPath:
     def _connection_limit(self) -> int:
         """The limit for the present number of listeners."""
         flows = self.max_flows if self._udp is not None and self._udp.fronts else 0
-        possible = descriptors.connection_limit(self._open_files, self._open_listeners, flows)
+        possible = descriptors.connection_limit(
+            self._open_files, self._open_listeners, flows + self._resting
+        )
         return min(possible, self._limits.max_connections or possible)
 
     def _share_files(self) -> None:
         """Listeners have come or gone: what they leave is for connections and flows."""
         self._gate.limit = self._connection_limit()
         if self._udp is not None:
-            self._udp.share(self.max_flows, self._files_left)
+            self._udp.share(self.max_flows, self._files_left, self._resting)
 
     def _need_file(self) -> None:
         """Raise OSError unless a descriptor is left for one more listener."""
@@ -419,7 +421,16 @@ class DataPath:
     @property
     def _files_left(self) -> int:
         """The descriptors that listeners leave to connections and flows."""
-        return descriptors.free(self._open_files) - self._open_listeners
+        return descriptors.free(self._open_files) - self._open_listeners - self._resting
+
+    @property
+    def _resting(self) -> int:
+        """How many sockets may rest between two flows."""
+        if self._udp is None or not self._udp.fronts:
+            return 0
+        return descriptors.resting_limit(
+            self._open_files, self._open_listeners, self._limits.max_connections, self.max_flows
+        )
 
     def _udp_path(self) -> path.UdpPath:
         """The part for UDP, made when it is first needed."""

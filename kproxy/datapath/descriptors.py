@@ -14,12 +14,15 @@ _LEAST_CONNECTIONS = 64
 """Connections that must stay possible beside the listeners that are asked for."""
 _LEAST_FLOWS = 16
 """Flows of UDP that stay possible beside the connections that are asked for."""
+_MOST_RESTING = 128
+"""Sockets of flows that rest between two flows."""
 
 
 def connection_limit(open_files: int, listeners: int, flows: int = 0) -> int:
     """How many connections there may be: two descriptors each, and pipes for one in sixteen.
 
-    Listeners take one each, and so do `flows` of datagrams, as many as there may be.
+    Listeners take one each, and so do `flows` of datagrams, as many as there may be, and sockets
+    that rest between two flows.
     """
     return max((free(open_files) - listeners - flows) // 2, 1)
 
@@ -35,6 +38,16 @@ def flow_limit(
     left = free(open_files) - listeners
     most = min(left // 4, len(ephemeral_ports) // 2)
     return max(min(most, left - 2 * (connections or 0)), _LEAST_FLOWS)
+
+
+def resting_limit(open_files: int, listeners: int, connections: int | None, flows: int) -> int:
+    """How many sockets may rest between two of as many `flows` as there may be.
+
+    No more than flows, and an eighth of what listeners, flows, and `connections` that are asked
+    for, leave.
+    """
+    left = free(open_files) - listeners - flows - 2 * (connections or 0)
+    return max(min(_MOST_RESTING, flows, left // 8), 0)
 
 
 def listener_limit(open_files: int, connections: int | None = None) -> int:

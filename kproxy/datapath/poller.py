@@ -111,6 +111,9 @@ class Poller:
         self._turning = False
         self.now = time.monotonic()
         """Monotonic seconds, read once per batch."""
+        self.settled_at = 0.0
+        """A moment: every event that was due then has been handled. Never in the future, and behind
+        while there are more events than a batch holds."""
         self.bugs = 0
 
     @property
@@ -256,6 +259,8 @@ class Poller:
                 self._resume_ready()
             if self._closing:
                 self._flush_closing()
+            if len(events) < _MAX_EVENTS:
+                self.settled_at = now
             self.now = now = monotonic()
             if not events or now > deadline:
                 break

@@ -7,6 +7,7 @@ calls socket methods directly and pays nothing for the seam.
 
 import _socket
 import contextlib
+import ctypes
 import fcntl
 import os
 import resource
@@ -41,6 +42,11 @@ _MTU_DISCOVER = {
 _PMTUDISC_DONT = 0
 _SOL_SOCKET = _socket.SOL_SOCKET
 _IPPROTO_TCP = _socket.IPPROTO_TCP
+
+_UNSPECIFIED = bytes(16)
+"""A socket address of the family AF_UNSPEC, which Python's sockets have no form for."""
+_connect = ctypes.PyDLL(None).connect
+"""connect(2) of the C library. Keeps the interpreter's lock: it is for calls that do not wait."""
 
 
 Name = tuple[str, int]
@@ -265,9 +271,15 @@ class Kernel:
         address = backend.address
         family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
         sock = _socket.socket(family, DATAGRAM, 0)
-        if not address.startswith("127."):
-            _fragment_freely(sock, family)
+        _fragment_freely(sock, family)
         return sock
+
+    def disconnect(self, fd: int) -> bool:
+        """Make a connected UDP socket give up its peer and its own address and port.
+
+        False if the kernel refuses. What has come into the socket stays there.
+        """
+        return bool(_connect(fd, _UNSPECIFIED, len(_UNSPECIFIED)) == 0)
 
     def epoll(self) -> select.epoll:
         """A new epoll instance, owned by the caller."""

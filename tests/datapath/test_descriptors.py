@@ -86,3 +86,18 @@ def test_flows_take_no_more_than_half_of_the_ports_of_this_host() -> None:
 def test_connections_that_are_asked_for_are_not_given_to_flows() -> None:
     asked = descriptors.connection_limit(1024, 1)
     assert descriptors.flow_limit(1024, 1, asked, range(32768, 61000)) == 16
+
+
+def test_sockets_that_rest_take_an_eighth_at_most_of_what_flows_leave() -> None:
+    assert descriptors.resting_limit(1_000_000, 1, None, 1_000) == 128
+    assert descriptors.resting_limit(1_000_000, 1, None, 16) == 16
+    left = descriptors.free(1024) - 1 - 200
+    assert descriptors.resting_limit(1024, 1, None, 200) == left // 8
+
+
+@pytest.mark.parametrize("open_files", [64, 256, 1024, 20_000])
+def test_connections_that_are_asked_for_are_not_given_to_sockets_that_rest(open_files: int) -> None:
+    asked = descriptors.connection_limit(open_files, 1)
+    flows = descriptors.flow_limit(open_files, 1, asked, range(32768, 61000))
+    resting = descriptors.resting_limit(open_files, 1, asked, flows)
+    assert resting == 0

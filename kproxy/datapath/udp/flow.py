@@ -7,7 +7,7 @@ of this socket.
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from kproxy.datapath import syscalls
+from kproxy.datapath.udp import backend_sockets
 from kproxy.model import addresses
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Flow:
         "load",
         "queue",
         "send",
-        "sock",
+        "socket",
         "tally",
         "tried",
         "used",
@@ -86,12 +86,12 @@ class Flow:
         """Where it is counted, if the strategy counts."""
         self.tally: metrics.EndpointCounters
 
-    def connect(self, sock: syscalls.DatagramSocket) -> None:
+    def connect(self, socket: backend_sockets.BackendSocket) -> None:
         """Use this socket, which is connected to `backend`, from now on."""
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.send = sock.send
-        self._receive = sock.recv_into
+        self.socket = socket
+        self.fd = socket.fd
+        self.send = socket.send
+        self._receive = socket.receive
 
     @property
     def state(self) -> str:

@@ -11,8 +11,8 @@ import errno
 
 from kproxy import events, metrics
 from kproxy.datapath import admission, episodes, poller, syscalls
-from kproxy.datapath.tcp import dial_failures, sharing
-from kproxy.datapath.udp import endings, flow, pace, table, target
+from kproxy.datapath.tcp import sharing
+from kproxy.datapath.udp import backend_sockets, endings, flow, pace, table, target
 from kproxy.model import addresses, forwarding
 
 _AT_ONCE = 16
@@ -46,7 +46,7 @@ class Front:
         rhythm: pace.Pace,
         box: target.RefusalBox,
         buffer: bytearray,
-        ephemeral_ports: range,
+        sockets: backend_sockets.BackendSockets,
     ) -> None:
         self.sock = sock
         self.fd = sock.fileno()
@@ -66,7 +66,7 @@ class Front:
         self._shared = shared
         self._table = limits
         self._box = box
-        self._ephemeral_ports = ephemeral_ports
+        self._sockets = sockets
         shared.poller.register(self.fd, self, poller.READABLE)
 
     def on_events(self, mask: int) -> None:  # noqa: ARG002  # a front has one sort of event
@@ -147,8 +147,8 @@ class Front:
         ending.tally.ended += 1
         if ending.load is not None:
             ending.load.leave()
-        fd, ending.fd = ending.fd, -1
-        self._shared.poller.close_later(fd, ending.sock)
+        ending.fd = -1
+        self._sockets.release(ending.socket)
         self._table.remove(ending)
 
     def lose(self) -> None:
@@ -272,17 +272,9 @@ class Front:
         counted = self.target.terms.loads
         if counted is not None:
             wanting.load = counted.moved(wanting.load, backend)
-        sock = None
         try:
-            sock = self._shared.kernel.datagram_socket(backend)
-            sock.connect(backend)
-            if backend.port in self._ephemeral_ports and dial_failures.met_itself(sock, backend):
-                raise ConnectionRefusedError(errno.ECONNREFUSED, "the socket met itself")
-            wanting.connect(sock)
-            self._shared.poller.register(wanting.fd, wanting, poller.READABLE)
+            wanting.connect(self._sockets.connect(backend, wanting))
         except OSError as error:
-            if sock is not None:
-                sock.close()
             code = error.errno or 0
             self.target.counters.dial_failures[errno.errorcode.get(code, str(code))] += 1
             if code in _REFUSALS:
@@ -311,14 +303,14 @@ class Front:
     def _move(self, moving: flow.Flow, backend: addresses.SocketAddress) -> bool:
         """Let a flow go on to another backend; False if that is impossible, and the flow ended."""
         moving.tally.ended += 1
-        fd, sock, tally = moving.fd, moving.sock, moving.tally
+        socket, tally = moving.socket, moving.tally
         moving.backend = backend
         if not self._connect(moving):
             tally.ended -= 1
             self.lose()
             self.end(moving, endings.NO_RESOURCES)
             return False
-        self._shared.poller.close_later(fd, sock)
+        self._sockets.release(socket)
         moving.version = self._table.version
         if self._shared.feed is not None:
             self._publish_dialled(self._shared.feed, moving)

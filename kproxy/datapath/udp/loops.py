@@ -29,7 +29,7 @@ class OwnFlows:
     def note(self, begun: flow.Flow) -> None:
         """Remember a flow that has just begun."""
         self.countdown = _EVERY
-        self.ports[begun.sock.getsockname()[1]] = weakref.ref(begun)
+        self.ports[begun.socket.sock.getsockname()[1]] = weakref.ref(begun)
         while len(self.ports) > _KEPT:
             del self.ports[next(iter(self.ports))]
 
@@ -42,7 +42,7 @@ class OwnFlows:
         if noted is None or noted.fd < 0:  # its port may be another program's now
             del self.ports[client[1]]
             return False
-        if noted.sock.getsockname()[:2] != client[:2]:
+        if noted.socket.sock.getsockname()[:2] != client[:2]:
             return False
         troubles.note(
             episodes.LOOP,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kproxy.datapath import episodes
 from kproxy.datapath.tcp import sharing
-from kproxy.datapath.udp import front, pace, table, target
+from kproxy.datapath.udp import backend_sockets, front, pace, table, target
 from kproxy.model import addresses, forwarding
 
 _LARGEST = 65536
@@ -40,9 +40,11 @@ class UdpPath:
     ) -> None:
         self._shared = shared
         self._box = box
-        self._ephemeral_ports = ephemeral_ports
         self._pace = pace.Pace(shared.poller)
         self._buffer = bytearray(_LARGEST)
+        self._sockets = backend_sockets.BackendSockets(
+            shared.kernel, shared.poller, self._buffer, ephemeral_ports
+        )
         self._table = table.Table(
             settings.limit,
             files,
@@ -70,11 +72,12 @@ class UdpPath:
         """Flows that there may be; the oldest make way for those beyond."""
         return self._table.limit
 
-    def share(self, limit: int, files: int) -> None:
-        """Listeners have come or gone: so many flows there may be from now on, and so many
-        descriptors are left for them and for connections."""
+    def share(self, limit: int, files: int, resting: int) -> None:
+        """Listeners have come or gone: so many flows there may be from now on, so many descriptors
+        are left for them and for connections, and so many sockets may rest between two flows."""
         self._table.limit = limit
         self._table.files = files
+        self._sockets.share(resting)
 
     def open(
         self,
@@ -96,7 +99,7 @@ class UdpPath:
                 self._pace,
                 self._box,
                 self._buffer,
-                self._ephemeral_ports,
+                self._sockets,
             )
         except OSError:
             sock.close()
@@ -117,6 +120,7 @@ class UdpPath:
         """Close every front and end every flow."""
         for opened in list(self._fronts):
             self.shut(opened)
+        self._sockets.share(0)
         if self._timer is not None:
             self._timer.cancel()
 

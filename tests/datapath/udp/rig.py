@@ -13,7 +13,7 @@ from unittest import mock
 from kproxy import events
 from kproxy.balancer import balancer, penalty
 from kproxy.datapath import data_path, poller, syscalls
-from kproxy.datapath.udp import front, target
+from kproxy.datapath.udp import backend_sockets, front, target
 from kproxy.model import addresses, forwarding, names
 from tests import steady_time
 from tests.datapath import harness
@@ -127,14 +127,19 @@ class Clock:
 class Rig:
     """A data path, its clock, and everything that is to be closed with it."""
 
-    def __init__(self, limits: data_path.Limits | None = None) -> None:
+    def __init__(
+        self, limits: data_path.Limits | None = None, kernel: syscalls.Kernel | None = None
+    ) -> None:
         self.clock = Clock()
-        self._patched = mock.patch.object(poller, "time", self.clock)
-        self._patched.start()
+        self._patches = [
+            mock.patch.object(module, "time", self.clock) for module in (poller, backend_sockets)
+        ]
+        for patch in self._patches:
+            patch.start()
         self.facts: list[str] = []
         self.box = penalty.PenaltyBox(on_change=self._note)
         self.data_path = data_path.DataPath(
-            penalty.PenaltyBox(), limits, syscalls.Kernel(), udp_box=self.box
+            penalty.PenaltyBox(), limits, kernel or syscalls.Kernel(), udp_box=self.box
         )
         self._peers: list[Peer] = []
         self._dead: dict[int, socket.socket] = {}
@@ -218,7 +223,8 @@ class Rig:
     def close(self) -> None:
         """Close everything; no counter of what is open may be left."""
         self.data_path.close()
-        self._patched.stop()
+        for patch in self._patches:
+            patch.stop()
         for each in self._services:
             each.balancer.close()
         for peer in self._peers:

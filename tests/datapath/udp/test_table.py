@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kproxy.datapath import data_path
+from kproxy.datapath import data_path, descriptors
 from kproxy.datapath.udp import endings
 from tests.datapath import harness
 from tests.datapath.udp import rig
@@ -133,13 +133,14 @@ async def test_u04_thousands_of_clients_cost_a_bounded_number_of_files_and_no_ga
             await client.ask(b"x", service.address)
             client.close()
 
+    empty = harness.open_files()
     await many(200)
     gc.collect()
     gc.disable()
     try:
-        objects, files = len(gc.get_objects()), harness.open_files()
+        objects = len(gc.get_objects())
         await many(2000)
-        assert harness.open_files() == files
+        assert harness.open_files() <= empty + 8 + 8, "flows, and sockets that rest between two"
         assert len(gc.get_objects()) - objects < 200
     finally:
         gc.enable()
@@ -151,7 +152,9 @@ async def test_flows_leave_files_to_connections(bench: harness.Harness) -> None:
         udp = rig.Rig(data_path.Limits(max_flows=100))
         before = udp.data_path.max_connections
         service = udp.serve(udp.server())
-        assert udp.data_path.max_connections == before - 51  # the front and 100 flows, two a client
+        left = descriptors.free(1024) - 1 - 100
+        resting = left // 8
+        assert udp.data_path.max_connections == (left - resting) // 2
         udp.data_path.shut(service.front)
         assert udp.data_path.max_connections == before
         udp.close()
