@@ -74,7 +74,8 @@ async def test_a_proxy_that_fails_asks_its_command_to_end(
 ) -> None:
     component = Failing()
     monkeypatch.setattr(parts, "make_components", lambda _cfg, _seen: (component,))
-    path = manifests.write(tmp_path / "web.yaml", manifests.service("web", "10.1.2.3", 8080))
+    web = manifests.service("web", manifests.fresh_ip(), 8080)
+    path = manifests.write(tmp_path / "web.yaml", web)
     sign, ended = tmp_path / "sign", tmp_path / "ended"
     script = f"trap 'touch {ended}; exit 0' TERM; touch {sign}; while :; do sleep 0.01; done"
     beside = command.Command(["sh", "-c", script], os.environ)
