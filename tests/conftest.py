@@ -10,6 +10,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 import structlog
+from hypothesis.internal import constants_ast
+from hypothesis.internal.conjecture import providers
 
 from tests import isolation
 from tests.scheduling import pytest_xdist_make_scheduler  # noqa: F401  # a hook
@@ -35,6 +37,18 @@ hypothesis.settings.register_profile(
     print_blob=True,
 )
 hypothesis.settings.load_profile("same-examples")
+
+_constants_of_loaded_modules = providers._get_local_constants
+
+
+def _same_constants() -> constants_ast.Constants:
+    """None, where each run tries the same examples: each process has loaded other modules."""
+    if hypothesis.settings.default is not None and hypothesis.settings.default.derandomize:
+        return providers._local_constants
+    return _constants_of_loaded_modules()
+
+
+providers._get_local_constants = _same_constants
 
 # What this process ignores or holds back, every program that a test starts would inherit: two
 # signals from a shell without job control that starts `make test &`, SIGHUP from nohup.

@@ -21,7 +21,8 @@ DOLLAR = "kproxy_dollar"
 _PLAIN = re.compile(r"[A-Za-z0-9_./:=*@%,+-]+|\^~|~\*?|!~\*?", re.ASCII)
 _NAME = re.compile(r"[a-z0-9_]+", re.ASCII)
 _KEYWORD = re.compile(r"default|\*|[0-9]{1,2}\.[0-9]{2}%", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and halves of characters, which no encoding has."""
 
 _NEVER: frozenset[int] = frozenset()
 _FIRST = frozenset({0})
@@ -288,7 +289,7 @@ def _without_dollar(text: str) -> str:
 
 def _quoted(text: str) -> str:
     """`text` in quotes. Raises ValueError for what no quotes can hold."""
-    if found := _CONTROL.search(text):
+    if found := _NO_TEXT.search(text):
         raise ValueError(f"a word of nginx's configuration cannot contain {found[0]!r}")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     if len(escaped.encode()) > LONGEST_WORD:

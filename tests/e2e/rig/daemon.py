@@ -117,6 +117,19 @@ class Daemon:
         """Send it a signal."""
         self.process.send_signal(number)
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """It stands still, with its data plane if that is a process of its own."""
+        pids = (self.pid, *children(self.pid))
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: all(map(_is_stopped, pids)), "it is stopped")
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
     def wait(self, seconds: float = DEADLINE) -> int:
         """Its exit code, once it has ended."""
         return self.process.wait(seconds)
@@ -137,6 +150,11 @@ def listening(pid: int) -> set[Address]:
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     rows = (line.split() for line in lines)
     return {_parse(row[1]) for row in rows if row[3] == "0A" and row[9] in own}
+
+
+def _is_stopped(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    return state == "T"
 
 
 def children(pid: int) -> list[int]:

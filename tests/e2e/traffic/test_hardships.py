@@ -6,7 +6,6 @@ Cases: P11, P13, X13 of docs/faults.md.
 import contextlib
 import os
 import resource
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -65,10 +64,8 @@ def test_a_pause_in_the_middle_of_a_transfer_costs_no_byte(
             sending = sockets.sends(through.server, _BLOCKS)
             received = sockets.read_exactly(through.client, 1 << 20)
 
-            proxy.signal(signal.SIGSTOP)
-            daemon.wait_until(lambda: is_stopped(proxy.pid), "it is stopped")
-            received += drained(through)
-            proxy.signal(signal.SIGCONT)
+            with proxy.paused():
+                received += drained(through)
 
             received += sockets.read_all(through.client)
             assert sockets.sha256(received) == sending.finish()
@@ -87,13 +84,11 @@ def test_clients_that_come_during_a_pause_are_served_after_it_and_dropped_ones_a
         pod = held.enter_context(sockets.backend("127.0.0.1"))
         Path("/proc/sys/net/core/somaxconn").write_text(str(queue))
         proxy = run(web(tmp_path, pod.getsockname()), "--metrics-bind-address", "127.0.0.1:0")
-        proxy.signal(signal.SIGSTOP)
-        daemon.wait_until(lambda: is_stopped(proxy.pid), "it is stopped")
-        clients = [held.enter_context(socket.socket()) for _ in range(40)]
-        for client in clients:
-            client.setblocking(False)
-            client.connect_ex(proxy.address("web"))
-        proxy.signal(signal.SIGCONT)
+        with proxy.paused():
+            clients = [held.enter_context(socket.socket()) for _ in range(40)]
+            for client in clients:
+                client.setblocking(False)
+                client.connect_ex(proxy.address("web"))
 
         for client in clients:
             client.settimeout(sockets.SECONDS)
@@ -103,12 +98,6 @@ def test_clients_that_come_during_a_pause_are_served_after_it_and_dropped_ones_a
 
         (drops,) = proxy.samples("kproxy_listen_drops_total")
         assert drops >= len(clients) - queue - 1
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether a process is stopped by a signal."""
-    state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    return state == "T"
 
 
 def drained(through: sockets.Stream) -> bytes:

@@ -75,7 +75,7 @@ def test_any_words_are_read_back_as_they_are(values: list[str]) -> None:
     assert [each.words for each in found[0].body] == [["daemon", "off"]]
 
 
-@pytest.mark.parametrize("control", [*map(chr, range(32)), "\x7f"])
+@pytest.mark.parametrize("control", [*map(chr, range(32)), "\x7f", "\ud800"])
 def test_no_quotes_hold_a_control_character(control: str) -> None:
     with pytest.raises(ValueError, match="cannot contain"):
         text_of(Directive("location", f"/a{control}b"))
