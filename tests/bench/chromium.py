@@ -25,7 +25,7 @@ _FLAGS = (
     "--remote-debugging-port=0",
     "--window-size=1100,1000",
 )
-_PATIENCE = 60.0
+_PATIENCE = 180.0
 
 
 class Page:
@@ -34,7 +34,7 @@ class Page:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self._calls = 0
-        self._loaded = False
+        self._loaded: set[str] = set()
         self.requests: list[str] = []
         self.errors: list[str] = []
 
@@ -42,9 +42,11 @@ class Page:
         """Load a page and wait for its load event. `colours` is the preferred scheme."""
         for domain in ("Page", "Network", "Runtime", "Log"):
             await self.call(f"{domain}.enable")
+        await self.call("Page.setLifecycleEventsEnabled", enabled=True)
         await self.media(colours)
-        await self.call("Page.navigate", url=address)
-        while not self._loaded:
+        # A page that was there before, such as about:blank, may load at any moment.
+        loader = (await self.call("Page.navigate", url=address))["loaderId"]
+        while loader not in self._loaded:
             self._note(await self._socket.receive_json())
 
     async def media(self, colours: str, medium: str = "") -> None:
@@ -71,8 +73,8 @@ class Page:
 
     def _note(self, event: dict[str, Any]) -> None:
         method, parameters = event.get("method"), event.get("params", {})
-        if method == "Page.loadEventFired":
-            self._loaded = True
+        if method == "Page.lifecycleEvent" and parameters["name"] == "load":
+            self._loaded.add(parameters["loaderId"])
         elif method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
         elif method == "Log.entryAdded" and parameters["entry"]["level"] in {"error", "warning"}:
@@ -103,9 +105,7 @@ async def page(directory: Path) -> AsyncIterator[Page]:
     try:
         async with asyncio.timeout(_PATIENCE), aiohttp.ClientSession() as session:
             port = await _port(profile / "DevToolsActivePort")
-            async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
-                tabs = await answer.json()
-            [address] = [tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page"]
+            address = await _tab(session, f"http://127.0.0.1:{port}/json/list")
             async with session.ws_connect(address, max_msg_size=0) as socket:
                 yield Page(socket)
     finally:
@@ -113,6 +113,17 @@ async def page(directory: Path) -> AsyncIterator[Page]:
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+async def _tab(session: aiohttp.ClientSession, listing: str) -> str:
+    """Where the only tab is spoken to; it may be opened later than the browser listens."""
+    while True:
+        async with session.get(listing) as answer:
+            tabs = await answer.json()
+        for tab in tabs:
+            if tab["type"] == "page":
+                return str(tab["webSocketDebuggerUrl"])
+        await asyncio.sleep(0.02)
 
 
 async def _port(written: Path) -> int:

@@ -1,9 +1,9 @@
 """Plain servers that a generator is tried on: they know what they have done, and can stall."""
 
 import contextlib
+import math
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -13,7 +13,10 @@ from kproxy.bench.load import http1
 
 @dataclass
 class Plain:
-    """One thread per connection. `answered` counts requests; `stall` is done before one answer."""
+    """One thread per connection. `answered` counts requests.
+
+    Before answer number `stall_at` it stalls for `stall_s`; infinite: until `released`.
+    """
 
     address: network.Address
     answer: bytes
@@ -23,6 +26,7 @@ class Plain:
     accepted: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     clients: list[socket.socket] = field(default_factory=list)
+    released: threading.Event = field(default_factory=threading.Event)
 
     def serve(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -51,7 +55,7 @@ class Plain:
                     with self.lock:  # a stall is everybody's
                         self.answered += 1
                         if self.answered == self.stall_at:
-                            time.sleep(self.stall_s)
+                            self.released.wait(None if math.isinf(self.stall_s) else self.stall_s)
                         client.sendall(self.answer)
                     if b"close" in request:
                         return
@@ -66,6 +70,9 @@ def plain(
         server = Plain(network.Address(*listener.getsockname()), answer, stall_at, stall_s)
         thread = threading.Thread(target=server.serve, args=(listener,))
         thread.start()
-        yield server
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.released.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()

@@ -8,6 +8,7 @@ import pytest
 
 from kproxy import errors
 from kproxy.bench.lab import network, processes
+from tests.e2e.rig import daemon
 
 FORKING = """
 import os, signal
@@ -30,11 +31,11 @@ def test_a_child_that_ignores_its_end_is_gone_with_what_it_forked(
 ) -> None:
     monkeypatch.setattr(processes, "_STOP_TIMEOUT", 0.5)
     with processes.start("stubborn", _python(FORKING), tmp_path, interactive=True) as child:
-        forked = int(child.answer(10))
+        forked = int(child.answer(60))
         assert child.rss_bytes() > 0
         assert child.usage().total > 0
     assert child.popen.returncode is not None
-    assert not _alive(forked)
+    daemon.wait_until(lambda: not _alive(forked), "the kernel has ended what was forked")
 
 
 def _alive(pid: int) -> bool:
@@ -58,7 +59,7 @@ def test_a_child_that_ends_instead_of_answering_is_reported(tmp_path: Path) -> N
         processes.start("mute", _python(code), tmp_path, interactive=True) as child,
         pytest.raises(errors.KproxyError, match="mute ended with exit code 1: no such plan"),
     ):
-        child.ask(b"hello", 10)
+        child.ask(b"hello", 60)
 
 
 def test_a_child_that_says_nothing_is_not_waited_for_for_ever(tmp_path: Path) -> None:

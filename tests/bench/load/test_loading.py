@@ -1,6 +1,7 @@
 """The generator: its counts are exact, and its latencies hide nothing."""
 
 import contextlib
+import math
 import resource
 import socket
 from collections.abc import Iterator
@@ -13,11 +14,17 @@ from hypothesis import strategies as st
 
 from kproxy import errors
 from kproxy.bench.lab import network
-from kproxy.bench.load import http1, loading, messages
+from kproxy.bench.load import closedloop, http1, loading, messages
 from tests.bench import servers
 from tests.datapath import harness
 
 pytestmark = pytest.mark.xdist_group("time")
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here is given up because this machine is busy."""
+    monkeypatch.setattr(closedloop, "_STUCK", 20.0)
 
 
 @pytest.fixture
@@ -70,13 +77,17 @@ def test_what_is_under_way_when_the_time_is_up_is_waited_for_and_counted(
     assert outcome.seconds >= 0.1
 
 
-def test_an_answer_that_never_comes_is_a_failure_of_a_closed_loop() -> None:
-    with servers.plain(stall_at=3, stall_s=2) as server:
-        outcome = _carry_out(
-            messages.Plan(kind="connect", target=server.address, connections=2, seconds=0.1)
+def test_an_answer_that_never_comes_is_a_failure_of_a_closed_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(closedloop, "_STUCK", 0.0)
+    with servers.plain(stall_at=3, stall_s=math.inf) as server:
+        plan = messages.Plan(
+            kind="connect", target=server.address, connections=4, count=4, seconds=2.0
         )
+        outcome = _carry_out(plan)
     assert (outcome.done, outcome.failures) == (2, {"no answer": 2})
-    assert outcome.seconds < 1  # to the last answer, not to the end of waiting
+    assert outcome.seconds < plan.seconds  # to the last answer, not to the end of waiting
 
 
 def test_fewer_requests_than_connections_leave_some_unused(generator: loading.Generator) -> None:
@@ -203,7 +214,7 @@ def test_what_is_no_answer_is_a_failure(answer: bytes, reason: str) -> None:
 
 
 def test_an_answer_that_does_not_come_in_time_is_a_failure() -> None:
-    with servers.plain(stall_at=1, stall_s=0.5) as server:
+    with servers.plain(stall_at=1, stall_s=math.inf) as server:
         outcome = _carry_out(
             messages.Plan(
                 kind="arrivals", target=server.address, rate=100, seconds=0.05, patience=0.1
