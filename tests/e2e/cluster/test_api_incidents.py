@@ -5,6 +5,7 @@ and go, and the Service has to be served by just those that the API server names
 """
 
 import functools
+import http.client
 import signal
 import time
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def patient(ask: Callable[[], Any]) -> Any:
     def has_answered() -> bool:
         try:
             answers.append(ask())
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
         return True
 

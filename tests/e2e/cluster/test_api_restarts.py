@@ -190,13 +190,18 @@ def test_k02_when_the_api_server_is_killed_traffic_goes_on_and_staleness_is_show
                     "staleness grows",
                 )
                 assert sockets.ask(address) == "pod"
-            assert sum(proxy.samples("kproxy_watch_failures_total", reason="unreachable")) >= 2
+            daemon.wait_until(
+                lambda: (
+                    len(proxy.samples("kproxy_watch_failures_total", reason="unreachable")) == 2
+                ),
+                "both resources have been asked for again",
+            )
             assert proxy.wait_logged("what was last known is served")
             shown = subprocess.run(
                 [*GET_SERVICES, "--control", str(proxy.control)],
                 capture_output=True,
                 text=True,
-                timeout=sockets.SECONDS,
+                timeout=daemon.DEADLINE,
                 check=True,
             )
             assert "web" in shown.stdout

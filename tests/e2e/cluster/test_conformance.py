@@ -386,7 +386,8 @@ def test_the_local_policy_without_a_local_pod(beside: Simulation, api: Api) -> N
     if beside.clients_are_near:
         simulation.wait_up(node_port(service), {"elsewhere"})
     else:
-        assert sockets.outcome(node_port(service)) == "silence"
+        address = node_port(service)
+        daemon.wait_until(lambda: sockets.outcome(address) == "silence", "clients are dropped")
 
 
 def test_two_services_of_the_same_pods(api: Api) -> None:

@@ -126,7 +126,8 @@ def test_a_client_moves_with_its_pod(api: Api, kind: str) -> None:
         assert asks(client) == first
         api.delete("Pod", first)
         daemon.wait_until(
-            lambda: asks(client) not in ("", first), "the client's socket reaches the new pod"
+            lambda: asks(client, seconds=1.0) not in ("", first),
+            "the client's socket reaches the new pod",
         )
 
 
@@ -137,13 +138,17 @@ def test_a_client_that_was_early_is_served_later(api: Api, kind: str) -> None:
     with sockets.datagrams(address) as client:
         assert asks(client) == ""
         (name,) = deploy(api, "web", 1)
-        daemon.wait_until(lambda: asks(client) == name, "the client's socket reaches the pod")
+        daemon.wait_until(
+            lambda: asks(client, seconds=1.0) == name, "the client's socket reaches the pod"
+        )
 
 
-def asks(client: socket.socket, question: bytes = b"who are you?") -> str:
-    """The name of the pod that answers; "" for a refusal, or for no answer in a second."""
+def asks(
+    client: socket.socket, question: bytes = b"who are you?", seconds: float = sockets.SECONDS
+) -> str:
+    """The name of the pod that answers; "" for a refusal, or for no answer in so many seconds."""
     with contextlib.suppress(ConnectionRefusedError, TimeoutError):
-        client.settimeout(1.0)
+        client.settimeout(seconds)
         client.send(question)
         return client.recv(1024).decode().strip()
     return ""

@@ -1,6 +1,8 @@
 """Weights and strategies beside a cluster: pods are read once a Service weighs by a label."""
 
 import collections
+import contextlib
+import http.client
 from collections.abc import Iterator
 
 import pytest
@@ -62,10 +64,13 @@ def weigh(api: Api, weights: str | None) -> None:
 
 
 def split(address: Address, requests: int) -> dict[str, int]:
-    """How many of so many requests each version answers."""
+    """How many of so many requests each version answers; those that fail count as "x"."""
     counts: collections.Counter[str] = collections.Counter()
     for _ in range(requests):
-        counts[simulation.who(address).partition("-")[0]] += 1
+        version = "x"
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            version = simulation.who(address).partition("-")[0]
+        counts[version] += 1
     return dict(counts)
 
 

@@ -71,8 +71,12 @@ class Pod:
 
     def _accept(self, listener: socket.socket) -> None:
         sock, _ = listener.accept()
-        sock.sendall(f"{self.name}\n".encode())
-        self._selector.register(sock, selectors.EVENT_READ, self._echo)
+        try:
+            sock.sendall(f"{self.name}\n".encode())
+        except OSError:  # the client has gone already
+            sock.close()
+        else:
+            self._selector.register(sock, selectors.EVENT_READ, self._echo)
 
     def _echo(self, sock: socket.socket) -> None:
         """Echo, of what is small enough for the socket's buffer, and end at the other's end."""

@@ -41,7 +41,8 @@ HOST = "127.0.0.1"
 HOST6 = "::1"
 """The same over IPv6."""
 
-_REQUEST_SECONDS = 1.0
+_POLL_SECONDS = 1.0
+"""For one of many requests, of which some may be lost while something changes."""
 _FAILURES = (OSError, http.client.HTTPException)
 
 
@@ -288,29 +289,34 @@ def simulated(
         loop.close()
 
 
-def fetch(address: Address, path: str = "/", source: str = HOST) -> str:
+def fetch(
+    address: Address, path: str = "/", source: str = HOST, seconds: float = sockets.SECONDS
+) -> str:
     """What a pod answers to a request on a connection of its own. Raises OSError."""
-    connection = http.client.HTTPConnection(
-        *address, timeout=_REQUEST_SECONDS, source_address=(source, 0)
-    )
+    connection = http.client.HTTPConnection(*address, timeout=seconds, source_address=(source, 0))
     with contextlib.closing(connection):
         connection.request("GET", path, headers={"Connection": "close"})
         return connection.getresponse().read().decode()
 
 
-def who(address: Address, source: str = "", protocol: Protocol = Protocol.TCP) -> str:
-    """The name of the pod that answers. Raises OSError."""
+def who(
+    address: Address,
+    source: str = "",
+    protocol: Protocol = Protocol.TCP,
+    seconds: float = sockets.SECONDS,
+) -> str:
+    """The name of the pod that answers, which it does within so many seconds. Raises OSError."""
     source = source or (HOST6 if ":" in address[0] else HOST)
     if protocol is Protocol.UDP:
-        return _who_by_udp(address, source)
-    first = fetch(address, source=source).partition("\n")[0]
+        return _who_by_udp(address, source, seconds)
+    first = fetch(address, source=source, seconds=seconds).partition("\n")[0]
     return first.removeprefix("pod: ")
 
 
-def _who_by_udp(address: Address, source: str) -> str:
+def _who_by_udp(address: Address, source: str, seconds: float) -> str:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as client:
-        client.settimeout(_REQUEST_SECONDS)
+        client.settimeout(seconds)
         client.bind((source, 0))
         client.connect(address)
         client.send(b"who are you?")
@@ -329,7 +335,7 @@ def wait_up(
         seen: set[str] = set()
         for _ in range(50 * len(names)):
             with contextlib.suppress(*_FAILURES):
-                seen.add(who(address, source, protocol))
+                seen.add(who(address, source, protocol, _POLL_SECONDS))
             if seen >= set(names):
                 return True
         return False
@@ -344,7 +350,7 @@ def wait_down(address: Address, protocol: Protocol = Protocol.TCP) -> None:
         if protocol is Protocol.TCP:
             return sockets.is_refused(address)
         try:
-            who(address, protocol=protocol)
+            who(address, protocol=protocol, seconds=_POLL_SECONDS)
         except ConnectionRefusedError:
             return True
         except TimeoutError:
@@ -359,7 +365,10 @@ def wait_only(address: Address, names: Collection[str], protocol: Protocol = Pro
 
     def are_alone() -> bool:
         try:
-            seen = {who(address, protocol=protocol) for _ in range(10 * len(names))}
+            seen = {
+                who(address, protocol=protocol, seconds=_POLL_SECONDS)
+                for _ in range(10 * len(names))
+            }
             return seen == set(names)
         except _FAILURES:
             return False

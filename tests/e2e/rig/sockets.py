@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import select
 import socket
 import struct
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 
 from tests.e2e.rig import daemon
 
-SECONDS = 10.0
+SECONDS = 30.0
 """No socket call of a test waits longer; a bound, not an expectation."""
 
 
@@ -31,8 +32,8 @@ def is_refused(address: daemon.Address) -> bool:
             return False
     except ConnectionRefusedError:
         return True
-    except ConnectionResetError:
-        return False  # it was accepted by the kernel for a listener that was then closed
+    except (ConnectionResetError, TimeoutError):
+        return False  # the kernel accepted it for a listener that was then closed; or it is dropped
 
 
 def outcome(address: daemon.Address, source: str = "127.0.0.1") -> str:
@@ -90,6 +91,44 @@ def stream(frontend: daemon.Address, listener: socket.socket) -> Iterator["Strea
         through = Stream(client, server)
         through.check()
         yield through
+
+
+@contextlib.contextmanager
+def reaching(frontend: daemon.Address, listener: socket.socket) -> Iterator["Stream"]:
+    """A client that reaches `listener`, as soon as the proxy leads one there.
+
+    Each client that tries says a number of its own. So one that arrives late, whose other end has
+    given up, is not taken for a later one.
+    """
+    found: list[Stream] = []
+    numbers = itertools.count()
+
+    def is_there() -> bool:
+        with contextlib.suppress(OSError):
+            found.extend(_reach(frontend, listener, next(numbers)))
+        return bool(found)
+
+    daemon.wait_until(is_there, f"a client of {frontend} reaches {listener.getsockname()}")
+    (through,) = found
+    with contextlib.closing(through.client), contextlib.closing(through.server):
+        through.check()
+        yield through
+
+
+def _reach(frontend: daemon.Address, listener: socket.socket, number: int) -> "list[Stream]":
+    """The stream of one more client, if it arrives within a second. Raises OSError."""
+    said = number.to_bytes(4, "big")
+    with contextlib.ExitStack() as held:
+        client = held.enter_context(contextlib.closing(connect(frontend)))
+        client.sendall(said)
+        while select.select([listener], [], [], 1.0)[0]:
+            with contextlib.ExitStack() as arrived:
+                server = arrived.enter_context(contextlib.closing(accept(listener)))
+                if read_exactly(server, len(said)) == said:
+                    arrived.pop_all()
+                    held.pop_all()
+                    return [Stream(client, server)]
+    return []
 
 
 class Stream:

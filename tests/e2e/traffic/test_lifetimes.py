@@ -6,7 +6,6 @@ Behaviour: row 46 of docs/behaviour.md.
 """
 
 import contextlib
-import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,26 +54,6 @@ def slice_of(*pods: socket.socket, **conditions: bool) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def stream_to(proxy: daemon.Daemon, pod: socket.socket) -> Iterator[sockets.Stream]:
-    """A client that is connected to this pod, as soon as an edit lets it be."""
-    found = []
-
-    def is_served() -> bool:
-        client = sockets.connect(proxy.address("web"))
-        if not select.select([pod], [], [], 0.3)[0]:
-            client.close()
-            return False
-        found.append(sockets.Stream(client, sockets.accept(pod)))
-        return True
-
-    daemon.wait_until(is_served, "the new pod is served")
-    (through,) = found
-    with contextlib.closing(through.client), contextlib.closing(through.server):
-        through.check()
-        yield through
-
-
 def ended(proxy: daemon.Daemon, result: str) -> float:
     """How many connections have ended so."""
     return sum(proxy.samples("kproxy_connections_total", result=result))
@@ -96,8 +75,12 @@ def test_a_connection_that_is_too_old_ends_in_order(
         slice_of(pods[0]),
     )
     proxy = run(path, *METRICS)
-    with sockets.stream(proxy.address("web"), pods[0]) as through:
-        is_ended_in_order(through)
+    # Nothing is said on it: it may be too old as soon as this process has seen it.
+    with (
+        contextlib.closing(sockets.connect(proxy.address("web"))) as client,
+        contextlib.closing(sockets.accept(pods[0])) as server,
+    ):
+        is_ended_in_order(sockets.Stream(client, server))
     daemon.wait_until(lambda: ended(proxy, "A/H") == 1, "it is counted")
 
 
@@ -106,20 +89,29 @@ def test_a_kept_alive_connection_to_nginx_is_closed_and_the_next_one_is_served(
 ) -> None:
     ip = manifests.fresh_ip(127)
     address = ip, manifests.free_port(ip)
-    path = manifests.write(
-        tmp_path / "web.yaml",
-        service(manifests.fresh_ip(), max_connection_age="1s"),
-        manifests.endpoints("web", [address]),
-    )
+    cluster_ip, endpoints = manifests.fresh_ip(), manifests.endpoints("web", [address])
+    path = manifests.write(tmp_path / "web.yaml", service(cluster_ip), endpoints)
     with programs.nginx(tmp_path / "nginx", address):
         proxy = run(path, *METRICS)
         for _ in range(2):
+            manifests.write(path, service(cluster_ip), endpoints)
+            daemon.wait_until(lambda: not has_age(proxy), "connections may be of any age")
             with contextlib.closing(sockets.connect(proxy.address("web"))) as client:
                 client.sendall(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
-                answer = sockets.read_all(client)
-            assert answer.startswith(b"HTTP/1.1 200")
-            assert answer.endswith(f"\r\n\r\n{ip}\n".encode())
+                answer = b""
+                while not answer.endswith(f"\r\n\r\n{ip}\n".encode()):
+                    some = client.recv(65536)
+                    assert some, answer
+                    answer += some
+                assert answer.startswith(b"HTTP/1.1 200")
+                manifests.write(path, service(cluster_ip, max_connection_age="1s"), endpoints)
+                assert sockets.read_all(client) == b""
     daemon.wait_until(lambda: ended(proxy, "A/H") == 2, "both are counted")
+
+
+def has_age(proxy: daemon.Daemon) -> bool:
+    """Whether connections of the Service may be too old."""
+    return "Connection Age" in kproxy(proxy, "describe", "svc/web")
 
 
 def test_an_idle_client_of_redis_is_moved_on(tmp_path: Path, run: conftest.Run) -> None:
@@ -147,7 +139,7 @@ def test_the_connections_of_a_pod_that_terminates_drain_and_those_of_others_stay
     with sockets.stream(proxy.address("web"), pods[0]) as old:
         manifests.write(path, web, slice_of(pods[0], ready=False), slice_of(pods[1]))
         # The new pod is served; the old one is not ready, which is not removed.
-        with stream_to(proxy, pods[1]) as new:
+        with sockets.reaching(proxy.address("web"), pods[1]) as new:
             old.check()
             ending = slice_of(pods[0], ready=False, serving=True, terminating=True)
             manifests.write(path, web, ending, slice_of(pods[1]))
@@ -166,7 +158,7 @@ def test_the_connections_of_a_pod_that_is_gone_are_reset_where_the_service_says_
     with sockets.stream(proxy.address("web"), pods[0]) as old:
         ending = slice_of(pods[0], ready=False, serving=True, terminating=True)
         manifests.write(path, web, ending, slice_of(pods[1]))
-        with stream_to(proxy, pods[1]) as new:
+        with sockets.reaching(proxy.address("web"), pods[1]) as new:
             old.check()
             manifests.write(path, web, slice_of(pods[1]))
             with pytest.raises(ConnectionResetError):
@@ -212,8 +204,11 @@ def test_what_a_service_asks_for_is_described_and_what_becomes_of_connections_is
 
     with sockets.stream(proxy.address("web"), pods[0]) as through:
         through.client.sendall(b"?")  # never answered: there is no quiet moment
+        assert through.server.recv(1) == b"?"
         manifests.write(path, web)
         daemon.wait_until(
             lambda: " draining " in kproxy(proxy, "get", "connections"), "it is shown to drain"
         )
-        assert " ConnectionsMoved " in kproxy(proxy, "get", "events")
+        daemon.wait_until(
+            lambda: " ConnectionsMoved " in kproxy(proxy, "get", "events"), "it is an event"
+        )
