@@ -23,9 +23,9 @@ pytestmark = [pytest.mark.extra, namespaces.needs_root, namespaces.needs_program
 PAIRS = 200
 SERVICES = 24
 DRAWS = 1000
-CRITICAL = 16.27
-"""Chi-square with three degrees of freedom is above this once in a thousand times, and once in a
-million times twice in a row."""
+CRITICAL = 25.9
+"""Chi-square with three degrees of freedom is above this once in a hundred thousand times, and once
+in ten billion times twice in a row."""
 
 NODE = world.Node(
     name="node-a", address=namespaces.NODE_A.v4, cluster_cidr="10.244.0.0/16", release=worlds.V1_33
@@ -130,7 +130,12 @@ def test_the_kernel_agrees_with_the_interpreter(network: namespaces.Network, mod
         return {_met(Verdict.SERVED, backend.address) for backend in decided.backends}
 
     def met(pair: tuple[str, addresses.SocketAddress]) -> str:
-        return pods.meet(clients[pair[0]], pair[1], source=pair[0], patience=2.5)
+        source, to = pair
+        found = pods.meet(clients[source], to, source=source, patience=2.5)
+        if found == pods.SILENCE and found not in expected(source, to):
+            # On a busy machine an answer may take longer; what is dropped stays so.
+            found = pods.meet(clients[source], to, source=source, patience=30.0)
+        return found
 
     with loaded(network, mode, seen), futures.ThreadPoolExecutor(16) as pool:
         found = list(pool.map(met, pairs))

@@ -13,6 +13,12 @@ RATE = 100.0
 SECONDS = 0.2
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No attempt is given up because this machine is busy."""
+    monkeypatch.setattr(load, "_ATTEMPT_SECONDS", 20.0)
+
+
 @contextlib.asynccontextmanager
 async def node(name: str, status: int) -> AsyncIterator[balancer.Node]:
     """A node that answers every request with this status, in the name of pod `a-1`."""

@@ -40,6 +40,12 @@ class Server(asyncio.DatagramProtocol):
         self._transport.sendto(response.to_wire(), client)
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is slow, on a busy machine, is not asked twice."""
+    monkeypatch.setattr(names, "_SECONDS", 20.0)
+
+
 @contextlib.asynccontextmanager
 async def serving(name: str) -> AsyncIterator[tuple[Server, settings.Listen]]:
     """A server on a free port."""
