@@ -27,7 +27,9 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with simulation.simulated(options) as (running, _):
         kubeconfig = tmp_path_factory.mktemp("client") / "kubeconfig"
         kubeconfig.write_text(json.dumps(running.kubeconfig))
-        yield client_of(kubeconfig)
+        client = client_of(kubeconfig)
+        yield client
+        client.rest_client.pool_manager.clear()
 
 
 def client_of(kubeconfig: Path) -> Any:
@@ -49,7 +51,8 @@ def test_an_ingress_as_typed_objects(api: Any) -> None:
             spec=CLIENT.V1IngressClassSpec(controller="kproxy.io/ingress"),
         )
     )
-    seen = WATCH.Watch().stream(networking.list_namespaced_ingress, "default", timeout_seconds=30)
+    watching = WATCH.Watch()
+    seen = watching.stream(networking.list_namespaced_ingress, "default", timeout_seconds=30)
     made = networking.create_namespaced_ingress(
         "default",
         CLIENT.V1Ingress(
@@ -63,11 +66,12 @@ def test_an_ingress_as_typed_objects(api: Any) -> None:
     found = networking.read_namespaced_ingress("web", "default")
     assert found.status.load_balancer.ingress[0].ip == "127.0.0.1"
     assert found.metadata.generation == 1
+    addressed = []
     for event in seen:
-        ip = event["object"].status.load_balancer.ingress
-        if ip:
-            break
-    assert event["object"].metadata.name == "web"
+        if event["object"].status.load_balancer.ingress:
+            addressed.append(event["object"].metadata.name)
+            watching.stop()  # and the loop ends: only so is the socket closed here and now
+    assert addressed == ["web"]
     networking.delete_namespaced_ingress("web", "default")
     with pytest.raises(CLIENT.ApiException) as absent:
         networking.read_namespaced_ingress("web", "default")
