@@ -35,7 +35,7 @@ class Kubectl(NamedTuple):
             env=self._environment() | {"KUBE_EDITOR": editor},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 

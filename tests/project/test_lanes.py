@@ -45,7 +45,7 @@ def test_beside_it(number):
 def test_a_test_that_ends_its_process_fails_and_the_others_pass(tmp_path: Path, end: str) -> None:
     (tmp_path / "pytest.ini").touch()
     (tmp_path / "test_dying.py").write_text(DYING.replace("END", end))
-    bounds = ("-o", "faulthandler_timeout=5", "-o", "faulthandler_exit_on_timeout=true")
+    bounds = ("-o", "faulthandler_timeout=20", "-o", "faulthandler_exit_on_timeout=true")
     lane = ("-n", "2", "--dist", "loadgroup", "-p", "tests.scheduling", *bounds)
 
     done = subprocess.run(

@@ -47,7 +47,7 @@ def kubectl(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kubectl]
 @pytest.fixture
 def applied(kubectl: Kubectl) -> Kubectl:
     kubectl("apply", "-f", "-", stdin=MANIFEST)
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     return kubectl
 
 
@@ -56,7 +56,7 @@ def test_apply(kubectl: Kubectl) -> None:
     assert kubectl("apply", "-f", "-", stdin=MANIFEST).count("unchanged") == 2
     more = kubectl("apply", "-f", "-", stdin=MANIFEST.replace("replicas: 2", "replicas: 3"))
     assert "deployment.apps/web configured" in more
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     assert len(kubectl.json("get", "pods", "-l", "app=web")["items"]) == 3
     misspelt = kubectl.run("apply", "-f", "-", stdin=MANIFEST.replace("containerPort", "portt"))
     assert misspelt.returncode != 0
@@ -87,7 +87,7 @@ def test_watching(applied: Kubectl) -> None:
         assert next(lines).split() == ["web", "red"]
         applied("label", "service", "web", "colour=blue", "--overwrite")
         assert next(lines).split() == ["web", "blue"]
-    plain = applied("get", "service", "web", "-w", "--request-timeout=3s").splitlines()
+    plain = applied("get", "service", "web", "-w", "--request-timeout=10s").splitlines()
     assert [line.split()[0] for line in plain] == ["NAME", "web"]
 
 
@@ -105,10 +105,10 @@ def test_describe(applied: Kubectl) -> None:
 
 def test_changing(applied: Kubectl) -> None:
     applied("scale", "deployment", "web", "--replicas=1")
-    applied("rollout", "status", "deployment/web", "--timeout=30s")
+    applied("rollout", "status", "deployment/web", "--timeout=60s")
     assert applied.json("get", "deployment", "web")["status"]["readyReplicas"] == 1
     applied("edit", "deployment", "web", editor="sed -i s/nginx/httpd/")
-    applied("rollout", "status", "deployment/web", "--timeout=30s")
+    applied("rollout", "status", "deployment/web", "--timeout=60s")
     applied("patch", "service", "web", "-p", '{"metadata":{"labels":{"a":"1"}}}')
     applied("patch", "service", "web", "--type=merge", "-p", '{"metadata":{"labels":{"b":"2"}}}')
     operations = '[{"op":"replace","path":"/metadata/labels/b","value":"3"}]'
@@ -132,7 +132,7 @@ def test_creating_and_deleting(kubectl: Kubectl) -> None:
     inside = ("-n", "other")
     kubectl(*inside, "create", "deployment", "web", "--image=nginx")
     kubectl(*inside, "create", "service", "clusterip", "web", "--tcp=18080:18081")
-    kubectl(*inside, "rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl(*inside, "rollout", "status", "deployment/web", "--timeout=60s")
     port = kubectl.json(*inside, "get", "service", "web")["spec"]["ports"][0]
     assert (port["port"], port["targetPort"]) == (18080, 18081)
     kubectl(*inside, "delete", "service", "web")

@@ -68,7 +68,7 @@ class Lab:
 
     def pods(self, deployment: str) -> set[str]:
         """The names of a Deployment's pods, once it is rolled out."""
-        self.kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=30s")
+        self.kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=60s")
         names = self.kubectl("get", "pods", "-o", "name").split()
         return {name.removeprefix("pod/") for name in names if f"/{deployment}-" in name}
 

@@ -131,9 +131,9 @@ def test_an_edit_is_logged_and_so_is_the_mending_of_a_file(
     file, _ = web(tmp_path, pod)
     good = file.read_text()
     proxy = run(file)
-    file.write_text("a: [")
+    manifests.write_text(file, "a: [")
     daemon.wait_until(lambda: proxy.log_lines("web.yaml: not valid YAML"), "the fault")
-    file.write_text(good.replace("web", "shop"))
+    manifests.write_text(file, good.replace("web", "shop"))
     edited = "web.yaml was edited: 1 Service added, 1 Endpoints added, 1 Service removed"
     daemon.wait_until(lambda: proxy.log_lines(edited), "the edit")
     daemon.wait_until(lambda: proxy.log_lines("web.yaml is good again"), "the mending")

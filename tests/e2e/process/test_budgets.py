@@ -51,8 +51,8 @@ def endpoints(
 
 def write(path: Path, documents: list[dict[str, Any]]) -> Path:
     """One JSON List, which is read many times as fast as YAML."""
-    path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": documents}))
-    return path
+    listed = {"apiVersion": "v1", "kind": "List", "items": documents}
+    return manifests.write_text(path, json.dumps(listed))
 
 
 def surfaces(folder: Path) -> tuple[str, ...]:

@@ -130,8 +130,9 @@ def test_a_proxy_and_its_cluster_give_the_same_answer(tmp_path: Path) -> None:
         beside_cluster.following(tmp_path / "proxy", simulated.kubeconfig) as follower,
     ):
         follower.wait_ready()
-        daemon.wait_until(follower.endpoints, "the proxy has the pod")
-        asked = answer("web", "--control", str(follower.control))
+        control = ("--control", str(follower.control))
+        daemon.wait_until(lambda: answer("web", *control)["verdict"] == "served", "it is served")
+        asked = answer("web", *control)
         alone = ("--kubeconfig", str(simulated.kubeconfig), "--allow-loopback-endpoints")
         by_cluster = answer("web", *alone)
         assert alike(by_cluster) == alike(asked)

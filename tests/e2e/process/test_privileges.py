@@ -3,6 +3,7 @@
 Cases: S05, S16 of docs/faults.md.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -75,10 +76,11 @@ def capabilities(pid: int) -> dict[str, int]:
     """The sets of capabilities of all threads of a process, as the kernel says; the union."""
     found: dict[str, int] = {}
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        for line in status.read_text().splitlines():
-            if line.startswith("Cap"):
-                name, value = line.split()
-                found[name] = found.get(name, 0) | int(value, 16)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            for line in status.read_text().splitlines():
+                if line.startswith("Cap"):
+                    name, value = line.split()
+                    found[name] = found.get(name, 0) | int(value, 16)
     return found
 
 

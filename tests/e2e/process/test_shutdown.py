@@ -57,7 +57,7 @@ def test_without_connections_it_ends_at_once_and_leaves_nothing(
 def test_an_idle_connection_is_waited_for_until_it_ends(
     manifest: Path, pod: socket.socket, run: conftest.Run
 ) -> None:
-    proxy = run(manifest, "--grace-period", "60")
+    proxy = run(manifest, "--grace-period", "1h")
     with sockets.stream(proxy.address("web"), pod) as through:
         proxy.signal(signal.SIGTERM)
         daemon.wait_until(lambda: proxy.log_lines("stopping", "open_connections=1"), "it stops")
@@ -73,7 +73,7 @@ def test_an_idle_connection_is_waited_for_until_it_ends(
 def test_a_running_transfer_finishes_and_new_clients_are_refused(
     manifest: Path, pod: socket.socket, run: conftest.Run
 ) -> None:
-    proxy = run(manifest)
+    proxy = run(manifest, "--grace-period", "1h")
     with sockets.stream(proxy.address("web"), pod) as through:
         sending = sockets.sends(through.server, _BLOCKS)
         first = sockets.read_exactly(through.client, 65536)
@@ -93,7 +93,7 @@ def test_a_hundred_transfers_finish_before_it_ends(
     manifest: Path, pod: socket.socket, run: conftest.Run
 ) -> None:
     """P01. Some are ended by the server, some by the client; none is cut."""
-    proxy = run(manifest)
+    proxy = run(manifest, "--grace-period", "1h")
     with contextlib.ExitStack() as stack:
         through = [
             stack.enter_context(sockets.stream(proxy.address("web"), pod)) for _ in range(100)

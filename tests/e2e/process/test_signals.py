@@ -99,11 +99,11 @@ def started(
         process.stderr.close()
 
 
-def heeds_term(pid: int) -> bool:
-    """Whether a process has a handler for SIGTERM."""
+def heeds(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("SigCgt:"):
-            return bool(int(line.split()[1], 16) & 1 << (signal.SIGTERM - 1))
+            return bool(int(line.split()[1], 16) & 1 << (number - 1))
     return False
 
 
@@ -130,7 +130,7 @@ def test_an_end_in_the_first_second_leaves_nothing(
         "simulate": [],
     }
     with started(folder, [command, *flags[command]]) as process:
-        daemon.wait_until(lambda: heeds_term(process.pid), "a handler")
+        daemon.wait_until(lambda: heeds(process.pid, number), "a handler")
         time.sleep(delay)  # the moment is what is tried, not waited for
         process.send_signal(number)
 

@@ -67,8 +67,13 @@ def endpoints(name: str, backends: Iterable[Address]) -> dict[str, Any]:
 
 def write(path: Path, *documents: object) -> Path:
     """Put these documents, and nothing else, into a file, as an editor that renames does."""
+    return write_text(path, yaml.safe_dump_all(documents))
+
+
+def write_text(path: Path, text: str) -> Path:
+    """`write` of a text. Nobody reads a part of it, or the empty file before it."""
     scratch = path.with_name(f".{path.name}.new")
-    scratch.write_text(yaml.safe_dump_all(documents))
+    scratch.write_text(text)
     scratch.replace(path)
     return path
 

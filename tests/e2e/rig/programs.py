@@ -137,6 +137,6 @@ def nsd(folder: Path, address: daemon.Address, records: str) -> Iterator[None]:
 def dig(address: daemon.Address, *words: str) -> str:
     """What dig prints, for instance the records with `+short`; "" if the server is not reached."""
     host, port = address
-    command = [need("dig"), f"@{host}", "-p", str(port), "+time=5", "+tries=2", *words]
+    command = [need("dig"), f"@{host}", "-p", str(port), "+time=10", "+tries=2", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""

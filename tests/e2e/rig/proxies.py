@@ -26,7 +26,7 @@ _HAPROXY_FRONT = """
 listen front-{number}
     mode tcp
     bind {listen[0]}:{listen[1]}
-    server behind {to[0]}:{to[1]} {flag} check check-send-proxy inter 200ms
+    server behind {to[0]}:{to[1]} {flag} check check-send-proxy inter 200ms fall 1000
 """
 _HAPROXY_BACKEND = """
 frontend who

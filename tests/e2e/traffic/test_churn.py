@@ -95,19 +95,15 @@ def test_c04_replacing_every_endpoint_again_and_again_costs_no_client_anything(
         clients = Clients(address, 4)
         with clients.asking():
             for number in range(1, replacements + 1):
-                chosen = "ab"[number % 2]
+                before = clients.answers.copy()
                 manifests.write(path, service, manifests.endpoints("web", halves[number % 2]))
-                before = _of(clients.answers, chosen)
+                wanted = {name: before[name] for _, name in sets[number % 2]}
                 daemon.wait_until(
-                    lambda name=chosen, known=before: (  # type: ignore[misc]
-                        _of(clients.answers, name) > known or clients.failures
+                    lambda known=wanted: (  # type: ignore[misc]  # a default binds it
+                        clients.failures
+                        or all(clients.answers[name] > count for name, count in known.items())
                     ),
-                    f"set {chosen} answers",
+                    f"each of {list(wanted)} answers",
                 )
         assert clients.failures == []
         assert set(clients.answers) == {name for half in sets for _, name in half}
-
-
-def _of(answers: Counter[str], name: str) -> int:
-    """How many answers came from the pods of a set."""
-    return sum(count for pod, count in list(answers.items()) if pod.startswith(name))

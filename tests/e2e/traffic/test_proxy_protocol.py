@@ -118,7 +118,10 @@ def test_without_a_header_a_listed_address_is_reset(place: Place) -> None:
 
     assert "reset by peer" in said
     place.proxy.wait_logged("warning", "--proxy-protocol-from", "127.0.0.1")
-    assert place.proxy.samples("kproxy_connections_total", result="P/P") == [1.0]
+    daemon.wait_until(
+        lambda: place.proxy.samples("kproxy_connections_total", result="P/P") == [1.0],
+        "it is counted",
+    )
 
 
 def test_the_health_checks_of_a_proxy_in_front_are_no_clients_without_a_header(
