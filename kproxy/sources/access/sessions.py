@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import aiohttp
-
 from kproxy import errors
 from kproxy.sources.access import credentials, kubeconfig
 
 if TYPE_CHECKING:
+    import aiohttp
+
     from kproxy.sources.access import transport
 
 
@@ -35,13 +35,22 @@ def forget_files() -> None:
 class Session:
     """Connections that show one client certificate, or none. Owned by `Sessions`."""
 
-    def __init__(self, http: aiohttp.ClientSession, identity: tuple[object, object]) -> None:
-        self.http = http
+    def __init__(self, opened: "transport.Opened", identity: tuple[object, object]) -> None:
+        self._opened = opened
         self.identity = identity
         """The certificate and key it was made with."""
         self.users = 0
         self.has_served = False
         """Whether a request on it has been answered: a failure of TLS is then news."""
+
+    @property
+    def http(self) -> "aiohttp.ClientSession":
+        """What requests are made with."""
+        return self._opened.http
+
+    async def close(self) -> None:
+        """End its connections; return when none is left."""
+        await self._opened.close()
 
 
 class Sessions:
@@ -114,7 +123,7 @@ class Sessions:
     async def _close_if_left(self, session: Session) -> None:
         """Close `session` if it has no user and is not the current one."""
         if session is not self._current and not session.users:
-            await session.http.close()
+            await session.close()
 
 
 @functools.lru_cache(maxsize=1)

@@ -12,9 +12,9 @@ import re
 import socket
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import aiohttp.client_proto
@@ -36,6 +36,9 @@ MAX_INTERIM_ANSWERS = 5
 
 IDLE_SECONDS = 60.0
 """Seconds for which a connection is kept after a whole answer, for a request such as a probe."""
+
+_END_SECONDS = 1.0
+"""A bound for what takes a turn or two of the event loop: to end connections that were aborted."""
 
 _CERTIFICATE = re.compile(
     rb"^-----BEGIN CERTIFICATE-----\r?\n.*?^-----END CERTIFICATE-----", re.DOTALL | re.MULTILINE
@@ -62,14 +65,17 @@ class Transport:
         self._context = _tls(access, certificate, key)
         self._proxy_url = proxy_url
 
-    def open(self) -> aiohttp.ClientSession:
+    def open(self) -> "Opened":
         """A session; the caller closes it."""
         is_socks = self._proxy_url.startswith("socks")
         connector = self._through_socks() if is_socks else self._direct()
-        protocol: type[aiohttp.client_proto.ResponseHandler] = _Protocol
+        connections = _Connections()
+        make: Callable[..., aiohttp.client_proto.ResponseHandler] = _Protocol
         # aiohttp has no argument for it.
-        connector._factory = functools.partial(protocol, asyncio.get_running_loop())
-        return aiohttp.ClientSession(
+        connector._factory = functools.partial(
+            make, asyncio.get_running_loop(), connections=connections
+        )
+        http = aiohttp.ClientSession(
             connector=connector,
             proxy=self._proxy_url if self._proxy_url and not is_socks else None,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -82,6 +88,7 @@ class Transport:
             read_bufsize=READ_BYTES,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         )
+        return Opened(http, connections)
 
     def _direct(self) -> aiohttp.TCPConnector:
         return aiohttp.TCPConnector(
@@ -99,13 +106,71 @@ class Transport:
         return socks.Connector.from_url(url, rdns=True, limit=0, ssl=self._context)
 
 
+class Opened:
+    """A session, and the connections that it has made."""
+
+    def __init__(self, http: aiohttp.ClientSession, connections: "_Connections") -> None:
+        self.http = http
+        self._connections = connections
+
+    async def close(self) -> None:
+        """End the session and its connections; return when no socket of theirs is left.
+
+        aiohttp closes them, and does not wait: a connection of TLS lasts until the peer has said
+        goodbye, and an event loop that ends before leaves its socket open.
+        """
+        await self.http.close()
+        await self._connections.end()
+
+
+class _Connections:
+    """The connections of a session, each from its beginning to its end."""
+
+    def __init__(self) -> None:
+        self._present: dict[_Protocol, asyncio.Transport] = {}
+        self._ended: asyncio.Future[None] | None = None
+
+    def add(self, owner: "_Protocol", made: asyncio.Transport) -> None:
+        """A connection has been made."""
+        self._present[owner] = made
+
+    def remove(self, owner: "_Protocol") -> None:
+        """Its connection has ended."""
+        self._present.pop(owner, None)
+        if self._ended is not None and not self._present and not self._ended.done():
+            self._ended.set_result(None)
+
+    async def end(self) -> None:
+        """Abort what is left, and return when it has ended."""
+        if not self._present:
+            return
+        self._ended = asyncio.get_running_loop().create_future()
+        for each in list(self._present.values()):
+            each.abort()
+        await asyncio.wait((self._ended,), timeout=_END_SECONDS)
+
+
 class _Protocol(aiohttp.client_proto.ResponseHandler):
-    """aiohttp's reader of answers, with a bound on interim ones.
+    """aiohttp's reader of answers, with a bound on interim ones, which knows its session's others.
 
     aiohttp parses and queues as many as a server sends, in one step of the event loop.
     """
 
     _interim = 0
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, connections: _Connections) -> None:
+        super().__init__(loop)
+        self._connections = connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The library's method."""
+        super().connection_made(transport)
+        self._connections.add(self, cast("asyncio.Transport", transport))
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The library's method."""
+        self._connections.remove(self)
+        super().connection_lost(exc)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
         """The library's method: it is called with each head, and the body that it begins."""
