@@ -1,5 +1,6 @@
 """A simulated cluster with the proxy of one of its nodes, by each portal."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
@@ -29,11 +30,12 @@ _numbers = itertools.count(1)
 def beside(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Simulation]:
-    """The cluster, and the proxy beside it."""
+    """The cluster, and the proxy beside it, which serves Gateways too."""
+    portal = dataclasses.replace(request.param, flags=(*request.param.flags, "--gateway"))
     folder = tmp_path_factory.mktemp("conformance")
     with (
         stage.claimed_ranges() as ranges,
-        simulation.simulation(folder, ranges, NODE, request.param) as made,
+        simulation.simulation(folder, ranges, NODE, portal) as made,
     ):
         yield made
 

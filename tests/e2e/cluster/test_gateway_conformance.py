@@ -26,17 +26,15 @@ weighted-routing                                as for TCPRoutes
 """
 
 import collections
-import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from kproxy.demo import stage
 from kproxy.model.names import Protocol
 from tests.e2e.cluster import deployed
-from tests.e2e.rig import daemon, namespaces, simulation
+from tests.e2e.rig import daemon, simulation
 from tests.e2e.rig.simulation import HOST, PORT, Address, Api, Object, Simulation
 
 pytestmark = pytest.mark.extra
@@ -51,26 +49,16 @@ TOLERANCE = 0.05
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        simulation.LOOPBACK,
-        pytest.param(simulation.LOCAL, marks=[pytest.mark.netns, namespaces.needs_root]),
-    ],
-    ids=lambda portal: portal.name,
-)
-def beside(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Simulation]:
-    """A cluster with the class `kproxy`, and a proxy that serves it."""
-    portal = dataclasses.replace(request.param, flags=(*request.param.flags, "--gateway"))
-    folder = tmp_path_factory.mktemp("gateway")
-    with (
-        stage.claimed_ranges() as ranges,
-        simulation.simulation(folder, ranges, "node-1", portal) as made,
-    ):
-        made.api("").create("GatewayClass", "kproxy", {"spec": {"controllerName": CONTROLLER}})
-        yield made
+@pytest.fixture(scope="module")
+def beside(beside: Simulation) -> Iterator[Simulation]:
+    """The cluster of the package with the class `kproxy`, and the proxy that serves it.
+
+    A second cluster is not possible beside it: a network namespace has one local portal.
+    """
+    everywhere = beside.api("")
+    everywhere.create("GatewayClass", "kproxy", {"spec": {"controllerName": CONTROLLER}})
+    yield beside
+    everywhere.delete("GatewayClass", "kproxy")
 
 
 @pytest.fixture

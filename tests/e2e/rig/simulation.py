@@ -164,7 +164,7 @@ class Simulation:
 
         With the loopback portal they stand for clients outside.
         """
-        return self.portal is not LOOPBACK
+        return self.portal.name != LOOPBACK.name
 
     def api(self, namespace: str) -> Api:
         """A namespace of the cluster."""
@@ -381,8 +381,8 @@ def has_affinity(address: Address, protocol: Protocol = Protocol.TCP) -> bool:
     return len({who(address, protocol=protocol) for _ in range(15)}) == 1
 
 
-_node_ports = itertools.cycle(range(30000, 30086))
-"""Those of the range that an API server hands out last, if nobody asked for one."""
+_node_ports = itertools.cycle(range(30020, 30086))
+"""Those of the range that an API server hands out last, but for the first, which examples have."""
 
 
 def free_node_port() -> int:
