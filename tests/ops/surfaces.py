@@ -11,7 +11,7 @@ from typing import Any
 from kproxy import config, server
 from kproxy.ops.serving import places
 
-SECONDS = 10.0
+SECONDS = 60.0
 """Bound of every wait."""
 
 

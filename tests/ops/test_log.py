@@ -34,7 +34,7 @@ class StuckSink(io.StringIO):
 
     def write(self, text: str) -> int:
         self.entered.set()
-        assert self.released.wait(10)
+        assert self.released.wait(60)
         return super().write(text)
 
 
@@ -58,14 +58,14 @@ def test_a_stuck_sink_blocks_no_caller_and_dropped_lines_are_counted_and_reporte
     sink = StuckSink()
     writer = log.Writer(sink)
     writer.write("first\n")
-    assert sink.entered.wait(10)
+    assert sink.entered.wait(60)
 
     for number in range(10_000):
         writer.write(f"{number}\n")
 
     assert writer.dropped > 0
     sink.released.set()
-    writer.close(10)
+    writer.close(60)
     lines = sink.getvalue().splitlines()
     told = [line for line in lines if "dropped" in line]
     assert told == [f"{writer.dropped} log lines dropped: the sink was full"]
@@ -77,11 +77,11 @@ def test_dropped_lines_are_reported_as_json_among_json() -> None:
     writer = log.configure(log.LogFormat.JSON, log.LogLevel.INFO, sink)
     logger = structlog.get_logger()
     logger.info("first")
-    assert sink.entered.wait(10)
+    assert sink.entered.wait(60)
     for number in range(10_000):
         logger.info("flood", number=number)
     sink.released.set()
-    writer.close(10)
+    writer.close(60)
 
     events = [json.loads(line) for line in sink.getvalue().splitlines()]
 
@@ -92,11 +92,11 @@ def test_closing_waits_for_a_stuck_sink_only_for_its_patience() -> None:
     sink = StuckSink()
     writer = log.Writer(sink)
     writer.write("first\n")
-    assert sink.entered.wait(10)
+    assert sink.entered.wait(60)
     closing = threading.Thread(target=writer.close, args=(0.01,))
     closing.start()
 
-    closing.join(10)
+    closing.join(60)
 
     assert not closing.is_alive()
     assert not sink.released.is_set()
@@ -108,7 +108,7 @@ def test_a_sink_that_is_gone_is_survived_and_counted() -> None:
 
     writer.write("one\n")
     writer.write("two\n")
-    writer.close(10)
+    writer.close(60)
 
     assert writer.dropped >= 2
 
@@ -125,7 +125,7 @@ def test_a_sink_that_someone_made_non_blocking_gets_every_line() -> None:
         received = b""
         while len(received) < size:
             received += os.read(reader, 65536)
-        writer.close(10)
+        writer.close(60)
     os.close(reader)
 
     assert received.decode() == "".join(lines)
@@ -225,7 +225,7 @@ def test_a_plain_file_gets_every_line_of_a_flood(tmp_path: Path) -> None:
         writer = log.Writer(stream)
         for line in lines:
             writer.write(line)
-        writer.close(10)
+        writer.close(60)
 
     assert writer.dropped == 0
     assert path.read_text() == "".join(lines)
@@ -246,8 +246,8 @@ def test_a_slow_sink_is_waited_for_at_the_end_while_it_takes_something() -> None
             writer.write(line)
         reading = threading.Thread(target=read)
         reading.start()
-        writer.close(10)
-    reading.join(10)
+        writer.close(60)
+    reading.join(60)
     os.close(reader)
 
     assert b"".join(received).decode() == "".join(lines)

@@ -70,7 +70,7 @@ async def answer(
     at: forwarding.PortalAddress, request: str = "GET /healthz HTTP/1.1"
 ) -> tuple[int, bytes, bytes]:
     """The status, the head and the body of an answer."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection(at.address, at.port)
         with contextlib.closing(writer):
             writer.write(f"{request}\r\nHost: node\r\nConnection: close\r\n\r\n".encode())
@@ -201,7 +201,7 @@ async def test_all_ports_together_have_a_bounded_number_of_connections() -> None
         node.tell(1)
         assert (await answer(place()))[0] == 200
         ended = 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for reader in held[: len(held) - node_health.MAX_CONNECTIONS]:
                 with contextlib.suppress(ConnectionResetError):
                     assert await reader.read() == b""
@@ -221,11 +221,11 @@ async def test_a_closed_port_ends_its_connections_and_no_others() -> None:
             assert await reader.readuntil(b"\n}")
             readers.append((reader, writer))
         node.health.send(forwarding.CloseFrontend(place(0)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with contextlib.suppress(ConnectionResetError):
                 assert await readers[0][0].read() == b""
         readers[1][1].write(b"GET / HTTP/1.1\r\nHost: n\r\n\r\n")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await readers[1][0].readuntil(b"\n}")
         for _, writer in readers:
             writer.close()

@@ -50,7 +50,7 @@ class Events:
         self.answer = answer
 
     async def next(self) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return json.loads(await self.answer.content.readline())
 
     async def told(self, count: int) -> list[tuple[str, str]]:
@@ -58,7 +58,7 @@ class Events:
         return [(each["type"], each["object"]["metadata"].get("name", "")) for each in events]
 
     async def rest(self) -> bytes:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.answer.content.read()
 
     async def rest_for_long(self) -> bytes:

@@ -15,7 +15,8 @@ from tests import virtual_time
 
 _T = TypeVar("_T")
 PORT = stage.free_port()
-START = datetime(2026, 1, 1, tzinfo=UTC)
+START = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+"""OpenSSL has no other clock than the machine's, and a cluster's certificates last for a year."""
 
 
 class Simulated(cluster.Cluster):

@@ -15,7 +15,7 @@ from kproxy.simulator.kinds.behaviour import pod_files
 from kproxy.simulator.store import resources
 from tests import isolation
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 WEB: list[dict[str, Any]] = [
     {
         "apiVersion": "v1",

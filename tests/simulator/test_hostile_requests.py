@@ -87,7 +87,7 @@ async def test_bodies(api: Api, path: str, body: bytes, kind: str, words: str) -
 )
 async def test_yaml_that_is_odd_is_read_at_once(api: Api, text: str) -> None:
     headers = {"Content-Type": YAML}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         code, _ = await api.ask("POST", SERVICES, data=text.encode(), headers=headers)
     assert code in (400, 422)
 
@@ -194,7 +194,7 @@ async def test_nothing_is_left_of_a_request_that_is_refused(api: Api, request_: 
     try:
         for _ in range(5):
             await send()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while _connections(api):  # noqa: ASYNC110  # nothing tells when
                 await asyncio.sleep(0.01)
         gc.set_debug(gc.DEBUG_SAVEALL)

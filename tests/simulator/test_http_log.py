@@ -23,7 +23,7 @@ NONSENSE = (
 async def answer(address: str, port: int, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(address, port)
     writer.write(request)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         answered = await reader.readline()
     writer.close()
     return answered

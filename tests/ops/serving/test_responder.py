@@ -7,14 +7,14 @@ import gzip
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http import client as http_client
 
 import pytest
 import structlog
 
 from kproxy.ops.serving import answers, heads, responder
-from tests import garbage
+from tests import garbage, virtual_time
 from tests.ops import surfaces
 
 BIG = b"x" * 50_000_000
@@ -43,7 +43,7 @@ def make_site() -> responder.Site:
     async def ticks() -> answers.Body:
         yield b"tick"
         while True:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.1)
             yield b""
 
     async def bug(_request: heads.Request) -> answers.Answer:
@@ -75,10 +75,14 @@ async def address() -> AsyncIterator[str]:
         yield where
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody may stay long."""
-    monkeypatch.setattr(responder, "PATIENCE", 0.05)
+def on_fake_time(scenario: Callable[[str], Awaitable[None]]) -> None:
+    """Run a scenario at the address of a server; what waits a minute takes no time."""
+
+    async def main() -> None:
+        async with listening() as where:
+            await scenario(where)
+
+    virtual_time.run(main)
 
 
 async def connect(address: str, text: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -97,22 +101,24 @@ async def is_ended(reader: asyncio.StreamReader) -> bool:
     return True
 
 
-async def test_a_crowd_of_half_requests_does_not_keep_others_out(address: str) -> None:
-    async with contextlib.AsyncExitStack() as crowd:
-        readers = []
-        for _ in range(200):
-            reader, writer = await connect(address, b"GET / HTTP/1.1\r\nHost:")
-            crowd.callback(writer.close)
-            readers.append(reader)
+def test_a_crowd_of_half_requests_does_not_keep_others_out() -> None:
+    async def scenario(address: str) -> None:
+        async with contextlib.AsyncExitStack() as crowd:
+            readers = []
+            for _ in range(200):
+                reader, writer = await connect(address, b"GET / HTTP/1.1\r\nHost:")
+                crowd.callback(writer.close)
+                readers.append(reader)
 
-        status, _, body = await surfaces.get(address, "/")
+            status, _, body = await surfaces.get(address, "/")
 
-        assert (status, body) == (200, b"hello")
-        assert all([await is_ended(reader) for reader in readers[: -responder.MAX_CONNECTIONS]])
-        assert not any(reader.at_eof() for reader in readers[-responder.MAX_CONNECTIONS + 1 :])
+            assert (status, body) == (200, b"hello")
+            assert all([await is_ended(each) for each in readers[: -responder.MAX_CONNECTIONS]])
+            assert not any(each.at_eof() for each in readers[-responder.MAX_CONNECTIONS + 1 :])
+
+    on_fake_time(scenario)
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     "text",
     [
@@ -125,39 +131,47 @@ async def test_a_crowd_of_half_requests_does_not_keep_others_out(address: str) -
         pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", id="an answered request"),
     ],
 )
-async def test_a_connection_does_not_last(address: str, text: bytes) -> None:
-    reader, writer = await connect(address, text)
+def test_a_connection_does_not_last(text: bytes) -> None:
+    async def scenario(address: str) -> None:
+        reader, writer = await connect(address, text)
 
-    assert await is_ended(reader)
-    writer.close()
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_who_drips_a_request_is_cut(address: str) -> None:
-    reader, writer = await connect(address, b"GET / HTTP/1.1\r\n")
-
-    async def drip() -> None:
-        with contextlib.suppress(ConnectionError):
-            while True:
-                writer.write(b"X: y\r\n"[:1])
-                await writer.drain()
-                await asyncio.sleep(0.01)
-
-    async with asyncio.TaskGroup() as group:
-        dripping = group.create_task(drip())
         assert await is_ended(reader)
-        dripping.cancel()
-    writer.close()
+        assert asyncio.get_running_loop().time() <= 3 * responder.PATIENCE
+        writer.close()
+
+    on_fake_time(scenario)
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_who_does_not_read_the_answer_is_cut(address: str) -> None:
-    host, port = address.split(":")
-    with socket.create_connection((host, int(port))) as client:
-        client.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
-        await surfaces.until(lambda: not _is_established(client))
+def test_who_drips_a_request_is_cut() -> None:
+    async def scenario(address: str) -> None:
+        reader, writer = await connect(address, b"GET / HTTP/1.1\r\n")
 
-    assert (await surfaces.get(address, "/"))[0] == 200
+        async def drip() -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(b"X")
+                    await writer.drain()
+                    await asyncio.sleep(1)
+
+        async with asyncio.TaskGroup() as group:
+            dripping = group.create_task(drip())
+            assert await is_ended(reader)
+            dripping.cancel()
+        writer.close()
+
+    on_fake_time(scenario)
+
+
+def test_who_does_not_read_the_answer_is_cut() -> None:
+    async def scenario(address: str) -> None:
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+            await virtual_time.until(lambda: not _is_established(client), 4 * responder.PATIENCE)
+
+        assert (await surfaces.get(address, "/"))[0] == 200
+
+    on_fake_time(scenario)
 
 
 def _is_established(client: socket.socket) -> bool:
@@ -351,16 +365,18 @@ async def test_a_stream_is_chunked_and_compressed_where_the_client_understands_i
     assert old == expected
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_an_endless_answer_lasts_until_its_client_leaves(address: str) -> None:
-    reader, writer = await connect(address, b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
-    await reader.readuntil(b"tick")
-    for _ in range(2 * responder.MAX_CONNECTIONS):
-        assert (await surfaces.get(address, "/"))[0] == 200
-    await asyncio.sleep(0.3)  # in which an ordinary connection is ended
+def test_an_endless_answer_lasts_until_its_client_leaves() -> None:
+    async def scenario(address: str) -> None:
+        reader, writer = await connect(address, b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"tick")
+        for _ in range(2 * responder.MAX_CONNECTIONS):
+            assert (await surfaces.get(address, "/"))[0] == 200
+        await asyncio.sleep(6 * responder.PATIENCE)  # in which an ordinary connection is ended
 
-    assert not reader.at_eof()
-    writer.close()
+        assert not reader.at_eof()
+        writer.close()
+
+    on_fake_time(scenario)
 
 
 HOSTILE = [

@@ -218,7 +218,7 @@ async def test_there_are_few_watches_at_a_time(asked: Asked) -> None:
             await event(refused)
         assert await asked.fetch("services") == []
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(surfaces.SECONDS):
         while True:
             with contextlib.suppress(errors.KproxyError), watching_events(asked, "services") as one:
                 assert await event(one) == ("BOOKMARK", "")

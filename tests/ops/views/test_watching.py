@@ -39,6 +39,7 @@ class Watched:
 @pytest.fixture
 async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     monkeypatch.setattr(watching, "INTERVAL", 0.001)
+    monkeypatch.setattr(watching, "QUIET", 3600.0)
     made = Watched()
     async with contextlib.aclosing(made.stream):
         yield made

@@ -185,7 +185,7 @@ async def test_a_selecting_watch_sees_objects_come_and_go(api: Api) -> None:
 
 async def test_bookmarks_come_in_between_and_at_the_end(api: Api) -> None:
     version = str(api.registry.storage.resource_version)
-    query = {"resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": "1"}
+    query = {"resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": "600"}
     async with api.watch(**query) as events:
         mark = await events.next()
         assert mark["type"] == "BOOKMARK"

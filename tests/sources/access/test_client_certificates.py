@@ -49,10 +49,10 @@ class Lab:
 
     async def follows(self, followed: following.Following) -> None:
         """Changes of Services and of endpoints arrive, be it by a watch that was there before."""
-        await followed.until(lambda: followed.services() == {"web", "db"}, 20)
+        await followed.until(lambda: followed.services() == {"web", "db"})
         for address in ("10.1.0.2", "10.1.0.3"):
             self.api.put(SLICES, "web-1", fake_api.sliced("web", address))
-            await followed.until(lambda now={address}: followed.backends("web") == now, 5)  # type: ignore[misc]
+            await followed.until(lambda now={address}: followed.backends("web") == now)  # type: ignore[misc]
 
     @contextlib.asynccontextmanager
     async def followed(self, user: kubeconfig.User) -> AsyncIterator[following.Following]:
@@ -63,7 +63,7 @@ class Lab:
         async with fake_api.serving(self.api, context) as api:
             access = kubeconfig.ClusterAccess(api.url, "test", user, self.authority)
             async with following.following(api, access=access) as made:
-                await made.until(lambda: made.informed.has_synced, 10)
+                await made.until(lambda: made.informed.has_synced)
                 yield made
 
 
@@ -96,12 +96,12 @@ async def test_a_certificate_without_its_key_yet_is_reported_and_heals(lab: Lab)
     async with lab.followed(user) as followed:
         shutil.copy(lab.clients["new"][0], lab.certificate)
         lab.refuse_all_but("new")
-        await followed.until(lambda: bool(followed.told), 10)
+        await followed.until(lambda: bool(followed.told))
         assert "cannot be used" in str(followed.told[0])
         assert followed.services() == {"web"}
         lab.install("new")
         await lab.follows(followed)
-        await followed.until(lambda: not followed.informed.problems(), 20)
+        await followed.until(lambda: not followed.informed.problems())
 
 
 async def test_a_plugins_new_certificate_is_shown_from_then_on(lab: Lab) -> None:
@@ -137,9 +137,9 @@ async def test_a_server_that_ends_tls_without_a_good_certificate_gets_the_new_on
     async with fake_api.serving(lab.api, context) as api:
         access = kubeconfig.ClusterAccess(api.url, "test", user, lab.authority)
         async with following.following(api, access=access) as followed:
-            await followed.until(lambda: bool(followed.told), 10)
+            await followed.until(lambda: bool(followed.told))
             plugin_prints(lab, "new")
-            await followed.until(lambda: followed.informed.has_synced, 20)
+            await followed.until(lambda: followed.informed.has_synced)
 
 
 async def test_files_that_are_gone_or_unfit_for_a_while_cost_nothing_while_the_old_ones_are_good(
@@ -172,7 +172,7 @@ async def test_files_that_are_gone_or_unfit_for_a_while_cost_nothing_while_the_o
 async def ask(asking: client.Client) -> None:
     """A request that must succeed. Raises RequestError."""
     async with asking.get(progress.Mode.LIST, SERVICES, {}) as answer:
-        await answer.read_all(5.0, 1_000_000)
+        await answer.read_all(60.0, 1_000_000)
 
 
 async def test_a_kubeconfig_of_files_works_from_end_to_end(lab: Lab) -> None:
@@ -193,5 +193,5 @@ async def test_a_kubeconfig_of_files_works_from_end_to_end(lab: Lab) -> None:
         path.write_text(json.dumps(content))
         access = kubeconfig.read([path], None)
         async with following.following(first.api, access=access) as followed:
-            await followed.until(lambda: followed.informed.has_synced, 10)
+            await followed.until(lambda: followed.informed.has_synced)
             assert followed.backends("web") == {"10.1.0.1"}

@@ -51,7 +51,7 @@ def lab(tmp_path: Path) -> Lab:
 async def ask(asking: client.Client) -> None:
     """A request that must succeed. Raises RequestError."""
     async with asking.get(progress.Mode.LIST, SERVICES, {}) as answer:
-        await answer.read_all(5.0, 1_000_000)
+        await answer.read_all(60.0, 1_000_000)
 
 
 async def test_a_cluster_made_anew_is_found_by_its_rewritten_kubeconfig(lab: Lab) -> None:

@@ -129,7 +129,7 @@ async def test_a_reload_reads_credentials_again_that_no_server_has_refused(tmp_p
             token.write_text("new")
             api.asked.clear()
             followed.informed.reload()
-            await followed.until(lambda: all(api.requests(each, "watch") for each in watched), 20)
+            await followed.until(lambda: all(api.requests(each, "watch") for each in watched))
             assert {each.authorization for each in api.asked} == {"Bearer new"}
             assert followed.services() == {"web"}
 
@@ -157,7 +157,7 @@ async def test_a_plugin_that_fails_is_a_problem_and_never_anonymity() -> None:
         user = kubeconfig.User(exec_plugin=plugin)
         access = kubeconfig.ClusterAccess(api.url, "test", user)
         async with following.following(api, access=access) as followed:
-            await followed.until(lambda: bool(followed.told), 10)
+            await followed.until(lambda: bool(followed.told))
             assert "credential plugin /bin/false failed with exit code 1" in str(followed.told[0])
             assert api.asked == []
 
@@ -172,7 +172,7 @@ async def test_netrc_and_proxies_for_others_change_nothing(
     async with fake_api.serving(fake_api.FakeApi(token="t")) as api:
         access = kubeconfig.ClusterAccess(api.url, "test", kubeconfig.User(token="t"))
         async with following.following(api, access=access) as followed:
-            await followed.until(lambda: followed.informed.has_synced, 10)
+            await followed.until(lambda: followed.informed.has_synced)
             assert {asked.authorization for asked in api.asked} == {"Bearer t"}
 
 
@@ -187,12 +187,12 @@ async def test_a_server_is_believed_only_with_a_certificate_of_the_authority(
     async with fake_api.serving(fake_api.FakeApi(), tls.server(made, key)) as api:
         access = kubeconfig.ClusterAccess(api.url, "test", authority=authority)
         async with following.following(api, access=access) as followed:
-            await followed.until(lambda: len(followed.told) >= 2, 20)
+            await followed.until(lambda: len(followed.told) >= 2)
             assert "TLS failed" in str(followed.told[0])
             assert api.asked == []
             authority.write_bytes(made.read_bytes())
-            await followed.until(lambda: followed.informed.has_synced, 20)
-            assert followed.informed.problems() == ()
+            await followed.until(lambda: followed.informed.has_synced)
+            await followed.until(lambda: followed.informed.problems() == ())
 
 
 async def test_names_and_data_and_skipping_of_certificates(tmp_path: Path) -> None:
@@ -202,15 +202,15 @@ async def test_names_and_data_and_skipping_of_certificates(tmp_path: Path) -> No
     async with fake_api.serving(fake_api.FakeApi(), tls.server(made, key)) as api:
         good = kubeconfig.ClusterAccess(api.url, "test", authority=made.read_bytes())
         async with following.following(api, access=good) as followed:
-            await followed.until(lambda: followed.informed.has_synced, 20)
+            await followed.until(lambda: followed.informed.has_synced)
             assert followed.told == []
         wrong_name = replace(good, tls_server_name="kubernetes.example")
         async with following.following(api, access=wrong_name) as followed:
-            await followed.until(lambda: bool(followed.told), 20)
+            await followed.until(lambda: bool(followed.told))
             assert "TLS failed" in str(followed.told[0])
         unverified = kubeconfig.ClusterAccess(api.url, "test", verifies=False)
         async with following.following(api, access=unverified) as followed:
-            await followed.until(lambda: followed.informed.has_synced, 20)
+            await followed.until(lambda: followed.informed.has_synced)
             assert "insecure-skip-tls-verify is set" in str(followed.told[0])
 
 
@@ -489,8 +489,8 @@ async def test_cancelling_leaves_nothing_behind() -> None:
     async with fake_api.serving(fake_api.FakeApi()) as api:
         before = asyncio.all_tasks()
         async with following.following(api) as followed:
-            await followed.until(lambda: bool(api.requests(SERVICES, "watch")), 10)
-        async with asyncio.timeout(1):
+            await followed.until(lambda: bool(api.requests(SERVICES, "watch")))
+        async with asyncio.timeout(60):
             while asyncio.all_tasks() - before - _of_server():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 

@@ -4,6 +4,7 @@ The table of all cases is in test_simulated_outages.
 """
 
 import asyncio
+import contextlib
 import random
 import socket
 from collections.abc import Iterator
@@ -59,12 +60,12 @@ async def test_k08_a_server_whose_packets_are_dropped_is_noticed_by_keepalive(
         await api.server.start()
     try:
         async with beside(api) as proxy:
-            await until(lambda: all(each.watches >= 1 for each in proxy.counters), 30)
-            await until(lambda: proxy.informed.has_synced, 30)
+            await until(lambda: all(each.watches >= 1 for each in proxy.counters), 60)
+            await until(lambda: proxy.informed.has_synced, 60)
             network.tool(network.proxy, "nft", DROP_EVERYTHING)
             api.put_slice("web-1", "web", "10.1.0.2")
             lost = progress.Outcome.BROKEN_OFF
-            await until(lambda: all(each.failures[lost] for each in proxy.counters), 30)
+            await until(lambda: all(each.failures[lost] for each in proxy.counters), 60)
             assert proxy.failures()[progress.Outcome.SILENT] == 0
             assert proxy.table() == {"web": {"10.1.0.1"}}
             network.tool(network.proxy, "nft", "flush ruleset")
@@ -78,19 +79,19 @@ async def test_k10_tls_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(client, "ESTABLISHMENT_SECONDS", 0.2)
     accepted: list[asyncio.StreamWriter] = []
 
-    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         accepted.append(writer)
+        with contextlib.suppress(ConnectionError):
+            await reader.read()  # until the client gives up
+        writer.close()
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
         number = server.sockets[0].getsockname()[1]
         access = kubeconfig.ClusterAccess(f"https://127.0.0.1:{number}", "test")
         async with beside(Api(), access=access) as proxy:
-            await until(lambda: len(accepted) >= 4, 30)
+            await until(lambda: len(accepted) >= 4 and len(proxy.told) >= 2, 60)
             assert len(proxy.told) == 2
             assert all("no answer within 0.2 s" in each for each in proxy.sentences())
-        for writer in accepted:
-            writer.close()
-            await writer.wait_closed()
 
 
 def certificate(age: timedelta) -> certificates.Certificate:
@@ -121,7 +122,7 @@ async def test_k21_an_expired_certificate_is_refused_until_there_is_a_new_one(
         user = kubeconfig.User(token=simulated_api.TOKEN)
         access = kubeconfig.ClusterAccess(first.url, "test", user, authority)
         async with beside(api, access=access, rng=Impatient()) as proxy:
-            await until(lambda: proxy.informed.has_synced, 30)
+            await until(lambda: proxy.informed.has_synced, 60)
             assert proxy.told == []
             await first.stop()
             async with serving(certificate(timedelta(days=500)), first.port):

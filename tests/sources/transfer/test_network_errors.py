@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import structlog.testing
@@ -117,7 +119,13 @@ async def test_a_port_on_which_nothing_listens() -> None:
     assert found.text == f"connection refused by {url.removeprefix('http://')}"
 
 
-async def test_a_name_that_does_not_exist() -> None:
+async def test_a_name_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the resolver of this machine says, and however long it takes to."""
+
+    def unknown(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     found = await failure("http://api.invalid:6443")
     assert found.outcome is progress.Outcome.UNREACHABLE
     assert found.text.startswith("the name api.invalid has no address: ")
