@@ -278,14 +278,16 @@ class DataPath:
     async def drain(self, grace: float) -> int:
         """Stop accepting and let connections finish for `grace` seconds.
 
-        Returns how many were left and reset. Cancelling it leaves them to `close`.
+        Flows of datagrams end before, when first answers that are due have come or taken too long.
+        Returns how many connections were left and reset. Cancelling it leaves them to `close`.
         """
+        deadline = asyncio.get_running_loop().time() + grace
         for count, opened in enumerate(list(self._listeners), 1):
             self.shut(opened)
             if count % _SHUT_AT_ONCE == 0:
                 await asyncio.sleep(0)
         if self._udp is not None:
-            self._udp.close()
+            await self._udp.drain(grace)
         if self._shared.connections:
             finished = asyncio.Event()
 
@@ -295,7 +297,7 @@ class DataPath:
 
             self._shared.on_room = on_room
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
+                async with asyncio.timeout_at(deadline):
                     await finished.wait()
         return self.abort_all()
 

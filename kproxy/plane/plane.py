@@ -108,6 +108,7 @@ class DataPlane(Forwarder, Readable, Protocol):
     async def drain(self, grace: float, /) -> int:
         """Close every frontend and let connections finish for `grace` seconds.
 
+        Frontends of UDP are closed when first answers that are due have come or taken too long.
         Returns how many were left and reset. Cancelling it leaves them as they are. Raises
         KproxyError when the data plane ends before that, by itself.
         """

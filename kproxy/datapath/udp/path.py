@@ -4,6 +4,7 @@ It is made for the first front of a data path: one without UDP pays nothing for 
 """
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 from kproxy.datapath import episodes
@@ -13,6 +14,9 @@ from kproxy.model import addresses, forwarding
 
 _LARGEST = 65536
 """Bytes of the buffer that every datagram goes through: more than one of IPv4 or IPv6 can have."""
+ANSWER_SECONDS = 2.0
+"""At the end a first answer is not waited for if it has been due for so long: it may never come."""
+_LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +119,27 @@ class UdpPath:
     def note_change(self) -> None:
         """Backends have changed: let every flow be reviewed at its next datagram."""
         self._table.version += 1
+
+    async def drain(self, grace: float) -> None:
+        """Close, but serve as before until flows that began just now have had their first answer.
+
+        Not for longer than `grace` seconds. Of a flow that was answered before, it is not known
+        whether another answer is due. Cancelling it leaves everything to `close`.
+        """
+        self._shared.poller.turn()
+        until = self._shared.poller.now
+        since = until - ANSWER_SECONDS
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(grace, ANSWER_SECONDS)):
+                while self._is_answer_due(since, until):  # noqa: ASYNC110  # flows tell nothing
+                    await asyncio.sleep(_LOOK_SECONDS)
+        self.close()
+
+    def _is_answer_due(self, since: float, until: float) -> bool:
+        """Whether a flow waits for its first answer, and had its last datagram in between."""
+        return any(
+            since < each.used <= until for opened in self._fronts for each in opened.unanswered
+        )
 
     def close(self) -> None:
         """Close every front and end every flow."""
