@@ -68,7 +68,9 @@ def demo(
 
 
 def _tour(out: console.Console, pace: str | None) -> int:
-    seconds = 2.0 if out.is_terminal else 0.0
+    # FORCE_COLOR makes rich assume a terminal; what goes into a file or a pipe still has to end.
+    is_watched = out.is_terminal and out.file.isatty()
+    seconds = 2.0 if is_watched else 0.0
     if pace is not None:
         seconds = settings.parse_duration(pace, "--pace", 0, 60)
     shown = screen.Screen(out, seconds)
@@ -79,7 +81,7 @@ def _tour(out: console.Console, pace: str | None) -> int:
     # Importing takes half a second: the user has something to read meanwhile.
     from kproxy.demo import tour  # noqa: PLC0415
 
-    event_loop.run(tour.show(shown, stays=out.is_terminal))
+    event_loop.run(tour.show(shown, stays=is_watched))
     return 0
 
 

@@ -80,7 +80,8 @@ def test_the_budget_stays_within_what_is_promised(size: budget.Budget, limit: fl
 
 def _environment(folder: Path) -> tuple[dict[str, str], str]:
     mark = uuid.uuid4().hex
-    return {**os.environ, "TMPDIR": str(folder), "KPROXY_TEST_MARK": mark}, mark
+    inherited = {name: os.environ[name] for name in os.environ.keys() - {"FORCE_COLOR"}}
+    return {**inherited, "TMPDIR": str(folder), "KPROXY_TEST_MARK": mark}, mark
 
 
 def _alive(mark: str) -> list[int]:

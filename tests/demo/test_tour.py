@@ -20,8 +20,12 @@ import pytest
 from rich import console
 
 from kproxy import errors
-from kproxy.demo import screen, stage
+from kproxy.cli import main
+from kproxy.demo import screen, stage, tour
 from tests.e2e.rig import daemon
+
+COLOURS = {"FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
+"""By these variables rich decides against what it finds; CI sets some of them."""
 
 
 class Demo:
@@ -67,7 +71,7 @@ def started(folder: Path, stdout: int | None = None) -> Iterator[Demo]:
             stdout=out if stdout is None else stdout,
             stderr=err,
             env={
-                **os.environ,
+                **{name: os.environ[name] for name in os.environ.keys() - COLOURS},
                 "TMPDIR": str(folder / "tmp"),
                 "PYTHONUNBUFFERED": "1",
                 "COLUMNS": "100",
@@ -238,6 +242,21 @@ def test_there_is_something_to_read_before_anything_that_takes_time() -> None:
         [sys.executable, "-c", WITHOUT_TOUR], capture_output=True, text=True, check=False
     )
     assert done.stdout.startswith("kproxy demo: ")
+
+
+def test_forced_colours_do_not_keep_it_up_where_no_terminal_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[bool] = []
+
+    async def show(_: screen.Screen, *, stays: bool) -> None:
+        seen.append(stays)
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(tour, "show", show)
+
+    assert main.run(["demo"]) == 0
+    assert seen == [False]
 
 
 async def drawn(width: int, *, is_terminal: bool) -> str:

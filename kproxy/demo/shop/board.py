@@ -74,7 +74,8 @@ class Board:
         """The load runs while the block does; `view` says what there is at a moment."""
         self._began = asyncio.get_running_loop().time()
         self._view = view
-        if not self._console.is_terminal:
+        # FORCE_COLOR makes rich assume a terminal; cursor moves must not go into a pipe.
+        if not (self._console.is_interactive and self._console.file.isatty()):
             yield
             return
         with live.Live(
