@@ -16,7 +16,16 @@ from dataclasses import dataclass, field
 import structlog
 
 from kproxy import errors, turns
-from kproxy.ingress import isolation, kinds, nginx_config, problems, routing, state, table
+from kproxy.ingress import (
+    isolation,
+    kinds,
+    nginx_config,
+    problems,
+    routing,
+    state,
+    table,
+    upstreams,
+)
 from kproxy.ingress.cluster import reading
 from kproxy.ingress.daemon import nginx
 from kproxy.model import addresses, names
@@ -55,6 +64,7 @@ class _Made:
     routes: table.Table
     where: _Where
     rendered: nginx_config.Rendered
+    problems: Sequence[table.Problem]
     by_service: Mapping[names.NamespacedName, Sequence[names.ServicePortName]] = field(
         default_factory=dict
     )
@@ -178,7 +188,9 @@ class Follower:
         self._shown.version = made.rendered.version
         self._shown.served = frozenset(made.routes.served)
         self._good = {each.name: each for each in made.world.ingresses}
-        self._report.take([*made.routes.problems, *map(_problem, self._barred.values())])
+        self._report.take(
+            [*made.routes.problems, *made.problems, *map(_problem, self._barred.values())]
+        )
         self._on_look()
         return True
 
@@ -202,7 +214,8 @@ class Follower:
             by_service[each.service].append(each)
         steps = nginx_config.render_in_steps(routes, settings, where.__getitem__)
         rendered = await self._turns.result(steps)
-        return _Made(world, routes, where, rendered, by_service)
+        found = await self._turns.result(upstreams.problems_in_steps(routes, where))
+        return _Made(world, routes, where, rendered, found, by_service)
 
     def _asking(self) -> _Ingresses:
         """The Ingresses of now; of those that nginx refuses as they are, the last good version."""

@@ -123,7 +123,7 @@ class _Making:
             for run in steps.runs(host.routes()):
                 yield
                 for route in run:
-                    targets.update(_targets(route))
+                    targets.update(target for _, target in route.targets())
         yield
         said = [*(each.said for each in self._ours), *self._passed_over]
         problems = yield from steps.sorted_in_steps(
@@ -231,10 +231,3 @@ def _route(
     return table.Route(
         ours.ingress.name, path.path, path.type, target, ours.policy, pattern=pattern
     )
-
-
-def _targets(route: table.Route) -> Iterable[names.ServicePortName]:
-    if route.target is not None:
-        yield route.target
-    if route.canary is not None and route.canary.target is not None:
-        yield route.canary.target

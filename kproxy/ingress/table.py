@@ -109,6 +109,13 @@ class Route:
     redirects: bool = False
     pattern: str = ""
 
+    def targets(self) -> Iterator[tuple[names.NamespacedName, names.ServicePortName]]:
+        """The service ports that its requests may go to, each with the Ingress that names it."""
+        if self.target is not None:
+            yield self.ingress, self.target
+        if self.canary is not None and self.canary.target is not None:
+            yield self.canary.ingress, self.canary.target
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:

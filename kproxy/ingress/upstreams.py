@@ -1,8 +1,10 @@
 """Where nginx sends the requests for a service port: to kproxy's own frontend, or to endpoints."""
 
+from collections.abc import Generator, Mapping
 from typing import Protocol, TypeAlias
 
-from kproxy.model import addresses, forwarding, names
+from kproxy.ingress import table
+from kproxy.model import addresses, forwarding, names, steps
 from kproxy.model.kinds import endpoints, services
 from kproxy.portal import portal
 
@@ -55,6 +57,35 @@ class Frontends:
             if place is not None:
                 return (place.socket_address,)
         return ()
+
+
+def problems_in_steps(
+    made: table.Table, where: Mapping[names.ServicePortName, Targets]
+) -> Generator[None, None, list[table.Problem]]:
+    """What is wrong with Ingresses whose Services have no address here, in steps.
+
+    `where` has the addresses of each of `made.targets`. Services without a frontend have none while
+    they have no endpoints, which is no fault.
+    """
+    absent = {each for each in made.frontends if not where[each]}
+    found: set[table.Problem] = set()
+    for host in made.hosts if absent else ():
+        for run in steps.runs(host.routes()):
+            yield
+            found.update(
+                table.Problem(ingress, "ServiceNotReachable", _absence(target))
+                for route in run
+                for ingress, target in route.targets()
+                if target in absent
+            )
+    return sorted(found)
+
+
+def _absence(target: names.ServicePortName) -> str:
+    return (
+        f"Service port {target} is served at no address here (kproxy get services says why); "
+        "requests for it are answered 503"
+    )
 
 
 class Endpoints:

@@ -192,8 +192,18 @@ async def test_nothing_is_sent_to_an_address_that_another_service_gets() -> None
         world.taken.add("10.96.0.1")
         world.follower.look_at(frozenset([WEB]))
         await settled()
+        (problem,) = world.shown.problems
 
-    assert "127.96.0.1:80" not in nginx.in_force[-1].text
+        assert "127.96.0.1:80" not in nginx.in_force[-1].text
+        assert (problem.ingress.name, problem.reason) == ("web", "ServiceNotReachable")
+        assert problem.text.startswith("Service port default/web is served at no address here")
+
+        world.taken.clear()
+        world.follower.look_at(frozenset([WEB]))
+        await settled()
+
+    assert "127.96.0.1:80" in nginx.in_force[-1].text
+    assert not world.shown.problems
 
 
 @virtual

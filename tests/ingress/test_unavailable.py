@@ -15,7 +15,7 @@ from tests.ingress.rig.sites import annotated
 
 pytestmark = nginx_rig.needs_nginx
 
-NO_ENDPOINT = b"503: no endpoint of the Service is ready"
+NO_ENDPOINT = b"503: no connection to the Service; most likely no endpoint is ready"
 BROKEN = b"502: the connection to the Service's endpoint failed"
 
 DOCUMENTS = [

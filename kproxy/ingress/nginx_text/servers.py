@@ -39,7 +39,7 @@ NAMED = Variable("kproxy_name")
 
 NOT_FOUND = "404: no Ingress has a rule for this host and path"
 NOT_AVAILABLE = "503: there is no service for this host and path"
-NO_ENDPOINT = "503: no endpoint of the Service is ready"
+NO_ENDPOINT = "503: no connection to the Service; most likely no endpoint is ready"
 BROKEN = "502: the connection to the Service's endpoint failed"
 
 _HANDED_ON = 418
