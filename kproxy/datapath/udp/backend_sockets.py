@@ -4,7 +4,8 @@ To make a socket, watch it and close it costs more CPU than the question and the
 flow. So the socket of a flow that has ended is disconnected, which gives its port up, and rests
 until a new flow connects it. The kernel then chooses a port as for a new socket.
 
-No datagram of the former flow may reach the new one's client:
+No datagram of the former flow may reach the new one's client, unless the kernel happens to choose
+the same port, as it may for a new socket:
 
 - once the socket is disconnected, the kernel finds no socket for an answer that comes late, and
   refuses it as if the socket were closed;
