@@ -19,6 +19,7 @@ from kproxy.sources import store
 from kproxy.sources.api import client
 from kproxy.sources.api.decisions import progress
 from tests import virtual_time
+from tests.ingress.cluster.test_record import SERVER, left_by_a_killed_proxy, recorded
 
 OWN = "192.0.2.1"
 
@@ -58,7 +59,7 @@ class World:
         self.api = Api(self.known)
         self.shown = state.IngressState()
         self.own = [OWN]
-        self.record = record.Record("https://api.example")
+        self.record = record.Record(SERVER)
         self.publisher = publisher.Publisher(
             lambda: self.api, self.known, self.shown, lambda: self.own, self.record
         )
@@ -151,22 +152,10 @@ async def test_an_address_that_is_no_longer_ours_is_taken_out() -> None:
     assert world.published("b") == ("192.0.2.9", "192.0.2.8")
 
 
-def left_by_a_killed_proxy(folder: Path, server: str, *addresses: str) -> Path:
-    """A directory as a proxy leaves it that is killed while its addresses are published."""
-    kept = record.Record(server)
-    kept.keep_by(lambda name, content: void((folder / name).write_bytes(content)))
-    kept.note(addresses)
-    return folder
-
-
-def void(_: object) -> None:
-    """For what returns something."""
-
-
 @virtual
 async def test_what_a_killed_proxy_has_published_is_taken_out(tmp_path: Path) -> None:
     world = World()
-    world.record.take(left_by_a_killed_proxy(tmp_path, "https://api.example", "192.0.2.7", OWN))
+    world.record.take(left_by_a_killed_proxy(tmp_path, SERVER, "192.0.2.7", OWN))
     world.serve(ingress("a", "192.0.2.7", OWN, "192.0.2.9"), ingress("b", "192.0.2.7"))
     async with world.running() as api:
         await asyncio.sleep(60)
@@ -185,7 +174,7 @@ async def test_it_is_taken_out_once_there_is_a_table_and_the_server_takes_it(
     tmp_path: Path,
 ) -> None:
     world = World()
-    world.record.take(left_by_a_killed_proxy(tmp_path, "https://api.example", "192.0.2.7"))
+    world.record.take(left_by_a_killed_proxy(tmp_path, SERVER, "192.0.2.7"))
     world.publisher.look()
     async with world.running() as api:
         api.outcome = progress.Outcome.FORBIDDEN
@@ -197,41 +186,22 @@ async def test_it_is_taken_out_once_there_is_a_table_and_the_server_takes_it(
     assert world.published("a") == (OWN,)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b'{"server": 1}', b"[" * 100_000])
-def test_a_record_that_cannot_be_read_is_none(tmp_path: Path, content: bytes | None) -> None:
-    if content is not None:
-        (tmp_path / record.FILE).write_bytes(content)
-    found = record.Record("https://api.example")
-    found.take(tmp_path)
-
-    assert not found.earlier
-
-
-def test_a_record_of_another_cluster_is_passed_over(tmp_path: Path) -> None:
-    found = record.Record("https://api.example")
-    found.take(left_by_a_killed_proxy(tmp_path, "https://other.example", "192.0.2.7"))
-
-    assert not found.earlier
-
-
 @virtual
 async def test_a_record_names_what_may_be_published_now(tmp_path: Path) -> None:
     world = World()
-    world.record.take(left_by_a_killed_proxy(tmp_path, "https://api.example", "192.0.2.7"))
-    world.record.keep_by(lambda name, content: void((tmp_path / name).write_bytes(content)))
+    world.record.take(left_by_a_killed_proxy(tmp_path, SERVER, "192.0.2.7"))
 
-    def recorded() -> set[str]:
-        found = record.Record("https://api.example")
-        found.take(tmp_path)
-        return found.earlier
+    def write(name: str, content: bytes) -> None:
+        (tmp_path / name).write_bytes(content)
 
+    world.record.keep_by(write)
     world.serve(ingress("a", "192.0.2.7"))
     world.api.outcome = progress.Outcome.FORBIDDEN
     async with world.running() as api:
-        assert recorded() == {"192.0.2.7", OWN}
+        assert recorded(tmp_path) == {"192.0.2.7", OWN}
         api.outcome = None
         await asyncio.sleep(600)
-        assert recorded() == {OWN}
+        assert recorded(tmp_path) == {OWN}
 
 
 @virtual
