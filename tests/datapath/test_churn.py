@@ -86,11 +86,15 @@ async def test_c04_replacing_every_endpoint_again_and_again_fails_no_client(
     served = 0
     is_over = False
 
-    async def answer(place: harness.Place) -> None:
+    async def answer(backend: actor.Actor) -> None:
+        await backend.send(b"y")
+        backend.shut_write()
+        await backend.receive_to_end()
+        backend.close()
+
+    async def serve(place: harness.Place) -> None:
         while True:
-            backend = bench.hold(await place.accept())
-            await backend.send(b"y")
-            backend.shut_write()
+            group.create_task(answer(bench.hold(await place.accept())))
 
     async def visit() -> None:
         nonlocal served
@@ -104,7 +108,7 @@ async def test_c04_replacing_every_endpoint_again_and_again_fails_no_client(
             served += 1
 
     async with asyncio.TaskGroup() as group:
-        answering = [group.create_task(answer(place)) for place in places]
+        answering = [group.create_task(serve(place)) for place in places]
         visiting = [group.create_task(visit()) for _ in range(8)]
         for _ in range(60):
             wanted = served + 8

@@ -52,7 +52,7 @@ async def r18_reset_during_dial(bench: rig.Rig) -> None:
             await actor.until(lambda: bench.dials() > idle)
         await client.send(b"never to be delivered")
         client.reset()
-        async with bench.within("the proxy gives up its dial for a client that has reset", 1.0):
+        async with bench.within("the proxy gives up its dial for a client that has reset", 2.0):
             await actor.until(lambda: bench.dials() <= idle)
         await _nothing(lambda: bench.dials() > idle, "the proxy dials again for a client that left")
     # A proxy may look whether an endpoint that kept a dial waiting is back. That connection is

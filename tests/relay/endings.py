@@ -192,7 +192,7 @@ async def r11_close_with_data(bench: rig.Rig) -> None:
 
 
 @registry.case("R27", "P0", "a half-closed and silent connection ends at the half-close timeout",
-               budget=15.0, long_budget=400.0)  # fmt: skip
+               budget=40.0, long_budget=400.0)  # fmt: skip
 async def r27_half_close_timeout(bench: rig.Rig) -> None:
     limit = bench.target.half_close_timeout
     if limit is None:

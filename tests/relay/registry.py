@@ -50,7 +50,7 @@ def case(
     id: str,  # noqa: A002  # the catalogue's own word
     priority: str,
     title: str,
-    budget: float = 10.0,
+    budget: float = 30.0,
     long_budget: float = 60.0,
 ) -> collections.abc.Callable[[Body], Body]:
     """Enter a case into the table."""

@@ -20,9 +20,9 @@ Number = TypeVar("Number", int, float)
 Exchange = collections.abc.Callable[[actor.Actor], collections.abc.Awaitable[None]]
 Place = collections.abc.Callable[[], contextlib.AbstractContextManager[object]]
 
-PROMPT: Final = 5.0
+PROMPT: Final = 15.0
 """Seconds within which something that needs no waiting for must be seen; generous, because the
-machine may be busy. Below the timeouts that a proxy is likely to have."""
+machine may be busy."""
 
 BACKLOG: Final = 1024
 

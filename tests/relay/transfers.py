@@ -29,7 +29,7 @@ async def _arrives(reader: actor.Actor, source: stream.Stream, size: int) -> Non
     "R12",
     "P0",
     "bulk both ways at the same time in random pieces",
-    budget=15.0,
+    budget=30.0,
     long_budget=600.0,
 )
 async def r12_bulk_both_ways(bench: rig.Rig) -> None:
@@ -73,7 +73,7 @@ async def r13_one_byte_writes(bench: rig.Rig) -> None:
 
 
 @registry.case("R15", "P0", "reader stops: sender blocks, memory stays, then all arrives",
-               budget=15.0, long_budget=300.0)  # fmt: skip
+               budget=30.0, long_budget=300.0)  # fmt: skip
 async def r15_stopped_reader(bench: rig.Rig) -> None:
     client, backend = await bench.pair(rcvbuf=64 * KIB)
     size = bench.scale(64, 1024) * MIB
@@ -153,7 +153,7 @@ async def r22_segment_tails(bench: rig.Rig) -> None:
 
 
 @registry.case("R23", "P0", "one firehose does not starve ping-pong on the other connections",
-               budget=20.0, long_budget=120.0)  # fmt: skip
+               budget=40.0, long_budget=120.0)  # fmt: skip
 async def r23_firehose(bench: rig.Rig) -> None:
     count = bench.scale(50, 499)
     pairs = [await bench.pair() for _ in range(count)]
@@ -215,7 +215,7 @@ async def _drain(reader: actor.Actor) -> None:
 
 
 @registry.case("R24", "P1", "firehoses both ways on many connections share fairly",
-               budget=20.0, long_budget=120.0)  # fmt: skip
+               budget=40.0, long_budget=120.0)  # fmt: skip
 async def r24_fair_shares(bench: rig.Rig) -> None:
     pairs = [await bench.pair() for _ in range(bench.scale(16, 100))]
     async with contextlib.AsyncExitStack() as hoses:
