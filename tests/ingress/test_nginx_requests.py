@@ -138,7 +138,7 @@ class TestRequests:
                 "nginx has accepted them all",
             )
             before = nginx.backends.connections
-            for _ in range(200):
+            for _ in range(110):  # a connection has 100; nginx keeps idle clients for a minute
                 assert nginx.get("unlimited.example", "/").status == 200
             assert nginx.backends.connections - before == 2
 

@@ -103,7 +103,12 @@ def test_kept_connections_are_used_again_by_the_next_plan_with_their_target(
     with servers.plain() as one, servers.plain() as other:
         for server in (one, other, one, other):
             plan = messages.Plan(
-                kind="request", target=server.address, connections=3, count=10, keep=True
+                kind="request",
+                target=server.address,
+                connections=3,
+                count=10,
+                seconds=20,
+                keep=True,
             )
             assert generator.carry_out(plan).done == 10
         assert (one.accepted, other.accepted) == (3, 3)
@@ -115,7 +120,7 @@ def test_kept_connections_are_replaced_when_one_of_them_was_lost(
 ) -> None:
     with servers.plain() as server:
         plan = messages.Plan(
-            kind="request", target=server.address, connections=3, count=10, keep=True
+            kind="request", target=server.address, connections=3, count=10, seconds=20, keep=True
         )
         assert generator.carry_out(plan).done == 10
         server.hang_up()
@@ -140,7 +145,7 @@ def test_a_plan_that_keeps_nothing_leaves_nothing_open(
 def test_a_plan_of_another_kind_closes_what_was_kept(generator: loading.Generator) -> None:
     with servers.plain() as server:
         plan = messages.Plan(
-            kind="request", target=server.address, connections=3, count=10, keep=True
+            kind="request", target=server.address, connections=3, count=10, seconds=20, keep=True
         )
         generator.carry_out(plan)
         generator.carry_out(messages.Plan(kind="connect", target=server.address, count=1))
@@ -158,9 +163,15 @@ def test_plans_are_carried_out_however_many_files_are_open(generator: loading.Ge
     ):
         for _ in range(1100):
             stack.enter_context(socket.socket())
-        for kind in ("connect", "request", "rate", "arrivals"):
+        plans: tuple[tuple[messages.Kind, float], ...] = (
+            ("connect", 20),
+            ("request", 20),
+            ("rate", 0.05),
+            ("arrivals", 0.05),
+        )
+        for kind, seconds in plans:
             plan = messages.Plan(
-                kind=kind, target=server.address, connections=2, count=5, seconds=0.05, rate=100
+                kind=kind, target=server.address, connections=2, count=5, seconds=seconds, rate=100
             )
             outcome = generator.carry_out(plan)
             assert (outcome.done, outcome.failures) == (5, {})
