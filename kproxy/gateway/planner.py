@@ -22,7 +22,7 @@ from kproxy.model.kinds.gateway import (
     udp_route_kind,
 )
 from kproxy.portal import budget, portal
-from kproxy.reconcile.planning import rules, work
+from kproxy.reconcile.planning import placing, rules, work
 from kproxy.sources import store
 
 _ROUTES = (tcp_route_kind.KIND, udp_route_kind.KIND)
@@ -287,12 +287,12 @@ def why_unserved(gateway: gateway_kind.Gateway, listening: attaching.Listening) 
 
 def _places(
     frontends: Sequence[forwarding.Frontend], room: int, options: rules.Options
-) -> Iterator[rules.Place]:
+) -> Iterator[placing.Place]:
     for count, frontend in enumerate(frontends):
         if count < room:
-            yield rules.located(frontend, options.portal)
+            yield placing.located(frontend, options.portal)
             continue
-        yield rules.Place(
+        yield placing.Place(
             frontend,
             None,
             _STATES.OVER_BUDGET,
@@ -304,11 +304,11 @@ def _places(
 def _plan(
     name: names.ServicePortName,
     served: Served,
-    places: tuple[rules.Place, ...],
+    places: tuple[placing.Place, ...],
     most: Sequence[int],
     options: rules.Options,
 ) -> Generator[None, None, rules.PortPlan]:
-    own = rules.own_addresses(places)
+    own = placing.own_addresses(places)
     found: list[tuple[endpoints.Endpoint, ...]] = []
     chosen: list[endpoints.Chosen] = []
     for backend in served.backends:
@@ -388,5 +388,5 @@ def _unserved(
     """The plan of a listener that is not served."""
     shown = tuple(frontends) or (forwarding.Frontend(_KINDS.NODE_PORT, "", 0),)
     rule = forwarding.Rule(name, shown, forwarding.Policy())
-    places = tuple(rules.Place(each, None, _STATES.NOT_SERVED, why) for each in shown)
+    places = tuple(placing.Place(each, None, _STATES.NOT_SERVED, why) for each in shown)
     return rules.PortPlan(rule, places, is_served=False)

@@ -185,11 +185,14 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
         """
         if frontend.kind is FrontendKind.HEALTH_CHECK:
             return FrontendState.BOUND
-        if self.backends(frontend.scope, frontend.family):
-            return FrontendState.BOUND
-        if self.backends(Scope.CLUSTER, frontend.family):
-            return FrontendState.DROPPED
-        return FrontendState.NO_ENDPOINTS
+        fate = FrontendState.NO_ENDPOINTS
+        for pool in self.pools:
+            if pool.family is frontend.family and pool.backends:
+                if pool.scope is frontend.scope:
+                    return FrontendState.BOUND
+                if pool.scope is Scope.CLUSTER:
+                    fate = FrontendState.DROPPED
+        return fate
 
 
 class SetBackends(msgspec.Struct, frozen=True, gc=False):

@@ -14,7 +14,7 @@ restart ends in the same state.
 
 import bisect
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
@@ -70,6 +70,14 @@ class Shares:
             self._remainder -= 1
             return self._level + 1
         return self._level
+
+
+def shares(demands: Sequence[int], supply: int) -> Iterator[int]:
+    """The share of each claimant, by what each wants."""
+    if sum(demands) <= supply:
+        return iter(demands)
+    shared = Shares(Counter(demands), supply)
+    return (shared.next(each) for each in demands)
 
 
 @dataclass(slots=True)

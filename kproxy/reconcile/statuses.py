@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from kproxy.model import forwarding
 from kproxy.portal import budget, claims
 from kproxy.reconcile import collisions, frontend_book
-from kproxy.reconcile.planning import rules
+from kproxy.reconcile.planning import placing, rules
 
 _STATES = forwarding.FrontendState
 
@@ -26,7 +26,7 @@ class FrontendStatus:
 
 def of_place(
     plan: rules.PortPlan,
-    place: rules.Place,
+    place: placing.Place,
     claimed: claims.Claims,
     room: budget.Budget,
     book: frontend_book.FrontendBook,
@@ -65,7 +65,7 @@ _SHORTAGES = {
 }
 
 
-def _note(plan: rules.PortPlan, place: rules.Place) -> str:
+def _note(plan: rules.PortPlan, place: placing.Place) -> str:
     """A note about a bound frontend, such as a moved port; "" if there is nothing to note."""
     notes = []
     if place.admitted is not None:
@@ -82,7 +82,7 @@ def _note(plan: rules.PortPlan, place: rules.Place) -> str:
     return "; ".join(notes)
 
 
-def _who_is_dropped(plan: rules.PortPlan, place: rules.Place) -> str:
+def _who_is_dropped(plan: rules.PortPlan, place: placing.Place) -> str:
     """Why a frontend drops connections, and which clients it serves nevertheless."""
     if place.detail:
         return place.detail

@@ -7,7 +7,7 @@ receive new connections.
 import heapq
 import operator
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -181,6 +181,7 @@ class OfFamily(msgspec.Struct, frozen=True, gc=False):
 
 
 _NONE = OfFamily()
+_NO_LOOPS: frozenset[addresses.SocketAddress] = frozenset()
 
 
 class Chosen(msgspec.Struct, frozen=True, gc=False):
@@ -190,21 +191,32 @@ class Chosen(msgspec.Struct, frozen=True, gc=False):
     """
 
     families: Mapping[addresses.Family, OfFamily]
-    loops: frozenset[addresses.SocketAddress] = frozenset()
+    loops: frozenset[addresses.SocketAddress] = _NO_LOOPS
 
 
-@dataclass(slots=True)
 class _Pool:
     """The endpoints of one address family: ready ones, and those serving while terminating."""
 
-    ready: list[addresses.SocketAddress] = field(default_factory=list)
-    draining: list[addresses.SocketAddress] = field(default_factory=list)
-    ready_here: list[addresses.SocketAddress] = field(default_factory=list)
-    draining_here: list[addresses.SocketAddress] = field(default_factory=list)
-    with_node_hints: int = 0
-    with_zone_hints: int = 0
-    for_node: list[addresses.SocketAddress] = field(default_factory=list)
-    for_zone: list[addresses.SocketAddress] = field(default_factory=list)
+    __slots__ = (
+        "draining",
+        "draining_here",
+        "for_node",
+        "for_zone",
+        "ready",
+        "ready_here",
+        "with_node_hints",
+        "with_zone_hints",
+    )
+
+    def __init__(self) -> None:
+        self.ready: list[addresses.SocketAddress] = []
+        self.draining: list[addresses.SocketAddress] = []
+        self.ready_here: list[addresses.SocketAddress] = []
+        self.draining_here: list[addresses.SocketAddress] = []
+        self.with_node_hints = 0
+        self.with_zone_hints = 0
+        self.for_node: list[addresses.SocketAddress] = []
+        self.for_zone: list[addresses.SocketAddress] = []
 
     def add_hinted(self, endpoint: Endpoint, node: str, zone: str) -> None:
         """Note the hints of a ready endpoint."""
@@ -274,4 +286,4 @@ def chosen_in_steps(
         if node and endpoint.node == node:
             (pool.ready_here if endpoint.ready else pool.draining_here).append(backend)
     families = {each: pools[each].chosen() if each in pools else _NONE for each in (_IPV4, _IPV6)}
-    return Chosen(families, frozenset(loops))
+    return Chosen(families, frozenset(loops) if loops else _NO_LOOPS)

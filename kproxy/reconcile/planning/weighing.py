@@ -1,12 +1,17 @@
 """The pools of a service port: the endpoints that get connections, with their weights."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from kproxy.model import addresses, forwarding, steps, weighting
 from kproxy.model.kinds import endpoints, pod_kind
 
+_CLUSTER, _LOCAL = forwarding.Scope.CLUSTER, forwarding.Scope.LOCAL
+
 LabelValues = Mapping[str, str]
 """The values of the weight label of a Service's pods, by pod name."""
+
+ALL_ALIKE: Mapping[addresses.SocketAddress, int] = {}
+"""The weights of endpoints that are not 1, where there are none."""
 
 
 def label_values(pods: Sequence[pod_kind.Pod], asked: weighting.Weights | None) -> dict[str, str]:
@@ -18,11 +23,9 @@ def label_values(pods: Sequence[pod_kind.Pod], asked: weighting.Weights | None) 
 
 
 def weigh_in_steps(
-    found: Sequence[endpoints.Endpoint], asked: weighting.Weights | None, labels: LabelValues
+    found: Sequence[endpoints.Endpoint], asked: weighting.Weights, labels: LabelValues
 ) -> Generator[None, None, dict[addresses.SocketAddress, int]]:
     """The weights of the endpoints in `found` whose weight is not 1."""
-    if asked is None:
-        return {}
     by_address, by_label = dict(asked.by_address), dict(asked.by_label)
     default = weighting.DEFAULT_WEIGHT
     made: dict[addresses.SocketAddress, int] = {}
@@ -39,18 +42,21 @@ def weigh_in_steps(
 
 def pools(
     chosen: endpoints.Chosen, most: int, weight_of: Mapping[addresses.SocketAddress, int]
-) -> Iterator[forwarding.Pool]:
+) -> tuple[forwarding.Pool, ...]:
     """The pools of a port, with at most so many endpoints in each.
 
     Where all weights are 0 there is no pool: clients are refused, as without endpoints.
     """
+    made = []
     for family, each in chosen.families.items():
-        scopes = ((forwarding.Scope.CLUSTER, each.cluster), (forwarding.Scope.LOCAL, each.local))
-        for scope, found in scopes:
+        for scope, found in ((_CLUSTER, each.cluster), (_LOCAL, each.local)):
+            if not found:
+                continue
             kept = found[:most]
             weights = _weights(kept, weight_of) if weight_of else ()
             if kept and (not weights or any(weights)):
-                yield forwarding.Pool(scope, family, kept, weights)
+                made.append(forwarding.Pool(scope, family, kept, weights))
+    return tuple(made)
 
 
 def _weights(
