@@ -20,6 +20,7 @@ from kproxy.model import addresses
 
 FIRST_PENALTY = 1.0
 LONGEST_PENALTY = 30.0
+_EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104
 
 
 class Watcher(Protocol):
@@ -115,8 +116,7 @@ class PenaltyBox:
 
         0.0.0.0 and :: stand for every address of this host.
         """
-        known = addresses.parse(backend.address)
-        if known is None or known.use is not addresses.Use.UNSPECIFIED:
+        if backend.address not in _EVERY_ADDRESS:
             self._own[backend] = owner
             self._bar_watched(backend)
             return

@@ -30,10 +30,10 @@ def runs(items: Iterable[_Item], size: int = _RUN) -> Iterator[list[_Item]]:
 
 
 def sorted_in_steps(
-    items: Iterable[_Item], key: Callable[[_Item], Any]
+    items: Iterable[_Item], key: Callable[[_Item], Any] | None = None
 ) -> Generator[None, None, list[_Item]]:
     """As `sorted`: runs are sorted, then merged."""
-    runs: list[list[_Item]] = [[]]
+    runs: list[list[Any]] = [[]]
     for item in items:
         if len(runs[-1]) == _RUN:
             runs[-1].sort(key=key)
@@ -44,7 +44,9 @@ def sorted_in_steps(
     if len(runs) == 1:
         return runs[0]
     made = []
-    for count, item in enumerate(heapq.merge(*runs, key=key), 1):
+    # Without a key a merge compares in C alone.
+    merged = heapq.merge(*runs) if key is None else heapq.merge(*runs, key=key)
+    for count, item in enumerate(merged, 1):
         made.append(item)
         if count % _RUN == 0:
             yield

@@ -10,6 +10,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NoReturn
 
 import structlog
@@ -204,11 +205,11 @@ class InProcessPlane:
             case forwarding.SetBackends():
                 for _ in self.send_steps(message):
                     pass
+            case forwarding.OpenFrontend():
+                self._open(message)
             case forwarding.SetNear(networks):
                 self._near.set(networks)
                 self._path.note_change()
-            case forwarding.OpenFrontend():
-                self._open(message)
             case forwarding.Admit(address, admitted) if address in self._listening:
                 self._admit(address, admitted)
             case forwarding.CloseFrontend(address) if address in self._listening:
@@ -235,7 +236,8 @@ class InProcessPlane:
             self._record_service_change(port, "changed")
         before = yield from _united([pool.backends for pool in port.message.pools])
         wanted = yield from _united([pool.backends for pool in message.pools])
-        yield from port.update_steps(message, before, wanted)
+        if not port.may_rest(message, before, wanted):
+            yield from port.update_steps(message)
         if name.protocol is names.Protocol.UDP:
             self._path.note_change()
         if not port.rests:
@@ -322,11 +324,16 @@ class InProcessPlane:
     def _record_endpoints_change(
         self,
         port: resting.ServicePort,
-        before: Collection[addresses.SocketAddress],
-        now: Collection[addresses.SocketAddress],
+        before: AbstractSet[addresses.SocketAddress],
+        now: AbstractSet[addresses.SocketAddress],
     ) -> Iterator[None]:
-        added, added_count = yield from _first_without(now, before)
-        removed, removed_count = yield from _first_without(before, now)
+        if len(before) + len(now) <= _FEW:
+            new, gone = sorted(now - before), sorted(before - now)
+            added, added_count = tuple(new[: events.NAMED]), len(new)
+            removed, removed_count = tuple(gone[: events.NAMED]), len(gone)
+        else:
+            added, added_count = yield from _first_without(now, before)
+            removed, removed_count = yield from _first_without(before, now)
         if added or removed:
             left_out = added_count + removed_count - len(added) - len(removed)
             self._feed.record(
@@ -365,8 +372,6 @@ def _united(
     several: Sequence[Collection[addresses.SocketAddress]],
 ) -> Generator[None, None, set[addresses.SocketAddress]]:
     """All of these, in steps."""
-    if len(several) == 1 and len(several[0]) <= _FEW:
-        return set(several[0])
     made: set[addresses.SocketAddress] = set()
     if sum(map(len, several)) <= _FEW:
         return made.union(*several)
@@ -380,11 +385,6 @@ def _first_without(
     backends: Collection[addresses.SocketAddress], excluded: Collection[addresses.SocketAddress]
 ) -> Generator[None, None, tuple[tuple[addresses.SocketAddress, ...], int]]:
     """Those that are not excluded: the first to be named in a fact, and how many. In steps."""
-    if not backends:
-        return (), 0
-    if len(backends) <= _FEW:
-        few = sorted([each for each in backends if each not in excluded])
-        return tuple(few[: events.NAMED]), len(few)
     first: list[addresses.SocketAddress] = []
     count = 0
     for run in steps.runs(backends):

@@ -68,22 +68,29 @@ class ServicePort:
             self._unwatch(self._endpoints)
         return made
 
-    def update_steps(
+    def may_rest(
         self,
         message: forwarding.SetBackends,
         before: AbstractSet[addresses.SocketAddress],
         now: AbstractSet[addresses.SocketAddress],
-    ) -> Iterator[None]:
-        """Balance as the message says, in steps. `before` and `now` are all of the endpoints."""
-        if self._state is None and _may_rest(message, now):
-            self.message = message
-            self._unwatch(before - now)
-            if self._watch(now - before):
-                _ = self.state
-        else:
-            state = self.state  # with what it had, which clients get until the last step
-            self.message = message
-            yield from state.update_steps(message)
+    ) -> bool:
+        """Do as the message says, if nothing has to be made for that.
+
+        `before` and `now` are all of its endpoints.
+        """
+        if self._state is not None or not _is_little(message, now):
+            return False
+        self.message = message
+        self._unwatch(before - now)
+        if self._watch(now - before):
+            _ = self.state
+        return True
+
+    def update_steps(self, message: forwarding.SetBackends) -> Iterator[None]:
+        """Balance as the message says, in steps."""
+        state = self.state  # with what it had, which clients get until the last step
+        self.message = message
+        yield from state.update_steps(message)
 
     def snapshot(self) -> snapshots.ServicePort:
         """What happened here so far."""
@@ -125,10 +132,10 @@ class ServicePort:
             self._around.box.unwatch(each, self)
 
 
-def _may_rest(
+def _is_little(
     message: forwarding.SetBackends, endpoints: Collection[addresses.SocketAddress]
 ) -> bool:
-    """Whether nothing is needed but the endpoints, before there are clients."""
+    """Whether it is about few endpoints, and nothing else that matters before there are clients."""
     policy = message.policy
     return (
         policy.affinity_seconds is None

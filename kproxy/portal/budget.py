@@ -132,14 +132,17 @@ class Budget:
         With `is_free` it shares a listener that exists anyway. The cost of one `address` never
         changes.
         """
-        if self._wanted.get(address) == claim:
-            self._wanted[address] = claim  # what it admits may differ
-            return
-        if address in self._wanted:
+        before = self._wanted.get(address)
+        if before is not None:
+            if before == claim:
+                self._wanted[address] = claim  # what it admits may differ
+                return
             self.drop(address)
         self._wanted[address] = claim
         key = claim.name.service
-        namespace = self._namespaces.setdefault(key.namespace, _Namespace())
+        namespace = self._namespaces.get(key.namespace)
+        if namespace is None:
+            namespace = self._namespaces[key.namespace] = _Namespace()
         service = namespace.services.get(key.name)
         if service is None or service.created != claim.created:
             oldest = namespace.order[:1]

@@ -14,8 +14,9 @@ claims came, so a random history of changes ends where a fresh start does (docs/
 """
 
 import bisect
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+import msgspec
 
 from kproxy.model import forwarding, names
 
@@ -36,16 +37,32 @@ def rank(kind: forwarding.FrontendKind) -> int:
     return _RANK[kind]
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One service port's claim to have `frontend` bound."""
+class Claim(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """One service port's claim to have `frontend` bound.
+
+    A change of what is `admitted` makes no other claim: the address does not move to it.
+    """
 
     created: str
     """The Service's creationTimestamp (RFC 3339, UTC); "" when unknown, which comes first."""
     name: names.ServicePortName
     frontend: forwarding.Frontend
-    admitted: forwarding.Admission = field(default=None, compare=False)
-    """The admitted client networks. A change of it does not move the address to another claim."""
+    admitted: forwarding.Admission = None
+    """The admitted client networks."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, Claim)
+            and self.frontend == other.frontend
+            and self.name == other.name
+            and self.created == other.created
+        )
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # a Struct's own compares all fields
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.frontend))
 
     @property
     def precedence(self) -> _Precedence:

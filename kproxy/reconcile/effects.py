@@ -16,6 +16,9 @@ from kproxy.reconcile import frontend_book
 
 _log = structlog.get_logger(__name__)
 
+_AT_ONCE = 4
+"""Backends set or frontends opened between two pauses: some 100 us."""
+
 RETRY_BATCH = 256
 """Failed frontends in each retry. The rest are retried once one of these can be opened."""
 
@@ -80,7 +83,8 @@ class Executor:
         while plan.set_backends:
             yield from self._plane.send_steps(plan.set_backends[0])
             plan.set_backends.popleft()
-            yield
+            if len(plan.set_backends) % _AT_ONCE == 0:
+                yield
         yield from self._admit(plan.widen)
         while plan.set_local_endpoints:
             self._plane.send(plan.set_local_endpoints[0])
@@ -89,7 +93,8 @@ class Executor:
         while plan.open:
             self._open_frontend(*plan.open[0])
             plan.open.popleft()
-            yield
+            if len(plan.open) % _AT_ONCE == 0:
+                yield
         while plan.forget:
             self._plane.send(forwarding.Forget(plan.forget[0]))
             plan.forget.popleft()

@@ -5,17 +5,13 @@ perhaps when the frontend is no longer wanted. Only the answer to the last reque
 says anything about that address.
 """
 
-from collections import Counter
-from dataclasses import dataclass, replace
-
 import msgspec
 
 from kproxy.model import forwarding, names
 from kproxy.portal import claims
 
 
-@dataclass(slots=True)
-class _Request:
+class _Request(msgspec.Struct, gc=False):
     """`known` is why the request before this one failed, "" if it did not."""
 
     claim: claims.Claim
@@ -39,7 +35,7 @@ class FrontendBook:
         self._requests: dict[forwarding.PortalAddress, _Request] = {}
         self._failed: dict[forwarding.PortalAddress, str] = {}
         self._unanswered: dict[forwarding.PortalAddress, int] = {}
-        self._opening: Counter[names.ServicePortName] = Counter()
+        self._opening: dict[names.ServicePortName, int] = {}
         self.open = 0
         """How many frontends are open."""
 
@@ -80,7 +76,7 @@ class FrontendBook:
         """The data plane is asked to open `address`, which it was not before."""
         self._requests[address] = _Request(claim, self._failed.pop(address, ""))
         self._unanswered[address] = self._unanswered.get(address, 0) + 1
-        self._opening[claim.name] += 1
+        self._opening[claim.name] = self._opening.get(claim.name, 0) + 1
 
     def fail(self, address: forwarding.PortalAddress, claim: claims.Claim, reason: str) -> Change:
         """The portal could not make `address` ready for `claim`: nothing was asked."""
@@ -93,7 +89,7 @@ class FrontendBook:
         request = self._requests.get(address)
         if request is None:
             return False
-        request.claim = replace(request.claim, admitted=admitted)
+        request.claim = msgspec.structs.replace(request.claim, admitted=admitted)
         return True
 
     def unask(self, address: forwarding.PortalAddress) -> None:
@@ -133,9 +129,9 @@ class FrontendBook:
         return Change(request.claim, report.reason, is_news=report.reason != request.known)
 
     def _end_opening(self, name: names.ServicePortName) -> None:
-        self._opening[name] -= 1
-        if not self._opening[name]:
-            del self._opening[name]
+        left = self._opening.pop(name) - 1
+        if left:
+            self._opening[name] = left
 
     def _settle(self, address: forwarding.PortalAddress) -> int:
         """Count one answer for the address; returns how many requests still have none."""

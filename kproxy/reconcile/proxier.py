@@ -27,7 +27,7 @@ Service whose objects are the same as last time costs one comparison.
 import itertools
 import operator
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import msgspec
@@ -47,6 +47,9 @@ RESYNC_BATCH = 50
 
 _STRIDE = 128
 """Claims or ports looked at between two pauses."""
+
+_AT_ONCE = 8
+"""Addresses settled between two pauses: some 50 us."""
 
 _STATES = forwarding.FrontendState
 
@@ -75,12 +78,11 @@ class _Entry(msgspec.Struct, frozen=True, gc=False):
                 yield place.address, claim
 
 
-@dataclass(slots=True)
-class _Touched:
+class _Touched(msgspec.Struct, gc=False):
     """How the claims of one address have changed since `_settle_claims` last ran for it."""
 
     winner: claims.Claim | None
-    added: list[claims.Claim] = field(default_factory=list)
+    added: list[claims.Claim]
 
 
 _TouchedAddresses: TypeAlias = dict[forwarding.PortalAddress, _Touched | None]
@@ -255,7 +257,7 @@ class Proxier:
                 if count % _STRIDE == 0:
                     yield
         # Nearly in order already, which is why it is a dict.
-        return (yield from steps.sorted_in_steps(touched, tuple))
+        return (yield from steps.sorted_in_steps(touched))
 
     def rules(self) -> dict[names.ServicePortName, forwarding.Rule]:
         """The rules in force, by service port."""
@@ -317,25 +319,27 @@ class Proxier:
                 plan.set_local_endpoints.append(forwarding.SetLocalEndpoints(update.name, known))
         plan.forget.extend(name for name in left.forget if name not in self._entries)
         touched: _TouchedAddresses = {}
-        for service in (yield from steps.sorted_in_steps(dirty, tuple)):
+        for service in (yield from steps.sorted_in_steps(dirty)):
             try:
                 yield from self._plan_service(service, plan, touched)
             except Exception:
                 self.quarantined += 1
                 _log.exception("internal error: Service left unchanged", service=str(service))
             yield
-        for address, change in touched.items():
+        for count, (address, change) in enumerate(touched.items(), 1):
             if change is not None:
                 yield from self._settle_claims(address, change)
             # Releasing thousands of them at the end would be one long step.
             touched[address] = None
-            yield
+            if count % _AT_ONCE == 0:
+                yield
         regranted = yield from self._budget.settle()
         undecided = itertools.chain(regranted, left.close, (address for address, _ in left.open))
         others = (address for address in undecided if address not in touched)
-        for address in itertools.chain(touched, others):
+        for count, address in enumerate(itertools.chain(touched, others), 1):
             self._decide(address, plan)
-            yield
+            if count % _AT_ONCE == 0:
+                yield
 
     def _settle_claims(
         self, address: forwarding.PortalAddress, change: _Touched
@@ -355,7 +359,10 @@ class Proxier:
                 self._touched[claim.name] = None
                 if count % _STRIDE == 0:
                     yield
-        yield from self._collisions.report(address, winner, candidates)
+        if candidates:
+            yield from self._collisions.report(address, winner, candidates)
+        elif winner is not None:
+            self._collisions.forget(address, winner)
         if winner is not None and self._needs_listener(winner):
             self._budget.want(address, winner, is_free=self._shares_listener(address, winner))
         else:
@@ -420,7 +427,8 @@ class Proxier:
             entry, old = _Entry(each, asked.created), self._entries.get(name)
             if old != entry:
                 changed[name] = entry
-                self._report_loops(each, old.plan if old else None)
+                if each.loops:
+                    self._report_loops(each, old.plan if old else None)
             if count % _STRIDE == 0:
                 yield
         for name, new in changed.items():
@@ -468,7 +476,7 @@ class Proxier:
         """The change of `address`, before any of its claims is changed."""
         change = touched.get(address)
         if change is None:
-            change = touched[address] = _Touched(self._claims.winner(address))
+            change = touched[address] = _Touched(self._claims.winner(address), [])
         return change
 
     def _shares_listener(self, address: forwarding.PortalAddress, claim: claims.Claim) -> bool:

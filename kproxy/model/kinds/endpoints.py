@@ -7,6 +7,7 @@ receive new connections.
 import heapq
 import operator
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -253,7 +254,7 @@ class _Pool:
 def chosen_in_steps(
     found: Iterable[Endpoint],
     node: str,
-    own: frozenset[addresses.SocketAddress],
+    own: AbstractSet[tuple[str, int]],
     zone: str = "",
 ) -> Generator[None, None, Chosen]:
     """Which of `found` get new connections: one pass, with a pause now and then.

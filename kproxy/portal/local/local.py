@@ -120,9 +120,9 @@ class LocalPortal:
         else:
             self._refusals.check_external(frontend.kind, address)
         found = forwarding.PortalAddress(address, frontend.port, frontend.protocol)
-        if found.socket_address in self._settings.reserved:
+        if self._settings.reserved and found.socket_address in self._settings.reserved:
             self._refusals.check_api_server(address)
-        if frontend.kind is not _KINDS.NODE_PORT and _is_of_servers(address):
+        if _is_of_servers(address) and frontend.kind is not _KINDS.NODE_PORT:
             raise errors.PortalRefusedError(
                 f"{address} is kept for this host's own servers: give the Service another address"
             )
@@ -139,9 +139,11 @@ class LocalPortal:
 
     def claim(self, address: forwarding.PortalAddress) -> None:
         """Route `address` to this host. `acquire` reports an error of that."""
-        with contextlib.suppress(OSError):
+        try:
             self._routes.hold(address.address)
-            self._claimed.add(address)
+        except OSError:
+            return
+        self._claimed.add(address)
 
     def withdraw(self, address: forwarding.PortalAddress) -> None:
         """See `portal.Portal`."""
@@ -165,7 +167,7 @@ class LocalPortal:
             self._routes.let_go(address.address)
             raise
         family = addresses.family(address.address)
-        return forwarding.SharedListener(family.value, address.socket_address)
+        return forwarding.SharedListener(family, address.socket_address)
 
     def admit(self, address: forwarding.PortalAddress, admitted: forwarding.Admission) -> None:
         """See `portal.Portal`. On the fast way the BPF program filters clients."""
@@ -383,7 +385,7 @@ def _client_address(reading: node_addresses.Reading) -> str:
 
 def _is_of_servers(address: str) -> bool:
     """Whether `address` is in 127.0.0.0/24 or ::1, where this host's own servers listen."""
-    return address.startswith("127.0.0.") or address == "::1"
+    return address[:8] == "127.0.0." or address == "::1"
 
 
 def _need_free(address: addresses.SocketAddress) -> None:

@@ -18,7 +18,6 @@ import ipaddress
 import os
 import socket
 import struct
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
@@ -57,7 +56,7 @@ class Routes:
         """Raises OSError when there are no netlink sockets."""
         self._networks = tuple(networks)
         self._covered = tuple(map(_numbers, self._networks))
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
         self._ours: set[portal.Network] = set()
         self._leaving: dict[portal.Network, None] = {}
         self._source = ""
@@ -152,17 +151,18 @@ class Routes:
 
     def hold(self, address: str) -> None:
         """Count one more frontend at `address`, and make its route if need be. Raises OSError."""
-        if not self._held[address] and self._needs_route(address):
+        count = self._held.get(address, 0)
+        if not count and self._needs_route(address):
             self._add(ipaddress.ip_network(address))
-        self._held[address] += 1
+        self._held[address] = count + 1
 
     def let_go(self, address: str) -> None:
         """Count one frontend less at `address`; the last removes its route. Raises OSError.
 
         While connections are open there, its route stays: `settle` removes it later.
         """
-        self._held[address] -= 1
-        if self._held[address] <= 0:
+        self._held[address] = left = self._held.get(address, 0) - 1
+        if left <= 0:
             del self._held[address]
             network = ipaddress.ip_network(address)
             if network in self._ours and network not in self._networks:

@@ -73,6 +73,9 @@ class _Verdict(IntEnum):
     REFUSE = 3
 
 
+_SERVE_ALL = _VALUE.pack(_Verdict.SERVE, 0)
+
+
 class _Place(IntEnum):
     """Where a socket is in the sockmap."""
 
@@ -121,9 +124,12 @@ class SkLookup:
         """
         key = _key(address)
         sources = self._use(address, admitted)
-        verdict = _Verdict.DROP if admitted == () else _Verdict.SERVE
+        value = _SERVE_ALL
+        if admitted is not None:
+            verdict = _Verdict.SERVE if admitted else _Verdict.DROP
+            value = _VALUE.pack(verdict, sources.number if sources else 0)
         try:
-            self._frontends[key] = _VALUE.pack(verdict, sources.number if sources else 0)
+            self._frontends[key] = value
         except OSError as error:
             self._drop_use(sources)
             if error.errno in (errno.E2BIG, errno.ENOSPC):

@@ -1,7 +1,8 @@
 """The virtual addresses of a Service's ports, and where a portal binds them."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Set as AbstractSet
+from typing import TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -28,29 +29,48 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     admitted: forwarding.Admission = None
 
 
-class Spot(NamedTuple):
-    """An address of a Service: with the number of a port it is a frontend."""
-
-    kind: forwarding.FrontendKind
-    address: str
-    scope: forwarding.Scope
-    family: addresses.Family
+_Spot: TypeAlias = tuple[forwarding.FrontendKind, str, forwarding.Scope, addresses.Family]
+"""An address of a Service; with the number of a port it is a frontend."""
 
 
-def spots(service: services.Service, node: portal.Node, *, has_node_port: bool) -> tuple[Spot, ...]:
-    """The addresses of each port of `service`, in the order in which they are shown."""
+def sites(
+    service: services.Service,
+    ports: Sequence[services.ServicePort],
+    through: portal.Portal,
+    most: int,
+) -> Iterator[tuple[Place, ...]]:
+    """The places of each of `ports`, which are of `service`: `most` in all.
+
+    All ports get a ClusterIP before any gets more. One place more stands for those that a port does
+    not get.
+    """
+    plain = with_node_port = _spots(service, ())
+    if any(each.node_port for each in ports):
+        with_node_port = _spots(service, node_addresses(service, through.node))
+    extra = most - len(ports)
+    for index, port in enumerate(ports):
+        spots = with_node_port if port.node_port else plain
+        more = min(len(spots) - 1, max(extra, 0))
+        extra -= more
+        room = 1 + more if index < most else 0
+        yield _places(service, port, spots, through, room, most)
+
+
+def _spots(
+    service: services.Service, of_node: Sequence[tuple[addresses.Family, str]]
+) -> list[_Spot]:
+    """The addresses of a port, in the order in which they are shown."""
     internal, external = _scope(service.internal_policy), _scope(service.external_policy)
-
-    def at(kind: forwarding.FrontendKind, address: str, scope: forwarding.Scope) -> Spot:
-        return Spot(kind, address, scope, addresses.family(address))
-
-    found = [at(_KINDS.CLUSTER_IP, each, internal) for each in service.cluster_ips]
-    if has_node_port:
-        for family, address in node_addresses(service, node):
-            found.append(Spot(_KINDS.NODE_PORT, address, external, family))
-    found += [at(_KINDS.EXTERNAL_IP, each, external) for each in service.external_ips]
-    found += [at(_KINDS.LOAD_BALANCER, each, external) for each in service.load_balancer_ips]
-    return tuple(found)
+    family_of = addresses.family
+    return [
+        *[(_KINDS.CLUSTER_IP, each, internal, family_of(each)) for each in service.cluster_ips],
+        *[(_KINDS.NODE_PORT, each, external, family) for family, each in of_node],
+        *[(_KINDS.EXTERNAL_IP, each, external, family_of(each)) for each in service.external_ips],
+        *[
+            (_KINDS.LOAD_BALANCER, each, external, family_of(each))
+            for each in service.load_balancer_ips
+        ],
+    ]
 
 
 def node_addresses(
@@ -65,39 +85,23 @@ def node_addresses(
     )
 
 
-def rooms(wanted: Sequence[int], most: int) -> Iterator[int]:
-    """How many frontends each port may have, of those that it wants, `most` in all.
-
-    All ports get a ClusterIP before any gets more.
-    """
-    extra = most - len(wanted)
-    for index, count in enumerate(wanted):
-        more = min(count - 1, max(extra, 0))
-        extra -= more
-        yield 1 + more if index < most else 0
-
-
-def places(
+def _places(
     service: services.Service,
     port: services.ServicePort,
-    at: Sequence[Spot],
-    room: int,
+    spots: Sequence[_Spot],
     through: portal.Portal,
+    room: int,
     limit: int,
 ) -> tuple[Place, ...]:
-    """Where the frontends of one port are. One more than `room` stands for all others.
-
-    `limit` is that of the Service.
-    """
+    """Where the frontends of one port are: `room` of them, and one that stands for the others."""
     made: list[Place] = []
-    for kind, address, scope, family in at:
+    for kind, address, scope, family in spots:
         number = port.node_port if kind is _KINDS.NODE_PORT else port.port
         frontend = forwarding.Frontend(kind, address, number, scope, port.protocol, family)
         if len(made) == room:
-            made.append(_beyond(frontend, len(at) - room, limit))
+            made.append(_beyond(frontend, len(spots) - room, limit))
             break
-        is_other = bool(made) and kind is _KINDS.CLUSTER_IP
-        if is_other and family not in through.families:
+        if made and kind is _KINDS.CLUSTER_IP and family not in through.families:
             made.append(_of_unserved_family(frontend, service))
         else:
             made.append(located(frontend, through))
@@ -117,15 +121,11 @@ def located(frontend: forwarding.Frontend, through: portal.Portal) -> Place:
         return Place(frontend, None, forwarding.FrontendState.UNAVAILABLE, str(error))
 
 
-def own_addresses(among: Sequence[Place]) -> frozenset[addresses.SocketAddress]:
+def own_addresses(among: Sequence[Place]) -> AbstractSet[tuple[str, int]]:
     """The service port's own frontends: an endpoint there would be dialled for ever (D14)."""
-    own = set()
-    for place in among:
-        virtual, bound = place.frontend, place.address
-        own.add(addresses.SocketAddress(virtual.address, virtual.port))
-        if bound is not None and (bound.address, bound.port) not in own:
-            own.add(bound.socket_address)
-    return frozenset(own)
+    own = {(each.frontend.address, each.frontend.port) for each in among}
+    own.update([(bound[0], bound[1]) for each in among if (bound := each.address) is not None])
+    return own
 
 
 def _scope(policy: services.TrafficPolicy) -> forwarding.Scope:

@@ -144,23 +144,13 @@ def plans_for(
         service.proxy_protocol,
     )
     labels = weighing.label_values(pods, service.weights)
-    node = options.portal.node
-    spots = {each: placing.spots(service, node, has_node_port=each) for each in (False, True)}
-    wanted: list[int] = []
-    demands: list[int] = []
-    for count, port in enumerate(served, 1):
-        wanted.append(len(spots[bool(port.node_port)]))
-        demands.append(sum(map(len, joined.get((port.name, port.protocol), ()))))
-        if count % _STRIDE == 0:
-            yield
-    rooms = placing.rooms(wanted, options.bounds.ports)
+    sites = placing.sites(service, served, options.portal, options.bounds.ports)
+    demands = [sum(map(len, joined.get((each.name, each.protocol), ()))) for each in served]
     shares = budget.shares(demands, options.bounds.endpoints)
     has_health_check = bool(service.health_check_node_port)
     counting = health_checks.Counting(options.node) if has_health_check else None
-    for port, share, room in zip(served, shares, rooms, strict=True):
+    for port, places, share in zip(served, sites, shares, strict=True):
         name = names.ServicePortName(service.name, port.name, port.protocol)
-        at = spots[bool(port.node_port)]
-        places = placing.places(service, port, at, room, options.portal, options.bounds.ports)
         groups = joined.pop((port.name, port.protocol), _NO_GROUPS)
         found = yield from endpoints.merged_in_steps(groups)
         if counting is not None:
@@ -177,12 +167,13 @@ def plans_for(
         frontends = tuple([each.frontend for each in places])
         rule = forwarding.Rule(name, frontends, policy, pools, spared)
         absent: tuple[tuple[Side, str], ...] = ()
+        admitting = places
         if service.source_ranges or not _are_all_bound(rule):
-            places = tuple(_with_admission(service, rule, place, options) for place in places)
+            admitting = tuple(_with_admission(service, rule, each, options) for each in places)
             absent = tuple(_absences(rule, found, sources, chosen, options.node))
         plans[name] = PortPlan(
             rule,
-            places,
+            admitting,
             found=found,
             loops=chosen.loops,
             absent=absent,
