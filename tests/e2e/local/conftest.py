@@ -30,19 +30,23 @@ class Way(enum.StrEnum):
 def on_node(
     folder: Path, network: namespaces.Network, node: str, path: Path, *flags: str
 ) -> Iterator[daemon.Daemon]:
-    """Run the proxy of a node; its name is "node-a" or "node-b"."""
+    """Run the proxy of a node; its name is "node-a" or "node-b".
+
+    This process itself stays where it is: a fixture that yields would take other tests there.
+    """
     place = network.node_a if node == "node-a" else network.node_b
     always = (
         *("--portal", "local", "--hostname-override", node),
         *("--nodeport-addresses", namespaces.NODES),
         *("--external-ip-cidrs", namespaces.EXTERNAL),
     )
-    with (
-        place.inside(),
-        daemon.running(
-            folder, path, *always, *flags, wrapper=namespaces.program, allow_loopback=False
-        ) as proxy,
-    ):
+    with contextlib.ExitStack() as stack:
+        with place.inside():
+            proxy = stack.enter_context(
+                daemon.running(
+                    folder, path, *always, *flags, wrapper=namespaces.program, allow_loopback=False
+                )
+            )
         yield proxy
 
 
