@@ -22,7 +22,7 @@ _DEAD_PEER: Final = (
     (socket.TCP_KEEPIDLE, 1),
     (socket.TCP_KEEPINTVL, 1),
     (socket.TCP_KEEPCNT, 2),
-    (socket.TCP_USER_TIMEOUT, 3000),
+    (socket.TCP_USER_TIMEOUT, 60_000),
 )
 
 
