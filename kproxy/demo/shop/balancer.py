@@ -4,7 +4,7 @@ The articles have an SLB there, or several DNS records. Both come to this: nodes
 that fails its health checks gets nothing, and a request that got no answer is sent to another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 UNHEALTHY_AFTER = 2
@@ -35,6 +35,18 @@ class Balancer:
         rotated = self.nodes[start:] + self.nodes[:start]
         return sorted(rotated, key=lambda node: not self.is_healthy(node))
 
+    def attempts(self) -> Iterator[Node]:
+        """The nodes that one request tries, one after another, without end.
+
+        Each is the one, of those that are healthy at that moment, that it has tried least.
+        """
+        order = self.order()
+        tried = dict.fromkeys(order, 0)
+        while True:
+            chosen = min(order, key=lambda node: (not self.is_healthy(node), tried[node]))
+            tried[chosen] += 1
+            yield chosen
+
     def is_healthy(self, node: Node) -> bool:
         """Whether it gets requests."""
         return self._misses[node] < UNHEALTHY_AFTER
@@ -42,6 +54,10 @@ class Balancer:
     def checked(self, node: Node, *, is_well: bool) -> None:
         """Note the result of a health check."""
         self._misses[node] = 0 if is_well else self._misses[node] + 1
+
+    def broke_off(self, node: Node) -> None:
+        """Note that a connection to it ended in the middle, as all do when its proxy is killed."""
+        self._misses[node] += 1
 
     def refused(self, node: Node) -> None:
         """Note that it refused a connection: nothing listens there, so the next check decides."""

@@ -1,8 +1,8 @@
 """The clients of the shop: a steady load of GET requests through the Ingress of two nodes.
 
 A GET may be repeated safely. So an attempt that got no answer, or 502, 503 or 504 from nginx, is
-repeated through the next node, at most twice; each repetition is counted. POST is not sent: whether
-a lost one was carried out cannot be known.
+repeated through a healthy node, at most twice; each repetition is counted. POST is not sent:
+whether a lost one was carried out cannot be known.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class Clients:
         loop = asyncio.get_running_loop()
         began = loop.time()
         reasons: list[str] = []
-        for node in itertools.islice(itertools.cycle(self._nodes.order()), self._load.attempts):
+        for node in itertools.islice(self._nodes.attempts(), self._load.attempts):
             if reasons:
                 self._tally.retried("client", reasons[-1])
             try:
@@ -123,11 +123,14 @@ class Clients:
         except (OSError, TimeoutError) as error:
             if isinstance(error, ConnectionRefusedError):
                 self._nodes.refused(node)
+            elif isinstance(error, ConnectionError):
+                self._nodes.broke_off(node)
             if used is not None:
                 used.connection.close()
             raise http_client.NoAnswerError(http_client.reason(error)) from error
         except http_client.NoAnswerError:
             assert used is not None
+            self._nodes.broke_off(node)
             used.connection.close()
             raise
         used.left -= 1

@@ -29,3 +29,22 @@ def test_a_node_that_refuses_is_out_at_once_and_still_the_last_resort() -> None:
     nodes.refused(ONE)
 
     assert [nodes.order() for _ in range(2)] == [[TWO, ONE], [TWO, ONE]]
+
+
+def test_a_request_is_repeated_through_the_other_node_and_then_through_the_first_again() -> None:
+    attempts = balancer.Balancer([ONE, TWO]).attempts()
+
+    assert [next(attempts) for _ in range(4)] == [ONE, TWO, ONE, TWO]
+
+
+def test_a_request_is_not_repeated_through_a_node_that_has_gone_meanwhile() -> None:
+    nodes = balancer.Balancer([ONE, TWO])
+    attempts = nodes.attempts()
+
+    assert next(attempts) == ONE
+    nodes.broke_off(ONE)
+    assert next(attempts) == TWO
+    nodes.broke_off(ONE)
+    assert [next(attempts) for _ in range(2)] == [TWO, TWO]
+    nodes.checked(ONE, is_well=True)
+    assert next(attempts) == ONE
