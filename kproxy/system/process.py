@@ -104,6 +104,22 @@ class Terminal:
             os.close(descriptor)
 
 
+def _quiet_about_the_end(
+    say: "Callable[[sys.UnraisableHookArgs], object]",
+) -> "Callable[[sys.UnraisableHookArgs], object]":
+    """`say`, but for an EndedError, which `Signals.ended_by` keeps for later.
+
+    The interpreter drops what is raised in a destructor or a callback of a weak reference, and says
+    so. A signal may come there: each import ends with such a callback.
+    """
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(unraisable.exc_value, EndedError):
+            say(unraisable)
+
+    return hook
+
+
 class Signals:
     """What signals do to a command that serves.
 
@@ -142,6 +158,7 @@ class Signals:
             signal.signal(number, self._end)
         if self._heeds_hup:
             signal.signal(signal.SIGHUP, self._end_if_lost if reloads else self._end)
+        sys.unraisablehook = _quiet_about_the_end(sys.unraisablehook)
 
     @property
     def exit_code(self) -> int:

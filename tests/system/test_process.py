@@ -190,3 +190,29 @@ async def test_a_signal_that_is_not_relayed_ends_with_the_code_of_a_shell(
 
     assert done == [action]
     assert signals.exit_code == 128 + number
+
+
+IN_A_CALLBACK = """
+import signal
+from kproxy.system import process
+
+class Dropped:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+process.signals.take()
+Dropped()
+print(process.signals.ended_by)
+"""
+
+
+def test_a_signal_where_nothing_can_be_raised_is_kept_and_nothing_is_said() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_CALLBACK],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert (done.stdout, done.stderr) == (f"{int(signal.SIGTERM)}\n", "")
