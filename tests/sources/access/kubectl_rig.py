@@ -96,7 +96,7 @@ class _Api(BaseHTTPRequestHandler):
 
 def _dial(host: str, port: int) -> socket.socket:
     known = {NAME: SERVER, "api2.corp.test": SERVER, "other.example": SERVER}
-    return socket.create_connection((known.get(host, host), port), 5)
+    return socket.create_connection((known.get(host, host), port), 30)
 
 
 def _tunnel(one: socket.socket, other: socket.socket) -> None:
@@ -109,7 +109,7 @@ def _tunnel(one: socket.socket, other: socket.socket) -> None:
     back = threading.Thread(target=copy, args=(other, one), daemon=True)
     back.start()
     copy(one, other)
-    back.join(5)
+    back.join(30)
     other.close()
 
 
@@ -219,7 +219,7 @@ def _verdict(ask: Callable[[], str]) -> dict[str, Any]:
 
 
 def _kubectl(program: str, config: Path, environment: dict[str, str], args: list[str]) -> str:
-    command = [program, "--request-timeout=5s", *args, "get", "--raw", PAGE]
+    command = [program, "--request-timeout=30s", *args, "get", "--raw", PAGE]
     if "KUBECONFIG" not in environment:
         command.insert(1, f"--kubeconfig={config}")
     done = subprocess.run(
@@ -244,7 +244,7 @@ def _kproxy(config: Path, environment: dict[str, str], args: list[str]) -> str:
             client.Client(access, environment=environment) as asking,
             asking.get(progress.Mode.LIST, PAGE, {}) as answer,
         ):
-            await answer.read_all(5.0, 100_000)
+            await answer.read_all(30.0, 100_000)
 
     try:
         access = rest_config.load(given, context, environment=environment)

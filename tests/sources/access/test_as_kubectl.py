@@ -426,7 +426,7 @@ def verdicts() -> dict[str, Any]:
         input=json.dumps([each._asdict() for each in CASES]),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=540,
         check=False,
     )
     assert done.returncode == 0, done.stderr
