@@ -8,9 +8,14 @@ many turns, however long the process was stopped. Timers of the kernel go on mea
 """
 
 import asyncio
+import contextlib
 import selectors
+import sys
 import time
+import types
+from collections.abc import Iterator
 from typing import Final
+from unittest import mock
 
 _LOOK_SECONDS: Final = 0.01
 """After which a loop that waits looks at the clock again."""
@@ -36,6 +41,15 @@ _clock = _Clock()
 def monotonic() -> float:
     """Seconds since some moment, without those in which this process could not run."""
     return _clock.monotonic()
+
+
+@contextlib.contextmanager
+def given_to(*modules: types.ModuleType) -> Iterator[None]:
+    """Let modules that ask `time.monotonic()` have this clock for a block."""
+    with contextlib.ExitStack() as stack:
+        for each in modules:
+            stack.enter_context(mock.patch.object(each, "time", sys.modules[__name__]))
+        yield
 
 
 class _Selector(selectors.DefaultSelector):

@@ -4,7 +4,6 @@ After each event, the connection that it reached must be in one of the states it
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from unittest import mock
 
 import pytest
 
@@ -21,7 +20,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], steady_time.Steady
 @pytest.fixture(autouse=True)
 def _clock() -> Iterator[None]:
     """Give the data path the clock of the event loop."""
-    with mock.patch.object(poller, "time", steady_time):
+    with steady_time.given_to(poller):
         yield
 
 

@@ -21,7 +21,7 @@ SCOPE = forwarding.Scope
 CLUSTER_IP = forwarding.Frontend(forwarding.FrontendKind.CLUSTER_IP, "10.0.9.1", 80)
 NODE_PORT = forwarding.Frontend(forwarding.FrontendKind.NODE_PORT, "", 30080, SCOPE.LOCAL)
 STICKY = forwarding.Policy(affinity_seconds=60)
-PATIENCE = 5.0
+PATIENCE = 15.0
 """Seconds within which everything here must happen: far more than it takes."""
 
 

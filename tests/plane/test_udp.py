@@ -199,6 +199,12 @@ async def test_a_dropping_frontend_is_silent_until_it_admits(stage: Stage) -> No
     stage.balance(server)
     address = stage.open(admitted=())
     await client.send(b"dropped", address.socket_address)
+
+    def is_dropped() -> bool:
+        seen = stage.plane.service_port(DNS)
+        return seen is not None and seen.listen_drops == 1
+
+    await harness.until(is_dropped, "it is dropped")
     stage.plane.send(forwarding.Admit(address, None))
     assert (await client.ask(b"x", address.socket_address)).endswith(b" x")
     assert server.taken == [b"x"]

@@ -101,9 +101,10 @@ async def test_who_is_not_admitted_is_dropped_and_that_can_change(udp: rig.Rig) 
     await other.send(b"no", service.address)
     assert (await admitted.ask(b"yes", service.address)).endswith(b" yes")
     assert server.taken == [b"yes"]
-    assert service.front.drops == 1
+    await harness.until(lambda: service.front.drops == 1, "it is dropped")
     service.front.admit(())
     await admitted.send(b"no", service.address)
+    await harness.until(lambda: service.front.drops == 2, "it is dropped, too")
     service.front.admit(None)
     assert (await other.ask(b"now", service.address)).endswith(b" now")
     assert server.taken == [b"yes", b"now"]
