@@ -208,7 +208,11 @@ def _try(live: Live, history: list[Service | str]) -> None:
         except daemon.NotInTimeError:
             assert _shown(live.folder / "k/kproxy.sock") == wanted[0]
             assert _routes(live.network.node_a) == wanted[1]
-        assert _meets(live.network) == _meets(network)
+        met = _meets(network)
+        try:
+            daemon.wait_until(lambda: _meets(live.network) == met, "clients meet the same")
+        except daemon.NotInTimeError:
+            assert _meets(live.network) == _meets(network)
     live.check()
 
 
