@@ -26,6 +26,8 @@ from kproxy.model import addresses
 
 REST_SECONDS = 0.001
 """How long a socket rests at least."""
+_MOST_WAITING = 65536
+"""More datagrams than any socket has room for."""
 
 
 class BackendSocket:
@@ -48,13 +50,13 @@ class BackendSocket:
 
     def on_events(self, mask: int) -> None:  # noqa: ARG002  # all is thrown away
         """Throw away what came for the flow that has ended: datagrams, and an ICMP error."""
-        while True:
+        for _ in range(_MOST_WAITING):
             try:
                 self.receive(self._buffer)
             except BlockingIOError:
                 return
             except OSError:
-                continue
+                continue  # an ICMP error, which the kernel tells once
 
     def on_bug(self) -> None:
         """Nothing is owned: the sockets that rest are those of `BackendSockets`."""
