@@ -234,7 +234,9 @@ class InProcessPlane:
             self._record_service_change(port, "added")
         elif port.message.policy != policy:
             self._record_service_change(port, "changed")
-        before = yield from _united([pool.backends for pool in port.message.pools])
+        before: AbstractSet[addresses.SocketAddress] = frozenset()
+        if port.message.pools:
+            before = yield from _united([pool.backends for pool in port.message.pools])
         wanted = yield from _united([pool.backends for pool in message.pools])
         if not port.may_rest(message, before, wanted):
             yield from port.update_steps(message)

@@ -141,5 +141,5 @@ def _is_little(
         policy.affinity_seconds is None
         and not policy.lifetime.is_limited
         and len(endpoints) <= _MOST
-        and not any(pool.weights or pool.refused for pool in message.pools)
+        and not [pool for pool in message.pools if pool.weights or pool.refused]
     )

@@ -5,7 +5,6 @@ author writes any external IP (CVE-2020-8554). The rules are those of kube-apise
 `ValidateNonSpecialIP`, with what the operator allows.
 """
 
-import functools
 import ipaddress
 
 from kproxy import errors
@@ -54,7 +53,8 @@ class Refusals:
 
     def check_use(self, text: str, *, allow_loopback: bool) -> None:
         """Raise PortalRefusedError for an address that other hosts cannot reach one host by."""
-        use = _use(text)
+        parsed = addresses.parse(text)
+        use = parsed.use if parsed else "unreadable"
         if use is addresses.Use.LOOPBACK and not allow_loopback:
             raise errors.PortalRefusedError(
                 f"{text} is {use}, which cannot be reached from outside: give the Service another "
@@ -88,10 +88,3 @@ class Refusals:
             raise errors.PortalRefusedError(
                 f"{address} is the address of the API server: give the Service another one"
             )
-
-
-@functools.lru_cache(1024)
-def _use(text: str) -> str:
-    """What an address is for. Remembered, because the ports of a Service follow each other."""
-    parsed = addresses.parse(text)
-    return parsed.use if parsed else "unreadable"

@@ -383,9 +383,7 @@ class Proxier:
             drops = self._fate(wanted) is _STATES.DROPPED
             changed = plan.narrow if drops else plan.widen
             changed.append(forwarding.Admit(address, wanted.admitted))
-        if wanted is not None:
-            self._touched[wanted.name] = None
-        winner = self._claims.winner(address)
+        winner = wanted or self._claims.winner(address)
         if winner is not None:
             self._touched[winner.name] = None
 
@@ -462,7 +460,7 @@ class Proxier:
             for address, claim in new.claims():
                 self._touch(address, touched).added.append(claim)
                 self._claims.add(address, claim)
-        before = _backends(old)
+        before = _backends(old) if old else None
         after = _backends(new)
         if after is None and before is not None:
             plan.forget.append(name)

@@ -65,6 +65,7 @@ class LocalPortal:
         self._fast: sk_lookup.SkLookup | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._families = frozenset(_families())
+        self._allowed: tuple[forwarding.FrontendKind, str, addresses.Family] | None = None
 
     @property
     def description(self) -> str:
@@ -104,29 +105,37 @@ class LocalPortal:
         Raises PortalUnavailableError for a family that this host or node does not have.
         Raises PortalRefusedError for an address that must not be served.
         """
-        address, family = frontend.address, frontend.family
+        address = frontend.address
+        spot = frontend.kind, address, frontend.family
+        if spot != self._allowed:
+            self._check(*spot)
+            self._allowed = spot  # the ports of a Service come one after another
+        found = forwarding.PortalAddress(address, frontend.port, frontend.protocol)
+        if self._settings.reserved and found.socket_address in self._settings.reserved:
+            self._refusals.check_api_server(address)
+        return found
+
+    def _check(self, kind: forwarding.FrontendKind, address: str, family: addresses.Family) -> None:
+        """Raise the errors of `locate`, of an address whatever the port."""
         if family not in self._families:
             raise errors.PortalUnavailableError(
                 f"this host has no {family}: enable it (sysctl net.ipv6.conf.lo.disable_ipv6)"
             )
-        if frontend.kind is _KINDS.NODE_PORT:
+        if kind is _KINDS.NODE_PORT:
             if not address:
                 raise errors.PortalUnavailableError(
                     f"this node has no {family} address that --nodeport-addresses allows"
                 )
-        elif frontend.kind is _KINDS.CLUSTER_IP:
+            return
+        if kind is _KINDS.CLUSTER_IP:
             self._refusals.check_use(address, allow_loopback=self._settings.allow_loopback)
             self._refusals.check_api_server(address)
         else:
-            self._refusals.check_external(frontend.kind, address)
-        found = forwarding.PortalAddress(address, frontend.port, frontend.protocol)
-        if self._settings.reserved and found.socket_address in self._settings.reserved:
-            self._refusals.check_api_server(address)
-        if _is_of_servers(address) and frontend.kind is not _KINDS.NODE_PORT:
+            self._refusals.check_external(kind, address)
+        if _is_of_servers(address):
             raise errors.PortalRefusedError(
                 f"{address} is kept for this host's own servers: give the Service another address"
             )
-        return found
 
     @property
     def listeners(self) -> Mapping[str, int]:
@@ -385,7 +394,7 @@ def _client_address(reading: node_addresses.Reading) -> str:
 
 def _is_of_servers(address: str) -> bool:
     """Whether `address` is in 127.0.0.0/24 or ::1, where this host's own servers listen."""
-    return address[:8] == "127.0.0." or address == "::1"
+    return address.startswith("127.0.0.") or address == "::1"
 
 
 def _need_free(address: addresses.SocketAddress) -> None:

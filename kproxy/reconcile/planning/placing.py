@@ -123,8 +123,12 @@ def located(frontend: forwarding.Frontend, through: portal.Portal) -> Place:
 
 def own_addresses(among: Sequence[Place]) -> AbstractSet[tuple[str, int]]:
     """The service port's own frontends: an endpoint there would be dialled for ever (D14)."""
-    own = {(each.frontend.address, each.frontend.port) for each in among}
-    own.update([(bound[0], bound[1]) for each in among if (bound := each.address) is not None])
+    own = set()
+    for place in among:
+        virtual, bound = place.frontend, place.address
+        own.add((virtual.address, virtual.port))
+        if bound is not None and (bound.address, bound.port) not in own:
+            own.add(bound.socket_address)
     return own
 
 

@@ -8,6 +8,7 @@ listed with their state, not dropped. So are ports that this proxy does not serv
 Services, ExternalNames, another proxy's Services).
 """
 
+import itertools
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -145,8 +146,7 @@ def plans_for(
     )
     labels = weighing.label_values(pods, service.weights)
     sites = placing.sites(service, served, options.portal, options.bounds.ports)
-    demands = [sum(map(len, joined.get((each.name, each.protocol), ()))) for each in served]
-    shares = budget.shares(demands, options.bounds.endpoints)
+    shares = _shares(served, joined, options.bounds.endpoints)
     has_health_check = bool(service.health_check_node_port)
     counting = health_checks.Counting(options.node) if has_health_check else None
     for port, places, share in zip(served, sites, shares, strict=True):
@@ -168,7 +168,8 @@ def plans_for(
         rule = forwarding.Rule(name, frontends, policy, pools, spared)
         absent: tuple[tuple[Side, str], ...] = ()
         admitting = places
-        if service.source_ranges or not _are_all_bound(rule):
+        fates = tuple(map(rule.fate, frontends))
+        if service.source_ranges or fates.count(forwarding.FrontendState.BOUND) < len(fates):
             admitting = tuple(_with_admission(service, rule, each, options) for each in places)
             absent = tuple(_absences(rule, found, sources, chosen, options.node))
         plans[name] = PortPlan(
@@ -204,9 +205,12 @@ def _with_health_check(
     )
 
 
-def _are_all_bound(rule: forwarding.Rule) -> bool:
-    """Whether every frontend has endpoints, as nearly always."""
-    return all(rule.fate(each) is forwarding.FrontendState.BOUND for each in rule.frontends)
+def _shares(ports: Sequence[services.ServicePort], joined: Joined, most: int) -> Iterator[int]:
+    """How many endpoints of each port may get connections, `most` in all."""
+    if sum([len(group) for groups in joined.values() for group in groups]) <= most:
+        return itertools.repeat(most, len(ports))
+    demands = [sum(map(len, joined.get((each.name, each.protocol), ()))) for each in ports]
+    return budget.shares(demands, most)
 
 
 def _spared(
