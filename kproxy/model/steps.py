@@ -1,6 +1,7 @@
 """Long computations in steps: a generator that pauses, so that a caller can let others run."""
 
 import heapq
+import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
@@ -41,8 +42,8 @@ def sorted_in_steps(
             yield
         runs[-1].append(item)
     runs[-1].sort(key=key)
-    if len(runs) == 1:
-        return runs[0]
+    if all(_is_before(one[-1], other[0], key) for one, other in itertools.pairwise(runs)):
+        return list(itertools.chain.from_iterable(runs))
     made = []
     # Without a key a merge compares in C alone.
     merged = heapq.merge(*runs) if key is None else heapq.merge(*runs, key=key)
@@ -51,3 +52,8 @@ def sorted_in_steps(
         if count % _RUN == 0:
             yield
     return made
+
+
+def _is_before(one: Any, other: Any, key: Callable[[Any], Any] | None) -> bool:
+    """Whether `one` may come before `other`."""
+    return bool(one <= other if key is None else key(one) <= key(other))

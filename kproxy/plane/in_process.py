@@ -262,15 +262,16 @@ class InProcessPlane:
         """Listen, and report what became of it."""
         address = message.address
         opened = _Frontend(self._ports[message.name], message.frontend, address)
-        where, text = address.socket_address, opened.port.text
+        text = opened.port.text
         try:
             self._listen(opened, message)
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason, where = error.strerror or str(error), address.socket_address
             self._feed.record(events.FrontendFailed(time.monotonic(), text, where, reason))
             self._hear(forwarding.OpenFailed(address, reason))
             return
         self._listening[address] = opened
+        where = address.socket_address
         self._box_of(message.name).bar(opened.listener.address, text)
         self._feed.record(events.FrontendOpened(time.monotonic(), text, where))
         self._hear(forwarding.Opened(address))

@@ -286,5 +286,9 @@ def chosen_in_steps(
             pool.add_hinted(endpoint, node, zone)
         if node and endpoint.node == node:
             (pool.ready_here if endpoint.ready else pool.draining_here).append(backend)
-    families = {each: pools[each].chosen() if each in pools else _NONE for each in (_IPV4, _IPV6)}
+    ipv4, ipv6 = pools.get(_IPV4), pools.get(_IPV6)
+    families = {
+        _IPV4: ipv4.chosen() if ipv4 is not None else _NONE,
+        _IPV6: ipv6.chosen() if ipv6 is not None else _NONE,
+    }
     return Chosen(families, frozenset(loops) if loops else _NO_LOOPS)

@@ -123,7 +123,7 @@ class SkLookup:
         Raises OSError when the maps are full; nothing has changed then.
         """
         key = _key(address)
-        sources = self._use(address, admitted)
+        sources = self._use(address, admitted) if admitted else None
         value = _SERVE_ALL
         if admitted is not None:
             verdict = _Verdict.SERVE if admitted else _Verdict.DROP
@@ -234,12 +234,8 @@ class SkLookup:
         made.listen(1 if drops else _BACKLOG)
         return made
 
-    def _use(
-        self, address: forwarding.PortalAddress, admitted: forwarding.Admission
-    ) -> _Sources | None:
-        """The set for these sources, made if need be; None if all or no sources are admitted."""
-        if not admitted:
-            return None
+    def _use(self, address: forwarding.PortalAddress, admitted: tuple[str, ...]) -> _Sources:
+        """The set for these sources, made if need be."""
         family = addresses.family(address.address)
         sources = self._sets.get((family, admitted))
         if sources is None:
