@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from kproxy.simulator import cluster
 from tests import kubectl as kubectls
-from tests.e2e.rig import simulation
+from tests.e2e.rig import daemon, simulation
 from tests.kubectl import Kubectl
 
 PROGRAMS = kubectls.last()
@@ -84,16 +83,19 @@ def kubectl(request: pytest.FixtureRequest, routed: None, tmp_path: Path) -> Ite
         yield made
 
 
-def slices(kubectl: Kubectl) -> dict[str, dict[str, Any]]:
-    """The slices of the Service by address type, once each has both pods."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
+def slices(kubectl: Kubectl, *families: str) -> dict[str, dict[str, Any]]:
+    """The slices of the Service, once they are of these address types, and each has both pods."""
+    found: dict[str, dict[str, Any]] = {}
+
+    def is_so() -> bool:
         listed = kubectl.json("get", "endpointslices", "-l", "kubernetes.io/service-name=web")
-        found = {each["addressType"]: each for each in listed["items"]}
+        found.clear()
+        found.update({each["addressType"]: each for each in listed["items"]})
         counts = {family: len(each.get("endpoints") or ()) for family, each in found.items()}
-        if set(counts.values()) == {2} or time.monotonic() > deadline:
-            return found
-        time.sleep(0.1)
+        return counts == dict.fromkeys(families, 2)
+
+    daemon.wait_until(is_so, f"the slices are of {families}")
+    return found
 
 
 def test_kubectl_shows_both_families(kubectl: Kubectl) -> None:
@@ -113,8 +115,7 @@ def test_kubectl_shows_both_families(kubectl: Kubectl) -> None:
 
 
 def test_pods_answer_at_the_addresses_of_both_slices(kubectl: Kubectl) -> None:
-    found = slices(kubectl)
-    assert set(found) == {"IPv4", "IPv6"}
+    found = slices(kubectl, "IPv4", "IPv6")
     names = {each["metadata"]["name"] for each in kubectl.json("get", "pods")["items"]}
     for family, each in found.items():
         assert [(port["name"], port["port"], port["protocol"]) for port in each["ports"]] == [
@@ -144,12 +145,10 @@ def named(address: str) -> str:
 
 
 def test_a_service_gives_its_second_family_up(kubectl: Kubectl) -> None:
-    assert set(slices(kubectl)) == {"IPv4", "IPv6"}
+    slices(kubectl, "IPv4", "IPv6")
     change = json.dumps({"spec": {"ipFamilyPolicy": "SingleStack"}})
     kubectl("patch", "service", "web", "-p", change)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while set(slices(kubectl)) != {"IPv6"}:
-        assert time.monotonic() < deadline
+    slices(kubectl, "IPv6")
     endpoints = kubectl.json("get", "endpoints", "web")["subsets"]
     assert all(":" in each["ip"] for each in endpoints[0]["addresses"])
     assert kubectl.json("get", "service", "web")["spec"]["ipFamilies"] == ["IPv6"]
