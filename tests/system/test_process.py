@@ -36,7 +36,7 @@ def test_a_closed_standard_stream_changes_nothing_else(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -64,7 +64,7 @@ def test_closed_streams_become_dev_null_and_files_get_other_numbers(tmp_path: Pa
     out = tmp_path / "out"
     out.touch()
 
-    subprocess.run([sys.executable, "-c", STREAMS, str(out)], timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", STREAMS, str(out)], timeout=120, check=True)
 
     assert out.read_text() == "3 ['/dev/null', '/dev/null', '/dev/null']"
 
@@ -103,7 +103,7 @@ def test_few_open_files_are_met_with_a_sentence_or_served_under(tmp_path: Path, 
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -131,7 +131,7 @@ def test_a_memory_limit_is_met_with_a_sentence_or_served_under(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 
@@ -211,7 +211,7 @@ def test_a_signal_where_nothing_can_be_raised_is_kept_and_nothing_is_said() -> N
         [sys.executable, "-c", IN_A_CALLBACK],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=True,
     )
 

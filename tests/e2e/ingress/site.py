@@ -23,7 +23,7 @@ HOST = "shop.example"
 
 FLAGS = ("--ingress", "--ingress-http", "127.0.0.1:0", "--ingress-https", "127.0.0.1:0")
 
-SECONDS = 10.0
+SECONDS = 30.0
 """No request of a test waits longer; a bound, not an expectation."""
 
 _ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -266,6 +266,6 @@ def openssl(proxy: daemon.Daemon, host: str) -> str:
     address = ":".join(map(str, place(proxy, "ingress_https")))
     command = [programs.need("openssl"), "s_client", "-connect", address, "-servername", host]
     done = subprocess.run(
-        command, input="", capture_output=True, text=True, timeout=30, check=False
+        command, input="", capture_output=True, text=True, timeout=60, check=False
     )
     return done.stdout + done.stderr

@@ -37,7 +37,7 @@ from tests.ingress.rig import nginx_rig
 
 pytestmark = [pytest.mark.extra, nginx_rig.needs_nginx]
 
-SECONDS = 10.0
+SECONDS = 30.0
 
 _numbers = itertools.count(1)
 
