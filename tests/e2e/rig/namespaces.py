@@ -14,6 +14,7 @@ end with this process, see `program`.
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from kproxy.bench.lab import namespace
+from tests.e2e.rig import daemon
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 needs_programs = pytest.mark.skipif(
@@ -131,7 +133,22 @@ def network(mtu: int = 1500) -> Iterator[Network]:
                 for target, via in zip(targets, node, strict=True)
             ),
         )
+        for node in (made.node_a, made.node_b):
+            daemon.wait_until(lambda at=node: _has_routes(at), "links are ready")  # type: ignore[misc]  # a default binds it
         yield made
+
+
+def _has_routes(node: Namespace) -> bool:
+    """Whether the kernel has made the routes to all addresses of a node's two links.
+
+    It does so a moment after a link is up, and gives it an address of its own then.
+    """
+    addresses = json.loads(node.run("ip", "-json", "-6", "address", "show"))
+    own = {each["local"]: each["scope"] for link in addresses for each in link["addr_info"]}
+    routes = json.loads(node.run("ip", "-json", "-6", "route", "show", "table", "local"))
+    return list(own.values()).count("link") == 2 and own.keys() - {"::1"} <= {
+        each["dst"] for each in routes
+    }
 
 
 def _join(lan: Namespace, made: Network, mtu: int) -> None:
