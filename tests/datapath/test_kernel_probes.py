@@ -272,6 +272,7 @@ def test_an_edge_triggered_listener_is_silent_about_clients_already_waiting(
         level.register(listener, select.EPOLLIN)
         for _ in range(2):
             sockets.keep(socket.create_connection(listener.getsockname()))
+        harness.settled(lambda: harness.accept_queue(listener)[0] == 2, "both are in the queue")
         assert edge.poll(1)
         sockets.keep(listener.accept()[0])  # then accept(2) says EMFILE, and one client is left
         assert edge.poll(0) == []
@@ -495,6 +496,7 @@ def test_a_listener_with_a_full_queue_answers_no_syn(sockets: Sockets) -> None:
     """How these tests make a black hole."""
     listener = sockets.listener(0)
     sockets.keep(socket.create_connection(listener.getsockname()))
+    harness.settled(lambda: harness.accept_queue(listener)[0] == 1, "the queue is full")
     late = sockets.keep(socket.socket())
     late.setblocking(False)
     assert late.connect_ex(listener.getsockname()) == errno.EINPROGRESS

@@ -115,7 +115,11 @@ def unruly_network(seed: int) -> collections.abc.Iterator[tuple[Network, "Disord
 
 
 class Disorder:
-    """Carries packets between pairs of TUN devices, and loses, doubles and delays some of them."""
+    """Carries packets between pairs of TUN devices, and loses, doubles and delays some of them.
+
+    It does so once a test has set `has_begun`: the handshakes before would else fail now and then,
+    each attempt of which has a timeout.
+    """
 
     LOST, DOUBLED, DELAYED = 0.02, 0.03, 0.05
 
@@ -126,6 +130,7 @@ class Disorder:
         self._ways = [way for near, far in pairs for way in ((near, far), (far, near))]
         self._held: dict[int, list[bytes]] = {far: [] for _, far in self._ways}
         self.lost = self.doubled = self.delayed = 0
+        self.has_begun = False
 
     @contextlib.contextmanager
     def run(self, loop: asyncio.AbstractEventLoop) -> collections.abc.Iterator[None]:
@@ -147,7 +152,7 @@ class Disorder:
             self._put(far, held.pop())
 
     def _pass_on(self, packet: bytes, far: int) -> None:
-        drawn = self._chance.random()
+        drawn = self._chance.random() if self.has_begun else 0.5
         if drawn < self.LOST:
             self.lost += 1
         elif drawn < self.LOST + self.DELAYED:

@@ -116,6 +116,7 @@ async def test_r29_bytes_are_exact_through_loss_disorder_and_duplicates(seed: in
     with netns.unruly_network(seed) as (network, disorder), disorder.run(loop):
         async with _between(network) as bench, bench.within("all bytes arrive", 60.0):
             client, backend = await bench.pair()
+            disorder.has_begun = True
 
             async def send(sender: actor.Actor, way: stream.Stream) -> None:
                 await sender.send_stream(way, size)
