@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from kproxy import config, errors, server
-from tests.datapath.harness import descriptors
+from tests.datapath.rig.harness import descriptors
 from tests.e2e.rig import daemon, manifests, sockets
 from tests.ops import surfaces
 

@@ -25,7 +25,7 @@ from kproxy.simulator.api.server_faults import Kind
 from kproxy.simulator.store import resources
 from kproxy.sources.access import kubeconfig
 from kproxy.sources.api import api_bounds
-from tests.sources.api import simulated_api
+from tests.sources.api.rig import simulated_api
 
 GRACE_SECONDS = 5.0
 RECOVERY_SECONDS = 100.0

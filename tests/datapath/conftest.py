@@ -9,7 +9,7 @@ import pytest
 
 from kproxy.datapath import poller
 from tests import steady_time
-from tests.datapath import consistency, harness
+from tests.datapath.rig import consistency, harness
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], steady_time.SteadyLoop]]:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.relay import actor
 
 STREAMS = 40

@@ -11,7 +11,7 @@ from kproxy import errors
 from kproxy.balancer import penalty
 from kproxy.datapath import data_path, syscalls
 from kproxy.datapath.tcp import halfclose
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.relay import actor
 
 

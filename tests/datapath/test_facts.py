@@ -2,7 +2,7 @@
 
 from kproxy import events
 from kproxy.datapath.tcp import halfclose
-from tests.datapath import clients, harness
+from tests.datapath.rig import clients, harness
 
 
 def facts(subscription: events.Subscription) -> list[events.Fact]:

@@ -5,7 +5,7 @@ import collections
 import pytest
 
 from kproxy.datapath.tcp import halfclose
-from tests.datapath import faulty, harness
+from tests.datapath.rig import faulty, harness
 from tests.relay import actor, cases, registry, rig, stream
 
 _HALF_CLOSE_TIMEOUT = 8.0

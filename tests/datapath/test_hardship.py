@@ -13,7 +13,7 @@ from types import FrameType
 
 import pytest
 
-from tests.datapath import clients, harness
+from tests.datapath.rig import clients, harness
 from tests.relay import actor, stream
 
 MIB = 1 << 20

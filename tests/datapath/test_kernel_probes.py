@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from kproxy.datapath import syscalls
-from tests.datapath import harness
+from tests.datapath.rig import harness
 
 KERNEL = syscalls.Kernel()
 RESET = struct.pack("ii", 1, 0)

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from kproxy.datapath import poller, syscalls
-from tests.datapath import faulty, harness
+from tests.datapath.rig import faulty, harness
 
 
 class Handler:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kproxy.datapath import splice, syscalls
-from tests.datapath import faulty
+from tests.datapath.rig import faulty
 
 _F_GETPIPE_SZ = 1032
 
@@ -143,7 +143,7 @@ assert all(size == fcntl.fcntl(end, 1032) for _, end, size in pipes), pipes[-1]
 
 _MANY_STREAMS = """
 import asyncio, os, resource
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.relay import actor, stream
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))

@@ -13,7 +13,7 @@ import structlog.testing
 from kproxy.datapath import episodes
 from kproxy.model import addresses, forwarding, names
 from kproxy.plane import in_process
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.datapath.udp import rig
 
 EDGE = names.ServicePortName(names.NamespacedName("default", "gateway/edge"), "tcp")

@@ -17,7 +17,7 @@ from kproxy.datapath import data_path
 from kproxy.model import addresses, forwarding, names
 from kproxy.plane import in_process, plane
 from tests import isolation
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.ops import surfaces
 from tests.plane import remote
 from tests.reconcile import builders

@@ -11,7 +11,7 @@ from kproxy.datapath.tcp import lifespan
 from kproxy.model import addresses, forwarding
 from kproxy.model.lifetimes import Lifetime, OnEndpointRemoved, ProxyProtocol
 from kproxy.plane import in_process
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.reconcile import builders
 
 WEB = builders.port_of("web")

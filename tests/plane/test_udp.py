@@ -8,7 +8,7 @@ import pytest
 from kproxy import turns
 from kproxy.model import addresses, forwarding, names
 from kproxy.plane import in_process, plane
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.datapath.udp import rig
 
 SERVICE = names.NamespacedName("default", "dns")

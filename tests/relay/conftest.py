@@ -103,7 +103,7 @@ def data_path(
     """The data path alone, on a kernel that may be faulty. At its end it holds nothing."""
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "tests.datapath.faulty_proxy"),
+            *(sys.executable, "-m", "tests.datapath.rig.faulty_proxy"),
             *(f"{host}:0", f"{backend[0]}:{backend[1]}"),
             *("--half-close-timeout", str(half_close_timeout)),
             *("--keepalive-idle", str(keepalive_idle), *flags),

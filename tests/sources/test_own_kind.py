@@ -14,7 +14,7 @@ from kproxy.model.judging import field_rules, findings
 from kproxy.model.kinds import registry
 from kproxy.model.kinds.kind import Collection, Kind, Policy
 from kproxy.sources.files import manifests
-from tests.sources.api import fake_api, following
+from tests.sources.api.rig import fake_api, following
 
 if TYPE_CHECKING:
     from kproxy.sources import source, store

@@ -16,7 +16,7 @@ from kproxy import errors
 from kproxy.bench.lab import network
 from kproxy.bench.load import closedloop, http1, loading, messages
 from tests.bench import servers
-from tests.datapath import harness
+from tests.datapath.rig import harness
 
 pytestmark = pytest.mark.xdist_group("time")
 

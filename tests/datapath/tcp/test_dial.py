@@ -11,7 +11,7 @@ import structlog
 
 from kproxy.datapath.tcp import dial, halfclose
 from kproxy.model import addresses
-from tests.datapath import clients, faulty, harness
+from tests.datapath.rig import clients, faulty, harness
 from tests.relay import actor, registry
 
 LADDER = 3.75

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from kproxy.datapath.tcp import connection, relay
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.relay import actor
 
 Break = Callable[[relay.Leg, relay.Leg], None]

@@ -10,7 +10,7 @@ from kproxy.datapath import data_path
 from kproxy.datapath.tcp import halfclose, lifespan
 from kproxy.model import lifetimes, steps
 from kproxy.model.lifetimes import Lifetime, OnEndpointRemoved
-from tests.datapath import clients, harness
+from tests.datapath.rig import clients, harness
 from tests.relay import actor
 
 pytestmark = pytest.mark.xdist_group("time")

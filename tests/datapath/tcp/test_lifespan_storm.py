@@ -12,7 +12,7 @@ import pytest
 from kproxy.datapath.tcp import halfclose, lifespan
 from kproxy.model import lifetimes
 from kproxy.model.lifetimes import Lifetime, OnEndpointRemoved
-from tests.datapath import faulty, harness
+from tests.datapath.rig import faulty, harness
 from tests.relay import actor
 
 pytestmark = pytest.mark.xdist_group("time")

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from kproxy.balancer import penalty
-from tests.datapath import clients, faulty, harness
+from tests.datapath.rig import clients, faulty, harness
 from tests.relay import actor
 
 

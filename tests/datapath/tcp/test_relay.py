@@ -12,7 +12,7 @@ import pytest
 
 from kproxy.datapath import splice
 from kproxy.datapath.tcp import halfclose, relay
-from tests.datapath import faulty, harness
+from tests.datapath.rig import faulty, harness
 from tests.relay import actor, registry, stream
 
 KIB = 1024

@@ -12,7 +12,7 @@ import structlog
 
 from kproxy.datapath import data_path
 from kproxy.datapath.tcp import halfclose
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.relay import actor, registry, stream
 
 pytestmark = pytest.mark.xdist_group("time")

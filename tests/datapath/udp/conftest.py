@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.datapath.udp import rig
 
 

@@ -16,7 +16,7 @@ from kproxy.datapath import data_path, poller, syscalls
 from kproxy.datapath.udp import backend_sockets, front, target
 from kproxy.model import addresses, forwarding, names
 from tests import steady_time
-from tests.datapath import harness
+from tests.datapath.rig import harness
 
 _hosts = itertools.cycle(
     f"127.83.{n // 250}.{n % 250 + 1}" for n in random.sample(range(5000), 400)

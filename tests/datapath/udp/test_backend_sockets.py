@@ -12,7 +12,7 @@ import pytest
 from kproxy.datapath import data_path, poller, syscalls
 from kproxy.datapath.udp import backend_sockets, endings
 from kproxy.model import addresses
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.datapath.udp import rig
 
 

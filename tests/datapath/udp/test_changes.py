@@ -8,7 +8,7 @@ import pytest
 from kproxy.datapath.tcp import connection
 from kproxy.datapath.udp import endings
 from kproxy.model import names
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.datapath.udp import rig
 
 

@@ -5,7 +5,7 @@ Cases: U01 and U05 of docs/faults.md; row 40 of docs/behaviour.md.
 
 import pytest
 
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.datapath.udp import rig
 
 SIZES = (0, 1, 511, 1472, 4096, 4097, 9000, 65000)

@@ -7,7 +7,7 @@ import pytest
 
 from kproxy.datapath import data_path
 from kproxy.datapath.udp import endings, path
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.datapath.udp import rig
 
 FOREVER = 1e6

@@ -5,7 +5,7 @@ Behaviour: row 40 of docs/behaviour.md.
 
 from kproxy import events
 from kproxy.datapath.udp import endings
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.datapath.udp import rig
 
 

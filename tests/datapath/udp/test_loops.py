@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from kproxy.model import addresses
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.datapath.udp import rig
 from tests.relay import actor
 

@@ -8,7 +8,7 @@ from kproxy.datapath import poller, syscalls
 from kproxy.datapath.tcp import connection
 from kproxy.datapath.udp import pace
 from kproxy.model import addresses, names
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.datapath.udp import rig
 
 

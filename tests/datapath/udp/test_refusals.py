@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from kproxy.datapath.udp import endings
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.datapath.udp import rig
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from kproxy.datapath import data_path, descriptors
 from kproxy.datapath.udp import endings
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.datapath.udp import rig
 
 SOON = 0.01

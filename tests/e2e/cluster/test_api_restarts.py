@@ -17,7 +17,7 @@ import pytest
 from kproxy.simulator import certificates
 from kproxy.simulator.store import resources
 from tests.e2e.rig import beside_cluster, daemon, manifests, sockets
-from tests.sources.api import simulated_api
+from tests.sources.api.rig import simulated_api
 
 CLIENTS = 8
 BACKENDS = 6

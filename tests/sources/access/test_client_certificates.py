@@ -14,8 +14,8 @@ from kproxy.sources.access import credentials, kubeconfig
 from kproxy.sources.api import client
 from kproxy.sources.api.decisions import progress
 from tests.sources.access import tls
-from tests.sources.api import fake_api, following
-from tests.sources.api.fake_api import SERVICES, SLICES
+from tests.sources.api.rig import fake_api, following
+from tests.sources.api.rig.fake_api import SERVICES, SLICES
 
 V1 = "client.authentication.k8s.io/v1"
 

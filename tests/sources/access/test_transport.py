@@ -15,7 +15,7 @@ from kproxy.sources.access import kubeconfig
 from kproxy.sources.api import client
 from kproxy.sources.api.decisions import progress
 from tests.sources.access import tls
-from tests.sources.api import fake_api
+from tests.sources.api.rig import fake_api
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -11,8 +11,8 @@ from kproxy.sources.access import credentials, kubeconfig
 from kproxy.sources.api import client
 from kproxy.sources.api.decisions import progress
 from tests.sources.access import tls
-from tests.sources.api import fake_api
-from tests.sources.api.fake_api import SERVICES
+from tests.sources.api.rig import fake_api
+from tests.sources.api.rig.fake_api import SERVICES
 
 
 class Lab:

@@ -13,9 +13,9 @@ import pytest
 from aiohttp import web
 
 from kproxy.sources.api import api_bounds
-from tests.sources.api import fake_api, following
-from tests.sources.api.fake_api import SERVICES, SLICES
-from tests.sources.api.following import on_fake_time
+from tests.sources.api.rig import fake_api, following
+from tests.sources.api.rig.fake_api import SERVICES, SLICES
+from tests.sources.api.rig.following import on_fake_time
 
 SMALL = api_bounds.Bounds(objects=50, pages=20, list_bytes=200_000)
 

@@ -13,9 +13,9 @@ import pytest
 from aiohttp import web
 
 from kproxy.sources.api.decisions import progress, queries
-from tests.sources.api import fake_api, following
-from tests.sources.api.fake_api import SERVICES, fails, sends
-from tests.sources.api.following import on_fake_time
+from tests.sources.api.rig import fake_api, following
+from tests.sources.api.rig.fake_api import SERVICES, fails, sends
+from tests.sources.api.rig.following import on_fake_time
 
 GONE = fails(410, "Expired", "too old resource version: 1 (2)")
 GONE_EVENT = fake_api.event("ERROR", fake_api.status_object(410, "Expired", "too old"))

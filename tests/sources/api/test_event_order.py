@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from tests.sources.api import fake_api, following
-from tests.sources.api.fake_api import SERVICES, SLICES, sends
-from tests.sources.api.following import on_fake_time
+from tests.sources.api.rig import fake_api, following
+from tests.sources.api.rig.fake_api import SERVICES, SLICES, sends
+from tests.sources.api.rig.following import on_fake_time
 
 
 @pytest.mark.parametrize("seed", range(8))

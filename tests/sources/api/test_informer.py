@@ -16,9 +16,9 @@ from kproxy.model import admission, names
 from kproxy.model.kinds.kind import Kind
 from kproxy.sources.access import kubeconfig
 from tests.sources.access import tls
-from tests.sources.api import fake_api, following
-from tests.sources.api.fake_api import BETA_SLICES, SERVICES, SLICES, fails, sends
-from tests.sources.api.following import on_fake_time
+from tests.sources.api.rig import fake_api, following
+from tests.sources.api.rig.fake_api import BETA_SLICES, SERVICES, SLICES, fails, sends
+from tests.sources.api.rig.following import on_fake_time
 
 
 def test_the_last_state_is_served_while_the_server_is_away_and_says_how_stale_it_is() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from kproxy.model import names
 from kproxy.model.kinds import pod_kind
-from tests.sources.api import fake_api, following
+from tests.sources.api.rig import fake_api, following
 
 PODS = "/api/v1/pods"
 SERVICES = "/api/v1/services"

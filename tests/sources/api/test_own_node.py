@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kproxy.model.kinds import node_kind, registry
-from tests.sources.api import fake_api, following
+from tests.sources.api.rig import fake_api, following
 
 NODES = "/api/v1/nodes"
 KINDS = (*registry.KINDS, node_kind.only("n1"))

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from kproxy.model import names
-from tests.sources.api import fake_api, following
-from tests.sources.api.fake_api import SERVICES, sends
-from tests.sources.api.following import on_fake_time
+from tests.sources.api.rig import fake_api, following
+from tests.sources.api.rig.fake_api import SERVICES, sends
+from tests.sources.api.rig.following import on_fake_time
 
 RECORDINGS = (
     Path(__file__).parent.parent.parent / "fixtures" / "recordings" / "kube-apiserver-v1.20.2"

@@ -10,9 +10,9 @@ from aiohttp import test_utils, web
 from kproxy.model import names
 from kproxy.model.judging import endpoint_rules
 from kproxy.sources.api import reflector
-from tests.sources.api import fake_api, following
-from tests.sources.api.fake_api import SERVICES, SLICES, fails, sends
-from tests.sources.api.following import on_fake_time
+from tests.sources.api.rig import fake_api, following
+from tests.sources.api.rig.fake_api import SERVICES, SLICES, fails, sends
+from tests.sources.api.rig.following import on_fake_time
 
 HTML = b"<html><body>502 Bad Gateway</body></html>"
 GONE = fake_api.status_object(410, "Expired", "too old resource version: 1 (2)")

@@ -7,7 +7,7 @@ import pytest
 
 from kproxy.model.kinds import node_kind, registry, service_cidr_kind
 from kproxy.sources.api import discovery
-from tests.sources.api import fake_api, following
+from tests.sources.api.rig import fake_api, following
 
 GROUP = "/apis/networking.k8s.io"
 V1, BETA = f"{GROUP}/v1/servicecidrs", f"{GROUP}/v1beta1/servicecidrs"

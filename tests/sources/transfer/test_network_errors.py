@@ -15,8 +15,8 @@ from kproxy.sources.access import kubeconfig
 from kproxy.sources.api import client
 from kproxy.sources.api.decisions import progress
 from tests.sources.access import tls
-from tests.sources.api import fake_api, following
-from tests.sources.api.fake_api import SERVICES, sends
+from tests.sources.api.rig import fake_api, following
+from tests.sources.api.rig.fake_api import SERVICES, sends
 
 RAW = re.compile(r"message=|Errno|errno|_ssl\.c|\(\d+, '|ssl:|Error\b|0x[0-9a-f]{6}|<class|\\x")
 """What no sentence for users has in it."""

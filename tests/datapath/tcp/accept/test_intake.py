@@ -12,7 +12,7 @@ from kproxy.datapath import data_path, proxy_protocol
 from kproxy.datapath.tcp import halfclose
 from kproxy.datapath.tcp.accept import intake
 from kproxy.model import addresses, lifetimes
-from tests.datapath import clients, faulty, harness
+from tests.datapath.rig import clients, faulty, harness
 from tests.relay import actor, registry
 
 pytestmark = pytest.mark.xdist_group("time")

@@ -11,7 +11,7 @@ import structlog
 
 from kproxy.datapath import data_path, episodes, syscalls
 from kproxy.model import addresses
-from tests.datapath import faulty, harness
+from tests.datapath.rig import faulty, harness
 from tests.relay import actor
 
 

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from kproxy.datapath.tcp import halfclose
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.relay import actor
 
 
@@ -87,7 +87,7 @@ _REDIRECTED = """
 import asyncio, subprocess
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 from kproxy.model import addresses
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.datapath.tcp.accept import test_loops
 
 async def main():

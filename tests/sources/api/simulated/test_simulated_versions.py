@@ -17,8 +17,8 @@ from kproxy.simulator.store import resources
 from kproxy.sources.api.decisions import progress
 from tests import virtual_time
 from tests.simulator import objects
-from tests.sources.api import simulated_api
-from tests.sources.api.simulated_api import Api, Proxy, beside, until
+from tests.sources.api.rig import simulated_api
+from tests.sources.api.rig.simulated_api import Api, Proxy, beside, until
 
 STREAMING = pytest.mark.parametrize("streaming", [False, True], ids=["lists", "streams"])
 

@@ -12,7 +12,7 @@ import pytest
 
 from kproxy.datapath.tcp import halfclose
 from kproxy.model import addresses
-from tests.datapath import clients, harness
+from tests.datapath.rig import clients, harness
 
 FAST = pytest.param(False, id="service port")
 WAITED = pytest.param(True, id="ephemeral port")
@@ -127,7 +127,7 @@ import asyncio, subprocess
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
     file.write("40000 40015")
-from tests.datapath import harness
+from tests.datapath.rig import harness
 
 async def main():
     bench = harness.Harness()
@@ -162,7 +162,7 @@ def test_when_ports_run_out_the_rest_is_reset_and_no_endpoint_is_boxed() -> None
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     assert done.returncode == 0, done.stderr
     served, *rest = done.stdout.strip().splitlines()[-1].split(" ", 1)
@@ -177,7 +177,7 @@ subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 def sysctl(name, value):
     with open("/proc/sys/net/ipv4/" + name, "w") as file:
         file.write(value)
-from tests.datapath import harness
+from tests.datapath.rig import harness
 
 PORTS = 60
 
@@ -244,7 +244,7 @@ def test_x07_ports_that_wait_are_a_ceiling_that_shows_as_such() -> None:
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     assert done.returncode == 0, done.stderr
     below, above, is_boxed = ast.literal_eval(done.stdout.strip().splitlines()[-1])

@@ -19,8 +19,8 @@ from kproxy.sources.access import kubeconfig, transport
 from kproxy.sources.api import client
 from kproxy.sources.api.decisions import progress
 from tests.relay import netns
-from tests.sources.api import simulated_api
-from tests.sources.api.simulated_api import Api, beside, until
+from tests.sources.api.rig import simulated_api
+from tests.sources.api.rig.simulated_api import Api, beside, until
 
 DROP_EVERYTHING = """
 table ip lost {

@@ -12,8 +12,8 @@ import pytest
 from kproxy.simulator.api.server_faults import Kind
 from kproxy.simulator.store import resources
 from kproxy.turns import SLICE
-from tests.sources.api import fake_api, simulated_api
-from tests.sources.api.simulated_api import Api, beside, until
+from tests.sources.api.rig import fake_api, simulated_api
+from tests.sources.api.rig.simulated_api import Api, beside, until
 
 MILD = {Kind.DUPLICATE_EVENTS, Kind.REORDER_EVENTS, Kind.OVERSIZED_OBJECTS, Kind.SLOW_LIST}
 """Switches that clients need not notice."""

@@ -13,7 +13,7 @@ from kproxy.sources import source, store
 from kproxy.sources.access import kubeconfig
 from kproxy.sources.api import informer
 from tests import virtual_time
-from tests.sources.api import fake_api
+from tests.sources.api.rig import fake_api
 
 
 @dataclass

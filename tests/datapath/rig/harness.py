@@ -29,7 +29,7 @@ from kproxy.datapath import data_path, syscalls
 from kproxy.datapath.tcp import connection, dial, probe, relay
 from kproxy.datapath.tcp.accept import listener
 from kproxy.model import addresses, forwarding, names
-from tests.datapath import faulty
+from tests.datapath.rig import faulty
 from tests.relay import actor
 
 PROMPT: Final = 15.0
@@ -426,7 +426,7 @@ def _timers() -> set[Any]:
 
 
 class ProxyProcess:
-    """`tests.datapath.faulty_proxy` in a process of its own."""
+    """`tests.datapath.rig.faulty_proxy` in a process of its own."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -456,12 +456,12 @@ def proxy_process(backend: tuple[str, int], *options: str) -> Iterator[ProxyProc
     command = [
         sys.executable,
         "-m",
-        "tests.datapath.faulty_proxy",
+        "tests.datapath.rig.faulty_proxy",
         "127.0.0.1:0",
         f"{backend[0]}:{backend[1]}",
         *options,
     ]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
         try:
             yield ProxyProcess(process)

@@ -46,8 +46,8 @@ from kproxy.simulator.api.server_faults import Kind
 from kproxy.sources.api.decisions import progress
 from kproxy.sources.transfer import backoff
 from tests import virtual_time
-from tests.sources.api import simulated_api
-from tests.sources.api.simulated_api import Api, beside, until
+from tests.sources.api.rig import simulated_api
+from tests.sources.api.rig.simulated_api import Api, beside, until
 
 HOURS = 2
 STREAMING = pytest.mark.parametrize("streaming", [False, True], ids=["lists", "streams"])

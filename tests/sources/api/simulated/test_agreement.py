@@ -23,8 +23,8 @@ from kproxy.simulator.api.server_faults import Kind
 from kproxy.simulator.store import resources
 from kproxy.sources.access import kubeconfig
 from tests import virtual_time
-from tests.sources.api import simulated_api
-from tests.sources.api.simulated_api import Api, Proxy, beside, until
+from tests.sources.api.rig import simulated_api
+from tests.sources.api.rig.simulated_api import Api, Proxy, beside, until
 
 SECONDS = 5.0
 

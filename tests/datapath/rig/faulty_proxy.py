@@ -1,4 +1,4 @@
-"""A proxy on a faulty kernel: python -m tests.datapath.faulty_proxy LISTEN BACKEND --seed N.
+"""A proxy on a faulty kernel: python -m tests.datapath.rig.faulty_proxy LISTEN BACKEND --seed N.
 
 Made for `python -m tests.relay LISTEN BACKEND`. Says "ready HOST:PORT" once it listens; on
 SIGTERM it resets what is left, prints its counters as JSON, and ends. Each connection is checked
@@ -19,7 +19,7 @@ from kproxy.balancer import penalty
 from kproxy.datapath import data_path, syscalls
 from kproxy.datapath.tcp import connection, halfclose
 from kproxy.model import addresses, names
-from tests.datapath import consistency, faulty
+from tests.datapath.rig import consistency, faulty
 
 _KERNELS: dict[str, Callable[[int], syscalls.Kernel]] = {
     "real": lambda _: syscalls.Kernel(),
@@ -58,7 +58,7 @@ def _address(text: str) -> addresses.SocketAddress:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.datapath.faulty_proxy")
+    parser = argparse.ArgumentParser(prog="python -m tests.datapath.rig.faulty_proxy")
     parser.add_argument("listen", metavar="LISTEN", type=_address, help="HOST:PORT; port 0: any")
     parser.add_argument("backend", metavar="BACKEND", type=_address)
     parser.add_argument("--seed", type=int, default=1)

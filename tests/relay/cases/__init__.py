@@ -1,6 +1,7 @@
 """All cases, in the catalogue's order. Importing this fills the registry."""
 
-from tests.relay import chaos, dials, endings, registry, transfers
+from tests.relay import registry
+from tests.relay.cases import chaos, dials, endings, transfers
 
 __all__ = ["ALL", "MODULES"]
 

@@ -1,6 +1,6 @@
 """What the tests of dialling ask of clients."""
 
-from tests.datapath import harness
+from tests.datapath.rig import harness
 from tests.relay import actor
 
 

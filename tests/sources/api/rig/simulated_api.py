@@ -27,7 +27,7 @@ from kproxy.sources.api import informer
 from tests import virtual_time
 from tests.reconcile import recording
 from tests.simulator import objects
-from tests.sources.api import fake_api
+from tests.sources.api.rig import fake_api
 
 if TYPE_CHECKING:
     from kproxy.sources import source
