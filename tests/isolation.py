@@ -7,6 +7,7 @@ shares the machine's network, where each process has addresses (`octet`) and por
 `fresh_port`) that nothing else uses.
 """
 
+import atexit
 import contextlib
 import ctypes
 import fcntl
@@ -32,6 +33,13 @@ _BLOCKS = tuple(range(first, first + 128) for first in range(12800, 19968, 128))
 """Ports for `fresh_port`, in parts that processes claim."""
 
 _claims: list[socket.socket] = []
+
+
+@atexit.register
+def _let_go() -> None:
+    """Close what is held: Python warns of sockets that are open when it ends."""
+    for each in _claims:
+        each.close()
 
 
 def enter() -> bool:
