@@ -166,6 +166,19 @@ class ServicePortBalancer:
         self._renew()
         return not self._any_free
 
+    def start(self, backends: Sequence[addresses.SocketAddress]) -> None:
+        """The first set, of few backends, all of weight 1: what `update` comes to, in less time."""
+        new = self._enter(backends, self._weights)
+        if len(new) > 1:
+            for _ in self._shuffle(new):
+                pass
+        self._bar_new(new)
+        if catalogue.STRATEGIES[self._policy.strategy].counts:
+            for each in new:
+                each.load = self._loads.of(each.backend)
+        self._rotation = new
+        self._is_stale = True
+
     def update(
         self,
         backends: Sequence[addresses.SocketAddress],

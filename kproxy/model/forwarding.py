@@ -32,6 +32,9 @@ class Scope(StrEnum):
     CLUSTER = "cluster"
     LOCAL = "local"
 
+    # Enum's own is a call in Python, in every look-up of whatever has one of these in its key.
+    __hash__ = str.__hash__
+
 
 Admission: TypeAlias = tuple[str, ...] | None
 """The source addresses whose connections a frontend takes, as CIDRs; None for all.

@@ -139,6 +139,12 @@ class ServicePortState:
             known = target.turned_away or turned_away.TurnedAway()
             target.turned_away = known if refuses else None
 
+    def start(self, pools: Sequence[forwarding.Pool]) -> None:
+        """Balance over what a service port has that rested: few backends, all of weight 1."""
+        for pool in pools:
+            made = self.balancers[pool.scope, pool.family] = self._make(pool.scope)
+            made.start(pool.backends)
+
     def update_steps(self, message: forwarding.SetBackends) -> Iterator[None]:
         """Balance as the message says, in steps."""
         self.policy = policy = message.policy

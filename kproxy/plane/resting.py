@@ -62,8 +62,7 @@ class ServicePort:
             made = port_state.ServicePortState(
                 self.name, self.text, self.message.policy, self._around
             )
-            for _ in made.update_steps(self.message):
-                pass
+            made.start(self.message.pools)
             self._state = made
             self._unwatch(self._endpoints)
         return made

@@ -63,10 +63,10 @@ class Target:
         terms: Terms | None = None,
     ) -> None:
         self.name = name
-        self.text = str(name)
-        """The name, as logs and facts show it."""
         self.picker = picker
-        self.terms = terms or Terms(self.text)
+        self.terms = terms or Terms(str(name))
+        self.text = self.terms.name or str(name)
+        """The name, as logs and facts show it."""
         self.counters = counters or metrics.ServicePortCounters(halfclose.REASONS)
 
 

@@ -35,6 +35,9 @@ class Strategy(StrEnum):
     POWER_OF_TWO = "power-of-two"
     SOURCE_HASH = "source-hash"
 
+    # Enum's own is a call in Python, in every look-up of whatever has one of these in its key.
+    __hash__ = str.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class ServicePort:
