@@ -5,10 +5,10 @@
 | listing | 10,000 Services of 2 ports, from listed to all connectable: seconds, listening sockets, memory |
 | change | one Service added, changed, removed among them: the work of it, and until it is connectable |
 | latency | a connection at 10,000 Services against one at 10: median |
-| rates | three namespaces (client, node, pod): connections/s on the portal, against the same data path behind iptables REDIRECT, the kernel's own DNAT, and HAProxy in kproxy's place |
+| rates | three namespaces (client, node, pod): connections/s on the portal, against the same data path behind iptables REDIRECT, and against the kernel's own DNAT |
 
 The first three run in a network namespace each, with the proxier, the portal and the data plane of
-`kproxy run` in one process, and clients in the same. `rates` needs nginx, wrk, iptables and HAProxy.
+`kproxy run` in one process, and clients in the same. `rates` needs nginx, wrk and iptables.
 """  # noqa: E501  # a table
 
 import argparse
@@ -361,7 +361,7 @@ def percentile(found: list[float], percent: int) -> float:
 
 def rates(options: argparse.Namespace) -> None:
     """Connections a second through a node, in three ways."""
-    for program in ("nginx", "wrk", "iptables", "haproxy"):
+    for program in ("nginx", "wrk", "iptables"):
         if shutil.which(program) is None:
             print(f"rates       not measured: {program} is not installed")
             return
@@ -373,7 +373,6 @@ def rates(options: argparse.Namespace) -> None:
             f"{rule} -j DNAT --to-destination {POD}:80",
             "sysctl -qw net.ipv4.ip_forward=1",
         ],
-        "HAProxy": [f"ip route add local {CLUSTER_IP}/32 dev lo"],
     }
     found: dict[str, list[float]] = {way: [] for way in ways}
     with contextlib.ExitStack() as stack:
@@ -388,13 +387,12 @@ def rates(options: argparse.Namespace) -> None:
         way: statistics.median(
             ours / theirs for ours, theirs in zip(found["local"], found[way], strict=True)
         )
-        for way in ("REDIRECT", "DNAT", "HAProxy")
+        for way in ("REDIRECT", "DNAT")
     }
     print(
         f"rates       connections/s: local {medians['local']:.0f}, the same data path behind "
         f"REDIRECT {medians['REDIRECT']:.0f} ({ratios['REDIRECT']:.2f}), the kernel's DNAT "
-        f"{medians['DNAT']:.0f} ({ratios['DNAT']:.2f}), HAProxy in kproxy's place "
-        f"{medians['HAProxy']:.0f} ({ratios['HAProxy']:.2f})"
+        f"{medians['DNAT']:.0f} ({ratios['DNAT']:.2f})"
     )
 
 
@@ -419,9 +417,7 @@ def cluster(way: str, commands: list[str], folder: Path, *, no_bpf: bool) -> Ite
         started.append(nginx(pod, folder / way))
         for command in commands:
             run(f"ip netns exec {node} {command}")
-        if way == "HAProxy":
-            started.append(haproxy(node, folder / way))
-        elif way != "DNAT":
+        if way != "DNAT":
             flags = ["--no-bpf"] if no_bpf or way == "REDIRECT" else []
             networks = "10.96.0.0/16" if way == "local" else "10.97.0.0/16"
             started.append(proxy(node, folder / way, networks, flags))
@@ -454,19 +450,6 @@ def nginx(where: str, folder: Path) -> subprocess.Popen[bytes]:
         "server { listen 80 backlog=4096; location / { return 200 ok; } } }"
     )
     command = ["ip", "netns", "exec", where, "nginx", "-e", "stderr", "-c", str(config)]
-    return subprocess.Popen(command)
-
-
-def haproxy(where: str, folder: Path) -> subprocess.Popen[bytes]:
-    """HAProxy with one thread, which relays the ClusterIP's connections to the pod."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "haproxy.cfg"
-    config.write_text(
-        "global\n nbthread 1\n maxconn 4000\n"
-        "defaults\n mode tcp\n timeout connect 1s\n timeout client 1h\n timeout server 1h\n"
-        f"listen web\n bind {CLUSTER_IP}:80 backlog 4096\n server pod {POD}:80\n"
-    )
-    command = ["ip", "netns", "exec", where, "haproxy", "-db", "-q", "-f", str(config)]
     return subprocess.Popen(command)
 
 
