@@ -26,7 +26,7 @@ Service whose objects are the same as last time costs one comparison.
 
 import itertools
 import operator
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -34,10 +34,10 @@ import msgspec
 import structlog
 
 from kproxy import errors
-from kproxy.model import addresses, forwarding, names, steps
+from kproxy.model import forwarding, names, steps
 from kproxy.plane import plane as planes
 from kproxy.portal import budget, claims
-from kproxy.reconcile import collisions, effects, statuses
+from kproxy.reconcile import collisions, effects, entries, statuses
 from kproxy.reconcile.planning import rules, work
 
 _log = structlog.get_logger(__name__)
@@ -60,22 +60,6 @@ Steps: TypeAlias = Generator[None, None, list[names.ServicePortName]]
 
 _Snapshot: TypeAlias = tuple[object, ...]
 """The objects that the rules of a Service were made of."""
-
-
-class _Entry(msgspec.Struct, frozen=True, gc=False):
-    """What the proxier keeps of a service port."""
-
-    plan: _PortPlan
-    created: str
-
-    def claims(self) -> Iterator[tuple[forwarding.PortalAddress, claims.Claim]]:
-        """The addresses that it wants, with backends or without."""
-        for place in self.plan.places:
-            if place.address is not None:
-                claim = claims.Claim(
-                    self.created, self.plan.rule.name, place.frontend, place.admitted
-                )
-                yield place.address, claim
 
 
 class _Touched(msgspec.Struct, gc=False):
@@ -122,7 +106,7 @@ class Proxier:
         self._dirty: set[names.NamespacedName] = set()
         self._made_of: dict[names.NamespacedName, _Snapshot] = {}
         self._ports_of: dict[names.NamespacedName, tuple[names.ServicePortName, ...]] = {}
-        self._entries: dict[names.ServicePortName, _Entry] = {}
+        self._entries: dict[names.ServicePortName, entries.Entry] = {}
         self._claims = claims.Claims()
         self._is_retry_due = False
         self._left = effects.Effects()
@@ -311,11 +295,12 @@ class Proxier:
         `left` are effects that a bug has kept the last sync from carrying out.
         """
         for message in left.set_backends:
-            now = _backends(self._entries.get(message.name))
-            if now is not None:
+            entry = self._entries.get(message.name)
+            if entry is not None and (now := entry.backends) is not None:
                 plan.set_backends.append(now)
         for update in left.set_local_endpoints:
-            if (known := _local_endpoints(self._entries.get(update.name))) is not None:
+            entry = self._entries.get(update.name)
+            if entry is not None and (known := entry.local_endpoints) is not None:
                 plan.set_local_endpoints.append(forwarding.SetLocalEndpoints(update.name, known))
         plan.forget.extend(name for name in left.forget if name not in self._entries)
         touched: _TouchedAddresses = {}
@@ -415,14 +400,14 @@ class Proxier:
             return
         planned = yield from asked.plans
         known = self._ports_of.get(service, ())
-        changed: dict[names.ServicePortName, _Entry | None] = {}
+        changed: dict[names.ServicePortName, entries.Entry | None] = {}
         for count, name in enumerate(known, 1):
             if name not in planned:
                 changed[name] = None
             if count % _STRIDE == 0:
                 yield
         for count, (name, each) in enumerate(planned.items(), 1):
-            entry, old = _Entry(each, asked.created), self._entries.get(name)
+            entry, old = entries.Entry(each, asked.created), self._entries.get(name)
             if old != entry:
                 changed[name] = entry
                 if each.loops:
@@ -444,7 +429,7 @@ class Proxier:
     def _replace(
         self,
         name: names.ServicePortName,
-        new: _Entry | None,
+        new: entries.Entry | None,
         plan: effects.Effects,
         touched: _TouchedAddresses,
     ) -> None:
@@ -460,14 +445,14 @@ class Proxier:
             for address, claim in new.claims():
                 self._touch(address, touched).added.append(claim)
                 self._claims.add(address, claim)
-        before = _backends(old) if old else None
-        after = _backends(new)
+        before = old.backends if old is not None else None
+        after = new.backends if new is not None else None
         if after is None and before is not None:
             plan.forget.append(name)
         elif after is not None and before != after:
             plan.set_backends.append(after)
-        counts = _local_endpoints(new)
-        if counts is not None and counts != _local_endpoints(old):
+        counts = new.local_endpoints if new is not None else None
+        if counts is not None and (old is None or counts != old.local_endpoints):
             plan.set_local_endpoints.append(forwarding.SetLocalEndpoints(name, counts))
 
     def _touch(self, address: forwarding.PortalAddress, touched: _TouchedAddresses) -> _Touched:
@@ -500,14 +485,3 @@ class Proxier:
 def _are_same(one: _Snapshot, other: _Snapshot) -> bool:
     """Whether two snapshots are of the very same objects: comparing large ones takes long."""
     return len(one) == len(other) and all(map(operator.is_, one, other))
-
-
-def _local_endpoints(entry: _Entry | None) -> tuple[tuple[addresses.Family, int], ...] | None:
-    return entry.plan.local_endpoints if entry is not None else None
-
-
-def _backends(entry: _Entry | None) -> forwarding.SetBackends | None:
-    if entry is None or not entry.plan.is_served:
-        return None
-    rule = entry.plan.rule
-    return forwarding.SetBackends(rule.name, rule.policy, rule.pools, rule.spared)
