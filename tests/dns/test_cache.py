@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kproxy.dns import cache, wire
 from kproxy.model import names
-from tests.dns import lab
+from tests.dns.rig import lab
 
 SERVICES = ("a", "b")
 NAMESPACES = ("x", "y")

@@ -11,7 +11,7 @@ import dns.message
 import pytest
 
 from kproxy.dns import tcp, udp
-from tests.dns import lab
+from tests.dns.rig import lab
 
 NAME = "web.default.svc.cluster.local"
 OBJECTS = """

@@ -10,7 +10,7 @@ from pathlib import Path
 import dns.message
 
 from tests import garbage
-from tests.dns import mutations, servers
+from tests.dns.rig import mutations, servers
 
 OURS = dns.message.make_query("web.default.svc.cluster.local", "A", use_edns=0).to_wire()
 THEIRS = dns.message.make_query("www.example.com", "A", use_edns=0).to_wire()

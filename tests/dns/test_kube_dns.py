@@ -13,7 +13,7 @@ from kproxy.model import admission
 from kproxy.sources import store
 from kproxy.sources.api import client, writing
 from kproxy.sources.api.decisions import progress
-from tests.dns import lab
+from tests.dns.rig import lab
 
 PATIENCE = 20.0
 COLLECTION = "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices"

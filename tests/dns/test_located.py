@@ -7,7 +7,7 @@ from kproxy.dns import located
 from kproxy.model import addresses, forwarding, names
 from kproxy.model.kinds import services
 from kproxy.portal import loopback, portal
-from tests.dns import lab
+from tests.dns.rig import lab
 
 PORT = services.ServicePort("http", names.Protocol.TCP, 80)
 

@@ -14,7 +14,7 @@ from kproxy import errors, settings
 from kproxy.dns import located, name_server
 from kproxy.portal import loopback
 from kproxy.sources.files import manifests
-from tests.dns import lab, mutations, servers
+from tests.dns.rig import lab, mutations, servers
 
 SERVICE = """
 apiVersion: v1

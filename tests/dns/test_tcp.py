@@ -15,7 +15,7 @@ import pytest
 
 from kproxy import turns
 from kproxy.dns import responder, settings, tcp
-from tests.dns import servers
+from tests.dns.rig import servers
 
 SERVICE = """
 apiVersion: v1

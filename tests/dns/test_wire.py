@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.dns import responder, wire, zone
-from tests.dns import lab, mutations
+from tests.dns.rig import lab, mutations
 
 LABELS = st.lists(st.binary(min_size=1, max_size=63), max_size=8).filter(
     lambda labels: sum(len(each) + 1 for each in labels) < 255

@@ -13,7 +13,8 @@ import pytest
 from kproxy.dns import index, wire, zone
 from kproxy.model.kinds import service_kind
 from kproxy.portal import loopback
-from tests.dns import lab, test_located
+from tests.dns import test_located
+from tests.dns.rig import lab
 
 OBJECTS = """
 apiVersion: v1

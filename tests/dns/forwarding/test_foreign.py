@@ -9,7 +9,7 @@ import pytest
 
 from kproxy.dns import wire
 from kproxy.dns.forwarding import foreign
-from tests.dns import mutations
+from tests.dns.rig import mutations
 
 
 def reply() -> dns.message.Message:

@@ -17,7 +17,7 @@ import pytest
 from kproxy.dns import settings, wire
 from kproxy.dns.forwarding import forwarder
 from kproxy.model import addresses
-from tests.dns import servers
+from tests.dns.rig import servers
 
 PATIENCE = 20.0
 EXTERNAL = """

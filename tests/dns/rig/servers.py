@@ -17,7 +17,7 @@ from kproxy.dns import settings as dns_settings
 from kproxy.model import addresses
 from kproxy.portal import loopback
 from kproxy.sources.files import manifests
-from tests.dns import lab
+from tests.dns.rig import lab
 
 
 @contextlib.asynccontextmanager
