@@ -8,7 +8,7 @@ goes to an endpoint that this client has not tried yet (decision 5).
 
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Sequence
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from kproxy.balancer import affinity, catalogue, loads, member, penalty, strategies
 from kproxy.model import addresses, forwarding, steps
@@ -17,7 +17,6 @@ from kproxy.model.kinds import services
 _STEP = 500
 """Backends dealt with in one step of an update: some 0.5 ms."""
 
-_Item = TypeVar("_Item")
 _Policy: TypeAlias = forwarding.Policy
 _Weights: TypeAlias = dict[addresses.SocketAddress, int]
 _Reweighed: TypeAlias = list[tuple[member.Member, int]]
@@ -248,7 +247,7 @@ class ServicePortBalancer:
     ) -> Iterator[None]:
         """Replace the set of backends, in steps that look at `_STEP` of them."""
         gone: list[member.Member] = []
-        for present in _parts(tuple(self._rotation)):
+        for present in steps.runs(tuple(self._rotation), _STEP):
             gone += [m for m in present if m.backend not in wanted]
             yield
         new: list[member.Member] = []
@@ -272,7 +271,7 @@ class ServicePortBalancer:
         self._weights, self._prepared = weight_of, prepared
         yield
         self._renew()
-        for part_gone in _parts(gone):
+        for part_gone in steps.runs(gone, _STEP):
             yield
             self._retire(part_gone)
 
@@ -486,12 +485,6 @@ class ServicePortBalancer:
             untried = [m for m in self._rotation if m.backend not in tried and m.is_usable]
         weights = [m.weight for m in untried]
         return self._rng.choices(untried, weights)[0] if untried else None
-
-
-def _parts(whole: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
-    """`whole`, as much at a time as one step deals with."""
-    for start in range(0, len(whole), _STEP):
-        yield whole[start : start + _STEP]
 
 
 def _holds_untried(
