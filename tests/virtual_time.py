@@ -6,6 +6,7 @@ instead of a test that hangs.
 """
 
 import asyncio
+import os
 import selectors
 import socket
 from collections.abc import Callable, Coroutine
@@ -54,11 +55,15 @@ _MOST_SECONDS: Final = 10.0
 class _Sentinel:
     """Says when the kernel has delivered all that sockets of this process have sent on loopback.
 
-    On a busy machine the kernel delivers packets a moment later, in a thread of its own, in their
-    order. A datagram that is there as soon as it is sent had nothing before it.
+    On a busy machine the kernel delivers packets a moment later, in a thread of its own: those of
+    each CPU in their order. A datagram that is there as soon as it is sent had nothing before it.
+    So this thread stays on one CPU until `close`; on another one its datagram would overtake.
     """
 
     def __init__(self) -> None:
+        self._allowed = os.sched_getaffinity(0)
+        cpus = sorted(self._allowed)
+        os.sched_setaffinity(0, {cpus[_worker() % len(cpus)]})
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self._socket.connect(self._socket.getsockname())
@@ -78,6 +83,12 @@ class _Sentinel:
 
     def close(self) -> None:
         self._socket.close()
+        os.sched_setaffinity(0, self._allowed)
+
+
+def _worker() -> int:
+    """The number of this process among those that run tests: each CPU gets its share of them."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 class _JumpingSelector(selectors.DefaultSelector):
