@@ -33,12 +33,11 @@ from typing import TypeAlias
 import msgspec
 import structlog
 
-from kproxy import errors
 from kproxy.model import forwarding, names, steps
 from kproxy.plane import plane as planes
 from kproxy.portal import budget, claims
 from kproxy.reconcile import collisions, effects, entries, statuses
-from kproxy.reconcile.planning import rules, work
+from kproxy.reconcile.planning import placing, rules, work
 
 _log = structlog.get_logger(__name__)
 
@@ -278,9 +277,8 @@ class Proxier:
         """
         if frontend.family not in self._portal.families:
             return None
-        try:
-            address = self._portal.locate(frontend)
-        except (errors.PortalUnavailableError, errors.PortalRefusedError):
+        address = placing.located(frontend, self._portal).address
+        if address is None:
             return None
         winner = self._claims.winner(address)
         if winner is not None and not collisions.is_served(name, frontend, winner):
