@@ -302,14 +302,13 @@ class Front:
 
     def _move(self, moving: flow.Flow, backend: addresses.SocketAddress) -> bool:
         """Let a flow go on to another backend; False if that is impossible, and the flow ended."""
-        moving.tally.ended += 1
         socket, tally = moving.socket, moving.tally
         moving.backend = backend
         if not self._connect(moving):
-            tally.ended -= 1
             self.lose()
             self.end(moving, endings.NO_RESOURCES)
             return False
+        tally.ended += 1
         self._sockets.release(socket)
         moving.version = self._table.version
         if self._shared.feed is not None:
