@@ -17,12 +17,11 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from kproxy.datapath import syscalls
-from tests.datapath.rig import harness
+from tests.datapath.rig import harness, scripts
 
 KERNEL = syscalls.Kernel()
 RESET = struct.pack("ii", 1, 0)
@@ -99,16 +98,6 @@ def arrived(sock: socket.socket, count: int) -> None:
 def reset(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     sock.close()
-
-
-def python(script: str, *prefix: str) -> str:
-    """Run a script in a process of its own; returns what it printed."""
-    command = [*prefix, sys.executable, "-c", textwrap.dedent(script)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2]
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_splice_returns_zero_at_the_end_and_eagain_before_it(sockets: Sockets) -> None:
@@ -329,7 +318,7 @@ _REUSEPORT = """
 
 def test_closing_one_of_several_listeners_resets_the_clients_in_its_queue() -> None:
     """Why a listener's queue is served before it is closed, and why groups are not shrunk."""
-    assert 0 < int(python(_REUSEPORT)) < 32
+    assert 0 < int(scripts.run(_REUSEPORT)) < 32
 
 
 @needs_root
@@ -342,7 +331,7 @@ def test_with_tcp_migrate_req_the_queue_goes_to_another_listener() -> None:
             file.write("1")
         {textwrap.indent(textwrap.dedent(_REUSEPORT), " " * 8).strip()}
     """
-    assert python(script, "unshare", "--net") == "0"
+    assert scripts.run(script, *scripts.IN_NAMESPACE) == "0"
 
 
 @needs_root
@@ -361,7 +350,7 @@ def test_past_its_share_of_pipe_pages_a_user_gets_small_pipes_and_eperm() -> Non
                 refused = True
         print(soft, refused, fcntl.fcntl(os.pipe()[1], 1032))
     """
-    soft, refused, size = python(script).split()
+    soft, refused, size = scripts.run(script).split()
     if soft == "0":
         pytest.skip("fs.pipe-user-pages-soft is off")
     assert refused == "True"
@@ -444,7 +433,7 @@ _ANY_IP = """
 @pytest.mark.netns
 def test_a_local_route_makes_a_whole_network_bindable_and_freebind_any_address() -> None:
     """Neither bind needs a privilege; an address of the route where nobody listens refuses."""
-    assert python(_ANY_IP, "unshare", "--net") == "10.96.0.10 True False"
+    assert scripts.run(_ANY_IP, *scripts.IN_NAMESPACE) == "10.96.0.10 True False"
 
 
 def test_a_zero_window_and_a_user_timeout_end_a_connection_to_a_live_peer(

@@ -5,14 +5,11 @@ Cases: X04 of docs/faults.md.
 
 import fcntl
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from kproxy.datapath import splice, syscalls
-from tests.datapath.rig import faulty
+from tests.datapath.rig import faulty, scripts
 
 _F_GETPIPE_SZ = 1032
 
@@ -132,13 +129,7 @@ kernel = syscalls.Kernel()
 pipes = [kernel.pipe(1 << 20) for _ in range(soft // 256 + 8)]
 assert all(size == fcntl.fcntl(end, 1032) for _, end, size in pipes), pipes[-1]
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.returncode == 0, done.stderr
+    scripts.run(script)
 
 
 _MANY_STREAMS = """
@@ -183,14 +174,7 @@ print(*asyncio.run(main()))
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: becomes another user")
 def test_x12_bytes_are_exact_through_pipes_that_the_kernel_made_small() -> None:
     """A hundred streams of an unprivileged user, who may have 64 pipes of a megabyte."""
-    done = subprocess.run(
-        [sys.executable, "-c", _MANY_STREAMS],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.returncode == 0, done.stderr
-    small, splices = map(int, done.stdout.strip().splitlines()[-1].split())
+    printed = scripts.run(_MANY_STREAMS, seconds=240)
+    small, splices = map(int, printed.splitlines()[-1].split())
     assert splices >= 100
     assert 0 < small < splices

@@ -3,16 +3,13 @@
 import ast
 import errno
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
 from kproxy.datapath.tcp import halfclose
 from kproxy.model import addresses
-from tests.datapath.rig import clients, harness
+from tests.datapath.rig import clients, harness, scripts
 
 FAST = pytest.param(False, id="service port")
 WAITED = pytest.param(True, id="ephemeral port")
@@ -157,15 +154,8 @@ print(*asyncio.run(main()))
 @pytest.mark.netns
 def test_when_ports_run_out_the_rest_is_reset_and_no_endpoint_is_boxed() -> None:
     """X06. Sixteen ports, one endpoint, twenty clients; no retry goes on for ever."""
-    done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", _FEW_PORTS],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=Path(__file__).parents[3],
-    )
-    assert done.returncode == 0, done.stderr
-    served, *rest = done.stdout.strip().splitlines()[-1].split(" ", 1)
+    printed = scripts.run(_FEW_PORTS, *scripts.IN_NAMESPACE)
+    served, *rest = printed.splitlines()[-1].split(" ", 1)
     assert int(served) in range(14, 17), "two ports may be the test's own"
     assert "EADDRNOTAVAIL" in rest[0]
     assert rest[0].endswith("False")
@@ -239,15 +229,8 @@ def test_x07_ports_that_wait_are_a_ceiling_that_shows_as_such() -> None:
 
     With `net.ipv4.tcp_tw_reuse` a port serves again after a second.
     """
-    done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", _WITHIN_TIME_WAIT],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=Path(__file__).parents[3],
-    )
-    assert done.returncode == 0, done.stderr
-    below, above, is_boxed = ast.literal_eval(done.stdout.strip().splitlines()[-1])
+    printed = scripts.run(_WITHIN_TIME_WAIT, *scripts.IN_NAMESPACE)
+    below, above, is_boxed = ast.literal_eval(printed.splitlines()[-1])
     assert below[1] == {}, "below the ceiling nothing fails"
     assert below[0] == {"C/H": 60}
     assert set(above[1]) == {"EADDRNOTAVAIL"}, "above it, this and nothing else"

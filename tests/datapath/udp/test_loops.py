@@ -5,14 +5,12 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import structlog
 
 from kproxy.model import addresses
-from tests.datapath.rig import harness
+from tests.datapath.rig import harness, scripts
 from tests.datapath.udp import rig
 from tests.relay import actor
 
@@ -111,12 +109,4 @@ async def meet_a_loop_through_nat() -> None:
 @pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
 @pytest.mark.netns
 def test_a_loop_through_nat_is_found_out_too() -> None:
-    done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", _REDIRECTED],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=Path(__file__).parents[3],
-    )
-    assert done.returncode == 0, done.stderr
+    scripts.run(_REDIRECTED, *scripts.IN_NAMESPACE)
