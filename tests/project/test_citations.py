@@ -82,21 +82,20 @@ def test_every_row_and_decision_that_is_cited_is_in_the_page() -> None:
             assert cited("section 2, item", text) <= ITEMS, each
 
 
+def named_tests(line: str) -> list[str]:
+    """The tests that a line of a table names. Asserts that it names some or says why none."""
+    named = re.findall(r"\]\(\.\./(tests/[\w/]+\.py)\)", line)
+    assert bool(named) is not bool(re.search(r"\| not covered: \w[^|]+ \|$", line))
+    return named
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_case_names_tests_that_cite_it_or_the_reason_why_none_does(case: str) -> None:
-    line = CASES[case]
-    named = re.findall(r"\]\(\.\./(tests/[\w/]+\.py)\)", line)
-
-    assert bool(named) is not bool(re.search(r"\| not covered: \w[^|]+ \|$", line))
-    for each in named:
+    for each in named_tests(CASES[case]):
         assert case in cited_cases((ROOT / each).read_text()), each
 
 
 @pytest.mark.parametrize("row", ROW_LINES)
 def test_a_row_names_tests_that_cite_it_or_the_reason_why_none_does(row: str) -> None:
-    line = ROW_LINES[row]
-    named = re.findall(r"\]\(\.\./(tests/[\w/]+\.py)\)", line)
-
-    assert bool(named) is not bool(re.search(r"\| not covered: \w[^|]+ \|$", line))
-    for each in named:
+    for each in named_tests(ROW_LINES[row]):
         assert row in cited_rows((ROOT / each).read_text()), each
