@@ -173,6 +173,7 @@ PORTS = 60
 
 async def main():
     sysctl("tcp_tw_reuse", "0")
+    sysctl("ip_local_port_range", "50000 59999")  # the listeners take none of the few
     bench = harness.Harness()
     path, place = bench.start(), bench.backend()
     service = path.serve(place)
