@@ -16,9 +16,14 @@ pytestmark = [pytest.mark.netns, namespaces.needs_root, namespaces.needs_program
 
 _DIES_IN_ITS_NETWORK = """
 import os, subprocess, sys, time
-from tests.e2e.rig import namespaces
+from tests.e2e.rig import daemon, namespaces
+def comm(pid):
+    with open(f"/proc/{pid}/comm") as name:
+        return name.read().strip()
 with namespaces.network() as network, network.node_a.inside():
     program = subprocess.Popen([*namespaces.program, "sleep", "1000"], start_new_session=True)
+    # Before it is what it is to be, setpriv may not have asked yet to be ended with this process.
+    daemon.wait_until(lambda: comm(program.pid) == "sleep", "the program runs")
     print(program.pid, os.readlink("/proc/thread-self/ns/net"), flush=True)
     time.sleep(1000)
 """
