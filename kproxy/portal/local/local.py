@@ -25,7 +25,7 @@ import structlog
 from kproxy import errors
 from kproxy.model import addresses, forwarding, names
 from kproxy.portal import node_addresses, portal, refusals
-from kproxy.portal.local import kube_proxy, only_one, routes, sk_lookup
+from kproxy.portal.local import kube_proxy, only_one, route_watch, routes, sk_lookup
 
 _log = structlog.get_logger(__name__)
 
@@ -45,8 +45,8 @@ MOST_RANGES = 64
 class LocalPortal:
     """Serves frontends at their real addresses. Satisfies `portal.Portal`.
 
-    Owns a netlink socket, the routes, and the follower of the node's addresses. Raises KproxyError
-    if the kernel cannot be asked.
+    Owns netlink sockets, the routes, and the followers of them and of the node's addresses.
+    Raises KproxyError if the kernel cannot be asked.
     """
 
     def __init__(self, settings: portal.Settings) -> None:
@@ -59,6 +59,7 @@ class LocalPortal:
         )
         with _explained():
             self._routes = routes.Routes(settings.service_networks)
+        self._watch = route_watch.RouteWatch(self._routes)
         self._claimed: set[forwarding.PortalAddress] = set()
         self._refused_ranges: frozenset[portal.Network] = frozenset()
         self._only = only_one.OnlyOne()
@@ -98,6 +99,8 @@ class LocalPortal:
             on_change()
 
         self._node.follow(look)
+        with _explained():
+            self._watch.follow()
 
     def locate(self, frontend: forwarding.Frontend) -> forwarding.PortalAddress:
         """The frontend's own address and port.
@@ -268,6 +271,7 @@ class LocalPortal:
     def close(self) -> None:
         """Remove the program and the routes."""
         self._node.close()
+        self._watch.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._fast is not None:

@@ -71,36 +71,75 @@ class Routes:
     def sweep(self) -> int:
         """Remove every route with kproxy's protocol number; returns how many there were.
 
-        Raises OSError: EPERM without CAP_NET_ADMIN, whether there are any or not.
+        Raises OSError: EPERM without CAP_NET_ADMIN, whether there are any or not. One that does
+        not lead to `lo` is no kproxy's, and stays.
         """
         self._ask(_RTM_DELROUTE, ipaddress.ip_network("192.0.2.0/32"))
         removed = 0
         for family in (socket.AF_INET, socket.AF_INET6):
-            while found := list(self._list(family)):  # one that changes meanwhile may be left out
+            before: list[portal.Network] = []
+            # Again, because one that changes meanwhile may be left out of a list.
+            while (found := list(self._list(family))) != before:
                 for network in found:
                     self._ask(_RTM_DELROUTE, network)
                 removed += len(found)
+                before = found
+            removed -= len(found)
         return removed
 
     def follow(self, host: Iterable[str], source: str) -> None:
         """Adjust all routes to the host's own addresses, which need no route, and to `source`.
 
         `source` is the IPv4 address from which clients on this host connect, "" for none.
-        Raises OSError.
+        Raises OSError after it has tried everything.
         """
         self._host = frozenset(host)
         flag = _EXCLUSIVE if source == self._source else _REPLACE
         self._source = source
-        wanted = {*self._networks, *self._leaving}
-        wanted.update(ipaddress.ip_network(each) for each in self._held if self._needs_route(each))
+        wanted = self._wanted()
         for network in sorted(self._ours - wanted, key=str):
             self._remove(network)
+        failure: OSError | None = None
         for network in sorted(wanted, key=str):
-            if network not in self._ours:
-                self._add(network)
-            else:
-                # A preferred source that leaves may take routes along (fib_sync_down_addr).
-                self._put(network, flag)
+            try:
+                if network not in self._ours:
+                    self._add(network)
+                else:
+                    # A preferred source that leaves may take routes along (fib_sync_down_addr).
+                    self._put(network, flag)
+            except OSError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def wants(self, network: portal.Network) -> bool:
+        """Whether it needs a route."""
+        if network in self._networks or network in self._leaving:
+            return True
+        address = str(network.network_address)
+        is_host = network.prefixlen == network.max_prefixlen
+        return is_host and address in self._held and self._needs_route(address)
+
+    def restore(
+        self, lost: Iterable[portal.Network] | None = None
+    ) -> Iterator[Sequence[portal.Network]]:
+        """Make the routes to `lost` again, or to all, that others have removed.
+
+        Yields after each network: itself if its route was missing, else nothing. Raises OSError
+        after it has tried everything.
+        """
+        failure: OSError | None = None
+        for network in sorted(self._wanted() if lost is None else lost, key=str):
+            is_made = False
+            try:
+                is_made = self.wants(network) and self._put(network, _EXCLUSIVE)
+            except OSError as error:
+                failure = error
+            if is_made:
+                self._ours.add(network)
+            yield (network,) if is_made else ()
+        if failure is not None:
+            raise failure
 
     def cover(self, networks: Sequence[portal.Network]) -> Iterator[None]:
         """Let `networks` be those that are always routed, in place of those before.
@@ -197,6 +236,11 @@ class Routes:
         if failure is not None:
             raise failure
 
+    def _wanted(self) -> set[portal.Network]:
+        """Every network that needs a route."""
+        held = (ipaddress.ip_network(each) for each in self._held if self._needs_route(each))
+        return {*self._networks, *self._leaving, *held}
+
     def _needs_route(self, address: str) -> bool:
         is_host = address in self._host or address.startswith("127.") or address == "::1"
         return not is_host and not self.covers(address)
@@ -256,7 +300,7 @@ class Routes:
                 PROTOCOL,
                 _TABLE_LOCAL,
                 _TYPE_LOCAL,
-            ):
+            ) or found.get_attr("RTA_OIF") != _LOOPBACK_DEVICE:
                 continue
             anywhere = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104
             start = found.get_attr("RTA_DST") or anywhere

@@ -16,6 +16,7 @@ from kproxy import errors
 from kproxy.model import addresses, forwarding, names
 from kproxy.portal import node_addresses, portal
 from kproxy.portal.local import kube_proxy, local, sk_lookup
+from tests.ops import surfaces
 from tests.portal.local import test_routes
 
 pytestmark = [
@@ -209,6 +210,14 @@ def test_a_network_of_external_ips_with_many_owners_is_named(
     made.close()
     named = [each["network"] for each in lines if "--external-ip-cidrs" in each["event"]]
     assert named == ([network] if is_named else [])
+
+
+async def test_a_route_that_another_program_removes_comes_back(either: local.LocalPortal) -> None:
+    before = test_routes.local_routes()
+    either.follow(lambda: None)
+    test_routes.ip("route", "del", "local", "10.92.0.0/16", "dev", "lo", "table", "local")
+    assert test_routes.local_routes() != before
+    await surfaces.until(lambda: test_routes.local_routes() == before)
 
 
 def test_a_second_portal_is_refused_and_harms_nothing(either: local.LocalPortal) -> None:

@@ -5,6 +5,7 @@ Read with `ip`, which knows nothing of kproxy. The process is in a network names
 Behaviour: row 53 of docs/behaviour.md.
 """
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -41,8 +42,10 @@ def made(node: None) -> Iterator[routes.Routes]:
     found.close()
 
 
-def ip(*words: str) -> str:
-    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+def ip(*words: str, text: str = "") -> str:
+    return subprocess.run(
+        ["ip", *words], check=True, capture_output=True, text=True, input=text
+    ).stdout
 
 
 def is_settled(made: routes.Routes) -> bool:
@@ -282,6 +285,23 @@ def test_what_an_earlier_life_left_is_swept_and_nothing_else(made: routes.Routes
         ip("route", "del", "local", network, "dev", "lo", "proto", protocol)
     assert "203.0.113.9" in ip("route", "show", "proto", str(routes.PROTOCOL))
     ip("route", "del", "203.0.113.9", "dev", "lo")
+
+
+@pytest.mark.parametrize("words", [("dev", "kproutes"), ("dev", "lo", "tos", "0x10")])
+def test_a_route_of_the_same_number_that_is_not_like_those_of_kproxy_is_left(
+    node: None, words: tuple[str, ...]
+) -> None:
+    ip("link", "add", "kproutes", "type", "veth", "peer", "name", "kproutesp")
+    ip("link", "set", "kproutes", "up")
+    try:
+        alien = ("local", "203.0.113.9", *words, "proto", str(routes.PROTOCOL))
+        ip("route", "add", *alien)
+        with contextlib.closing(routes.Routes()) as after:
+            assert after.sweep() == 0
+        assert local_routes() == {"203.0.113.9"}
+        ip("route", "del", *alien)
+    finally:
+        ip("link", "del", "kproutes")
 
 
 def test_a_route_of_another_program_is_used_and_left(made: routes.Routes) -> None:
