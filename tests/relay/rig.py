@@ -75,16 +75,32 @@ def listen(backend: Address) -> socket.socket:
 
 async def accept_from(listener: socket.socket) -> socket.socket:
     """Accept one connection; unlike loop.sock_accept, a cancellation loses no accepted socket."""
-    loop = asyncio.get_running_loop()
     while True:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             return listener.accept()[0]
-        ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(listener, _set_once, ready)
+        await _readable(listener)
+
+
+async def _brings_bytes(sock: socket.socket) -> bool:
+    """Wait for a connection's first byte, which stays there, or for its end."""
+    sock.setblocking(False)
+    while True:
         try:
-            await ready
-        finally:
-            loop.remove_reader(listener)
+            return bool(sock.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            await _readable(sock)
+        except ConnectionError:
+            return False
+
+
+async def _readable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(sock, _set_once, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(sock)
 
 
 class Rig:
@@ -97,6 +113,7 @@ class Rig:
         self.notes: list[str] = []
         self._actors: list[actor.Actor] = []
         self._pairing = asyncio.Lock()
+        self._was_held_up = False
         self._before: frozenset[int] = frozenset()
         self._fds_before = 0
 
@@ -124,7 +141,24 @@ class Rig:
 
     async def accept(self) -> actor.Actor:
         """Accept the proxy's next connection as the backend; the caller sets the deadline."""
-        sock = await accept_from(self.target.listener)
+        return await self._backend(await accept_from(self.target.listener))
+
+    async def accept_speaking(self) -> actor.Actor:
+        """`accept` the next connection that brings a byte, after a dial that was held up.
+
+        A proxy may look whether such an endpoint is back: that connection ends without a byte.
+        """
+        while True:
+            sock = await accept_from(self.target.listener)
+            try:
+                if await _brings_bytes(sock):
+                    return await self._backend(sock)
+            except BaseException:
+                sock.close()
+                raise
+            sock.close()
+
+    async def _backend(self, sock: socket.socket) -> actor.Actor:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         backend = self._hold(actor.Actor(sock, "the backend"))
         if self.target.expect_greeting is not None:
@@ -149,6 +183,17 @@ class Rig:
         self._before = frozenset(entry.inode for entry in self._held_by_proxy())
         self._fds_before = self._socket_fds()
 
+    async def _show_that_backend_is_well(self) -> None:
+        """Let a dial succeed: a proxy whose dial was held up may look later whether one does.
+
+        That connection would be taken for a client's of the next case.
+        """
+        with contextlib.suppress(TimeoutError, OSError, AssertionError):
+            async with asyncio.timeout(self.target.prompt):
+                client = await self.connect()
+                await client.send(b"?")
+                await self.accept_speaking()
+
     def forget(self, *ends: actor.Actor) -> None:
         """Let go of ends that a case has closed itself (for cases with thousands)."""
         gone = set(map(id, ends))
@@ -159,6 +204,8 @@ class Rig:
 
         Returns a sentence when it has not. A connection the proxy makes only now is reset too.
         """
+        if self._was_held_up:
+            await self._show_that_backend_is_well()
         for end in self._actors:
             end.reset()
         self._actors.clear()
@@ -197,6 +244,7 @@ class Rig:
         A listen backlog of 0 holds one connection; a plug is put there. On leaving, the plug is
         taken out and the backlog is as before, so the dialler's next SYN is answered.
         """
+        self._was_held_up = True
         listener = self.target.listener
         listener.listen(0)
         with self.target.backend_place():

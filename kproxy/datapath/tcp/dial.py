@@ -19,7 +19,7 @@ import _socket
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from kproxy import events
@@ -46,7 +46,7 @@ class PenaltyBox(Protocol):
     """
 
     @property
-    def boxed(self) -> Sized:
+    def boxed(self) -> Collection[addresses.SocketAddress]:
         """The backends in the box: always the same collection, whose emptiness is cheap to see."""
 
     def fail(self, backend: addresses.SocketAddress, now: float, /) -> bool:

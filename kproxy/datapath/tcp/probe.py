@@ -94,7 +94,7 @@ class Prober:
     def _report(self, backend: addresses.SocketAddress, *, succeeded: bool) -> None:
         if succeeded:
             self._box.succeed(backend)
-        else:
+        elif backend in self._box.boxed:  # else a client has found it well since the probe began
             self._box.fail(backend, self._poller.now)
 
     def _wake(self) -> None:

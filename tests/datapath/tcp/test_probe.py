@@ -50,6 +50,25 @@ async def test_a_recovered_endpoint_is_set_free_by_a_probe_and_no_client_meets_i
     await harness.until(lambda: ill.waiting() == 2, "it has its share again")
 
 
+async def test_a_probe_that_fails_after_a_client_was_served_does_not_box_the_endpoint_again(
+    bench: harness.Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(penalty, "FIRST_PENALTY", 0.1)
+    path, place = bench.start(), bench.place()
+    service = path.serve(place)
+    await clients.is_turned_away(bench, service)
+    await place.swallow()
+    probes: list[faulty.FaultySocket] = []
+    path.kernel.prepare_dial = probes.append
+    await harness.until(lambda: probes, "the endpoint is probed, and does not answer")
+    path.kernel.prepare_dial = None
+    place.wake()
+    await bench.pair(service, place)
+    await harness.until(lambda: place.address not in path.box, "the client's dial sets it free")
+    await harness.until(lambda: all(each.fileno() < 0 for each in probes), "the probe is over")
+    assert place.address not in path.box
+
+
 @pytest.mark.parametrize(
     ("call", "code"),
     [

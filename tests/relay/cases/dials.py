@@ -28,7 +28,7 @@ async def r17_half_close_during_dial(bench: rig.Rig) -> None:
         client.shut_write()
         await asyncio.sleep(bench.scale(0.3, 2.0))
     async with bench.within("the proxy connects once the backend has room", 4.5):
-        backend = await bench.accept()
+        backend = await bench.accept_speaking()
     async with bench.within("the backend gets what was sent during the dial"):
         end = await backend.receive_to_end(stream.Checker(up))
     assert (end, backend.received) == (actor.End.FIN, size), (
@@ -97,7 +97,7 @@ async def r19_bulk_during_dial(bench: rig.Rig) -> None:
             bench.judge_growth(before, MIB)
             bench.note(f"{client.sent >> 10} KiB left the client before the dial was done")
         async with bench.within("the proxy connects once the backend has room", 4.5):
-            backend = await bench.accept()
+            backend = await bench.accept_speaking()
         checker = stream.Checker(stream.Stream(1, stream.TO_BACKEND, bench.seed))
         end = await backend.receive_to_end(checker)
         assert (end, checker.offset) == (actor.End.FIN, size), (
