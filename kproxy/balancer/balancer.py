@@ -7,7 +7,7 @@ goes to an endpoint that this client has not tried yet (decision 5).
 """
 
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, KeysView, Sequence
 from typing import TypeAlias
 
 from kproxy.balancer import affinity, catalogue, loads, member, penalty, strategies
@@ -168,13 +168,10 @@ class ServicePortBalancer:
     def start(self, backends: Sequence[addresses.SocketAddress]) -> None:
         """The first set, of few backends, all of weight 1: what `update` comes to, in less time."""
         new = self._enter(backends, self._weights)
-        if len(new) > 1:
-            for _ in self._shuffle(new):
-                pass
+        steps.at_once(steps.shuffled_in_steps(new, self._rng))
         self._bar_new(new)
         if catalogue.STRATEGIES[self._policy.strategy].counts:
-            for each in new:
-                each.load = self._loads.of(each.backend)
+            member.hold_loads(new, self._loads)
         self._rotation = new
         self._is_stale = True
 
@@ -229,17 +226,17 @@ class ServicePortBalancer:
         """Replace a set that is small enough for one step."""
         gone = [m for m in self._rotation if m.backend not in wanted]
         new = self._enter(wanted, weight_of)
-        if len(new) > 1:
-            for _ in self._shuffle(new):
-                pass
+        steps.at_once(steps.shuffled_in_steps(new, self._rng))
         self._bar_new(new)
         strategy = catalogue.STRATEGIES[policy.strategy]
         whole, reweighed = self._sort_out(wanted, weight_of, strategy)
         prepared = steps.at_once(strategy.prepare(whole, weight_of, self._last(policy)))
+        outdated = self._outdated()
         self._swap(gone, new, reweighed, policy)
         self._weights, self._prepared = weight_of, prepared
         if self._selection is not None:  # it may refer to the old set
             self._renew()
+        steps.at_once(outdated)
         self._retire(gone)
 
     def _replace_in_steps(
@@ -254,8 +251,7 @@ class ServicePortBalancer:
         for run in steps.runs(wanted, _STEP):
             new += self._enter(run, weight_of)
             yield
-        if len(new) > 1:
-            yield from self._shuffle(new)
+        yield from steps.shuffled_in_steps(new, self._rng)
         self._bar_new(new)
         yield
         strategy = catalogue.STRATEGIES[policy.strategy]
@@ -267,13 +263,18 @@ class ServicePortBalancer:
             reweighed += changed
             yield
         prepared = yield from strategy.prepare(whole, weight_of, self._last(policy))
+        outdated = self._outdated()
         self._swap(frozenset(gone), new, reweighed, policy)
         self._weights, self._prepared = weight_of, prepared
         yield
         self._renew()
-        for part_gone in steps.runs(gone, _STEP):
+        yield
+        yield from outdated
+        while gone:
             yield
-            self._retire(part_gone)
+            # Nothing else refers to them: they are freed here, and not all at the end.
+            self._retire(gone[-_STEP:])
+            del gone[-_STEP:]
 
     def _enter(
         self, wanted: Iterable[addresses.SocketAddress], weight_of: _Weights
@@ -309,9 +310,14 @@ class ServicePortBalancer:
                 whole.append(each)
             if weight != each.weight:
                 reweighed.append((each, weight))
-            if strategy.counts and each.load is None:
-                each.load = self._loads.of(backend)
+        if strategy.counts:
+            member.hold_loads(whole, self._loads)
         return whole, reweighed
+
+    def _outdated(self) -> Generator[None, None, None]:
+        """Forget what has been prepared. The steps end it, once no selection goes by it."""
+        prepared, self._prepared = self._prepared, None
+        return catalogue.STRATEGIES[self._policy.strategy].end(prepared)
 
     def _last(self, policy: _Policy) -> object:
         """What the strategy of `policy` has prepared before; None if it is another one."""
@@ -345,7 +351,7 @@ class ServicePortBalancer:
         """
         if policy.strategy is not self._policy.strategy:
             self._invalidate()
-            self._prepared = None
+            steps.at_once(self._outdated())
         self._policy = policy
         self._configure_affinity(policy.affinity_seconds)
 
@@ -424,17 +430,17 @@ class ServicePortBalancer:
         if self._active:
             self._selection = self._select(previous)
             self._choose = self._selection.choose
-        if previous is not None and previous is not self._selection:
-            previous.close()
         return self._selection
 
     def _select(self, previous: strategies.Selection | None) -> strategies.Selection:
         strategy = catalogue.STRATEGIES[self._policy.strategy]
         if self._prepared is None:
             whole = [m for m in self._rotation if m.weight]
+            if strategy.counts:
+                member.hold_loads(whole, self._loads)
             self._prepared = steps.at_once(strategy.prepare(whole, self._weights, None))
         context = strategies.Context(
-            self._rng, self._loads, self._prepared, previous, is_weighted=bool(self._weights)
+            self._rng, self._prepared, previous, is_weighted=bool(self._weights)
         )
         return strategy.select(self._active, context)
 
@@ -443,15 +449,6 @@ class ServicePortBalancer:
         was_barred = each.barred
         each.barred = each.boxed and self._box.owner(each.backend) is not None
         return each.barred and not was_barred
-
-    def _shuffle(self, new: list[member.Member]) -> Iterator[None]:
-        """As `random.shuffle`, in steps."""
-        draw = self._rng.random
-        for last in range(len(new) - 1, 0, -1):
-            other = int(draw() * (last + 1))
-            new[last], new[other] = new[other], new[last]
-            if last % _STEP == 0:
-                yield
 
     def _retire(self, gone: Sequence[member.Member]) -> None:
         for leaving in gone:

@@ -1,5 +1,6 @@
 """A backend's membership in one balancer, from the update that adds it to the one without it."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from kproxy.model import addresses
@@ -38,3 +39,10 @@ class Member:
     def is_usable(self) -> bool:
         """Whether new connections may go here at all."""
         return self.weight > 0 and not self.barred
+
+
+def hold_loads(members: Iterable[Member], counted: "loads.Loads") -> None:
+    """Have each member hold its load, for a strategy that counts."""
+    for each in members:
+        if each.load is None:
+            each.load = counted.of(each.backend)

@@ -3,15 +3,17 @@
 A strategy makes a *selection* over the members that picks go over. The selection is asked once
 for each new connection, so it must not look at every member. It is thrown away when the list
 changes, and a new one is made, which may take over what the old one knew.
+
+What takes a look at every member is done ahead, in steps, by the strategy's `prepare`.
 """
 
 import itertools
 import random
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
-from kproxy.balancer import loads, member
-from kproxy.model import addresses
+from kproxy.balancer import member
+from kproxy.model import addresses, steps
 
 Chooser: TypeAlias = Callable[[], member.Member]
 Members: TypeAlias = Sequence[member.Member]
@@ -50,20 +52,16 @@ class Selection:
         """
         return rotation
 
-    def close(self) -> None:
-        """Another selection takes its place. May be called twice."""
-
 
 class Context(NamedTuple):
     """What a selection is made with.
 
-    `counted` is None unless the strategy counts. `prepared` is what `Strategy.prepare` returned for
-    the set that the members are taken from. `previous` is the selection before, whatever its
+    `prepared` is what `Strategy.prepare` returned for the set that the members are taken from.
+    `previous` is the selection before, whatever its
     strategy was. Where not `is_weighted`, every weight is 1.
     """
 
     rng: random.Random
-    counted: loads.Loads | None = None
     prepared: object = None
     previous: Selection | None = None
     is_weighted: bool = True
@@ -77,17 +75,24 @@ def _nothing(
     return ()
 
 
+def _nothing_to_end(_prepared: object, /) -> Generator[None, None, None]:
+    """Ends nothing."""
+    yield from ()
+
+
 class Strategy(NamedTuple):
     """How selections are made. The members are in rotation order; the first one's turn is next.
 
     `prepare` does in steps what takes long for a large set. It gets every member whose weight is
     to be above 0, the weights to come that are not 1, and what it returned last, None at first,
-    which is in use and must not change. `counts` says whether the selections go by the connections
-    that each member has.
+    which is in use and must not change. `end` takes, in steps, what `prepare` returned, or None,
+    once nothing uses it. `counts` says whether the selections go by the connections that each
+    member has: then their loads are held.
     """
 
     select: Callable[[Members, Context], Selection]
     prepare: Callable[[Members, Weights, object], Generator[None, None, object]] = _nothing
+    end: Callable[[object], Generator[None, None, None]] = _nothing_to_end
     counts: bool = False
 
 
@@ -119,3 +124,36 @@ class Draw(Selection):
 def are_equal(members: Members) -> bool:
     """Whether all members have the same weight."""
     return len({each.weight for each in members}) == 1
+
+
+class Lots(NamedTuple):
+    """Members to draw from, each with a stretch as long as its weight. `bounds` are the ends of
+    the stretches; none where all weights are equal."""
+
+    members: Members
+    bounds: Sequence[int] = ()
+
+
+def lots_in_steps(
+    members: Members, weights: Weights, _last: object = None
+) -> Generator[None, None, Lots]:
+    """The lots of the whole set."""
+    if not weights:
+        return Lots(members)
+    of_members: list[int] = []
+    for run in steps.runs(members):
+        of_members += [weights.get(each.backend, 1) for each in run]
+        yield
+    if len(set(of_members)) <= 1:
+        return Lots(members)
+    return Lots(members, list(itertools.accumulate(of_members)))
+
+
+def lots_of(members: Members, context: Context) -> Lots:
+    """Lots for `members`: those of the whole set, where these are all."""
+    whole = cast("Lots", context.prepared)
+    if len(whole.members) == len(members):
+        return whole
+    if not context.is_weighted or are_equal(members):
+        return Lots(members)
+    return Lots(members, list(itertools.accumulate(each.weight for each in members)))

@@ -78,8 +78,8 @@ class SmoothRotation(strategies.Selection):
 class WeightedDraw(strategies.Selection):
     """Each member as likely as its weight says, each time anew."""
 
-    def __init__(self, members: strategies.Members, rng: random.Random) -> None:
-        bounds = list(itertools.accumulate(each.weight for each in members))
+    def __init__(self, lots: strategies.Lots, rng: random.Random) -> None:
+        members, bounds = lots
         draw, total, find = rng.random, bounds[-1], bisect.bisect
 
         def choose() -> member.Member:
@@ -97,6 +97,7 @@ def rotate(members: strategies.Members, context: strategies.Context) -> strategi
 
 def draw(members: strategies.Members, context: strategies.Context) -> strategies.Selection:
     """Random, by weight where weights differ."""
-    if not context.is_weighted or strategies.are_equal(members):
-        return strategies.Draw(members, context.rng)
-    return WeightedDraw(members, context.rng)
+    lots = strategies.lots_of(members, context)
+    if not lots.bounds:
+        return strategies.Draw(lots.members, context.rng)
+    return WeightedDraw(lots, context.rng)

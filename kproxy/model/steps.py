@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import random
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
@@ -28,6 +29,16 @@ def runs(items: Iterable[_Item], size: int = _RUN) -> Iterator[list[_Item]]:
     left = iter(items)
     while run := list(islice(left, size)):
         yield run
+
+
+def shuffled_in_steps(items: list[_Item], rng: random.Random) -> Generator[None, None, None]:
+    """As `rng.shuffle(items)`. The list must not change meanwhile."""
+    draw = rng.random
+    for last in range(len(items) - 1, 0, -1):
+        other = int(draw() * (last + 1))
+        items[last], items[other] = items[other], items[last]
+        if last % _RUN == 0:
+            yield
 
 
 def sorted_in_steps(

@@ -2,11 +2,12 @@
 
 import collections
 import gc
+import itertools
 import random
 
 import pytest
 
-from kproxy.balancer import balancer, least, loads, member, near, penalty
+from kproxy.balancer import balancer, least, loads, member, near, penalty, strategies
 from kproxy.model import addresses, forwarding
 from kproxy.model.kinds import services
 
@@ -249,7 +250,9 @@ def test_the_two_are_never_one_and_the_same(
     ]
     for each in members:
         each.load = counted.of(each.backend)
-    choose = least.TwoChoices(members, Drawn(first, 0.0)).choose
+    bounds = () if weights == (1, 1, 1) else tuple(itertools.accumulate(weights))
+    lots = strategies.Lots(members, bounds)
+    choose = least.TwoChoices(lots, Drawn(first, 0.0)).choose
     drawn = choose()
     # The one drawn first is the fullest now: the choice must be another.
     one = members[min(int(first * 3), 2)] if weights == (1, 1, 1) else None
@@ -259,4 +262,33 @@ def test_the_two_are_never_one_and_the_same(
     for _ in range(100):
         one.load.join()
     assert drawn in members
-    assert least.TwoChoices(members, Drawn(first, second)).choose() is not one
+    assert least.TwoChoices(lots, Drawn(first, second)).choose() is not one
+
+
+def test_equals_keep_their_turns_when_the_set_changes() -> None:
+    """Frequent changes would otherwise give the first of them all connections."""
+    chosen = backends(40)
+    rig = Rig(LEAST, chosen[:30])
+    picked = []
+    for coming in chosen[30:]:
+        for _ in range(3):
+            picked.append(rig.connect())
+            rig.end(picked[-1])
+        rig.balancer.update([*rig.balancer.backends, coming])
+    assert sorted(picked) == sorted(chosen[:30])
+
+
+def test_loads_are_followed_while_a_new_order_is_made() -> None:
+    """The counts change between the steps, for members that are in it already and that are not."""
+    chosen = backends(2000)
+    rig = Rig(LEAST, chosen)
+    used: set[addresses.SocketAddress] = set()
+    for _ in rig.balancer.update_steps(chosen, [2] * 2000):
+        used.update(rig.connect() for _ in range(10))
+    for _ in range(2000 - len(used)):
+        used.add(rig.connect())
+    assert used == set(chosen)
+    assert set(rig.counts().values()) == {1}
+    for each in chosen:
+        rig.end(each)
+    assert {rig.connect() for _ in range(2000)} == set(chosen)

@@ -3,11 +3,12 @@
 import collections
 import itertools
 import random
+from collections.abc import Sequence
 
 import pytest
 
 from kproxy.balancer import balancer, member, penalty, strategies, weighted
-from kproxy.model import addresses, forwarding
+from kproxy.model import addresses, forwarding, steps
 from kproxy.model.kinds import services
 from tests.balancer.test_strategies import CHI_SQUARE
 
@@ -90,16 +91,23 @@ def test_no_run_of_picks_is_further_from_its_share_than_one_pick_of_each_class(
             assert abs(counts[each] - due) <= 1 + len(set(weights))
 
 
+def lots(rotation: Sequence[member.Member]) -> strategies.Lots:
+    weights = {each.backend: each.weight for each in rotation}
+    return steps.at_once(strategies.lots_in_steps(rotation, weights))
+
+
 def test_equal_weights_are_the_plain_strategies() -> None:
-    context = strategies.Context(random.Random(1))
-    assert type(weighted.rotate(members(4, 4), context)) is strategies.Rotation
-    assert type(weighted.draw(members(4, 4), context)) is strategies.Draw
+    rotation = members(4, 4)
+    context = strategies.Context(random.Random(1), lots(rotation))
+    assert type(weighted.rotate(rotation, context)) is strategies.Rotation
+    assert type(weighted.draw(rotation, context)) is strategies.Draw
+    assert type(weighted.draw(rotation[:1], context)) is strategies.Draw
 
 
 @pytest.mark.parametrize("weights", [(9, 1), (5, 3, 2)])
 def test_random_is_as_likely_as_the_weights_say(weights: tuple[int, ...]) -> None:
     rotation = members(*weights)
-    choose = weighted.WeightedDraw(rotation, random.Random(20)).choose
+    choose = weighted.WeightedDraw(lots(rotation), random.Random(20)).choose
     counts = collections.Counter(choose() for _ in range(30_000))
     expected = [30_000 * weight / sum(weights) for weight in weights]
     distance = sum(
