@@ -17,6 +17,7 @@ from kproxy.bench.report import arithmetic, html_page, results, table
 from kproxy.bench.report import compare as compare_runs
 from kproxy.bench.scenarios import catalogue
 from kproxy.bench.subjects import peers
+from kproxy.cli.parse import go_flags
 
 _LONGEST = 86400.0
 """Seconds that a load or a delay may last."""
@@ -141,7 +142,9 @@ def _writable(flag: str, value: str | None) -> Path | None:
     return path
 
 
-@app.command("load", short_help="Put a load on a server, and print what was measured.")
+@app.command(
+    "load", cls=go_flags.Command, short_help="Put a load on a server, and print what was measured."
+)
 def put_load(
     target: Annotated[str, typer.Argument(metavar="HOST:PORT")],
     kind: Annotated[
@@ -217,7 +220,9 @@ def _described(plan: messages.Plan, outcome: messages.Outcome) -> list[str]:
     return lines
 
 
-@app.command("backend", short_help="Answer requests and streams, until Ctrl-C.")
+@app.command(
+    "backend", cls=go_flags.Command, short_help="Answer requests and streams, until Ctrl-C."
+)
 def serve_backend(
     listen: Annotated[
         list[str] | None,
@@ -259,7 +264,7 @@ def serve_backend(
             )
 
 
-@app.command(short_help="What changed between two runs, beyond noise.")
+@app.command(cls=go_flags.Command, short_help="What changed between two runs, beyond noise.")
 def compare(
     before: Annotated[Path, typer.Argument(metavar="A.json")],
     after: Annotated[Path, typer.Argument(metavar="B.json")],

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kproxy import config, settings
-from kproxy.cli.parse import kube_proxy, options
+from kproxy.cli.parse import go_flags, kube_proxy, options
 
 _ROWS = settings.table(config.Config)
 
@@ -29,7 +29,9 @@ class OutputFormat(StrEnum):
     JSON = "json"
 
 
-@app.command("reference", short_help="Print all settings, with bounds and defaults.")
+@app.command(
+    "reference", cls=go_flags.Command, short_help="Print all settings, with bounds and defaults."
+)
 def reference(
     output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TEXT,
 ) -> None:

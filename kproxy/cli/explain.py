@@ -2,7 +2,6 @@
 
 import dataclasses
 import ipaddress
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import typer
 from kproxy import config, errors
 from kproxy.cli import event_loop
 from kproxy.cli.get import ControlOption, EveryNamespaceOption, NamespaceOption, control_path
-from kproxy.cli.render import explanations, ways
+from kproxy.cli.render import explanations, output, ways
 from kproxy.explain import evidence, questions
 from kproxy.explain.answer import Verdict
 from kproxy.model import addresses, names
@@ -27,7 +26,6 @@ from kproxy.ops import log
 from kproxy.ops.views import control_client
 from kproxy.sources import once, source, store
 
-_FORMATS = ("text", "json")
 _LOOPBACK = {addresses.Family.IPV4: "127.0.0.1", addresses.Family.IPV6: "::1"}
 
 
@@ -99,7 +97,8 @@ def explain(  # options
         str, typer.Option("--ip-family", metavar="FAMILY", help="With --as: IPv4 or IPv6.")
     ] = addresses.Family.IPV4.value,
     output_format: Annotated[
-        str, typer.Option("--output", "-o", metavar="FORMAT", help="text or json.")
+        str,
+        typer.Option("--output", "-o", metavar="FORMAT", help=f"One of {output.DOCUMENT_FORMATS}."),
     ] = "text",
     manifests: Annotated[
         list[str] | None,
@@ -146,6 +145,7 @@ def explain(  # options
     mode, as the tool of that mode reads it; it is printed, and never applied.
     """
     _check(service, mode_name, output_format, part, every=every, trace=trace)
+    printed = output.document(output_format)
     if (applied and (every or not mode_name)) or (html and not applied):
         raise errors.ConfigError(
             "--apply-in-namespace tries one Service, with --as iptables or --as nftables; --html "
@@ -170,8 +170,8 @@ def explain(  # options
     if not mode_name and not trace:
         known = objects.evidence(question)
         answer = questions.explain(known)
-        if output_format == "json":
-            typer.echo(json.dumps(answer.view(), indent=2, ensure_ascii=False))
+        if printed is not None:
+            sys.stdout.write(printed(answer.view()))
         else:
             typer.echo(explanations.text(answer, known))
         raise typer.Exit(0 if answer.verdict is Verdict.SERVED else 1)
@@ -209,9 +209,7 @@ def _check(
     if mode_name and mode_name not in registry.MODES:
         known = ", ".join(registry.MODES)
         raise errors.ConfigError(f"--as {mode_name}: there is no such mode; it is one of {known}")
-    if output_format not in _FORMATS:
-        raise errors.ConfigError(f"-o {output_format}: it must be text or json")
-    if output_format != "text" and (mode_name or trace):
+    if output.document(output_format) is not None and (mode_name or trace):
         raise errors.ConfigError(f"-o {output_format}: rules and --trace are text; leave -o out")
     if part and not mode_name:
         raise errors.ConfigError(f"--part {part} is for --as: name a mode, such as --as ipvs")

@@ -62,6 +62,16 @@ def get(
     watch: Annotated[  # noqa: FBT002  # a flag
         bool, typer.Option("--watch", "-w", help="After the list, print changes until Ctrl-C.")
     ] = False,
+    watch_only: Annotated[  # noqa: FBT002  # a flag
+        bool, typer.Option("--watch-only", help="Print changes alone, without the list.")
+    ] = False,
+    watch_events: Annotated[  # noqa: FBT002  # a flag
+        bool,
+        typer.Option(
+            "--output-watch-events",
+            help="With --watch: say of each line whether it was ADDED, MODIFIED or DELETED.",
+        ),
+    ] = False,
     no_headers: Annotated[  # noqa: FBT002  # a flag
         bool, typer.Option("--no-headers", help="Tables without headings.")
     ] = False,
@@ -90,25 +100,33 @@ def get(
         has_labels=show_labels,
         is_colourful=tables.is_colourful(os.environ, is_terminal=sys.stdout.isatty()),
     )
-    printer = output.printer(_value(output_format), shape)
+    printer = output.printer(output_format, shape)
     asked = Question(
         control_path(control),
-        "" if all_namespaces else _value(namespace) or "default",
-        _checked(_value(selector)),
-        own_namespace=_value(namespace) or "default",
+        "" if all_namespaces else namespace or "default",
+        _checked(selector),
+        own_namespace=namespace or "default",
     )
     if asked.selector and any(each.kind.plural == "events" for each in wanted):
         raise errors.ConfigError("events have no labels: name a Service in place of -l")
-    if watch:
+    if asked.selector and any(each.name for each in wanted):
+        raise errors.ConfigError("-l chooses Services by their labels: give it without a name")
+    if watch_events and not (watch or watch_only):
+        raise errors.ConfigError("--output-watch-events is for --watch and --watch-only")
+    if watch or watch_only:
         if len(wanted) > 1:
             raise errors.ConfigError("--watch follows one resource, of one Service or of all")
         if sort_by:
             typer.echo(
                 "Warning: --watch prints changes as they come; --sort-by is ignored", err=True
             )
-        asked.watch(wanted[0], printer)
+        asked.watch(wanted[0], printer, shows_list=not watch_only, shows_events=watch_events)
         return
     found, missing = asked.all(wanted)
+    if missing and len(wanted) == 1:  # kubectl prints no empty List of one name
+        if ignore_not_found:
+            return
+        raise missing[0]
     if sort_by:
         found = [output.Found(kind, output.in_order(views, kind, sort_by)) for kind, views in found]
     is_hosts_file = {each.kind.plural for each in wanted} == {"hosts"}
@@ -181,7 +199,14 @@ class Question:
         except errors.KproxyError:
             return []
 
-    def watch(self, wanted: asked_resources.Wanted, printer: output.Printer) -> None:
+    def watch(
+        self,
+        wanted: asked_resources.Wanted,
+        printer: output.Printer,
+        *,
+        shows_list: bool = True,
+        shows_events: bool = False,
+    ) -> None:
         """Print what there is, then what changes. Raises KproxyError when the proxy ends."""
         known: dict[tuple[object, ...], asked_resources.View] = {}
         events = control_client.watch(
@@ -194,23 +219,32 @@ class Question:
         )
         identity = control_client.IDENTITIES.get(wanted.kind.plural)
         with contextlib.closing(events):
+            listed: list[output.Changed] | None = []
             for event, view in events:
                 if event == "BOOKMARK":
+                    if listed is not None and shows_list:  # the list is complete
+                        sys.stdout.write(printer.several(wanted.kind, listed))
+                    listed = None
                     sys.stdout.flush()
                     continue
-                if identity is None:  # an event happened once, and does not change
-                    sys.stdout.write(printer.one(wanted.kind, view))
-                    continue
-                key = tuple(view[name] for name in identity)
-                # The object of a DELETED has only the identifying fields: print the last known
-                # view.
-                shown = known.pop(key, None) if event == "DELETED" else view
+                shown: asked_resources.View | None = view
+                if identity is not None:  # unlike an event, which happened once
+                    key = tuple(view[name] for name in identity)
+                    # The object of a DELETED has only the identifying fields: print the last known
+                    # view.
+                    shown = known.pop(key, None) if event == "DELETED" else view
+                    if event != "DELETED":
+                        known[key] = view
                 if shown is None:
                     continue
-                if event != "DELETED":
-                    known[key] = view
-                sys.stdout.write(printer.one(wanted.kind, self._named(wanted.kind, shown)))
-                sys.stdout.flush()
+                changed = output.Changed(
+                    self._named(wanted.kind, shown), event if shows_events else ""
+                )
+                if listed is not None:
+                    listed.append(changed)
+                else:
+                    sys.stdout.write(printer.several(wanted.kind, [changed]))
+                    sys.stdout.flush()
 
     def _named(
         self, kind: asked_resources.Kind, view: asked_resources.View
@@ -223,11 +257,6 @@ class Question:
         if text and text != self._warned:
             typer.echo(f"Warning: {tables.printable(text)}", err=True)
         self._warned = text
-
-
-def _value(given: str) -> str:
-    """The value of a short option; kubectl takes `-o=json` as `-o json`."""
-    return given.removeprefix("=")
 
 
 def _checked(selector: str) -> str:

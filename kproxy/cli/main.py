@@ -90,7 +90,7 @@ def run(arguments: list[str]) -> int:
             code = _call(arguments)
             sys.stdout.flush()
         except typer.TyperException as error:
-            return _fail(_usage_sentence(error), errors.ConfigError.exit_code)
+            return _fail(_usage_sentence(error, arguments[0]), errors.ConfigError.exit_code)
         except typer.Abort:
             return INTERRUPTED
         except SystemExit as ended:  # which is what typer makes of a BrokenPipeError
@@ -130,6 +130,8 @@ def _call(arguments: list[str]) -> int:
     first, *others = arguments
     if first in ("--version", "-V"):
         first, others = "version", []
+    if first == "help":  # `kproxy help get`, as kubectl has it
+        first, *others = arguments = [*others, "--help"]
     if first not in COMMANDS:  # help, completion, a mistake
         return _all("")(arguments, prog_name=_NAME, standalone_mode=False) or 0
     # Not through the group of all commands: typer would load pydantic for the group's options.
@@ -191,18 +193,25 @@ def _add(app: "typer.Typer", name: str) -> "typer.Typer | None":
         app.add_typer(module.app, name=name, short_help=COMMANDS[name])
         own: typer.Typer = module.app
         return own
-    command_class = getattr(module, "Command", None)
+    from kproxy.cli.parse import go_flags  # noqa: PLC0415  # see above
+
+    command_class = getattr(module, "Command", go_flags.Command)
     app.command(name, cls=command_class, short_help=COMMANDS[name])(getattr(module, name))
     return None
 
 
-def _usage_sentence(error: "typer.TyperException") -> str:
-    """Typer's complaint about the arguments, as one sentence in the style of kproxy's own."""
+def _usage_sentence(error: "typer.TyperException", first: str) -> str:
+    """Typer's complaint about the arguments, as one sentence in the style of kproxy's own.
+
+    `first` is the first argument: typer does not say in which command an option lacks its value.
+    """
     message = error.format_message().rstrip(".?").replace("Value error, ", "")
     message = message.replace(". Did you mean", ": did you mean").replace("? (", " (")
     message = message.replace("Input should be", "it must be")
     context: typer.Context | None = getattr(error, "ctx", None)
-    command = context.command_path if context else "kproxy"
+    command = f"{_NAME} {first}" if first in COMMANDS else _NAME
+    if context:
+        command = context.command_path
     return f"{message[:1].lower()}{message[1:]}; see {command} --help"
 
 

@@ -1,37 +1,30 @@
 """`kproxy status`: the state of a running proxy, on one screen."""
 
-import json
 import sys
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from kproxy.cli.get import ControlOption, control_path
-from kproxy.cli.render import tables
+from kproxy.cli.render import output, tables
 from kproxy.ops.views import control_client
-
-
-class Format(StrEnum):
-    """Values of -o."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 def status(
     output_format: Annotated[
-        Format, typer.Option("--output", "-o", help="How to show it.")
-    ] = Format.TEXT,
+        str,
+        typer.Option("--output", "-o", metavar="FORMAT", help=f"One of {output.DOCUMENT_FORMATS}."),
+    ] = "text",
     control: ControlOption = None,
 ) -> None:
     """Show the state of a running proxy: ready or not, its source, what it serves, what it lost."""
+    printed = output.document(output_format)
     view = control_client.fetch_status(
         control_path(control),
         lambda warning: typer.echo(f"Warning: {tables.printable(warning)}", err=True),
     )
-    if output_format is Format.JSON:
-        sys.stdout.write(json.dumps(view, indent=4, ensure_ascii=False) + "\n")
+    if printed is not None:
+        sys.stdout.write(printed(view))
         return
     for name, value in _lines(view) + _ingress_lines(view):
         sys.stdout.write(f"{name + ':':<14}{tables.printable(value)}\n")

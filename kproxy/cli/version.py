@@ -1,8 +1,6 @@
 """`kproxy version`."""
 
-import json
 import platform
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -10,23 +8,25 @@ import typer
 import kproxy
 
 
-class OutputFormat(StrEnum):
-    """Values of -o where there is nothing to tabulate."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
 def version(
-    output: Annotated[OutputFormat, typer.Option("--output", "-o")] = OutputFormat.TEXT,
+    output_format: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="FORMAT", help="One of text, json, yaml, jsonpath=TEMPLATE."
+        ),
+    ] = "text",
 ) -> None:
     """Print the version."""
-    if output is OutputFormat.JSON:
-        facts = {
-            "version": kproxy.__version__,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        }
-        typer.echo(json.dumps(facts))
-    else:
+    if output_format in ("", "text"):
         typer.echo(f"kproxy {kproxy.__version__}")
+        return
+    from kproxy.cli.render import output  # noqa: PLC0415  # text needs none of it
+
+    printed = output.document(output_format)
+    assert printed is not None
+    facts = {
+        "version": kproxy.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    typer.echo(printed(facts), nl=False)

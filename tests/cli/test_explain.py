@@ -118,7 +118,7 @@ def test_without_a_proxy_it_says_how_to_ask(
         pytest.param(
             ["web", "--as", "ipvs", "--node-ip", "::1"], "must be an address of IPv4", id="node IP"
         ),
-        pytest.param(["web", "-o", "yaml"], "-o yaml: it must be text or json", id="format"),
+        pytest.param(["web", "-o", "xml"], "-o xml is no format: there are text", id="format"),
         pytest.param(["web", "--trace", "--as", "ipvs"], "leave --as out", id="trace"),
         pytest.param(
             ["--all", "--as", "ipvs", "--rules-of", "1.0", *CLUSTER_IPS],

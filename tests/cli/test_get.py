@@ -211,6 +211,58 @@ def test_labels_select_services(lab: Lab) -> None:
     assert "-l tier in" in wrong.stderr
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("-A=true --no-headers=true", "-A --no-headers"),
+        ("-A=false --all-namespaces=F", ""),
+        ("--no-headers --no-headers=false", ""),
+        ("--no-headers=false --no-headers", "--no-headers"),
+        ("-An=prod", "-A -n prod"),
+        ("-nprod", "--namespace prod"),
+        ("-n=prod", "--namespace=prod"),
+        ("-l=tier=front -A=1", "-l tier=front -A"),
+        ("nosuch --ignore-not-found=true", "nosuch --ignore-not-found"),
+        ("-n=prod -- empty", "empty -n prod"),
+    ],
+)
+def test_flags_are_read_as_kubectl_reads_them(lab: Lab, written: str, meant: str) -> None:
+    # Columns whose values do not change while the test looks twice. What follows "--" is no
+    # option, so that all others stand before.
+    command = ["svc", "--control", lab.control, "-o=custom-columns=NS:.namespace,N:.metadata.name"]
+    first, second = (call(*command, *flags.split()) for flags in (written, meant))
+
+    assert (first.returncode, first.stderr) == (0, second.stderr)
+    assert first.stdout == second.stdout
+
+
+@pytest.mark.parametrize("flags", ["-Ao=name", "-Aoname", "-Ao name", "-A -o=name"])
+def test_short_flags_may_stand_in_one_word(lab: Lab, flags: str) -> None:
+    every = lab.get("svc", "--all-namespaces", "--output", "name").stdout
+
+    assert "service/empty" in every
+    assert lab.get("svc", *flags.split()).stdout == every
+
+
+@pytest.mark.parametrize("text", ["true", "TRUE", "True", "T", "t", "1", "yes", "tRUE", "on", ""])
+def test_kubectl_takes_the_same_words_for_a_truth_value(
+    lab: Lab, tmp_path: Path, text: str
+) -> None:
+    theirs = kubectl.Kubectl(kubectl.newest(), tmp_path).run("version", f"--client={text}")
+
+    ours = lab.get("svc", f"--no-headers={text}").returncode
+    assert (ours == 0) is (theirs.returncode == 0)
+
+
+@pytest.mark.parametrize("format_", ["json", "yaml", "jsonpath={.kind}", "wide", "name"])
+def test_one_service_that_is_not_served_leaves_the_output_empty(lab: Lab, format_: str) -> None:
+    missing = lab.get("svc", "nosuch", "-o", format_)
+    ignored = lab.get("svc", "nosuch", "-o", format_, "--ignore-not-found")
+
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert (ignored.returncode, ignored.stdout, ignored.stderr) == (0, "", "")
+
+
 def test_sorted_by_a_field(lab: Lab) -> None:
     rows = lab.table("svc", "-A", "--no-headers", "--sort-by", ".metadata.name")
     assert [row[1] for row in rows] == ["empty", "odd", "web"]
@@ -241,6 +293,31 @@ def test_a_watch_goes_on_until_it_is_interrupted(lab: Lab) -> None:
     daemon.wait_until(
         lambda: len(lab.table("conn", "--no-headers")) == len(lab.clients), "the other's end"
     )
+
+
+def test_a_watch_without_the_list_says_what_came_and_what_went(lab: Lab) -> None:
+    flags = ["--watch-only", "--output-watch-events", "--no-headers", "-o", "wide"]
+    command = [sys.executable, "-m", "kproxy", "get", "conn", *flags, "--control", lab.control]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        found: dict[str, list[str]] = {}
+        lines = ""
+        try:
+            while not any((each[0], each[-1]) == ("ADDED", "DELETED") for each in found.values()):
+                # The watch may not have begun when the first of these connections comes.
+                with contextlib.closing(sockets.connect(lab.daemon.address("web"))):
+                    if select.select([watch.stdout], [], [], 0.2)[0]:
+                        lines += os.read(watch.stdout.fileno(), 65536).decode()
+                    sockets.accept(lab.listening).close()
+                found = {}
+                for line in lines.splitlines()[: lines.count("\n")]:
+                    change, _, client, *_ = line.split()
+                    found.setdefault(client.rpartition(":")[2], []).append(change)
+        finally:
+            watch.send_signal(signal.SIGINT)
+        assert watch.wait(20) == 130
+    there_before = [found.get(str(each.getsockname()[1]), []) for each in lab.clients]
+    assert not any("ADDED" in each for each in there_before)
 
 
 def test_events_are_followed_while_they_happen(lab: Lab) -> None:
@@ -410,6 +487,22 @@ def test_how_the_proxy_is_on_one_screen(lab: Lab) -> None:
     assert "3 with 3 ports" in done.stdout
     as_json = json.loads(inside.run("status", "-o", "json", "--control", lab.control).stdout)
     assert as_json["frontends"]["bound"] >= 1
+    as_yaml = yaml.safe_load(inside.run("status", "-o", "yaml", "--control", lab.control).stdout)
+    assert as_yaml.keys() == as_json.keys()
+    pid = inside.run("status", "-o", "jsonpath={.pid}", "--control", lab.control).stdout
+    assert pid == str(lab.daemon.pid)
+
+
+@pytest.mark.parametrize("command", ["status", "version", "explain web"])
+@pytest.mark.parametrize("format_", ["xml", "wide", "jsonpath={", "json=x"])
+def test_a_format_that_is_none_is_refused_before_anything_is_asked(
+    command: str, format_: str, tmp_path: Path
+) -> None:
+    done = inside.run(*command.split(), "-o", format_, XDG_RUNTIME_DIR=str(tmp_path))
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"kproxy: -o {format_}")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_kubectl_finds_it_as_a_plugin(lab: Lab, tmp_path: Path) -> None:
@@ -520,6 +613,18 @@ def test_without_a_proxy_it_says_where_it_looked(tmp_path: Path) -> None:
         pytest.param(["svc/web", "ep"], ["ep has no resource"], id="a name without resource"),
         pytest.param(["svc,ep", "-w"], ["--watch", "one resource"], id="a watch on two"),
         pytest.param(["svc", "--control", ""], ["--control", "empty"], id="an empty path"),
+        pytest.param([""], ["a resource has no name", "svc/web"], id="an empty resource"),
+        pytest.param(["svc", "web", "-l", "a=b"], ["-l", "without a name"], id="name and label"),
+        pytest.param(["svc/web", "-l", "a=b"], ["-l", "without a name"], id="svc/name and label"),
+        pytest.param(
+            ["svc", "--output-watch-events"], ["--output-watch-events", "--watch"], id="no watch"
+        ),
+        pytest.param(
+            ["svc", "--no-headers=maybe"], ["--no-headers=maybe", "true or false"], id="no truth"
+        ),
+        pytest.param(["svc", "-o"], ["'-o'", "kproxy get --help"], id="an option without value"),
+        pytest.param(["svc", "--context", "prod"], ["--context", "--control"], id="a context"),
+        pytest.param(["svc", "--kubeconfig=x"], ["--kubeconfig", "--control"], id="a kubeconfig"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(arguments: list[str], said: list[str]) -> None:

@@ -91,7 +91,17 @@ WRONG_USAGE = [
     pytest.param(["run", "--manifests", "nope.yaml"], ["nope.yaml", "no such"], id="no such file"),
     pytest.param(["run", "--manifests", ""], ["--manifests is empty"], id="an empty path"),
     pytest.param(["run", "--manifests", "x" * 300], ["too long"], id="a path that is too long"),
-    pytest.param(["run", "--manifests"], ["--manifests", "requires"], id="a flag without value"),
+    pytest.param(
+        ["run", "--manifests"],
+        ["--manifests", "requires", "kproxy run --help"],
+        id="a flag without value",
+    ),
+    pytest.param(
+        ["simulate", "--nodes"], ["--nodes", "kproxy simulate --help"], id="a number that is absent"
+    ),
+    pytest.param(
+        ["status", "--context=prod"], ["--context", "kproxy status", "--control"], id="a cluster"
+    ),
     pytest.param(["run", "--nope"], ["no such option", "--nope", "--help"], id="unknown flag"),
     pytest.param(["run", "--manifest", "x"], ["--manifests"], id="a flag almost right"),
     pytest.param(["frob"], ["no such command", "frob", "--help"], id="unknown command"),
@@ -211,7 +221,7 @@ WRONG_USAGE = [
         ["bench", "load", "127.0.0.1:1", "--seconds", "nan"], ["--seconds nan"], id="no duration"
     ),
     pytest.param(["config"], ["missing command", "config --help"], id="a command without its own"),
-    pytest.param(["version", "-o", "yaml"], ["--output", "yaml", "json"], id="unknown output"),
+    pytest.param(["version", "-o", "xml"], ["-o xml", "yaml", "json"], id="unknown output"),
 ]
 
 
@@ -357,6 +367,12 @@ def test_version_prints_the_version(folder: Path) -> None:
 def test_version_is_a_flag_too(inside: Inside, flag: str) -> None:
     assert inside([flag]).stdout == f"kproxy {kproxy.__version__}\n"
     assert "--version" in inside(["--help"]).stdout
+
+
+@pytest.mark.parametrize("command", [[], ["get"], ["bench", "load"], ["config", "show"]])
+def test_help_is_a_command_too(inside: Inside, command: list[str]) -> None:
+    assert inside(["help", *command]).stdout == inside([*command, "--help"]).stdout
+    assert inside(["help", "nosuch"]).returncode == 2
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,8 @@ def _kind(word: str) -> Kind:
     kind = _BY_WORD.get(word.lower())
     if kind is None:
         plurals = ", ".join(each.plural for each in KINDS)
-        raise errors.ConfigError(f"no resource is called {word}: there are {plurals}")
+        problem = f"no resource is called {word}" if word else "a resource has no name"
+        raise errors.ConfigError(f"{problem}: there are {plurals}; a Service is named as svc/web")
     return kind
 
 

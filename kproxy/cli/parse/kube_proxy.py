@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import kproxy
 from kproxy import errors
+from kproxy.cli.parse import go_flags
 
 _NO_NETFILTER = "kproxy uses neither netfilter nor IPVS"
 _STDERR = "the log goes to stderr, redirect it to where it should be"
@@ -122,7 +123,7 @@ def translate(arguments: Sequence[str], takes_value: Callable[[str], bool | None
         elif (needs_value := takes_value(flag)) is not None:
             left += _own(word, words) if needs_value else _switch(flag, value)
         elif name in _ENDINGS:
-            ending = ending if value in _FALSE else _ENDINGS[name]
+            ending = ending if value in go_flags.FALSE else _ENDINGS[name]
         elif name in _REFUSED:
             raise errors.ConfigError(f"--{name} {_REFUSED[name]}")
         elif name in _TRANSLATED:
@@ -135,10 +136,6 @@ def translate(arguments: Sequence[str], takes_value: Callable[[str], bool | None
             left.append(word)
     return Translated([*left, *words], list(notes.values()), ending)
 
-
-_TRUE = ("true", "t", "1", "True", "TRUE", "T")
-_FALSE = ("false", "f", "0", "False", "FALSE", "F")
-"""As Go's `strconv.ParseBool` reads them."""
 
 _ENDINGS = {
     "version": f"kproxy {kproxy.__version__}",
@@ -160,11 +157,9 @@ def _own(word: str, words: deque[str]) -> list[str]:
 
 def _switch(flag: str, value: str | None) -> list[str]:
     """A switch of kproxy's own; as Go's it may have a value: `--switch=false`."""
-    if value is None or value in _TRUE:
+    if value is None or go_flags.truth(flag, value):
         return [flag]
-    if value in _FALSE:
-        return ["--no-" + flag.removeprefix("--")]
-    raise errors.ConfigError(f"{flag} {value}: must be true or false")
+    return ["--no-" + flag.removeprefix("--")]
 
 
 def _ignored(name: str) -> _Ignored | None:

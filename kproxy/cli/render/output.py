@@ -24,13 +24,20 @@ class Found(NamedTuple):
     views: Sequence[View]
 
 
+class Changed(NamedTuple):
+    """A view in a watch, and where that is asked for its change: ADDED, MODIFIED or DELETED."""
+
+    view: View
+    change: str = ""
+
+
 class Printer(Protocol):
     """One way to print. What is printed ends with a line feed where kubectl ends it so."""
 
     def every(self, found: Sequence[Found]) -> str: ...
 
-    def one(self, kind: Kind, view: View) -> str:
-        """One event of a watch, as text. Raises KproxyError for a template that does not fit."""
+    def several(self, kind: Kind, changed: Sequence[Changed]) -> str:
+        """The next items of a watch. Raises KproxyError for a template that does not fit."""
         ...
 
 
@@ -46,6 +53,8 @@ class Shape(NamedTuple):
 def printer(text: str, shape: Shape) -> Printer:
     """The printer for a value of -o. Raises ConfigError."""
     name, equals, argument = text.partition("=")
+    if name.lower() in _PLAIN:  # kubectl takes these in upper case too
+        name = name.lower()
     if not equals and name in ("", "table", "wide"):
         return TablePrinter(shape, is_wide=name == "wide")
     if not equals and name in _PLAIN:
@@ -62,6 +71,25 @@ def printer(text: str, shape: Shape) -> Printer:
     if name == "custom-columns":
         return CustomPrinter(argument, shape)
     raise errors.ConfigError(f"-o {text} is no format: there are {FORMATS}")
+
+
+DOCUMENT_FORMATS = "text, json, yaml, jsonpath=TEMPLATE, jsonpath-file=PATH"
+
+
+def document(text: str) -> Callable[[View], str] | None:
+    """How a single object is printed for a value of -o; None for text. Raises ConfigError."""
+    name = text.partition("=")[0].lower()
+    if text in ("", "text"):
+        return None
+    if "=" not in text and name == "json":
+        return _json
+    if "=" not in text and name == "yaml":
+        return _yaml
+    if name in ("jsonpath", "jsonpath-file"):
+        made = printer(text, Shape())
+        assert isinstance(made, TemplatePrinter)
+        return made.rendered
+    raise errors.ConfigError(f"-o {text} is no format: there are {DOCUMENT_FORMATS}")
 
 
 def _contents(path: str, name: str) -> str:
@@ -99,13 +127,17 @@ class TablePrinter:
                 made.append("\n".join(lines) + "\n")
         return "\n".join(made)
 
-    def one(self, kind: Kind, view: View) -> str:
-        """A row, the first one below the headings."""
+    def several(self, kind: Kind, changed: Sequence[Changed]) -> str:
+        """Rows, the first one below the headings."""
+        if not changed:
+            return ""
         if self._watched is None:
-            self._watched = self._table(kind, has_kind=False)
-        return "\n".join(self._watched.lines([view])) + "\n"
+            has_changes = any(change for _, change in changed)
+            self._watched = self._table(kind, has_kind=False, has_changes=has_changes)
+        rows = [{**view, tables.CHANGE: change} for view, change in changed]
+        return "".join(f"{line}\n" for line in self._watched.lines(rows))
 
-    def _table(self, kind: Kind, *, has_kind: bool) -> tables.Table:
+    def _table(self, kind: Kind, *, has_kind: bool, has_changes: bool = False) -> tables.Table:
         columns = tables.columns(
             kind,
             is_wide=self.is_wide,
@@ -113,6 +145,8 @@ class TablePrinter:
             has_kind=has_kind,
             has_labels=self._shape.has_labels,
         )
+        if has_changes:
+            columns.insert(0, tables.CHANGES)
         if self._shape.is_colourful:
             return tables.Table(
                 columns, has_headings=self._shape.has_headings, paint=tables.coloured
@@ -124,17 +158,29 @@ def _items(found: Sequence[Found]) -> list[View]:
     return [asked_resources.item(kind, view) for kind, views in found for view in views]
 
 
+def _watched(kind: Kind, changed: Changed) -> View:
+    """An item, or as an API server puts it into a watch: with what happened to it."""
+    item = asked_resources.item(kind, changed.view)
+    return {"type": changed.change, "object": item} if changed.change else item
+
+
 class JSONPrinter:
-    """JSON, indented as kubectl does it."""
+    """JSON, indented as kubectl does it; an event of a watch is in one line."""
 
     def every(self, found: Sequence[Found]) -> str:
-        return self._shown(asked_resources.as_list(_items(found)))
+        return _json(asked_resources.as_list(_items(found)))
 
-    def one(self, kind: Kind, view: View) -> str:
-        return self._shown(asked_resources.item(kind, view))
+    def several(self, kind: Kind, changed: Sequence[Changed]) -> str:
+        return "".join(
+            json.dumps(_watched(kind, each), ensure_ascii=False) + "\n"
+            if each.change
+            else _json(_watched(kind, each))
+            for each in changed
+        )
 
-    def _shown(self, value: Any) -> str:
-        return json.dumps(value, indent=4, ensure_ascii=False) + "\n"
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=4, ensure_ascii=False) + "\n"
 
 
 class YAMLPrinter:
@@ -146,10 +192,11 @@ class YAMLPrinter:
     def every(self, found: Sequence[Found]) -> str:
         return _yaml(asked_resources.as_list(_items(found)))
 
-    def one(self, kind: Kind, view: View) -> str:
+    def several(self, kind: Kind, changed: Sequence[Changed]) -> str:
+        documents = [_yaml(_watched(kind, each)) for each in changed]
         opening = "" if self._is_first else "---\n"
-        self._is_first = False
-        return opening + _yaml(asked_resources.item(kind, view))
+        self._is_first = self._is_first and not documents
+        return opening + "---\n".join(documents) if documents else ""
 
 
 def _yaml(value: Any) -> str:
@@ -172,10 +219,13 @@ class NamePrinter:
 
     def every(self, found: Sequence[Found]) -> str:
         return "".join(
-            dict.fromkeys(self.one(kind, view) for kind, views in found for view in views)
+            dict.fromkeys(self._line(kind, view) for kind, views in found for view in views)
         )
 
-    def one(self, kind: Kind, view: View) -> str:
+    def several(self, kind: Kind, changed: Sequence[Changed]) -> str:
+        return "".join(self._line(kind, each.view) for each in changed)
+
+    def _line(self, kind: Kind, view: View) -> str:
         return f"{kind.singular}/{tables.printable(view[kind.name_field])}\n"
 
 
@@ -195,13 +245,14 @@ class TemplatePrinter:
 
     def every(self, found: Sequence[Found]) -> str:
         """The template's text for the List, without an added line feed."""
-        return self._rendered(asked_resources.as_list(_items(found)))
+        return self.rendered(asked_resources.as_list(_items(found)))
 
-    def one(self, kind: Kind, view: View) -> str:
-        """The template's text for one item."""
-        return self._rendered(asked_resources.item(kind, view))
+    def several(self, kind: Kind, changed: Sequence[Changed]) -> str:
+        """The template's text for each item."""
+        return "".join(self.rendered(_watched(kind, each)) for each in changed)
 
-    def _rendered(self, data: View) -> str:
+    def rendered(self, data: View) -> str:
+        """The template's text for one object. Raises KproxyError if it does not fit."""
         try:
             return self._template.render(data)
         except jsonpath.TemplateError as error:
@@ -240,10 +291,9 @@ class CustomPrinter:
         table = tables.Table(self._columns, has_headings=self._has_headings)
         return "".join(f"{line}\n" for line in table.lines(_items(found)))
 
-    def one(self, kind: Kind, view: View) -> str:
-        return "".join(
-            f"{line}\n" for line in self._watched.lines([asked_resources.item(kind, view)])
-        )
+    def several(self, kind: Kind, changed: Sequence[Changed]) -> str:
+        rows = [_watched(kind, each) for each in changed]
+        return "".join(f"{line}\n" for line in self._watched.lines(rows))
 
     def _column(self, part: str) -> tables.Column:
         heading, _, where = part.partition(":")

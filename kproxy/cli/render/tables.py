@@ -244,6 +244,11 @@ def _parts(places: Sequence[str], part: int) -> str:
     return ",".join(dict.fromkeys(each.rpartition(":")[part] for each in places))
 
 
+CHANGE = "change"
+"""The key under which a row of a watch has its change: ADDED, MODIFIED or DELETED."""
+CHANGES = Column("EVENT", lambda view: f"{view[CHANGE]:8}")
+
+
 def _event_age(view: View) -> str:
     return ages.age(view["time"], datetime.now(UTC))
 

@@ -150,31 +150,86 @@ def test_colours_are_for_terminals_that_want_them(
     assert tables.is_colourful(environment, is_terminal=is_terminal) is expected
 
 
+def changed(name: str, change: str = "") -> list[output.Changed]:
+    return [output.Changed(service(name), change)]
+
+
 def test_a_watched_table_grows_below_one_heading() -> None:
     printer = output.printer("", output.Shape())
 
-    first = printer.one(SERVICES, service("a"))
-    second = printer.one(SERVICES, service("a-long-name-indeed"))
-    third = printer.one(SERVICES, service("b"))
+    first = printer.several(SERVICES, changed("a"))
+    second = printer.several(SERVICES, changed("a-long-name-indeed"))
+    third = printer.several(SERVICES, changed("b"))
 
     assert first.splitlines()[0].split()[0] == "NAME"
     assert len(second.splitlines()) == len(third.splitlines()) == 1
     assert second.index("18080/TCP") == third.index("18080/TCP")
 
 
+@pytest.mark.parametrize("text", ["", "custom-columns=NAME:.metadata.name,PORT:.port"])
+def test_the_list_at_the_start_of_a_watch_is_aligned(text: str) -> None:
+    printer = output.printer(text, output.Shape())
+
+    assert printer.several(SERVICES, []) == ""
+    lines = printer.several(SERVICES, changed("a") + changed("a-long-name-indeed")).splitlines()
+
+    assert len({lines[0].index("PORT"), *(line.index("18080") for line in lines[1:])}) == 1
+
+
 def test_watched_documents_stand_each_for_itself() -> None:
     as_yaml = output.printer("yaml", output.Shape())
-    text = as_yaml.one(SERVICES, service("a")) + as_yaml.one(SERVICES, service("b"))
+    text = as_yaml.several(SERVICES, changed("a") + changed("b"))
+    text += as_yaml.several(SERVICES, changed("c"))
     as_json = output.printer("json", output.Shape())
     template = output.printer("jsonpath={.metadata.name}", output.Shape())
 
-    assert [each["name"] for each in yaml.safe_load_all(text)] == ["a", "b"]
-    assert json.loads(as_json.one(SERVICES, service("a")))["kind"] == "Service"
-    assert template.one(SERVICES, service("a")) == "a"
+    assert [each["name"] for each in yaml.safe_load_all(text)] == ["a", "b", "c"]
+    assert json.loads(as_json.several(SERVICES, changed("a")))["kind"] == "Service"
+    assert template.several(SERVICES, changed("a")) == "a"
+
+
+def test_watched_changes_are_told_apart_as_kubectl_does_it() -> None:
+    def shown(text: str, shape: output.Shape = output.Shape()) -> str:  # noqa: B008  # is frozen
+        printer = output.printer(text, shape)
+        every = changed("a", "ADDED") + changed("a", "MODIFIED"), changed("a", "DELETED")
+        return "".join(printer.several(SERVICES, each) for each in every)
+
+    table = shown("", output.Shape(has_namespace=True)).splitlines()
+    assert [line.split()[0] for line in table] == ["EVENT", "ADDED", "MODIFIED", "DELETED"]
+    assert table[0].split()[1] == "NAMESPACE"
+    assert len({line.index(NAMESPACE) for line in table[1:]}) == 1
+    events = [json.loads(line) for line in shown("json").splitlines()]
+    assert [each["type"] for each in events] == ["ADDED", "MODIFIED", "DELETED"]
+    assert events[2]["object"]["metadata"]["name"] == "a"
+    assert list(yaml.safe_load_all(shown("yaml"))) == events
+    assert shown("name") == "service/a\n" * 3
+    assert shown("jsonpath={.type}/{.object.metadata.name} ") == "ADDED/a MODIFIED/a DELETED/a "
+    columns = shown("custom-columns=T:.type,N:.object.metadata.name").splitlines()
+    assert [line.split() for line in columns[1:]] == [
+        *(["ADDED", "a"], ["MODIFIED", "a"], ["DELETED", "a"])
+    ]
+
+
+@pytest.mark.parametrize("text", ["JSON", "Yaml", "NAME"])
+def test_formats_without_an_argument_are_taken_in_any_case(text: str) -> None:
+    shape = output.Shape()
+    found = [output.Found(SERVICES, [service()])]
+
+    assert output.printer(text, shape).every(found) == (
+        output.printer(text.lower(), shape).every(found)
+    )
+
+
+@pytest.mark.parametrize("text", ["WIDE", "JSONPATH={.kind}", "Custom-Columns=N:.name"])
+def test_other_formats_are_refused_in_upper_case(text: str) -> None:
+    with pytest.raises(errors.ConfigError, match="is no format"):
+        output.printer(text, output.Shape())
 
 
 def test_an_event_is_a_row() -> None:
-    heading, row = output.printer("", output.Shape()).one(EVENTS, EVENT).splitlines()
+    heading, row = (
+        output.printer("", output.Shape()).several(EVENTS, [output.Changed(EVENT)]).splitlines()
+    )
 
     assert heading.split() == ["AGE", "TIME", "REASON", "SERVICE", "DETAILS"]
     assert row.split()[1:] == [
