@@ -57,15 +57,16 @@ class LocalPortal:
         self._node = node_addresses.NodeAddresses(
             settings.node_ports, settings.cluster, reader=self._read
         )
+        self._families = frozenset(_families())
+        self._networks = tuple(filter(self._has_family, settings.service_networks))
         with _explained():
-            self._routes = routes.Routes(settings.service_networks)
+            self._routes = routes.Routes(self._networks)
         self._watch = route_watch.RouteWatch(self._routes)
         self._claimed: set[forwarding.PortalAddress] = set()
         self._refused_ranges: frozenset[portal.Network] = frozenset()
         self._only = only_one.OnlyOne()
         self._fast: sk_lookup.SkLookup | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._families = frozenset(_families())
         self._allowed: tuple[forwarding.FrontendKind, str, addresses.Family] | None = None
 
     @property
@@ -122,7 +123,8 @@ class LocalPortal:
         """Raise the errors of `locate`, of an address whatever the port."""
         if family not in self._families:
             raise errors.PortalUnavailableError(
-                f"this host has no {family}: enable it (sysctl net.ipv6.conf.lo.disable_ipv6)"
+                f"this host has no {family}: enable it (sysctl net.ipv6.conf.lo.disable_ipv6), "
+                "and start again"
             )
         if kind is _KINDS.NODE_PORT:
             if not address:
@@ -206,14 +208,14 @@ class LocalPortal:
     def take_ranges(self, ranges: Sequence[portal.Network]) -> Iterator[None]:
         """See `portal.Portal`. Those beside `Settings.service_networks` get a route each."""
         refused: dict[portal.Network, str] = {}
-        taken = list(self._settings.service_networks)
+        taken = list(self._networks)
         for each in sorted(set(ranges), key=str):
             try:
                 self._refusals.check_range(each)
             except errors.PortalRefusedError as error:
                 refused[each] = str(error)
             else:
-                if addresses.family(str(each)) in self._families:
+                if self._has_family(each):
                     taken.append(each)
         for each, why in refused.items():
             if each not in self._refused_ranges:
@@ -244,6 +246,14 @@ class LocalPortal:
             self._follow_host()
         if removed:
             _log.info("removed routes that an earlier kproxy left", routes=removed)
+        for network in self._settings.service_networks:
+            if not self._has_family(network):
+                _log.warning(
+                    "a network in --service-cluster-ip-range gets no route: this host does not "
+                    "have its family; enable that (sysctl net.ipv6.conf.lo.disable_ipv6), and "
+                    "start again",
+                    network=str(network),
+                )
         for each in self._settings.reserved:
             if self._routes.covers(each.address):
                 _log.warning(
@@ -279,6 +289,10 @@ class LocalPortal:
         with _logged("cannot remove routes"):
             self._routes.close()
         self._only.give_back()
+
+    def _has_family(self, network: portal.Network) -> bool:
+        """Whether this host has the family of a network."""
+        return addresses.family(str(network)) in self._families
 
     def _read(self) -> node_addresses.Reading:
         self._reading = node_addresses.read()

@@ -212,6 +212,24 @@ def test_a_network_of_external_ips_with_many_owners_is_named(
     assert named == ([network] if is_named else [])
 
 
+@pytest.mark.parametrize("settings", [SETTINGS, PLAIN], ids=["sk_lookup", "plain"])
+def test_a_host_without_ipv6_has_the_rest_of_the_service_networks(
+    settings: portal.Settings,
+) -> None:
+    with test_routes.no_ipv6():
+        made = local.LocalPortal(settings)
+        with structlog.testing.capture_logs() as lines:
+            made.recover()
+        take(made, "fd00:93::/112", "10.93.0.0/16")
+        routed = test_routes.local_routes()
+        with pytest.raises(errors.PortalUnavailableError, match="this host has no IPv6"):
+            made.locate(frontend("fd00:92::a"))
+        made.close()
+    assert routed == {"10.92.0.0/16", "10.93.0.0/16"}
+    (line,) = (each for each in lines if "gets no route" in each["event"])
+    assert line["network"] == "fd00:92::/112"
+
+
 async def test_a_route_that_another_program_removes_comes_back(either: local.LocalPortal) -> None:
     before = test_routes.local_routes()
     either.follow(lambda: None)

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,17 @@ def ip(*words: str, text: str = "") -> str:
     return subprocess.run(
         ["ip", *words], check=True, capture_output=True, text=True, input=text
     ).stdout
+
+
+@contextlib.contextmanager
+def no_ipv6() -> Iterator[None]:
+    """This host has no IPv6 for the time of a test."""
+    switch = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
+    switch.write_text("1")
+    try:
+        yield
+    finally:
+        switch.write_text("0")
 
 
 def is_settled(made: routes.Routes) -> bool:
@@ -167,14 +179,11 @@ def test_a_network_that_comes_back_meanwhile_stays(made: routes.Routes) -> None:
 
 def test_a_network_whose_route_cannot_be_made_harms_no_other(made: routes.Routes) -> None:
     made.hold("10.97.0.10")
-    subprocess.run(["sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=1"], check=True)
-    try:
+    with no_ipv6():
         with pytest.raises(OSError, match="fd02::"):
             cover(made, "fd02::/112", "10.97.0.0/16")
         assert local_routes() >= {"10.97.0.0/16"}
         assert not made.covers("fd02::1")
-    finally:
-        subprocess.run(["sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=0"], check=True)
 
 
 @pytest.mark.parametrize("address", ["10.96.0.10", "fd00:10:96::a", NODE, "127.0.0.1", "127.9.9.9"])
