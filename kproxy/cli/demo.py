@@ -28,6 +28,9 @@ def demo(
             help="tour: what a Service does, step by step. shop: a whole application that stays "
             "available while its pods and a proxy die.",
             show_default=False,
+            autocompletion=lambda incomplete: [
+                each for each in Show if each.startswith(incomplete)
+            ],
         ),
     ] = Show.TOUR,
     pace: Annotated[

@@ -36,7 +36,7 @@ def describe(
             metavar="SERVICE",
             help="Services: service web, or svc/web.",
             show_default=False,
-            autocompletion=completion.arguments,
+            autocompletion=completion.services_and_names,
         ),
     ],
     namespace: NamespaceOption = "default",

@@ -13,6 +13,7 @@ import typer
 from kproxy import config, errors
 from kproxy.cli import event_loop
 from kproxy.cli.get import ControlOption, EveryNamespaceOption, NamespaceOption, control_path
+from kproxy.cli.parse import completion
 from kproxy.cli.render import explanations, output, ways
 from kproxy.explain import evidence, questions
 from kproxy.explain.answer import Verdict
@@ -36,6 +37,7 @@ def explain(  # options
             metavar="[NS/]SERVICE[:PORT]",
             help="A Service, and the name or number of one of its ports.",
             show_default=False,
+            autocompletion=completion.services,
         ),
     ] = None,
     every: Annotated[  # noqa: FBT002  # a flag
@@ -57,6 +59,7 @@ def explain(  # options
             metavar="MODE",
             help=f"Show what kube-proxy would program: {', '.join(registry.MODES)}.",
             show_default=False,
+            autocompletion=completion.words(tuple(registry.MODES)),
         ),
     ] = "",
     rules_of: Annotated[
@@ -98,7 +101,13 @@ def explain(  # options
     ] = addresses.Family.IPV4.value,
     output_format: Annotated[
         str,
-        typer.Option("--output", "-o", metavar="FORMAT", help=f"One of {output.DOCUMENT_FORMATS}."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FORMAT",
+            help=f"One of {output.DOCUMENT_FORMATS}.",
+            autocompletion=completion.words(output.DOCUMENT_FORMATS_OFFERED),
+        ),
     ] = "text",
     manifests: Annotated[
         list[str] | None,

@@ -23,7 +23,14 @@ ControlOption = Annotated[
     ),
 ]
 NamespaceOption = Annotated[
-    str, typer.Option("--namespace", "-n", metavar="NS", help="Only this namespace.")
+    str,
+    typer.Option(
+        "--namespace",
+        "-n",
+        metavar="NS",
+        help="Only this namespace.",
+        autocompletion=completion.namespaces,
+    ),
 ]
 EveryNamespaceOption = Annotated[
     bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")
@@ -38,7 +45,7 @@ def get(
             help="services, gateways, routes, ingresses, endpoints, affinity, connections, events "
             "or hosts, then names of Services; or svc/web; or svc,ep; or all.",
             show_default=False,
-            autocompletion=completion.arguments,
+            autocompletion=completion.resources_and_names,
         ),
     ],
     namespace: NamespaceOption = "default",
@@ -46,7 +53,12 @@ def get(
     output_format: Annotated[
         str,
         typer.Option(
-            "--output", "-o", metavar="FORMAT", help=f"One of {output.FORMATS}.", show_default=False
+            "--output",
+            "-o",
+            metavar="FORMAT",
+            help=f"One of {output.FORMATS}.",
+            show_default=False,
+            autocompletion=completion.words(output.FORMATS_OFFERED),
         ),
     ] = "",
     selector: Annotated[

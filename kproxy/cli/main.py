@@ -40,6 +40,8 @@ _NAME = "kproxy"
 _COMPLETING = "_KPROXY_COMPLETE"
 """The environment variable by which a shell asks for completions: typer's, for `_NAME`."""
 
+_COMPLETION = ("--show-completion", "--install-completion")
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
@@ -132,13 +134,33 @@ def _call(arguments: list[str]) -> int:
         first, others = "version", []
     if first == "help":  # `kproxy help get`, as kubectl has it
         first, *others = arguments = [*others, "--help"]
-    if first not in COMMANDS:  # help, completion, a mistake
+    flag, _, shell = first.partition("=")
+    if flag in _COMPLETION:
+        return _script(flag, shell or next(iter(others), ""))
+    if first not in COMMANDS:  # help, a mistake
         return _all("")(arguments, prog_name=_NAME, standalone_mode=False) or 0
     # Not through the group of all commands: typer would load pydantic for the group's options.
     command = _one(first)
     if first not in SERVING:
         gc.enable()
     return command(others, prog_name=f"{_NAME} {first}", standalone_mode=False) or 0
+
+
+def _script(flag: str, shell: str) -> int:
+    """Print or install the script that makes a shell complete; "": the shell that is running."""
+    from kproxy.cli.parse import completion  # noqa: PLC0415  # see above
+
+    try:
+        if shell:
+            (completion.show if flag == _COMPLETION[0] else completion.install)(shell)
+            return 0
+        return _all("")([flag], prog_name=_NAME, standalone_mode=False) or 0
+    except OSError as error:
+        if error.filename is None:  # stdout
+            raise
+        raise errors.KproxyError(
+            f"{flag}: {errors.reason(error)}: {error.filename}; --show-completion prints the script"
+        ) from error
 
 
 def _all(chosen: str) -> "typer.Typer":

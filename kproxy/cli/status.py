@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kproxy.cli.get import ControlOption, control_path
+from kproxy.cli.parse import completion
 from kproxy.cli.render import output, tables
 from kproxy.ops.views import control_client
 
@@ -13,7 +14,13 @@ from kproxy.ops.views import control_client
 def status(
     output_format: Annotated[
         str,
-        typer.Option("--output", "-o", metavar="FORMAT", help=f"One of {output.DOCUMENT_FORMATS}."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FORMAT",
+            help=f"One of {output.DOCUMENT_FORMATS}.",
+            autocompletion=completion.words(output.DOCUMENT_FORMATS_OFFERED),
+        ),
     ] = "text",
     control: ControlOption = None,
 ) -> None:

@@ -526,16 +526,60 @@ def test_kubectl_finds_it_as_a_plugin(lab: Lab, tmp_path: Path) -> None:
     assert (done.stdout, done.returncode) == ("service/web\n", 0)
 
 
-def test_a_shell_is_offered_resources_and_services(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert completion.arguments([], "s") == ["services"]
-    assert completion.arguments(["services"], "w") == [], "without a proxy"
+def offered(line: str, runtime: Path) -> list[str]:
+    """What bash is offered for the last word of a line; behind a blank that is a new one."""
+    words = line.split(" ")
+    completing = {
+        "_KPROXY_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+        "XDG_RUNTIME_DIR": str(runtime),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(completion, "PATIENCE", 60.0)  # this machine may stop for seconds
+        done = inside.run(**completing)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
 
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("kproxy get s", ["services"]),
+        ("kproxy get svc,e", ["svc,endpoints", "svc,events"]),
+        ("kproxy get svc w", ["web"]),
+        ("kproxy get svc ", ["web"]),
+        ("kproxy get svc web ", []),
+        ("kproxy get ep -A ", ["empty", "odd", "web"]),
+        ("kproxy get --no-headers svc -n prod ", ["empty"]),
+        ("kproxy get svc -n ", ["default", "odd", "prod"]),
+        ("kproxy get svc/w", ["svc/web"]),
+        ("kproxy get -n odd svc/o", ["svc/odd"]),
+        ("kproxy get nosuch ", []),
+        ("kproxy get nosuch/", []),
+        ("kproxy get svc -o j", ["json", "jsonpath=", "jsonpath-file="]),
+        ("kproxy describe ", ["services"]),
+        ("kproxy describe svc w", ["web"]),
+        ("kproxy explain w", ["web"]),
+        ("kproxy explain prod/", ["prod/empty"]),
+        ("kproxy explain web --as n", ["nftables"]),
+        ("kproxy status -o y", ["yaml"]),
+        ("kproxy run --portal l", ["loopback", "local"]),
+        ("kproxy config show --portal l", ["loopback", "local"]),
+        ("kproxy demo s", ["shop"]),
+    ],
+)
+def test_a_shell_is_offered_what_may_stand_there(
+    lab: Lab, tmp_path: Path, line: str, expected: list[str]
+) -> None:
     (tmp_path / "kproxy.sock").symlink_to(lab.control)
-    assert completion.arguments(["services", "-A"], "w") == ["web"]
-    assert completion.arguments([], "svc/o") == ["svc/odd"]
+
+    assert offered(line, tmp_path) == expected
+
+
+def test_a_shell_is_offered_no_names_without_a_proxy(lab: Lab, tmp_path: Path) -> None:
+    assert offered("kproxy get svc ", tmp_path) == []
+    assert offered(f"kproxy get svc --control {lab.control} ", tmp_path) == ["web"]
 
 
 def test_a_name_cannot_drive_the_terminal(lab: Lab) -> None:

@@ -221,6 +221,9 @@ WRONG_USAGE = [
         ["bench", "load", "127.0.0.1:1", "--seconds", "nan"], ["--seconds nan"], id="no duration"
     ),
     pytest.param(["config"], ["missing command", "config --help"], id="a command without its own"),
+    pytest.param(
+        ["--show-completion", "tcsh"], ["--show-completion tcsh", "bash, zsh"], id="no such shell"
+    ),
     pytest.param(["version", "-o", "xml"], ["-o xml", "yaml", "json"], id="unknown output"),
 ]
 
@@ -637,3 +640,65 @@ def test_completion_is_shown_for_the_shell_one_uses(tmp_path: Path) -> None:
 
     assert "_KPROXY_COMPLETE=complete_bash" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("form", ["{flag} {shell}", "{flag}={shell}"])
+@pytest.mark.parametrize(
+    ("shell", "sign"),
+    [("bash", "complete_bash"), ("zsh", "#compdef kproxy"), ("fish", "--command")],
+)
+def test_completion_is_shown_for_the_shell_one_names(
+    inside: Inside, form: str, shell: str, sign: str
+) -> None:
+    done = inside(form.format(flag="--show-completion", shell=shell).split())
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sign in done.stdout
+
+
+def test_completion_is_installed_in_the_home_folder(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    done = inside(["--install-completion", "fish"])
+
+    assert (done.returncode, done.stderr) == (0, "")
+    (script,) = tmp_path.rglob("kproxy.fish")
+    assert str(script) in done.stdout
+
+
+def test_completion_that_cannot_be_installed_is_one_sentence(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+
+    done = inside(["--install-completion", "bash"])
+
+    assert done.returncode == 1
+    assert_one_sentence(done, ["--install-completion", f"{tmp_path}/file", "--show-completion"])
+
+
+def test_the_script_for_bash_completes_in_bash(tmp_path: Path) -> None:
+    """Bash itself reads the script, and asks the program by it."""
+    program = tmp_path / "kproxy"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m kproxy "$@"\n')
+    program.chmod(0o755)
+    script = """
+        source <(kproxy --show-completion bash)
+        read -r _ _ _ _ function _ <<< "$(complete -p kproxy)"
+        COMP_WORDS=(kproxy get --no-h) COMP_CWORD=2
+        $function kproxy --no-h get
+        printf '%s\n' "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "--no-headers\n", "")

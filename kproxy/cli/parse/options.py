@@ -98,8 +98,20 @@ def _option(row: settings.Setting) -> Any:
     if row.entry.short:
         names.append(row.entry.short)
     return typer.Option(
-        *names, metavar=row.kind.metavar or None, help=_help(row), show_default=False
+        *names,
+        metavar=row.kind.metavar or None,
+        help=_help(row),
+        show_default=False,
+        autocompletion=_completion(row),
     )
+
+
+def _completion(row: settings.Setting) -> Callable[[str], list[str]] | None:
+    """What a shell is offered for a setting that has one of a few names."""
+    if not isinstance(row.kind, settings.OneOf):
+        return None
+    names = [str(name) for name in row.kind.names]
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
 def _help(row: settings.Setting) -> str:

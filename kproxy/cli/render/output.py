@@ -16,6 +16,12 @@ FORMATS = (
     "custom-columns=HEADING:PATH,…, custom-columns-file=PATH"
 )
 
+FORMATS_OFFERED = (
+    *("table", "wide", "json", "yaml", "name"),
+    *("jsonpath=", "jsonpath-file=", "custom-columns=", "custom-columns-file="),
+)
+"""What a shell offers."""
+
 
 class Found(NamedTuple):
     """Views of one resource."""
@@ -74,6 +80,7 @@ def printer(text: str, shape: Shape) -> Printer:
 
 
 DOCUMENT_FORMATS = "text, json, yaml, jsonpath=TEMPLATE, jsonpath-file=PATH"
+DOCUMENT_FORMATS_OFFERED = ("text", "json", "yaml", "jsonpath=", "jsonpath-file=")
 
 
 def document(text: str) -> Callable[[View], str] | None:
