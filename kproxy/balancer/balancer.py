@@ -6,11 +6,12 @@ section 2) with three departures: an endpoint update keeps the rotation where it
 goes to an endpoint that this client has not tried yet (decision 5).
 """
 
+import functools
 import random
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, KeysView, Sequence
 from typing import TypeAlias
 
-from kproxy.balancer import affinity, catalogue, loads, member, penalty, strategies
+from kproxy.balancer import affinity, loads, member, penalty, selecting, strategies
 from kproxy.model import addresses, forwarding, steps
 from kproxy.model.kinds import services
 
@@ -40,9 +41,9 @@ class ServicePortBalancer:
     __slots__ = (
         "_active",
         "_affinity",
-        "_any_free",
         "_box",
         "_choose",
+        "_free",
         "_is_stale",
         "_is_turn_taken",
         "_loads",
@@ -74,8 +75,8 @@ class ServicePortBalancer:
         self._on_barred = on_barred
         self._members: dict[addresses.SocketAddress, member.Member] = {}
         self._rotation: list[member.Member] = []
-        self._active: list[member.Member] = []
-        self._any_free = False
+        self._active = selecting.NONE
+        self._free = 0  # members of the rotation that are not boxed
         self._weights: dict[addresses.SocketAddress, int] = {}  # those that are not 1
         self._selection: strategies.Selection | None = None
         self._prepared: object = None  # what the strategy has prepared for the whole set
@@ -99,12 +100,12 @@ class ServicePortBalancer:
             selection = self._renew()
             if selection is None:
                 return None
-            choose = selection.chooser_for(client)
+            choose = self._chooser(selection, client)
         table = self._affinity
         if table is None:
             return choose().backend
         chosen = table.lookup(client, now)
-        if chosen is None or (chosen.boxed and (self._any_free or not chosen.is_usable)):
+        if chosen is None or (chosen.boxed and (self._free or not chosen.is_usable)):
             chosen = choose()
             table.bind(client, chosen, now)
         return chosen.backend
@@ -125,9 +126,10 @@ class ServicePortBalancer:
         if selection is None:
             return None, None
         if strategy is services.Strategy.SOURCE_HASH:
-            return selection.chooser_for(client)().backend, None
-        is_known = strategy is services.Strategy.ROUND_ROBIN and strategies.are_equal(self._active)
-        return (self._active[0].backend if is_known or len(self._active) == 1 else None), None
+            return self._chooser(selection, client)().backend, None
+        active = [m for m in self._active.members if not (m.boxed and self._free)]
+        is_known = strategy is services.Strategy.ROUND_ROBIN and strategies.are_equal(active)
+        return (active[0].backend if is_known or len(active) == 1 else None), None
 
     def repick(
         self, client: str, tried: Sequence[addresses.SocketAddress], now: float
@@ -141,15 +143,19 @@ class ServicePortBalancer:
         selection = self._renew()
         if selection is None:
             return None
-        chosen = self._draw_untried(selection, client, tried) or selection.chooser_for(client)()
+        if self._skips and self.has_alternative(client, tried):
+            chosen = self._active.choose_free_other(selection, client, tried)
+        else:
+            chosen = self._active.draw_other(selection, client, tried, self._rng)
+            chosen = chosen or selecting.draw_untried(self._rotation, tried, self._rng)
+        chosen = chosen or selection.chooser_for(client)()
         if self._affinity is not None:
             self._affinity.bind(client, chosen, now)
         return chosen.backend
 
     def has_alternative(self, _client: str, tried: Sequence[addresses.SocketAddress]) -> bool:
         """Whether some backend is neither in `tried` nor boxed: whether moving on may help."""
-        self._renew()
-        return self._any_free and _holds_untried(self._active, tried)
+        return self._free > sum(map(self.is_free, set(tried)))
 
     def may_keep(self, _client: str, backend: addresses.SocketAddress) -> bool:
         """Whether a client that was sent to `backend` would be sent there again, all the same.
@@ -162,17 +168,15 @@ class ServicePortBalancer:
             return False
         if not found.boxed:
             return True
-        self._renew()
-        return not self._any_free
+        return not self._free
 
     def start(self, backends: Sequence[addresses.SocketAddress]) -> None:
         """The first set, of few backends, all of weight 1: what `update` comes to, in less time."""
         new = self._enter(backends, self._weights)
         steps.at_once(steps.shuffled_in_steps(new, self._rng))
-        self._bar_new(new)
-        if catalogue.STRATEGIES[self._policy.strategy].counts:
-            member.hold_loads(new, self._loads)
+        self._bar(m for m in new if m.boxed)
         self._rotation = new
+        self._list(new)
         self._is_stale = True
 
     def update(
@@ -227,8 +231,8 @@ class ServicePortBalancer:
         gone = [m for m in self._rotation if m.backend not in wanted]
         new = self._enter(wanted, weight_of)
         steps.at_once(steps.shuffled_in_steps(new, self._rng))
-        self._bar_new(new)
-        strategy = catalogue.STRATEGIES[policy.strategy]
+        self._bar(m for m in new if m.boxed)
+        strategy = selecting.STRATEGIES[policy.strategy]
         whole, reweighed = self._sort_out(wanted, weight_of, strategy)
         prepared = steps.at_once(strategy.prepare(whole, weight_of, self._last(policy)))
         outdated = self._outdated()
@@ -252,9 +256,9 @@ class ServicePortBalancer:
             new += self._enter(run, weight_of)
             yield
         yield from steps.shuffled_in_steps(new, self._rng)
-        self._bar_new(new)
+        self._bar(m for m in new if m.boxed)
         yield
-        strategy = catalogue.STRATEGIES[policy.strategy]
+        strategy = selecting.STRATEGIES[policy.strategy]
         whole: list[member.Member] = []
         reweighed: _Reweighed = []
         for run in steps.runs(wanted, _STEP):
@@ -290,11 +294,6 @@ class ServicePortBalancer:
                 new.append(made)
         return new
 
-    def _bar_new(self, new: Sequence[member.Member]) -> None:
-        barred = [m.backend for m in new if m.boxed and self._bar(m)]
-        if barred:
-            self._on_barred(barred)
-
     def _sort_out(
         self,
         wanted: Iterable[addresses.SocketAddress],
@@ -302,22 +301,16 @@ class ServicePortBalancer:
         strategy: strategies.Strategy,
     ) -> tuple[list[member.Member], _Reweighed]:
         """The members that are to be picked, and those that get another weight."""
-        whole: list[member.Member] = []
-        reweighed: _Reweighed = []
-        for backend in wanted:
-            each, weight = self._members[backend], weight_of.get(backend, 1)
-            if weight:
-                whole.append(each)
-            if weight != each.weight:
-                reweighed.append((each, weight))
+        found = [(self._members[each], weight_of.get(each, 1)) for each in wanted]
+        whole = [each for each, weight in found if weight]
         if strategy.counts:
             member.hold_loads(whole, self._loads)
-        return whole, reweighed
+        return whole, [(each, weight) for each, weight in found if weight != each.weight]
 
     def _outdated(self) -> Generator[None, None, None]:
         """Forget what has been prepared. The steps end it, once no selection goes by it."""
         prepared, self._prepared = self._prepared, None
-        return catalogue.STRATEGIES[self._policy.strategy].end(prepared)
+        return selecting.STRATEGIES[self._policy.strategy].end(prepared)
 
     def _last(self, policy: _Policy) -> object:
         """What the strategy of `policy` has prepared before; None if it is another one."""
@@ -334,11 +327,16 @@ class ServicePortBalancer:
         rotation = self._take_rotation()
         staying = [m for m in rotation if m not in gone] if gone else rotation
         self._rotation = staying + new
+        for each in gone:
+            each.listed = False
+            self._free -= not each.boxed
+        self._list(new)
         for each, weight in reweighed:
             before, each.weight = each.weight, weight
             if not before or not weight:
                 is_barred = self._box.owner(each.backend) is not None
-                each.boxed = not weight or is_barred or each.backend in self._box
+                boxed = not weight or is_barred or each.backend in self._box
+                self._set_boxed(each, boxed=boxed)
         self.configure(policy)
 
     def configure(self, policy: forwarding.Policy) -> None:
@@ -365,10 +363,12 @@ class ServicePortBalancer:
         changed = self._members.get(backend)
         if changed is None:
             return
-        changed.boxed = boxed or not changed.weight
-        if self._bar(changed):
-            self._on_barred((backend,))
-        self._invalidate()
+        was_barred = changed.barred
+        self._set_boxed(changed, boxed=boxed or not changed.weight)
+        self._bar((changed,))
+        self._choose = None
+        if not self._active.is_large or was_barred != changed.barred:
+            self._invalidate()
 
     @property
     def policy(self) -> forwarding.Policy:
@@ -388,12 +388,12 @@ class ServicePortBalancer:
     def active(self) -> tuple[addresses.SocketAddress, ...]:
         """The backends that picks go over now, in rotation order."""
         self._renew()
-        return tuple(m.backend for m in self._active)
+        return tuple(m.backend for m in self._active.members if not (m.boxed and self._free))
 
     def is_free(self, backend: addresses.SocketAddress) -> bool:
         """Whether `backend` is in the set, outside the penalty box, not barred, not of weight 0."""
         found = self._members.get(backend)
-        return found is not None and not found.boxed
+        return found is not None and found.listed and not found.boxed
 
     @property
     def affinity_table(self) -> affinity.AffinityTable | None:
@@ -421,19 +421,28 @@ class ServicePortBalancer:
         if not self._is_stale:
             return self._selection
         self._rotation = rotation = self._take_rotation()
-        usable = [m for m in rotation if m.weight and not m.barred]  # `is_usable`, without calls
-        free = [m for m in usable if not m.boxed]
-        self._any_free = bool(free)
-        self._active = free or usable
+        self._active = selecting.Active(rotation)
         self._is_stale = self._is_turn_taken = False
         previous, self._selection = self._selection, None
-        if self._active:
+        if self._active.members:
             self._selection = self._select(previous)
-            self._choose = self._selection.choose
+            self._choose = None if self._skips else self._selection.choose
         return self._selection
 
+    @property
+    def _skips(self) -> bool:
+        """Whether some of the active ones are to be skipped, for they are boxed."""
+        return self._active.is_large and 0 < self._free < len(self._active.members)
+
+    def _chooser(self, selection: strategies.Selection, client: str) -> strategies.Chooser:
+        """Chooses for `client`, of those that are not boxed if there are any."""
+        if self._skips:
+            return functools.partial(self._active.choose_free, selection, client)
+        self._choose = selection.choose
+        return selection.chooser_for(client)
+
     def _select(self, previous: strategies.Selection | None) -> strategies.Selection:
-        strategy = catalogue.STRATEGIES[self._policy.strategy]
+        strategy = selecting.STRATEGIES[self._policy.strategy]
         if self._prepared is None:
             whole = [m for m in self._rotation if m.weight]
             if strategy.counts:
@@ -442,13 +451,31 @@ class ServicePortBalancer:
         context = strategies.Context(
             self._rng, self._prepared, previous, is_weighted=bool(self._weights)
         )
-        return strategy.select(self._active, context)
+        return strategy.select(self._active.members, context)
 
-    def _bar(self, each: member.Member) -> bool:
-        """Whether a member has just been found to be one of kproxy's own addresses."""
-        was_barred = each.barred
-        each.barred = each.boxed and self._box.owner(each.backend) is not None
-        return each.barred and not was_barred
+    def _set_boxed(self, each: member.Member, *, boxed: bool) -> None:
+        if each.listed:
+            self._free += each.boxed - boxed
+        each.boxed = boxed
+        if each.load is not None:
+            each.load.penalty_changed()
+
+    def _list(self, new: Collection[member.Member]) -> None:
+        """The rotation has these from now on."""
+        for each in new:
+            each.listed = True
+            self._free += not each.boxed
+
+    def _bar(self, boxed: Iterable[member.Member]) -> None:
+        """Find out which ones are kproxy's own addresses, and tell of those found just now."""
+        found = []
+        for each in boxed:
+            was_barred = each.barred
+            each.barred = each.boxed and self._box.owner(each.backend) is not None
+            if each.barred and not was_barred:
+                found.append(each.backend)
+        if found:
+            self._on_barred(found)
 
     def _retire(self, gone: Sequence[member.Member]) -> None:
         for leaving in gone:
@@ -468,24 +495,3 @@ class ServicePortBalancer:
             self._affinity = affinity.AffinityTable(seconds, self._max_clients)
         elif self._affinity.ttl != seconds:
             self._affinity.ttl = seconds
-
-    def _draw_untried(
-        self, selection: strategies.Selection, client: str, tried: Sequence[addresses.SocketAddress]
-    ) -> member.Member | None:
-        """A member that is not in `tried`, by the strategy where that can be had cheaply."""
-        if _holds_untried(self._active, tried):
-            other = selection.choose_other(client, tried)
-            if other is not None:
-                return other
-            untried = [m for m in self._active if m.backend not in tried]
-        else:
-            untried = [m for m in self._rotation if m.backend not in tried and m.is_usable]
-        weights = [m.weight for m in untried]
-        return self._rng.choices(untried, weights)[0] if untried else None
-
-
-def _holds_untried(
-    members: Collection[member.Member], tried: Collection[addresses.SocketAddress]
-) -> bool:
-    """Whether one of `members`, which are distinct, is not in `tried`, which is short."""
-    return len(members) > len(tried) or any(m.backend not in tried for m in members)

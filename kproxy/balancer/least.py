@@ -27,6 +27,11 @@ def _load(each: member.Member) -> loads.Load:
     return each.load
 
 
+_BOXED = 2.0**-40
+"""A member in the penalty box counts as one of so little weight: it comes after all others. The
+power of two keeps quotients of equal value equal."""
+
+
 class _Seat:
     """Where a member is in the order."""
 
@@ -34,8 +39,8 @@ class _Seat:
 
     def __init__(self, seated: member.Member, load: loads.Load, weight: int) -> None:
         self.member = seated
-        self.weight = weight
-        self.level = (load.count + 1) / weight
+        self.weight = weight * _BOXED if seated.boxed else weight
+        self.level = (load.count + 1) / self.weight
 
 
 _Row: TypeAlias = OrderedDict[loads.Load, member.Member]
@@ -85,6 +90,14 @@ class LeastConnections(strategies.Selection):
         del self._rows[seat.level][load]
         seat.level = (load.count + 1) / seat.weight
         self._append(load, seat)
+
+    def penalty_changed(self, load: loads.Load) -> None:
+        """See `loads.Watcher`."""
+        seat = self._seats[load]
+        # A weight is 1 or more, so that one below it tells that the member was boxed.
+        if seat.member.boxed != (seat.weight < 1):
+            seat.weight *= _BOXED if seat.member.boxed else 1 / _BOXED
+            self.load_changed(load)
 
     def choose_other(self, _client: str, tried: strategies.Tried) -> member.Member | None:
         """The least loaded one that is not in `tried`."""

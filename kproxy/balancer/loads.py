@@ -18,6 +18,9 @@ class Watcher(Protocol):
     def load_changed(self, load: "Load", /) -> None:
         """`load.count` has changed. Must not join or leave a load."""
 
+    def penalty_changed(self, load: "Load", /) -> None:
+        """The backend is in the penalty box now, or no longer. Must not join or leave a load."""
+
 
 class Load:
     """The connections of one service port to one backend, dials that are under way included."""
@@ -40,6 +43,11 @@ class Load:
         self.count -= 1
         for each in self.watchers:
             each.load_changed(self)
+
+    def penalty_changed(self) -> None:
+        """A member that holds this has been boxed or freed."""
+        for each in self.watchers:
+            each.penalty_changed(self)
 
 
 class Loads:

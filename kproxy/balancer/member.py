@@ -16,7 +16,7 @@ class Member:
     if its `alive` is false, and need not be searched for (docs/faults.md A05).
     """
 
-    __slots__ = ("alive", "backend", "barred", "boxed", "clients", "load", "weight")
+    __slots__ = ("alive", "backend", "barred", "boxed", "clients", "listed", "load", "weight")
 
     def __init__(
         self, backend: addresses.SocketAddress, *, boxed: bool = False, weight: int = 1
@@ -28,6 +28,8 @@ class Member:
         """Whether the backend is in the penalty box, or not usable."""
         self.barred = False
         """Whether the backend is one of kproxy's own addresses, which are never dialled."""
+        self.listed = False
+        """Whether the backend is in the rotation: not before the update that adds it is done."""
         self.clients = 0
         """How many entries of the balancer's affinity table point here."""
         self.weight = weight

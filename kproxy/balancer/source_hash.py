@@ -36,6 +36,8 @@ _PIECE = 64
 """Members dealt with between two pauses."""
 _FEW = 64
 """Members of which a change is worked into the circle; more of them make a new one."""
+_NEAR = 64
+"""Places on the circle that are searched for a member that is not boxed."""
 _REMEMBERED = 4096
 """Clients whose member is kept."""
 
@@ -162,6 +164,11 @@ class SourceHash(strategies.Selection):
         """The nearest one that is not in `tried`: where the client would go without these."""
         return self._find(client, frozenset(tried))
 
+    def choose_free(self, client: str) -> member.Member | None:
+        """The nearest one that is not boxed, where it is found soon."""
+        chosen = self._chosen(client)
+        return self._find(client, is_free=True) if chosen.boxed else chosen
+
 
 def _thinned(circle: _Circle, count: int, usable: frozenset[member.Member]) -> _Circle:
     """A circle on which at least half of the points are of usable members, which are `count`.
@@ -180,8 +187,13 @@ def _nearest(
     usable: frozenset[member.Member],
     client: str,
     tried: frozenset[addresses.SocketAddress] = frozenset(),
+    *,
+    is_free: bool = False,
 ) -> member.Member | None:
-    """The usable member nearest to `client` that is not in `tried`."""
+    """The usable member nearest to `client` that is not in `tried`.
+
+    With `is_free` one that is not boxed; None if none is near to a probe.
+    """
     nearest, least = None, math.inf
     probes = probes_of(client)
     for weight, circle in circles.items():
@@ -189,7 +201,12 @@ def _nearest(
         for probe in probes:
             place = bisect.bisect(points, probe) % len(points)
             owner = owners[place]
-            if owner not in usable or owner.backend in tried:
+            if is_free:
+                found = _next_free(owners, place, usable)
+                if found is None:
+                    continue
+                place, owner = found, owners[found]
+            elif owner not in usable or owner.backend in tried:
                 found = _next_usable(owners, place, usable, tried)
                 if found is None:
                     break
@@ -210,6 +227,17 @@ def _next_usable(
     for each in itertools.chain(range(place + 1, len(owners)), range(place)):
         if owners[each] in usable and owners[each].backend not in tried:
             return each
+    return None
+
+
+def _next_free(
+    owners: list[member.Member], place: int, usable: frozenset[member.Member]
+) -> int | None:
+    """The first of the next places whose owner is not boxed; None if all of those are."""
+    for each in range(place, place + _NEAR):
+        owner = owners[each % len(owners)]
+        if not owner.boxed and owner in usable:
+            return each % len(owners)
     return None
 
 

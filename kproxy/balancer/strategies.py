@@ -21,6 +21,10 @@ Weights: TypeAlias = Mapping[addresses.SocketAddress, int]
 Tried: TypeAlias = Collection[addresses.SocketAddress]
 
 
+_DRAWS = 64
+"""Draws for a member that is not boxed: not in vain but where nearly all of them are."""
+
+
 class Selection:
     """A strategy at work over some members. They are at least one, and of positive weight."""
 
@@ -42,6 +46,15 @@ class Selection:
         for _ in range(len(tried) + 1):
             drawn = choose()
             if drawn.backend not in tried:
+                return drawn
+        return None
+
+    def choose_free(self, client: str) -> member.Member | None:
+        """A choice that is not boxed; None if none was met in some draws."""
+        choose = self.chooser_for(client)
+        for _ in range(_DRAWS):
+            drawn = choose()
+            if not drawn.boxed:
                 return drawn
         return None
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 import structlog
 
 from kproxy import metrics
-from kproxy.balancer import balancer, catalogue, loads, near, penalty, refusing
+from kproxy.balancer import balancer, loads, near, penalty, refusing, selecting
 from kproxy.datapath import proxy_protocol
 from kproxy.datapath.tcp import connection
 from kproxy.datapath.tcp.accept import listener
@@ -164,7 +164,7 @@ class ServicePortState:
         """What holds for connections from now on."""
         version = policy.proxy_protocol
         self.terms.build_header = proxy_protocol.BUILDERS[version] if version else None
-        is_counted = catalogue.STRATEGIES[policy.strategy].counts
+        is_counted = selecting.STRATEGIES[policy.strategy].counts
         self.terms.loads = self.loads if is_counted else None
 
     def snapshot(self) -> snapshots.ServicePort:

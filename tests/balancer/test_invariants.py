@@ -7,10 +7,11 @@ import random
 from collections.abc import Sequence
 
 import hypothesis
+import pytest
 from hypothesis import stateful
 from hypothesis import strategies as st
 
-from kproxy.balancer import balancer, loads, penalty
+from kproxy.balancer import balancer, loads, penalty, selecting
 from kproxy.model import addresses, forwarding
 from kproxy.model.kinds import services
 
@@ -273,7 +274,24 @@ class BalancerMachine(stateful.RuleBasedStateMachine):
         assert self.box.next_due() is None
 
 
-TestBalancerMachine = BalancerMachine.TestCase
-TestBalancerMachine.settings = hypothesis.settings(
+class LargeSetsMachine(BalancerMachine):
+    """The same, where every set counts as a large one: replaced in steps, boxed ones skipped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patched = pytest.MonkeyPatch()
+        self.patched.setattr(selecting, "FEW", 0)
+        self.patched.setattr(balancer, "_STEP", 1)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.patched.undo()
+
+
+SETTINGS = hypothesis.settings(
     max_examples=120, stateful_step_count=50, deadline=None, derandomize=True, database=None
 )
+TestBalancerMachine = BalancerMachine.TestCase
+TestBalancerMachine.settings = SETTINGS
+TestLargeSetsMachine = LargeSetsMachine.TestCase
+TestLargeSetsMachine.settings = SETTINGS

@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from kproxy.balancer import catalogue, member, strategies
+from kproxy.balancer import member, selecting, strategies
 from kproxy.model import addresses
 from kproxy.model.kinds import services
 
@@ -19,7 +19,7 @@ def members(count: int) -> list[member.Member]:
 
 
 def test_every_strategy_a_policy_can_name_exists() -> None:
-    assert set(catalogue.STRATEGIES) == set(services.Strategy)
+    assert set(selecting.STRATEGIES) == set(services.Strategy)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
