@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 _TOKEN = re.compile(r"\s*(?:([A-Za-z0-9_./-]+)|(==|!=|[=!<>(),]))")
 _NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-_KEY = re.compile(rf"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?{_NAME}")
+_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_KEY = re.compile(rf"(?:(?=[^/]{{1,253}}/){_LABEL}(?:\.{_LABEL})*/)?{_NAME}")
 _INTEGER = re.compile(r"-?[0-9]+")
 _VALUE = re.compile(rf"(?:{_NAME})?")
 
@@ -37,10 +38,18 @@ class Requirement:
         return value is not None and self._compares(value)
 
     def _compares(self, value: str) -> bool:
-        if not _INTEGER.fullmatch(value):
+        number, bound = _integer(value), _integer(next(iter(self.values)))
+        if number is None or bound is None:
             return False
-        number, bound = int(value), int(next(iter(self.values)))
         return number > bound if self.operator == ">" else number < bound
+
+
+def _integer(text: str) -> int | None:
+    """The number that Go's `strconv.ParseInt` reads in 64 bits; None if there is none."""
+    if not _INTEGER.fullmatch(text):
+        return None
+    number = int(text)  # a label has 63 characters at most
+    return number if -(2**63) <= number < 2**63 else None
 
 
 class SelectorError(ValueError):
@@ -86,7 +95,7 @@ class _Parser:
             return Requirement(key, means, frozenset({self._value()}))
         if operator in (">", "<"):
             bound = self._value()
-            if not _INTEGER.fullmatch(bound):
+            if _integer(bound) is None:
                 raise self._unparsable(f"for '{operator}' operators, the value must be an integer")
             return Requirement(key, operator, frozenset({bound}))
         raise self._unparsable(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
@@ -107,8 +116,6 @@ class _Parser:
 
     def _set(self) -> frozenset[str]:
         self._expect("(")
-        if self._peek() == ")":
-            raise self._unparsable("for 'in', 'notin' operators, values set can't be empty")
         values = {self._value()}
         while self._peek() == ",":
             self._take()
