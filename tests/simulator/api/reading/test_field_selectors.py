@@ -46,7 +46,6 @@ LONG = "x" * 64
     [
         f"a={LONG}",
         LONG,
-        "a in ()",
         "a>--5",
         "a=b,",
         "a in b",
