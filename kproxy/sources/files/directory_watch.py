@@ -66,6 +66,9 @@ class DirectoryWatch:
         self._concerns = concerns
         self._on_change = on_change
         self._directories: dict[int, Path] = {}
+        self.has_lost = False
+        """Whether the kernel has ended the watch of a directory, which was removed or unmounted.
+        One that is made again in its place is not watched, even under the same inode number."""
         self._fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -106,6 +109,7 @@ class DirectoryWatch:
         seen: set[tuple[int, bytes]] = set()
         for number, mask, name in _events(data):
             if mask & _LOOK_AGAIN or not name:
+                self.has_lost = self.has_lost or bool(mask & _IN_IGNORED)
                 is_look_due = is_look_due or bool(mask & _LOOK_AGAIN)
             elif (number, name) not in seen:
                 seen.add((number, name))

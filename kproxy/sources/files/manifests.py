@@ -133,7 +133,8 @@ class ManifestSource(intake.IntakeSource):
                 # Watched before read: a write in between gives an event, even one of the same
                 # length in the same tick of the file system's clock.
                 newer = await self._list(readers)
-                if newer != plan or time.monotonic() >= retry_at:
+                has_lost = watch is not None and watch.has_lost
+                if newer != plan or has_lost or time.monotonic() >= retry_at:
                     plan, old = newer, watch
                     watch = await self._watch(plan, readers.watches)
                     if old is not None:

@@ -209,6 +209,28 @@ async def test_a_directory_that_goes_away_leads_to_a_look(tmp_path: Path) -> Non
         watch.close()
 
 
+@pytest.mark.parametrize("above", [0, 1], ids=["directory", "parent"])
+async def test_a_directory_made_again_under_its_old_inode_number_is_followed(
+    tmp_path: Path, above: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File systems such as ext4 give the number of a removed directory to the next one."""
+    monkeypatch.setattr(manifests, "RESCAN_SECONDS", 3600.0)
+    monkeypatch.setattr(manifests, "MAX_RESCAN_SECONDS", 3600.0)
+    monkeypatch.setattr(manifest_files, "_identified", lambda paths: [(p, 1, 1) for p in paths])
+    folder = tmp_path / "a" / "b"
+    removed = (folder, folder.parent)[above]
+    folder.mkdir(parents=True)
+    (folder / "web.yaml").write_text(service("one"))
+    async with running(folder) as watched:
+        for name in ("two", "three"):
+            shutil.rmtree(removed)
+            folder.mkdir(parents=True)
+            (folder / "web.yaml").write_text(service(name))
+            await watched.gives(name)
+            (folder / "more.yaml").write_text(service(f"more-{name}"))
+            await watched.gives(name, f"more-{name}")
+
+
 @pytest.mark.extra
 async def test_a_flood_of_names_beside_the_file_is_passed_over(tmp_path: Path) -> None:
     file = tmp_path / "web.yaml"
