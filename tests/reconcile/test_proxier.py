@@ -291,9 +291,18 @@ class TestOneService:
 
     def test_an_endpoint_that_is_local_now_concerns_the_local_scope_alone(self) -> None:
         book = Playbook(node="n1")
+        there, here = (builders.endpoint("10.1.0.1", node=node) for node in ("n2", "n1"))
+        with_policy = service(external_ips=("203.0.113.1",), external_policy=LOCAL)
+        book.settle(with_policy, sliced("web", [there]))
+        book.put(sliced("web", [here]))
+        admits = forwarding.Admit(forwarding.PortalAddress("127.0.113.1", 80), None)
+        assert book.sync() == [sets("web", "10.1.0.1", "10.1.0.1"), admits]
+
+    def test_where_an_endpoint_is_does_not_concern_services_without_a_local_policy(self) -> None:
+        book = Playbook(node="n1")
         book.settle(service(), sliced("web", [builders.endpoint("10.1.0.1", node="n2")]))
         book.put(sliced("web", [builders.endpoint("10.1.0.1", node="n1")]))
-        assert book.sync() == [sets("web", "10.1.0.1", "10.1.0.1")]
+        assert book.sync() == []
 
     def test_a_full_sync_finds_also_what_was_never_marked(self, book: Playbook) -> None:
         book.settle(service("a", "10.0.9.1"), sliced("a"), service("b", "10.0.9.2"), sliced("b"))

@@ -107,7 +107,7 @@ def test_row_33_local_policies_do_not_look_at_hints() -> None:
         ready("1.1.1.2", "z1", "n1", node="n2"),
         ready("1.1.1.3", "z1", "n1", node=NODE),
     ]
-    service = builders.service(external_policy=services.TrafficPolicy.LOCAL)
+    service = builders.service(internal_policy=services.TrafficPolicy.LOCAL)
     rule = rule_of(service, builders.sliced("web", found), node=NODE, zone=ZONE)
     assert rule.pools == builders.pools("1.1.1.2 1.1.1.3", "1.1.1.1 1.1.1.3")
 

@@ -28,6 +28,9 @@ DEFAULT_MAX_ENDPOINTS = 100_000
 _PORTS = 4
 """Ports planned between two pauses, where they have few endpoints: some 50 us."""
 
+_CLUSTER_SCOPE = (forwarding.Scope.CLUSTER,)
+_BOTH_SCOPES = (forwarding.Scope.CLUSTER, forwarding.Scope.LOCAL)
+
 _NO_GROUPS: Sequence[tuple[endpoints.Endpoint, ...]] = ((),)
 _STRIDE = 256
 """Endpoint ports joined between two pauses."""
@@ -163,11 +166,11 @@ def plans_for(
         weight_of = weighing.ALL_ALIKE
         if service.weights is not None:
             weight_of = yield from weighing.weigh_in_steps(found, service.weights, labels)
-        pools = weighing.pools(chosen, share, weight_of)
+        frontends = tuple([each.frontend for each in places])
+        pools = weighing.pools(chosen, share, weight_of, _scopes(frontends))
         spared: tuple[addresses.SocketAddress, ...] = ()
         if policy.lifetime.on_removed is not lifetimes.OnEndpointRemoved.KEEP:
             spared = yield from _spared(found, pools, policy.lifetime.on_removed)
-        frontends = tuple([each.frontend for each in places])
         rule = forwarding.Rule(name, frontends, policy, pools, spared)
         absent: tuple[tuple[Side, str], ...] = ()
         admitting = places
@@ -190,6 +193,17 @@ def plans_for(
         first = names.ServicePortName(service.name, served[0].name, served[0].protocol)
         plans[first] = _with_health_check(service, plans[first], counting, options)
     return plans
+
+
+def _scopes(frontends: Sequence[forwarding.Frontend]) -> Sequence[forwarding.Scope]:
+    """The scopes whose endpoints a port may use.
+
+    An endpoint that only the other scope has is not in use: its connections are to be drained.
+    """
+    for each in frontends:
+        if each.scope is forwarding.Scope.LOCAL:
+            return _BOTH_SCOPES  # near clients, and whether others are dropped, depend on the other
+    return _CLUSTER_SCOPE
 
 
 def _with_health_check(

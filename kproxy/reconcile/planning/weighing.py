@@ -5,7 +5,7 @@ from collections.abc import Generator, Mapping, Sequence
 from kproxy.model import addresses, forwarding, steps, weighting
 from kproxy.model.kinds import endpoints, pod_kind
 
-_CLUSTER, _LOCAL = forwarding.Scope.CLUSTER, forwarding.Scope.LOCAL
+_LOCAL = forwarding.Scope.LOCAL
 
 LabelValues = Mapping[str, str]
 """The values of the weight label of a Service's pods, by pod name."""
@@ -41,15 +41,19 @@ def weigh_in_steps(
 
 
 def pools(
-    chosen: endpoints.Chosen, most: int, weight_of: Mapping[addresses.SocketAddress, int]
+    chosen: endpoints.Chosen,
+    most: int,
+    weight_of: Mapping[addresses.SocketAddress, int],
+    scopes: Sequence[forwarding.Scope],
 ) -> tuple[forwarding.Pool, ...]:
-    """The pools of a port, with at most so many endpoints in each.
+    """The pools of a port in these scopes, with at most so many endpoints in each.
 
     Where all weights are 0 there is no pool: clients are refused, as without endpoints.
     """
     made = []
     for family, each in chosen.families.items():
-        for scope, found in ((_CLUSTER, each.cluster), (_LOCAL, each.local)):
+        for scope in scopes:
+            found = each.local if scope is _LOCAL else each.cluster
             if not found:
                 continue
             kept = found[:most]

@@ -251,10 +251,21 @@ def ended(text: str, node: str = "") -> endpoints.Endpoint:
 def test_ready_endpoints_or_else_those_that_drain_in_each_scope_by_itself(
     found: list[endpoints.Endpoint], cluster: str, local: str
 ) -> None:
-    rule = rule_of(builders.service(), builders.sliced("web", found))
+    service = builders.service(internal_policy=services.TrafficPolicy.LOCAL)
+    rule = rule_of(service, builders.sliced("web", found))
     assert rule.pools == builders.pools(cluster, local)
     assert rule.backends(SCOPE.CLUSTER) == builders.backends(cluster)
     assert rule.backends(SCOPE.LOCAL) == builders.backends(local)
+
+
+@pytest.mark.parametrize("policy", ["internal_policy", "external_policy"])
+def test_local_endpoints_are_for_services_that_have_a_local_policy(policy: str) -> None:
+    found = builders.sliced("web", [ready("1.1.1.1", "n1"), ready("1.1.1.2", "n2")])
+    plain = builders.service(external_ips=("203.0.113.1",))
+    fields: dict[str, Any] = {policy: services.TrafficPolicy.LOCAL}
+    local = builders.service(external_ips=plain.external_ips, **fields)
+    assert rule_of(plain, found).pools == builders.pools("1.1.1.1 1.1.1.2")
+    assert rule_of(local, found).pools == builders.pools("1.1.1.1 1.1.1.2", "1.1.1.1")
 
 
 @pytest.mark.parametrize("node", ["", "n1"])
@@ -307,3 +318,12 @@ def test_the_last_endpoints_that_serve_while_terminating_are_not_drained() -> No
     rule = rule_of(service, builders.sliced("web", found))
 
     assert (rule.pools, rule.spared) == (builders.pools("10.1.0.1"), ())
+
+
+def test_one_that_ends_is_drained_though_it_is_the_last_one_of_this_node() -> None:
+    found = [draining("10.1.0.1", "n1"), ready("10.1.0.2", "n2")]
+    service = builders.service(lifetime=lifetimes.Lifetime(on_removed=DRAIN))
+
+    rule = rule_of(service, builders.sliced("web", found))
+
+    assert (rule.pools, rule.spared) == (builders.pools("10.1.0.2"), ())
