@@ -52,9 +52,28 @@ def first_expected(error: Exception) -> Exception:
     return first_expected(first)
 
 
+def printable(text: str) -> str:
+    """`text` in one line, without anything that would drive a terminal.
+
+    Names, paths and answers come from elsewhere. A byte of a file name that is not UTF-8 can be
+    printed too then.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 def in_one_line(error: BaseException) -> str:
     """The text of a library's exception for a message: one line, 200 letters at most."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def advice_on_url(path: object) -> str:
+    """What to do about a path of manifests that is a URL, which kubectl would read; else ""."""
+    is_url = str(path).startswith(("http:/", "https:/"))  # a Path joins the two slashes
+    return "URLs are not read: pipe curl into it, with -f -" if is_url else ""
 
 
 def reason(error: OSError) -> str:

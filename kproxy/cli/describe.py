@@ -65,11 +65,11 @@ def describe(
         sys.stdout.write("\n\n\n".join(texts) + "\n")
     elif not missing:
         where = f"in {asked.namespace} namespace." if asked.namespace else ""
-        typer.echo(f"No resources found {where}".strip(), err=True)
+        typer.echo(errors.printable(f"No resources found {where}".strip()), err=True)
     if missing:
         *others_missing, last = missing
         for each in others_missing:
-            typer.echo(f"kproxy: {each}", err=True)
+            typer.echo(f"kproxy: {errors.printable(str(each))}", err=True)
         raise last
 
 
@@ -80,7 +80,7 @@ def _service(ports: Sequence[View], events: Sequence[View]) -> Iterator[str]:
     yield from _fields(
         ("Name", first["name"]),
         ("Namespace", first["namespace"]),
-        ("Labels", f"\n{' ' * _INDENT}".join(map(tables.printable, label_lines))),
+        ("Labels", f"\n{' ' * _INDENT}".join(map(errors.printable, label_lines))),
         ("Type", first["type"]),
         ("Age", tables.age(first)),
         *_addresses(first),

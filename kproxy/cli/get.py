@@ -150,7 +150,7 @@ def get(
     sys.stdout.write(text)
     if not text and not missing:
         if isinstance(printer, output.TablePrinter):
-            typer.echo(_nothing(asked.namespace), err=True)
+            typer.echo(errors.printable(_nothing(asked.namespace)), err=True)
         elif isinstance(printer, output.TemplatePrinter) and any(views for _, views in found):
             typer.echo(
                 "Warning: the template found nothing: start it at the List, {.items[*]…}", err=True
@@ -158,7 +158,7 @@ def get(
     if missing and not ignore_not_found:
         *others, last = missing
         for each in others:
-            typer.echo(f"kproxy: {each}", err=True)
+            typer.echo(f"kproxy: {errors.printable(str(each))}", err=True)
         raise last
 
 
@@ -267,7 +267,7 @@ class Question:
 
     def _warn(self, text: str) -> None:
         if text and text != self._warned:
-            typer.echo(f"Warning: {tables.printable(text)}", err=True)
+            typer.echo(f"Warning: {errors.printable(text)}", err=True)
         self._warned = text
 
 

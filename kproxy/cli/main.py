@@ -248,5 +248,5 @@ def _bug_sentence(error: Exception) -> str:
 
 
 def _fail(sentence: str, code: int) -> int:
-    sys.stderr.write(f"kproxy: {sentence}\n")
+    sys.stderr.write(f"kproxy: {errors.printable(sentence)}\n")
     return code

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kproxy import errors
 from kproxy.cli.get import ControlOption, control_path
 from kproxy.cli.parse import completion
 from kproxy.cli.render import output, tables
@@ -28,13 +29,13 @@ def status(
     printed = output.document(output_format)
     view = control_client.fetch_status(
         control_path(control),
-        lambda warning: typer.echo(f"Warning: {tables.printable(warning)}", err=True),
+        lambda warning: typer.echo(f"Warning: {errors.printable(warning)}", err=True),
     )
     if printed is not None:
         sys.stdout.write(printed(view))
         return
     for name, value in _lines(view) + _ingress_lines(view):
-        sys.stdout.write(f"{name + ':':<14}{tables.printable(value)}\n")
+        sys.stdout.write(f"{name + ':':<14}{errors.printable(value)}\n")
 
 
 def _lines(view: dict[str, Any]) -> list[tuple[str, str]]:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO
 
+from kproxy import errors
+
 if "structlog" not in sys.modules:
     # structlog loads rich, where it is installed, for tracebacks that are not wanted here: a
     # tenth of all the time that it takes to start. It does without if this import fails.
@@ -336,9 +338,6 @@ def _escape(
 ) -> structlog.typing.EventDict:
     """A value cannot end its line or drive the terminal; JSON escapes by itself (S17)."""
     for key, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
-            event[key] = "".join(
-                each if each.isprintable() else each.encode("unicode_escape").decode()
-                for each in value
-            )
+        if isinstance(value, str):
+            event[key] = errors.printable(value)
     return event

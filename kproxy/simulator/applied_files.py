@@ -94,9 +94,9 @@ def _sources(path: Path) -> Iterator[tuple[str, bytes]]:
         for file in files:
             yield str(file), file.read_bytes()
     except OSError as error:
-        reason = errors.reason(error)
+        advice = errors.advice_on_url(path) or "name a readable file with --filename"
         raise errors.ConfigError(
-            f"cannot read manifests from {path}: {reason}; name a readable file with --filename"
+            f"cannot read manifests from {path}: {errors.reason(error)}; {advice}"
         ) from error
     if not files:
         raise errors.ConfigError(

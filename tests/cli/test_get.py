@@ -582,6 +582,19 @@ def test_a_shell_is_offered_no_names_without_a_proxy(lab: Lab, tmp_path: Path) -
     assert offered(f"kproxy get svc --control {lab.control} ", tmp_path) == ["web"]
 
 
+@pytest.mark.parametrize("name", ["a\x1b[31m", "ä\nb", "\udcff", "a b&name=web"])
+def test_an_odd_name_is_not_served_and_cannot_drive_the_terminal(lab: Lab, name: str) -> None:
+    missing = lab.get("svc", name)
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr.startswith('kproxy: service "')
+    empty = lab.get("svc", "-n", name)
+    assert (empty.returncode, empty.stdout) == (0, "")
+    assert empty.stderr.startswith("No resources found in ")
+    for done in (missing, empty):
+        (line,) = done.stderr.splitlines()
+        assert line.isprintable()
+
+
 def test_a_name_cannot_drive_the_terminal(lab: Lab) -> None:
     done = lab.get("endpoints", "-n", "odd", "-o", "wide")
 

@@ -90,6 +90,21 @@ WRONG_USAGE = [
     pytest.param(["run"], ["--manifests"], id="nothing to serve"),
     pytest.param(["run", "--manifests", "nope.yaml"], ["nope.yaml", "no such"], id="no such file"),
     pytest.param(["run", "--manifests", ""], ["--manifests is empty"], id="an empty path"),
+    pytest.param(
+        ["run", "-f", "https://example.org/web.yaml"], ["URLs", "curl"], id="a URL to serve"
+    ),
+    pytest.param(
+        ["simulate", "-f", "http://example.org/web.yaml"], ["URLs", "curl"], id="a URL to apply"
+    ),
+    pytest.param(
+        ["run", "--manifests", "a\x1b[31m\nü\udcff.yaml"],
+        ["a\\x1b[31m\\nü\\udcff.yaml: no such file"],
+        id="a path that would drive the terminal",
+    ),
+    pytest.param(
+        ["get", "a\nb\u202e\x1b[2J"], ["a\\nb\\u202e\\x1b[2J"], id="a resource that would do so"
+    ),
+    pytest.param(["a\nb\x1b[2J"], ["no such command"], id="a command that would do so"),
     pytest.param(["run", "--manifests", "x" * 300], ["too long"], id="a path that is too long"),
     pytest.param(
         ["run", "--manifests"],

@@ -233,7 +233,7 @@ class NamePrinter:
         return "".join(self._line(kind, each.view) for each in changed)
 
     def _line(self, kind: Kind, view: View) -> str:
-        return f"{kind.singular}/{tables.printable(view[kind.name_field])}\n"
+        return f"{kind.singular}/{errors.printable(view[kind.name_field])}\n"
 
 
 _PLAIN: dict[str, Callable[[], Printer]] = {

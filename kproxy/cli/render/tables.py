@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from kproxy import errors
 from kproxy.cli.parse import asked_resources
 from kproxy.cli.parse.asked_resources import View
 from kproxy.model import addresses, ages, forwarding
@@ -46,7 +47,8 @@ class Table:
     def lines(self, views: Iterable[View]) -> list[str]:
         """The next rows, under the headings if they are the first."""
         rows = [
-            [printable(column.show(view)) or NONE for column in self._columns] for view in views
+            [errors.printable(column.show(view)) or NONE for column in self._columns]
+            for view in views
         ]
         if not rows:
             return []
@@ -68,11 +70,6 @@ class Table:
             shown = cell if is_heading else self._paint(column.heading, cell)
             cells.append(shown + " " * (width - len(cell)))
         return GAP.join(cells).rstrip()
-
-
-def printable(cell: str) -> str:
-    """`cell` without anything that would drive the terminal: names come from elsewhere."""
-    return cell if cell.isprintable() else cell.encode("unicode_escape").decode()
 
 
 _STATES = forwarding.FrontendState

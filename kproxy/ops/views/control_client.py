@@ -174,7 +174,7 @@ def _answered(
     connection = _UnixConnection(control, timeout)
     try:
         try:
-            connection.request("GET", f"/v1/{resource}?{urlencode(given)}")
+            connection.request("GET", f"/v1/{resource}?{_encoded(given)}")
             response = connection.getresponse()
             refusal = b"" if response.status == http.client.OK else response.read()
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -186,6 +186,11 @@ def _answered(
         yield response
     finally:
         connection.close()
+
+
+def _encoded(query: Mapping[str, str]) -> str:
+    """A query. Bytes of the command line that are no UTF-8 stay what they are."""
+    return urlencode(query, errors="surrogateescape")
 
 
 def _refused(control: Path, status: int, body: bytes, query: dict[str, str]) -> errors.KproxyError:

@@ -167,8 +167,7 @@ def absolute(path: Path) -> Path:
 
 def readable(path: Path) -> str:
     """A path as it can stand in a log: on one line, in UTF-8, without control characters."""
-    text = str(path)
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    return errors.printable(str(path))
 
 
 def read_if_changed(

@@ -436,9 +436,9 @@ def _checked(root: Path) -> Path:
         usable = path.is_dir() or path.is_file()
         path.stat()
     except OSError as error:
-        reason = errors.reason(error)
+        advice = errors.advice_on_url(root) or "name an existing file or directory"
         raise errors.ConfigError(
-            f"cannot read manifests from {root}: {reason}; name an existing file or directory"
+            f"cannot read manifests from {root}: {errors.reason(error)}; {advice}"
         ) from None
     if not usable:
         raise errors.ConfigError(
