@@ -82,6 +82,11 @@ class Frontend(msgspec.Struct, frozen=True, gc=False, order=True):
     family: addresses.Family = addresses.Family.IPV4
 
     @property
+    def socket_address(self) -> addresses.SocketAddress:
+        """What clients connect to."""
+        return addresses.SocketAddress(self.address, self.port)
+
+    @property
     def is_external(self) -> bool:
         """Whether clients outside the cluster use it: the external traffic policy is for these."""
         return self.kind is not FrontendKind.CLUSTER_IP

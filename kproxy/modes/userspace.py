@@ -125,7 +125,10 @@ def _lead(nat: Table, filter_table: Table, port: ServicePort, proxy_port: int, s
         )
 
     for address in (port.cluster_ip, *port.load_balancer_ips):
-        why = f"{address}:{port.number} is {port.text}: kube-proxy takes the connection at {node}."
+        why = (
+            f"{addresses.SocketAddress(address, port.number)} is {port.text}: "
+            f"kube-proxy takes the connection at {node}."
+        )
         nat.add(_CONTAINER_PORTALS, *at(address), to=here, why=why)
         nat.add(_HOST_PORTALS, *at(address), to=there, why=why)
     for address in port.external_ips:

@@ -46,7 +46,7 @@ class Collisions:
                 _log.error(
                     "address is taken by another Service, this one is not served on it",
                     service=str(claim.name),
-                    address=f"{claim.frontend.address}:{claim.frontend.port}",
+                    address=str(claim.frontend.socket_address),
                     bound=str(address),
                     owner=str(winner.name),
                 )

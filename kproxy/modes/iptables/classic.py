@@ -7,6 +7,7 @@ the chains of a service port, and no rules for clients on the node in KUBE-XLB.
 
 import ipaddress
 
+from kproxy.model import addresses
 from kproxy.modes.iptables import names, shared
 from kproxy.modes.iptables.rule import (
     AddressType,
@@ -117,7 +118,8 @@ class _Rules(shared.Rules):
             shared.SERVICES,
             *tests,
             to=chain,
-            why=f"{port.cluster_ip}:{port.number} is {port.text}: an endpoint is picked.",
+            why=f"{addresses.SocketAddress(port.cluster_ip, port.number)} is {port.text}: "
+            "an endpoint is picked.",
         )
 
     def _capture_external_ip(self, port: ServicePort, address: str, chain: str) -> None:

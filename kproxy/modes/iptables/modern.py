@@ -163,7 +163,8 @@ class _Rules(shared.Rules):
             shared.SERVICES,
             *tests,
             to=chain,
-            why=f"{port.cluster_ip}:{port.number} is {port.text}: an endpoint is picked.",
+            why=f"{addresses.SocketAddress(port.cluster_ip, port.number)} is {port.text}: "
+            "an endpoint is picked.",
         )
         if self.node.cluster_cidr is not None:
             self.nat.add(

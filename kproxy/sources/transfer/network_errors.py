@@ -13,6 +13,7 @@ import aiohttp
 import aiohttp.http_exceptions
 
 from kproxy import errors
+from kproxy.model import addresses
 from kproxy.sources.api.decisions import progress
 
 CAUGHT = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError, ValueError)
@@ -81,7 +82,7 @@ def may_refuse_certificate(error: BaseException) -> bool:
 
 
 def _of_connect(error: aiohttp.ClientConnectorError) -> tuple[progress.Outcome, str]:
-    where = f"{error.host}:{error.port}"
+    where = addresses.SocketAddress(error.host, error.port or 0)
     number = error.os_error.errno
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         why = error.os_error.strerror or _clean(str(error.os_error))

@@ -2,18 +2,21 @@
 
 import asyncio
 import contextlib
+import errno
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NoReturn
 
+import aiohttp
 import pytest
 import structlog.testing
 
 from kproxy.sources.access import kubeconfig
 from kproxy.sources.api import client
 from kproxy.sources.api.decisions import progress
+from kproxy.sources.transfer import network_errors
 from tests.sources.access import tls
 from tests.sources.api.rig import fake_api, following
 from tests.sources.api.rig.fake_api import SERVICES, sends
@@ -117,6 +120,20 @@ async def test_a_port_on_which_nothing_listens() -> None:
     found = await failure(url)
     assert found.outcome is progress.Outcome.REFUSED
     assert found.text == f"connection refused by {url.removeprefix('http://')}"
+
+
+def test_an_address_of_ipv6_is_written_in_brackets() -> None:
+    where = aiohttp.client_reqrep.ConnectionKey(
+        "fd00::1",
+        6443,
+        is_ssl=False,
+        ssl=True,
+        proxy=None,
+        proxy_auth=None,
+        proxy_headers_hash=None,
+    )
+    refused = aiohttp.ClientConnectorError(where, ConnectionRefusedError(errno.ECONNREFUSED, ""))
+    assert network_errors.before_answer(refused)[1] == "connection refused by [fd00::1]:6443"
 
 
 async def test_a_name_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
