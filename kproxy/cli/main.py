@@ -13,7 +13,9 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from kproxy import errors
@@ -140,10 +142,42 @@ def _call(arguments: list[str]) -> int:
     if first not in COMMANDS:  # help, a mistake
         return _all("")(arguments, prog_name=_NAME, standalone_mode=False) or 0
     # Not through the group of all commands: typer would load pydantic for the group's options.
-    command = _one(first)
+    with _interruptible():
+        command = _one(first)
     if first not in SERVING:
         gc.enable()
     return command(others, prog_name=f"{_NAME} {first}", standalone_mode=False) or 0
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C while modules are imported is a KeyboardInterrupt, whatever they make of it.
+
+    Python's parser, for one, makes a SyntaxError of an interrupt that comes while it loads
+    unicodedata, and some modules go on without what they failed to import.
+    """
+    has_come = False
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal has_come
+        has_come = True
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception:
+        if has_come:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if has_come:
+        raise KeyboardInterrupt
 
 
 def _script(flag: str, shell: str) -> int:

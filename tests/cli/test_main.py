@@ -480,6 +480,43 @@ def test_ctrl_c_while_the_program_loads_is_no_traceback(folder: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+TRANSLATED = """
+import importlib.abc, os, signal, sys
+from kproxy.cli import main
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "kproxy.cli.status":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                while True:
+                    pass  # until the interpreter has called the handler
+            except KeyboardInterrupt:
+                if what == "swallow":
+                    return None
+                raise SyntaxError("cannot load unicodedata") from None
+
+what = sys.argv.pop(1)
+sys.meta_path.insert(0, Finder())
+sys.argv.append("status")
+main.main()
+"""
+
+
+@pytest.mark.parametrize("what", ["swallow", "translate"])
+def test_ctrl_c_that_an_import_turns_into_something_else_is_no_bug(folder: Path, what: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRANSLATED, what],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 LOADED = """
 import os, sys, threading, time
 from pathlib import Path
