@@ -116,6 +116,8 @@ def _serve(
         _clean_up()
         return 0
     needed = _needed(early["portal"], may_use_bpf=early["bpf"], is_ingress=early["ingress"])
+    if privileges.Capability.BPF in needed:
+        process.lift_locked_memory_limit()  # while root still has the right
     reading = privileges.Capability.DAC_READ_SEARCH
     privileges.limit_to(needed, here=[reading])
     chosen = config.load(flags, os.environ)

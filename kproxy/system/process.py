@@ -298,6 +298,20 @@ def _dump_no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
+def lift_locked_memory_limit() -> None:
+    """Allow as much locked memory as this process may have, without bound with CAP_SYS_RESOURCE.
+
+    Linux before 5.11 counts BPF maps as such. The usual limit of 64 KiB has room for none.
+    """
+    import resource  # noqa: PLC0415
+
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    for limit in (resource.RLIM_INFINITY, hard):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+            return
+
+
 def adjust_oom_score(adjustment: int) -> str:
     """Set how readily the kernel ends this process. A sentence if it refuses, else ""."""
     try:

@@ -206,6 +206,21 @@ print(process.signals.ended_by)
 """
 
 
+def test_as_much_memory_as_possible_may_be_locked() -> None:
+    """In a process of its own: where the hard limit is lower, it cannot be raised again."""
+    script = """
+import resource
+from kproxy.system import process
+_, before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+lowest = 65536 if before == resource.RLIM_INFINITY else min(65536, before)
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (lowest, before))
+process.lift_locked_memory_limit()
+soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+assert soft == hard and hard in (before, resource.RLIM_INFINITY), (soft, hard, before)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_a_signal_where_nothing_can_be_raised_is_kept_and_nothing_is_said() -> None:
     done = subprocess.run(
         [sys.executable, "-c", IN_A_CALLBACK],

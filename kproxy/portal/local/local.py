@@ -431,7 +431,10 @@ def _need_free(address: addresses.SocketAddress) -> None:
 def _why_not(error: OSError) -> str:
     """Why the BPF program could not be loaded, and what to do about it."""
     if error.errno in (errno.EPERM, errno.EACCES):
-        return "loading a BPF program needs the capability CAP_BPF: run kproxy as root or with it"
+        return (
+            "loading a BPF program needs the capability CAP_BPF, and on Linux before 5.11 enough "
+            "locked memory (ulimit -l): run kproxy as root, or with both"
+        )
     if error.errno in (errno.EINVAL, errno.ENOSYS):
         return f"this kernel has no BPF at sk_lookup, or none like it ({errors.reason(error)})"
     return f"the BPF program cannot be loaded: {errors.reason(error)}"
