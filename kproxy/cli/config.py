@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kproxy import config, settings
-from kproxy.cli.parse import go_flags, kube_proxy, options
+from kproxy.cli.parse import go_flags, kube_proxy, options, variables
 
 _ROWS = settings.table(config.Config)
 
@@ -64,7 +64,8 @@ def show(invocation: typer.Context, **flags: settings.Given) -> None:
     Each line names the origin of the value: a flag, an environment variable, or the default.
     Whether files and clusters can be reached is not checked.
     """
-    for note in invocation.obj or ():
+    known = [row.variable for row in _ROWS]
+    for note in (*(invocation.obj or ()), *variables.misspelt(known, os.environ)):
         typer.echo(note, err=True)
     for each in settings.read(_ROWS, flags, os.environ):
         typer.echo(f"{each.setting.flag.removeprefix('--')} = {_shown(each)}  ({each.origin})")

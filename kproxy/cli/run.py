@@ -9,7 +9,7 @@ import typer
 
 from kproxy import config, errors, settings
 from kproxy.cli import event_loop
-from kproxy.cli.parse import kube_proxy, options
+from kproxy.cli.parse import kube_proxy, options, variables
 from kproxy.ops import log
 from kproxy.portal.portal import PortalName
 from kproxy.system import privileges, process
@@ -120,7 +120,11 @@ def _serve(
         process.lift_locked_memory_limit()  # while root still has the right
     reading = privileges.Capability.DAC_READ_SEARCH
     privileges.limit_to(needed, here=[reading])
-    chosen = config.load(flags, os.environ)
+    slips = list(variables.misspelt([row.variable for row in _ROWS], os.environ))
+    try:
+        chosen = config.load(flags, os.environ)
+    except errors.ConfigError as error:
+        raise errors.ConfigError("; ".join((str(error), *slips[:1]))) from error
     foreign = privileges.unreadable(config.files(chosen, os.environ))
     if foreign is None:
         privileges.limit_to(needed)
@@ -129,6 +133,7 @@ def _serve(
             f"kproxy keeps the right to read every file, for {foreign} belongs to another user: "
             "run kproxy as that user, or give the file to root"
         )
+    notes += slips
     writer = log.configure(chosen.log_format, chosen.least_level)
     try:
         for note in filter(None, notes):
