@@ -25,6 +25,7 @@ from kproxy.plane import plane
 MAX_CONNECTIONS = 24
 """Connections to all health check ports together."""
 _BACKLOG = 64
+_BODY = '{\n\t"service": {\n\t\t"namespace": %s,\n\t\t"name": %s\n\t},\n\t"localEndpoints": %d\n}'
 
 
 @dataclass(slots=True)
@@ -164,9 +165,9 @@ class NodeHealth:
 
 
 def body(service: names.NamespacedName, count: int) -> bytes:
-    """kube-proxy's words, with tabs and without a newline at the end."""
-    said = {
-        "service": {"namespace": service.namespace, "name": service.name},
-        "localEndpoints": count,
-    }
-    return json.dumps(said, indent="\t").encode()
+    """kube-proxy's words, with tabs and without a newline at the end.
+
+    Not `json.dumps` with an indent: each call leaves a cycle of closures of 2.7 KB behind.
+    """
+    said = _BODY % (json.dumps(service.namespace), json.dumps(service.name), count)
+    return said.encode()

@@ -5,6 +5,7 @@ Each test plays the proxier, with messages, and the load balancer, with sockets.
 
 import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import AsyncIterator
 
@@ -110,6 +111,18 @@ async def test_row_30_the_status_says_whether_to_send_traffic_here(
         found, _, body = await answer(place())
     assert found == status
     assert body.endswith(b'\t"localEndpoints": %d\n}' % count)
+
+
+def test_s13_an_answer_leaves_nothing_to_the_garbage_collector() -> None:
+    """Anyone may ask, and load balancers do so for ever."""
+    gc.collect()
+    gc.disable()
+    try:
+        for count in range(100):
+            node_health.body(LB.service, count)
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/any/thing?of=them"])
