@@ -151,16 +151,28 @@ def put_load(
         str, typer.Option(metavar="KIND", help=f"One of {', '.join(messages.KINDS)}.")
     ] = "request",
     seconds: Annotated[str, typer.Option(metavar="DURATION", help="How long.")] = "5s",
-    connections: Annotated[int, typer.Option(min=1, help="At once.")] = 64,
+    connections: Annotated[int, typer.Option(min=1, metavar="N", help="At once.")] = 64,
     rate: Annotated[
-        float, typer.Option(min=0.1, help="Requests per second, in all; for rate and arrivals.")
+        float,
+        typer.Option(
+            min=0.1, metavar="N", help="Requests per second, in all; for rate and arrivals."
+        ),
     ] = 1000.0,
-    mib: Annotated[int, typer.Option(min=1, help="MiB to move each way; for bulk.")] = 1024,
-    direction: Annotated[str, typer.Option(help="down, up or both; for bulk.")] = "down",
+    mib: Annotated[
+        int, typer.Option(min=1, metavar="N", help="MiB to move each way; for bulk.")
+    ] = 1024,
+    direction: Annotated[
+        str, typer.Option(metavar="WAY", help="down, up or both; for bulk.")
+    ] = "down",
     count: Annotated[
-        int | None, typer.Option("--processes", min=1, help="Generators.", show_default="cores / 2")
+        int | None,
+        typer.Option(
+            "--processes", min=1, metavar="N", help="Generators.", show_default="cores / 2"
+        ),
     ] = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FORMAT", help="text or json.")
+    ] = "text",
 ) -> int:
     """Load HOST:PORT with small HTTP requests (or streams, from `kproxy bench backend --bulk`).
 
@@ -235,7 +247,8 @@ def serve_backend(
         str, typer.Option(metavar="DURATION", help="How long to delay each answer.")
     ] = "0s",
     count: Annotated[
-        int | None, typer.Option("--processes", min=1, help="Servers.", show_default="cores / 2")
+        int | None,
+        typer.Option("--processes", min=1, metavar="N", help="Servers.", show_default="cores / 2"),
     ] = None,
 ) -> None:
     """Serve as the backend behind a proxy: answers contain the port that they come from."""

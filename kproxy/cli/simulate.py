@@ -40,7 +40,10 @@ def simulate(
         ),
     ] = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of the API server; 0: any free one.")
+        int,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="Port of the API server; 0: any free one."
+        ),
     ] = 0,
     kubeconfig_out: Annotated[
         Path | None,
@@ -79,7 +82,7 @@ def simulate(
             show_default=False,
         ),
     ] = None,
-    nodes: Annotated[int, typer.Option(min=1, max=100, help="Number of nodes.")] = 3,
+    nodes: Annotated[int, typer.Option(min=1, max=100, metavar="N", help="Number of nodes.")] = 3,
     dns: Annotated[
         str,
         typer.Option(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -333,6 +334,7 @@ def test_each_command_has_help(inside: Inside, command: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{command} [OPTIONS]" in done.stdout.splitlines()[0]
     assert max(map(len, done.stdout.splitlines())) <= 80
+    assert not re.search(r"<(list|str|int|float|path|bool)\b", done.stdout), "a type of Python's"
 
 
 def test_help_of_run_names_every_flag_in_full_and_its_default(inside: Inside) -> None:

@@ -124,7 +124,14 @@ def options_of(parameters: Iterable[Any]) -> dict[str, Option]:
 
 
 class Command(core.TyperCommand):
-    """A command whose flags may be written as kubectl's are."""
+    """A command whose flags may be written as kubectl's are. Its help has no types of Python's."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """As typer's, but where the command gives a metavar that is all that is shown."""
+        for each in self.params:
+            if each.param_type_name == "argument" and each.metavar:
+                vars(each)["display_type_rich"] = lambda **_: None
+        super().format_options(ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer's. Raises ConfigError for a flag of kubectl's that chooses a cluster."""
