@@ -77,6 +77,45 @@ def test_a_trace_ends_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     assert all("10.244.1.69:6379 0.5" in row and "10.0.0.1" in row for row in rows[1:])
 
 
+@pytest.mark.parametrize("more", [(), ("--trace",), *(("--as", each) for each in registry.MODES)])
+def test_what_an_object_says_drives_no_terminal(
+    more: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "\x1b]0;title\x07\x9b31m\u202e\r\nSERVED: all is well"
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "web",
+            "labels": {hostile: hostile},
+            "annotations": {hostile: hostile},
+        },
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}], "selector": {hostile: hostile}},
+    }
+    endpoints = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": [{"port": 80}],
+        "endpoints": [
+            {
+                "addresses": ["10.1.0.1"],
+                "nodeName": hostile,
+                "zone": hostile,
+                "targetRef": {"kind": "Pod", "name": hostile},
+            }
+        ],
+    }
+    path = tmp_path / "web.json"
+    path.write_text(json.dumps({"kind": "List", "apiVersion": "v1", "items": [service, endpoints]}))
+    main.run(["explain", "web", "--manifests", str(path), *more])
+    out = capsys.readouterr().out
+    assert out
+    assert [each for each in out.splitlines() if not each.replace("\t", " ").isprintable()] == []
+    assert "\nSERVED: all is well" not in out
+
+
 def test_an_object_that_was_refused_is_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     broken = ("--manifests", str(EXAMPLES / "broken.yaml"))
     assert main.run(["explain", "not-an-ip", "-o", "json", *broken]) == 1

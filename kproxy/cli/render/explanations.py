@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from kproxy import errors
 from kproxy.explain.answer import Answer
 from kproxy.explain.evidence import Evidence
 
@@ -9,8 +10,8 @@ _MARKS = {True: "ok  ", False: "no  ", None: "    "}
 
 
 def text(answer: Answer, known: Evidence) -> str:
-    """For a terminal or a pipe."""
-    return "\n".join(_lines(answer, known))
+    """For a terminal or a pipe. What objects say, such as a selector, drives no terminal."""
+    return "\n".join(map(errors.printable, _lines(answer, known)))
 
 
 def _lines(answer: Answer, known: Evidence) -> Iterator[str]:

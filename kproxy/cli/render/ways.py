@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
+from kproxy import errors
 from kproxy.modes.packet import Packet, Verdict, Way
 from kproxy.modes.traces import ON_DEAD, Trace
 
 
 def text(packet: Packet, traced: Sequence[Trace]) -> str:
     """Each mode's way, and what they come to, side by side."""
-    return "\n".join(_lines(packet, traced))
+    return "\n".join(map(errors.printable, _lines(packet, traced)))
 
 
 def _lines(packet: Packet, traced: Sequence[Trace]) -> Iterator[str]:
