@@ -208,6 +208,37 @@ def test_row_39_a_service_of_one_family_has_no_node_port_in_the_other() -> None:
     assert world.open_at() == {"10.96.0.1:80", "192.0.2.5:30080"}
 
 
+def test_row_39_a_service_of_one_family_has_no_external_address_of_the_other() -> None:
+    both = service(
+        type="LoadBalancer",
+        clusterIPs=["10.96.0.1", "fd00::1"],
+        externalIPs=["203.0.113.1", "2001:db8:113::1"],
+        status=ingress({"ip": "198.51.100.1"}, {"ip": "2001:db8:100::1"}),
+    )
+    one = copy.deepcopy(both)
+    one["spec"]["clusterIPs"] = ["10.96.0.1"]
+    of_one = {"10.96.0.1:80", "203.0.113.1:80", "198.51.100.1:80"}
+    world = started(one)
+    assert world.open_at() == of_one
+    world.put(both)
+    world.sync()
+    assert world.open_at() == of_one | {
+        "[fd00::1]:80",
+        "[2001:db8:113::1]:80",
+        "[2001:db8:100::1]:80",
+    }
+    world.put(one)
+    world.sync()
+    assert world.open_at() == of_one
+    (row,) = (each for each in world.proxier.known() if each.rule.name.port)
+    shown = world.proxier.frontends(row.rule.name)
+    assert {
+        (each.frontend.address, each.state.value)
+        for each in shown
+        if each.frontend.family is addresses.Family.IPV6
+    } == {("2001:db8:113::1", "not-served"), ("2001:db8:100::1", "not-served")}
+
+
 def test_row_16_an_address_whose_mode_becomes_proxy_is_given_back() -> None:
     vip = {"ip": "198.51.100.1"}
     world = started(service(type="LoadBalancer", status=ingress(vip)))

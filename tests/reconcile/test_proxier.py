@@ -738,19 +738,16 @@ class TestFailures:
     def test_an_address_that_no_portal_has_is_named_and_others_are_served(
         self, book: Playbook
     ) -> None:
-        dual = service(ip="fd00::1", external_ips=("203.0.113.1",))
+        dual = service(ip="fd00::1", other_cluster_ips=("10.0.9.1",))
         book.put(dual, sliced("web"))
-        assert book.sync() == [
-            sets("web", "10.1.0.1"),
-            opens("web", "203.0.113.1:80", KINDS.EXTERNAL_IP),
-        ]
+        assert book.sync() == [sets("web", "10.1.0.1"), opens("web", "10.0.9.1:80")]
         book.retry()
         book.put(sliced("web", "10.1.0.2"))
         book.sync()
         (refused, other) = book.proxier.frontends(port_name("web"))
         assert (refused.bound, refused.state) == (None, "unavailable")
         assert refused.detail.startswith("fd00::1 cannot be mapped")
-        assert (other.bound, other.state) == (bound("203.0.113.1:80"), "bound")
+        assert (other.bound, other.state) == (bound("10.0.9.1:80"), "bound")
         assert not book.proxier.has_failures
 
     def test_a_bug_in_one_service_keeps_it_as_it_was_and_no_other(self, book: Playbook) -> None:

@@ -38,6 +38,10 @@ _LOOK_AGAIN = 5.0
 _WIDE = 8
 """Networks of external IPs with a shorter prefix are warned about: they are never one owner's."""
 
+_ENABLE_IPV6 = (
+    "enable it (ip link set lo up, sysctl net.ipv6.conf.lo.disable_ipv6=0), and start again"
+)
+
 MOST_RANGES = 64
 """Ranges of ServiceCIDR objects that get a route each. Of more, the first are taken."""
 
@@ -122,10 +126,7 @@ class LocalPortal:
     def _check(self, kind: forwarding.FrontendKind, address: str, family: addresses.Family) -> None:
         """Raise the errors of `locate`, of an address whatever the port."""
         if family not in self._families:
-            raise errors.PortalUnavailableError(
-                f"this host has no {family}: enable it (sysctl net.ipv6.conf.lo.disable_ipv6), "
-                "and start again"
-            )
+            raise errors.PortalUnavailableError(f"this host has no {family}: {_ENABLE_IPV6}")
         if kind is _KINDS.NODE_PORT:
             if not address:
                 raise errors.PortalUnavailableError(
@@ -250,8 +251,7 @@ class LocalPortal:
             if not self._has_family(network):
                 _log.warning(
                     "a network in --service-cluster-ip-range gets no route: this host does not "
-                    "have its family; enable that (sysctl net.ipv6.conf.lo.disable_ipv6), and "
-                    "start again",
+                    f"have its family; {_ENABLE_IPV6}",
                     network=str(network),
                 )
         for each in self._settings.reserved:

@@ -13,6 +13,8 @@ from kproxy.model.kinds import services
 from kproxy.portal import portal
 
 _KINDS = forwarding.FrontendKind
+_BY_ADDRESS = frozenset({_KINDS.EXTERNAL_IP, _KINDS.LOAD_BALANCER})
+"""Kinds whose addresses the Service names, in whatever family."""
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -103,6 +105,8 @@ def _places(
             break
         if made and kind is _KINDS.CLUSTER_IP and family not in through.families:
             made.append(_of_unserved_family(frontend, service))
+        elif kind in _BY_ADDRESS and not _has_family(service, family):
+            made.append(_of_missing_family(frontend))
         else:
             made.append(located(frontend, through))
     return tuple(made)
@@ -136,6 +140,25 @@ def _scope(policy: services.TrafficPolicy) -> forwarding.Scope:
     if policy is services.TrafficPolicy.LOCAL:
         return forwarding.Scope.LOCAL
     return forwarding.Scope.CLUSTER
+
+
+def _has_family(service: services.Service, family: addresses.Family) -> bool:
+    """Whether the Service is there in a family, as kube-proxy sees it: by its ClusterIPs."""
+    return any(addresses.family(each) is family for each in service.cluster_ips)
+
+
+def _of_missing_family(frontend: forwarding.Frontend) -> Place:
+    """An external address of a family that the Service has no ClusterIP of (row 39).
+
+    It is not captured: a load balancer may translate such an address for its clients.
+    """
+    return Place(
+        frontend,
+        None,
+        forwarding.FrontendState.NOT_SERVED,
+        f"the Service has no ClusterIP of {frontend.family}: its addresses of that family are not "
+        "served, as with kube-proxy",
+    )
 
 
 def _of_unserved_family(frontend: forwarding.Frontend, service: services.Service) -> Place:
