@@ -28,6 +28,9 @@ from kproxy.sources.documents import reading
 MAX_BYTES = 8 * 1024 * 1024
 """Most bytes of a kubeconfig."""
 
+_EXEC_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
+"""Versions of the protocol of exec plugins, as in client-go since 1.24."""
+
 DEFAULT_PATH = Path(".kube") / "config"
 """The default kubeconfig, relative to the home directory."""
 
@@ -165,7 +168,7 @@ def read(files: Sequence[Path], context: str | None) -> ClusterAccess:
         user=found,
         authority=authority,
         verifies=verifies,
-        tls_server_name=cluster.text("tls-server-name"),
+        tls_server_name=cluster.text("tls-server-name").removesuffix("."),
         proxy_url=_proxy_url(cluster),
         origin=Origin(tuple(files), chosen),
     )
@@ -317,13 +320,13 @@ def readable_file(path: Path, what: str) -> bytes:
 
 
 def _document(path: Path) -> _Mapping:
-    """The first document of a file. Like kubectl, the rest is not read."""
+    """The first document of a file. As by kubectl, the rest is not read, even if it is empty."""
     data = readable_file(path, "kubeconfig")
     try:
         first = next(iter(reading.read_yaml(data)), None)
     except reading.MalformedError as error:
         raise errors.ConfigError(f"kubeconfig {path}: {error}") from None
-    if first is None:
+    if first is None or first.number > 1:
         return {}
     if first.flaw:
         raise errors.ConfigError(f"kubeconfig {path}: {first.flaw}")
@@ -431,30 +434,39 @@ def _exec(user: _Section, cluster: _Section) -> ExecPlugin:
         raise errors.ConfigError(f"{user.where}: exec must be a mapping")
     section = _Section(f"{user.where}, exec", values, user.directory)
     command, version = section.text("command"), section.text("apiVersion")
-    if not command or not version.startswith("client.authentication.k8s.io/"):
+    if not command or version not in _EXEC_VERSIONS:
         raise errors.ConfigError(
-            f"{section.where}: command must be given, and apiVersion, as "
-            "client.authentication.k8s.io/v1"
+            f"{section.where}: command must be given, and apiVersion as one of "
+            f"{', '.join(_EXEC_VERSIONS)}"
         )
-    if values.get("interactiveMode") == "Always":
+    mode = section.text("interactiveMode")
+    if mode not in ("", "IfAvailable", "Never"):
+        why = ", but a proxy has no terminal to ask at" if mode == "Always" else ""
         raise errors.ConfigError(
-            f"{section.where}: interactiveMode is Always, but a proxy has no terminal to ask at; "
-            "set it to IfAvailable or Never"
+            f"{section.where}: interactiveMode is {mode}{why}; set it to IfAvailable or Never"
         )
     try:
         args = _texts(values.get("args"))
-        env = [_texts([each["name"], each.get("value")]) for each in values.get("env") or []]
+        pairs = [_texts([each["name"], each.get("value")]) for each in values.get("env") or []]
     except (TypeError, KeyError, AttributeError):
         raise errors.ConfigError(
             f"{section.where}: args must be strings, and env a list of name and value strings"
         ) from None
+    if not all(name for name, _ in pairs):
+        raise errors.ConfigError(f"{section.where}: env has an entry without a name; give it one")
+    if "\0" in "".join((command, *args, *(text for pair in pairs for text in pair))):
+        raise errors.ConfigError(
+            f"{section.where}: command, args and env must not contain NUL characters"
+        )
+    # As in Go, a name ends at its first "=", and what follows belongs to the value.
+    env = [f"{name}={value}".partition("=") for name, value in pairs]
     if os.sep in command:
         command = str(section.directory / command)
     return ExecPlugin(
         command=command,
         api_version=version,
         args=args,
-        env=tuple((name, value) for name, value in env),
+        env=tuple((name, value) for name, _, value in env),
         install_hint=section.text("installHint"),
         cluster_info=_cluster_info(cluster) if values.get("provideClusterInfo") is True else "",
     )

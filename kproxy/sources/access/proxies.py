@@ -39,13 +39,13 @@ def proxy_for(access: kubeconfig.ClusterAccess, environment: Mapping[str, str]) 
             f"the URL of the proxy to {access} has no host, or a port that is none; "
             "write it as http://HOST:PORT"
         )
+    scheme, _, rest = proxy.partition("://")
     if url.scheme not in SCHEMES:
-        scheme = proxy.partition("://")[0]
         raise errors.ConfigError(
             f"the proxy to {access} is of scheme {scheme!r}; "
             f"its URL must begin with one of {', '.join(f'{each}://' for each in SCHEMES)}"
         )
-    return proxy
+    return f"{url.scheme}://{rest}"  # in lower case, which libraries take for granted
 
 
 def _of_environment(server: str, environment: Mapping[str, str]) -> str:

@@ -16,7 +16,8 @@ import pytest
 from tests.relay import netns
 
 KUBECTL = shutil.which("kubectl")
-V1 = "client.authentication.k8s.io/v1"
+GROUP = "client.authentication.k8s.io"
+V1 = f"{GROUP}/v1"
 
 
 class Case(NamedTuple):
@@ -234,6 +235,14 @@ CASES = [
             "tls-server-name": HOST,
         },
     ),
+    case(
+        "tls-server-name with a dot at its end",
+        cluster={
+            "server": "https://api2.corp.test:6443",
+            "certificate-authority": "@CA@",
+            "tls-server-name": f"{HOST}.",
+        },
+    ),
     case("http", cluster=HTTP),
     case("no scheme, http", cluster={"server": "127.0.0.1:8001"}),
     case("no scheme, a name", cluster={"server": f"{HOST}:8001"}),
@@ -268,12 +277,14 @@ CASES = [
     case("proxy-url: socks5", cluster={**SKIPS, "proxy-url": "socks5://@SOCKS@"}),
     case("proxy-url: socks5, http server", cluster={**HTTP, "proxy-url": "socks5://@SOCKS@"}),
     case("proxy-url: upper case", cluster={**SKIPS, "proxy-url": "HTTP://@PROXY@"}),
+    case("proxy-url: SOCKS5", cluster={**SKIPS, "proxy-url": "SOCKS5://@SOCKS@"}),
     case("proxy-url: no host", cluster={**SKIPS, "proxy-url": "http://"}),
     case("proxy-url: ftp", cluster={**SKIPS, "proxy-url": "ftp://@PROXY@"}),
     case("HTTPS_PROXY", cluster=SKIPS, env={"HTTPS_PROXY": "http://@PROXY@"}),
     case("https_proxy", cluster=SKIPS, env={"https_proxy": "http://@PROXY@"}),
     case("HTTPS_PROXY without a scheme", cluster=SKIPS, env={"HTTPS_PROXY": "@PROXY@"}),
     case("HTTPS_PROXY: socks5", cluster=SKIPS, env={"HTTPS_PROXY": "socks5://@SOCKS@"}),
+    case("HTTPS_PROXY: SOCKS5", cluster=SKIPS, env={"HTTPS_PROXY": "SOCKS5://@SOCKS@"}),
     case("HTTP_PROXY, https server", cluster=SKIPS, env={"HTTP_PROXY": "http://@PROXY@"}),
     case("HTTP_PROXY, http server", cluster=HTTP, env={"HTTP_PROXY": "http://@PROXY@"}),
     case("ALL_PROXY", cluster=SKIPS, env={"ALL_PROXY": "http://@PROXY@"}),
@@ -361,6 +372,18 @@ CASES = [
     ),
     plugin(prints({"token": "P"}), "IfAvailable", exec_fields={"interactiveMode": "IfAvailable"}),
     plugin(prints({"token": "P"}), "Always", exec_fields={"interactiveMode": "Always"}),
+    plugin(prints({"token": "P"}), "never", exec_fields={"interactiveMode": "never"}),
+    *(
+        plugin(prints({"token": "P"}, version), version, exec_fields={"apiVersion": version})
+        for version in (f"{GROUP}/", f"{GROUP}/v1alpha1", f"{GROUP}/v2")
+    ),
+    plugin(
+        prints({"token": "P"}).replace('"P"', '"$A"').replace("'END'", "END"),
+        "a name with a = in the environment",
+        exec_fields={"env": [{"name": "A=b", "value": "c"}]},
+    ),
+    plugin(prints({"token": "P"}), "a NUL in args", exec_fields={"args": ["a\0b"]}),
+    plugin(prints({"token": "P"}), "no name in env", exec_fields={"env": [{"name": ""}]}),
     case(
         "exec and token",
         user={
@@ -380,6 +403,8 @@ CASES = [
     ),
     case("a token that looks like a time", text=YAML_CONFIG.replace("token: T", "token: 12:30:45")),
     case("a second document", text=YAML_CONFIG + "---\n{{{\n"),
+    case("an empty document before it", text=f"---\n# c\n---\n{YAML_CONFIG}"),
+    case("a null document before it", text=f"~\n---\n{YAML_CONFIG}"),
     case("another version", text=YAML_CONFIG.replace("apiVersion: v1", "apiVersion: v2")),
     case("two users of one name", text=YAML_CONFIG + "- {name: u, user: {token: OTHER}}\n"),
     case("an entry that is null", text=YAML_CONFIG + "- null\n"),

@@ -14,6 +14,8 @@ from kproxy import errors
 from kproxy.sources.access import kubeconfig, rest_config
 from tests.sources.access import tls
 
+PLUGIN = {"command": "x", "apiVersion": "client.authentication.k8s.io/v1"}
+
 
 def config(name: str = "test", **sections: Any) -> dict[str, Any]:
     return {
@@ -153,6 +155,18 @@ def test_ways_to_authenticate(tmp_path: Path) -> None:
         ({"client-certificate-data": "cGVt"}, "must be given together"),
         ({"exec": []}, "exec must be a mapping"),
         ({"exec": {"command": "x"}}, "apiVersion"),
+        *(
+            (
+                {"exec": {"command": "x", "apiVersion": f"client.authentication.k8s.io/{version}"}},
+                "apiVersion as one of client.authentication.k8s.io/v1, ",
+            )
+            for version in ("", "v1alpha1", "v2")
+        ),
+        ({"exec": {**PLUGIN, "interactiveMode": "never"}}, "interactiveMode is never; set it to"),
+        ({"exec": {**PLUGIN, "command": "a\0b"}}, "must not contain NUL"),
+        ({"exec": {**PLUGIN, "env": [{"name": ""}]}}, "an entry without a name"),
+        ({"exec": {**PLUGIN, "args": ["a\0b"]}}, "must not contain NUL"),
+        ({"exec": {**PLUGIN, "env": [{"name": "A", "value": "\0"}]}}, "must not contain NUL"),
         (
             {
                 "exec": {

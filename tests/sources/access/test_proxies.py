@@ -43,3 +43,8 @@ def test_no_proxy_lists_servers_that_are_asked_directly(
 def test_a_proxy_of_a_scheme_that_cannot_be_used_is_refused() -> None:
     with pytest.raises(errors.ConfigError, match=r"scheme 'ftp'; its URL must begin with"):
         proxy("https://k8s.example", HTTPS_PROXY="ftp://proxy:1")
+
+
+def test_the_scheme_of_a_proxy_is_passed_on_in_lower_case() -> None:
+    given = proxy("https://k8s.example", HTTPS_PROXY="SOCKS5://User@Proxy:1")
+    assert given == "socks5://User@Proxy:1"
