@@ -61,9 +61,13 @@ class RefusedError(Exception):
 def can_begin(text: bytes) -> bool:
     """Whether a request may begin like this: with a method, or an empty line, and no bare LF.
 
-    A TLS handshake may not: the end of its head would never come.
+    A TLS handshake may not, nor may the one line of HTTP/0.9 or of a person at telnet: the end of
+    its head would never come.
     """
     begins_well = text[:1].isalpha() or text[:2] == b"\r\n"[: len(text)]
+    first, is_whole, _ = text.removeprefix(b"\r\n").partition(b"\r\n")
+    if is_whole and _START.fullmatch(first) is None:
+        return False
     return begins_well and text.count(b"\n") == text.count(b"\r\n")
 
 
