@@ -172,8 +172,11 @@ def _came_from_terminal(number: int) -> bool:
     """Whether the terminal sent this signal: then it went to the whole process group.
 
     The sender cannot be seen here. SIGINT and SIGQUIT to a process in the foreground are taken for
-    Ctrl-C and Ctrl-\\, SIGHUP after the terminal has gone for its end.
+    Ctrl-C and Ctrl-\\, SIGHUP after the terminal has gone for its end. The kernel sends that one to
+    the leader of the session alone. A shell as the leader passes it on to the group; but under
+    `ssh -t HOST kproxy run … -- COMMAND` and `xterm -e` the leader is this process.
     """
     if number in _FROM_KEYBOARD:
         return process.Terminal.is_in_foreground()
-    return number == signal.SIGHUP and process.signals.has_lost_terminal()
+    is_leader = os.getsid(0) == os.getpid()
+    return number == signal.SIGHUP and process.signals.has_lost_terminal() and not is_leader

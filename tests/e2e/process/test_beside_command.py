@@ -191,3 +191,35 @@ def test_a_key_that_interrupts_reaches_the_command_once(
 
     assert os.waitstatus_to_exitcode(status) == 0, shown
     assert b"typed: 1" in shown
+
+
+@pytest.mark.extra
+def test_a_command_ends_with_the_terminal_that_is_kproxy_s_own(tmp_path: Path, web: Path) -> None:
+    """The kernel tells the leader of the session alone, as under `ssh -t` or `xterm -e`."""
+    pid, terminal = pty.fork()
+    if pid == 0:  # pragma: no cover  # the child
+        environment = {**daemon.ENVIRONMENT, "XDG_RUNTIME_DIR": str(tmp_path)}
+        words = ["-f", str(web), *QUIET, "--", "sh", "-c", "echo up; exec sleep 600"]
+        arguments = [*daemon.PROGRAM, "run", "--allow-loopback-endpoints", *words]
+        os.execve(sys.executable, arguments, environment)
+    shown = b""
+    try:
+        while b"up" not in shown:
+            shown += os.read(terminal, 1000)
+    finally:
+        os.close(terminal)
+    codes: list[int] = []
+
+    def has_ended() -> bool:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            codes.append(os.waitstatus_to_exitcode(status))
+        return bool(found)
+
+    try:
+        daemon.wait_until(has_ended, "the end")
+    except daemon.NotInTimeError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    assert codes == [128 + signal.SIGHUP]
