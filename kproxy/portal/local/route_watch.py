@@ -89,10 +89,11 @@ class RouteWatch:
     def close(self) -> None:
         """Stop, and close the socket. A second call does nothing."""
         if self._repair is not None:
-            self._repair.cancel()
+            with contextlib.suppress(RuntimeError):  # the loop may be closed already
+                self._repair.cancel()
             self._repair = None
         if self._kernel is not None:
-            with contextlib.suppress(RuntimeError):  # the loop may be closed already
+            with contextlib.suppress(RuntimeError):
                 asyncio.get_running_loop().remove_reader(self._kernel)
             self._kernel.close()
             self._kernel = None
