@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from kproxy import errors
-from kproxy.sources.access import kubeconfig
+from kproxy.sources.access import kubeconfig, small_files
 from kproxy.sources.documents import reading
 
 _log = structlog.get_logger(__name__)
@@ -79,7 +79,7 @@ def client_certificate(user: kubeconfig.User) -> tuple[bytes | None, bytes | Non
 
 
 def _pem(given: kubeconfig.Pem, what: str) -> bytes | None:
-    return kubeconfig.readable_file(given, what) if isinstance(given, Path) else given
+    return small_files.read(given, what) if isinstance(given, Path) else given
 
 
 class _FromKubeconfig:
@@ -136,7 +136,7 @@ def _bearer(token: str | None) -> str:
 def _token(path: Path) -> str:
     """The token in a file. Raises ConfigError."""
     try:
-        token = kubeconfig.readable_file(path, "token file").decode().strip()
+        token = small_files.read(path, "token file").decode().strip()
     except UnicodeDecodeError:
         raise errors.ConfigError(f"token file: {path} is not text") from None
     if not token:

@@ -23,10 +23,11 @@ import msgspec
 
 from kproxy import errors
 from kproxy.model import addresses
+from kproxy.sources.access import small_files
 from kproxy.sources.documents import reading
 
-MAX_BYTES = 8 * 1024 * 1024
-"""Most bytes of a kubeconfig."""
+PIPE_SECONDS = 5.0
+"""How long a kubeconfig that is a pipe is waited for, as in `--kubeconfig <(decrypt config)`."""
 
 _EXEC_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 """Versions of the protocol of exec plugins, as in client-go since 1.24."""
@@ -114,7 +115,7 @@ class ClusterAccess:
 def paths(given: str | None, environment: Mapping[str, str]) -> tuple[Path, ...]:
     """The files to read: `given`, else KUBECONFIG's, else the default in the home directory."""
     listed = given or environment.get("KUBECONFIG", "")
-    named = tuple(Path(part).expanduser() for part in listed.split(os.pathsep) if part)
+    named = tuple(small_files.expanded(part) for part in listed.split(os.pathsep) if part)
     if named:
         return named
     home = environment.get("HOME")
@@ -128,7 +129,7 @@ def read(files: Sequence[Path], context: str | None) -> ClusterAccess:
     """
     merged = _Merged()
     for path in files:
-        if path.exists():
+        if not small_files.is_missing(path):
             merged.add(path, _document(path))
     if not merged.sources:
         listed = ", ".join(map(str, files))
@@ -286,7 +287,7 @@ class _Section:
 
     def path(self, key: str) -> Path | None:
         text = self.text(key)
-        return self.directory / Path(text).expanduser() if text else None
+        return self.directory / small_files.expanded(text) if text else None
 
     def pem(self, key: str) -> Pem:
         """`<key>-data` decoded, else the file `<key>`, which must be readable."""
@@ -302,26 +303,13 @@ class _Section:
                 raise errors.ConfigError(f"{self.where}: {key}-data is not base64") from None
         path = self.path(key)
         if path is not None:
-            readable_file(path, f"{self.where}: {key}")
+            small_files.read(path, f"{self.where}: {key}")
         return path
-
-
-def readable_file(path: Path, what: str) -> bytes:
-    """The bytes of a small file. Raises ConfigError, which begins with `what`."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        reason = errors.reason(error)
-        raise errors.ConfigError(f"{what}: cannot read {path}: {reason}") from None
-    if len(data) > MAX_BYTES:
-        raise errors.ConfigError(f"{what}: {path} is larger than {MAX_BYTES} bytes")
-    return data
 
 
 def _document(path: Path) -> _Mapping:
     """The first document of a file. As by kubectl, the rest is not read, even if it is empty."""
-    data = readable_file(path, "kubeconfig")
+    data = small_files.read(path, "kubeconfig", patience=PIPE_SECONDS)
     try:
         first = next(iter(reading.read_yaml(data)), None)
     except reading.MalformedError as error:
@@ -475,12 +463,13 @@ def _exec(user: _Section, cluster: _Section) -> ExecPlugin:
 def _cluster_info(cluster: _Section) -> str:
     """`spec.cluster` of an ExecCredential (client-go `tools/clientcmd/api/helpers.go`)."""
     authority = cluster.pem("certificate-authority")
-    pem = authority.read_bytes() if isinstance(authority, Path) else authority
+    if isinstance(authority, Path):
+        authority = small_files.read(authority, f"{cluster.where}: certificate-authority")
     info = {
         "server": cluster.text("server"),
         "tls-server-name": cluster.text("tls-server-name"),
         "insecure-skip-tls-verify": cluster.values.get("insecure-skip-tls-verify") is True,
-        "certificate-authority-data": base64.b64encode(pem).decode() if pem else "",
+        "certificate-authority-data": (base64.b64encode(authority).decode() if authority else ""),
         "proxy-url": cluster.text("proxy-url"),
         "config": _extension(cluster.values.get("extensions")),
     }

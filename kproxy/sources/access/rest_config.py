@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from kproxy.sources.access import kubeconfig
+from kproxy.sources.access import kubeconfig, small_files
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where kubelet mounts a pod's token and its cluster's authority."""
@@ -49,7 +49,11 @@ def load(
 
 
 def _existing(environment: Mapping[str, str]) -> list[Path]:
-    return [path for path in kubeconfig.paths(None, environment) if path.exists()]
+    """The kubeconfigs that are there. In a pod, the home directory is often another user's."""
+    found = kubeconfig.paths(None, environment)
+    if environment.get("KUBECONFIG"):
+        return [path for path in found if not small_files.is_missing(path)]
+    return [path for path in found if os.path.exists(path)]  # noqa: PTH110 - Path.exists() raises
 
 
 def _is_in_cluster(service_account: Path, environment: Mapping[str, str]) -> bool:
@@ -60,7 +64,7 @@ def _in_cluster(service_account: Path, environment: Mapping[str, str]) -> kubeco
     host = environment["KUBERNETES_SERVICE_HOST"]
     port = environment.get("KUBERNETES_SERVICE_PORT", "443")
     authority = service_account / "ca.crt"
-    kubeconfig.readable_file(authority, "the service account's authority")
+    small_files.read(authority, "the service account's authority")
     return kubeconfig.ClusterAccess(
         server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
         context=IN_CLUSTER,

@@ -20,7 +20,7 @@ import aiohttp
 import aiohttp.client_proto
 import aiohttp.http
 
-from kproxy.sources.access import kubeconfig
+from kproxy.sources.access import kubeconfig, small_files
 
 CONNECT_SECONDS = 10.0
 """Deadline for TCP's handshake; TLS and the answer's head are under the client's deadline."""
@@ -235,14 +235,17 @@ def _tls(
 
 
 def _trust(context: ssl.SSLContext, authority: bytes | Path) -> None:
-    """Trust each certificate of `authority`. Raises ValueError if there is none.
+    """Trust each certificate of `authority`.
+
+    Raises ValueError if there is none, ConfigError if it is a file that cannot be read.
 
     As Go's `AppendCertsFromPEM`: what is no certificate, or one that cannot be read, is passed
     over, and so is text around them, in whatever encoding.
     """
-    data = authority.read_bytes() if isinstance(authority, Path) else authority
+    if isinstance(authority, Path):
+        authority = small_files.read(authority, "certificate-authority")
     trusted = 0
-    for block in _CERTIFICATE.findall(data):
+    for block in _CERTIFICATE.findall(authority):
         with contextlib.suppress(ssl.SSLError, UnicodeDecodeError):
             context.load_verify_locations(cadata=block.decode("ascii"))
             trusted += 1

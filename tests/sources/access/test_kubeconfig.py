@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kproxy import errors
-from kproxy.sources.access import kubeconfig, rest_config
+from kproxy.sources.access import kubeconfig, rest_config, small_files
 from tests.sources.access import tls
 
 PLUGIN = {"command": "x", "apiVersion": "client.authentication.k8s.io/v1"}
@@ -109,7 +109,7 @@ def test_aliases_cannot_blow_up(tmp_path: Path) -> None:
 
 
 def test_a_file_of_any_size_is_not_read(tmp_path: Path) -> None:
-    path = write(tmp_path / "config", "#" * (kubeconfig.MAX_BYTES + 2))
+    path = write(tmp_path / "config", "#" * (small_files.MAX_BYTES + 2))
     with pytest.raises(errors.ConfigError, match="larger than"):
         rest_config.load(str(path), None)
 
