@@ -66,7 +66,8 @@ def main() -> None:
             process.signals.take(reloads=arguments[0] == "run")
         code = run(arguments)
     except process.EndedError:
-        code = 0
+        # A command that was never started has not succeeded.
+        code = process.signals.exit_code if "--" in arguments else 0
     if code == _NOT_READ:
         # End as other tools do. Not before: a peer that closes a socket would end kproxy as well.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)

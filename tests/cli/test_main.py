@@ -482,6 +482,40 @@ def test_ctrl_c_while_the_program_loads_is_no_traceback(folder: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+ENDED = """
+import importlib.abc, os, signal, sys
+from kproxy.cli import main
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "kproxy.cli.run":
+            os.kill(os.getpid(), signal.SIGTERM)
+            while True:
+                pass  # until the interpreter has called the handler
+
+sys.meta_path.insert(0, Finder())
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [([], 0), (["--", "true"], 143)], ids=["no command", "a command"]
+)
+def test_an_end_while_the_program_loads_is_no_success_of_a_command(
+    folder: Path, command: list[str], code: int
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENDED, "run", "--manifests", "web.yaml", *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
 TRANSLATED = """
 import importlib.abc, os, signal, sys
 from kproxy.cli import main
