@@ -341,7 +341,7 @@ def _external_ips(spec: ServiceSpec, found: findings.Findings) -> tuple[str, ...
             found.violate(f"spec.externalIPs[{index}]", text, f"must not be {address.use}")
         else:
             made.append(address.text)
-    return tuple(made)
+    return tuple(dict.fromkeys(made))  # one that is named twice is one frontend
 
 
 def _load_balancer_ips(status: ServiceStatus, found: findings.Findings) -> tuple[str, ...]:
@@ -359,7 +359,7 @@ def _load_balancer_ips(status: ServiceStatus, found: findings.Findings) -> tuple
             found.violate(where, entry.ip, f"must not be {address.use}")
         else:
             made.append(address.text)
-    return tuple(made)
+    return tuple(dict.fromkeys(made))
 
 
 def _strategy(metadata: objects.ObjectMeta, found: findings.Findings) -> services.Strategy | None:

@@ -473,6 +473,14 @@ def test_external_and_load_balancer_addresses_are_virtual_addresses_too() -> Non
     assert read.load_balancer_ips == ("203.0.113.7", "203.0.113.9")
 
 
+def test_an_address_that_is_named_twice_is_one_address() -> None:
+    twice = ["2001:db8::1", "192.0.2.10", "2001:DB8:0::1", "::ffff:192.0.2.10"]
+    raw = service(type="LoadBalancer", externalIPs=twice)
+    raw["status"] = {"loadBalancer": {"ingress": [{"ip": each} for each in twice]}}
+    read = accepted(raw)
+    assert read.external_ips == read.load_balancer_ips == ("2001:db8::1", "192.0.2.10")
+
+
 @pytest.mark.parametrize("ip", ["lb", "0.0.0.0", "224.0.0.1"])
 def test_a_load_balancer_address_must_be_one_hosts(ip: str) -> None:
     raw = {**service(), "status": {"loadBalancer": {"ingress": [{"ip": ip}]}}}
