@@ -5,8 +5,9 @@ any client is made. By message: a whole datagram but for its id, with the client
 and OPT record, and the response to that. The second is in front, and has of each question only so
 many spellings that a client that varies them fills nothing.
 
-Whatever depends on a Service is dropped when that changes (`drop`). Names that do not exist have a
-table of their own: those who ask for more and more of them displace nothing else.
+Whatever depends on a Service is dropped when that changes (`drop`). Questions that a client can
+make up without end have a table of their own, so that they displace nothing else: names that do
+not exist, types that a name does not have, pods' names, which every address has.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,12 @@ MOST_ABSENCES = 8_192
 """Questions of which the answers are kept: 10,000 Services have 20,000."""
 MOST_SPELLINGS = 8
 """Messages of one question that are kept whole."""
+MOST_SPELLINGS_OF_ABSENCES = 2
+LONGEST_SPELLING = 512
+"""Bytes of a message that is kept whole: those of resolvers have fewer, but a client may pad each
+message to 4 KiB."""
+_MOST_SPELLINGS = MOST_SPELLINGS, MOST_SPELLINGS_OF_ABSENCES
+_ADDRESSES = frozenset({wire.Type.A, wire.Type.AAAA})
 _STRIDE = 64
 
 Key: TypeAlias = tuple[wire.Name, int]
@@ -34,13 +41,15 @@ class Entry:
     Of one that `has_turns` no message is kept: the next one has another address first.
     """
 
-    __slots__ = ("body", "has_turns", "spellings", "tags", "tally")
+    __slots__ = ("body", "has_turns", "is_made_up", "spellings", "tags", "tally")
 
     def __init__(
         self, body: wire.Body, tally: Tally, tags: frozenset[names.NamespacedName]
     ) -> None:
         self.body = body
         self.has_turns = wire.has_turns(body)
+        self.is_made_up = False
+        """Whether a client can make up such questions without end."""
         self.tally = tally
         self.tags = tags
         self.spellings: list[bytes] = []
@@ -67,17 +76,27 @@ class Cache:
 
     def put(self, key: Key, entry: Entry) -> None:
         """Keep an answer."""
-        is_absent = entry.body.rcode == wire.Rcode.NXDOMAIN
-        table = self._absences if is_absent else self._answers
-        if len(table) >= self._most[is_absent]:
+        has_answers = entry.body.counts[0] > 0
+        entry.is_made_up = (
+            entry.body.rcode == wire.Rcode.NXDOMAIN
+            or not entry.tags
+            or (not has_answers and key[1] not in _ADDRESSES)
+        )
+        table = self._absences if entry.is_made_up else self._answers
+        if len(table) >= self._most[entry.is_made_up]:
             self._forget(next(iter(table)))
         table[key] = entry
         for tag in entry.tags:
             self._by_tag.setdefault(tag, {})[key] = None
 
     def put_whole(self, entry: Entry, message: bytes, response: bytes) -> None:
-        """Keep the response to a message, both without their ids, with its entry."""
-        if len(entry.spellings) >= MOST_SPELLINGS:
+        """Keep the response to a message, both without their ids, with its entry.
+
+        Unless the message is longer than any resolver's.
+        """
+        if len(message) > LONGEST_SPELLING:
+            return
+        if len(entry.spellings) >= _MOST_SPELLINGS[entry.is_made_up]:
             self.whole.pop(entry.spellings.pop(0), None)
         entry.spellings.append(message)
         self.whole[message] = response, entry.tally

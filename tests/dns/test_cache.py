@@ -142,8 +142,8 @@ def test_many_answers_with_a_cache_are_those_without(changes: list[tuple[str, An
 _KINDS = {each.name: each for each in lab.KINDS}
 
 
-def entry(*tags: str, rcode: wire.Rcode = wire.Rcode.NOERROR) -> cache.Entry:
-    body = wire.Body(rcode, True, (0, 0, 0), b"", ())
+def entry(*tags: str, rcode: wire.Rcode = wire.Rcode.NOERROR, answers: int = 0) -> cache.Entry:
+    body = wire.Body(rcode, True, (answers, 0, 0), b"", (0,) * answers)
     return cache.Entry(body, [0], frozenset(names.NamespacedName(each, "s") for each in tags))
 
 
@@ -158,6 +158,35 @@ def test_the_oldest_answers_make_room() -> None:
     assert kept.get((b"\0", 1)) is None
     assert kept.get((b"\1", 1)) is not None
     assert kept.get((b"absent", 1)) is None
+
+
+def test_questions_that_a_client_makes_up_displace_no_answers() -> None:
+    """One name of 65,536 types, and a pod's name for every address, filled both tables: 50 MB."""
+    kept = cache.Cache(most_answers=3, most_absences=2)
+    real = [(b"web", wire.Type.A), (b"web", wire.Type.AAAA), (b"web", wire.Type.SRV)]
+    for key, answers in zip(real, (1, 0, 1), strict=True):
+        kept.put(key, entry("x", answers=answers))
+    for number in range(100, 200):
+        kept.put((b"web", number), entry("x"))
+        kept.put((b"10-0-0-%d.x.pod" % number, wire.Type.A), entry(answers=1))
+
+    assert len(kept) == 5
+    assert all(kept.get(key) for key in real)
+
+
+def test_padded_messages_are_not_kept() -> None:
+    """Eight of 4 KiB for each of 40,000 questions are a gigabyte."""
+    kept = cache.Cache()
+    real, made_up = entry("x", answers=1), entry("x", rcode=wire.Rcode.NXDOMAIN)
+    kept.put((b"web", 1), real)
+    kept.put((b"nope", 1), made_up)
+    for number in range(100):
+        kept.put_whole(real, bytes((number,)) * 4096, b"answer")
+        kept.put_whole(made_up, b"nope%d" % number, b"answer")
+
+    assert len(kept.whole) == cache.MOST_SPELLINGS_OF_ABSENCES
+    kept.put_whole(real, b"web", b"answer")
+    assert b"web" in kept.whole
 
 
 def test_what_depends_on_a_service_is_dropped_and_nothing_else() -> None:
