@@ -329,6 +329,8 @@ def _text(values: _Mapping, key: str, where: str) -> str:
         return ""
     if not isinstance(value, str):
         raise errors.ConfigError(f"{where}: {key} must be a string; put it in quotes")
+    if "\0" in value:
+        raise errors.ConfigError(f"{where}: {key} must not contain NUL characters")
     return value
 
 
@@ -442,10 +444,8 @@ def _exec(user: _Section, cluster: _Section) -> ExecPlugin:
         ) from None
     if not all(name for name, _ in pairs):
         raise errors.ConfigError(f"{section.where}: env has an entry without a name; give it one")
-    if "\0" in "".join((command, *args, *(text for pair in pairs for text in pair))):
-        raise errors.ConfigError(
-            f"{section.where}: command, args and env must not contain NUL characters"
-        )
+    if "\0" in "".join((*args, *(text for pair in pairs for text in pair))):
+        raise errors.ConfigError(f"{section.where}: args and env must not contain NUL characters")
     # As in Go, a name ends at its first "=", and what follows belongs to the value.
     env = [f"{name}={value}".partition("=") for name, value in pairs]
     if os.sep in command:

@@ -16,8 +16,9 @@ from kproxy.sources.transfer import framing
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 """Annotation of the bookmark that ends the initial events of a streaming list (KEP-3157)."""
 
-
 _NULL = msgspec.Raw(b"null")
+_LONGEST_WAIT = 2**31 - 1
+"""The largest retryAfterSeconds of the API, an int32. JSON has any number of digits."""
 
 
 class _Metadata(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -115,11 +116,16 @@ def identity(raw: msgspec.Raw) -> Identity | None:
 def bookmark(raw: msgspec.Raw) -> tuple[str, bool]:
     """The version a BOOKMARK marks, and whether it ends the initial events of a streaming list.
 
-    Raises FramingError when it cannot be read.
+    Raises FramingError when it cannot be read, or ends a list without a version: no watch could
+    follow it.
     """
     metadata = _decoded(_objects, raw, "a bookmark").metadata or _Metadata()
     annotations = _decoded(_annotations, metadata.annotations, "a bookmark's annotations")
-    return metadata.resource_version or "", (annotations or {}).get(INITIAL_EVENTS_END) == "true"
+    is_end = (annotations or {}).get(INITIAL_EVENTS_END) == "true"
+    version = metadata.resource_version or ""
+    if is_end and not version:
+        raise framing.FramingError("the end of a streaming list has no metadata.resourceVersion")
+    return version, is_end
 
 
 def list_position(fields: Mapping[str, msgspec.Raw]) -> tuple[str, str]:
@@ -143,8 +149,8 @@ def status(body: bytes | msgspec.Raw) -> Status | None:
         return None
     details = found.details or _Details()
     causes = tuple(cause.reason or "" for cause in details.causes or ())
-    wait = float(details.retry_after_seconds or 0)
-    return Status(found.code or 0, found.reason or "", found.message or "", causes, wait)
+    wait = min(max(details.retry_after_seconds or 0, 0), _LONGEST_WAIT)
+    return Status(found.code or 0, found.reason or "", found.message or "", causes, float(wait))
 
 
 def group_versions(body: bytes) -> tuple[str, ...]:

@@ -119,6 +119,14 @@ def test_no_kubeconfig_at_all_is_an_error_that_names_the_place(tmp_path: Path) -
         rest_config.load(str(tmp_path / "missing"), None)
 
 
+@pytest.mark.parametrize("key", ["server", "certificate-authority", "tls-server-name", "proxy-url"])
+def test_a_nul_is_refused_before_a_library_meets_it(tmp_path: Path, key: str) -> None:
+    cluster = {"server": "https://a.invalid", key: "a\0b"}
+    path = write(tmp_path / "config", config(clusters=[{"name": "test", "cluster": cluster}]))
+    with pytest.raises(errors.ConfigError, match=f"{key} must not contain NUL characters"):
+        kubeconfig.read([path], None)
+
+
 def test_an_unreadable_authority_is_found_at_once(tmp_path: Path) -> None:
     cluster = {"server": "https://a.invalid", "certificate-authority": "ca.crt"}
     path = write(tmp_path / "config", config(clusters=[{"name": "test", "cluster": cluster}]))

@@ -4,7 +4,6 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -109,17 +108,6 @@ def test_a_kubeconfig_may_come_from_a_command_that_takes_a_moment(
     finally:
         command.join()
         os.close(reading)
-
-
-@pytest.mark.parametrize("key", ["certificate-authority", "client-certificate"])
-def test_a_nul_in_a_path_of_a_kubeconfig_is_refused(tmp_path: Path, key: str) -> None:
-    cluster = {"server": "https://a.invalid", key: "a\0b"}
-    sections: dict[str, Any] = {"clusters": [{"name": "test", "cluster": cluster}]}
-    if key.startswith("client"):
-        sections = {"users": [{"name": "test", "user": {key: "a\0b", "client-key": "k"}}]}
-    path = write(tmp_path / "config", config(**sections))
-    with pytest.raises(errors.ConfigError, match=rf"{key}: cannot read '.*a\\x00b': embedded null"):
-        kubeconfig.read([path], None)
 
 
 def test_a_home_that_does_not_exist_is_part_of_the_name(tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ GONE = fails(410, "Expired", "too old resource version: 1 (2)")
 GONE_EVENT = fake_api.event("ERROR", fake_api.status_object(410, "Expired", "too old"))
 TOO_LARGE = fails(504, "Timeout", "Too large resource version: 9, current: 5")
 BOOKMARK = fake_api.bookmark(300)
+END_WITHOUT_VERSION = fake_api.event(
+    "BOOKMARK", {"metadata": {"annotations": {"k8s.io/initial-events-end": "true"}}}
+)
 LATER = "V"
 """Stands for the version that was known."""
 
@@ -143,6 +146,7 @@ STREAM = [
     ("ListAndWatch: fallbackToList, 500", fails(500), ["stream", "list", "watch"]),
     ("ListAndWatch: fallbackToList, event", _error(500), ["stream", "list", "watch"]),
     ("ListAndWatch: fallbackToList, garbage", sends(b"<html>\n"), ["stream", "list", "watch"]),
+    ("kproxy: the end has no version", sends(END_WITHOUT_VERSION), ["stream", "list", "watch"]),
     ("kproxy: no bookmark within 10 s", sends(then="silent"), ["stream", "list", "watch"]),
 ]
 

@@ -9,7 +9,9 @@ from aiohttp import test_utils, web
 
 from kproxy.model import names
 from kproxy.model.judging import endpoint_rules
-from kproxy.sources.api import reflector
+from kproxy.sources.api import client, reflector
+from kproxy.sources.api.decisions import progress
+from kproxy.sources.transfer import wire
 from tests.sources.api.rig import fake_api, following
 from tests.sources.api.rig.fake_api import SERVICES, SLICES, fails, sends
 from tests.sources.api.rig.following import on_fake_time
@@ -554,6 +556,37 @@ def test_retry_after_is_honoured() -> None:
             assert 45 <= second.at - first.at <= 47
 
     on_fake_time(scenario)
+
+
+def test_a_negative_wait_in_a_status_shortens_no_backoff() -> None:
+    status = {**fake_api.status_object(429, "TooManyRequests", "later")}
+    status["details"] = {"retryAfterSeconds": -1000}
+
+    async def refuse(_: web.BaseRequest) -> web.StreamResponse:
+        return fake_api.reply(status, 429)
+
+    async def scenario(api: fake_api.FakeApi) -> None:
+        fake_api.serve_web(api, "10.1.0.1")
+        api.script(SERVICES, "list", *[refuse] * 5)
+        async with following.following(api) as followed:
+            await followed.synced()
+            moments = [each.at for each in api.requests(SERVICES, "list")]
+            assert all(b - a > 0.001 for a, b in itertools.pairwise(moments))
+            assert "429: later" in followed.sentences()[0]
+
+    on_fake_time(scenario)
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [(5, 5), (400, 300), (10**400, 300), (-5, 0), (-(10**400), 0)],
+    ids=["seconds", "minutes", "for ever", "negative", "far below nothing"],
+)
+def test_a_wait_of_any_length_in_a_status_is_bounded(asked: int, seconds: float) -> None:
+    status = {"kind": "Status", "code": 429, "details": {"retryAfterSeconds": asked}}
+    found = wire.status(json.dumps(status).encode())
+    assert found is not None
+    assert client.refused(progress.Mode.LIST, found).retry_after == seconds
 
 
 def test_clients_that_were_turned_away_do_not_come_back_together() -> None:
