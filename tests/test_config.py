@@ -210,6 +210,9 @@ def test_row_12_the_addresses_of_node_ports_are_given_as_to_kube_proxy(
         ["service-cluster-ip-range=127.0.0.0/8"],
         ["service-cluster-ip-range=fe80::/64"],
         ["service-cluster-ip-range=ff02::/112"],
+        ["service-cluster-ip-range=169.0.0.0/8"],
+        ["service-cluster-ip-range=0.0.0.0/8"],
+        ["service-cluster-ip-range=::/64"],
     ],
 )
 def test_what_is_no_list_of_networks_is_refused(

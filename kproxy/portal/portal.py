@@ -14,7 +14,7 @@ Implementations are named in `portal.registry`.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Protocol, TypeAlias
 
 from kproxy.model import addresses, forwarding, names
@@ -31,6 +31,31 @@ _LEAST_PREFIX = {4: 8, 6: 64}
 """Of a network of ClusterIPs: Kubernetes' clusters have none that are larger."""
 
 
+_NOT_OF_SERVICES: Sequence[tuple[Network, addresses.Use]] = tuple(
+    (ip_network(network), use)
+    for network, use in (
+        ("0.0.0.0/8", addresses.Use.UNSPECIFIED),
+        ("127.0.0.0/8", addresses.Use.LOOPBACK),
+        ("169.254.0.0/16", addresses.Use.LINK_LOCAL),
+        ("224.0.0.0/4", addresses.Use.MULTICAST),
+        ("255.255.255.255/32", addresses.Use.BROADCAST),
+        ("::/128", addresses.Use.UNSPECIFIED),
+        ("::1/128", addresses.Use.LOOPBACK),
+        ("fe80::/10", addresses.Use.LINK_LOCAL),
+        ("ff00::/8", addresses.Use.MULTICAST),
+    )
+)
+"""Networks without addresses for Services, and what theirs are."""
+
+
+def special_in(network: Network) -> str:
+    """What a network holds that no Service gets, in words; "" if there is nothing."""
+    for each, use in _NOT_OF_SERVICES:
+        if network.version == each.version and network.overlaps(each):
+            return f"{use} ({each})"
+    return ""
+
+
 def check_service_network(network: Network) -> None:
     """Refuse what cannot be a network of ClusterIPs: all of it would become this host's own.
 
@@ -39,8 +64,8 @@ def check_service_network(network: Network) -> None:
     least = _LEAST_PREFIX[network.version]
     if network.prefixlen < least:
         raise ValueError(f"must not have a network larger than /{least}, as {network} is")
-    if network.is_loopback or network.is_link_local or network.is_multicast:
-        raise ValueError(f"must not have {network}: it is loopback, link-local or multicast")
+    if special := special_in(network):
+        raise ValueError(f"must not have {network}: it holds {special}")
 
 
 class PortalName(StrEnum):

@@ -14,22 +14,6 @@ from kproxy.portal import portal
 
 _KINDS = forwarding.FrontendKind
 
-_NOT_OF_SERVICES = tuple(
-    (ipaddress.ip_network(network), use)
-    for network, use in (
-        ("0.0.0.0/8", addresses.Use.UNSPECIFIED),
-        ("127.0.0.0/8", addresses.Use.LOOPBACK),
-        ("169.254.0.0/16", addresses.Use.LINK_LOCAL),
-        ("224.0.0.0/4", addresses.Use.MULTICAST),
-        ("255.255.255.255/32", addresses.Use.BROADCAST),
-        ("::/128", addresses.Use.UNSPECIFIED),
-        ("::1/128", addresses.Use.LOOPBACK),
-        ("fe80::/10", addresses.Use.LINK_LOCAL),
-        ("ff00::/8", addresses.Use.MULTICAST),
-    )
-)
-"""Networks without addresses for Services, and what theirs are."""
-
 
 class Refusals:
     """Checks addresses against the operator's settings."""
@@ -73,9 +57,8 @@ class Refusals:
         """
         if network.prefixlen == 0:
             raise errors.PortalRefusedError(f"{network} is every address")
-        for each, use in _NOT_OF_SERVICES:
-            if network.version == each.version and network.overlaps(each):
-                raise errors.PortalRefusedError(f"{network} holds {use} ({each})")
+        if special := portal.special_in(network):
+            raise errors.PortalRefusedError(f"{network} holds {special}")
         for host in sorted(self._reserved_hosts):
             if ipaddress.ip_address(host) in network:
                 raise errors.PortalRefusedError(
