@@ -14,6 +14,8 @@ from kproxy.cli.get import (
     EveryNamespaceOption,
     NamespaceOption,
     Question,
+    SelectorOption,
+    checked_selector,
     control_path,
 )
 from kproxy.cli.parse import asked_resources, completion
@@ -41,6 +43,7 @@ def describe(
     ],
     namespace: NamespaceOption = "default",
     all_namespaces: EveryNamespaceOption = False,  # noqa: FBT002  # a flag
+    selector: SelectorOption = "",
     control: ControlOption = None,
 ) -> None:
     """Show everything that a running proxy knows of a Service.
@@ -50,7 +53,11 @@ def describe(
     wanted = asked_resources.wanted(arguments)
     if others := {each.kind.plural for each in wanted} - {"services"}:
         raise errors.ConfigError(f"only services can be described, not {', '.join(sorted(others))}")
-    asked = Question(control_path(control), "" if all_namespaces else namespace or "default")
+    asked = Question(
+        control_path(control),
+        "" if all_namespaces else namespace or "default",
+        checked_selector(selector, wanted),
+    )
     found, missing = asked.all(wanted)
     events: dict[tuple[str, str], list[View]] = {}
     if any(views for _, views in found):

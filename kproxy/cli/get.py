@@ -32,6 +32,16 @@ NamespaceOption = Annotated[
         autocompletion=completion.namespaces,
     ),
 ]
+SelectorOption = Annotated[
+    str,
+    typer.Option(
+        "--selector",
+        "-l",
+        metavar="SELECTOR",
+        help="Only Services with these labels.",
+        show_default=False,
+    ),
+]
 EveryNamespaceOption = Annotated[
     bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")
 ]
@@ -61,16 +71,7 @@ def get(
             autocompletion=completion.words(output.FORMATS_OFFERED),
         ),
     ] = "",
-    selector: Annotated[
-        str,
-        typer.Option(
-            "--selector",
-            "-l",
-            metavar="SELECTOR",
-            help="Only Services with these labels.",
-            show_default=False,
-        ),
-    ] = "",
+    selector: SelectorOption = "",
     watch: Annotated[  # noqa: FBT002  # a flag
         bool, typer.Option("--watch", "-w", help="After the list, print changes until Ctrl-C.")
     ] = False,
@@ -116,13 +117,11 @@ def get(
     asked = Question(
         control_path(control),
         "" if all_namespaces else namespace or "default",
-        _checked(selector),
+        checked_selector(selector, wanted),
         own_namespace=namespace or "default",
     )
     if asked.selector and any(each.kind.plural == "events" for each in wanted):
         raise errors.ConfigError("events have no labels: name a Service in place of -l")
-    if asked.selector and any(each.name for each in wanted):
-        raise errors.ConfigError("-l chooses Services by their labels: give it without a name")
     if watch_events and not (watch or watch_only):
         raise errors.ConfigError("--output-watch-events is for --watch and --watch-only")
     if watch or watch_only:
@@ -271,12 +270,14 @@ class Question:
         self._warned = text
 
 
-def _checked(selector: str) -> str:
-    """A selector that can be read. Raises ConfigError."""
+def checked_selector(selector: str, wanted: Sequence[asked_resources.Wanted]) -> str:
+    """A selector that can be read. Raises ConfigError, and where names choose already."""
     try:
         label_selectors.parse(selector)
     except label_selectors.SelectorError as error:
         raise errors.ConfigError(f"-l {selector}: {error}") from None
+    if selector and any(each.name for each in wanted):
+        raise errors.ConfigError("-l chooses Services by their labels: give it without a name")
     return selector
 
 

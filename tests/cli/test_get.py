@@ -505,6 +505,18 @@ def test_a_format_that_is_none_is_refused_before_anything_is_asked(
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_services_are_described_by_their_labels(lab: Lab) -> None:
+    def described(*flags: str) -> subprocess.CompletedProcess[str]:
+        return inside.run("describe", "svc", "--control", lab.control, *flags)
+
+    chosen = described("-A", "-l", "tier in (front)").stdout.splitlines()
+    assert [line.split()[1] for line in chosen if line.startswith("Name:")] == ["web"]
+    assert described("-l", "tier=none").stderr == "No resources found in default namespace.\n"
+    for wrong in (["-l", "tier in"], ["web", "-l", "tier=front"]):
+        done = described(*wrong)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+
+
 def test_kubectl_finds_it_as_a_plugin(lab: Lab, tmp_path: Path) -> None:
     program = kubectl.newest()
     with (ROOT / "pyproject.toml").open("rb") as file:
