@@ -19,6 +19,13 @@ LARGE = 128 * 1024
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+([{}\[\]])', re.DOTALL)
 _ITEMS = re.compile(rb'"items"[ \t\r\n]*:[ \t\r\n]*\Z')
+_MAYBE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+"""An escape of JSON; group 1 is half of a pair of surrogates without the other half."""
 _LONGEST_KEY = 64
 _BETWEEN_ITEMS = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*")
 
@@ -144,7 +151,9 @@ def _item_by_item(data: bytes, value: _Value, pause: Pause) -> dict[str, Any] | 
 
 
 def _valid(piece: bytes) -> bytes:
-    """`piece` with U+FFFD in the place of invalid UTF-8, as Go reads it."""
+    """`piece` with U+FFFD for invalid UTF-8 and for escapes of half a letter, as Go reads it."""
+    if _MAYBE_SURROGATE.search(piece):
+        piece = _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], piece)
     if piece.isascii():
         return piece
     try:

@@ -78,6 +78,8 @@ SAME: dict[str, str | bytes] = {
     "JSON with a key twice": JSON % ("a", '1,"v":2'),
     "JSON with brackets in strings": JSON % ("a", '"]}{[\\""'),
     "Latin-1": f"{HEAD}# caf\xe9\nv: caf\xe9\n".encode("latin-1"),
+    "JSON with halves of letters": JSON
+    % ("a", r'["\ud800", "\udc00\ud83d", "\ud83d\uDE00", "\\ud800"]'),
     "JSON in Latin-1": (JSON % ("a", '"caf\xe9"')).encode("latin-1"),
     "UTF-16": HEAD.encode("utf-16"),
     "List": f"apiVersion: v1\nkind: List\nitems:\n- {KIND % 'a'}\n- {KIND % 'b'}\n",

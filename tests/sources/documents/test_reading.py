@@ -175,7 +175,7 @@ def test_a_json_file_may_hold_one_document() -> None:
         pytest.param(b"a: 1", "invalid character", id="YAML"),
         pytest.param(b"[" * 100_000, "nested too deeply", id="brackets"),
         pytest.param(b"\x00", "invalid character", id="NUL"),
-        pytest.param(b'["\\ud800", "and more"]', "hex escape", id="lone surrogate"),
+        pytest.param(rb'["\u12x4", "and more"]', "invalid", id="no hex digits"),
     ],
 )
 def test_json_that_cannot_be_read_as_a_whole_is_malformed(data: bytes, reason: str) -> None:
@@ -379,3 +379,22 @@ def test_h10_a_number_that_no_float_holds_is_named_and_concerns_its_field_alone(
     elsewhere = WEB.replace(b'"spec"', b'"other":%b,"spec"' % number.encode())
     (accepted,) = admission.admit(next(reading.read(elsewhere)).value)
     assert accepted.accepted
+
+
+@pytest.mark.parametrize(
+    ("escaped", "value"),
+    [
+        (r"\ud800", "\ufffd"),
+        (r"\uDFFF!", "\ufffd!"),
+        (r"\udc00\ud83d", "\ufffd\ufffd"),
+        (r"\ud83d\uDE00", "\U0001f600"),
+        (r"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (r"\\ud800", r"\ud800"),
+        (r"\\\ud800\n", "\\\ufffd\n"),
+    ],
+)
+def test_half_a_letter_in_json_is_a_replacement_character_as_in_go(
+    escaped: str, value: str
+) -> None:
+    (document,) = reading.read_json(f'{{"a": "{escaped}"}}'.encode())
+    assert objects.plain(document.value) == {"a": value}
