@@ -4,6 +4,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from kproxy.simulator.api.reading import query as parameters
 from kproxy.simulator.store import resources, statuses
 from kproxy.simulator.store.resources import Resource
 
@@ -82,7 +83,7 @@ def _has(resource: Resource, subresource: str) -> bool:
 
 def _verb(method: str, query: Mapping[str, str], name: str) -> str:
     if method in ("GET", "HEAD"):
-        if query.get("watch", "") in ("true", "1"):
+        if parameters.boolean(query, "watch"):
             return "watch"
         return "get" if name else "list"
     if method == "DELETE" and not name:

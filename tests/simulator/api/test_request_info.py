@@ -37,9 +37,11 @@ def test_what_is_asked_for(method: str, path: str, expected: tuple[str, ...]) ->
 
 
 def test_a_watch_is_a_list_with_a_parameter() -> None:
-    assert parse("GET", "/api/v1/pods", watch="true").verb == "watch"
     assert parse("GET", "/api/v1/namespaces/a/pods/p", watch="1").verb == "watch"
-    assert parse("GET", "/api/v1/pods", watch="false").verb == "list"
+    for value in ("true", "1", "True", "t", "yes", ""):  # as for any truth value of the API
+        assert parse("GET", "/api/v1/pods", watch=value).verb == "watch"
+    for value in ("false", "0", "False"):
+        assert parse("GET", "/api/v1/pods", watch=value).verb == "list"
 
 
 @pytest.mark.parametrize(
