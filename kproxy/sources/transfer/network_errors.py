@@ -42,6 +42,15 @@ def before_answer(error: BaseException) -> tuple[progress.Outcome, str]:
             return progress.Outcome.UNREACHABLE, text
         case OSError() if error.errno in _RESET or isinstance(error, ConnectionError):
             return progress.Outcome.LOST, "the connection was reset before an answer"
+        case UnicodeError() if "idna" in str(error):
+            text = (
+                "the server, its proxy or tls-server-name has a name that DNS does not allow: "
+                "a part of it is empty, or longer than 63 letters"
+            )
+            return progress.Outcome.UNREACHABLE, text
+        case ValueError() if "in headers" in str(error):
+            text = "the token, or a name to act as, has a control character, and no header may"
+            return progress.Outcome.UNREACHABLE, text
     return progress.Outcome.UNREACHABLE, _clean(str(error)) or type(error).__name__
 
 

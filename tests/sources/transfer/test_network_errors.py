@@ -148,6 +148,21 @@ async def test_a_name_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.text.startswith("the name api.invalid has no address: ")
 
 
+@pytest.mark.parametrize("name", ["api..invalid", f"{'a' * 64}.invalid", "."])
+async def test_a_name_that_dns_does_not_allow(name: str) -> None:
+    found = await failure(f"http://{name}:6443")
+    assert found.outcome is progress.Outcome.UNREACHABLE
+    assert "has a name that DNS does not allow: a part of it is empty" in found.text
+
+
+@pytest.mark.parametrize("token", ["a\r\nX: y", "a\nb", "a\x7fb"])
+async def test_a_token_that_no_header_may_have_is_said_and_not_shown(token: str) -> None:
+    async with fake_api.serving(fake_api.FakeApi()) as api:
+        found = await failure(api.url, user=kubeconfig.User(token=token))
+    assert found.text.startswith("the token, or a name to act as, has a control character")
+    assert token not in found.text
+
+
 async def test_certificates_of_another_authority_and_servers_without_tls(tmp_path: Path) -> None:
     made, key = tls.certificate(tmp_path, "server")
     other, _ = tls.certificate(tmp_path, "other")
