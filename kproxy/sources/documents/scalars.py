@@ -59,7 +59,8 @@ def resolved(text: str, tag: str | None, *, is_plain: bool) -> Any:
     if name not in {"int", "float", "bool", "null"}:
         return text  # strings, timestamps, and tags that kubectl passes over
     value = _plain(text)
-    if not _has_type(value, name):
+    is_real = name == "int" and not _INTEGER.fullmatch(text.replace("_", ""))
+    if is_real or not _has_type(value, name):
         raise ValueError(f"{text[:60]!r} cannot have the tag !!{name}")
     return value
 
@@ -128,7 +129,7 @@ def _has_type(value: Any, name: str) -> bool:
 
 def _decoded(text: str) -> str:
     try:
-        return base64.b64decode("".join(text.split()), validate=True).decode(errors="replace")
+        return base64.b64decode(re.sub(r"[\r\n]", "", text), validate=True).decode(errors="replace")
     except (binascii.Error, ValueError):
         raise ValueError("a value with the tag !!binary is not base64") from None
 
