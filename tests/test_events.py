@@ -1,4 +1,4 @@
-"""The feed: facts in order for each subscriber, drops counted, nothing built for nobody."""
+"""The feed: facts in order for each subscriber, drops counted, nothing built without one."""
 
 import asyncio
 

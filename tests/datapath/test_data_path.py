@@ -236,7 +236,7 @@ async def test_bytes_of_open_connections_are_counted_when_asked_for(
 
 
 async def test_counting_bytes_is_no_sign_of_life(bench: harness.Harness) -> None:
-    """A connection that is idle for too long ends, however often somebody looks."""
+    """A connection that is idle for too long ends, however often it is looked at."""
     path, place = bench.start(data_path.Limits(idle_timeout=0.4)), bench.backend()
     service = path.serve(place)
     client, backend = await bench.pair(service, place)

@@ -432,7 +432,7 @@ _ANY_IP = """
 @needs_root
 @pytest.mark.netns
 def test_a_local_route_makes_a_whole_network_bindable_and_freebind_any_address() -> None:
-    """Neither bind needs a privilege; an address of the route where nobody listens refuses."""
+    """Neither bind needs a privilege; an address of the route where nothing listens refuses."""
     assert scripts.run(_ANY_IP, *scripts.IN_NAMESPACE) == "10.96.0.10 True False"
 
 

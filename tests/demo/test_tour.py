@@ -120,7 +120,7 @@ def test_it_ends_by_itself_shows_every_lesson_and_leaves_nothing(tmp_path: Path)
     assert any(re.match(r"connection refused +1 +100%", line) for line in shown["6"])
     assert re.fullmatch(r"127\.\d+\.\d+\.\d+", shown["7"][2]), "an address for a name"
     assert all(lines[-1].endswith(".") for lines in shown.values()), "a step without its reason"
-    assert "\x1b" not in out, "escape codes although nobody is looking"
+    assert "\x1b" not in out, "escape codes although the output is no terminal"
 
 
 def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_everywhere_is_passed_over(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # somebody else's server will do as well
+        with contextlib.suppress(OSError):  # another program's server will do as well
             stack.enter_context(contextlib.closing(socket.create_server(("", stage.PORTS[0]))))
         demo = stack.enter_context(started(tmp_path))
         code, out, err = demo.finish()

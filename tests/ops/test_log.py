@@ -254,7 +254,7 @@ def test_a_slow_sink_is_waited_for_at_the_end_while_it_takes_something() -> None
 
 
 class Terminal(io.StringIO):
-    """A sink that somebody looks at."""
+    """A sink that is a terminal."""
 
     def isatty(self) -> bool:
         return True

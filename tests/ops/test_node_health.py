@@ -1,4 +1,4 @@
-"""Rows 30 and 31 of docs/behaviour.md: what load balancers are told at `healthCheckNodePort`.
+"""Rows 30 and 31 of docs/behaviour.md: what load balancers get from `healthCheckNodePort`.
 
 Each test plays the proxier, with messages, and the load balancer, with sockets.
 """

@@ -89,7 +89,7 @@ class Reader:
         return self._descriptors.popleft()
 
     def close(self) -> None:
-        """Close the socket, and what nobody took."""
+        """Close the socket, and the descriptors that were not taken."""
         self._sock.close()
         while self._descriptors:
             os.close(self._descriptors.popleft())

@@ -26,7 +26,7 @@ PATIENCE = 15.0
 
 
 def free_address(host: str) -> addresses.SocketAddress:
-    """An address of 127/8 that nobody listens on."""
+    """An address of 127/8 on which nothing listens."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return addresses.SocketAddress(*probe.getsockname())
@@ -307,7 +307,7 @@ async def test_a_connection_outlives_its_endpoint_and_new_ones_go_elsewhere(
 
 @contextlib.contextmanager
 def held(address: addresses.SocketAddress) -> Iterator[None]:
-    """Somebody else listens there."""
+    """Another program listens there."""
     with socket.socket() as holder:
         holder.bind(address)
         holder.listen()

@@ -123,7 +123,7 @@ def balance(served: plane.DataPlane, backends: dict[names.ServicePortName, Backe
 
 
 async def greeting(address: forwarding.PortalAddress) -> str:
-    """What a client is told; its connection is ended."""
+    """What a client reads; its connection is ended."""
     async with asyncio.timeout(PATIENCE):
         try:
             reader, writer = await asyncio.open_connection(*address.socket_address)

@@ -202,7 +202,7 @@ def test_any_history_ends_as_a_fresh_start_does_and_is_fair(
 def assert_fair(
     got: dict[tuple[str, str], list[int]], wanted: dict[tuple[str, str], int], listeners: int
 ) -> None:
-    """Nothing is left over, and nobody has two more than another that wants more."""
+    """Nothing is left over, and no share exceeds by two that of another that wants more."""
     has = {key: len(ports) for key, ports in got.items()}
     assert sum(has.values()) == min(listeners, sum(wanted.values()))
     of_namespace: Counter[str] = Counter()

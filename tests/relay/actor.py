@@ -1,6 +1,6 @@
 """One end of a connection, played by the suite: raw non-blocking sockets under asyncio.
 
-An actor does exactly what it is told and reports what it saw: bytes, a digest, how it ended.
+An actor obeys its commands exactly and reports what it saw: bytes, a digest, how it ended.
 """
 
 import asyncio

@@ -35,7 +35,7 @@ class Unknown(Exception):  # noqa: N818  # not an error: nothing can be said eit
 class Target:
     """The proxy under test, the backend's listener, and what is known about the proxy.
 
-    The listener belongs to whoever made the target. `client_place` and `backend_place` are
+    The listener belongs to the caller that made the target. `client_place` and `backend_place` are
     entered while a socket of that side is made (a network namespace, say). What needs no waiting
     for must be seen within `prompt` seconds. `greet` and `expect_greeting` are for a proxy that
     wants something before a client's first byte, and sends something before it.

@@ -36,7 +36,7 @@ class Entry:
 
 
 def table() -> list[Entry]:
-    """Read /proc/net/tcp and tcp6, without what is in TIME_WAIT, which nobody holds."""
+    """Read /proc/net/tcp and tcp6, without sockets in TIME_WAIT, which no process holds."""
     entries = []
     for name in ("tcp", "tcp6"):
         try:

@@ -1,7 +1,7 @@
 """Tagged byte streams: every 16 bytes say which connection, direction and offset they belong to.
 
 A byte that arrives where it does not belong is therefore not merely wrong: loss, duplication,
-reordering and leakage from another connection are told apart, and so is plain corruption.
+reordering and leakage from another connection are distinguished, and so is plain corruption.
 """
 
 import functools

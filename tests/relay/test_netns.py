@@ -186,7 +186,7 @@ async def test_r25_client_sees_a_reset_when_the_backends_host_dies(
     network.tool(network.backend, "ip", "link", "set", "eth0", "down")
     if direction == "upload":
         await client.send(bytes(MIB // 16))
-    async with bench.within("the client is told of the dead host", conftest.DEAD_PEER_LIMIT):
+    async with bench.within("the client learns of the dead host", conftest.DEAD_PEER_LIMIT):
         assert await client.receive_to_end() is actor.End.RESET
 
 

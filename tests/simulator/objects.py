@@ -60,7 +60,7 @@ def service(name: str, namespace: str = "default", **metadata: Any) -> Object:
 
 
 def pod(name: str, owner: Mapping[str, Any] | None = None) -> Object:
-    """A Pod, owned by an object or by nobody."""
+    """A Pod, with or without an owner."""
     metadata: Object = {"name": name, "namespace": "default"}
     if owner is not None:
         reference = {"uid": owner["metadata"]["uid"], "name": owner["metadata"]["name"]}

@@ -133,7 +133,7 @@ def deployment(
 
 
 def service(name: str = "web", **spec: Any) -> Object:
-    """A Service as a manifest; it selects the Deployment of its name unless told otherwise."""
+    """A Service as a manifest; it selects the pods of its own name by default."""
     ports = [{"port": PORT, "targetPort": "http"}]
     return {
         "apiVersion": "v1",
@@ -144,7 +144,7 @@ def service(name: str = "web", **spec: Any) -> Object:
 
 
 async def get(address: str, path: str = "/", port: int = PORT) -> str:
-    """The body of an HTTP answer; "refused" when nobody listens."""
+    """The body of an HTTP answer; "refused" when nothing listens."""
     try:
         reader, writer = await asyncio.open_connection(address, port)
     except ConnectionRefusedError:

@@ -164,7 +164,7 @@ def test_a_rolling_update_never_leaves_fewer_or_makes_more_than_allowed() -> Non
 
 
 def scalings(running: Simulated) -> list[str]:
-    """What the Deployment controller has told, without names of templates."""
+    """What the Deployment controller has reported, without names of templates."""
     told = running.registry.list(resources.EVENTS, "default")
     found = [each for each in told if each["reason"] == "ScalingReplicaSet"]
     found.sort(key=lambda each: int(each["metadata"]["resourceVersion"]))

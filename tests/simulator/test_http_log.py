@@ -1,4 +1,4 @@
-"""Strangers cannot write to the simulator's stderr; bugs are told."""
+"""Strangers cannot write to the simulator's stderr; bugs are logged."""
 
 import asyncio
 

@@ -8,7 +8,7 @@ _OF_A_SERVICE = re.compile(r".+_(SERVICE_(HOST|PORT)(_.*)?|PORT(_[0-9]+_(TCP|UDP
 """A variable that a kubelet sets in pods, for each Service of the namespace."""
 _LIKENESS = 0.85
 """How like a setting's variable another one must be, from 0 to 1, to be taken for a slip: a letter
-too many, or two. Others belong to somebody else."""
+too many, or two. Others belong to other programs."""
 
 
 def misspelt(known: Collection[str], environment: Mapping[str, str]) -> Iterator[str]:

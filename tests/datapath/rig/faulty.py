@@ -45,7 +45,7 @@ class Rates:
     lost_client: float = 0.0
     """accept fails with what is the client's doing. This kernel then offers the next client."""
     no_accept: float = 0.0
-    """accept fails for want of descriptors or memory."""
+    """accept fails for lack of descriptors or memory."""
     disorder: float = 0.0
     """A batch of events is shuffled, and cut short: the rest comes with the next."""
 
@@ -230,7 +230,7 @@ class FaultyKernel(syscalls.Kernel):
             self.watcher.forget(fd)
 
     def note(self, call: str, fd: int) -> None:
-        """Tell whoever listens of a call."""
+        """Report a call to the listeners."""
         if self.on_call is not None:
             self.on_call(call, fd)
 

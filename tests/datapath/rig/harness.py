@@ -1,7 +1,7 @@
 """An in-process data path with everything around it, and proof that nothing of it is left.
 
 A `Harness` makes data paths, the backends behind them and the actors on both sides. Its `finish`
-ends whoever still talks, waits until each data path has let go of everything by itself, closes
+ends the peers that still talk, waits until each data path has let go of everything itself, closes
 it, and compares with what was there before: descriptors, tasks, timers.
 """
 

@@ -1,4 +1,4 @@
-"""Dialling: nobody waits for another's dead endpoint, and no client finds out what is known.
+"""Dialling: no client waits for another's dead endpoint, or repeats a dial known to fail.
 
 Behaviour: row 24 of docs/behaviour.md.
 """
@@ -212,7 +212,7 @@ async def test_an_endpoint_removed_during_a_dial_is_not_tried_again(
     service.balancer.update([alive.listen().address])
     await clients.exchanges(bench, client, alive)
     assert service.dial_failures == {"timeout": 1}
-    assert hole.address not in path.box, "nobody uses it any more"
+    assert hole.address not in path.box, "no service port uses it any more"
 
 
 async def test_a_removed_endpoint_may_still_answer_a_dial_under_way(

@@ -1,4 +1,4 @@
-"""When a dial cannot be made, for want of something here or for a bug: one client pays."""
+"""A dial that fails for lack of a local resource, or by a bug, affects one client only."""
 
 import ast
 import errno

@@ -109,7 +109,7 @@ async def test_a_killed_process_shows_its_peers_a_reset(
 async def test_a_half_closed_connection_on_which_nothing_moves_is_reset(
     bench: harness.Harness, first: str
 ) -> None:
-    """R27. Both sides see a reset: whoever still waited for bytes must not see an end."""
+    """R27. Both sides see a reset: a side that still waits for bytes must not see an end."""
     path, place = bench.start(QUICK), bench.backend()
     service = path.serve(place)
     client, backend = await bench.pair(service, place)

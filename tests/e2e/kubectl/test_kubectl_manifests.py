@@ -94,7 +94,7 @@ class Lab:
         self._beside.wait_state(self._beside.api("default"), name, "no-endpoints", 0)
 
     def answers(self, address: Address) -> set[str]:
-        """Which pods answer, once somebody does."""
+        """The pods that answer, once one does."""
         daemon.wait_until(lambda: sockets.is_open(address), f"{address} is open")
         return {programs.redis_cli(address, "GET", "who") for _ in range(6)}
 

@@ -1,4 +1,4 @@
-"""The end of a proxy: nobody new is let in, those inside may finish, nothing is left.
+"""Shutdown: no new client is accepted, connections may finish, nothing is left.
 
 Cases: P02 of docs/faults.md.
 """

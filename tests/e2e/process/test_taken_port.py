@@ -1,4 +1,4 @@
-"""A port that somebody else holds costs nobody but its own Service anything.
+"""A port that another program holds affects no other Service.
 
 Cases: C15 of docs/faults.md.
 """

@@ -71,7 +71,7 @@ def write(path: Path, *documents: object) -> Path:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """`write` of a text. Nobody reads a part of it, or the empty file before it."""
+    """`write` of a text. No reader sees a part of it, or the empty file before it."""
     scratch = path.with_name(f".{path.name}.new")
     scratch.write_text(text)
     scratch.replace(path)

@@ -1,4 +1,4 @@
-"""What a process meets in life: no SIGPIPE protection, a pause, nobody who reads its log.
+"""What a process meets in life: no SIGPIPE protection, a pause, a log that is not read.
 
 Cases: P11, P13, X13 of docs/faults.md.
 """
@@ -79,7 +79,7 @@ def test_a_pause_in_the_middle_of_a_transfer_costs_no_byte(
 def test_clients_that_come_during_a_pause_are_served_after_it_and_dropped_ones_are_counted(
     tmp_path: Path, run: conftest.Run
 ) -> None:
-    """X08. With a short queue the kernel drops most of the SYNs, and nobody may get a reset."""
+    """X08. With a short queue the kernel drops most of the SYNs, and no client may get a reset."""
     programs.need("ip")
     queue = 8
     with netns.namespace() as place, netns.inside(place), contextlib.ExitStack() as held:

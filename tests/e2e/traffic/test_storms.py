@@ -82,7 +82,7 @@ def test_p12_a_thousand_signals_a_second_cost_no_byte(tmp_path: Path, run: conft
 def test_s14_clients_that_send_nothing_end_at_the_idle_timeout_and_others_are_served(
     tmp_path: Path, run: conftest.Run, silent: int
 ) -> None:
-    """They fill the connection limit; whoever waits is served as they end."""
+    """They fill the connection limit; clients that wait are served as they end."""
     with (
         sockets.namers((manifests.fresh_ip(127), "pod")) as (pod,),
         sockets.backend(manifests.fresh_ip(127)) as mute,

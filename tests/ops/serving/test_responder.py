@@ -175,7 +175,7 @@ def test_who_does_not_read_the_answer_is_cut() -> None:
 
 
 def _is_established(client: socket.socket) -> bool:
-    """What the kernel says of a connection that nobody reads from."""
+    """The kernel's view of a connection from which the client does not read."""
     return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 1
 
 

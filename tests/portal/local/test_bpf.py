@@ -61,7 +61,7 @@ def test_the_verifier_lets_a_harmless_program_in() -> None:
 @needs_root
 def test_the_verifiers_last_words_are_in_the_log() -> None:
     made = bpf.Assembler()
-    made.load(REGISTER.R0, REGISTER.R3, 0)  # nobody has set R3
+    made.load(REGISTER.R0, REGISTER.R3, 0)  # R3 is not set
     made.exit()
 
     with structlog.testing.capture_logs() as lines, pytest.raises(OSError, match="denied") as found:

@@ -157,7 +157,7 @@ async def r09_silent_reset(bench: rig.Rig) -> None:
     # A half-close timeout would end it too; that is not noticing.
     prompt = bench.target.prompt
     soon = min(prompt, (bench.target.half_close_timeout or 2 * prompt) / 2)
-    async with bench.within("the backend is told that the half-closed client has reset", soon):
+    async with bench.within("the backend learns that the half-closed client has reset", soon):
         await actor.until(backend.is_dead)
 
 
@@ -205,7 +205,7 @@ async def r27_half_close_timeout(bench: rig.Rig) -> None:
     ):
         end = await client.receive_to_end()
     assert end is actor.End.RESET, f"the client saw {end.value}, but the backend never ended"
-    async with bench.within("the backend is told as well"):
+    async with bench.within("the backend learns of it as well"):
         await actor.until(backend.is_dead)
 
 

@@ -86,7 +86,7 @@ async def r15_stopped_reader(bench: rig.Rig) -> None:
     async with registry.alongside(send()):
         await backend.until_blocked()
         taken = backend.sent
-        assert taken < size, f"the proxy took all {size >> 20} MiB though nobody read"
+        assert taken < size, f"the proxy took all {size >> 20} MiB though the receiver did not read"
         await asyncio.sleep(bench.scale(0.3, 120.0))
         bench.judge_growth(before, MIB)
         await _arrives(client, stream.Stream(1, stream.TO_CLIENT, bench.seed), size)

@@ -1,4 +1,4 @@
-"""What a URL asks for, and what is told to those who ask for what is not there."""
+"""What a URL asks for, and the answer for what is not there."""
 
 import pytest
 

@@ -107,7 +107,7 @@ def test_a_cluster_of_one_family_gives_what_it_has(single: registry.Registry) ->
 
 
 def test_headless_ones_without_a_selector_are_of_both_families(single: registry.Registry) -> None:
-    """Even in a cluster of one family: whoever makes the endpoints decides."""
+    """Even in a cluster of one family: the author of the endpoints decides."""
     spec = create(single, clusterIP="None", selector=None)
     assert (spec["ipFamilies"], spec["ipFamilyPolicy"]) == (["IPv4", "IPv6"], "RequireDualStack")
     assert spec["clusterIPs"] == ["None"]

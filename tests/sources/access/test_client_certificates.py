@@ -145,7 +145,7 @@ async def test_a_server_that_ends_tls_without_a_good_certificate_gets_the_new_on
 async def test_files_that_are_gone_or_unfit_for_a_while_cost_nothing_while_the_old_ones_are_good(
     lab: Lab,
 ) -> None:
-    """Only the periodic look found them so: nobody has refused what is held."""
+    """Only the periodic look found the new files: no server has refused the certificate in use."""
     now = 0.0
     user = kubeconfig.User(certificate=lab.certificate, key=lab.key)
     context = tls.server(

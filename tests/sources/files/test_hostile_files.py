@@ -129,7 +129,7 @@ async def test_h13_a_read_that_does_not_end_is_said_and_left_behind(
         for name in ("b", "c", "d"):
             good.write_text(service(name))
             await watched.gives(name)
-        assert stuck.calls == 1  # nobody waits for it a second time
+        assert stuck.calls == 1  # it is not waited for a second time
         # On a busy machine other calls may take as long.
         assert len([each for each in watched.told if "hung.yaml" in str(each)]) == 1
         stuck.let_go.set()

@@ -1,4 +1,4 @@
-"""What one watcher is told: its selection of the history, and no more than is known."""
+"""What one watcher receives: its selection of the history, and no more than is known."""
 
 import pytest
 from hypothesis import given

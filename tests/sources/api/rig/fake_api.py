@@ -90,7 +90,7 @@ class FakeApi:
             self.emit(path, "DELETED", {**gone, "metadata": metadata})
 
     def emit(self, path: str, kind: str, body: Object) -> None:
-        """Send an event to whoever watches `path`."""
+        """Send an event to the clients that watch `path`."""
         self.version += 1
         self.history[path].append((self.version, event(kind, body)))
         self._stirred.set()

@@ -18,7 +18,7 @@ from tests.sources.api.rig import fake_api
 
 @dataclass
 class Following:
-    """An informer that runs, with all it has told."""
+    """An informer that runs, with all it has reported."""
 
     api: fake_api.FakeApi
     informed: informer.InformerSource
@@ -51,7 +51,7 @@ class Following:
         return {endpoint.backend.address for endpoint in self.informed.store.endpoints(port)}
 
     def sentences(self) -> list[str]:
-        """All problems told so far."""
+        """All problems reported so far."""
         return [str(problem) for problem in self.told]
 
     @property

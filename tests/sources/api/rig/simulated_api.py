@@ -164,7 +164,7 @@ class Proxy:
         }
 
     def sentences(self) -> list[str]:
-        """All problems told so far."""
+        """All problems reported so far."""
         return [str(problem) for problem in self.told]
 
     def state(self) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Impatient(random.Random):
 async def test_k21_an_expired_certificate_is_refused_until_there_is_a_new_one(
     tmp_path: Path,
 ) -> None:
-    """Renewed on the server, and in the file of its authority: nobody has to restart kproxy."""
+    """Renewed on the server, and in the file of its authority: kproxy needs no restart."""
     api, authority, token = Api(), tmp_path / "ca.crt", {simulated_api.TOKEN: "kproxy"}
     api.serve_web("10.1.0.1")
 

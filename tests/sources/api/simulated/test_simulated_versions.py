@@ -82,7 +82,7 @@ def test_k06_what_was_deleted_beyond_the_history_is_removed(streaming: bool) -> 
             assert {name.service.name for name in proxy.plane.backends} == {
                 f"s-{number}" for number in range(1, 20, 2)
             }
-            # Without endpoints nobody listens.
+            # Without endpoints nothing listens.
             assert {opened.name.service.name for opened in proxy.plane.open.values()} == {
                 f"s-{number}" for number in range(1, 20, 2) if number % 3
             }
