@@ -62,6 +62,22 @@ async def until_settled(state: State) -> None:
     await until(settled)
 
 
+async def readable(sock: socket.socket) -> None:
+    """Wait until a socket, which may be a listener, has something to read or to accept."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(sock, _set_once, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(sock)
+
+
+def _set_once(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
 class Actor:
     """Plays one end. Owns its socket: `close` or `reset` gives it back, at the latest the rig.
 
@@ -144,6 +160,17 @@ class Actor:
         self.received += count
         self._digest.update(data)
         return data
+
+    async def brings_bytes(self) -> bool:
+        """Wait for the next byte, which is left there, or for the end: False."""
+        while True:
+            try:
+                return bool(self.sock.recv(1, socket.MSG_PEEK))
+            except BlockingIOError:
+                await readable(self.sock)
+            except OSError as error:
+                self._send_failure = self._cut_off(error, f"awaiting byte {self.received}")
+                return False
 
     async def receive_exactly(self, size: int) -> bytes:
         """Return exactly `size` bytes; an end before that is an AssertionError."""

@@ -40,6 +40,8 @@ async def reads_v2(backend: actor.Actor) -> None:
 
 async def reads_v1(backend: actor.Actor) -> None:
     """Take the header, which must be of a client on this host."""
+    if not await backend.brings_bytes():
+        return  # the proxy looks whether an endpoint is back: no client is behind it
     line = bytearray()
     with contextlib.suppress(ConnectionError):
         while not line.endswith(b"\r\n"):
@@ -49,7 +51,12 @@ async def reads_v1(backend: actor.Actor) -> None:
 
 
 async def _take(backend: actor.Actor, size: int, expected: bytes) -> None:
-    """A client that is gone already may have cost its backend the connection."""
+    """A client that is gone already may have cost its backend the connection.
+
+    Nor has the proxy's own look whether an endpoint is back a client, or a byte.
+    """
+    if not await backend.brings_bytes():
+        return
     with contextlib.suppress(ConnectionError):
         assert await backend.receive_exactly(size) == expected
     backend.restart()

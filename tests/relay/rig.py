@@ -78,29 +78,7 @@ async def accept_from(listener: socket.socket) -> socket.socket:
     while True:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             return listener.accept()[0]
-        await _readable(listener)
-
-
-async def _brings_bytes(sock: socket.socket) -> bool:
-    """Wait for a connection's first byte, which stays there, or for its end."""
-    sock.setblocking(False)
-    while True:
-        try:
-            return bool(sock.recv(1, socket.MSG_PEEK))
-        except BlockingIOError:
-            await _readable(sock)
-        except ConnectionError:
-            return False
-
-
-async def _readable(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(sock, _set_once, ready)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(sock)
+        await actor.readable(listener)
 
 
 class Rig:
@@ -141,26 +119,24 @@ class Rig:
 
     async def accept(self) -> actor.Actor:
         """Accept the proxy's next connection as the backend; the caller sets the deadline."""
-        return await self._backend(await accept_from(self.target.listener))
+        return await self._greeted(await self._accepted())
 
     async def accept_speaking(self) -> actor.Actor:
         """`accept` the next connection that brings a byte, after a dial that was held up.
 
         A proxy may look whether such an endpoint is back: that connection ends without a byte.
         """
-        while True:
-            sock = await accept_from(self.target.listener)
-            try:
-                if await _brings_bytes(sock):
-                    return await self._backend(sock)
-            except BaseException:
-                sock.close()
-                raise
-            sock.close()
+        while not await (backend := await self._accepted()).brings_bytes():
+            backend.close()
+            self.forget(backend)
+        return await self._greeted(backend)
 
-    async def _backend(self, sock: socket.socket) -> actor.Actor:
+    async def _accepted(self) -> actor.Actor:
+        sock = await accept_from(self.target.listener)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        backend = self._hold(actor.Actor(sock, "the backend"))
+        return self._hold(actor.Actor(sock, "the backend"))
+
+    async def _greeted(self, backend: actor.Actor) -> actor.Actor:
         if self.target.expect_greeting is not None:
             await self.target.expect_greeting(backend)
         return backend
@@ -198,6 +174,13 @@ class Rig:
         """Let go of ends that a case has closed itself (for cases with thousands)."""
         gone = set(map(id, ends))
         self._actors = [end for end in self._actors if id(end) not in gone]
+
+    async def until_let_go(self) -> None:
+        """Wait until no connection of this case is left, not even a dial; the caller is in time.
+
+        With its accept queue full a backend hears of some clients only after a pause.
+        """
+        await actor.until(lambda: not self._left())
 
     async def sweep(self) -> str | None:
         """Reset every end still open, and wait until the proxy has let go of this case's sockets.
@@ -326,11 +309,6 @@ class Rig:
 
     def _left(self) -> list[sockets.Entry]:
         return [entry for entry in self._held_by_proxy() if entry.inode not in self._before]
-
-
-def _set_once(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
 
 
 def _family(address: Address) -> socket.AddressFamily:

@@ -265,6 +265,7 @@ async def _storm(
             leave(client)
             bench.forget(client)
         await actor.until_settled(lambda: len(ends))
+        await bench.until_let_go()
         serving.cancel()
     client, backend = await bench.pair()
     await client.send(b"?")
