@@ -13,6 +13,7 @@ import structlog
 from hypothesis.internal import constants_ast
 from hypothesis.internal.conjecture import providers
 
+from kproxy.system import privileges
 from tests import isolation
 from tests.scheduling import pytest_xdist_make_scheduler  # noqa: F401  # a hook
 
@@ -116,8 +117,10 @@ def _process_as_before() -> Iterator[None]:
     Where a test lets a signal end this process, it is a later one that ends, and in silence: with
     SIGPIPE, the first that writes to a socket whose peer is gone.
     """
-    before = list(map(signal.getsignal, _SIGNALS))
+    before, held = list(map(signal.getsignal, _SIGNALS)), privileges.held()
     yield
+    # Every later test of this process would be without them: root's nginx could not start.
+    assert privileges.held() == held, "the test has given up capabilities, which cannot be undone"
     structlog.reset_defaults()
     assert list(map(signal.getsignal, _SIGNALS)) == before, "a signal's handler stays behind"
 

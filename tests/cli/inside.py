@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from kproxy.cli import event_loop, main
+from kproxy.system import privileges
 from tests.e2e.rig import daemon
 
 _Result = TypeVar("_Result")
@@ -30,6 +31,8 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     ):
         for name, value in environment.items():
             patch.setenv(name, value)
+        # What is given up is given up for good, by this process too.
+        patch.setattr(privileges, "limit_to", lambda *_, **__: None)
         patch.setattr(event_loop, "run", lambda task: really_run(_within_bounds(task)))
         code = main.run(list(arguments))
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())

@@ -80,12 +80,13 @@ class Running:
     async def ask(self) -> str:
         """What a new client is answered."""
         assert self.place is not None
-        reader, writer = await asyncio.open_connection(*self.place)
-        try:
-            writer.write(b"GET / HTTP/1.0\r\n\r\n")
-            answer = await reader.read()
-        finally:
-            writer.close()
+        async with asyncio.timeout(DEADLINE):
+            reader, writer = await asyncio.open_connection(*self.place)
+            try:
+                writer.write(b"GET / HTTP/1.0\r\n\r\n")
+                answer = await reader.read()
+            finally:
+                writer.close()
         assert answer.startswith(b"HTTP/1.1 200 "), answer
         return answer.rpartition(b"\r\n\r\n")[2].decode()
 
@@ -143,7 +144,7 @@ async def test_a_change_is_in_force_when_put_returns(tmp_path: Path) -> None:
 
 async def test_what_nginx_refuses_leaves_the_last_good_one_in_force(tmp_path: Path) -> None:
     async with running(tmp_path) as made:
-        await made.nginx.put(made.configuration("good"))
+        assert await made.nginx.put(made.configuration("good")) == ""
         words = await made.nginx.put(made.configuration("bad", "no_such_directive on;"))
 
         assert words == 'unknown directive "no_such_directive" in candidate.conf:10'
