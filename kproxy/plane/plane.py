@@ -59,8 +59,10 @@ class Readable(Protocol):
         """
 
     def has_events(self) -> bool:
-        """Whether connections wait for their turn on this thread: whoever works on it in their
-        place lets them pass. Never of a data plane in another process. Takes a microsecond."""
+        """Whether connections wait for their turn on this thread: other work lets them pass.
+
+        False for a data plane in another process. Takes a microsecond.
+        """
 
     def totals(self) -> snapshots.Totals:
         """The data plane as a whole."""

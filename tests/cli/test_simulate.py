@@ -59,7 +59,7 @@ def test_it_serves_what_was_applied_and_ends_clean(tmp_path: Path, number: signa
 def test_low_ports_that_are_moved_up_are_printed(tmp_path: Path) -> None:
     first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     if first <= 80:
-        pytest.skip("port 80 is nobody's privilege here")
+        pytest.skip("port 80 needs no privilege here")
     manifest = tmp_path / "web.yaml"
     manifest.write_text(MANIFEST.replace("8080", "80"))
     with started(tmp_path, "--apply", str(manifest), wrapper=programs.unprivileged()) as simulation:
@@ -303,8 +303,8 @@ def test_what_an_earlier_run_left_is_replaced_and_what_came_later_is_kept(tmp_pa
     path.chmod(0o644)
     with kubeconfig_file.written(CONTENT, path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        path.write_text("somebody else's")
-    assert path.read_text() == "somebody else's"
+        path.write_text("another program's")
+    assert path.read_text() == "another program's"
     assert sorted(tmp_path.iterdir()) == [path]
 
 

@@ -235,14 +235,14 @@ def test_an_answer_that_does_not_come_in_time_is_a_failure() -> None:
 
 
 def test_a_refused_connection_is_a_failure_of_an_open_loop() -> None:
-    [nobody] = network.free_addresses(1)
-    outcome = _carry_out(messages.Plan(kind="arrivals", target=nobody, rate=500, seconds=0.01))
+    [unused] = network.free_addresses(1)
+    outcome = _carry_out(messages.Plan(kind="arrivals", target=unused, rate=500, seconds=0.01))
     assert outcome.failures == {"ConnectionRefusedError": 5}
 
 
 def test_a_closed_loop_ends_when_everybody_is_refused() -> None:
-    [nobody] = network.free_addresses(1)
-    outcome = _carry_out(messages.Plan(kind="connect", target=nobody, connections=3, seconds=60))
+    [unused] = network.free_addresses(1)
+    outcome = _carry_out(messages.Plan(kind="connect", target=unused, connections=3, seconds=60))
     assert outcome.failures == {"ConnectionRefusedError": 3}
 
 
@@ -272,10 +272,10 @@ def test_a_pool_divides_a_plan_and_adds_up_what_came_of_it(tmp_path: Path) -> No
 
 
 def test_a_pool_goes_on_after_a_target_that_does_not_answer(tmp_path: Path) -> None:
-    [nobody] = network.free_addresses(1)
+    [unused] = network.free_addresses(1)
     with servers.plain() as server, loading.start(2, tmp_path) as pool:
         with pytest.raises(errors.KproxyError, match="does not answer: Connection refused"):
-            pool.run(messages.Plan(kind="hold", target=nobody, connections=4))
+            pool.run(messages.Plan(kind="hold", target=unused, connections=4))
         plan = messages.Plan(kind="hold", target=server.address, connections=4)
         assert pool.run(plan).done == 4
 

@@ -262,7 +262,7 @@ def test_names_cannot_break_the_page() -> None:
         pytest.param(results.Scenario("a", "nothing"), id="nothing-measured"),
         pytest.param(
             results.Scenario("a", "a", (reports.figure(kproxy=(None,), haproxy=()),)),
-            id="a-figure-of-nobody",
+            id="a-figure-of-no-subject",
         ),
         pytest.param(results.Scenario("a", "a", (reports.figure(kproxy=(0.0,)),)), id="zero"),
         pytest.param(

@@ -271,13 +271,13 @@ async def test_a_backend_that_resets_after_the_handshake_is_not_replaced_by_anot
 
 async def test_a_dial_that_meets_itself_counts_as_refused(bench: harness.Harness) -> None:
     """D13. The kernel may give a dial the very port that it dials: it would talk to itself."""
-    path, nobody, alive = bench.start(), bench.place(ephemeral=True), bench.backend()
-    service = path.serve_by(harness.Scripted(nobody.address, alive.address))
+    path, closed, alive = bench.start(), bench.place(ephemeral=True), bench.backend()
+    service = path.serve_by(harness.Scripted(closed.address, alive.address))
 
     def meet_itself(sock: faulty.FaultySocket) -> None:
         path.kernel.prepare_dial = None
-        nobody.close()  # not earlier: the kernel could give its port to another socket
-        sock.bind(nobody.address)
+        closed.close()  # not earlier: the kernel could give its port to another socket
+        sock.bind(closed.address)
 
     path.kernel.prepare_dial = meet_itself
     client = await bench.connect(service)

@@ -13,21 +13,21 @@ async def test_a_probe_that_connects_to_itself_frees_no_backend(
     bench: harness.Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(penalty, "FIRST_PENALTY", 0.1)
-    path, nobody = bench.start(), bench.place(ephemeral=True)
-    service = path.serve(nobody)
+    path, closed = bench.start(), bench.place(ephemeral=True)
+    service = path.serve(closed)
     await clients.is_turned_away(bench, service)
     probes: list[int] = []
 
     def meet_itself(sock: faulty.FaultySocket) -> None:
-        nobody.close()  # not earlier: the kernel could give its port to another socket
-        sock.bind(nobody.address)
+        closed.close()  # not earlier: the kernel could give its port to another socket
+        sock.bind(closed.address)
         probes.append(sock.fileno())
 
     path.kernel.prepare_dial = meet_itself
     await harness.until(lambda: probes, "the endpoint is probed")
     (number,) = probes
     await harness.until(lambda: number not in path.kernel.sockets, "the probe is over")
-    assert nobody.address in path.box, "a dead endpoint was set free"
+    assert closed.address in path.box, "a dead endpoint was set free"
 
 
 async def test_a_recovered_endpoint_is_set_free_by_a_probe_and_no_client_meets_it_before(

@@ -269,7 +269,7 @@ async def test_the_last_answer_of_a_backend_that_resets_reaches_a_slow_client(
     service = path.serve(place)
     client, backend = await bench.pair(service, place, rcvbuf=4 * KIB)
     answer = stream.Stream(1, stream.TO_CLIENT)
-    await client.send(b"a request that nobody reads")
+    await client.send(b"a request that no server reads")
     await harness.until(lambda: backend.waiting() > 0, "the request arrives")
     async with harness.within("the answer leaves the backend"):
         await backend.send_stream(answer, size)

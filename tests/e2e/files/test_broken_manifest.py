@@ -66,7 +66,7 @@ def complaints(proxy: daemon.Daemon) -> list[str]:
         pytest.param(
             "document 7: Endpoints default/bad-endpoints",
             ["169.254.169.254", "link-local", "224.0.0.1", "multicast", "left out"],
-            id="endpoints nobody may dial",
+            id="endpoints that no proxy may dial",
         ),
         pytest.param(
             "service=default/same-ip-as-good-one",

@@ -19,7 +19,7 @@ def test_without_the_right_to_bind_it_port_80_is_served_at_10080(
     tmp_path: Path, run: conftest.Run
 ) -> None:
     if int(_FIRST_UNPRIVILEGED.read_text()) <= 80:
-        pytest.skip("port 80 is nobody's privilege here: see net.ipv4.ip_unprivileged_port_start")
+        pytest.skip("port 80 needs no privilege here: see net.ipv4.ip_unprivileged_port_start")
     cluster_ip = manifests.fresh_ip()
     with sockets.namers((manifests.fresh_ip(127), "pod")) as (pod,):
         path = manifests.write(

@@ -55,7 +55,7 @@ def traces_after(command: str) -> str:
             "ip link add kube-ipvs0 type veth peer name other", "interface kube-ipvs0", id="ipvs"
         ),
         pytest.param(
-            "nft add table ip mine; nft add chain ip mine KUBE-MINE", "", id="somebody else's"
+            "nft add table ip mine; nft add chain ip mine KUBE-MINE", "", id="another program's"
         ),
     ],
 )

@@ -83,7 +83,7 @@ def test_row_17_ranges_are_for_load_balancers_addresses_alone(
             ("127.0.0.0/8", "10.244.0.0/16", "192.0.2.5/32", "198.51.100.1/32"),
             id="no ranges: all that is near",
         ),
-        pytest.param(("203.0.113.0/24",), (), id="nobody is in both"),
+        pytest.param(("203.0.113.0/24",), (), id="no client is in both"),
         pytest.param(("10.0.0.0/8",), ("10.244.0.0/16",), id="a range around what is near"),
         pytest.param(("10.244.7.0/24",), ("10.244.7.0/24",), id="a range inside of what is near"),
         pytest.param(

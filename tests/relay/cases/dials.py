@@ -55,8 +55,8 @@ async def r18_reset_during_dial(bench: rig.Rig) -> None:
         async with bench.within("the proxy gives up its dial for a client that has reset", 2.0):
             await actor.until(lambda: bench.dials() <= idle)
         await _nothing(lambda: bench.dials() > idle, "the proxy dials again for a client that left")
-    # A proxy may look whether an endpoint that kept a dial waiting is back. That connection is
-    # nobody's: it brings nothing, and ends.
+    # A proxy may look whether an endpoint that kept a dial waiting is back. That connection
+    # has no client: it brings nothing, and ends.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_WATCH):
             late = await bench.accept()

@@ -16,7 +16,7 @@ from kproxy.datapath.tcp.accept import door
 from kproxy.model import addresses, forwarding
 
 SOURCES = {4: ("127.0.8.5", "127.0.8.6", "127.0.9.1"), 6: ("::1",)}
-ALL, NOBODY = (True,) * 3, (False,) * 3
+ALL, NO_CLIENT = (True,) * 3, (False,) * 3
 
 pytestmark = pytest.mark.parametrize(
     "uses_filters", [pytest.param(True, id="by filters"), pytest.param(False, id="without filters")]
@@ -56,12 +56,12 @@ def meets(listener: socket.socket, source: str, expected: bool) -> bool:
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [
-        pytest.param([()], NOBODY, id="nobody"),
-        pytest.param([(), None], ALL, id="nobody, then all"),
+        pytest.param([()], NO_CLIENT, id="no client"),
+        pytest.param([(), None], ALL, id="no client, then all"),
         pytest.param([("127.0.8.0/24",)], (True, True, False), id="a network"),
         pytest.param([("127.0.8.6/32", "127.0.9.0/24")], (False, True, True), id="two networks"),
         pytest.param([("127.0.8.0/24",), ("127.0.9.0/24",)], (False, False, True), id="another"),
-        pytest.param([("127.0.8.0/24",), ()], NOBODY, id="a network, then nobody"),
+        pytest.param([("127.0.8.0/24",), ()], NO_CLIENT, id="a network, then no client"),
         pytest.param([("127.0.8.0/24",), None], ALL, id="a network, then all"),
         pytest.param(
             [("127.0.8.0/24",), None, (), ("127.0.9.0/24",), (), ("127.0.8.5/32",)],
@@ -69,8 +69,8 @@ def meets(listener: socket.socket, source: str, expected: bool) -> bool:
             id="to and fro",
         ),
         pytest.param([None], ALL, id="all"),
-        pytest.param([("10.0.0.0/8",)], NOBODY, id="others"),
-        pytest.param([("fd00::/8",)], NOBODY, id="of the other family"),
+        pytest.param([("10.0.0.0/8",)], NO_CLIENT, id="others"),
+        pytest.param([("fd00::/8",)], NO_CLIENT, id="of the other family"),
     ],
 )
 def test_who_is_admitted_is_accepted_and_others_meet_silence(
