@@ -50,17 +50,17 @@ class Budget:
 
 
 QUICK = Budget(
-    fast_rounds=8,
+    fast_rounds=12,
     rounds=4,
     slow_rounds=1,
     turns=3,
     lead_in_s=0.01,
     connect_s=0.04,
     request_s=0.04,
-    bulk_turns=5,
+    bulk_turns=4,
     bulk_mib=12,
     bulk_streams=(1, 8),
-    latency_turns=4,
+    latency_turns=3,
     latency_s=0.04,
     latency_loads=((1, 1000), (100, 4000)),
     idle_connections=300,
