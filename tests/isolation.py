@@ -26,8 +26,8 @@ _OCTETS = range(16, 96)
 """Of 127/8, for tests. Simulated clusters take theirs from 96 on, demonstrations from 128 on."""
 
 _PORTS = range(10300, 11900)
-"""For `port`. No program's by custom, above the proxy's own (10249, 10256), and below those from which
-kernels give to clients. Some tests add a few hundred."""
+"""For `port`. No program's by custom, above the proxy's own (10249, 10256), and below those from
+which kernels give to clients. Some tests add a few hundred."""
 
 _BLOCKS = tuple(range(first, first + 128) for first in range(12800, 19968, 128))
 """Ports for `fresh_port`, in parts that processes claim."""
