@@ -12,7 +12,13 @@ import typer
 
 from kproxy import config, errors
 from kproxy.cli import event_loop
-from kproxy.cli.get import ControlOption, EveryNamespaceOption, NamespaceOption, control_path
+from kproxy.cli.get import (
+    ControlOption,
+    DocumentOption,
+    EveryNamespaceOption,
+    NamespaceOption,
+    control_path,
+)
 from kproxy.cli.parse import completion
 from kproxy.cli.render import explanations, output, ways
 from kproxy.explain import evidence, questions
@@ -99,16 +105,7 @@ def explain(  # options
     family: Annotated[
         str, typer.Option("--ip-family", metavar="FAMILY", help="With --as: IPv4 or IPv6.")
     ] = addresses.Family.IPV4.value,
-    output_format: Annotated[
-        str,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FORMAT",
-            help=f"One of {output.DOCUMENT_FORMATS}.",
-            autocompletion=completion.words(output.DOCUMENT_FORMATS_OFFERED),
-        ),
-    ] = "text",
+    output_format: DocumentOption = "text",
     manifests: Annotated[
         list[str] | None,
         typer.Option(metavar="PATH", help="Explain the objects of files.", show_default=False),

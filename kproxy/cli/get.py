@@ -42,6 +42,16 @@ SelectorOption = Annotated[
         show_default=False,
     ),
 ]
+DocumentOption = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FORMAT",
+        help=f"One of {output.DOCUMENT_FORMATS}.",
+        autocompletion=completion.words(output.DOCUMENT_FORMATS_OFFERED),
+    ),
+]
 EveryNamespaceOption = Annotated[
     bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")
 ]

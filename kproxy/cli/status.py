@@ -1,28 +1,18 @@
 """`kproxy status`: the state of a running proxy, on one screen."""
 
 import sys
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from kproxy import errors
-from kproxy.cli.get import ControlOption, control_path
-from kproxy.cli.parse import completion
+from kproxy.cli.get import ControlOption, DocumentOption, control_path
 from kproxy.cli.render import output, tables
 from kproxy.ops.views import control_client
 
 
 def status(
-    output_format: Annotated[
-        str,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FORMAT",
-            help=f"One of {output.DOCUMENT_FORMATS}.",
-            autocompletion=completion.words(output.DOCUMENT_FORMATS_OFFERED),
-        ),
-    ] = "text",
+    output_format: DocumentOption = "text",
     control: ControlOption = None,
 ) -> None:
     """Show the state of a running proxy: ready or not, its source, what it serves, what it lost."""
