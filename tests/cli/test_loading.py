@@ -32,15 +32,20 @@ main.main()
 """
 
 
-def test_ctrl_c_while_the_program_loads_is_no_traceback(folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED],
+def _run(folder: Path, *script: str) -> subprocess.CompletedProcess[str]:
+    """A program in Python, with its arguments."""
+    return subprocess.run(
+        [sys.executable, "-c", *script],
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def test_ctrl_c_while_the_program_loads_is_no_traceback(folder: Path) -> None:
+    done = _run(folder, INTERRUPTED)
 
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
@@ -67,14 +72,7 @@ main.main()
 def test_an_end_while_the_program_loads_is_no_success_of_a_command(
     folder: Path, command: list[str], code: int
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", ENDED, "run", "--manifests", "web.yaml", *command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = _run(folder, ENDED, "run", "--manifests", "web.yaml", *command)
 
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
@@ -104,14 +102,7 @@ main.main()
 
 @pytest.mark.parametrize("what", ["swallow", "translate"])
 def test_ctrl_c_that_an_import_turns_into_something_else_is_no_bug(folder: Path, what: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TRANSLATED, what],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = _run(folder, TRANSLATED, what)
 
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 

@@ -208,18 +208,4 @@ def test_a_command_ends_with_the_terminal_that_is_kproxy_s_own(tmp_path: Path, w
             shown += os.read(terminal, 1000)
     finally:
         os.close(terminal)
-    codes: list[int] = []
-
-    def has_ended() -> bool:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            codes.append(os.waitstatus_to_exitcode(status))
-        return bool(found)
-
-    try:
-        daemon.wait_until(has_ended, "the end")
-    except daemon.NotInTimeError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
-    assert codes == [128 + signal.SIGHUP]
+    assert daemon.exit_code_of_child(pid) == 128 + signal.SIGHUP

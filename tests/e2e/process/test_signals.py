@@ -170,22 +170,8 @@ def test_a_closed_terminal_ends_it_in_good_order(
         daemon.wait_until(ready.exists, "ready")
     finally:
         os.close(terminal)  # the kernel hangs the terminal up, and sends SIGHUP
-    code: list[int] = []
 
-    def has_ended() -> bool:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            code.append(os.waitstatus_to_exitcode(status))
-        return bool(found)
-
-    try:
-        daemon.wait_until(has_ended, "the end")
-    except daemon.NotInTimeError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
-
-    assert code == [0]
+    assert daemon.exit_code_of_child(pid) == 0
     assert left(folder) == []
 
 

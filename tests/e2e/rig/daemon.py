@@ -276,3 +276,22 @@ def kill_group(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def exit_code_of_child(pid: int) -> int:
+    """Wait for the end of a process that was forked; killed if that does not come in time."""
+    codes: list[int] = []
+
+    def has_ended() -> bool:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            codes.append(os.waitstatus_to_exitcode(status))
+        return bool(found)
+
+    try:
+        wait_until(has_ended, "the end")
+    except NotInTimeError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    return codes[0]
